@@ -1,0 +1,78 @@
+"""Check and Finding: what was expected, what was observed, the verdict, and the remedy.
+
+A verdict is data. *Unknown* is never *pass*: it ranks above a warning, and a stage without a single finding is
+unknown too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Verdict(StrEnum):
+    """The five verdicts of a finding, from best to worst in the order of `SEVERITY`."""
+
+    PASS = "pass"
+    SKIPPED = "skipped"
+    WARN = "warn"
+    UNKNOWN = "unknown"
+    FAIL = "fail"
+
+    @property
+    def symbol(self) -> str:
+        """A mark that stands beside the word, so that colour never says it alone."""
+        return {"pass": "✔", "skipped": "·", "warn": "!", "unknown": "?", "fail": "✖"}[self.value]
+
+
+SEVERITY = (Verdict.PASS, Verdict.SKIPPED, Verdict.WARN, Verdict.UNKNOWN, Verdict.FAIL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One answer of one check about one subject.
+
+    `id` is stable (`MK801`), `subject` names the cluster, pair or proxy ("east → west"), `expected` and `observed` are
+    short texts that a person can compare, `remedy` is the command or step that mends it (empty when it passed).
+    """
+
+    id: str
+    check: str
+    subject: str
+    expected: str
+    observed: str
+    verdict: Verdict
+    remedy: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the finding as plain strings, for JSON and JUnit."""
+        return {key: str(value) for key, value in asdict(self).items()}
+
+
+COLUMNS = ("id", "check", "subject", "expected", "observed", "verdict", "remedy")
+
+
+def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
+    """Return findings as a table of strings, the worst first.
+
+    Columns: id, check, subject, expected, observed, verdict, remedy.
+    """
+    import pandas as pd
+
+    worst_first = sorted(findings, key=lambda f: (-SEVERITY.index(f.verdict), f.id, f.subject))
+    return pd.DataFrame([f.to_dict() for f in worst_first], columns=list(COLUMNS), dtype="str")
+
+
+def overall(findings: Sequence[Finding]) -> Verdict:
+    """Return the worst verdict; of no findings at all, *unknown*. All skipped is *skipped*."""
+    if not findings:
+        return Verdict.UNKNOWN
+    verdicts = {f.verdict for f in findings}
+    if verdicts <= {Verdict.PASS, Verdict.SKIPPED}:
+        return Verdict.PASS if Verdict.PASS in verdicts else Verdict.SKIPPED
+    return max(verdicts, key=SEVERITY.index)

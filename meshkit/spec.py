@@ -1,0 +1,238 @@
+"""The mesh file: what the user says of the mesh, as a typed model.
+
+`MeshSpec.load("parameters/lab.yaml")` reads it; a wrong file or field is one `InputError` that names the file, the
+field, what came and what was expected. Unknown fields are errors that name the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from meshkit.errors import InputError
+
+DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+Name = Annotated[str, Field(pattern=DNS_LABEL)]
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(text: str | float) -> float:
+    """Return a duration such as `500ms`, `5s` or `2m` as seconds; a bare number is seconds.
+
+    Raises:
+        ValueError: the text is no such duration.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", str(text))
+    if not match:
+        raise ValueError(f"expected a duration such as 500ms, 5s or 2m, got {text!r}")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+class _Model(BaseModel):
+    """Unknown fields are errors; both spellings (trustDomain, trust_domain) are not: the YAML one is the name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
+
+
+class Mesh(_Model):
+    """Mesh-wide identity, as in Istio's `values.global` and `meshConfig`."""
+
+    id: Name = "mesh1"
+    trust_domain: str = Field(default="cluster.local", alias="trustDomain")
+    root_namespace: Name = Field(default="istio-system", alias="rootNamespace")
+
+
+class Topology(_Model):
+    """How control planes and networks relate."""
+
+    control_plane: Literal["multi-primary", "primary-remote", "external"] = Field(
+        default="multi-primary", alias="controlPlane"
+    )
+    network: Literal["multi", "flat"] = "multi"
+
+
+class Istio(_Model):
+    """Which Istio, and how it is installed."""
+
+    version: str = Field(default="", pattern=r"^(\d+\.\d+(\.\d+)?([-.+].*)?)?$")
+    profile: str = "default"
+    revision: str = ""
+    installer: Literal["istioctl"] = "istioctl"
+    overlay: str = ""
+
+
+class Gateway(_Model):
+    """The east-west gateway's Service."""
+
+    annotations: dict[str, str] = {}
+    service_type: Literal["LoadBalancer", "NodePort", "ClusterIP"] = Field(default="LoadBalancer", alias="serviceType")
+
+
+class ClusterSpec(_Model):
+    """One cluster: its name becomes the Istio cluster id."""
+
+    name: Name
+    context: str = Field(min_length=1)
+    network: str = Field(min_length=1)
+    kubeconfig: str = ""
+    api_server: str = Field(default="", alias="apiServer", pattern=r"^(https://.+)?$")
+    prometheus: str = Field(default="", pattern=r"^(https?://.+)?$")
+    gateway: Gateway = Gateway()
+
+
+class Trust(_Model):
+    """How the common root comes about (stage 04)."""
+
+    strategy: Literal["auto", "adopt", "overlap"] = "auto"
+    root_directory: str = Field(default="", alias="rootDirectory")
+    passphrase_from: dict[Literal["env", "file"], str] = Field(default={}, alias="passphraseFrom")
+
+
+class Probe(_Model):
+    """Who calls whom to prove a path: a client and a server workload in every cluster."""
+
+    namespace: Name = "sample"
+    client: Name = "sleep"
+    server: Name = "httpbin"
+    port: int = Field(default=8000, ge=1, le=65535)
+
+
+class Gates(_Model):
+    """What is still good enough. Durations are read as seconds."""
+
+    max_clock_skew: float = Field(default=5.0, alias="maxClockSkew")
+    versions: Literal["same-patch", "same-minor"] = "same-patch"
+    max_error_rate: float = Field(default=0.0, ge=0, le=1, alias="maxErrorRate")
+    p99: float = 0.5
+    min_certificate_life: float = Field(default=3600.0, alias="minCertificateLife")
+
+    @field_validator("max_clock_skew", "p99", "min_certificate_life", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> float:
+        return seconds(value)
+
+
+class MeshSpec(_Model):
+    """The whole mesh file."""
+
+    mesh: Mesh = Mesh()
+    topology: Topology = Topology()
+    istio: Istio = Istio()
+    clusters: list[ClusterSpec] = Field(min_length=1)
+    trust: Trust = Trust()
+    probe: Probe = Probe()
+    gates: Gates = Gates()
+
+    @model_validator(mode="after")
+    def _clusters_are_distinct(self) -> Self:
+        for field in ("name", "context"):
+            values = [(getattr(c, field), c.kubeconfig if field == "context" else "") for c in self.clusters]
+            twice = sorted({value[0] for value in values if values.count(value) > 1})
+            if twice:
+                raise ValueError(f"clusters must have distinct {field}s; {', '.join(twice)} stands there twice")
+        if self.topology.network == "multi":
+            networks = [c.network for c in self.clusters]
+            twice = sorted({n for n in networks if networks.count(n) > 1})
+            if twice:
+                raise ValueError(
+                    f"topology.network is multi, but {', '.join(twice)} is the network of two clusters; "
+                    "give each its own, or say `network: flat`"
+                )
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a mesh file.
+
+        Raises:
+            InputError: it is missing, empty, not text, not YAML, or a field is wrong.
+        """
+        return cls.parse(_read(Path(path)), where=str(path))
+
+    @classmethod
+    def parse(cls, document: Any, *, where: str) -> Self:
+        """Validate a mesh file that was already read; `where` names it in errors."""
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            problems = [_explain(cls, dict(e)) for e in error.errors(include_url=False, include_context=False)]
+            raise InputError(
+                "; ".join(problems), where=where, remedy="see the commented examples in parameters/"
+            ) from None
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every ordered pair of cluster names, (client, server), in the file's order."""
+        names = [c.name for c in self.clusters]
+        return [(a, b) for a in names for b in names if a != b]
+
+    def cluster(self, name: str) -> ClusterSpec:
+        """Return the cluster of that name.
+
+        Raises:
+            InputError: there is none; the message lists those there are.
+        """
+        for cluster in self.clusters:
+            if cluster.name == name:
+                return cluster
+        known = ", ".join(c.name for c in self.clusters)
+        raise InputError(f"no cluster {name!r} in the mesh file; it has {known}")
+
+
+def _read(path: Path) -> Any:
+    expected = "expected a YAML mesh file such as parameters/lab.yaml"
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise InputError(f"no such file; {expected}", where=str(path), remedy="name the mesh file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"not a text file (byte {error.start} is not UTF-8); {expected}", where=str(path)) from None
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror}); {expected}", where=str(path)) from None
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        problem = getattr(error, "problem", None) or "not readable"
+        raise InputError(f"not YAML: {problem}{line}; {expected}", where=str(path)) from None
+    if document is None:
+        raise InputError(f"the file is empty; {expected}", where=str(path))
+    if not isinstance(document, dict):
+        raise InputError(f"expected a mapping with `clusters:`, got a {type(document).__name__}", where=str(path))
+    return document
+
+
+def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:
+    field = ".".join(str(part) for part in error["loc"]) or "the file"
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(model, error["loc"][:-1])
+        nearest = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
+        return f"{field}: unknown field; {hint}"
+    got = error.get("input")
+    shown = "" if isinstance(got, dict | list) or got is None else f", got {got!r}"
+    return f"{field}: {error['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        fields = {(f.alias or name): f for name, f in model.model_fields.items()}
+        if part not in fields:
+            return []
+        kind: Any = fields[part].annotation
+        inner = [a for a in getattr(kind, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            model = kind
+        elif inner:
+            model = inner[0]
+        else:
+            return []
+    return sorted(f.alias or name for name, f in model.model_fields.items())
