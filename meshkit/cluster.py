@@ -1,0 +1,388 @@
+"""Cluster: one kube context, with the verbs that kubectl users know.
+
+    east = Cluster.connect("lab-east")
+    pods = east.get("pods", namespace="sample", labels={"app": "httpbin"})
+    east.http_get("sleep-5f9…", "sample", 15000, "/clusters?format=json")
+
+Objects are the API server's raw JSON. Every call ends within its timeout, and every failure is a `MeshkitError` that
+names the cluster.
+"""
+
+from __future__ import annotations
+
+import difflib
+import http.client
+import json
+import os
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
+
+from meshkit import transport
+from meshkit.errors import InputError, MeshkitError, UnreachableError
+from meshkit.transport import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from kubernetes.client import ApiClient, Configuration
+
+__all__ = ["ClockSkew", "Cluster", "ExecResult", "NotFoundError"]
+
+FIELD_MANAGER = "meshkit"
+PAGE = 500
+_DISCOVERY = ",".join(
+    f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList" for version in ("v2", "v2beta1")
+)
+_STDOUT, _STDERR, _ERROR = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    """What a command in a container left: its output as text, and its exit code."""
+
+    stdout: str
+    stderr: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class ClockSkew:
+    """How far the API server's clock is ahead of ours, in seconds, give or take `uncertainty`."""
+
+    seconds: float
+    uncertainty: float
+
+
+@dataclass(frozen=True)
+class _Resource:
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool
+    names: frozenset[str]
+
+    def path(self, namespace: str | None, name: str | None = None) -> str:
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        scope = f"/namespaces/{quote(namespace, safe='')}" if namespace and self.namespaced else ""
+        return f"{root}{scope}/{self.plural}" + (f"/{quote(name, safe='')}" if name else "")
+
+
+class Cluster:
+    """One kube context. Nothing is sent, and no credential is fetched, before the first call."""
+
+    def __init__(self, name: str, context: str, configure: Callable[[], Configuration], timeout: float) -> None:
+        self.name = name
+        self.context = context
+        self.timeout = timeout
+        self._configure = configure
+        self._lock = threading.Lock()
+        self._api: ApiClient | None = None
+        self._resources: list[_Resource] = []
+
+    def __repr__(self) -> str:
+        return f"Cluster({self.name!r}, context={self.context!r})"
+
+    @classmethod
+    def connect(cls, context: str, kubeconfig: str = "", *, timeout: float = 10.0, name: str = "") -> Self:
+        """Return the cluster of a kubeconfig context; the file is found as kubectl finds it.
+
+        Raises:
+            InputError: no kubeconfig, or no such context in it.
+        """
+        files = transport.kubeconfig_files(kubeconfig)
+        known = transport.contexts(files)
+        if context not in known:
+            nearest = difflib.get_close_matches(context, known, n=1)
+            raise InputError(
+                f"no context {context!r}; there {'is' if len(known) == 1 else 'are'} {', '.join(known) or 'none'}",
+                where=os.pathsep.join(files),
+                remedy=f"did you mean {nearest[0]!r}?" if nearest else "name one of them, or set KUBECONFIG",
+            )
+        return cls(name or context, context, lambda: transport.configuration(files, context), timeout)
+
+    @classmethod
+    def from_token(
+        cls, server: str, token: str, ca: bytes, *, server_name: str = "", timeout: float = 10.0, name: str = ""
+    ) -> Self:
+        """Return the cluster at an address, seen with a bearer token: to try a credential that is not ours."""
+
+        def configure() -> Configuration:
+            from kubernetes.client import Configuration
+
+            settings = Configuration(host=server, ca_cert_data=ca.decode() or None)
+            settings.api_key["BearerToken"] = f"Bearer {token}"
+            settings.tls_server_name = server_name or None
+            settings.proxy = None
+            return settings
+
+        return cls(name or server, "", configure, timeout)
+
+    @property
+    def where(self) -> str:
+        """How errors and tables name this cluster."""
+        return f"cluster {self.name}" + (f" (context {self.context})" if self.context not in ("", self.name) else "")
+
+    @property
+    def api(self) -> ApiClient:
+        """The official client of this context, made at first use (which runs an exec plugin, if there is one)."""
+        # Not functools.cached_property: until Python 3.12 its lock is shared by all instances, so that one
+        # cluster's hanging plugin would stop the others.
+        with self._lock:
+            if self._api is None:
+                self._api = transport.client(self._configure())
+            return self._api
+
+    @property
+    def server(self) -> str:
+        """The API server's address."""
+        return str(self.api.configuration.host)
+
+    # --- read ---
+
+    def get(
+        self,
+        path_or_kind: str,
+        namespace: str | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | str | None = None,
+        *,
+        fields: str = "",
+    ) -> list[dict[str, Any]]:
+        """Return objects as raw JSON, in pages of 500 as kubectl reads them.
+
+        Args:
+            path_or_kind: what kubectl takes (`pods`, `po`, `Pod`, `gateways.networking.istio.io`), or an API path.
+            namespace: only there; None is all namespaces.
+            name: only this object, in a list of one.
+            labels: a mapping, or kubectl's `-l` text.
+            fields: kubectl's `--field-selector` text.
+
+        Raises:
+            NotFoundError: no such kind or object.
+            UnreachableError: as of every call.
+        """
+        path = path_or_kind if path_or_kind.startswith("/") else self.resource(path_or_kind).path(namespace, name)
+        selector = labels if isinstance(labels, str) else ",".join(f"{k}={v}" for k, v in (labels or {}).items())
+        query = [("labelSelector", selector), ("fieldSelector", fields), ("limit", "" if name else str(PAGE))]
+        deadline = time.monotonic() + self.timeout
+        items: list[dict[str, Any]] = []
+        token = ""
+        while True:
+            page = [(key, value) for key, value in [*query, ("continue", token)] if value]
+            document = self.get_json(path, query=page, timeout=max(0.001, deadline - time.monotonic()))
+            if "items" not in document:
+                return [document]
+            kind, version = str(document.get("kind", "")).removesuffix("List"), document.get("apiVersion", "")
+            items += [{"apiVersion": version, "kind": kind, **item} for item in document["items"] or []]
+            token = document.get("metadata", {}).get("continue", "")
+            if not token:
+                return items
+
+    def get_json(self, path: str, *, query: Sequence[tuple[str, str]] = (), timeout: float = 0.0) -> Any:
+        """Return what the API server answers to GET of a path, decoded."""
+        return self._decoded(self._request("GET", path, query=query, timeout=timeout))
+
+    def find(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+        """Return one object, or None if it, or its kind, is not there."""
+        try:
+            return self.get(kind, namespace, name)[0]
+        except NotFoundError:
+            return None
+
+    def version(self) -> str:
+        """Return the Kubernetes version, such as `v1.37.2`."""
+        return str(self.get_json("/version")["gitVersion"])
+
+    def uid(self) -> str:
+        """Return the cluster's identity: the UID of its kube-system namespace, as Istio takes it."""
+        return str(self.get("namespaces", name="kube-system")[0]["metadata"]["uid"])
+
+    def clock_skew(self) -> ClockSkew:
+        """Return how far the API server's clock is ahead of ours; its Date header tells whole seconds only."""
+        answer = self._request("GET", "/version")
+        server = parsedate_to_datetime(answer.headers["Date"]).replace(tzinfo=UTC).timestamp()
+        return ClockSkew(server + 0.5 - answer.midpoint, 0.5 + answer.round_trip / 2)
+
+    def can_i(self, verb: str, resource: str, namespace: str | None = None) -> bool:
+        """Return whether our credential may do this, as `kubectl auth can-i` (`pods/exec`, `secrets`)."""
+        plain, _, subresource = resource.partition("/")
+        known = self.resource(plain)
+        attributes = {"verb": verb, "resource": known.plural, "group": known.group, "subresource": subresource}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {**attributes, "namespace": namespace or ""}},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        answer = self._request("POST", path, body=review, content_type="application/json")
+        return bool(self._decoded(answer).get("status", {}).get("allowed"))
+
+    # --- write ---
+
+    def apply(self, manifest: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
+        """Apply an object server-side as field manager `meshkit`, never by force, and return what it became.
+
+        Raises:
+            ChangeError: the server refused it: a conflict, an unknown field, a webhook's no.
+        """
+        path = self._path_of(manifest)
+        query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
+        query += [("dryRun", "All")] if dry_run else []
+        answer = self._request("PATCH", path, query=query, body=manifest, content_type="application/apply-patch+yaml")
+        result: dict[str, Any] = self._decoded(answer)
+        return result
+
+    def delete(self, manifest: Mapping[str, Any]) -> bool:
+        """Delete an object, its dependents in the background; return whether it was there."""
+        try:
+            self._request("DELETE", self._path_of(manifest), query=[("propagationPolicy", "Background")])
+        except NotFoundError:
+            return False
+        return True
+
+    # --- into pods ---
+
+    def exec(
+        self, pod: str, namespace: str, container: str, command: Sequence[str], timeout: float = 0.0
+    ) -> ExecResult:
+        """Run a command in a container, without a shell and without a terminal.
+
+        Raises:
+            UnreachableError: the pod cannot be reached, or the command is not over within `timeout` seconds.
+        """
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/exec"
+        query = [("container", container), ("stdout", "true"), ("stderr", "true")]
+        query += [("command", part) for part in command]
+        channels = {_STDOUT: bytearray(), _STDERR: bytearray(), _ERROR: bytearray()}
+        with self._stream(path, query, "v5.channel.k8s.io,v4.channel.k8s.io", timeout, pod) as stream:
+            for channel, data in stream.frames():
+                channels.get(channel, bytearray()).extend(data)
+        stdout, stderr = (channels[c].decode(errors="replace") for c in (_STDOUT, _STDERR))
+        return ExecResult(stdout, stderr, self._exit_code(bytes(channels[_ERROR]), f"{pod}.{namespace}/{container}"))
+
+    def _exit_code(self, status: bytes, what: str) -> int:
+        try:
+            document = json.loads(status)
+            if document["status"] == "Success":
+                return 0
+            causes = document["details"]["causes"]
+            return next(int(cause["message"]) for cause in causes if cause["reason"] == "ExitCode")
+        except (ValueError, KeyError, TypeError, StopIteration):
+            raise UnreachableError(
+                f"the command in {what} could not be run to its end", where=self.where, remedy="is the container up?"
+            ) from None
+
+    def http_get(self, pod: str, namespace: str, port: int, path: str, timeout: float = 0.0) -> bytes:
+        """Return what a pod answers to GET on a port of its localhost, as istioctl asks Envoy and istiod.
+
+        The way is the API server's port-forward, so the right needed is istioctl's: create `pods/portforward`.
+
+        Raises:
+            UnreachableError: nothing listens there, or no complete answer within `timeout` seconds.
+            NotFoundError: no such pod, or no such path on that port.
+            MeshkitError: it answers with another status than 200.
+        """
+        url = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/portforward"
+        ask = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"
+        with self._stream(url, [("ports", str(port))], "v4.channel.k8s.io", timeout, pod) as stream:
+            stream.send(0, ask.encode())
+            answer = http.client.HTTPResponse(transport.Tunnel(stream, f"{pod}.{namespace}:{port}", self.where))  # type: ignore[arg-type]
+            answer.begin()
+            body = answer.read()
+        if answer.status == 200:
+            return body
+        kind = {404: NotFoundError, 401: UnreachableError, 403: UnreachableError}.get(answer.status, MeshkitError)
+        raise kind(f"{pod}.{namespace}:{port}{path} answered {answer.status}", where=self.where)
+
+    # --- how ---
+
+    def resource(self, kind: str) -> _Resource:
+        """Return how the API server serves a kind, by any name that kubectl takes for it.
+
+        Raises:
+            NotFoundError: it does not serve it; a custom resource's definition may be missing.
+        """
+        wanted = kind.lower()
+        for fresh in (False, True):
+            if fresh or not self._resources:
+                self._resources = list(self._discover())
+            for resource in self._resources:
+                if wanted in resource.names:
+                    return resource
+        raise NotFoundError(
+            f"it serves no {kind!r}", where=self.where, remedy="if it is a custom resource, install its definition"
+        )
+
+    def _discover(self) -> Iterator[_Resource]:
+        for root in ("/api", "/apis"):
+            found = self._decoded(self._request("GET", root, headers={"Accept": _DISCOVERY}))
+            for group in found.get("items", []):
+                name = group["metadata"].get("name", "")
+                for version in group["versions"]:
+                    for item in version.get("resources", []):
+                        yield _resource(name, version["version"], item)
+
+    def _path_of(self, manifest: Mapping[str, Any]) -> str:
+        metadata = manifest.get("metadata") or {}
+        version, kind, name = manifest.get("apiVersion"), manifest.get("kind"), metadata.get("name")
+        if not (version and kind and name):
+            raise InputError("a manifest needs apiVersion, kind and metadata.name", where=self.where)
+        group, _, number = str(version).rpartition("/")
+        served = self.resource(f"{kind}.{number}.{group}" if group else f"{kind}.{number}.")
+        return served.path(metadata.get("namespace") or "default", name)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "",
+        timeout: float = 0.0,
+    ) -> transport.Response:
+        typed = {**(headers or {}), **({"Content-Type": content_type} if content_type else {})}
+        # The official client encodes what it knows as JSON itself; other content types it sends as they are.
+        payload = json.dumps(body) if body is not None and content_type != "application/json" else body
+        return transport.request(
+            self.api,
+            method,
+            path,
+            where=self.where,
+            timeout=timeout or self.timeout,
+            query=query,
+            headers=typed,
+            body=payload,
+        )
+
+    def _decoded(self, answer: transport.Response) -> Any:
+        try:
+            return json.loads(answer.data)
+        except ValueError:
+            raise UnreachableError(
+                "its answer is not JSON", where=self.where, remedy="is the server address that of an API server?"
+            ) from None
+
+    def _stream(
+        self, path: str, query: Sequence[tuple[str, str]], protocols: str, timeout: float, pod: str
+    ) -> AbstractContextManager[transport.Stream]:
+        where = f"{self.where}, pod {pod}"
+        return transport.stream(
+            self.api, path, where=where, timeout=timeout or self.timeout, protocols=protocols, query=query
+        )
+
+
+def _resource(group: str, version: str, item: Mapping[str, Any]) -> _Resource:
+    kind = item["responseKind"]["kind"]
+    plain = {item["resource"], item.get("singularResource", ""), kind.lower(), *item.get("shortNames", [])} - {""}
+    qualified = {f"{name}{suffix}" for name in plain for suffix in (f".{group}", f".{version}.{group}")}
+    namespaced = item.get("scope") == "Namespaced"
+    return _Resource(group, version, item["resource"], kind, namespaced, frozenset(plain | qualified))
