@@ -1,0 +1,1 @@
+"""Views: data in, picture or text out; nothing here touches a cluster."""

@@ -1,0 +1,51 @@
+"""One mark and one tone for each word of state, so that charts and terminal agree, and colour never says it alone."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+from meshkit.checks import Verdict
+
+Tone = Literal["good", "quiet", "warn", "unknown", "bad"]
+
+
+class Mark(NamedTuple):
+    """A symbol that stands beside a word, and the tone that colours both."""
+
+    symbol: str
+    tone: Tone
+
+
+_SYMBOLS: Final[dict[Tone, str]] = {
+    "good": Verdict.PASS.symbol,
+    "quiet": Verdict.SKIPPED.symbol,
+    "warn": Verdict.WARN.symbol,
+    "unknown": Verdict.UNKNOWN.symbol,
+    "bad": Verdict.FAIL.symbol,
+}
+# From best to worst: verdicts of checks, then xDS states as istiod's debug pages and istioctl spell them.
+_WORDS: Final[dict[Tone, tuple[str, ...]]] = {
+    "good": ("pass", "synced"),
+    "quiet": ("skipped", "ignored", "not sent"),
+    "warn": ("warn", "stale"),
+    "unknown": ("unknown",),
+    "bad": ("fail", "error", "nack"),
+}
+MARKS: Final = {word: Mark(_SYMBOLS[tone], tone) for tone, words in _WORDS.items() for word in words}
+UNKNOWN: Final = MARKS["unknown"]
+
+
+def plain(word: object) -> str:
+    """Return a state's word as people read it: `NOT_SENT` is "not sent"."""
+    return str(word).strip().replace("_", " ").lower()
+
+
+def mark(word: object) -> Mark:
+    """Return the mark of a word; a word that nobody knows is marked unknown, never good."""
+    return MARKS.get(plain(word), UNKNOWN)
+
+
+def severity(word: object) -> int:
+    """Return where a word stands from best (0) to worst; what nobody knows ranks as unknown."""
+    order = list(MARKS)
+    return order.index(plain(word) if plain(word) in MARKS else "unknown")

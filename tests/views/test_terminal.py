@@ -1,0 +1,152 @@
+"""Tables as text: what a person, a pipe and a program each get."""
+
+import csv
+import io
+import json
+import sys
+from datetime import date, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from meshkit.checks import Verdict
+from meshkit.errors import InputError
+from meshkit.views.terminal import cell_width, render
+
+PROXIES = pd.DataFrame(
+    {
+        "cluster": ["east", "west"],
+        "proxy": ["sleep-5f9c7d9d8b-abcde.sample", "httpbin-0.sample"],
+        "xds_state": ["SYNCED", "STALE"],
+        "p50_ms": [3.14159, float("nan")],
+        "since": pd.to_datetime(["2026-01-02T03:04:05.678Z", None], utc=True),
+    }
+)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A terminal of 80 columns that shows colour."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return monkeypatch
+
+
+def test_a_pipe_gets_kubectls_shape_whole_and_bare() -> None:
+    """Uppercase headings, three spaces, no mark, no colour, no cut, no trailing blanks."""
+    assert render(PROXIES).split("\n") == [
+        "CLUSTER   PROXY                           XDS STATE   P50 MS   SINCE",
+        "east      sleep-5f9c7d9d8b-abcde.sample   SYNCED      3.14     2026-01-02T03:04:05Z",
+        "west      httpbin-0.sample                STALE       -        -",
+    ]
+
+
+def test_a_terminal_gets_colour_with_a_symbol_beside_the_word(terminal: pytest.MonkeyPatch) -> None:
+    """Colour wraps the word and its mark, not the blanks after it."""
+    text = render(PROXIES, width=200)
+    assert "\x1b[32m✔ SYNCED\x1b[0m" in text
+    assert "\x1b[33m! STALE\x1b[0m" in text
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_no_color_and_a_dumb_terminal_keep_the_symbols_only(
+    terminal: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """The word and its mark say it without colour."""
+    terminal.setenv(variable, value)
+    text = render(PROXIES)
+    assert "\x1b" not in text
+    assert "! STALE" in text
+
+
+def test_an_empty_no_color_means_colour(terminal: pytest.MonkeyPatch) -> None:
+    """no-color.org: only a value that is not empty counts."""
+    terminal.setenv("NO_COLOR", "")
+    assert "\x1b[" in render(PROXIES)
+
+
+def test_colour_can_be_forced_into_a_pipe() -> None:
+    """`--color always | less -R`."""
+    assert "\x1b[32m✔ SYNCED" in render(PROXIES, color=True)
+
+
+def test_a_narrow_terminal_cuts_the_widest_text_and_nothing_else(terminal: pytest.MonkeyPatch) -> None:
+    """Numbers and times stay whole; every line fits."""
+    lines = render(PROXIES, color=False).split("\n")
+    assert max(map(cell_width, lines)) <= 80
+    assert "…" in lines[1]
+    assert lines[1].endswith("2026-01-02T03:04:05Z")
+    assert "httpbin-0.sample" in lines[2]
+
+
+def test_columns_line_up_by_cells_where_characters_are_wide() -> None:
+    """A Chinese name takes two cells a character; a combining accent none."""
+    lines = render(pd.DataFrame({"name": ["网格", "cafe\u0301"], "n": [1, 2]})).split("\n")
+    assert {cell_width(line) for line in lines[1:]} == {8}
+
+
+def test_what_a_cluster_says_can_neither_break_the_table_nor_the_terminal() -> None:
+    """Line breaks become blanks and escape sequences are shown, not sent."""
+    text = render(pd.DataFrame({"error": ["rejected:\n  line two\x1b[2J"]}))
+    assert text.split("\n")[1] == "rejected: line two\\x1b[2J"
+
+
+def test_numbers_show_the_digits_that_say_something() -> None:
+    """Three digits, no exponent for what a person measures, counts whole."""
+    numbers = [0.0, 0.000123, 0.5, 1.2345, 12.345, 123.45, 12345.6, 7.0]
+    assert render(pd.DataFrame({"x": numbers})).split("\n")[1:] == (
+        ["0", "0.000123", "0.5", "1.23", "12.3", "123", "12346", "7"]
+    )
+
+
+def test_json_is_valid_and_says_null_where_nothing_is_known() -> None:
+    """NaN, NaT, NA and infinities are null; times are RFC 3339; numbers keep their digits."""
+    first, second = json.loads(render(PROXIES, "json"), parse_constant=pytest.fail)
+    assert first["since"] == "2026-01-02T03:04:05.678000Z"
+    assert first["p50_ms"] == 3.14159
+    assert (second["since"], second["p50_ms"]) == (None, None)
+
+
+def test_json_keeps_numbers_booleans_lists_and_verdicts() -> None:
+    """Values of numpy, pandas and our enumerations become JSON's own."""
+    frame = pd.DataFrame(
+        {
+            "n": pd.array([1, None], dtype="Int64"),
+            "up": np.array([True, False]),
+            "ids": [["a", np.int64(2)], {"k": float("inf")}],
+            "verdict": [Verdict.FAIL, Verdict.PASS],
+            "took": [timedelta(seconds=1.5), pd.NaT],
+            "day": [date(2026, 1, 2), None],
+        }
+    )
+    assert json.loads(render(frame, "json")) == [
+        {"n": 1, "up": True, "ids": ["a", 2], "verdict": "fail", "took": 1.5, "day": "2026-01-02"},
+        {"n": None, "up": False, "ids": {"k": None}, "verdict": "pass", "took": None, "day": None},
+    ]
+    assert "a, 2" in render(frame)
+
+
+def test_csv_is_rfc_4180() -> None:
+    """CRLF, quotes where needed, doubled quotes, the column names as they are."""
+    frame = pd.DataFrame({"name": ['say "hi", all', "two\nlines"], "p50_ms": [1.5, float("nan")]})
+    text = render(frame, "csv")
+    assert text == 'name,p50_ms\r\n"say ""hi"", all",1.5\r\n"two\nlines",\r\n'
+    assert list(csv.reader(io.StringIO(text, newline="")))[2] == ["two\nlines", ""]
+
+
+def test_an_empty_table_keeps_its_headings() -> None:
+    """No rows: headings alone, `[]`, or one CSV line."""
+    empty = PROXIES.head(0)
+    assert render(empty) == "CLUSTER   PROXY   XDS STATE   P50 MS   SINCE"
+    assert render(empty, "json") == "[]"
+    assert render(empty, "csv") == "cluster,proxy,xds_state,p50_ms,since\r\n"
+    assert render(pd.DataFrame()) == ""
+
+
+def test_an_unknown_format_is_an_input_error_that_lists_the_known_ones() -> None:
+    """Exit code 2, not a traceback."""
+    with pytest.raises(InputError, match="table, json or csv"):
+        render(PROXIES, "yaml")  # type: ignore[arg-type]
