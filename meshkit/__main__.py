@@ -1,0 +1,5 @@
+"""`python -m meshkit`."""
+
+from meshkit.cli import main
+
+main()

@@ -1,0 +1,231 @@
+"""What a notebook shows and hands on: tables, figures, facts and the verdict.
+
+Each is shown for people (HTML, and text that reads well in a log) and carried as data beside it, in MIME types of
+our own: the runner writes CSVs, the record and the report from those, and judges the stage by its verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections import Counter
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from meshkit.checks import SEVERITY, Finding, Verdict, overall
+from meshkit.errors import CheckFailed, UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+TABLE = "application/vnd.meshkit.table+json"
+RECORD = "application/vnd.meshkit.record+json"
+VERDICT = "application/vnd.meshkit.verdict+json"
+
+COLOURS = {"✔": "#1a7f37", "!": "#8a5a00", "✖": "#c5221f", "?": "#7a3ec8", "·": "#5b6470"}
+_STATES = {
+    **dict.fromkeys(("pass", "passed", "synced", "healthy", "ready"), "✔"),
+    **dict.fromkeys(("warn", "stale", "syncing", "incomplete", "interrupted", "timed-out"), "!"),
+    **dict.fromkeys(("fail", "failed", "error", "nack", "timeout", "closed", "aborted"), "✖"),
+    **dict.fromkeys(("unknown", "unreachable"), "?"),
+    **dict.fromkeys(("skipped", "ignored", "not sent", "not_sent", "not run"), "·"),
+}
+_EXIT = {Verdict.FAIL: CheckFailed.exit_code, Verdict.UNKNOWN: UnreachableError.exit_code}
+_STYLE = """<style>
+.mk table { border-collapse: collapse; font-size: 13px; margin: .3em 0 }
+.mk caption { text-align: left; font-weight: 600; padding: .2em 0 .5em }
+.mk th, .mk td { text-align: left; vertical-align: top; padding: .3em .8em .3em 0; border-bottom: 1px solid #8884 }
+.mk td { overflow-wrap: break-word; max-width: 36em } .mk th { white-space: nowrap }
+.mk .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.mk .s { white-space: nowrap; font-weight: 600 } .mk p { margin: .4em 0 }
+</style>"""
+
+
+def table(df: pd.DataFrame, name: str, caption: str = "", *, limit: int = 50, key: Sequence[str] = ()) -> None:
+    """Show a table, and hand all of its rows on as data.
+
+    Words for states and verdicts get a symbol and a colour. At most `limit` rows are shown; the run folder's
+    `tables/NAME.csv` has them all. `key` names the columns that identify a row, so that the report can tell which rows
+    changed since the run before. An index that is not a plain count is shown as columns.
+
+    Raises:
+        ValueError: the name is no file name of small letters, digits, `-` and `_`, or `key` names no column.
+    """
+    import pandas as pd
+
+    frame = df if isinstance(df.index, pd.RangeIndex) else df.reset_index()
+    columns = [str(column) for column in frame.columns]
+    if unknown := set(key) - set(columns):
+        raise ValueError(f"table {name}: no column {', '.join(sorted(unknown))} to be a key; it has {columns}")
+    rows = frame.to_json(orient="values", date_format="iso", double_precision=15, default_handler=str)
+    payload = {
+        "name": _file_name(name),
+        "caption": caption,
+        "columns": columns,
+        "dtypes": [str(dtype) for dtype in frame.dtypes],
+        "key": list(key),
+        "rows": json.loads(rows),
+    }
+    html = f'<div class="mk">{_STYLE}{table_html(payload, limit=limit)}</div>'
+    _show({"text/plain": table_text(payload, limit=limit), "text/html": html, TABLE: payload})
+
+
+def figure(fig: Figure, name: str, alt: str) -> None:
+    """Show a matplotlib figure once, as a PNG with a text alternative, and close it.
+
+    Raises:
+        ValueError: the name is no file name of small letters, digits, `-` and `_`.
+    """
+    import base64
+    from io import BytesIO
+
+    from matplotlib import pyplot as plt
+
+    png = BytesIO()
+    dpi = 144
+    fig.savefig(png, format="png", dpi=dpi)
+    plt.close(fig)
+    about = {"figure": _file_name(name), "alt": alt}
+    _show(
+        {"text/plain": f"[figure {name}: {alt}]", "image/png": base64.b64encode(png.getvalue()).decode()},
+        {"meshkit": about, "image/png": {"width": round(fig.get_figwidth() * dpi / 2), "alt": alt}},
+    )
+
+
+def record(name: str, value: Any) -> None:
+    """Hand a small fact on to `record.json`, and show it as one line.
+
+    Raises:
+        TypeError: the value is not JSON.
+    """
+    shown = json.dumps(value, ensure_ascii=False)
+    line = f"{name}: {shown if len(shown) <= 120 else shown[:117] + '…'}"
+    _show({"text/plain": line, RECORD: {"name": name, "value": json.loads(shown)}})
+
+
+def conclude(stage: str, findings: Sequence[Finding]) -> None:
+    """Show the verdict of a stage, the worst findings first; the last code cell of every stage notebook.
+
+    Raises:
+        CheckFailed: a finding failed.
+        UnreachableError: none failed, but something is unknown, or nothing was checked at all.
+    """
+    verdict = overall(findings)
+    ranked = sorted(findings, key=lambda f: (-SEVERITY.index(f.verdict), f.id, f.subject))
+    counts = {v.value: n for v in reversed(SEVERITY) if (n := Counter(f.verdict for f in findings)[v])}
+    told = ", ".join(f"{n} {word}" for word, n in counts.items()) or "nothing was checked"
+    bad = [f for f in ranked if f.verdict not in (Verdict.PASS, Verdict.SKIPPED)]
+    payload = {
+        "stage": stage,
+        "verdict": verdict.value,
+        "counts": counts,
+        "findings": [f.to_dict() for f in ranked],
+        "exit_code": _EXIT.get(verdict, 0),
+    }
+    headline = f"{verdict.symbol} {stage}: {verdict.value.upper()} — {told}"
+    text = "\n".join([headline, *(f"  {_line(f)}" + (f"\n      → {f.remedy}" if f.remedy else "") for f in bad)])
+    colour = COLOURS[verdict.symbol]
+    html = (
+        f'<div class="mk">{_STYLE}<p style="border-left:5px solid {colour};padding:.5em .8em;font-size:16px">'
+        f'<b style="color:{colour}">{escape(headline)}</b></p>{findings_html([f.to_dict() for f in bad])}</div>'
+    )
+    _show({"text/plain": text, "text/html": html, VERDICT: payload})
+    if verdict in (Verdict.FAIL, Verdict.UNKNOWN):
+        error = CheckFailed if verdict is Verdict.FAIL else UnreachableError
+        worst = "".join(f"\n  {_line(f)}" for f in bad[:3])
+        raise error(f"{stage}: {told}{worst}", remedy=bad[0].remedy if bad else "")
+
+
+def table_html(payload: Mapping[str, Any], *, limit: int, more: str = "") -> str:
+    """Return a table payload as HTML, always the same for the same data; `more` is a link to the rest of the rows."""
+    columns, rows, name = payload["columns"], payload["rows"], escape(payload["name"])
+    numeric = [re.match(r"u?int|float", dtype, re.IGNORECASE) is not None for dtype in payload["dtypes"]]
+    marks = [' class="n"' if number else "" for number in numeric]
+    head = "".join(f"<th{mark}>{escape(column)}</th>" for column, mark in zip(columns, marks, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{mark}>{cell_html(v)}</td>" for v, mark in zip(row, marks, strict=True)) + "</tr>\n"
+        for row in rows[:limit]
+    )
+    rest = len(rows) - limit
+    note = f"<p>{rest} more rows in {more or f'tables/{name}.csv'}</p>" if rest > 0 else ""
+    caption = f"<caption>{escape(payload['caption'])}</caption>" if payload["caption"] else ""
+    return (
+        f'<table id="mk-{name}">{caption}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
+        f"{'' if rows else '<p>no rows</p>'}{note}"
+    )
+
+
+def table_text(payload: Mapping[str, Any], *, limit: int) -> str:
+    """Return a table payload as aligned text."""
+    grid = [payload["columns"], *([_with_symbol(v) for v in row] for row in payload["rows"][:limit])]
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in grid]
+    rest = len(payload["rows"]) - limit
+    note = [f"{rest} more rows in tables/{payload['name']}.csv"] if rest > 0 else []
+    return "\n".join([payload["caption"]] * bool(payload["caption"]) + lines + note)
+
+
+def findings_html(findings: Iterable[Mapping[str, str]]) -> str:
+    """Return findings as an HTML table with their remedies; of none, an empty text."""
+    rows = [
+        "<tr>"
+        + "".join(f"<td>{cell_html(f[key])}</td>" for key in ("verdict", "id", "check", "subject", "expected"))
+        # The remedy stands under what was observed: a column of its own would leave every column too narrow to read.
+        + f"<td>{cell_html(f['observed'])}{'<br><b>→</b> ' + escape(f['remedy']) if f['remedy'] else ''}</td></tr>"
+        for f in findings
+    ]
+    heads = "".join(f"<th>{head}</th>" for head in ("verdict", "id", "check", "subject", "expected", "observed"))
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+
+
+def cell_html(value: Any) -> str:
+    """Return one value as HTML: escaped, a state with its symbol and colour."""
+    text = _with_symbol(value)
+    symbol = symbol_of(value)
+    return f'<span class="s" style="color:{COLOURS[symbol]}">{escape(text)}</span>' if symbol else escape(text)
+
+
+def symbol_of(value: Any) -> str:
+    """Return the symbol of a word for a state or verdict, or nothing for any other value."""
+    return _STATES.get(value.strip().lower(), "") if isinstance(value, str) else ""
+
+
+def _with_symbol(value: Any) -> str:
+    symbol = symbol_of(value)
+    return f"{symbol} {value}" if symbol else _text(value)
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "—"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _line(finding: Finding) -> str:
+    told = f"expected {finding.expected}, observed {finding.observed}"
+    return f"{finding.verdict.symbol} {finding.id} {finding.check} [{finding.subject}]: {told}"
+
+
+def _file_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise ValueError(f"a name of small letters, digits, - and _ is expected, got {name!r}")
+    return name
+
+
+def _show(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
+    ipython = sys.modules.get("IPython")
+    if ipython is None or ipython.get_ipython() is None:
+        print(data["text/plain"])
+        return
+    from IPython.display import display
+
+    display(data, metadata=metadata or {}, raw=True)  # type: ignore[no-untyped-call]

@@ -1,0 +1,109 @@
+"""What changed since the run before: findings with another verdict, rows that came, went or changed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from meshkit.runs.record import to_csv
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from meshkit.runs.outcome import Outcome
+
+NOISE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One difference: of what (a finding or a row), and its state before and now ("" where it was not there)."""
+
+    what: str
+    before: str
+    now: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What changed since the run of that name, in the stages that both ran."""
+
+    run: str
+    stages: list[str]
+    findings: list[Change]
+    tables: dict[str, list[Change]]
+
+
+def compare(previous: Path, outcomes: Sequence[Outcome], tables: Mapping[str, dict[str, Any]]) -> Comparison:
+    """Return what changed since the previous run of the mesh.
+
+    Rows are told apart by the key columns that the notebook named. A number has changed if it moved by more than a
+    tenth; in tables of latency every number is told.
+    """
+    old = json.loads((previous / "results.json").read_text())
+    ran = {stage["stage"] for stage in json.loads((previous / "record.json").read_text())["stages"] if stage["files"]}
+    both = [o for o in outcomes if o.stage in ran and o.status != "not run"]
+    names = {o.stage for o in both}
+    before = {(f["stage"], f["id"], f["subject"]): f for f in old["findings"] if f["stage"] in names}
+    now = {(o.stage, f.id, f.subject): f.to_dict() for o in both for f in o.findings}
+    found = [
+        Change(what=_title(now.get(k) or before[k]), before=_verdict(before.get(k)), now=_verdict(now.get(k)))
+        for k in [*now, *(k for k in before if k not in now)]
+    ]
+    common = [n for n, t in tables.items() if t["stage"] in names and t["key"] and n in old["tables"]]
+    rows = {name: _rows(tables[name], previous / "tables" / f"{name}.csv") for name in common}
+    return Comparison(
+        run=previous.name,
+        stages=[o.stage for o in both],
+        findings=[change for change in found if change.before != change.now],
+        tables={name: changes for name, changes in rows.items() if changes},
+    )
+
+
+def _rows(table: Mapping[str, Any], old_csv: Path) -> list[Change]:
+    if not old_csv.is_file():  # withheld
+        return []
+    key, noise = table["key"], 0.0 if table["name"].startswith("latency") else NOISE
+    old = _by_key(old_csv.read_text(), key)
+    new = _by_key(to_csv(table), key)
+    changes = []
+    for k in [*new, *(k for k in old if k not in new)]:
+        before, now = old.get(k), new.get(k)
+        if before is None or now is None:
+            told = ("", "appeared") if before is None else ("was there", "gone")
+        else:
+            moved = [c for c in now if c in before and _differs(before[c], now[c], noise)]
+            told = tuple(", ".join(f"{c} {_short(row[c])}" for c in moved) for row in (before, now))
+        if told[1]:
+            changes.append(Change(what=" · ".join(k), before=told[0], now=told[1]))
+    return changes
+
+
+def _by_key(text: str, key: Sequence[str]) -> dict[tuple[str, ...], dict[str, str]]:
+    return {tuple(row.get(k) or "" for k in key): row for row in csv.DictReader(text.splitlines(keepends=True))}
+
+
+def _differs(before: str, now: str, noise: float) -> bool:
+    try:
+        a, b = float(before), float(now)
+    except ValueError:
+        return before != now
+    return abs(b - a) > noise * max(abs(a), abs(b))
+
+
+def _short(text: str) -> str:
+    try:
+        return f"{float(text):.4g}" if "." in text else text or "—"
+    except ValueError:
+        return text
+
+
+def _title(finding: Mapping[str, str]) -> str:
+    return f"{finding['id']} {finding['check']} [{finding['subject']}]"
+
+
+def _verdict(finding: Mapping[str, str] | None) -> str:
+    return finding["verdict"] if finding else ""

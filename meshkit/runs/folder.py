@@ -1,0 +1,158 @@
+"""The run folder: written once, hashed, and chained to the run before it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from meshkit.errors import ChangeError, InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SUMS = "SHA256SUMS"
+RECORD = "record.json"
+_ALWAYS = ("events.jsonl", "junit.xml", "mesh.yaml", "report.html", "results.json")
+
+
+class RunFolder:
+    """A run folder while it is being written: `OUT/<mesh id>/<UTC time>-<mode>/`."""
+
+    def __init__(self, out: Path, mesh_id: str, mode: str) -> None:
+        self.path, self.started = _make(out / mesh_id, mode)
+        self.previous = latest(self.path.parent, before=self.path.name)
+        self._events = os.open(self.path / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """Write a file that is not there yet.
+
+        Raises:
+            ChangeError: it is there already; evidence is never written over.
+        """
+        path = self.path / name
+        path.parent.mkdir(exist_ok=True)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+        except FileExistsError:
+            raise ChangeError(
+                f"{name} is there already; evidence is never written over", where=self.path.name
+            ) from None
+        with os.fdopen(handle, "wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    def event(self, **event: Any) -> None:
+        """Append one line to events.jsonl."""
+        os.write(self._events, (json.dumps({"time": utc(), **event}) + "\n").encode())
+
+    def files(self) -> dict[str, str]:
+        """Return the SHA-256 of every file, by its name in the folder."""
+        return {path: _sha256(self.path / path) for path in _listing(self.path)}
+
+    def close_events(self) -> None:
+        """End events.jsonl, so that its hash can be taken."""
+        os.close(self._events)
+        (self.path / "events.jsonl").chmod(0o444)
+
+    def close(self) -> None:
+        """Write SHA256SUMS, last and at once: a folder that has it is complete."""
+        lines = "".join(f"{digest}  {name}\n" for name, digest in self.files().items())
+        draft = self.write(f".{SUMS}", lines)
+        draft.rename(self.path / SUMS)
+
+
+def utc(moment: datetime | None = None) -> str:
+    """Return a moment, or now, as UTC in ISO 8601 with seconds."""
+    return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def latest(mesh_folder: Path, *, before: str = "~") -> Path | None:
+    """Return the newest closed run of a mesh that is older than the one named `before`."""
+    runs = sorted(sums.parent for sums in mesh_folder.glob(f"*/{SUMS}") if sums.parent.name < before)
+    return runs[-1] if runs else None
+
+
+def chain(previous: Path | None) -> dict[str, str] | None:
+    """Return what a record says of the run before it: its folder's name and its record's SHA-256."""
+    return {"run": previous.name, "record_sha256": _sha256(previous / RECORD)} if previous else None
+
+
+def verify(run: Path) -> list[str]:
+    """Return what is wrong with a run folder, in words; an empty list if its evidence is whole.
+
+    Every file stands in SHA256SUMS and in record.json with its hash, nothing was added or taken away, nothing was
+    withheld, and each record names the hash of the one before it, back to the first run of the mesh.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not run.is_dir():
+        raise InputError("no such run folder", where=str(run), remedy="name a folder such as runs/MESH/TIME-plan")
+    if not (run / SUMS).is_file():
+        return [f"no {SUMS}: the run was not finished, or the file was removed"]
+    said = dict(line.split("  ", 1)[::-1] for line in (run / SUMS).read_text().splitlines() if "  " in line)
+    there = set(_listing(run)) - {SUMS}
+    problems = [f"{name} is missing, though {SUMS} lists it" for name in sorted(said.keys() - there)]
+    problems += [f"{name} is not part of the run: {SUMS} does not list it" for name in sorted(there - said.keys())]
+    kept = sorted(there & said.keys())
+    problems += [
+        f"{n} was changed since the run" for n in kept if (run / n).is_symlink() or _sha256(run / n) != said[n]
+    ]
+    record = _record(run)
+    if record is None:
+        return [*problems, f"{RECORD} is missing or no record of a run"]
+    if record["files"] != {name: digest for name, digest in said.items() if name != RECORD}:
+        problems.append(f"{RECORD} and {SUMS} do not list the same files and hashes")
+    withheld = record.get("withheld", [])
+    problems += [f"{hit['file']} was withheld: it held a {hit['kind']}" for hit in withheld]
+    expected = {*_ALWAYS, *(file for stage in record["stages"] for file in stage.get("files", []))}
+    missing = expected - said.keys() - {hit["file"] for hit in withheld}
+    problems += [f"{name} is missing: the evidence is not complete" for name in sorted(missing)]
+    return problems + _broken_links(run, record)
+
+
+def _broken_links(run: Path, record: dict[str, Any]) -> list[str]:
+    while link := record["previous"]:
+        before = run.parent / link["run"]
+        earlier = _record(before)
+        if earlier is None:
+            return [f"the chain ends at {run.name}: the run before it, {link['run']}, is not there"]
+        if _sha256(before / RECORD) != link["record_sha256"]:
+            return [f"the chain is broken: the record of {link['run']} was changed after {run.name} followed it"]
+        run, record = before, earlier
+    return []
+
+
+def _record(run: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads((run / RECORD).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and {"files", "stages", "previous"} <= record.keys() else None
+
+
+def _listing(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir() or p.is_symlink())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make(parent: Path, mode: str) -> tuple[Path, datetime]:
+    while True:
+        now = datetime.now(UTC)
+        path = parent / f"{now:%Y%m%dT%H%M%SZ}-{mode}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            time.sleep(0.1)  # another run began within this second; the next one is ours
+        except OSError as error:
+            raise InputError(f"cannot make the run folder: {error.strerror}", where=str(parent)) from None
+        else:
+            return path, now

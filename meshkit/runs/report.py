@@ -1,0 +1,95 @@
+"""report.html and the notebooks' HTML: each one file that opens without network."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meshkit.checks import SEVERITY, Verdict
+from meshkit.evidence import COLOURS, cell_html, findings_html, symbol_of, table_html
+from meshkit.runs.outcome import Outcome, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from meshkit.runs.compare import Comparison
+
+HERE = Path(__file__).parent
+ROWS = 20
+
+
+def notebook_html(nb: Any, title: str) -> str:
+    """Return a notebook as one HTML file: pictures inside, no scripts, nothing fetched."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(
+        template_name="meshkit", extra_template_basedirs=[str(HERE / "templates")], embed_images=True
+    )
+    html, _ = exporter.from_notebook_node(nb, resources={"metadata": {"name": title}})
+    return str(html)
+
+
+def report_html(
+    record: Mapping[str, Any], outcomes: Sequence[Outcome], names: Mapping[int, str], comparison: Comparison | None
+) -> str:
+    """Return the report of a run; `names` gives each shown table (by `id`) its name in the folder."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+    def table(payload: Mapping[str, Any]) -> Markup:
+        name = names[id(payload)]
+        link = f'<a href="tables/{name}.csv">tables/{name}.csv</a>'
+        return Markup(table_html(payload, limit=ROWS, more=link))  # noqa: S704  (table_html escapes)
+
+    return environment.get_template("report.html.j2").render(
+        record=record,
+        outcomes=outcomes,
+        comparison=comparison,
+        verdict=_headline(outcomes),
+        colours=COLOURS,
+        table=table,
+        names=names,
+        bad=lambda outcome: [f for f in outcome.findings if f.verdict not in (Verdict.PASS, Verdict.SKIPPED)],
+        findings=lambda found: Markup(findings_html(_worst_first(found))),  # noqa: S704  (findings_html escapes)
+        state=lambda word: Markup(cell_html(str(word))),  # noqa: S704  (cell_html escapes)
+        symbol=lambda word: symbol_of(str(word)),
+        title=stage_title,
+        duration=duration,
+        multiline=lambda text: Markup("<br>".join(escape(text).splitlines())),  # noqa: S704
+    )
+
+
+def stage_title(stage: str) -> str:
+    """Return `08-verify` as `08 verify`."""
+    return re.sub(r"^(\d+)-", r"\1 ", stage)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: 4.2 s, 3 min 05 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def _worst_first(findings: Sequence[Any]) -> list[dict[str, str]]:
+    return [f.to_dict() for f in sorted(findings, key=lambda f: -SEVERITY.index(f.verdict))]
+
+
+def _headline(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """The word, and the sentence below it, for the whole run."""
+    counts = {v: sum(o.counts.get(v.value, 0) for o in outcomes) for v in reversed(SEVERITY)}
+    told = ", ".join(f"{n} {v.value}" for v, n in counts.items() if n) or "nothing was checked"
+    bad = [o for o in outcomes if o.status is not Status.PASSED]
+    if not bad:
+        word = "warn" if counts[Verdict.WARN] else "passed"
+        return {"word": word, "text": f"Every stage ran to its verdict: {told}."}
+    stopped = [o for o in bad if o.status is not Status.FAILED]
+    word = "failed" if counts[Verdict.FAIL] else bad[0].status.value if stopped else "unknown"
+    return {"word": word, "text": f"{', '.join(f'{stage_title(o.stage)} {o.status.value}' for o in bad)}: {told}."}

@@ -1,0 +1,290 @@
+"""Run stage notebooks one after the other, each in a process of its own, and leave the evidence behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from meshkit.errors import ChangeError, InputError
+from meshkit.runs import parameters as params
+from meshkit.runs import record, report
+from meshkit.runs.compare import compare
+from meshkit.runs.folder import RunFolder, chain, utc
+from meshkit.runs.outcome import Outcome, Status, judge
+from meshkit.runs.redact import Redactor, own_paths, scan
+from meshkit.spec import MeshSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+Mode = Literal["plan", "apply", "audit"]
+CELL_TIMEOUT = 600
+_OURS = ("mesh_file", "mode")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """A finished run: its folder, each stage's outcome, and the exit code for the command line."""
+
+    folder: Path
+    outcomes: list[Outcome]
+    withheld: list[str]
+    exit_code: int
+
+
+def stages(folder: Path | None = None) -> dict[str, Path]:
+    """Return the stage notebooks by number ("08"), from a folder, the installed package, or the checkout."""
+    package = Path(__file__).parents[1]
+    places = [folder] if folder else [package / "data" / "notebooks", package.parent / "notebooks"]
+    found = [path for place in places for path in sorted(place.glob("[0-9][0-9]-*.ipynb"))]
+    return {path.name[:2]: path for path in reversed(found)}
+
+
+def execute(
+    mesh_file: Path,
+    chosen: Sequence[str],
+    mode: Mode,
+    out: Path,
+    *,
+    parameters: Mapping[str, str] | None = None,
+    cell_timeout: int = CELL_TIMEOUT,
+    keep_going: bool = False,
+    notebooks: Path | None = None,
+    secrets: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+) -> RunResult:
+    """Run the chosen stages ("08") in order and write the run folder below `out`.
+
+    The first stage that does not pass ends the run, unless `keep_going`. `parameters` are texts as from `-p`; `secrets`
+    are known texts to keep out of the evidence besides all that looks like one.
+
+    Raises:
+        InputError: the mesh file, a stage or a parameter is wrong; nothing was run or written.
+    """
+    spec = MeshSpec.load(mesh_file)
+    known = stages(notebooks)
+    paths = [_find(number, known) for number in chosen]
+    given = _parameters(paths, parameters or {}, mesh_file, mode)
+    about = record.circumstances(spec, mesh_file, paths[0].parent)
+    folder = RunFolder(out, spec.mesh.id, mode)
+    redactor = Redactor(secrets, {**own_paths(), str(folder.path.resolve()): ".", str(paths[0].parent): "notebooks"})
+    run = _Run(folder, redactor, say, cell_timeout, list(secrets))
+    say(f"{spec.mesh.id} · {mode} · {', '.join(p.stem for p in paths)} · {folder.path}")
+    folder.event(event="run started", mesh=spec.mesh.id, mode=mode, stages=[p.stem for p in paths])
+    folder.write("mesh.yaml", redactor.text(mesh_file.read_text(encoding="utf-8")))
+    with _forwarding(run):
+        for path in paths:
+            if run.interrupted or (run.outcomes and not keep_going and run.outcomes[-1].status is not Status.PASSED):
+                run.outcomes.append(
+                    Outcome(stage=path.stem, status=Status.NOT_RUN, reason="an earlier stage ended the run")
+                )
+            else:
+                run.outcomes.append(run.stage(path, given[path]))
+        return _close(run, about, mode)
+
+
+@dataclass
+class _Run:
+    folder: RunFolder
+    redactor: Redactor
+    say: Callable[[str], None]
+    cell_timeout: int
+    secrets: list[str]
+    outcomes: list[Outcome] = field(default_factory=list)
+    files: dict[str, list[str]] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    interrupted: bool = False
+
+    def stage(self, notebook: Path, parameters: Mapping[str, Any]) -> Outcome:
+        """Run one notebook, keep its executed copy and HTML, and judge it."""
+        import nbformat
+
+        name, began, started = notebook.stem, time.monotonic(), utc()
+        source = record.source_digest(nbformat.read(notebook, as_version=4))
+        self.say(f"{report.stage_title(name)}: started")
+        self.folder.event(event="stage started", stage=name)
+        draft = self.folder.path / f".{name}.ipynb.part"
+        noise = self._work(notebook, draft, parameters)
+        about = {"started": started, "seconds": time.monotonic() - began, "source": source}
+        outcome = self._judge(name, draft, noise, about)
+        counts = ", ".join(f"{n} {word}" for word, n in outcome.counts.items())
+        self.say(
+            f"{report.stage_title(name)}: {outcome.status} in {report.duration(outcome.seconds)}"
+            + (f" ({counts})" if counts else "")
+            + (f"\n  {outcome.reason}" if outcome.reason else "")
+        )
+        self.folder.event(event="stage ended", stage=name, status=outcome.status, reason=outcome.reason)
+        return outcome
+
+    def _judge(self, name: str, draft: Path, noise: str, about: dict[str, Any]) -> Outcome:
+        import nbformat
+
+        try:
+            nb = nbformat.read(draft, as_version=4)
+        except (OSError, ValueError, nbformat.ValidationError):
+            status = Status.INTERRUPTED if self.interrupted else Status.ABORTED
+            told = self.redactor.text(noise.strip().splitlines()[-1] if noise.strip() else "its process died")
+            code = 130 if self.interrupted else 4
+            return Outcome(
+                stage=name, status=status, reason=f"no notebook was written: {told}", exit_code=code, **about
+            )
+        finally:
+            draft.unlink(missing_ok=True)
+        self.redactor.notebook(nb)
+        self.folder.write(f"{name}.ipynb", nbformat.writes(nb))
+        self.folder.write(f"{name}.html", report.notebook_html(nb, report.stage_title(name)))
+        self.files[name] = [f"{name}.ipynb", f"{name}.html"]
+        return judge(name, nb, **about)
+
+    def _work(self, notebook: Path, draft: Path, parameters: Mapping[str, Any]) -> str:
+        events, events_in = os.pipe()
+        job = {
+            "notebook": str(notebook),
+            "output": str(draft.resolve()),
+            "parameters": dict(parameters),
+            "timeout": self.cell_timeout,
+            "secrets": self.secrets,
+            "events": events_in,
+        }
+        # A user's own `python3` kernel may be another Python, without meshkit; ours is beside this one.
+        environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1"}
+        with tempfile.TemporaryFile() as noise, os.fdopen(events, encoding="utf-8") as lines:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "meshkit.runs.worker"],
+                stdin=subprocess.PIPE, stdout=noise, stderr=noise, pass_fds=[events_in],
+                start_new_session=True, env=environment,
+            )  # fmt: skip
+            os.close(events_in)
+            self._feed(self.process.stdin, job)
+            self._follow(notebook.stem, lines)
+            self.process.wait()
+            noise.seek(0)
+            return noise.read().decode("utf-8", "replace")
+
+    def _feed(self, stdin: IO[bytes] | None, job: dict[str, Any]) -> None:
+        if stdin is None:
+            raise ChangeError("the notebook's process has no input")
+        with stdin:
+            stdin.write(json.dumps(job).encode())
+
+    def _follow(self, stage: str, lines: Iterator[str]) -> None:
+        began, heading = time.monotonic(), None
+        for line in lines:
+            event = json.loads(line)
+            self.folder.event(stage=stage, **event)
+            if event["event"] == "cell started" and event["heading"] != heading:
+                heading = event["heading"]
+                at = f"{event['cell']:>2}/{event['of']}"
+                self.say(f"  {stage[:2]} {at} {time.monotonic() - began:6.1f} s  {heading}")
+
+
+def _close(run: _Run, about: dict[str, Any], mode: str) -> RunResult:
+    folder, outcomes = run.folder, run.outcomes
+    tables, names = _tables(outcomes)
+    for name, table in tables.items():
+        folder.write(f"tables/{name}.csv", record.to_csv(table))
+    ended = datetime.now(UTC)
+    about = {
+        **about,
+        "mode": mode,
+        "started": utc(folder.started),
+        "ended": utc(ended),
+        "seconds": round((ended - folder.started).total_seconds(), 3),
+        "exit_code": _exit_code(outcomes, interrupted=run.interrupted),
+    }
+    comparison = compare(folder.previous, outcomes, tables) if folder.previous else None
+    folder.write("results.json", _json(record.results(outcomes, tables, folder.files())))
+    folder.write("junit.xml", record.junit(outcomes))
+    folder.write("report.html", report.report_html(about, outcomes, names, comparison))
+    folder.event(event="run ended", exit_code=about["exit_code"])
+    folder.close_events()
+    hits = scan(folder.path, run.secrets)
+    for file in {hit.file for hit in hits}:
+        (folder.path / file).unlink()
+    if hits:
+        about["exit_code"] = about["exit_code"] or ChangeError.exit_code
+    about |= {
+        "withheld": [{"file": hit.file, "kind": hit.kind} for hit in hits],
+        "stages": [record.stage_record(o, run.files.get(o.stage, [])) for o in outcomes],
+        "previous": chain(folder.previous),
+        "files": folder.files(),
+    }
+    folder.write("record.json", _json(run.redactor.walk(about)))
+    folder.close()
+    withheld = [f"{hit.file} was withheld: it held a {hit.kind}" for hit in hits]
+    return RunResult(folder=folder.path, outcomes=outcomes, withheld=withheld, exit_code=about["exit_code"])
+
+
+def _find(number: str, known: Mapping[str, Path]) -> Path:
+    match = [path for key, path in known.items() if number.zfill(2) == key or number in (path.stem, path.stem[3:])]
+    if not match:
+        there = ", ".join(path.stem for _, path in sorted(known.items())) or "none at all"
+        raise InputError(f"no stage {number!r}; there are {there}")
+    return match[0]
+
+
+def _parameters(
+    paths: Sequence[Path], given: Mapping[str, str], mesh_file: Path, mode: Mode
+) -> dict[Path, dict[str, Any]]:
+    if taken := [name for name in given if name in _OURS]:
+        raise InputError(f"parameter {taken[0]} is set by meshkit itself", remedy="name the mesh file, and use --mode")
+    values = params.assign(paths, given)
+    ours = {"mesh_file": os.path.relpath(mesh_file), "mode": "apply" if mode == "apply" else "plan"}
+    for path, own in values.items():
+        declared = {p.name for p in params.read(path)}
+        own.update({name: value for name, value in ours.items() if name in declared})
+    return values
+
+
+def _tables(outcomes: Sequence[Outcome]) -> tuple[dict[str, dict[str, Any]], dict[int, str]]:
+    tables: dict[str, dict[str, Any]] = {}
+    names: dict[int, str] = {}
+    for outcome in outcomes:
+        for table in outcome.tables:
+            again = sum(1 for name in tables if re.fullmatch(rf"{re.escape(table['name'])}(\.\d+)?", name))
+            name = f"{table['name']}.{again + 1}" if again else table["name"]
+            tables[name] = {**table, "stage": outcome.stage}
+            names[id(table)] = name
+    return tables, names
+
+
+def _exit_code(outcomes: Sequence[Outcome], *, interrupted: bool) -> int:
+    if interrupted:
+        return 130
+    codes = {o.exit_code for o in outcomes if o.status is not Status.NOT_RUN}
+    return next((code for code in (130, 1, 2, 4, 3) if code in codes), 0)
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+@contextmanager
+def _forwarding(run: _Run) -> Iterator[None]:
+    """Hand SIGINT and SIGTERM on to the notebook; the evidence is still written."""
+
+    def on_signal(signum: int, _frame: Any) -> None:
+        run.say("interrupted: the cell gets ten seconds to clean up" if not run.interrupted else "ending the kernel")
+        run.interrupted = True
+        if run.process and run.process.poll() is None:
+            run.process.send_signal(signum)
+
+    ours = threading.current_thread() is threading.main_thread()
+    before = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)} if ours else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
