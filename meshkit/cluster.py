@@ -11,6 +11,7 @@ names the cluster.
 from __future__ import annotations
 
 import difflib
+import functools
 import http.client
 import json
 import os
@@ -105,24 +106,28 @@ class Cluster:
                 where=os.pathsep.join(files),
                 remedy=f"did you mean {nearest[0]!r}?" if nearest else "name one of them, or set KUBECONFIG",
             )
-        return cls(name or context, context, lambda: transport.configuration(files, context), timeout)
+        return cls(name or context, context, functools.partial(transport.configuration, files, context), timeout)
 
     @classmethod
     def from_token(
         cls, server: str, token: str, ca: bytes, *, server_name: str = "", timeout: float = 10.0, name: str = ""
     ) -> Self:
         """Return the cluster at an address, seen with a bearer token: to try a credential that is not ours."""
-
-        def configure() -> Configuration:
-            from kubernetes.client import Configuration
-
-            settings = Configuration(host=server, ca_cert_data=ca.decode() or None)
-            settings.api_key["BearerToken"] = f"Bearer {token}"
-            settings.tls_server_name = server_name or None
-            settings.proxy = None
-            return settings
-
+        configure = functools.partial(transport.token_configuration, server, token, ca, server_name)
         return cls(name or server, "", configure, timeout)
+
+    def with_token(self, token: str, *, timeout: float = 10.0) -> Self:
+        """Return the same API server, at the address that we know it by, seen with another bearer token."""
+        configure = functools.partial(transport.other_token, self._configure, token)
+        return type(self)(self.name, "", configure, timeout)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An executor may run questions in another process: the lock and the open client stay in this one.
+        return {**self.__dict__, "_lock": None, "_api": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     @property
     def where(self) -> str:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from kubernetes.client import ApiClient, Configuration
 
@@ -62,9 +62,8 @@ def kubeconfig_files(kubeconfig: str = "") -> list[str]:
     files = [str(Path(name).expanduser()) for name in named if name] or [str(Path.home() / ".kube" / "config")]
     there = [name for name in files if Path(name).is_file()]
     if not there:
-        raise InputError(
-            "no such kubeconfig file", where=os.pathsep.join(files), remedy="set KUBECONFIG, or name the file"
-        )
+        where = os.pathsep.join(files)
+        raise InputError("no such kubeconfig file", where=where, remedy="set KUBECONFIG, or name the file")
     return there
 
 
@@ -98,6 +97,24 @@ def configuration(files: Sequence[str], context: str) -> Configuration:
     return settings
 
 
+def token_configuration(server: str, token: str, ca: bytes, server_name: str) -> Configuration:
+    """Return the configuration of a server address, seen with a bearer token and nothing else."""
+    from kubernetes.client import Configuration
+
+    settings = Configuration(host=server.rstrip("/"), ca_cert_data=ca.decode() or None)
+    settings.tls_server_name = server_name or None
+    settings.api_key["BearerToken"] = f"Bearer {token}"
+    return settings
+
+
+def other_token(configure: Callable[[], Configuration], token: str) -> Configuration:
+    """Return a configuration with its own credential put aside for a bearer token."""
+    settings = configure()
+    settings.cert_file = settings.key_file = settings.refresh_api_key_hook = None
+    settings.api_key = {"BearerToken": f"Bearer {token}"}
+    return settings
+
+
 @contextlib.contextmanager
 def _kubeconfig_errors(where: str) -> Iterator[None]:
     import yaml
@@ -109,9 +126,8 @@ def _kubeconfig_errors(where: str) -> Iterator[None]:
         raise InputError(f"cannot be read ({error.strerror or type(error).__name__})", where=where) from None
     except (ConfigException, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
         # ConfigException names its place by quoting the whole entry, token included: never hand it on.
-        raise InputError(
-            "not a complete kubeconfig", where=where, remedy="`kubectl config view` shows how kubectl reads it"
-        ) from None
+        remedy = "`kubectl config view` shows how kubectl reads it"
+        raise InputError("not a complete kubeconfig", where=where, remedy=remedy) from None
 
 
 @functools.cache
@@ -327,17 +343,15 @@ def _unreachable(error: BaseException, where: str, timeout: float) -> Unreachabl
     if is_a(ConnectionRefusedError):
         return UnreachableError("it refuses the connection", where=where, remedy="is the API server running?")
     if is_a(urllib3.exceptions.TimeoutError, TimeoutError, websocket.WebSocketTimeoutException):
-        return UnreachableError(
-            f"no answer within {timeout:g} s", where=where, remedy="check network, VPN and firewall, or allow more time"
-        )
+        remedy = "check network, VPN and firewall, or allow more time"
+        return UnreachableError(f"no answer within {timeout:g} s", where=where, remedy=remedy)
     if is_a(ssl.SSLError, urllib3.exceptions.SSLError) or "SSLError" in text:
         detail = "its certificate is not trusted" if "CERTIFICATE_VERIFY_FAILED" in text else "TLS failed"
         return UnreachableError(
             detail, where=where, remedy="check certificate-authority and tls-server-name of the kubeconfig context"
         )
-    return UnreachableError(
-        f"the connection broke ({type(causes[-1]).__name__})", where=where, remedy="try again; is a proxy in between?"
-    )
+    broke = f"the connection broke ({type(causes[-1]).__name__})"
+    return UnreachableError(broke, where=where, remedy="try again; is a proxy in between?")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -370,12 +384,9 @@ def refused(status: int, data: bytes | str, *, where: str, method: str, path: st
         return UnreachableError(f"it answered {status} to {what}", where=where, remedy="try again when it is healthy")
     said = "" if "/secrets" in path else _status_message(data)
     kind = MeshkitError if method == "GET" else ChangeError
-    remedy = "another field manager owns these fields; look with `kubectl get -o yaml --show-managed-fields`"
-    return kind(
-        f"{what} was refused ({status}){': ' if said else ''}{said}",
-        where=where,
-        remedy=remedy if status == 409 and method == "PATCH" else "",
-    )
+    owned = "another field manager owns these fields; look with `kubectl get -o yaml --show-managed-fields`"
+    remedy = owned if status == 409 and method == "PATCH" else ""
+    return kind(f"{what} was refused ({status}){': ' if said else ''}{said}", where=where, remedy=remedy)
 
 
 def _status_message(data: bytes | str) -> str:

@@ -1,0 +1,162 @@
+"""Mesh: the clusters of one mesh file, asked all at once.
+
+    mesh = Mesh.open("parameters/lab.yaml")
+    mesh.each(Cluster.version)      # {"east": "v1.37.2", "west": Unknown("it refuses the connection")}
+
+A cluster that is dead, slow or refuses us becomes `Unknown` with a reason, and neither delays nor spoils the others.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from meshkit.cluster import Cluster
+from meshkit.errors import InputError, MeshkitError
+from meshkit.spec import MeshSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+PODS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """What could not be found out, and why. It is false, so that `if answer:` never takes it for one."""
+
+    reason: str
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __str__(self) -> str:
+        return f"unknown: {self.reason}"
+
+
+class DaemonThreads(concurrent.futures.Executor):
+    """A thread for each call, at most so many at once, which nobody waits for at exit: a hung one must not hang us."""
+
+    def __init__(self, at_once: int = 0) -> None:
+        self._slots = threading.BoundedSemaphore(at_once) if at_once else None
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        """Start a call in a thread of its own."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        threading.Thread(target=self._run, args=(future, fn, args, kwargs), daemon=True).start()
+        return future
+
+    def _run(
+        self, future: concurrent.futures.Future[T], fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if self._slots:
+            self._slots.acquire()
+        try:
+            if future.set_running_or_notify_cancel():
+                future.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001  (the future hands it on)
+            future.set_exception(error)
+        finally:
+            if self._slots:
+                self._slots.release()
+
+
+def gather(
+    function: Callable[[U], T],
+    subjects: Iterable[U],
+    *,
+    deadline: float,
+    executor: concurrent.futures.Executor | None = None,
+) -> list[T | Unknown]:
+    """Call a function for each subject, all at once, and return the answers in the subjects' order.
+
+    A subject that fails with a `MeshkitError`, or is not done `deadline` seconds from now, is `Unknown`. Any other
+    exception is a mistake of the program, and is raised.
+    """
+    pool = executor or DaemonThreads(PODS_AT_ONCE)
+    futures: list[concurrent.futures.Future[Any]] = [pool.submit(function, subject) for subject in subjects]
+    concurrent.futures.wait(futures, timeout=deadline)
+    return [_outcome(future, deadline) for future in futures]
+
+
+def _outcome(future: concurrent.futures.Future[T], deadline: float) -> T | Unknown:
+    if not future.done():
+        future.cancel()
+        return Unknown(f"no answer within {deadline:g} s")
+    try:
+        return future.result()
+    except MeshkitError as error:
+        return Unknown(error.message)
+
+
+class Mesh:
+    """The clusters of one mesh file. Nothing is sent before the first question."""
+
+    def __init__(
+        self, spec: MeshSpec, clusters: dict[str, Cluster], executor: concurrent.futures.Executor | None = None
+    ) -> None:
+        self.spec = spec
+        self.clusters = clusters
+        self._executor = executor or DaemonThreads()
+
+    def __repr__(self) -> str:
+        return f"Mesh({self.spec.mesh.id!r}, clusters={list(self.clusters)})"
+
+    @classmethod
+    def open(
+        cls, mesh: MeshSpec | str | Path, *, executor: concurrent.futures.Executor | None = None, timeout: float = 10.0
+    ) -> Self:
+        """Open the mesh of a file or of a model.
+
+        Args:
+            mesh: the mesh file, or what was read from it.
+            executor: where questions to clusters run; threads of this process unless given.
+            timeout: seconds for each request to an API server.
+
+        Raises:
+            InputError: the file is wrong, or contexts are missing from kubeconfig; all of them are named. That a
+                cluster cannot be reached is no error here.
+        """
+        spec = mesh if isinstance(mesh, MeshSpec) else MeshSpec.load(mesh)
+        clusters: dict[str, Cluster] = {}
+        wrong: list[InputError] = []
+        for entry in spec.clusters:
+            try:
+                clusters[entry.name] = Cluster.connect(
+                    entry.context, entry.kubeconfig, timeout=timeout, name=entry.name
+                )
+            except InputError as error:
+                wrong.append(error)
+        if len(wrong) == 1:
+            raise wrong[0]
+        if wrong:
+            raise InputError(
+                "; ".join(dict.fromkeys(error.message for error in wrong)),
+                where=", ".join(dict.fromkeys(error.where for error in wrong)),
+                remedy=wrong[0].remedy,
+            )
+        return cls(spec, clusters, executor)
+
+    @property
+    def root_namespace(self) -> str:
+        """The namespace of istiod and of mesh-wide configuration."""
+        return self.spec.mesh.root_namespace
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every ordered pair of cluster names, (client, server)."""
+        return self.spec.pairs
+
+    def each(self, function: Callable[[Cluster], T], *, deadline: float = 30.0) -> dict[str, T | Unknown]:
+        """Ask every cluster at once; return the answers by name, in the file's order.
+
+        A cluster that fails, or has not answered `deadline` seconds from now, is `Unknown` with the reason.
+        """
+        answers = gather(function, self.clusters.values(), deadline=deadline, executor=self._executor)
+        return dict(zip(self.clusters, answers, strict=True))
