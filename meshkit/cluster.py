@@ -190,9 +190,16 @@ class Cluster:
             if not token:
                 return items
 
-    def get_json(self, path: str, *, query: Sequence[tuple[str, str]] = (), timeout: float = 0.0) -> Any:
+    def get_json(
+        self,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        accept: str = "application/json",
+        timeout: float = 0.0,
+    ) -> Any:
         """Return what the API server answers to GET of a path, decoded."""
-        return self._decoded(self._request("GET", path, query=query, timeout=timeout))
+        return self._decoded(self._request("GET", path, query=query, headers={"Accept": accept}, timeout=timeout))
 
     def find(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
         """Return one object, or None if it, or its kind, is not there."""
@@ -327,8 +334,7 @@ class Cluster:
 
     def _discover(self) -> Iterator[_Resource]:
         for root in ("/api", "/apis"):
-            found = self._decoded(self._request("GET", root, headers={"Accept": _DISCOVERY}))
-            for group in found.get("items", []):
+            for group in self.get_json(root, accept=_DISCOVERY).get("items", []):
                 name = group["metadata"].get("name", "")
                 for version in group["versions"]:
                     for item in version.get("resources", []):

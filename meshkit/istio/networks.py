@@ -1,0 +1,161 @@
+"""East-west gateways: what each cluster offers to the others, and what each istiod sees of it.
+
+A remote network without a gateway is taken for directly reachable: proxies then get raw pod addresses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from meshkit.cluster import NotFoundError
+from meshkit.istio.fleet import Istiod, ask_istiods, table
+from meshkit.mesh import Mesh, Unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from meshkit.cluster import Cluster
+
+NETWORK = "topology.istio.io/network"
+GATEWAY_PORT_LABEL = "networking.istio.io/gatewayPort"
+PASSTHROUGH_PORT = 15443
+HBONE_PORT = 15008
+GATEWAY_COLUMNS = {
+    "cluster": "str",
+    "namespace": "str",
+    "service": "str",
+    "network": "str",
+    "namespace_network": "str",
+    "type": "str",
+    "addresses": "str",
+    "port": "int64",
+    "ready": "int64",
+    "pods": "int64",
+    "exposed_by": "str",
+    "reason": "str",
+}
+SEEN_COLUMNS = {
+    "cluster": "str",
+    "istiod": "str",
+    "network": "str",
+    "gateway_cluster": "str",
+    "address": "str",
+    "port": "int64",
+    "hbone_port": "int64",
+    "reason": "str",
+}
+
+
+def gateways(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each Service that is, or by its port 15443 should be, a cluster's east-west gateway.
+
+    Columns: cluster, namespace, service, network (its label `topology.istio.io/network`; without it istiod does not
+    take it for a gateway), namespace_network (the same label of istiod's namespace: the network of the cluster's own
+    pods), type, addresses (comma-joined; empty while pending), port (0 where it does not listen), ready and pods (of
+    its selector), exposed_by (Gateways whose AUTO_PASSTHROUGH server selects its pods, comma-joined; empty: it lets
+    nothing in), reason. A cluster without any gateway has a row without service that says so.
+
+    Source: pilot/pkg/serviceregistry/kube/controller/network.go.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, found in mesh.each(lambda cluster: _gateways(cluster, mesh.root_namespace)).items():
+        known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
+        rows += [{"cluster": name, **row} for row in known]
+    return table(rows, GATEWAY_COLUMNS)
+
+
+def _gateways(cluster: Cluster, root_namespace: str) -> list[dict[str, Any]]:
+    services = [s for s in cluster.get("services") if _labels(s).get(NETWORK) or _listens(s, PASSTHROUGH_PORT)]
+    namespace = cluster.find("namespaces", None, root_namespace) or {}
+    own = {"namespace_network": _labels(namespace).get(NETWORK, "")}
+    if not services:
+        return [{**own, "reason": f"no Service has the label {NETWORK}, none listens on {PASSTHROUGH_PORT}"}]
+    exposures = _exposures(cluster)
+    return [{**own, **_gateway(cluster, service, exposures)} for service in services]
+
+
+def _exposures(cluster: Cluster) -> list[dict[str, Any]]:
+    try:
+        return [g for g in cluster.get("gateways.networking.istio.io") if _passes_through(g)]
+    except NotFoundError:  # Istio's definitions are not installed
+        return []
+
+
+def _gateway(cluster: Cluster, service: dict[str, Any], exposures: list[dict[str, Any]]) -> dict[str, Any]:
+    namespace, selector = service["metadata"]["namespace"], service["spec"].get("selector") or {}
+    pods = cluster.get("pods", namespace, labels=selector) if selector else []
+    labels = [_labels(pod) for pod in pods]
+    wanted = int(_labels(service).get(GATEWAY_PORT_LABEL) or PASSTHROUGH_PORT)
+    port = next((p for p in (wanted, HBONE_PORT) if _listens(service, p)), 0)
+    ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
+    addresses = [entry.get("ip") or entry.get("hostname", "") for entry in ingress]
+    addresses += service["spec"].get("externalIPs") or []
+    return {
+        "namespace": namespace,
+        "service": service["metadata"]["name"],
+        "network": _labels(service).get(NETWORK, ""),
+        "type": service["spec"].get("type", "ClusterIP"),
+        "addresses": ",".join(addresses),
+        "port": port,
+        "ready": sum(_ready(pod) for pod in pods),
+        "pods": len(pods),
+        "exposed_by": ",".join(sorted(_name(g) for g in exposures if _selects(g, labels))),
+    }
+
+
+def gateways_seen(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each istiod replica and each network gateway that it knows, its own included.
+
+    Columns: cluster, istiod (pod), network, gateway_cluster (cluster id), address, port, hbone_port, reason (why a row
+    is empty: the istiod could not be asked, or knows no gateway at all).
+
+    Source: `/debug/networkz`.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, istiod, answer in ask_istiods(mesh, _seen_by):
+        where = {"cluster": name, "istiod": istiod.name if istiod else ""}
+        if isinstance(answer, Unknown):
+            rows.append({**where, "reason": answer.reason})
+        else:
+            rows += [{**where, **row} for row in answer or [{"reason": "it knows no gateway"}]]
+    return table(rows, SEEN_COLUMNS)
+
+
+def _seen_by(istiod: Istiod) -> list[dict[str, Any]]:
+    return [
+        {
+            "network": entry.get("Network", ""),
+            "gateway_cluster": entry.get("Cluster", ""),
+            "address": entry.get("Addr", ""),
+            "port": int(entry.get("Port", 0)),
+            "hbone_port": int(entry.get("HBONEPort", 0)),
+        }
+        for entry in istiod.debug("networkz") or []
+    ]
+
+
+def _labels(item: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = item.get("metadata", {}).get("labels") or {}
+    return found
+
+
+def _listens(service: dict[str, Any], port: int) -> bool:
+    return any(p.get("port") == port for p in service["spec"].get("ports") or [])
+
+
+def _ready(pod: dict[str, Any]) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions") or [])
+
+
+def _passes_through(gateway: dict[str, Any]) -> bool:
+    servers = gateway.get("spec", {}).get("servers") or []
+    return any((server.get("tls") or {}).get("mode") == "AUTO_PASSTHROUGH" for server in servers)
+
+
+def _selects(gateway: dict[str, Any], pods: list[dict[str, str]]) -> bool:
+    selector = (gateway["spec"].get("selector") or {}).items()
+    return any(selector <= labels.items() for labels in pods)
+
+
+def _name(item: dict[str, Any]) -> str:
+    return f"{item['metadata']['namespace']}/{item['metadata']['name']}"

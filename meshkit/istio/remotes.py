@@ -1,0 +1,239 @@
+"""Remote clusters: which ones each istiod watches, the secrets that tell it to, and whether their credentials live.
+
+An istiod's `synced` is sticky: it says that a first sync once happened, and goes on saying so after the token was
+revoked or the remote API server died. So each credential is tried here, live.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from meshkit.cluster import Cluster, NotFoundError
+from meshkit.errors import MeshkitError, UnreachableError
+from meshkit.istio.fleet import ask_istiods, table
+from meshkit.mesh import Mesh, Unknown, gather
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABEL = "istio/multiCluster"
+ANNOTATION = "networking.istio.io/cluster"
+PREFIX = "istio-remote-secret-"
+REMOTE_COLUMNS = {
+    "cluster": "str",
+    "istiod": "str",
+    "remote": "str",
+    "secret": "str",
+    "status": "str",
+    "revision": "str",
+    "reason": "str",
+}
+SECRET_COLUMNS = {
+    "cluster": "str",
+    "namespace": "str",
+    "name": "str",
+    "key": "str",
+    "annotation": "str",
+    "labelled": "bool",
+    "server": "str",
+    "auth": "str",
+    "expires": "datetime64[us, UTC]",
+    "credential": "str",
+    "tried_at": "str",
+    "leads_to": "str",
+    "detail": "str",
+}
+# What istiod watches in a remote cluster (manifests/charts/base reader ClusterRole); configmaps since 1.29.2.
+WATCHED = ("services", "endpointslices", "pods", "nodes", "namespaces", "configmaps")
+TRY_TIMEOUT = 5.0
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+def remote_clusters(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each istiod replica and each cluster that it watches, its own included.
+
+    Columns: cluster (where the istiod runs), istiod (pod), remote (cluster id), secret (namespace/name; empty for its
+    own), status (synced, syncing, timeout, closed; UNKNOWN when it could not be asked), revision, reason.
+
+    Source: `/debug/clusterz`, as `istioctl remote-clusters`.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, istiod, answer in ask_istiods(mesh, lambda istiod: istiod.debug("clusterz")):
+        where = {"cluster": name}
+        if istiod:
+            where |= {"istiod": istiod.name, "revision": istiod.revision}
+        if isinstance(answer, Unknown):
+            rows.append({**where, "status": "UNKNOWN", "reason": answer.reason})
+        else:
+            rows += [
+                {**where, "remote": entry["id"], "secret": entry.get("secretName"), "status": entry.get("syncStatus")}
+                for entry in answer
+            ]
+    return table(rows, REMOTE_COLUMNS)
+
+
+@dataclass(frozen=True)
+class _Credential:
+    """What one key of a remote secret holds. Its token and its CA stay in this module."""
+
+    server: str = ""
+    auth: str = ""
+    token: str = field(default="", repr=False)
+    ca: bytes = field(default=b"", repr=False)
+    server_name: str = ""
+
+
+def remote_secrets(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each cluster in each remote secret, with the live proof of its credential.
+
+    Columns: cluster (that holds the secret), namespace, name, key (the cluster id that istiod will use), annotation
+    (the cluster id that it says), labelled (istiod sees it), server (API server address), auth (token, exec,
+    clientCertificate, tokenFile, authProvider, basic, none, unreadable), expires (of a JWT; NaT when it never does),
+    credential (ok, 401, 403, unreachable, untested, UNKNOWN), tried_at (the address as written, or our own address of
+    the cluster that the key names when the other is not to be reached from here), leads_to (the cluster of the mesh
+    that answers, by the UID of its kube-system), detail (what is missing or wrong, in words).
+
+    Only a secret's namespace of istiod counts for it; others are listed because they are a common mistake. Tokens
+    and certificates never leave this function. Credentials that would run a program are not tried.
+    """
+    rows: list[dict[str, Any]] = []
+    found = mesh.each(lambda cluster: _secrets(cluster, mesh.root_namespace))
+    uids = {uid: name for name, uid in mesh.each(Cluster.uid).items() if isinstance(uid, str)}
+    untried: list[tuple[dict[str, Any], _Credential]] = []
+    for name, secrets in found.items():
+        if isinstance(secrets, Unknown):
+            rows.append({"cluster": name, "credential": "UNKNOWN", "detail": secrets.reason})
+            continue
+        untried += [({"cluster": name, **row}, credential) for s in secrets for row, credential in _keys(s)]
+    proofs = gather(lambda pair: _prove(mesh, pair[0]["key"], pair[1], uids), untried, deadline=60.0)
+    for (row, _), proof in zip(untried, proofs, strict=True):
+        told = {"credential": "unreachable", "detail": proof.reason} if isinstance(proof, Unknown) else proof
+        rows.append({**row, **told})
+    return table(rows, SECRET_COLUMNS)
+
+
+def _secrets(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
+    try:
+        labelled = cluster.get("secrets", labels={LABEL: "true"})
+    except UnreachableError:
+        # One may have the right to read them in istiod's namespace only.
+        labelled = cluster.get("secrets", namespace, labels={LABEL: "true"})
+    known = {(s["metadata"]["namespace"], s["metadata"]["name"]) for s in labelled}
+    # Those that lost their label are found by name, without reading any other secret's data.
+    named = cluster.get_json(f"/api/v1/namespaces/{namespace}/secrets", accept=_METADATA_ONLY)["items"]
+    lost = [
+        item["metadata"]["name"]
+        for item in named
+        if item["metadata"]["name"].startswith(PREFIX) and (namespace, item["metadata"]["name"]) not in known
+    ]
+    return labelled + [secret for name in lost if (secret := cluster.find("secrets", namespace, name))]
+
+
+def _keys(secret: dict[str, Any]) -> list[tuple[dict[str, Any], _Credential]]:
+    metadata = secret["metadata"]
+    found = []
+    for key, value in (secret.get("data") or {}).items():
+        credential = _credential(value)
+        row = {
+            "namespace": metadata["namespace"],
+            "name": metadata["name"],
+            "key": key,
+            "annotation": metadata.get("annotations", {}).get(ANNOTATION, ""),
+            "labelled": metadata.get("labels", {}).get(LABEL) == "true",
+            "server": credential.server,
+            "auth": credential.auth,
+            "expires": token_expiry(credential.token),
+        }
+        found.append((row, credential))
+    return found
+
+
+def _credential(value: str) -> _Credential:
+    try:
+        document = yaml.safe_load(base64.b64decode(value))
+        named = {kind: {e["name"]: e[kind[:-1]] for e in document[kind]} for kind in ("clusters", "contexts", "users")}
+        context = named["contexts"][document["current-context"]]
+        cluster, user = named["clusters"][context["cluster"]], named["users"].get(context["user"]) or {}
+        ca = base64.b64decode(cluster.get("certificate-authority-data", ""))
+        return _Credential(
+            server=str(cluster["server"]),
+            auth=_auth(user),
+            token=str(user.get("token", "")),
+            ca=ca,
+            server_name=str(cluster.get("tls-server-name", "")),
+        )
+    except (yaml.YAMLError, binascii.Error, KeyError, TypeError, AttributeError, ValueError):
+        return _Credential(auth="unreadable")
+
+
+def _auth(user: dict[str, Any]) -> str:
+    kinds = {
+        "token": "token",
+        "tokenFile": "tokenFile",
+        "exec": "exec",
+        "auth-provider": "authProvider",
+        "client-certificate": "clientCertificate",
+        "client-certificate-data": "clientCertificate",
+        "username": "basic",
+    }
+    return next((name for field_name, name in kinds.items() if user.get(field_name)), "none")
+
+
+def token_expiry(token: str) -> datetime | None:
+    """Return when a JWT ends, or None: it never does, or it is no JWT."""
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return datetime.fromtimestamp(int(claims["exp"]), UTC)
+    except (IndexError, KeyError, ValueError, TypeError):
+        return None
+
+
+def _prove(mesh: Mesh, key: str, credential: _Credential, uids: dict[str, str]) -> dict[str, str]:
+    if credential.auth != "token":
+        broken = credential.auth == "unreadable"
+        why = (
+            "it is no complete kubeconfig"
+            if broken
+            else "only tokens are tried; istiod refuses others too, unless told"
+        )
+        return {"credential": "untested", "detail": why}
+    as_written = Cluster.from_token(
+        credential.server,
+        credential.token,
+        credential.ca,
+        server_name=credential.server_name,
+        timeout=TRY_TIMEOUT,
+        name=key,
+    )
+    proof = _try(as_written, uids)
+    ours = mesh.clusters.get(key)
+    if proof["credential"] != "unreachable" or ours is None:
+        return {**proof, "tried_at": credential.server}
+    # The address may be for istiod's eyes only; the token is the same at ours.
+    second = _try(ours.with_token(credential.token, timeout=TRY_TIMEOUT), uids)
+    if second["credential"] == "unreachable":
+        return {**proof, "tried_at": credential.server}
+    reached = f"{credential.server} is not reached from here ({proof['detail']})"
+    return {**second, "tried_at": ours.server, "detail": "; ".join(filter(None, (second["detail"], reached)))}
+
+
+def _try(cluster: Cluster, uids: dict[str, str]) -> dict[str, str]:
+    try:
+        cluster.get_json("/api/v1/services", query=[("limit", "1")])
+        missing = [kind for kind in WATCHED if not cluster.can_i("watch", kind)]
+        leads_to = uids.get(cluster.uid(), "")
+    except NotFoundError as error:
+        return {"credential": "unreachable", "leads_to": "", "detail": error.message}
+    except MeshkitError as error:
+        refused = next((code for code in ("401", "403") if f"({code})" in error.message), "unreachable")
+        return {"credential": refused, "leads_to": "", "detail": error.message}
+    detail = f"may not watch {', '.join(missing)}" if missing else ""
+    return {"credential": "403" if missing else "ok", "leads_to": leads_to, "detail": detail}

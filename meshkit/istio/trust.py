@@ -1,0 +1,202 @@
+"""Who trusts whom: the certificates that proxies hold, and the roots that each cluster hands out.
+
+Certificates are compared by the SHA-256 of their DER form. Subjects lie: every self-signed istiod calls its root
+`O=cluster.local`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from meshkit.istio import envoy
+from meshkit.istio.fleet import Proxy, ask_proxies, table
+from meshkit.mesh import Mesh, Unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from cryptography.x509 import Certificate
+
+    from meshkit.cluster import Cluster
+
+SHORT = 16
+UTC_TIME = "datetime64[us, UTC]"
+CERTIFICATE_COLUMNS = {
+    "cluster": "str",
+    "namespace": "str",
+    "proxy": "str",
+    "kind": "str",
+    "identity": "str",
+    "issuer": "str",
+    "serial": "str",
+    "sha256": "str",
+    "not_before": UTC_TIME,
+    "not_after": UTC_TIME,
+    "chain": "int64",
+    "roots": "str",
+    "reason": "str",
+}
+ROOT_COLUMNS = {
+    "cluster": "str",
+    "source": "str",
+    "sha256": "str",
+    "subject": "str",
+    "not_before": UTC_TIME,
+    "not_after": UTC_TIME,
+    "holders": "int64",
+    "of": "int64",
+    "reason": "str",
+}
+
+
+def fingerprint(certificate: Certificate, length: int = 64) -> str:
+    """Return the SHA-256 of a certificate's DER form, lower case, cut to a length."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    return certificate.fingerprint(SHA256()).hex()[:length]
+
+
+def parse_bundle(pem: bytes) -> list[Certificate]:
+    """Return the certificates in PEM text, in their order, each once; anything else in it is passed over."""
+    from cryptography.x509 import load_pem_x509_certificate
+
+    found: dict[str, Certificate] = {}
+    begin, end = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
+    for part in pem.split(begin)[1:]:
+        body, closed, _ = part.partition(end)
+        if closed:
+            certificate = load_pem_x509_certificate(begin + body + end)
+            found.setdefault(fingerprint(certificate), certificate)
+    return list(found.values())
+
+
+def certificates(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each proxy with the certificate that it shows and the roots that it trusts.
+
+    Columns: cluster, namespace, proxy, kind, identity (SPIFFE URI), issuer (RFC 4514), serial (hex), sha256 (of the
+    leaf), not_before and not_after (UTC), chain (certificates in its chain), roots (fingerprints of its ROOTCA, cut to
+    16 digits, sorted, comma-joined), reason (why a row is empty; empty when all was read).
+
+    Source: the `default` and `ROOTCA` secrets of each Envoy's config dump. It holds no private key.
+    """
+    rows = []
+    for name, proxy, answer in ask_proxies(mesh, lambda proxy: parse_identity(envoy.secrets(proxy))):
+        where = _where(name, proxy)
+        rows.append({**where, "reason": answer.reason} if isinstance(answer, Unknown) else {**where, **answer})
+    return table(rows, CERTIFICATE_COLUMNS)
+
+
+def _where(cluster: str, proxy: Proxy | None) -> dict[str, str]:
+    if proxy is None:
+        return {"cluster": cluster}
+    return {"cluster": cluster, "namespace": proxy.namespace, "proxy": proxy.name, "kind": proxy.kind}
+
+
+def parse_identity(secrets: list[envoy.Secret]) -> dict[str, Any]:
+    """Return a row of `certificates`, without the proxy, from the secrets that it holds."""
+    from cryptography.x509 import SubjectAlternativeName, UniformResourceIdentifier
+    from cryptography.x509.extensions import ExtensionNotFound
+
+    chain = parse_bundle(b"".join(s.pem for s in secrets if s.name == "default" and s.kind == "chain"))
+    roots = parse_bundle(b"".join(s.pem for s in secrets if s.name == "ROOTCA"))
+    held = ",".join(sorted(fingerprint(root, SHORT) for root in roots))
+    if not chain:
+        return {"roots": held, "reason": "the proxy holds no workload certificate"}
+    leaf = chain[0]
+    try:
+        names = leaf.extensions.get_extension_for_class(SubjectAlternativeName).value
+        identity = ",".join(names.get_values_for_type(UniformResourceIdentifier))
+    except ExtensionNotFound:
+        identity = ""
+    return {
+        "identity": identity,
+        "issuer": leaf.issuer.rfc4514_string(),
+        "serial": f"{leaf.serial_number:x}",
+        "sha256": fingerprint(leaf),
+        "not_before": leaf.not_valid_before_utc,
+        "not_after": leaf.not_valid_after_utc,
+        "chain": len(chain),
+        "roots": held,
+        "reason": "",
+    }
+
+
+@dataclass(frozen=True)
+class _Source:
+    name: str
+    holders: list[list[Certificate]]
+    reason: str = ""
+
+
+def roots(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each root certificate and each place of a cluster where it stands.
+
+    Columns: cluster, source, sha256, subject (RFC 4514), not_before, not_after (UTC), holders and of (how many of how
+    many hold it), reason (why a source is unknown; such a row has no fingerprint).
+
+    Sources: `secret cacerts` or `secret istio-ca-secret` (what istiod signs with; the first where both are),
+    `configmap istio-ca-root-cert` (one in each namespace), `proxies` (each Envoy's ROOTCA). Of the Secret only the root
+    certificate is looked at; its key never leaves the reading function.
+    """
+    rows: list[dict[str, Any]] = []
+    found = mesh.each(lambda cluster: [_secret_roots(cluster, mesh.root_namespace), _config_map_roots(cluster)])
+    for name, sources in found.items():
+        known = [_Source("secret", [], sources.reason)] if isinstance(sources, Unknown) else sources
+        rows += [{"cluster": name, **row} for source in known for row in _root_rows(source)]
+    held: dict[str, list[list[Certificate]]] = {name: [] for name in mesh.clusters}
+    failed: dict[str, list[str]] = {name: [] for name in mesh.clusters}
+    for name, proxy, answer in ask_proxies(mesh, _proxy_roots):
+        if isinstance(answer, Unknown):
+            failed[name].append(f"{proxy.name}.{proxy.namespace}: {answer.reason}" if proxy else answer.reason)
+        else:
+            held[name].append(answer)
+    for name, holders in held.items():
+        rows += [{"cluster": name, **row} for row in _root_rows(_Source("proxies", holders, "; ".join(failed[name])))]
+    return table(rows, ROOT_COLUMNS)
+
+
+def _proxy_roots(proxy: Proxy) -> list[Certificate]:
+    return parse_bundle(b"".join(secret.pem for secret in envoy.secrets(proxy) if secret.name == "ROOTCA"))
+
+
+def _secret_roots(cluster: Cluster, namespace: str) -> _Source:
+    # istiod prefers cacerts, and a left-over istio-ca-secret means nothing then (pilot/pkg/bootstrap/istio_ca.go).
+    for name, fields in (("cacerts", ("root-cert.pem", "ca.crt")), ("istio-ca-secret", ("ca-cert.pem",))):
+        secret = cluster.find("secrets", namespace, name)
+        data = (secret or {}).get("data", {})
+        pem = next((data[field] for field in fields if data.get(field)), "")
+        if pem:
+            return _Source(f"secret {name}", [parse_bundle(base64.b64decode(pem))])
+    return _Source("secret", [], f"neither cacerts nor istio-ca-secret in {namespace}")
+
+
+def _config_map_roots(cluster: Cluster) -> _Source:
+    maps = cluster.get("configmaps", fields="metadata.name=istio-ca-root-cert")
+    bundles = [parse_bundle(item.get("data", {}).get("root-cert.pem", "").encode()) for item in maps]
+    return _Source("configmap istio-ca-root-cert", bundles, "" if maps else "there is none")
+
+
+def _root_rows(source: _Source) -> list[dict[str, Any]]:
+    counted: Counter[str] = Counter()
+    seen: dict[str, Certificate] = {}
+    for bundle in source.holders:
+        counted.update({fingerprint(root) for root in bundle})
+        seen.update({fingerprint(root): root for root in bundle})
+    rows: list[dict[str, Any]] = [
+        {
+            "source": source.name,
+            "sha256": digest,
+            "subject": root.subject.rfc4514_string(),
+            "not_before": root.not_valid_before_utc,
+            "not_after": root.not_valid_after_utc,
+            "holders": counted[digest],
+            "of": len(source.holders),
+            "reason": "",
+        }
+        for digest, root in seen.items()
+    ]
+    if source.reason:
+        rows.append({"source": source.name, "holders": 0, "of": len(source.holders), "reason": source.reason})
+    return rows

@@ -1,0 +1,153 @@
+"""Which versions run where, and who each control plane thinks it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from meshkit.istio.fleet import Istiod, ask_istiods, table
+from meshkit.istio.proxies import proxy_status
+from meshkit.mesh import Mesh, Unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from meshkit.cluster import Cluster
+
+VERSION_COLUMNS = {
+    "cluster": "str",
+    "component": "str",
+    "name": "str",
+    "version": "str",
+    "count": "int64",
+    "reason": "str",
+}
+IDENTITY_COLUMNS = {
+    "cluster": "str",
+    "istiod": "str",
+    "revision": "str",
+    "cluster_id": "str",
+    "network": "str",
+    "mesh_id": "str",
+    "trust_domain": "str",
+    "trust_domain_aliases": "str",
+    "injected_cluster_id": "str",
+    "injected_network": "str",
+    "reason": "str",
+}
+
+
+@dataclass(frozen=True, order=True)
+class Version:
+    """A version of Istio or Kubernetes; `patch` is -1 where a development build names none (`1.31-eed52ebb66ad`)."""
+
+    major: int
+    minor: int
+    patch: int = -1
+
+    @classmethod
+    def parse(cls, text: str) -> Version | None:
+        """Return the version that a text such as `1.31.0`, `v1.37.2` or `1.31-eed52ebb66ad` begins with, or None."""
+        match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", text)
+        return cls(int(match[1]), int(match[2]), int(match[3] or -1)) if match else None
+
+
+def versions(mesh: Mesh, status: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return which versions run in each cluster.
+
+    Columns: cluster, component (kubernetes, istiod, proxy, gateway, waypoint, ztunnel), name (the istiod's pod, the
+    proxies' namespace), version, count (of proxies), reason (why a version is unknown).
+
+    Args:
+        mesh: the mesh.
+        status: a `proxy_status` that was already read; read anew unless given.
+
+    Source: the API server's `/version`, istiod's `/version`, and the version that each proxy told its istiod.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, answer in mesh.each(_kubernetes).items():
+        rows.append(_version_row(name, "kubernetes", "", answer))
+    for name, istiod, told in ask_istiods(mesh, istiod_version):
+        rows.append(_version_row(name, "istiod", istiod.name if istiod else "", told))
+    known = proxy_status(mesh) if status is None else status
+    counted = Counter(
+        (row.cluster, _COMPONENTS.get(str(row.kind), str(row.kind)), row.namespace, row.version)
+        for row in known[known["proxy"] != ""].drop_duplicates(["cluster", "namespace", "proxy"]).itertuples()
+    )
+    for (cluster, component, namespace, version), count in counted.items():
+        reason = "" if version else "known to no istiod"
+        row = {"cluster": cluster, "component": component, "name": namespace, "version": version}
+        rows.append({**row, "count": count, "reason": reason})
+    return table(rows, VERSION_COLUMNS)
+
+
+_COMPONENTS = {"sidecar": "proxy", "router": "gateway", "": "proxy"}
+
+
+def _kubernetes(cluster: Cluster) -> str:
+    return cluster.version()
+
+
+def _version_row(cluster: str, component: str, name: str, answer: str | Unknown) -> dict[str, Any]:
+    told = {"reason": answer.reason} if isinstance(answer, Unknown) else {"version": answer, "count": 1}
+    return {"cluster": cluster, "component": component, "name": name, **told}
+
+
+def istiod_version(istiod: Istiod) -> str:
+    """Return an istiod's version as it tells it: `1.31.0`, or `1.31-eed52ebb66ad` of a development build."""
+    return parse_istiod_version(istiod.cluster.http_get(istiod.name, istiod.namespace, istiod.port, "/version"))
+
+
+def parse_istiod_version(answer: bytes) -> str:
+    """Return the version in what istiod's `/version` answers: JSON, or `<version>-<git revision>-<status>`."""
+    text = answer.decode(errors="replace").strip()
+    if text.startswith("{"):
+        document = json.loads(text)
+        return str((document.get("clientVersion") or document).get("version", ""))
+    return text.rsplit("-", 2)[0]
+
+
+def identity(mesh: Mesh) -> pd.DataFrame:
+    """Return who each istiod thinks it is, and what it injects into new pods.
+
+    Columns: cluster, istiod (pod), revision, cluster_id (its CLUSTER_ID, `Kubernetes` unless set), network (label
+    `topology.istio.io/network` of its namespace), mesh_id, trust_domain, trust_domain_aliases (comma-joined),
+    injected_cluster_id and injected_network (what new sidecars claim), reason (why a row is empty).
+
+    Source: the pod's environment, and the ConfigMaps `istio` and `istio-sidecar-injector` of its revision.
+    """
+    rows = []
+    for name, istiod, answer in ask_istiods(mesh, _identity):
+        where = {"cluster": name, "istiod": istiod.name if istiod else ""}
+        rows.append({**where, "reason": answer.reason} if isinstance(answer, Unknown) else {**where, **answer})
+    return table(rows, IDENTITY_COLUMNS)
+
+
+def _identity(istiod: Istiod) -> dict[str, str]:
+    suffix = f"-{istiod.revision}" if istiod.revision not in ("", "default") else ""
+    cluster, namespace = istiod.cluster, istiod.namespace
+    settings = _field(cluster.find("configmaps", namespace, f"istio{suffix}"), "mesh")
+    injector = _field(cluster.find("configmaps", namespace, f"istio-sidecar-injector{suffix}"), "values")
+    values = injector.get("global", {})
+    own = cluster.find("namespaces", None, namespace) or {}
+    return {
+        "revision": istiod.revision,
+        "cluster_id": istiod.env.get("CLUSTER_ID", "") or "Kubernetes",
+        "network": own.get("metadata", {}).get("labels", {}).get("topology.istio.io/network", ""),
+        "mesh_id": settings.get("defaultConfig", {}).get("meshId", "") or values.get("meshID", ""),
+        "trust_domain": settings.get("trustDomain", "") or "cluster.local",
+        "trust_domain_aliases": ",".join(settings.get("trustDomainAliases") or []),
+        "injected_cluster_id": values.get("multiCluster", {}).get("clusterName", "") or "Kubernetes",
+        "injected_network": values.get("network", ""),
+        "reason": "",
+    }
+
+
+def _field(config_map: dict[str, Any] | None, field: str) -> dict[str, Any]:
+    document = yaml.safe_load((config_map or {}).get("data", {}).get(field, "")) or {}
+    return document if isinstance(document, dict) else {}
