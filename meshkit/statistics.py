@@ -48,6 +48,11 @@ def interval_ranks(n: int, q: float, confidence: float = 0.95) -> tuple[int, int
     return int(np.sum(at_most <= tail)), int(n + 1 - np.sum(at_least <= tail))
 
 
+def quantile(values: NDArray[np.float64], q: float) -> float:
+    """Return the q-quantile, one of the values; NaN of none."""
+    return float(np.quantile(values, q, method="inverted_cdf")) if len(values) else float("nan")
+
+
 def quantile_interval(values: NDArray[np.float64], q: float, confidence: float = 0.95) -> tuple[float, float]:
     """Return the bounds of the q-quantile, in the unit of the values; NaN where a bound does not exist."""
     low, high = interval_ranks(len(values), q, confidence)
@@ -142,5 +147,4 @@ def _times(answered: pd.DataFrame, phase: str) -> NDArray[np.float64]:
 
 def _estimate(name: str, values: NDArray[np.float64], q: float) -> dict[str, float]:
     low, high = quantile_interval(values, q)
-    point = float(np.quantile(values, q, method="inverted_cdf")) if len(values) else float("nan")
-    return {f"{name}_ms": point, f"{name}_low": low, f"{name}_high": high}
+    return {f"{name}_ms": quantile(values, q), f"{name}_low": low, f"{name}_high": high}

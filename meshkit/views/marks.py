@@ -23,13 +23,13 @@ _SYMBOLS: Final[dict[Tone, str]] = {
     "unknown": Verdict.UNKNOWN.symbol,
     "bad": Verdict.FAIL.symbol,
 }
-# From best to worst: verdicts of checks, then xDS states as istiod's debug pages and istioctl spell them.
+# From best to worst: verdicts of checks, xDS states as istiod and istioctl spell them, states of clusters and stages.
 _WORDS: Final[dict[Tone, tuple[str, ...]]] = {
-    "good": ("pass", "synced"),
-    "quiet": ("skipped", "ignored", "not sent"),
-    "warn": ("warn", "stale"),
-    "unknown": ("unknown",),
-    "bad": ("fail", "error", "nack"),
+    "good": ("pass", "passed", "synced", "healthy", "ready"),
+    "quiet": ("skipped", "ignored", "not sent", "not run"),
+    "warn": ("warn", "stale", "syncing", "incomplete", "interrupted", "timed-out"),
+    "unknown": ("unknown", "unreachable"),
+    "bad": ("fail", "failed", "error", "nack", "timeout", "closed", "aborted"),
 }
 MARKS: Final = {word: Mark(_SYMBOLS[tone], tone) for tone, words in _WORDS.items() for word in words}
 UNKNOWN: Final = MARKS["unknown"]

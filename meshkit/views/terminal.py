@@ -65,6 +65,15 @@ def wants_color() -> bool:
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def number(value: float) -> str:
+    """Return a number with the digits that say something: three, without an exponent, and whole counts whole."""
+    if not math.isfinite(value) or value == int(value):
+        return f"{value:.0f}"
+    size = abs(float(f"{value:.3g}"))
+    digits = next((digits for digits, floor in enumerate((100, 10, 1)) if size >= floor), None)
+    return f"{value:.3g}" if digits is None else f"{value:.{digits}f}"
+
+
 def cell_width(text: str) -> int:
     """Return how many terminal cells a text takes: wide characters two, combining ones and joiners none."""
     return sum(
@@ -157,22 +166,15 @@ def _shown(cell: Any, *, marks: bool) -> str:
     if isinstance(cell, bool):
         return str(cell).lower()
     if isinstance(cell, float):
-        return _number(cell)
+        return number(cell)
     if isinstance(cell, timedelta):
-        return f"{_number(cell.total_seconds())}s"
+        return f"{number(cell.total_seconds())}s"
     if isinstance(cell, date):
         return _rfc3339(cell.replace(microsecond=0) if isinstance(cell, datetime) else cell)
     text = ", ".join(map(str, cell)) if isinstance(cell, list) else str(cell)
     # Texts come from clusters: a line break would break the table, an escape sequence the terminal.
     text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(text.split()))
     return f"{mark(text).symbol} {text}" if marks and plain(text) in MARKS else text
-
-
-def _number(value: float) -> str:
-    if not math.isfinite(value) or value == int(value):
-        return f"{value:.0f}"
-    digits = next((d for d, floor in enumerate((100, 10, 1)) if abs(value) >= floor), None)
-    return f"{value:.3g}" if digits is None else f"{value:.{digits}f}"
 
 
 def _rfc3339(moment: date) -> str:
