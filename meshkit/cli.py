@@ -62,6 +62,7 @@ def cli() -> None:
 @settings
 @timeout
 def run(
+    *,
     mesh_file: Path,
     mode: str,
     first: str,

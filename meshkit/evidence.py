@@ -36,12 +36,14 @@ _STATES = {
     **dict.fromkeys(("skipped", "ignored", "not sent", "not_sent", "not run"), "·"),
 }
 _EXIT = {Verdict.FAIL: CheckFailed.exit_code, Verdict.UNKNOWN: UnreachableError.exit_code}
+# The class is thrice in the selectors to outweigh JupyterLab's own rules for tables.
 _STYLE = """<style>
 .mk table { border-collapse: collapse; font-size: 13px; margin: .3em 0 }
-.mk caption { text-align: left; font-weight: 600; padding: .2em 0 .5em }
-.mk th, .mk td { text-align: left; vertical-align: top; padding: .3em .8em .3em 0; border-bottom: 1px solid #8884 }
-.mk td { overflow-wrap: break-word; max-width: 36em } .mk th { white-space: nowrap }
-.mk .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.mk .c { font-weight: 600; margin: .6em 0 .2em }
+.mk.mk.mk th, .mk.mk.mk td { text-align: left; vertical-align: top; padding: .3em 1.2em .3em 0 }
+.mk tr { border-bottom: 1px solid #8884 } .mk th { white-space: nowrap }
+.mk.mk.mk td { overflow-wrap: break-word; max-width: 36em }
+.mk.mk.mk .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 .mk .s { white-space: nowrap; font-weight: 600 } .mk p { margin: .4em 0 }
 </style>"""
 
@@ -90,10 +92,10 @@ def figure(fig: Figure, name: str, alt: str) -> None:
     dpi = 144
     fig.savefig(png, format="png", dpi=dpi)
     plt.close(fig)
-    about = {"figure": _file_name(name), "alt": alt}
+    about = {"figure": _file_name(name), "alt": alt, "width": round(fig.get_figwidth() * dpi / 2)}
     _show(
         {"text/plain": f"[figure {name}: {alt}]", "image/png": base64.b64encode(png.getvalue()).decode()},
-        {"meshkit": about, "image/png": {"width": round(fig.get_figwidth() * dpi / 2), "alt": alt}},
+        {"meshkit": about, "image/png": {"width": about["width"], "alt": alt}},
     )
 
 
@@ -153,9 +155,11 @@ def table_html(payload: Mapping[str, Any], *, limit: int, more: str = "") -> str
     )
     rest = len(rows) - limit
     note = f"<p>{rest} more rows in {more or f'tables/{name}.csv'}</p>" if rest > 0 else ""
-    caption = f"<caption>{escape(payload['caption'])}</caption>" if payload["caption"] else ""
+    # Not a <caption>: browsers wrap that to the table's width, and most tables are narrow.
+    caption = f'<p class="c" id="mk-{name}-caption">{escape(payload["caption"])}</p>' if payload["caption"] else ""
+    labelled = f' aria-labelledby="mk-{name}-caption"' if caption else ""
     return (
-        f'<table id="mk-{name}">{caption}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
+        f'{caption}<table id="mk-{name}"{labelled}><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
         f"{'' if rows else '<p>no rows</p>'}{note}"
     )
 

@@ -71,14 +71,14 @@ def _rows(table: Mapping[str, Any], old_csv: Path) -> list[Change]:
     new = _by_key(to_csv(table), key)
     changes = []
     for k in [*new, *(k for k in old if k not in new)]:
-        before, now = old.get(k), new.get(k)
-        if before is None or now is None:
-            told = ("", "appeared") if before is None else ("was there", "gone")
-        else:
-            moved = [c for c in now if c in before and _differs(before[c], now[c], noise)]
-            told = tuple(", ".join(f"{c} {_short(row[c])}" for c in moved) for row in (before, now))
-        if told[1]:
-            changes.append(Change(what=" · ".join(k), before=told[0], now=told[1]))
+        row = " · ".join(k)
+        if k not in old or k not in new:
+            changes.append(
+                Change(what=row, before="was there" if k in old else "", now="gone" if k in old else "appeared")
+            )
+        elif moved := [c for c in new[k] if c in old[k] and _differs(old[k][c], new[k][c], noise)]:
+            before, now = (", ".join(f"{c} {_short(side[k][c])}" for c in moved) for side in (old, new))
+            changes.append(Change(what=row, before=before, now=now))
     return changes
 
 

@@ -103,6 +103,8 @@ class MeshkitEngine(NBClientEngine):  # type: ignore[misc]  # papermill is untyp
 class _Manager(NotebookExecutionManager):  # type: ignore[misc]
     """Papermill's bookkeeping, honest about what did not run; everything it saves is redacted."""
 
+    nb: Any
+
     def __init__(self, nb: Any, *, redactor: Redactor, on_event: Callable[[Event], None], **options: Any) -> None:
         super().__init__(nb, **options)
         self.redactor = redactor
@@ -202,7 +204,8 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         if how != "error":
             # Papermill raises, and puts its banner up, for the first error output: the reason stands there.
             name = "".join(word.title() for word in how.split())
-            cell.outputs.insert(0, new_output("error", ename=name, evalue=reason, traceback=[f"{name}: {reason}"]))
+            told = new_output("error", ename=name, evalue=reason, traceback=[f"{name}: {reason}"])  # type: ignore[no-untyped-call]
+            cell.outputs.insert(0, told)
 
 
 def _ended_by(error: CellExecutionError, *, interrupted: bool) -> tuple[str, str]:

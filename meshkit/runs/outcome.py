@@ -39,7 +39,7 @@ _ENDS = {"interrupted": Status.INTERRUPTED, "timed out": Status.TIMED_OUT, "exit
 class Outcome:
     """A judged stage: its status, why, its findings, and what it showed, in the notebook's order.
 
-    `shown` holds table payloads as `evidence.table` makes them, and figures as {figure, alt, png} (base64).
+    `shown` holds table payloads as `evidence.table` makes them, and figures as {figure, alt, width, png} (base64).
     """
 
     stage: str
@@ -102,9 +102,7 @@ def judge(stage: str, nb: Any, **about: Any) -> Outcome:
     )
 
 
-def _status(
-    ended: dict[str, str], *, has_verdict: bool, concluded: bool, bad: bool, unrun: int
-) -> tuple[Status, str]:
+def _status(ended: dict[str, str], *, has_verdict: bool, concluded: bool, bad: bool, unrun: int) -> tuple[Status, str]:
     how, reason = ended["ended"], ended["reason"]
     if how == "error":
         return (Status.FAILED if concluded else Status.ABORTED), reason
@@ -134,7 +132,7 @@ def _shown(output: Any) -> dict[str, Any] | None:
     if TABLE in data:
         return dict(data[TABLE])
     if "figure" in about and "image/png" in data:
-        return {"figure": about["figure"], "alt": about["alt"], "png": "".join(data["image/png"].split())}
+        return {**about, "png": "".join(data["image/png"].split())}
     return None
 
 

@@ -52,7 +52,8 @@ def read(notebook: Path) -> list[Parameter]:
     Raises:
         InputError: the notebook cannot be read, or a line of the cell is not `name: type = literal`.
     """
-    source = _parameters_cell(notebook)
+    cells = open_notebook(notebook).cells
+    source = next((c.source for c in cells if "parameters" in c.metadata.get("tags", [])), "")
     where = f"parameters cell of {notebook.name}"
     try:
         body = ast.parse(source).body
@@ -64,6 +65,22 @@ def read(notebook: Path) -> list[Parameter]:
         if token.type == tokenize.COMMENT
     }
     return [_parameter(node, helps, where) for node in body if not _is_docstring(node)]
+
+
+def open_notebook(path: Path) -> Any:
+    """Return a notebook in the newest format.
+
+    Raises:
+        InputError: there is none, or it is no notebook.
+    """
+    import nbformat
+
+    try:
+        return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    except FileNotFoundError:
+        raise InputError("no such notebook", where=path.name) from None
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, AttributeError):
+        raise InputError("not a Jupyter notebook", where=path.name) from None
 
 
 def assign(notebooks: Iterable[Path], given: Mapping[str, str]) -> dict[Path, dict[str, Any]]:
@@ -99,18 +116,6 @@ def _nearest(name: str, declared: Mapping[Path, Mapping[str, Parameter]]) -> str
         if owners
         else "there are none"
     )
-
-
-def _parameters_cell(notebook: Path) -> str:
-    import nbformat
-
-    try:
-        cells = nbformat.read(notebook, as_version=4).cells  # type: ignore[no-untyped-call]
-    except FileNotFoundError:
-        raise InputError("no such notebook", where=notebook.name) from None
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, AttributeError):
-        raise InputError("not a Jupyter notebook", where=notebook.name) from None
-    return next((c.source for c in cells if "parameters" in c.metadata.get("tags", [])), "")
 
 
 def _parameter(node: ast.stmt, helps: Mapping[int, str], where: str) -> Parameter:

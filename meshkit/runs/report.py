@@ -24,8 +24,8 @@ def notebook_html(nb: Any, title: str) -> str:
     """Return a notebook as one HTML file: pictures inside, no scripts, nothing fetched."""
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(
-        template_name="meshkit", extra_template_basedirs=[str(HERE / "templates")], embed_images=True
+    exporter: Any = HTMLExporter(  # type: ignore[no-untyped-call]
+        template_name="meshkit", extra_template_basedirs=[str(HERE / "templates")]
     )
     html, _ = exporter.from_notebook_node(nb, resources={"metadata": {"name": title}})
     return str(html)

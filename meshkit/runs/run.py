@@ -109,10 +109,8 @@ class _Run:
 
     def stage(self, notebook: Path, parameters: Mapping[str, Any]) -> Outcome:
         """Run one notebook, keep its executed copy and HTML, and judge it."""
-        import nbformat
-
         name, began, started = notebook.stem, time.monotonic(), utc()
-        source = record.source_digest(nbformat.read(notebook, as_version=4))
+        source = record.source_digest(params.open_notebook(notebook))
         self.say(f"{report.stage_title(name)}: started")
         self.folder.event(event="stage started", stage=name)
         draft = self.folder.path / f".{name}.ipynb.part"
@@ -132,8 +130,8 @@ class _Run:
         import nbformat
 
         try:
-            nb = nbformat.read(draft, as_version=4)
-        except (OSError, ValueError, nbformat.ValidationError):
+            nb = params.open_notebook(draft)
+        except InputError:
             status = Status.INTERRUPTED if self.interrupted else Status.ABORTED
             told = self.redactor.text(noise.strip().splitlines()[-1] if noise.strip() else "its process died")
             code = 130 if self.interrupted else 4
@@ -143,7 +141,7 @@ class _Run:
         finally:
             draft.unlink(missing_ok=True)
         self.redactor.notebook(nb)
-        self.folder.write(f"{name}.ipynb", nbformat.writes(nb))
+        self.folder.write(f"{name}.ipynb", nbformat.writes(nb))  # type: ignore[no-untyped-call]
         self.folder.write(f"{name}.html", report.notebook_html(nb, report.stage_title(name)))
         self.files[name] = [f"{name}.ipynb", f"{name}.html"]
         return judge(name, nb, **about)
@@ -204,12 +202,12 @@ def _close(run: _Run, about: dict[str, Any], mode: str) -> RunResult:
         "seconds": round((ended - folder.started).total_seconds(), 3),
         "exit_code": _exit_code(outcomes, interrupted=run.interrupted),
     }
+    folder.event(event="run ended", exit_code=about["exit_code"])
+    folder.close_events()
     comparison = compare(folder.previous, outcomes, tables) if folder.previous else None
     folder.write("results.json", _json(record.results(outcomes, tables, folder.files())))
     folder.write("junit.xml", record.junit(outcomes))
     folder.write("report.html", report.report_html(about, outcomes, names, comparison))
-    folder.event(event="run ended", exit_code=about["exit_code"])
-    folder.close_events()
     hits = scan(folder.path, run.secrets)
     for file in {hit.file for hit in hits}:
         (folder.path / file).unlink()

@@ -34,6 +34,7 @@ def main() -> int:
                 parameters=job["parameters"],
                 engine_name="meshkit",
                 kernel_name="python3",
+                language="python",
                 progress_bar=False,
                 execution_timeout=job["timeout"],
                 on_event=tell,
