@@ -7,6 +7,7 @@ Certificates are compared by the SHA-256 of their DER form. Subjects lie: every 
 from __future__ import annotations
 
 import base64
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ CERTIFICATE_COLUMNS = {
     "not_before": UTC_TIME,
     "not_after": UTC_TIME,
     "chain": "int64",
+    "anchor": "str",
     "roots": "str",
     "reason": "str",
 }
@@ -58,26 +60,28 @@ def fingerprint(certificate: Certificate, length: int = 64) -> str:
     return certificate.fingerprint(SHA256()).hex()[:length]
 
 
-def parse_bundle(pem: bytes) -> list[Certificate]:
-    """Return the certificates in PEM text, in their order, each once; anything else in it is passed over."""
+def parse_chain(pem: bytes) -> list[Certificate]:
+    """Return the certificates in PEM text, in their order; anything else in it is passed over."""
     from cryptography.x509 import load_pem_x509_certificate
 
-    found: dict[str, Certificate] = {}
     begin, end = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
-    for part in pem.split(begin)[1:]:
-        body, closed, _ = part.partition(end)
-        if closed:
-            certificate = load_pem_x509_certificate(begin + body + end)
-            found.setdefault(fingerprint(certificate), certificate)
-    return list(found.values())
+    parts = [part.partition(end) for part in pem.split(begin)[1:]]
+    return [load_pem_x509_certificate(begin + body + end) for body, closed, _ in parts if closed]
+
+
+def parse_bundle(pem: bytes) -> list[Certificate]:
+    """Return the certificates in PEM text, in their order, each once: a bundle is a set."""
+    return list({fingerprint(certificate): certificate for certificate in parse_chain(pem)}.values())
 
 
 def certificates(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each proxy with the certificate that it shows and the roots that it trusts.
 
     Columns: cluster, namespace, proxy, kind, identity (SPIFFE URI), issuer (RFC 4514), serial (hex), sha256 (of the
-    leaf), not_before and not_after (UTC), chain (certificates in its chain), roots (fingerprints of its ROOTCA, cut to
-    16 digits, sorted, comma-joined), reason (why a row is empty; empty when all was read).
+    leaf), not_before and not_after (UTC), chain (certificates in its chain), anchor (fingerprint of the root that its
+    chain ends at, verified by signature; empty if that is none of the roots it holds), roots (fingerprints of its
+    ROOTCA), reason (why a row is empty; empty when all was read). Anchor and roots are cut to 16 digits; roots are
+    sorted and comma-joined.
 
     Source: the `default` and `ROOTCA` secrets of each Envoy's config dump. It holds no private key.
     """
@@ -99,7 +103,7 @@ def parse_identity(secrets: list[envoy.Secret]) -> dict[str, Any]:
     from cryptography.x509 import SubjectAlternativeName, UniformResourceIdentifier
     from cryptography.x509.extensions import ExtensionNotFound
 
-    chain = parse_bundle(b"".join(s.pem for s in secrets if s.name == "default" and s.kind == "chain"))
+    chain = parse_chain(b"".join(s.pem for s in secrets if s.name == "default" and s.kind == "chain"))
     roots = parse_bundle(b"".join(s.pem for s in secrets if s.name == "ROOTCA"))
     held = ",".join(sorted(fingerprint(root, SHORT) for root in roots))
     if not chain:
@@ -118,9 +122,27 @@ def parse_identity(secrets: list[envoy.Secret]) -> dict[str, Any]:
         "not_before": leaf.not_valid_before_utc,
         "not_after": leaf.not_valid_after_utc,
         "chain": len(chain),
+        "anchor": _anchor(chain, roots),
         "roots": held,
         "reason": "",
     }
+
+
+def _anchor(chain: list[Certificate], roots: list[Certificate]) -> str:
+    from cryptography.exceptions import InvalidSignature
+
+    for lower, upper in itertools.pairwise(chain):
+        try:
+            lower.verify_directly_issued_by(upper)
+        except (InvalidSignature, ValueError, TypeError):
+            return ""
+    for root in roots:
+        try:
+            chain[-1].verify_directly_issued_by(root)
+        except (InvalidSignature, ValueError, TypeError):
+            continue
+        return fingerprint(root, SHORT)
+    return ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,410 @@
+"""Traffic between clusters: who answered whom, how fast, and what both proxies counted.
+
+Each ordered pair is tried *alone*: while a local endpoint exists, Envoy tries again at home and no broken path fails a
+call. So for each cluster there is, for the length of a probe, a Service of a fresh name whose endpoints exist in that
+cluster only; every cluster has the same Service (names resolve without DNS proxying), the others without a selector. A
+fresh name also means fresh connections: the first request on each of its ports opens a new one, at Envoy as well.
+
+    with probe.open(mesh) as probing:
+        calls = probing.calls()
+        samples = probing.latency(samples=400)
+
+The Services carry `app.kubernetes.io/managed-by=meshkit` and are removed at the end; those that a killed probe left are
+removed by the next one after an hour.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from meshkit.errors import MeshkitError, UnreachableError
+from meshkit.istio import envoy
+from meshkit.istio.fleet import PROXY_CONTAINER, Proxy, proxies
+from meshkit.mesh import DaemonThreads, Mesh, Unknown, gather
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from meshkit.cluster import Cluster
+
+MANAGED: Final = {"app.kubernetes.io/managed-by": "meshkit"}
+COMPONENT: Final = {"app.kubernetes.io/component": "meshkit-probe"}
+LEFTOVER_AFTER: Final = timedelta(hours=1)
+FIRST_CONNECTIONS: Final = 10
+PATIENCE: Final = 20.0
+CALL_TIMEOUT: Final = 5.0
+LONGEST: Final = 600.0
+CALL_COLUMNS: Final = {
+    "client": "str", "server": "str", "sent": "int64", "answered": "int64", "statuses": "str", "answered_by": "str",
+    "server_identity": "str", "client_identity": "str", "client_certificate": "str", "endpoints": "str",
+    "client_counted": "int64", "server_counted": "int64", "error": "str",
+}  # fmt: skip
+SAMPLE_COLUMNS: Final = {
+    "client": "str", "server": "str", "phase": "str", "seconds": "float64", "status": "int64", "answered_by": "str",
+    "error": "str",
+}  # fmt: skip
+_MARK = "@meshkit "
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One request's outcome as curl tells it; status 0 is no answer."""
+
+    status: int
+    seconds: float
+    body: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one cluster brings to the probe: its client pod and the pods behind the server's Service."""
+
+    cluster: Cluster
+    client: Proxy
+    container: str
+    servers: tuple[Proxy, ...]
+    selector: dict[str, str]
+    target_port: int | str
+
+
+@contextmanager
+def open(mesh: Mesh) -> Iterator[Probing]:  # noqa: A001 - probe.open reads as it should
+    """Make the probe's Services in every cluster that can be reached, and remove them at the end."""
+    probing = Probing(mesh, secrets.token_hex(3))
+    try:
+        probing.prepare()
+        yield probing
+    finally:
+        probing.remove()
+
+
+@dataclass
+class Probing:
+    """A probe under way. `sides` has an `Unknown` for a cluster that cannot take part, with the reason."""
+
+    mesh: Mesh
+    token: str
+    sides: dict[str, Side | Unknown] = field(default_factory=dict)
+    arrived: dict[tuple[str, str], Answer | Unknown] = field(default_factory=dict)
+
+    def prepare(self) -> None:
+        """Find clients and servers, remove leftovers, and make the Services."""
+        self.sides = dict(self.mesh.each(lambda cluster: find_side(cluster, self.mesh)))
+        made = self.mesh.each(self._make)
+        for name, outcome in made.items():
+            if isinstance(outcome, Unknown) and not isinstance(self.sides[name], Unknown):
+                self.sides[name] = outcome
+
+    def remove(self) -> None:
+        """Remove the Services of this probe.
+
+        Raises:
+            UnreachableError: a Service could not be removed; the message says which, and how to remove it.
+        """
+        left = [n for n, done in self.mesh.each(self._unmake).items() if isinstance(done, Unknown) and self.sides.get(n)]
+        if left:
+            selector = ",".join(f"{k}={v}" for k, v in COMPONENT.items())
+            namespace = self.mesh.spec.probe.namespace
+            raise UnreachableError(f"the probe's Services are still in {', '.join(left)}", where=f"namespace {namespace}",
+                                   remedy=f"kubectl delete service -n {namespace} -l {selector}")  # fmt: skip
+
+    def service(self, server: str) -> str:
+        """Return the name of the Service that only this cluster serves."""
+        return f"meshkit-probe-{server}-{self.token}"
+
+    def _make(self, cluster: Cluster) -> None:
+        remove_leftovers(cluster, self.mesh.spec.probe.namespace)
+        for server, side in self.sides.items():
+            if isinstance(side, Side):
+                cluster.apply(self._manifest(server, side, own=server == cluster.name))
+
+    def _manifest(self, server: str, side: Side, *, own: bool) -> dict[str, Any]:
+        spec = self.mesh.spec.probe
+        ports = [
+            {"name": f"http-{n}", "port": spec.port + n, "targetPort": side.target_port, "protocol": "TCP"}
+            for n in range(FIRST_CONNECTIONS + 1)
+        ]
+        return {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": self.service(server), "namespace": spec.namespace, "labels": {**MANAGED, **COMPONENT}},
+            "spec": {"ports": ports, **({"selector": side.selector} if own else {})},
+        }
+
+    def _unmake(self, cluster: Cluster) -> None:
+        for server, side in self.sides.items():
+            if isinstance(side, Side):
+                cluster.delete(self._manifest(server, side, own=False))
+
+    # --- calls ---
+
+    def all_pairs(self) -> list[tuple[str, str]]:
+        """Return every (client, server), each cluster with itself first."""
+        names = list(self.mesh.clusters)
+        return [(a, a) for a in names] + self.mesh.pairs
+
+    def call(self, client: str, server: str, path: str, *, count: int = 1, port: int = 0) -> list[Answer]:
+        """Send requests one after the other from a client to the Service of a server, and return what came back.
+
+        Raises:
+            UnreachableError: the client cannot send: no pod, no curl, no right to exec.
+        """
+        side = self._side(client)
+        spec = self.mesh.spec.probe
+        url = f"http://{self.service(server)}.{spec.namespace}:{spec.port + port}{path}"
+        outcome = '{"status":"%{http_code}","seconds":"%{time_total}","error":"%{errormsg}"}'
+        command = ["curl", "-sS", "--globoff" if count == 1 else "--no-progress-meter", "--max-time", f"{CALL_TIMEOUT:g}",
+                   "-w", f"\n{_MARK}{outcome}\n", url if count == 1 else f"{url}?[1-{count}]"]  # fmt: skip
+        timeout = min(10 + count * CALL_TIMEOUT, LONGEST)
+        result = side.cluster.exec(side.client.name, side.client.namespace, side.container, command, timeout)
+        answers = parse_answers(result.stdout)
+        if len(answers) != count:
+            why = result.stderr.strip().splitlines()[-1:] or [f"exit code {result.exit_code}"]
+            raise UnreachableError(f"curl in {side.client.name} could not send: {why[0][:200]}", where=f"cluster {client}",
+                                   remedy=f"the probe's client needs curl; `probe.client` names {spec.client}")  # fmt: skip
+        return answers
+
+    def _side(self, name: str) -> Side:
+        side = self.sides[name]
+        if isinstance(side, Unknown):
+            raise UnreachableError(side.reason, where=f"cluster {name}")
+        return side
+
+    def wait(self) -> None:
+        """Wait until every pair has had a good answer, or for some patience: new Services travel by xDS.
+
+        All pairs first, then the counting: an Envoy starts its counters anew when a Service of its pod is new.
+        """
+        if self.arrived:
+            return
+        pairs = self.all_pairs()
+        outcomes = gather(lambda pair: self._arrive(*pair), pairs, deadline=4 * PATIENCE, executor=DaemonThreads(16))
+        self.arrived = dict(zip(pairs, outcomes, strict=True))
+
+    def _arrive(self, client: str, server: str) -> Answer:
+        self._side(server)
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            answer = self.call(client, server, "/hostname")[0]
+            if answer.status == 200 or time.monotonic() > deadline:
+                return answer
+            time.sleep(0.5)
+
+    def _first(self, client: str, server: str) -> Answer:
+        first = self.arrived[client, server]
+        if isinstance(first, Unknown):
+            raise UnreachableError(first.reason)
+        return first
+
+    def calls(self, count: int = 10) -> pd.DataFrame:
+        """Try every ordered pair, and each cluster with itself: one row for each.
+
+        Columns: client, server, sent, answered (with 200), statuses ("200×10"), answered_by (pods, comma-joined),
+        server_identity and client_identity (SPIFFE URIs) and client_certificate (SHA-256 of the leaf), as the *server's*
+        proxy saw them (x-forwarded-client-cert: By, URI, Hash), endpoints (addresses that the client's Envoy has for
+        the Service), client_counted (successes that the client's Envoy counted for them), server_counted (by how many
+        requests the servers' Envoys' inbound counters grew), error. A pair that could not be tried has sent = 0 and
+        says why in error.
+        """
+        self.wait()
+        return self._each_pair(lambda client, server: [self._try(client, server, count)], CALL_COLUMNS)
+
+    def _try(self, client: str, server: str, count: int) -> dict[str, Any]:
+        target = self._side(server)
+        first = self._first(client, server)
+        if first.status != 200:
+            endpoints = ",".join(sorted(self._hosts(client, server)["address"].unique()))
+            return {"sent": 1, "statuses": f"{first.status}×1", "endpoints": endpoints, "error": told(first)}
+        counted = int(self._hosts(client, server)["rq_success"].sum())
+        before = inbound(target)
+        headers = self.call(client, server, "/headers", count=count)
+        who = self.call(client, server, "/hostname", count=count)
+        answers = [*headers, *who]
+        peer = parse_xfcc(next((a.body for a in headers if a.status == 200), ""))
+        hosts = self._hosts(client, server)
+        bad = next((a for a in answers if a.status != 200), None)
+        return {
+            "sent": 2 * count,
+            "answered": sum(a.status == 200 for a in answers),
+            "statuses": ", ".join(f"{s}×{sum(a.status == s for a in answers)}" for s in sorted({a.status for a in answers})),
+            "answered_by": ",".join(sorted({hostname(a.body) for a in who if a.status == 200} - {""})),
+            "server_identity": peer.get("By", ""),
+            "client_identity": peer.get("URI", ""),
+            "client_certificate": peer.get("Hash", ""),
+            "endpoints": ",".join(sorted(hosts["address"].unique())),
+            "client_counted": int(hosts["rq_success"].sum()) - counted,
+            "server_counted": inbound(target) - before,
+            "error": told(bad) if bad else "",
+        }
+
+    def _hosts(self, client: str, server: str) -> pd.DataFrame:
+        spec = self.mesh.spec.probe
+        hosts = envoy.clusters(self._side(client).client)
+        ours = hosts["host"].str.startswith(f"{self.service(server)}.") & (hosts["port"] == spec.port)
+        return hosts[ours & (hosts["direction"] == "outbound")]
+
+    def latency(self, samples: int = 400) -> pd.DataFrame:
+        """Measure every ordered pair, and each cluster with itself: one row for each request.
+
+        Columns: client, server, phase (`first`: the first request on a new connection of the client's Envoy, one on
+        each spare port; `warm`: one after the other, on what is open then), seconds (NaN when there was no answer),
+        status (0: none), answered_by (pod), error. Pairs of one client are measured one after the other, clients side
+        by side.
+        """
+        self.wait()
+        return self._each_pair(lambda client, server: self._sample(client, server, samples), SAMPLE_COLUMNS, by_client=True)
+
+    def _sample(self, client: str, server: str, samples: int) -> list[dict[str, Any]]:
+        arrived = self._first(client, server)
+        if arrived.status != 200:
+            return [sample("first", arrived)]
+        first = [self.call(client, server, "/hostname", port=port)[0] for port in range(1, FIRST_CONNECTIONS + 1)]
+        warm = self.call(client, server, "/hostname", count=samples)
+        return [sample("first", a) for a in first] + [sample("warm", a) for a in warm]
+
+    def _each_pair(self, work: Any, columns: dict[str, str], *, by_client: bool = False) -> pd.DataFrame:
+        import pandas as pd
+
+        def rows_of(pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
+            rows = []
+            for client, server in pairs:
+                try:
+                    found = work(client, server)
+                except MeshkitError as error:
+                    found = [{"error": f"{error.where}: {error.message}" if error.where else error.message}]
+                rows += [{"client": client, "server": server, **row} for row in found]
+            return rows
+
+        pairs = self.all_pairs()
+        groups = [[p for p in pairs if p[0] == c] for c in self.mesh.clusters] if by_client else [[p] for p in pairs]
+        outcomes = gather(rows_of, groups, deadline=LONGEST * len(self.mesh.clusters), executor=DaemonThreads(8))
+        rows: list[dict[str, Any]] = []
+        for group, outcome in zip(groups, outcomes, strict=True):
+            lost = [{"client": a, "server": b, "error": str(outcome)} for a, b in group]
+            rows += lost if isinstance(outcome, Unknown) else outcome
+        frame = pd.DataFrame(rows, columns=list(columns))
+        blank = {name: 0 if dtype == "int64" else "" for name, dtype in columns.items() if dtype != "float64"}
+        return frame.fillna(blank).astype(columns)  # type: ignore[arg-type]
+
+
+def find_side(cluster: Cluster, mesh: Mesh) -> Side:
+    """Return what a cluster brings to the probe.
+
+    Raises:
+        UnreachableError: the namespace, the Service or a ready client pod with a sidecar is not there.
+    """
+    spec = mesh.spec.probe
+    service = cluster.find("services", spec.namespace, spec.server)
+    if service is None:
+        raise UnreachableError(f"no Service {spec.server} in namespace {spec.namespace}", where=cluster.where,
+                               remedy="deploy Istio's httpbin and sleep samples there, or name yours under `probe:`")  # fmt: skip
+    selector = service["spec"].get("selector") or {}
+    port = next((p for p in service["spec"]["ports"] if p["port"] == spec.port), service["spec"]["ports"][0])
+    carriers = [p for p in proxies(cluster) if p.namespace == spec.namespace and p.ready]
+    pods = {pod["metadata"]["name"]: pod for pod in cluster.get("pods", spec.namespace)}
+    clients = [p for p in carriers if workload(pods.get(p.name, {})) == spec.client]
+    if not clients:
+        raise UnreachableError(f"no ready pod of {spec.client} with a sidecar in namespace {spec.namespace}", where=cluster.where,
+                               remedy="is the namespace labelled for injection, and were its pods restarted since?")  # fmt: skip
+    servers = tuple(p for p in carriers if selector.items() <= (pods.get(p.name, {}).get("metadata", {}).get("labels") or {}).items())
+    client = sorted(clients, key=lambda p: p.name)[0]
+    return Side(cluster, client, main_container(pods[client.name]), servers, selector, port.get("targetPort", port["port"]))
+
+
+def workload(pod: dict[str, Any]) -> str:
+    """Return the name of the workload that a pod belongs to, as Istio derives it; `app` where nobody owns it."""
+    metadata = pod.get("metadata", {})
+    owner = next(iter(metadata.get("ownerReferences") or []), None)
+    if owner is None:
+        return str((metadata.get("labels") or {}).get("app", ""))
+    return re.sub(r"-[a-z0-9]{5,10}$", "", owner["name"]) if owner["kind"] == "ReplicaSet" else str(owner["name"])
+
+
+def main_container(pod: dict[str, Any]) -> str:
+    """Return the container that kubectl would choose for exec."""
+    named = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
+    names = [c["name"] for c in pod["spec"]["containers"] if c["name"] != PROXY_CONTAINER]
+    return str(named or names[0])
+
+
+def remove_leftovers(cluster: Cluster, namespace: str) -> None:
+    """Remove the Services of probes that were killed more than an hour ago."""
+    for service in cluster.get("services", namespace, labels={**MANAGED, **COMPONENT}):
+        created = datetime.fromisoformat(service["metadata"]["creationTimestamp"])
+        if datetime.now(UTC) - created > LEFTOVER_AFTER:
+            cluster.delete(service)
+
+
+def inbound(side: Side) -> int:
+    """Return how many requests the proxies of a side's servers have passed to their workloads so far."""
+    total = 0
+    for proxy in side.servers:
+        hosts = envoy.clusters(proxy)
+        total += int(hosts[hosts["direction"] == "inbound"]["rq_total"].sum())
+    return total
+
+
+def parse_answers(output: str) -> list[Answer]:
+    """Return the answers in curl's output: each is a body, then our line with its outcome."""
+    answers, body = [], []
+    for line in output.splitlines():
+        if not line.startswith(_MARK):
+            body.append(line)
+            continue
+        match = re.fullmatch(r'\{"status":"(\d*)","seconds":"([\d.]*)","error":"(.*)"\}', line.removeprefix(_MARK))
+        status, seconds, error = match.groups() if match else ("0", "", line)
+        answers.append(Answer(int(status or 0), float(seconds or "nan"), "\n".join(body).strip(), error))
+        body = []
+    return answers
+
+
+def sample(phase: str, answer: Answer) -> dict[str, Any]:
+    """Return an answer as a row of samples."""
+    good = answer.status != 0
+    return {
+        "phase": phase,
+        "seconds": answer.seconds if good else float("nan"),
+        "status": answer.status,
+        "answered_by": hostname(answer.body) if answer.status == 200 else "",
+        "error": "" if answer.status == 200 else told(answer),
+    }
+
+
+def told(answer: Answer) -> str:
+    """Return a bad answer in words: the status, and what curl or Envoy said."""
+    return f"{answer.status or 'no answer'}: {' '.join((answer.error or answer.body).split())[:200]}"
+
+
+def hostname(body: str) -> str:
+    """Return who answered, as httpbin's /hostname tells it; empty where it tells nothing."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return ""
+    return str(found.get("hostname", "")) if isinstance(found, dict) else ""
+
+
+def parse_xfcc(body: str) -> dict[str, str]:
+    """Return the fields of the last element of x-forwarded-client-cert in what httpbin's /headers echoes.
+
+    By is the server's identity, URI the client's, Hash the SHA-256 of the client's certificate: what the server's Envoy
+    saw in the handshake, so it cannot be told by the client.
+    """
+    try:
+        headers = {k.lower(): v for k, v in json.loads(body)["headers"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    value = headers.get("x-forwarded-client-cert", "")
+    text = value[-1] if isinstance(value, list) and value else str(value)
+    fields = (part.partition("=") for part in text.rsplit(",", 1)[-1].split(";"))
+    return {key: content.strip('"') for key, _, content in fields if key}
