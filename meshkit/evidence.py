@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshkit.checks import SEVERITY, Finding, Verdict, overall
 from meshkit.errors import CheckFailed, UnreachableError
+from meshkit.marks import MARKS, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,13 +29,6 @@ RECORD = "application/vnd.meshkit.record+json"
 VERDICT = "application/vnd.meshkit.verdict+json"
 
 COLOURS = {"✔": "#1a7f37", "!": "#8a5a00", "✖": "#c5221f", "?": "#7a3ec8", "·": "#5b6470"}
-_STATES = {
-    **dict.fromkeys(("pass", "passed", "synced", "healthy", "ready"), "✔"),
-    **dict.fromkeys(("warn", "stale", "syncing", "incomplete", "interrupted", "timed-out"), "!"),
-    **dict.fromkeys(("fail", "failed", "error", "nack", "timeout", "closed", "aborted"), "✖"),
-    **dict.fromkeys(("unknown", "unreachable"), "?"),
-    **dict.fromkeys(("skipped", "ignored", "not sent", "not_sent", "not run"), "·"),
-}
 _EXIT = {Verdict.FAIL: CheckFailed.exit_code, Verdict.UNKNOWN: UnreachableError.exit_code}
 # The class is thrice in the selectors to outweigh JupyterLab's own rules for tables.
 _STYLE = """<style>
@@ -196,7 +190,7 @@ def cell_html(value: Any) -> str:
 
 def symbol_of(value: Any) -> str:
     """Return the symbol of a word for a state or verdict, or nothing for any other value."""
-    return _STATES.get(value.strip().lower(), "") if isinstance(value, str) else ""
+    return MARKS[plain(value)].symbol if isinstance(value, str) and plain(value) in MARKS else ""
 
 
 def _with_symbol(value: Any) -> str:

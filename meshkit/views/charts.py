@@ -18,7 +18,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
 from meshkit.statistics import failed_requests, quantile
-from meshkit.views.marks import mark, plain, severity
+from meshkit.marks import mark, plain, severity
 from meshkit.views.style import (
     FAINT,
     LINES,
@@ -48,13 +48,13 @@ _UNKNOWN: Final = f"{mark('unknown').symbol} unknown"
 
 @styled
 def state_overview(summary: pd.DataFrame) -> Chart:
-    """Show proxies by cluster and worst xDS state, from columns cluster, namespace, proxy, kind, state.
+    """Show proxies by cluster and worst xDS state, from columns cluster and worst, one row for each proxy.
 
     Each bar is the whole cluster. A segment is never much narrower than 4 %: one stale proxy of 100,000 is seen.
     """
     if summary.empty:
         return nothing("xDS state: no proxy was seen in any cluster")
-    table = summary.assign(state=summary["state"].map(plain)).pivot_table(
+    table = summary.assign(state=summary["worst"].map(plain)).pivot_table(
         index="cluster", columns="state", aggfunc="size", fill_value=0
     )
     states = sorted(table.columns, key=severity)

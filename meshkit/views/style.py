@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from meshkit.views.marks import mark
+from meshkit.marks import mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.typing import ColorType
 
-    from meshkit.views.marks import Tone
+    from meshkit.marks import Tone
 
 P = ParamSpec("P")
 INK: Final = "#222222"

@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from meshkit.errors import InputError
-from meshkit.views.marks import MARKS, mark, plain
+from meshkit.marks import MARKS, mark, plain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -34,7 +34,7 @@ def proxies(counts: dict[str, dict[str, int]]) -> pd.DataFrame:
         for state, count in states.items()
         for i in range(count)
     ]
-    return pd.DataFrame(rows, columns=["cluster", "namespace", "proxy", "kind", "state"])
+    return pd.DataFrame(rows, columns=["cluster", "namespace", "proxy", "kind", "worst"])
 
 
 def verdicts(clusters: int, worst: dict[tuple[str, str], tuple[str, str]] | None = None) -> pd.DataFrame:

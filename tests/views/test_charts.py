@@ -289,7 +289,7 @@ def test_dollar_signs_in_names_are_names_and_not_formulae() -> None:
     png(figure)
 
 
-@pytest.mark.parametrize("module", ["meshkit.views", "meshkit.views.terminal", "meshkit.views.marks"])
+@pytest.mark.parametrize("module", ["meshkit.views", "meshkit.views.terminal", "meshkit.marks"])
 def test_text_views_load_neither_pandas_nor_matplotlib(module: str) -> None:
     """`meshkit --help` stays fast."""
     code = f"import sys, {module}; print(sorted({{'pandas', 'matplotlib', 'numpy'}} & set(sys.modules)))"

@@ -29,7 +29,7 @@ _WORDS: Final[dict[Tone, tuple[str, ...]]] = {
     "quiet": ("skipped", "ignored", "not sent", "not run"),
     "warn": ("warn", "stale", "syncing", "incomplete", "interrupted", "timed-out"),
     "unknown": ("unknown", "unreachable"),
-    "bad": ("fail", "failed", "error", "nack", "timeout", "closed", "aborted"),
+    "bad": ("fail", "failed", "error", "not connected", "nack", "timeout", "closed", "aborted", "dead"),
 }
 MARKS: Final = {word: Mark(_SYMBOLS[tone], tone) for tone, words in _WORDS.items() for word in words}
 UNKNOWN: Final = MARKS["unknown"]
