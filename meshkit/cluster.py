@@ -108,17 +108,9 @@ class Cluster:
             )
         return cls(name or context, context, functools.partial(transport.configuration, files, context), timeout)
 
-    @classmethod
-    def from_token(
-        cls, server: str, token: str, ca: bytes, *, server_name: str = "", timeout: float = 10.0, name: str = ""
-    ) -> Self:
-        """Return the cluster at an address, seen with a bearer token: to try a credential that is not ours."""
-        configure = functools.partial(transport.token_configuration, server, token, ca, server_name)
-        return cls(name or server, "", configure, timeout)
-
-    def with_token(self, token: str, *, timeout: float = 10.0) -> Self:
-        """Return the same API server, at the address that we know it by, seen with another bearer token."""
-        configure = functools.partial(transport.other_token, self._configure, token)
+    def with_token(self, token: str, ca: bytes = b"", *, timeout: float = 10.0) -> Self:
+        """Return the same API server at the address that we know it by, seen with another token (and another CA)."""
+        configure = functools.partial(transport.other_token, self._configure, token, ca)
         return type(self)(self.name, "", configure, timeout)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -361,8 +353,8 @@ class Cluster:
         timeout: float = 0.0,
     ) -> transport.Response:
         typed = {**(headers or {}), **({"Content-Type": content_type} if content_type else {})}
-        # The official client encodes what it knows as JSON itself; other content types it sends as they are.
-        payload = json.dumps(body) if body is not None and content_type != "application/json" else body
+        # The official client encodes bodies of JSON types itself, those of YAML types only as text.
+        payload = json.dumps(body) if body is not None and content_type.endswith("yaml") else body
         return transport.request(
             self.api,
             method,

@@ -18,6 +18,7 @@ import shutil
 import socket
 import ssl
 import tempfile
+import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration
 
 MAX_QUOTE = 300
-_UPGRADE_DATA, _UPGRADE_CLOSE = (0x1, 0x2), 0x8
+_DATA, _CLOSE = (0x1, 0x2), 0x8
 
 
 class NotFoundError(MeshkitError):
@@ -40,9 +41,8 @@ class NotFoundError(MeshkitError):
 
 @dataclass(frozen=True)
 class Response:
-    """What came back: status, headers (any case), body, and the local clock at the middle of the round trip."""
+    """A good answer: headers (any case), body, and the local clock at the middle of the round trip, with its length."""
 
-    status: int
     headers: Mapping[str, str]
     data: bytes
     midpoint: float
@@ -97,19 +97,11 @@ def configuration(files: Sequence[str], context: str) -> Configuration:
     return settings
 
 
-def token_configuration(server: str, token: str, ca: bytes, server_name: str) -> Configuration:
-    """Return the configuration of a server address, seen with a bearer token and nothing else."""
-    from kubernetes.client import Configuration
-
-    settings = Configuration(host=server.rstrip("/"), ca_cert_data=ca.decode() or None)
-    settings.tls_server_name = server_name or None
-    settings.api_key["BearerToken"] = f"Bearer {token}"
-    return settings
-
-
-def other_token(configure: Callable[[], Configuration], token: str) -> Configuration:
-    """Return a configuration with its own credential put aside for a bearer token."""
+def other_token(configure: Callable[[], Configuration], token: str, ca: bytes) -> Configuration:
+    """Return a configuration with its own credential put aside for a bearer token, and its CA if one is given."""
     settings = configure()
+    if ca:
+        settings.ssl_ca_cert, settings.ca_cert_data, settings.verify_ssl = None, ca.decode(), True
     settings.cert_file = settings.key_file = settings.refresh_api_key_hook = None
     settings.api_key = {"BearerToken": f"Bearer {token}"}
     return settings
@@ -180,7 +172,7 @@ def request(
         data = answer.read() or b""  # type: ignore[no-untyped-call]
     if answer.status >= 400:
         raise refused(answer.status, data, where=where, method=method, path=path)
-    return Response(answer.status, answer.headers, data, (sent + received) / 2, received - sent)
+    return Response(answer.headers, data, (sent + received) / 2, received - sent)
 
 
 def _serialize(
@@ -261,9 +253,9 @@ class Stream:
                 raise TimeoutError
             self._connection.settimeout(left)
             opcode, frame = self._connection.recv_data()
-            if opcode == _UPGRADE_CLOSE:
+            if opcode == _CLOSE:
                 return
-            if opcode in _UPGRADE_DATA and frame:
+            if opcode in _DATA and frame:
                 yield frame[0], frame[1:]
 
 
@@ -394,7 +386,5 @@ def _status_message(data: bytes | str) -> str:
         document = json.loads(data)
     except ValueError:
         return ""
-    if not isinstance(document, dict) or document.get("kind") != "Status":
-        return ""
-    message = " ".join(str(document.get("message", "")).split())
-    return message if len(message) <= MAX_QUOTE else message[:MAX_QUOTE] + "…"
+    is_status = isinstance(document, dict) and document.get("kind") == "Status"
+    return textwrap.shorten(str(document.get("message", "")), MAX_QUOTE, placeholder=" …") if is_status else ""

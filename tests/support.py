@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshkit.cluster import Cluster
+from meshkit.lab.layout import programs
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TOKENS = {"admin": "admin-token", "nobody": "nobody-token", "stranger": "no-such-token"}
 
@@ -30,9 +37,7 @@ class ApiServer:
 
 def program(name: str) -> Path:
     """Return one of the lab's programs, or skip the test."""
-    default = Path.home() / ".cache" / "meshkit" / "lab" / "bin"
-    directory = Path(os.environ.get("MESHKIT_LAB_BIN") or default)
-    path = directory / name
+    path = programs() / name
     if not path.exists():
         pytest.skip(f"{name} is not built: no {path}; `meshkit lab build` builds it")
     return path
@@ -57,3 +62,16 @@ def write_kubeconfig(path: Path, server: str, ca: Path | None, tokens: dict[str,
     }
     path.write_text(yaml.safe_dump(document))
     return path
+
+
+def certificate_pem(name: str, uri: str = "") -> bytes:
+    """Return a new self-signed certificate in PEM, with a URI name if one is given."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC).replace(tzinfo=None)
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number(), now)
+    builder = builder.not_valid_after(now + timedelta(days=1))
+    if uri:
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
+        builder = builder.add_extension(names, critical=True)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)

@@ -11,7 +11,7 @@ import pytest
 
 from meshkit.cluster import Cluster, NotFoundError
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
-from tests.support import ApiServer, free_port, write_kubeconfig
+from tests.support import ApiServer, certificate_pem, free_port, write_kubeconfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -243,7 +243,7 @@ class TestRefusals:
     def test_an_untrusted_certificate_is_told_apart(self, api_server: ApiServer, tmp_path: Path) -> None:
         """It is neither a timeout nor a bad credential; a stream says the same."""
         authority = tmp_path / "other.crt"
-        authority.write_bytes(_self_signed())
+        authority.write_bytes(certificate_pem("another"))
         path = write_kubeconfig(tmp_path / "k", api_server.server, authority, {"admin": "admin-token"})
         cluster = Cluster.connect("admin", str(path))
         with pytest.raises(UnreachableError, match="certificate is not trusted"):
@@ -262,11 +262,13 @@ class TestRefusals:
             thread.join(5)
 
     def test_a_credential_of_another_can_be_tried(self, api_server: ApiServer) -> None:
-        """A bearer token and a CA are enough, as they stand in a remote secret."""
-        good = Cluster.from_token(api_server.server, "admin-token", api_server.ca)
-        assert good.uid() == api_server.connect().uid()
+        """Another token, with another CA, at the same address; our own credential is not sent along."""
+        admin = api_server.connect()
+        assert admin.with_token("admin-token", api_server.ca).uid() == admin.uid()
         with pytest.raises(UnreachableError, match="401"):
-            Cluster.from_token(api_server.server, "expired", api_server.ca).get("pods")
+            admin.with_token("expired").get("pods")
+        with pytest.raises(UnreachableError, match="certificate is not trusted"):
+            admin.with_token("admin-token", certificate_pem("another")).version()
 
 
 def _labelled(name: str) -> dict[str, Any]:
@@ -287,18 +289,3 @@ def _answer_once(listener: socket.socket, answer: bytes) -> None:
     with connection:
         connection.recv(65536)
         connection.sendall(answer)
-
-
-def _self_signed() -> bytes:
-    from datetime import UTC, datetime, timedelta
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "another")])
-    now = datetime.now(UTC).replace(tzinfo=None)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now)
-    signed = builder.not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
-    return signed.public_bytes(serialization.Encoding.PEM)

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from meshkit.cluster import Cluster, NotFoundError
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio.fleet import ask_istiods, table
 from meshkit.mesh import Mesh, Unknown, gather
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from meshkit.cluster import Cluster
 
 LABEL = "istio/multiCluster"
 ANNOTATION = "networking.istio.io/cluster"
@@ -87,7 +88,6 @@ class _Credential:
     auth: str = ""
     token: str = field(default="", repr=False)
     ca: bytes = field(default=b"", repr=False)
-    server_name: str = ""
 
 
 def remote_secrets(mesh: Mesh) -> pd.DataFrame:
@@ -96,23 +96,24 @@ def remote_secrets(mesh: Mesh) -> pd.DataFrame:
     Columns: cluster (that holds the secret), namespace, name, key (the cluster id that istiod will use), annotation
     (the cluster id that it says), labelled (istiod sees it), server (API server address), auth (token, exec,
     clientCertificate, tokenFile, authProvider, basic, none, unreadable), expires (of a JWT; NaT when it never does),
-    credential (ok, 401, 403, unreachable, untested, UNKNOWN), tried_at (our own address of the cluster that the key
-    names, never the address as written: that is for istiod's eyes and may lead a stranger to the token), leads_to (the cluster of the mesh
-    that answers, by the UID of its kube-system), detail (what is missing or wrong, in words).
+    credential (ok, mismatch, 401, 403, unreachable, untested, UNKNOWN; mismatch is a good one of another cluster than
+    its key says), tried_at (the API server that was asked), leads_to (the cluster of the mesh that takes it), detail
+    (what is missing or wrong, in words).
 
-    Only a secret's namespace of istiod counts for it; others are listed because they are a common mistake. Tokens
-    and certificates never leave this function. Credentials that would run a program are not tried.
+    A credential is tried at our own address of the cluster that its key names, never at the address as written: that
+    is for istiod's eyes, and may lead to a stranger from here. Only secrets in istiod's own namespace count for it;
+    others are listed because they are a common mistake. Tokens and certificates never leave this function. Credentials
+    that would run a program are not tried.
     """
     rows: list[dict[str, Any]] = []
     found = mesh.each(lambda cluster: _secrets(cluster, mesh.root_namespace))
-    uids = {uid: name for name, uid in mesh.each(Cluster.uid).items() if isinstance(uid, str)}
     untried: list[tuple[dict[str, Any], _Credential]] = []
     for name, secrets in found.items():
         if isinstance(secrets, Unknown):
             rows.append({"cluster": name, "credential": "UNKNOWN", "detail": secrets.reason})
             continue
         untried += [({"cluster": name, **row}, credential) for s in secrets for row, credential in _keys(s)]
-    proofs = gather(lambda pair: _prove(mesh, pair[0]["key"], pair[1], uids), untried, deadline=60.0)
+    proofs = gather(lambda pair: _prove(mesh, pair[0]["key"], pair[1]), untried, deadline=60.0)
     for (row, _), proof in zip(untried, proofs, strict=True):
         told = {"credential": "unreachable", "detail": proof.reason} if isinstance(proof, Unknown) else proof
         rows.append({**row, **told})
@@ -167,7 +168,6 @@ def _credential(value: str) -> _Credential:
             auth=_auth(user),
             token=str(user.get("token", "")),
             ca=ca,
-            server_name=str(cluster.get("tls-server-name", "")),
         )
     except (yaml.YAMLError, binascii.Error, KeyError, TypeError, AttributeError, ValueError):
         return _Credential(auth="unreadable")
@@ -196,31 +196,42 @@ def token_expiry(token: str) -> datetime | None:
         return None
 
 
-def _prove(mesh: Mesh, key: str, credential: _Credential, uids: dict[str, str]) -> dict[str, str]:
+def _prove(mesh: Mesh, key: str, credential: _Credential) -> dict[str, str]:
     if credential.auth != "token":
         broken = credential.auth == "unreadable"
-        why = (
-            "it is no complete kubeconfig"
-            if broken
-            else "only tokens are tried; istiod refuses others too, unless told"
-        )
+        why = "it is no complete kubeconfig" if broken else "only tokens are tried; istiod, too, refuses others"
         return {"credential": "untested", "detail": why}
-    # The address in a secret is for istiod's eyes: from here it may lead to a stranger, who would be shown the token.
-    ours = mesh.clusters.get(key)
-    if ours is None:
-        return {"credential": "untested", "detail": "the mesh file has no such cluster, so there is no address to try it at"}
-    return {**_try(ours.with_token(credential.token, timeout=TRY_TIMEOUT), uids), "tried_at": ours.server}
+    named = {"credential": "untested", "detail": f"the mesh file has no cluster {key!r} to try it at"}
+    for cluster in sorted(mesh.clusters.values(), key=lambda cluster: cluster.name != key):
+        proof = {**_try(cluster, credential), "tried_at": cluster.server}
+        if cluster.name == key:
+            named = proof
+            if proof["credential"] != "401":
+                return {**proof, "leads_to": key if proof["credential"] in ("ok", "403") else ""}
+        elif proof["credential"] in ("ok", "403"):
+            theirs = f"it is a credential of {cluster.name}"
+            return {**proof, "credential": "mismatch", "leads_to": cluster.name, "detail": theirs}
+    return named
 
 
-def _try(cluster: Cluster, uids: dict[str, str]) -> dict[str, str]:
+def _try(cluster: Cluster, credential: _Credential) -> dict[str, str]:
+    told = _ask(cluster.with_token(credential.token, credential.ca, timeout=TRY_TIMEOUT))
+    if told["credential"] != "unreachable":
+        return told
+    # A proxy before the API server may end TLS with a certificate that the secret's CA need not know.
+    again = _ask(cluster.with_token(credential.token, timeout=TRY_TIMEOUT))
+    if again["credential"] == "unreachable":
+        return again
+    note = f"with the secret's own CA: {told['detail']}"
+    return {**again, "detail": "; ".join(filter(None, (again["detail"], note)))}
+
+
+def _ask(cluster: Cluster) -> dict[str, str]:
     try:
         cluster.get_json("/api/v1/services", query=[("limit", "1")])
         missing = [kind for kind in WATCHED if not cluster.can_i("watch", kind)]
-        leads_to = uids.get(cluster.uid(), "")
-    except NotFoundError as error:
-        return {"credential": "unreachable", "leads_to": "", "detail": error.message}
     except MeshkitError as error:
         refused = next((code for code in ("401", "403") if f"({code})" in error.message), "unreachable")
-        return {"credential": refused, "leads_to": "", "detail": error.message}
+        return {"credential": refused, "detail": error.message}
     detail = f"may not watch {', '.join(missing)}" if missing else ""
-    return {"credential": "403" if missing else "ok", "leads_to": leads_to, "detail": detail}
+    return {"credential": "403" if missing else "ok", "detail": detail}
