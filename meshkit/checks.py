@@ -6,19 +6,20 @@ unknown too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     import pandas as pd
 
 
 class Verdict(StrEnum):
     """The five verdicts of a finding, from best to worst in the order of `SEVERITY`."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - a verdict, no password
     SKIPPED = "skipped"
     WARN = "warn"
     UNKNOWN = "unknown"

@@ -18,9 +18,13 @@ from meshkit import __version__
 from meshkit.errors import ChangeError, InputError, MeshkitError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    import pandas as pd
+
+    from meshkit.checks import Finding
     from meshkit.runs.run import RunResult
+    from meshkit.views.terminal import Output
 
 INTERRUPTED = 130
 AUDIT = ("08", "09")
@@ -36,6 +40,9 @@ timeout = click.option(
 settings = click.option(
     "-p", "--parameter", "settings", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a notebook's parameter."
 )
+output = click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="Format."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -45,7 +52,10 @@ def cli() -> None:
 
     \b
     Examples:
+      meshkit demo                                a real two-cluster mesh on this machine, and its audit
       meshkit audit parameters/lab.yaml           is the mesh whole? reads, but for a probe
+      meshkit proxies parameters/lab.yaml         every proxy of every cluster, and its true xDS states
+      meshkit latency parameters/lab.yaml         how long each cluster takes to answer each other one
       meshkit run parameters/lab.yaml             all stages, as a plan
       meshkit run parameters/lab.yaml --mode apply --from 04
       meshkit record verify runs/mesh1/20260301T120000Z-audit
@@ -107,6 +117,55 @@ def audit(mesh_file: Path, out: Path, settings: Sequence[tuple[str, str]], timeo
     )
 
 
+@cli.command()
+@mesh_file
+@output
+def proxies(mesh_file: Path, output: Output) -> int:
+    """Show the xDS state of every proxy of every cluster: one row for each proxy, the worst first.
+
+    JSON and CSV have one row for each proxy and xDS type, with the proxy's own words where it refused something.
+    Exit code 1: a proxy is not in sync. 3: something could not be read.
+
+    \b
+    Examples:
+      meshkit proxies parameters/lab.yaml
+      meshkit proxies parameters/lab.yaml -o json | jq '.[] | select(.state == "ERROR") | .nack'
+    """  # noqa: D301
+    from meshkit.mesh import Mesh
+    from meshkit.stages import observe
+
+    mesh = Mesh.open(mesh_file)
+    facts = observe.look(mesh)
+    _print(facts.proxies if output == "table" else facts.status, output)
+    return _judge(observe.check_proxies(mesh, facts))
+
+
+@cli.command()
+@mesh_file
+@click.option("--samples", default=400, show_default=True, type=click.IntRange(min=1), help="Warm requests per pair.")
+@output
+def latency(mesh_file: Path, samples: int, output: Output) -> int:
+    """Measure how long each cluster takes to answer each other one, each pair alone.
+
+    Makes Services `meshkit-probe-…` in the probe's namespace, and removes them at the end. Times are in milliseconds,
+    with 95 % intervals. Exit code 1: a pair fails its gates. 3: a pair could not be measured.
+
+    \b
+    Example:
+      meshkit latency parameters/lab.yaml --samples 100 -o csv > latency.csv
+    """  # noqa: D301
+    from meshkit import statistics
+    from meshkit.mesh import Mesh
+    from meshkit.stages import observe
+
+    mesh = Mesh.open(mesh_file)
+    pairs = len(mesh.clusters) ** 2
+    click.echo(f"measuring {pairs} pairs, {samples} requests each, every pair alone …", err=True)
+    measured = observe.measure(mesh, samples)
+    _print(statistics.latency_table(measured), output)
+    return _judge(observe.prove(mesh, measured))
+
+
 @cli.group()
 def record() -> None:
     """Look after the evidence of runs."""
@@ -163,6 +222,24 @@ def _choose(known: Sequence[str], first: str, last: str, only: Sequence[str]) ->
     if not chosen:
         raise InputError(f"no stage from {first} until {last}; there are {', '.join(sorted(known)) or 'none'}")
     return chosen
+
+
+def _print(table: pd.DataFrame, output: Output) -> None:
+    from meshkit.views import terminal
+
+    click.echo(terminal.render(table, output).rstrip("\n"))
+
+
+def _judge(findings: Iterable[Finding]) -> int:
+    """Tell on stderr what is not in order, and return the exit code."""
+    from meshkit.checks import Verdict, overall
+
+    found = list(findings)
+    for finding in found:
+        if finding.verdict not in (Verdict.PASS, Verdict.SKIPPED):
+            told = f"{finding.verdict.symbol} {finding.id} {finding.subject}: {finding.observed}"
+            click.echo(told + (f"\n    → {finding.remedy}" if finding.remedy else ""), err=True)
+    return {Verdict.FAIL: 1, Verdict.UNKNOWN: 3}.get(overall(found), 0)
 
 
 def _told(result: RunResult) -> int:

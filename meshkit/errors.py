@@ -53,7 +53,7 @@ class ChangeError(MeshkitError):
     exit_code = 4
 
 
-class CheckFailed(MeshkitError):
+class CheckFailed(MeshkitError):  # noqa: N818 - what failed is the check, not the program
     """At least one check failed; the findings themselves stand in the evidence."""
 
     exit_code = 1

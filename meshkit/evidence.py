@@ -37,17 +37,28 @@ _STYLE = """<style>
 .mk.mk.mk th, .mk.mk.mk td { text-align: left; vertical-align: top; padding: .3em 1.2em .3em 0 }
 .mk tr { border-bottom: 1px solid #8884 } .mk th { white-space: nowrap }
 .mk.mk.mk td { overflow-wrap: break-word; max-width: 36em }
+.mk.mk.mk .w { white-space: nowrap }
 .mk.mk.mk .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 .mk .s { white-space: nowrap; font-weight: 600 } .mk p { margin: .4em 0 }
 </style>"""
 
 
-def table(df: pd.DataFrame, name: str, caption: str = "", *, limit: int = 50, key: Sequence[str] = ()) -> None:
+def table(
+    df: pd.DataFrame,
+    name: str,
+    caption: str = "",
+    *,
+    limit: int = 50,
+    key: Sequence[str] = (),
+    show: Sequence[str] = (),
+    compare: Sequence[str] = (),
+) -> None:
     """Show a table, and hand all of its rows on as data.
 
-    Words for states and verdicts get a symbol and a colour. At most `limit` rows are shown; the run folder's
-    `tables/NAME.csv` has them all. `key` names the columns that identify a row, so that the report can tell which rows
-    changed since the run before. An index that is not a plain count is shown as columns.
+    Words for states and verdicts get a symbol and a colour. At most `limit` rows are shown, of the columns in `show`
+    (all unless given), without those that are empty; the run folder's `tables/NAME.csv` has everything. An index that
+    is not a plain count is shown as columns. `key` names the columns that identify a row, so that the report can tell
+    which rows changed since the run before, in the columns `compare` (all but times unless given).
 
     Raises:
         ValueError: the name is no file name of small letters, digits, `-` and `_`, or `key` names no column.
@@ -56,8 +67,8 @@ def table(df: pd.DataFrame, name: str, caption: str = "", *, limit: int = 50, ke
 
     frame = df if isinstance(df.index, pd.RangeIndex) else df.reset_index()
     columns = [str(column) for column in frame.columns]
-    if unknown := set(key) - set(columns):
-        raise ValueError(f"table {name}: no column {', '.join(sorted(unknown))} to be a key; it has {columns}")
+    if unknown := {*key, *show, *compare} - set(columns):
+        raise ValueError(f"table {name}: no column {', '.join(sorted(unknown))}; it has {columns}")
     rows = frame.to_json(orient="values", date_format="iso", double_precision=15, default_handler=str)
     payload = {
         "name": _file_name(name),
@@ -65,6 +76,8 @@ def table(df: pd.DataFrame, name: str, caption: str = "", *, limit: int = 50, ke
         "columns": columns,
         "dtypes": [str(dtype) for dtype in frame.dtypes],
         "key": list(key),
+        "show": list(show),
+        "compare": list(compare),
         "rows": json.loads(rows),
     }
     html = f'<div class="mk">{_STYLE}{table_html(payload, limit=limit)}</div>'
@@ -139,12 +152,15 @@ def conclude(stage: str, findings: Sequence[Finding]) -> None:
 
 def table_html(payload: Mapping[str, Any], *, limit: int, more: str = "") -> str:
     """Return a table payload as HTML, always the same for the same data; `more` is a link to the rest of the rows."""
-    columns, rows, name = payload["columns"], payload["rows"], escape(payload["name"])
-    numeric = [re.match(r"u?int|float", dtype, re.IGNORECASE) is not None for dtype in payload["dtypes"]]
+    columns, dtypes, rows = _shown(payload)
+    name = escape(payload["name"])
+    numeric = [re.match(r"u?int|float", dtype, re.IGNORECASE) is not None for dtype in dtypes]
     marks = [' class="n"' if number else "" for number in numeric]
     head = "".join(f"<th{mark}>{escape(column)}</th>" for column, mark in zip(columns, marks, strict=True))
     body = "".join(
-        "<tr>" + "".join(f"<td{mark}>{cell_html(v)}</td>" for v, mark in zip(row, marks, strict=True)) + "</tr>\n"
+        "<tr>"
+        + "".join(f"<td{mark or _whole(v)}>{cell_html(v)}</td>" for v, mark in zip(row, marks, strict=True))
+        + "</tr>\n"
         for row in rows[:limit]
     )
     rest = len(rows) - limit
@@ -153,19 +169,38 @@ def table_html(payload: Mapping[str, Any], *, limit: int, more: str = "") -> str
     caption = f'<p class="c" id="mk-{name}-caption">{escape(payload["caption"])}</p>' if payload["caption"] else ""
     labelled = f' aria-labelledby="mk-{name}-caption"' if caption else ""
     return (
-        f'{caption}<table id="mk-{name}"{labelled}><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
-        f"{'' if rows else '<p>no rows</p>'}{note}"
+        f'{caption}<div style="overflow-x:auto"><table id="mk-{name}"{labelled}><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>{body}</tbody></table></div>{'' if rows else '<p>no rows</p>'}{note}"
     )
+
+
+def _whole(value: Any) -> str:
+    # Pod names and addresses break at their hyphens otherwise, over three lines each.
+    return ' class="w"' if isinstance(value, str) and len(value) <= 44 else ""
 
 
 def table_text(payload: Mapping[str, Any], *, limit: int) -> str:
     """Return a table payload as aligned text."""
-    grid = [payload["columns"], *([_with_symbol(v) for v in row] for row in payload["rows"][:limit])]
+    columns, _, rows = _shown(payload)
+    grid = [columns, *([_with_symbol(v) for v in row] for row in rows[:limit])]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in grid]
-    rest = len(payload["rows"]) - limit
+    rest = len(rows) - limit
     note = [f"{rest} more rows in tables/{payload['name']}.csv"] if rest > 0 else []
     return "\n".join([payload["caption"]] * bool(payload["caption"]) + lines + note)
+
+
+def _shown(payload: Mapping[str, Any]) -> tuple[list[str], list[str], list[list[Any]]]:
+    """Return the columns that are shown, their dtypes, and the rows cut to them: an empty column says nothing."""
+    wanted = payload.get("show") or payload["columns"]
+    rows = payload["rows"]
+    places = [payload["columns"].index(column) for column in wanted]
+    full = [p for p in places if not rows or any(row[p] not in (None, "") for row in rows)]
+    return (
+        [payload["columns"][p] for p in full],
+        [payload["dtypes"][p] for p in full],
+        [[row[p] for p in full] for row in rows],
+    )
 
 
 def findings_html(findings: Iterable[Mapping[str, str]]) -> str:
@@ -205,7 +240,11 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        if re.fullmatch(r"[0-9a-f]{64}", value):  # a SHA-256: its beginning tells it apart, the CSV has it whole
+            return f"{value[:16]}…"
+        return re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?(Z|\+00:00)$", r"\1 \2 UTC", value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _line(finding: Finding) -> str:

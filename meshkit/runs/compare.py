@@ -40,8 +40,8 @@ class Comparison:
 def compare(previous: Path, outcomes: Sequence[Outcome], tables: Mapping[str, dict[str, Any]]) -> Comparison:
     """Return what changed since the previous run of the mesh.
 
-    Rows are told apart by the key columns that the notebook named. A number has changed if it moved by more than a
-    tenth; in tables of latency every number is told.
+    Rows are told apart by the key columns that the notebook named. Of the columns that it named to be compared every
+    change is told; where it named none, all columns are compared, but for times, and numbers by more than a tenth.
     """
     old = json.loads((previous / "results.json").read_text())
     ran = {stage["stage"] for stage in json.loads((previous / "record.json").read_text())["stages"] if stage["files"]}
@@ -66,7 +66,9 @@ def compare(previous: Path, outcomes: Sequence[Outcome], tables: Mapping[str, di
 def _rows(table: Mapping[str, Any], old_csv: Path) -> list[Change]:
     if not old_csv.is_file():  # withheld
         return []
-    key, noise = table["key"], 0.0 if table["name"].startswith("latency") else NOISE
+    key, noise = table["key"], 0.0 if table["compare"] else NOISE
+    times = {c for c, dtype in zip(table["columns"], table["dtypes"], strict=True) if dtype.startswith("datetime")}
+    watched = set(table["compare"]) or set(table["columns"]) - times
     old = _by_key(old_csv.read_text(), key)
     new = _by_key(to_csv(table), key)
     changes = []
@@ -76,7 +78,7 @@ def _rows(table: Mapping[str, Any], old_csv: Path) -> list[Change]:
             changes.append(
                 Change(what=row, before="was there" if k in old else "", now="gone" if k in old else "appeared")
             )
-        elif moved := [c for c in new[k] if c in old[k] and _differs(old[k][c], new[k][c], noise)]:
+        elif moved := [c for c in new[k] if c in old[k] and c in watched and _differs(old[k][c], new[k][c], noise)]:
             before, now = (", ".join(f"{c} {_short(side[k][c])}" for c in moved) for side in (old, new))
             changes.append(Change(what=row, before=before, now=now))
     return changes

@@ -17,8 +17,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
-from meshkit.statistics import failed_requests, quantile
 from meshkit.marks import mark, plain, severity
+from meshkit.statistics import failed_requests, quantile
 from meshkit.views.style import (
     FAINT,
     LINES,

@@ -12,7 +12,7 @@ import sys
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from meshkit.errors import InputError
 from meshkit.marks import MARKS, mark, plain
@@ -27,7 +27,7 @@ _NARROWEST: Final = 12
 
 def render(
     df: pd.DataFrame,
-    output: Literal["table", "json", "csv"] = "table",
+    output: Output = "table",
     *,
     color: bool | None = None,
     width: int | None = None,
