@@ -20,6 +20,8 @@ from meshkit.marks import MARKS, mark, plain
 if TYPE_CHECKING:
     import pandas as pd
 
+Output = Literal["table", "json", "csv"]
+
 _ANSI: Final = {"good": "32", "quiet": "2", "warn": "33", "unknown": "35", "bad": "31;1"}
 _GAP: Final = "   "
 _NARROWEST: Final = 12

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CELLS = (
-    "table(pd.DataFrame({'pair': ['east → west', 'gone'], 'p50_ms': [40.0, 1.0]}), 'latency', 'Latency', key=['pair'])",
+    "table(pd.DataFrame({'pair': ['east → west', 'gone'], 'p50_ms': [40.0, 1.0]}), 'latency', 'Latency', key=['pair'], compare=['p50_ms'])",
     "table(pd.DataFrame({'proxy': range(30), 'state': ['SYNCED'] * 30}), 'proxies', key=['proxy'])",
     "import matplotlib.pyplot as plt",
     "figure(plt.figure(figsize=(3, 2)), 'ecdf', 'ECDF \"of\" <latency>')",
@@ -174,16 +174,18 @@ def table(name: str, rows: list[list[Any]]) -> dict[str, Any]:
     """Return a table payload keyed by its first column."""
     return {
         "name": name, "caption": "", "columns": ["k", "v"], "dtypes": ["str", "float64"], "key": ["k"], "rows": rows,
-        "stage": "08-verify",
+        "compare": ["v"] if name == "latency" else [], "stage": "08-verify",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("name", "now", "changes"),
-    [("n", 104.0, 0), ("n", 120.0, 1), ("latency_pairs", 104.0, 1), ("n", None, 1), ("n", "text", 1), ("n", 100.0, 0)],
+    [("n", 104.0, 0), ("n", 120.0, 1), ("latency", 104.0, 1), ("n", None, 1), ("n", "text", 1), ("n", 100.0, 0)],
 )
-def test_small_moves_of_numbers_are_noise_but_in_latency(tmp_path: Path, name: str, now: Any, changes: int) -> None:
-    """A tenth, unless the table is there for its numbers."""
+def test_small_moves_of_numbers_are_noise_but_in_columns_named_to_be_compared(
+    tmp_path: Path, name: str, now: Any, changes: int
+) -> None:
+    """A tenth, unless the notebook named the column."""
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / f"{name}.csv").write_text(to_csv(table(name, [["a", 100.0]])))
     (tmp_path / "results.json").write_text(json.dumps({"findings": [], "tables": {name: {}}}))
