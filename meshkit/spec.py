@@ -84,6 +84,11 @@ class ClusterSpec(_Model):
     prometheus: str = Field(default="", pattern=r"^(https?://.+)?$")
     gateway: Gateway = Gateway()
 
+    @field_validator("kubeconfig")
+    @classmethod
+    def _home(cls, value: str) -> str:
+        return str(Path(value).expanduser()) if value else value
+
 
 class Trust(_Model):
     """How the common root comes about (stage 04)."""
