@@ -1,8 +1,8 @@
-"""One container as processes: an overlay of the machine's root, namespaces, environment, logs, signals.
+"""One container as processes: a root of its own, namespaces, environment, logs, signals.
 
-A container has mount, PID and UTS namespaces of its own and its pod's network namespace; its root is the machine's
-with a scratch layer in memory above it, so the pod's volumes stand at their real paths and nothing is written below.
-All of it goes with the last process.
+A container has mount, PID and UTS namespaces of its own and its pod's network namespace; its root is made in memory
+and borrows the machine's programs and libraries, so the pod's volumes stand at their real paths and nothing of the
+machine is written. All of it goes with the last process.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import datetime
 import os
 import selectors
-import shlex
 import signal
 import subprocess
 import threading
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from meshkit.lab.images import Image
+from meshkit.lab.root import start_script
 
 
 def now() -> str:
@@ -106,10 +106,9 @@ def start(
     Raises:
         OSError: its root could not be made or the program is not there; the log has the words.
     """
-    for part in ("upper", "work", "root"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     script = folder / "start.sh"
-    script.write_text(start_script(folder, hostname, {**image.files, **mounts}, cwd, user))
+    script.write_text(start_script(folder / "root", hostname, {**image.files, **mounts}, cwd, user))
     log.parent.mkdir(parents=True, exist_ok=True)
     file = log.open("ab")
     ends = []
@@ -127,28 +126,6 @@ def start(
     for end in ends:
         os.close(end)
     return Process(outer, first_inside(outer))
-
-
-def start_script(folder: Path, hostname: str, mounts: dict[str, Path], cwd: str, user: tuple[int, int]) -> str:
-    """Return the script that makes the container's root and becomes its first process."""
-    root = folder / "root"
-    lines = [
-        "set -e",
-        "PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin",
-        f"mount -t overlay overlay -o lowerdir=/,upperdir={folder}/upper,workdir={folder}/work {root}",
-        f"mount -t proc proc {root}/proc",
-        f"mount --rbind /dev {root}/dev",
-        f"mount --rbind /sys {root}/sys",
-        f"hostname {shlex.quote(hostname)}",
-    ]
-    for inside, outside in sorted(mounts.items()):
-        # /var/run is a link to /run: followed from outside, it would lead out of the container's root.
-        target = shlex.quote(f"{root}{os.path.realpath(inside)}")
-        make = f"mkdir -p {target}" if outside.is_dir() else f"mkdir -p $(dirname {target}); touch {target}"
-        lines.append(f"{make}; mount --bind {shlex.quote(str(outside))} {target}")
-    uid, gid = user
-    lines.append(f'exec chroot --userspec={uid}:{gid} --groups= {root} /usr/bin/env -C {shlex.quote(cwd)} "$@"')
-    return "\n".join(lines) + "\n"
 
 
 def first_inside(outer: subprocess.Popen[bytes], timeout: float = 10.0) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
-import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ class Image:
 
 def find(reference: str) -> Image | None:
     """Return what stands for an image reference, or None for one that this node does not know."""
-    name = reference.split("@")[0].rsplit("/", 1)[-1].split(":")[0]
+    name = reference.partition("@")[0].rpartition("/")[2].partition(":")[0]
     local, share = programs(), programs().parent / "share"
 
     def program(file: str, **more: Path) -> dict[str, Path]:
@@ -51,7 +51,8 @@ def find(reference: str) -> Image | None:
 
 def envoy() -> Path:
     """Return PyPI's Envoy itself, not the wrapper script beside Python."""
-    installed = Path(sysconfig.get_path("purelib")) / "envoy/_bin/envoy"
-    if installed.exists():
+    spec = importlib.util.find_spec("envoy")
+    installed = Path(spec.origin).parent / "_bin/envoy" if spec and spec.origin else None
+    if installed and installed.exists():
         return installed
     return Path(shutil.which("envoy") or "/usr/local/bin/envoy")
