@@ -12,7 +12,7 @@ import sys
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from meshkit.errors import InputError
 from meshkit.marks import MARKS, mark, plain
