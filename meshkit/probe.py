@@ -15,7 +15,6 @@ removed by the next one after an hour.
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import time
@@ -24,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from meshkit.answers import Answer, curl, hostname, parse_answers, parse_xfcc, told
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio import envoy
 from meshkit.istio.fleet import PROXY_CONTAINER, Proxy, proxies
@@ -41,6 +41,7 @@ COMPONENT: Final = {"app.kubernetes.io/component": "meshkit-probe"}
 LEFTOVER_AFTER: Final = timedelta(hours=1)
 FIRST_CONNECTIONS: Final = 10
 PATIENCE: Final = 20.0
+LEAST_PATIENCE: Final = 8.0
 CALL_TIMEOUT: Final = 5.0
 LONGEST: Final = 600.0
 CALL_COLUMNS: Final = {
@@ -52,17 +53,6 @@ SAMPLE_COLUMNS: Final = {
     "client": "str", "server": "str", "phase": "str", "seconds": "float64", "status": "int64", "answered_by": "str",
     "error": "str",
 }  # fmt: skip
-_MARK = "@meshkit "
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One request's outcome as curl tells it; status 0 is no answer."""
-
-    status: int
-    seconds: float
-    body: str
-    error: str
 
 
 @dataclass(frozen=True)
@@ -96,6 +86,7 @@ class Probing:
     token: str
     sides: dict[str, Side | Unknown] = field(default_factory=dict)
     arrived: dict[tuple[str, str], Answer | Unknown] = field(default_factory=dict)
+    worked_after: dict[str, float] = field(default_factory=dict)
 
     def prepare(self) -> None:
         """Find clients and servers, remove leftovers, and make the Services."""
@@ -111,12 +102,17 @@ class Probing:
         Raises:
             UnreachableError: a Service could not be removed; the message says which, and how to remove it.
         """
-        left = [n for n, done in self.mesh.each(self._unmake).items() if isinstance(done, Unknown) and self.sides.get(n)]
+        left = [
+            n for n, done in self.mesh.each(self._unmake).items() if isinstance(done, Unknown) and self.sides.get(n)
+        ]
         if left:
             selector = ",".join(f"{k}={v}" for k, v in COMPONENT.items())
             namespace = self.mesh.spec.probe.namespace
-            raise UnreachableError(f"the probe's Services are still in {', '.join(left)}", where=f"namespace {namespace}",
-                                   remedy=f"kubectl delete service -n {namespace} -l {selector}")  # fmt: skip
+            raise UnreachableError(
+                f"the probe's Services are still in {', '.join(left)}",
+                where=f"namespace {namespace}",
+                remedy=f"kubectl delete service -n {namespace} -l {selector}",
+            )
 
     def service(self, server: str) -> str:
         """Return the name of the Service that only this cluster serves."""
@@ -162,16 +158,17 @@ class Probing:
         side = self._side(client)
         spec = self.mesh.spec.probe
         url = f"http://{self.service(server)}.{spec.namespace}:{spec.port + port}{path}"
-        outcome = '{"status":"%{http_code}","seconds":"%{time_total}","error":"%{errormsg}"}'
-        command = ["curl", "-sS", "--globoff" if count == 1 else "--no-progress-meter", "--max-time", f"{CALL_TIMEOUT:g}",
-                   "-w", f"\n{_MARK}{outcome}\n", url if count == 1 else f"{url}?[1-{count}]"]  # fmt: skip
+        command = curl(url, count, CALL_TIMEOUT)
         timeout = min(10 + count * CALL_TIMEOUT, LONGEST)
         result = side.cluster.exec(side.client.name, side.client.namespace, side.container, command, timeout)
         answers = parse_answers(result.stdout)
         if len(answers) != count:
             why = result.stderr.strip().splitlines()[-1:] or [f"exit code {result.exit_code}"]
-            raise UnreachableError(f"curl in {side.client.name} could not send: {why[0][:200]}", where=f"cluster {client}",
-                                   remedy=f"the probe's client needs curl; `probe.client` names {spec.client}")  # fmt: skip
+            raise UnreachableError(
+                f"curl in {side.client.name} could not send: {why[0][:200]}",
+                where=f"cluster {client}",
+                remedy=f"the probe's client needs curl; `probe.client` names {spec.client}",
+            )
         return answers
 
     def _side(self, name: str) -> Side:
@@ -193,12 +190,21 @@ class Probing:
 
     def _arrive(self, client: str, server: str) -> Answer:
         self._side(server)
-        deadline = time.monotonic() + PATIENCE
+        began = time.monotonic()
         while True:
             answer = self.call(client, server, "/hostname")[0]
-            if answer.status == 200 or time.monotonic() > deadline:
+            took = time.monotonic() - began
+            if answer.status == 200:
+                self.worked_after[client] = max(took, self.worked_after.get(client, 0.0))
+                return answer
+            if took > self._patience(client):
                 return answer
             time.sleep(0.5)
+
+    def _patience(self, client: str) -> float:
+        # All Services are made at once: when a client's other pairs work for long, what is missing does not come.
+        worked_after = self.worked_after.get(client)
+        return PATIENCE if worked_after is None else min(PATIENCE, max(LEAST_PATIENCE, 4 * worked_after))
 
     def _first(self, client: str, server: str) -> Answer:
         first = self.arrived[client, server]
@@ -210,7 +216,7 @@ class Probing:
         """Try every ordered pair, and each cluster with itself: one row for each.
 
         Columns: client, server, sent, answered (with 200), statuses ("200×10"), answered_by (pods, comma-joined),
-        server_identity and client_identity (SPIFFE URIs) and client_certificate (SHA-256 of the leaf), as the *server's*
+        server_identity and client_identity (SPIFFE URIs), client_certificate (SHA-256 of the leaf), as the *server's*
         proxy saw them (x-forwarded-client-cert: By, URI, Hash), endpoints (addresses that the client's Envoy has for
         the Service), client_counted (successes that the client's Envoy counted for them), server_counted (by how many
         requests the servers' Envoys' inbound counters grew), error. A pair that could not be tried has sent = 0 and
@@ -236,7 +242,9 @@ class Probing:
         return {
             "sent": 2 * count,
             "answered": sum(a.status == 200 for a in answers),
-            "statuses": ", ".join(f"{s}×{sum(a.status == s for a in answers)}" for s in sorted({a.status for a in answers})),
+            "statuses": ", ".join(
+                f"{s}×{sum(a.status == s for a in answers)}" for s in sorted({a.status for a in answers})
+            ),
             "answered_by": ",".join(sorted({hostname(a.body) for a in who if a.status == 200} - {""})),
             "server_identity": peer.get("By", ""),
             "client_identity": peer.get("URI", ""),
@@ -262,7 +270,9 @@ class Probing:
         by side.
         """
         self.wait()
-        return self._each_pair(lambda client, server: self._sample(client, server, samples), SAMPLE_COLUMNS, by_client=True)
+        return self._each_pair(
+            lambda client, server: self._sample(client, server, samples), SAMPLE_COLUMNS, by_client=True
+        )
 
     def _sample(self, client: str, server: str, samples: int) -> list[dict[str, Any]]:
         arrived = self._first(client, server)
@@ -294,7 +304,7 @@ class Probing:
             rows += lost if isinstance(outcome, Unknown) else outcome
         frame = pd.DataFrame(rows, columns=list(columns))
         blank = {name: 0 if dtype == "int64" else "" for name, dtype in columns.items() if dtype != "float64"}
-        return frame.fillna(blank).astype(columns)  # type: ignore[arg-type]
+        return frame.fillna(blank).astype(columns)
 
 
 def find_side(cluster: Cluster, mesh: Mesh) -> Side:
@@ -306,19 +316,31 @@ def find_side(cluster: Cluster, mesh: Mesh) -> Side:
     spec = mesh.spec.probe
     service = cluster.find("services", spec.namespace, spec.server)
     if service is None:
-        raise UnreachableError(f"no Service {spec.server} in namespace {spec.namespace}", where=cluster.where,
-                               remedy="deploy Istio's httpbin and sleep samples there, or name yours under `probe:`")  # fmt: skip
+        raise UnreachableError(
+            f"no Service {spec.server} in namespace {spec.namespace}",
+            where=cluster.where,
+            remedy="deploy Istio's httpbin and sleep samples there, or name yours under `probe:`",
+        )
     selector = service["spec"].get("selector") or {}
     port = next((p for p in service["spec"]["ports"] if p["port"] == spec.port), service["spec"]["ports"][0])
     carriers = [p for p in proxies(cluster) if p.namespace == spec.namespace and p.ready]
     pods = {pod["metadata"]["name"]: pod for pod in cluster.get("pods", spec.namespace)}
     clients = [p for p in carriers if workload(pods.get(p.name, {})) == spec.client]
     if not clients:
-        raise UnreachableError(f"no ready pod of {spec.client} with a sidecar in namespace {spec.namespace}", where=cluster.where,
-                               remedy="is the namespace labelled for injection, and were its pods restarted since?")  # fmt: skip
-    servers = tuple(p for p in carriers if selector.items() <= (pods.get(p.name, {}).get("metadata", {}).get("labels") or {}).items())
-    client = sorted(clients, key=lambda p: p.name)[0]
-    return Side(cluster, client, main_container(pods[client.name]), servers, selector, port.get("targetPort", port["port"]))
+        raise UnreachableError(
+            f"no ready pod of {spec.client} with a sidecar in namespace {spec.namespace}",
+            where=cluster.where,
+            remedy="is the namespace labelled for injection, and were its pods restarted since?",
+        )
+    servers = tuple(
+        p
+        for p in carriers
+        if selector.items() <= (pods.get(p.name, {}).get("metadata", {}).get("labels") or {}).items()
+    )
+    client = min(clients, key=lambda p: p.name)
+    return Side(
+        cluster, client, main_container(pods[client.name]), servers, selector, port.get("targetPort", port["port"])
+    )
 
 
 def workload(pod: dict[str, Any]) -> str:
@@ -354,20 +376,6 @@ def inbound(side: Side) -> int:
     return total
 
 
-def parse_answers(output: str) -> list[Answer]:
-    """Return the answers in curl's output: each is a body, then our line with its outcome."""
-    answers, body = [], []
-    for line in output.splitlines():
-        if not line.startswith(_MARK):
-            body.append(line)
-            continue
-        match = re.fullmatch(r'\{"status":"(\d*)","seconds":"([\d.]*)","error":"(.*)"\}', line.removeprefix(_MARK))
-        status, seconds, error = match.groups() if match else ("0", "", line)
-        answers.append(Answer(int(status or 0), float(seconds or "nan"), "\n".join(body).strip(), error))
-        body = []
-    return answers
-
-
 def sample(phase: str, answer: Answer) -> dict[str, Any]:
     """Return an answer as a row of samples."""
     good = answer.status != 0
@@ -378,33 +386,3 @@ def sample(phase: str, answer: Answer) -> dict[str, Any]:
         "answered_by": hostname(answer.body) if answer.status == 200 else "",
         "error": "" if answer.status == 200 else told(answer),
     }
-
-
-def told(answer: Answer) -> str:
-    """Return a bad answer in words: the status, and what curl or Envoy said."""
-    return f"{answer.status or 'no answer'}: {' '.join((answer.error or answer.body).split())[:200]}"
-
-
-def hostname(body: str) -> str:
-    """Return who answered, as httpbin's /hostname tells it; empty where it tells nothing."""
-    try:
-        found = json.loads(body)
-    except ValueError:
-        return ""
-    return str(found.get("hostname", "")) if isinstance(found, dict) else ""
-
-
-def parse_xfcc(body: str) -> dict[str, str]:
-    """Return the fields of the last element of x-forwarded-client-cert in what httpbin's /headers echoes.
-
-    By is the server's identity, URI the client's, Hash the SHA-256 of the client's certificate: what the server's Envoy
-    saw in the handshake, so it cannot be told by the client.
-    """
-    try:
-        headers = {k.lower(): v for k, v in json.loads(body)["headers"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}
-    value = headers.get("x-forwarded-client-cert", "")
-    text = value[-1] if isinstance(value, list) and value else str(value)
-    fields = (part.partition("=") for part in text.rsplit(",", 1)[-1].split(";"))
-    return {key: content.strip('"') for key, _, content in fields if key}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from meshkit import probe, statistics
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import proxies, versions
-from meshkit.stages.verify import arrow, finding
+from meshkit.stages.finding import Question, Row, arrow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 STAGE = "09 observe"
 SETTLE, TRIES = 3.0, 3
 BAD = ("ERROR", "NOT CONNECTED", "STALE")
-NEVER_STALE = "NOT SENT"
 
 
 @dataclass(frozen=True)
@@ -59,30 +58,37 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
 
 def prove(mesh: Mesh, samples: pd.DataFrame) -> list[Finding]:
     """Judge the measured traffic of each pair: errors and p99."""
-    latency, errors = statistics.latency_table(samples), statistics.error_rate(samples)
-    findings = []
+    findings: list[Finding] = []
     for client in mesh.clusters:
         for server in mesh.clusters:
-            findings += check_pair(mesh, samples, errors, latency, client, server)
+            own = samples[(samples["client"] == client) & (samples["server"] == server)]
+            findings += check_pair(mesh, own, arrow(client, server))
     return findings
 
 
 def check_proxies(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     """MK901: every proxy is connected and has taken what its istiod sent."""
     for name in mesh.clusters:
-        make = finding("MK901", "every proxy is connected and in sync", name, "all SYNCED")
+        ask = Question("MK901", "every proxy is connected and in sync", name, "all SYNCED")
         rows = facts.status[(facts.status["cluster"] == name) | (facts.status["istiod_cluster"] == name)]
+        if rows.empty:
+            yield ask.fail("no proxy", "is anything injected there?")
         bad, unknown = rows[rows["state"].isin(BAD)], rows[rows["state"] == "UNKNOWN"]
         for row in bad.to_dict("records"):
-            told = f": {row['nack'][:300]}" if row["nack"] else f" for {row['age_s']:.0f} s" if row["state"] == "STALE" else ""
-            yield make(f"{row['proxy']}.{row['namespace']} {row['type']} {row['state']}{told}", Verdict.FAIL, cure(row["state"]))
+            state = " ".join(filter(None, (row["type"], row["state"])))
+            yield ask.fail(f"{row['proxy']}.{row['namespace']} {state}{why(row)}", cure(row["state"]))
         for row in unknown.to_dict("records"):
-            yield make(f"{row['proxy'] or row['istiod'] or 'cluster'}: {row['nack']}", Verdict.UNKNOWN, "")
-        count = rows[["namespace", "proxy"]].drop_duplicates().shape[0]
-        if rows.empty:
-            yield make("no proxy", Verdict.FAIL, "is anything injected there?")
-        elif bad.empty and unknown.empty:
-            yield make(f"{count} proxies SYNCED", Verdict.PASS, "")
+            yield ask.unknown(f"{row['proxy'] or row['istiod'] or 'cluster'}: {row['nack']}")
+        if len(rows) and bad.empty and unknown.empty:
+            count = len(rows[["namespace", "proxy"]].drop_duplicates())
+            yield ask.answer(Verdict.PASS, f"{count} proxies SYNCED")
+
+
+def why(row: Row) -> str:
+    """Return what follows a bad state: the proxy's own words, or for how long it has been so."""
+    if row["nack"]:
+        return f": {' '.join(row['nack'].split())[:300]}"
+    return f" for {row['age_s']:.0f} s" if row["state"] == "STALE" else ""
 
 
 def cure(state: str) -> str:
@@ -90,50 +96,49 @@ def cure(state: str) -> str:
     return {
         "ERROR": "the proxy refused what istiod sent: find the object named there, often an EnvoyFilter, and mend it",
         "STALE": "istiod waits for the proxy: look at the proxy's log and load; restart its pod if it hangs",
-        "NOT CONNECTED": "no istiod knows this proxy: look at its log (istio-proxy) for certificate or connection errors",
+        "NOT CONNECTED": "no istiod knows this proxy: its log (istio-proxy) tells of certificate or connection errors",
     }[state]
 
 
 def check_versions(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     """MK902: istiods and proxies have the same version, as the gate says how exactly."""
     gate = mesh.spec.gates.versions
-    make = finding("MK902", "one version everywhere", "mesh", gate)
+    ask = Question("MK902", "one version everywhere", "mesh", gate)
     rows = facts.versions[facts.versions["component"] != "kubernetes"]
     for row in rows[rows["reason"] != ""].to_dict("records"):
-        yield make(f"{row['cluster']} {row['component']} {row['name']}: {row['reason']}", Verdict.UNKNOWN, "")
+        yield ask.unknown(f"{row['cluster']} {row['component']} {row['name']}: {row['reason']}")
     known = rows[rows["reason"] == ""]
     if known.empty:
         return
     short = known["version"].map(lambda text: release(text, gate))
-    told = "; ".join(f"{v}: {', '.join(sorted(set(known.loc[short == v, 'cluster'])))}" for v in sorted(set(short)))
-    same = short.nunique() == 1
-    yield make(told, Verdict.PASS if same else Verdict.FAIL, "" if same else "bring all to one version before going on; restart proxies after an upgrade of istiod")
+    found = sorted(set(short))
+    told = "; ".join(f"{v}: {', '.join(sorted(set(known.loc[short == v, 'cluster'])))}" for v in found)
+    mend = "bring all to one version before going on; restart proxies after an upgrade of istiod"
+    yield ask.judge(len(found) == 1, told, mend)
 
 
 def release(version: str, gate: str) -> str:
     """Return the part of a version that must be the same: all of it, or major and minor."""
-    return version if gate == "same-patch" else ".".join(version.split("-")[0].split(".")[:2])
+    return version if gate == "same-patch" else ".".join(version.partition("-")[0].split(".")[:2])
 
 
-def check_pair(
-    mesh: Mesh, samples: pd.DataFrame, errors: pd.DataFrame, latency: pd.DataFrame, client: str, server: str
-) -> Iterator[Finding]:
-    """MK903 and MK904: the share of failed requests, and p99 of warm ones, are within the gates."""
+def check_pair(mesh: Mesh, samples: pd.DataFrame, subject: str) -> Iterator[Finding]:
+    """MK903 and MK904: the share of failed requests of one pair, and p99 of its warm ones, are within the gates."""
     gates = mesh.spec.gates
-    own = (samples["client"] == client) & (samples["server"] == server)
-    rate = finding("MK903", "requests succeed", arrow(client, server), f"at most {gates.max_error_rate:.2%} fail")
-    if not own.any() or (samples[own]["phase"] == "").all():
-        yield rate(samples[own]["error"].iloc[0] if own.any() else "not measured", Verdict.UNKNOWN, "the pair could not be measured")
+    ask = Question("MK903", "requests succeed", subject, f"at most {gates.max_error_rate:.2%} fail")
+    if (samples["phase"] == "").all():
+        reason = "not measured" if samples.empty else samples["error"].iloc[0]
+        yield ask.unknown(reason, "the pair could not be measured")
         return
-    row = errors[(errors["client"] == client) & (errors["server"] == server)].iloc[0]
-    observed = f"{row['failed']} of {row['n']} failed ({row['rate']:.2%}; 95 % interval {row['rate_low']:.2%} to {row['rate_high']:.2%})"
-    good = row["rate"] <= gates.max_error_rate
-    example = next((e for e in samples[own]["error"] if e), "")
-    yield rate(observed + (f"; {example}" if example else ""), Verdict.PASS if good else Verdict.FAIL, "" if good else "see this pair in notebook 08")
-    times = latency[(latency["client"] == client) & (latency["server"] == server)].iloc[0]
-    make = finding("MK904", "p99 is within the gate", arrow(client, server), f"p99 at most {1000 * gates.p99:g} ms")
+    rate = statistics.error_rate(samples).iloc[0]
+    interval = f"95 % interval {rate['rate_low']:.2%} to {rate['rate_high']:.2%}"
+    example = next((f"; {error}" for error in samples["error"] if error), "")
+    observed = f"{rate['failed']} of {rate['n']} failed ({rate['rate']:.2%}; {interval}){example}"
+    yield ask.judge(rate["rate"] <= gates.max_error_rate, observed, "see this pair in notebook 08")
+    times = statistics.latency_table(samples).iloc[0]
+    ask = Question("MK904", "p99 is within the gate", subject, f"p99 at most {1000 * gates.p99:g} ms")
     if not times["n"]:
-        yield make("no answer was timed", Verdict.UNKNOWN, "see MK903")
+        yield ask.unknown("no answer was timed", "see MK903")
         return
-    fast = times["p99_ms"] <= 1000 * gates.p99
-    yield make(f"p99 {times['p99_ms']:.1f} ms of {times['n']} requests", Verdict.PASS if fast else Verdict.FAIL, "" if fast else "compare with the round trip between the clusters")
+    observed = f"p99 {times['p99_ms']:.1f} ms of {times['n']} requests"
+    yield ask.judge(times["p99_ms"] <= 1000 * gates.p99, observed, "compare with the round trip between the clusters")

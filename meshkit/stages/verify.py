@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from meshkit import probe
-from meshkit.checks import Finding, Verdict
+from meshkit.checks import SEVERITY, Finding, Verdict
 from meshkit.istio import networks, remotes, trust, versions
+from meshkit.stages.finding import Question, Row, arrow, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,10 +69,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
 
 def prove(mesh: Mesh, facts: Facts, calls: pd.DataFrame) -> list[Finding]:
     """Judge the traffic of `Probing.calls` against what was read: one set of findings for each pair."""
-    findings = []
-    for row in calls.to_dict("records"):
-        findings += check_pair(mesh, facts, row)
-    return findings
+    return [finding for row in calls.to_dict("records") for finding in check_pair(mesh, facts, row)]
 
 
 def try_pairs(mesh: Mesh, calls: int = 10) -> pd.DataFrame:
@@ -84,23 +82,15 @@ def pairs(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
     """Return the worst verdict for each pair: columns client, server, verdict, note (the finding that decides)."""
     import pandas as pd
 
-    from meshkit.checks import SEVERITY
-
     rows = []
-    names = list(mesh.clusters)
-    for client in names:
-        for server in names:
+    for client in mesh.clusters:
+        for server in mesh.clusters:
             own = [f for f in findings if f.subject == arrow(client, server)]
             worst = max(own, key=lambda f: SEVERITY.index(f.verdict), default=None)
             verdict = worst.verdict.value if worst else "unknown"
             note = "" if worst is None or worst.verdict is Verdict.PASS else f"{worst.id} {worst.observed}"
             rows.append({"client": client, "server": server, "verdict": verdict, "note": note})
     return pd.DataFrame(rows, columns=["client", "server", "verdict", "note"], dtype="str")
-
-
-def arrow(client: str, server: str) -> str:
-    """Return the subject of a finding about a pair."""
-    return f"{client} → {server}"
 
 
 # --- istiod and remote secrets ----------------------------------------------------------------------------------------
@@ -110,74 +100,86 @@ def check_istiods(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     """MK801: every primary has an istiod that can be asked, and its id, network and mesh are what the file says."""
     for entry in mesh.spec.clusters:
         rows = facts.identity[facts.identity["cluster"] == entry.name].to_dict("records")
-        expected = f"id {entry.name}, network {entry.network}, mesh {mesh.spec.mesh.id}, trust domain {mesh.spec.mesh.trust_domain}"
-        make = finding("MK801", "istiod is who the mesh file says", entry.name, expected)
+        expected = _identity(entry.name, entry.network, mesh.spec.mesh.id, mesh.spec.mesh.trust_domain)
+        ask = Question("MK801", "istiod is who the mesh file says", entry.name, expected)
+        kubectl = f"kubectl --context {entry.context} get pods"
         if not rows:
-            yield make("no istiod runs there", Verdict.FAIL, f"kubectl --context {entry.context} get pods -n {mesh.root_namespace} -l app=istiod")
+            yield ask.fail("no istiod runs there", f"{kubectl} -n {mesh.root_namespace} -l app=istiod")
         for row in rows:
             if row["reason"]:
-                yield make(row["reason"], Verdict.UNKNOWN, f"can `kubectl --context {entry.context} get pods -A` answer?")
+                yield ask.unknown(row["reason"], f"can `{kubectl} -A` answer?")
                 continue
-            observed = f"id {row['cluster_id']}, network {row['network'] or 'none'}, mesh {row['mesh_id'] or 'none'}, trust domain {row['trust_domain']}"
-            same = observed == expected
-            yield make(observed, Verdict.PASS if same else Verdict.FAIL,
-                       "" if same else "the mesh file, or the installation (values.global), says it wrongly")  # fmt: skip
+            observed = _identity(row["cluster_id"], row["network"], row["mesh_id"], row["trust_domain"])
+            wrong = "the mesh file, or the installation (values.global), says it wrongly"
+            yield ask.judge(observed == expected, observed, wrong)
+
+
+def _identity(cluster_id: str, network: str, mesh_id: str, trust_domain: str) -> str:
+    return f"id {cluster_id}, network {network or 'none'}, mesh {mesh_id or 'none'}, trust domain {trust_domain}"
 
 
 def check_secret(mesh: Mesh, facts: Facts, reader: str, target: str) -> Finding:
     """MK802: the reader holds exactly one usable remote secret of the target."""
-    make = finding("MK802", "remote secret is there", arrow(reader, target), f"one, labelled, in {mesh.root_namespace}, key = annotation = {target}")
+    expected = f"one, labelled, in {mesh.root_namespace}, key = annotation = {target}"
+    ask = Question("MK802", "remote secret is there", arrow(reader, target), expected)
     if reason := unreadable(facts.secrets, reader, "credential"):
-        return make(reason, Verdict.UNKNOWN, "")
-    cure = (f"istioctl create-remote-secret --context {mesh.spec.cluster(target).context} --name {target} | "
-            f"kubectl apply --context {mesh.spec.cluster(reader).context} -f -")  # fmt: skip
+        return ask.unknown(reason)
+    theirs, ours = (mesh.spec.cluster(name).context for name in (target, reader))
+    cure = f"istioctl create-remote-secret --context {theirs} --name {target} | kubectl apply --context {ours} -f -"
     held = facts.secrets[(facts.secrets["cluster"] == reader) & (facts.secrets["name"] != "")]
     keyed = held[held["key"] == target]
-    good = keyed[keyed["labelled"] & (keyed["namespace"] == mesh.root_namespace)]
-    if len(good) == 1 and good.iloc[0]["annotation"] in ("", target):
-        return make(good.iloc[0]["name"], Verdict.PASS, "")
+    good = keyed[_usable(mesh, keyed)]
+    if len(good) == 1:
+        row = good.iloc[0]
+        right = row["annotation"] in ("", target)
+        return ask.judge(right, str(row["name"] if right else "annotation says " + row["annotation"]), cure)
     if len(good) > 1:
-        return make(f"{len(good)} secrets for one id: {', '.join(good['name'])}", Verdict.FAIL, "delete all but one; istiod takes the first and ignores the rest")
-    if len(good):
-        return make(f"annotation says {good.iloc[0]['annotation']}", Verdict.FAIL, cure)
+        told = f"{len(good)} secrets for one id: {', '.join(good['name'])}"
+        return ask.fail(told, "delete all but one; istiod takes the first and ignores the rest")
     if len(keyed):
         row = keyed.iloc[0]
-        wrong = f"in namespace {row['namespace']}" if row["namespace"] != mesh.root_namespace else "without the label istio/multiCluster=true"
-        return make(f"{row['name']} is {wrong}: istiod ignores it", Verdict.FAIL, cure)
-    return make(f"none; it has {', '.join(sorted(held['key'])) or 'no remote secret'}", Verdict.FAIL, cure)
+        place = f"in namespace {row['namespace']}" if row["labelled"] else f"without the label {remotes.LABEL}=true"
+        return ask.fail(f"{row['name']} is {place}: istiod ignores it", cure)
+    return ask.fail(f"none; it has {', '.join(sorted(held['key'])) or 'no remote secret'}", cure)
+
+
+def _usable(mesh: Mesh, secrets: pd.DataFrame) -> pd.Series[bool]:
+    return secrets["labelled"] & (secrets["namespace"] == mesh.root_namespace)
 
 
 def check_credential(mesh: Mesh, facts: Facts, reader: str, target: str) -> Finding:
     """MK803: the credential in the reader's secret opens the target's API server now, with the rights of a reader."""
-    make = finding("MK803", "credential opens the API server now", arrow(reader, target), "ok, leads to " + target)
+    ask = Question("MK803", "credential opens the API server now", arrow(reader, target), f"ok, leads to {target}")
     if reason := unreadable(facts.secrets, reader, "credential"):
-        return make(reason, Verdict.UNKNOWN, "")
+        return ask.unknown(reason)
     rows = facts.secrets[(facts.secrets["cluster"] == reader) & (facts.secrets["key"] == target)]
     if rows.empty:
-        return make("there is no secret to try", Verdict.FAIL, "see MK802")
-    row = rows.iloc[0]
-    observed = row["credential"] + (f", leads to {row['leads_to']}" if row["leads_to"] else "") + (f" ({row['detail']})" if row["detail"] else "")
-    renew = "make the credential anew: istioctl create-remote-secret; istiod says `synced` although its token is refused"
-    if row["credential"] == "ok":
-        right = row["leads_to"] == target
-        return make(observed, Verdict.PASS if right else Verdict.FAIL, "" if right else f"the secret's server is not {target}'s API server")
-    return make(observed, Verdict.FAIL if row["credential"] in ("401", "403") else Verdict.UNKNOWN, renew)
+        return ask.fail("there is no secret to try", "see MK802")
+    used = rows[_usable(mesh, rows)]
+    row = (rows if used.empty else used).iloc[0]
+    leads = f"leads to {row['leads_to']}" if row["leads_to"] else ""
+    observed = ", ".join(filter(None, (row["credential"], leads, row["detail"])))
+    if row["credential"] in ("unreachable", "untested") and row["auth"] != "unreadable":
+        return ask.unknown(observed, f"ask {target}'s API server with that credential from where {reader} runs")
+    good = row["credential"] == "ok" and row["leads_to"] == target
+    return ask.judge(
+        good, observed, "make it anew: istioctl create-remote-secret; istiod goes on saying `synced` when it is refused"
+    )
 
 
 def check_sync(mesh: Mesh, facts: Facts, reader: str, target: str) -> Iterator[Finding]:
     """MK804: each istiod replica of the reader says that it has synced the target."""
-    make = finding("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")
-    if reason := unreadable(facts.remotes, reader, "status"):
-        yield make(reason, Verdict.UNKNOWN, "")
-        return
+    ask = Question("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")
     own = facts.remotes[facts.remotes["cluster"] == reader]
-    for istiod, rows in own.groupby("istiod"):
-        states = list(rows[rows["remote"] == target]["status"])
-        ok = states == ["synced"]
-        observed = f"{istiod}: {', '.join(states) or 'does not know it'}"
-        yield make(observed, Verdict.PASS if ok else Verdict.FAIL, "" if ok else f"istioctl remote-clusters --context {mesh.spec.cluster(reader).context}; its log names the cause")
     if own.empty:
-        yield make("no istiod", Verdict.FAIL, "see MK801")
+        yield ask.fail("no istiod", "see MK801")
+    cure = f"istioctl remote-clusters --context {mesh.spec.cluster(reader).context}; its log names the cause"
+    for istiod, rows in own.groupby("istiod"):
+        if reason := unreadable(rows, reader, "status"):
+            yield ask.unknown(f"{istiod}: {reason}" if istiod else reason)
+            continue
+        states = list(rows[rows["remote"] == target]["status"])
+        yield ask.judge(states == ["synced"], f"{istiod}: {', '.join(states) or 'does not know it'}", cure)
 
 
 # --- gateways ---------------------------------------------------------------------------------------------------------
@@ -185,27 +187,38 @@ def check_sync(mesh: Mesh, facts: Facts, reader: str, target: str) -> Iterator[F
 
 def check_gateway(mesh: Mesh, facts: Facts, name: str) -> Finding:
     """MK805: the cluster offers a gateway of its network: labelled, addressed, listening, ready, exposed."""
-    network = mesh.spec.cluster(name).network
-    expected = f"a Service of network {network} with an address, port {networks.PASSTHROUGH_PORT}, ready pods and an AUTO_PASSTHROUGH Gateway"
-    make = finding("MK805", "east-west gateway is offered", name, expected)
-    rows = facts.gateways[facts.gateways["cluster"] == name]
-    if (unread := rows[(rows["service"] == "") & (rows["namespace_network"] == "") & ~rows["reason"].str.startswith("no Service")]).shape[0]:
-        return make(unread.iloc[0]["reason"], Verdict.UNKNOWN, "")
+    entry = mesh.spec.cluster(name)
+    port = networks.PASSTHROUGH_PORT
+    expected = f"a Service of {entry.network} with an address, port {port}, ready pods and an AUTO_PASSTHROUGH Gateway"
+    ask = Question("MK805", "east-west gateway is offered", name, expected)
+    if reason := _unread_gateways(facts, name):
+        return ask.unknown(reason)
     problems = {}
-    for row in rows.to_dict("records"):
+    for row in facts.gateways[facts.gateways["cluster"] == name].to_dict("records"):
         lacks = [
             *([row["reason"]] if row["reason"] else []),
-            *([f"label {networks.NETWORK} is {row['network'] or 'missing'}"] if row["network"] != network else []),
+            *(
+                [f"label {networks.NETWORK} is {row['network'] or 'missing'}"]
+                if row["network"] != entry.network
+                else []
+            ),
             *(["no address"] if not row["addresses"] else []),
-            *([f"does not listen on {networks.PASSTHROUGH_PORT}"] if not row["port"] else []),
+            *([f"does not listen on {port}"] if not row["port"] else []),
             *([f"{row['ready']} of {row['pods']} pods ready"] if not row["ready"] else []),
             *(["no AUTO_PASSTHROUGH Gateway selects it"] if not row["exposed_by"] else []),
         ]
-        problems[row["service"] or "no Service"] = lacks
         if not lacks:
-            return make(f"{row['service']} at {row['addresses']}:{row['port']}, {row['ready']}/{row['pods']} ready", Verdict.PASS, "")
+            ready = f"{row['ready']}/{row['pods']} ready"
+            return ask.answer(Verdict.PASS, f"{row['service']} at {row['addresses']}:{row['port']}, {ready}")
+        problems[row["service"] or "no Service"] = [row["reason"]] if not row["service"] else lacks
     told = "; ".join(f"{service}: {', '.join(lacks)}" for service, lacks in problems.items()) or "none"
-    return make(told, Verdict.FAIL, f"kubectl --context {mesh.spec.cluster(name).context} get service -n {mesh.root_namespace} -l {networks.NETWORK}={network}")
+    service = f"get service -n {mesh.root_namespace} -l {networks.NETWORK}={entry.network}"
+    return ask.fail(told, f"kubectl --context {entry.context} {service}")
+
+
+def _unread_gateways(facts: Facts, name: str) -> str:
+    rows = facts.gateways[(facts.gateways["cluster"] == name) & (facts.gateways["service"] == "")]
+    return next((str(reason) for reason in rows["reason"] if not reason.startswith("no Service")), "")
 
 
 def check_gateway_seen(mesh: Mesh, facts: Facts, reader: str, target: str) -> Iterator[Finding]:
@@ -214,18 +227,22 @@ def check_gateway_seen(mesh: Mesh, facts: Facts, reader: str, target: str) -> It
     offered = facts.gateways[(facts.gateways["cluster"] == target) & (facts.gateways["network"] == network)]
     addresses = {a for text in offered["addresses"] for a in text.split(",") if a}
     expected = f"{network} at {', '.join(sorted(addresses)) or 'an address'}"
-    make = finding("MK806", "istiod knows the other network's gateway", arrow(reader, target), expected)
+    ask = Question("MK806", "istiod knows the other network's gateway", arrow(reader, target), expected)
     own = facts.gateways_seen[facts.gateways_seen["cluster"] == reader]
     if own.empty:
-        yield make("no istiod to ask", Verdict.UNKNOWN, "see MK801")
+        yield ask.unknown("no istiod to ask", "see MK801")
     for istiod, rows in own.groupby("istiod"):
-        if not istiod or (rows["network"] == "").all() and not rows["reason"].str.startswith("it knows").all():
-            yield make(rows.iloc[0]["reason"], Verdict.UNKNOWN, "")
+        if reason := next((r for r in rows["reason"] if r and not r.startswith("it knows")), ""):
+            yield ask.unknown(reason)
             continue
         seen = set(rows[rows["network"] == network]["address"])
-        known = bool(seen) and (seen <= addresses or not any(a.replace(".", "").isdigit() for a in addresses))
         observed = f"{istiod}: {network} at {', '.join(sorted(seen))}" if seen else f"{istiod}: no gateway of {network}"
-        yield make(observed, Verdict.PASS if known else Verdict.FAIL, "" if known else "without it, proxies get the pods' own addresses; see MK805")
+        if seen and (reason := _unread_gateways(facts, target)):
+            yield ask.unknown(f"{observed}; what {target} offers could not be read: {reason}")
+            continue
+        # istiod resolves host names itself (EKS), so only numbers can be compared.
+        known = bool(seen) and (seen <= addresses or not any(a.replace(".", "").isdigit() for a in addresses))
+        yield ask.judge(known, observed, "without it, proxies get the pods' own addresses; see MK805")
 
 
 # --- trust ------------------------------------------------------------------------------------------------------------
@@ -235,23 +252,23 @@ def check_roots(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     """MK807: every proxy's chain ends at a root that every other proxy of the mesh holds."""
     known = facts.certificates[facts.certificates["reason"] == ""]
     everywhere = set.intersection(*(set(r.split(",")) for r in known["roots"])) if len(known) else set()
+    cure = "give all clusters intermediates of one root (stage 04), and restart what still holds old ones"
     for name in mesh.clusters:
+        ask = Question("MK807", "chains end at a common root", name, "a root that every proxy of the mesh holds")
         rows = facts.certificates[facts.certificates["cluster"] == name]
-        make = finding("MK807", "chains end at a common root", name, "a root that every proxy of the mesh holds")
-        for row in rows[rows["reason"] != ""].to_dict("records"):
-            yield make(f"{row['proxy'] or 'cluster'}: {row['reason']}", Verdict.UNKNOWN, "")
-        good = rows[rows["reason"] == ""]
         if rows.empty:
-            yield make("it has no proxy", Verdict.FAIL, "is anything injected there?")
+            yield ask.fail("it has no proxy", "is anything injected there?")
+        for row in rows[rows["reason"] != ""].to_dict("records"):
+            yield ask.unknown(f"{row['proxy'] or 'cluster'}: {row['reason']}")
+        good = rows[rows["reason"] == ""]
         if good.empty:
             continue
         lonely = good[~good["anchor"].isin(everywhere)]
-        anchors = ", ".join(sorted(set(good["anchor"]) - {""})) or "no root that it holds"
-        if lonely.empty:
-            yield make(f"{len(good)} proxies end at {anchors}", Verdict.PASS, "")
-        else:
-            yield make(f"{len(lonely)} of {len(good)} proxies end at {anchors}, which others do not hold", Verdict.FAIL,
-                       "give all clusters intermediates of one root (stage 04), and restart what still holds old ones")  # fmt: skip
+        ends = lonely if len(lonely) else good
+        anchors = ", ".join(sorted(set(ends["anchor"]) - {""})) or "no root that it holds"
+        proxies = f"{len(lonely)} of {len(good)} proxies" if len(lonely) else f"{len(good)} proxies"
+        observed = f"{proxies} end at {anchors}" + (", which others do not hold" if len(lonely) else "")
+        yield ask.judge(lonely.empty, observed, cure)
 
 
 def check_certificates(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
@@ -261,96 +278,85 @@ def check_certificates(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         rows = facts.certificates[(facts.certificates["cluster"] == name) & (facts.certificates["reason"] == "")]
         if rows.empty:
             continue
-        make = finding("MK808", "certificates are valid", name, f"valid now, and for {life / 3600:g} h more")
+        ask = Question("MK808", "certificates are valid", name, f"valid now, and for {life / 3600:g} h more")
         left = (rows["not_after"] - now).dt.total_seconds()
         early = rows[rows["not_before"] > now]
-        soonest = rows.loc[left.idxmin()]
-        observed = f"{len(rows)} certificates, the first ends {soonest['not_after']:%Y-%m-%d %H:%M} UTC ({soonest['proxy']})"
+        first = rows.iloc[int(left.argmin())]
+        ends = f"the first ends {first['not_after']:%Y-%m-%d %H:%M} UTC ({first['proxy']})"
+        observed = f"{len(rows)} certificates, {ends}"
         if len(early):
-            yield make(f"{len(early)} not yet valid, e.g. {early.iloc[0]['proxy']}", Verdict.FAIL, "compare the clocks of the clusters (stage 02)")
+            told = f"{len(early)} not yet valid, e.g. {early.iloc[0]['proxy']}"
+            yield ask.fail(told, "compare the clocks of the clusters (stage 02)")
         elif left.min() < 0:
-            yield make(observed, Verdict.FAIL, "proxies that cannot renew: look at istiod and at their logs (CSR)")
+            yield ask.fail(observed, "proxies that cannot renew: look at istiod and at their logs (CSR)")
         else:
-            yield make(observed, Verdict.PASS if left.min() >= life else Verdict.WARN, "" if left.min() >= life else "does renewal work? see the proxy's log")
+            cure = "does renewal work? see the proxy's log"
+            yield ask.judge(left.min() >= life, observed, cure, otherwise=Verdict.WARN)
 
 
 # --- traffic ----------------------------------------------------------------------------------------------------------
 
 
-def check_pair(mesh: Mesh, facts: Facts, row: dict[str, Any]) -> Iterator[Finding]:
+def check_pair(mesh: Mesh, facts: Facts, row: Row) -> Iterator[Finding]:
     """MK811 to MK814: who answered, by which way, as whom, and do both proxies' counters agree."""
-    client, server = row["client"], row["server"]
-    subject = arrow(client, server)
-    answered = finding("MK811", "every call is answered, by the target", subject, f"all calls 200, from pods of {server}")
+    subject, expected = arrow(row["client"], row["server"]), f"all calls 200, from pods of {row['server']}"
+    ask = Question("MK811", "every call is answered, by the target", subject, expected)
     if not row["sent"]:
-        yield answered(row["error"], Verdict.UNKNOWN, "the pair could not be tried")
+        yield ask.unknown(row["error"], "the pair could not be tried")
         return
-    if row["error"]:
-        yield answered(f"{row['answered']} of {row['sent']} calls: {row['error']}", Verdict.FAIL,
-                       f"endpoints that the client's Envoy has: {row['endpoints'] or 'none'}; walk MK802 to MK807 of this pair")  # fmt: skip
-    else:
-        yield answered(f"{row['statuses']} from {row['answered_by'] or 'unnamed pods'}", Verdict.PASS, "")
-    yield from check_way(mesh, facts, row)
+    bad = f"{row['answered']} of {row['sent']} calls: {row['error']}"
+    endpoints = f"endpoints that the client's Envoy has: {row['endpoints'] or 'none'}"
+    yield ask.judge(
+        not row["error"],
+        bad if row["error"] else f"{row['statuses']} from {row['answered_by'] or 'unnamed pods'}",
+        f"{endpoints}; walk MK802 to MK807 of this pair",
+    )
+    yield check_way(mesh, facts, row)
     if not row["error"]:
         yield check_identity(facts, row)
         yield check_counters(row)
 
 
-def check_way(mesh: Mesh, facts: Facts, row: dict[str, Any]) -> Iterator[Finding]:
+def check_way(mesh: Mesh, facts: Facts, row: Row) -> Finding:
     """MK812: endpoints are the target's gateway where networks differ, else its pods."""
     client, server = row["client"], row["server"]
     through_gateway = client != server and mesh.spec.topology.network == "multi"
     expected = f"the gateway of {server}" if through_gateway else f"pods of {server}"
-    make = finding("MK812", "the way is the topology's", arrow(client, server), expected)
+    ask = Question("MK812", "the way is the topology's", arrow(client, server), expected)
     found = [e for e in row["endpoints"].split(",") if e]
     if not found:
-        yield make("no endpoint", Verdict.FAIL, f"does istiod of {client} read {server}? see MK802 to MK804")
-        return
-    gateways = set(facts.gateways_seen[facts.gateways_seen["network"] == mesh.spec.cluster(server).network]["address"]) - {""}
+        return ask.fail("no endpoint", f"does istiod of {client} read {server}? see MK802 to MK804")
+    seen = facts.gateways_seen
+    gateways = set(seen[seen["network"] == mesh.spec.cluster(server).network]["address"]) - {""}
     by_gateway = [e for e in found if e.rpartition(":")[0] in gateways]
     right = len(by_gateway) == len(found) if through_gateway else not by_gateway
-    cure = "raw pod addresses of another network: istiod knows no gateway for it (MK805, MK806), or the pods' network label is missing"
-    yield make(", ".join(found), Verdict.PASS if right else Verdict.FAIL, "" if right else cure)
+    raw = "pod addresses of another network: istiod knows no gateway for it (MK805, MK806), or the pods' network label"
+    return ask.judge(right, ", ".join(found), f"{raw} is missing")
 
 
-def check_identity(facts: Facts, row: dict[str, Any]) -> Finding:
+def check_identity(facts: Facts, row: Row) -> Finding:
     """MK813: mutual TLS was used, the client's certificate was the one that its proxy holds, roots verify both ways."""
-    client, server = row["client"], row["server"]
-    make = finding("MK813", "mutual TLS, by the right identities", arrow(client, server), "the client's own certificate, seen by the server")
-    if not row["client_certificate"]:
-        return make("the server saw no client certificate", Verdict.FAIL, "PeerAuthentication or a DestinationRule turned mutual TLS off, or the server has no sidecar")
-    mine = facts.certificates[(facts.certificates["cluster"] == client) & (facts.certificates["sha256"] == row["client_certificate"])]
-    observed = f"{row['client_identity']} ({row['client_certificate'][:16]}) to {row['server_identity']}"
+    client, expected = row["client"], "the client's own certificate, seen by the server"
+    ask = Question("MK813", "mutual TLS, by the right identities", arrow(client, row["server"]), expected)
+    shown = row["client_certificate"]
+    if not shown:
+        cure = "PeerAuthentication or a DestinationRule turned mutual TLS off, or the server has no sidecar"
+        return ask.fail("the server saw no client certificate", cure)
+    mine = facts.certificates[(facts.certificates["cluster"] == client) & (facts.certificates["sha256"] == shown)]
+    observed = f"{row['client_identity']} ({shown[:16]}) to {row['server_identity']}"
     if mine.empty:
-        return make(f"{observed}, a certificate that no proxy of {client} held when it was read", Verdict.WARN, "renewed meanwhile? run again")
-    if mine.iloc[0]["identity"] != row["client_identity"]:
-        return make(f"{observed}, but the proxy holds {mine.iloc[0]['identity']}", Verdict.FAIL, "two identities for one certificate: look at trust domains")
-    return make(observed, Verdict.PASS, "")
+        told = f"{observed}, a certificate that no proxy of {client} held when it was read"
+        return ask.answer(Verdict.WARN, told, "renewed meanwhile? run again")
+    held = mine.iloc[0]["identity"]
+    same = held == row["client_identity"]
+    told = observed if same else f"{observed}, but the proxy holds {held}"
+    return ask.judge(same, told, "two identities for one certificate: look at trust domains")
 
 
-def check_counters(row: dict[str, Any]) -> Finding:
+def check_counters(row: Row) -> Finding:
     """MK814: the client's Envoy counted every call as a success, the server's Envoys at least as many requests."""
-    make = finding("MK814", "both proxies counted the calls", arrow(row["client"], row["server"]), f"client {row['sent']}, server {row['sent']} or more")
-    observed = f"client {row['client_counted']}, server {row['server_counted']}"
-    agree = row["client_counted"] == row["sent"] <= row["server_counted"]
-    return make(observed, Verdict.PASS if agree else Verdict.WARN, "" if agree else "did a proxy restart, or was its configuration replaced meanwhile?")
-
-
-class finding:  # noqa: N801 - reads as the verb that it is
-    """A finding about one subject, waiting for what was observed."""
-
-    def __init__(self, id: str, check: str, subject: str, expected: str) -> None:  # noqa: A002 - the field's name
-        self.known = {"id": id, "check": check, "subject": subject, "expected": expected}
-
-    def __call__(self, observed: str, verdict: Verdict, remedy: str) -> Finding:
-        """Return the finding."""
-        return Finding(**self.known, observed=observed, verdict=verdict, remedy=remedy)
-
-
-def unreadable(table: pd.DataFrame, cluster: str, column: str) -> str:
-    """Return why a cluster could not be read for a table, or nothing if it was."""
-    rows = table[(table["cluster"] == cluster) & (table[column] == "UNKNOWN")]
-    if rows.empty:
-        return ""
-    reason = "detail" if "detail" in table.columns else "reason"
-    return str(rows.iloc[0][reason]) or "it could not be read"
+    sent, client, server = row["sent"], row["client_counted"], row["server_counted"]
+    expected = f"client {sent}, server {sent} or more"
+    ask = Question("MK814", "both proxies counted the calls", arrow(row["client"], row["server"]), expected)
+    cure = "did a proxy restart, or was its configuration replaced meanwhile?"
+    return ask.judge(client == sent <= server, f"client {client}, server {server}", cure, otherwise=Verdict.WARN)

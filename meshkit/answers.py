@@ -1,0 +1,70 @@
+"""What curl in a pod and httpbin behind a proxy tell: commands and parsers, nothing is sent from here."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+_MARK = "@meshkit "
+_OUTCOME = '{"status":"%{http_code}","seconds":"%{time_total}","error":"%{errormsg}"}'
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One request's outcome as curl tells it; status 0 is no answer."""
+
+    status: int
+    seconds: float
+    body: str
+    error: str
+
+
+def curl(url: str, count: int, timeout: float) -> list[str]:
+    """Return the command that sends requests one after the other on one connection, each within `timeout` seconds."""
+    flags = ["--silent", "--show-error", "--max-time", f"{timeout:g}", "--write-out", f"\n{_MARK}{_OUTCOME}\n"]
+    return ["curl", *flags, url if count == 1 else f"{url}?[1-{count}]"]
+
+
+def parse_answers(output: str) -> list[Answer]:
+    """Return the answers in curl's output: each is a body, then our line with its outcome."""
+    answers, body = [], []
+    for line in output.splitlines():
+        if not line.startswith(_MARK):
+            body.append(line)
+            continue
+        match = re.fullmatch(r'\{"status":"(\d*)","seconds":"([\d.]*)","error":"(.*)"\}', line.removeprefix(_MARK))
+        status, seconds, error = match.groups() if match else ("0", "", line)
+        answers.append(Answer(int(status or 0), float(seconds or "nan"), "\n".join(body).strip(), error))
+        body = []
+    return answers
+
+
+def told(answer: Answer) -> str:
+    """Return a bad answer in words: the status, and what curl or Envoy said."""
+    return f"{answer.status or 'no answer'}: {' '.join((answer.error or answer.body).split())[:200]}"
+
+
+def hostname(body: str) -> str:
+    """Return who answered, as httpbin's /hostname tells it; empty where it tells nothing."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return ""
+    return str(found.get("hostname", "")) if isinstance(found, dict) else ""
+
+
+def parse_xfcc(body: str) -> dict[str, str]:
+    """Return the fields of the last element of x-forwarded-client-cert in what httpbin's /headers echoes.
+
+    By is the server's identity, URI the client's, Hash the SHA-256 of the client's certificate: what the server's Envoy
+    saw in the handshake, so it cannot be told by the client.
+    """
+    try:
+        headers = {k.lower(): v for k, v in json.loads(body)["headers"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    value = headers.get("x-forwarded-client-cert", "")
+    text = value[-1] if isinstance(value, list) and value else str(value)
+    fields = (part.partition("=") for part in text.rsplit(",", 1)[-1].split(";"))
+    return {key: content.strip('"') for key, _, content in fields if key}

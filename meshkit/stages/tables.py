@@ -1,0 +1,107 @@
+"""How notebooks show the tables: name, caption, the columns that identify a row, those shown, those compared."""
+
+from __future__ import annotations
+
+from typing import Final, TypedDict
+
+
+class Shown(TypedDict, total=False):
+    """Arguments of `evidence.table`."""
+
+    name: str
+    caption: str
+    key: list[str]
+    show: list[str]
+    compare: list[str]
+    limit: int
+
+
+IDENTITY: Final[Shown] = {
+    "name": "identity",
+    "caption": "Istiods and their identity",
+    "key": ["cluster", "istiod"],
+}
+REMOTE_SECRETS: Final[Shown] = {
+    "name": "remote-secrets",
+    "caption": "Remote secrets and the live proof of their credentials",
+    "key": ["cluster", "name", "key"],
+    "show": ["cluster", "namespace", "name", "key", "server", "auth", "expires", "credential", "leads_to", "detail"],
+}
+REMOTE_CLUSTERS: Final[Shown] = {
+    "name": "remote-clusters",
+    "caption": "What each istiod watches",
+    "key": ["cluster", "istiod", "remote"],
+}
+GATEWAYS: Final[Shown] = {
+    "name": "gateways",
+    "caption": "East-west gateways offered",
+    "key": ["cluster", "service"],
+    "show": ["cluster", "service", "network", "type", "addresses", "port", "ready", "pods", "exposed_by", "reason"],
+}
+GATEWAYS_SEEN: Final[Shown] = {
+    "name": "gateways-seen",
+    "caption": "Gateways as each istiod knows them",
+    "key": ["cluster", "istiod", "network"],
+    "show": ["cluster", "istiod", "network", "gateway_cluster", "address", "port", "reason"],
+}
+ROOTS: Final[Shown] = {
+    "name": "roots",
+    "caption": "Root certificates and who holds them",
+    "key": ["cluster", "source", "sha256"],
+    "show": ["cluster", "source", "sha256", "subject", "not_after", "holders", "of", "reason"],
+}
+CERTIFICATES: Final[Shown] = {
+    "name": "certificates",
+    "caption": "Workload certificates",
+    "key": ["cluster", "namespace", "proxy"],
+    "show": ["cluster", "proxy", "identity", "not_after", "chain", "anchor", "reason"],
+    "compare": ["identity", "issuer", "anchor", "roots", "reason"],
+}
+PAIRS: Final[Shown] = {
+    "name": "pairs",
+    "caption": "Every pair tried alone",
+    "key": ["client", "server"],
+    "show": ["client", "server", "statuses", "answered_by", "endpoints", "client_counted", "server_counted", "error"],
+    "compare": ["statuses", "endpoints", "error"],
+}
+PROXIES: Final[Shown] = {
+    "name": "proxies",
+    "caption": "Every proxy, the worst first",
+    "key": ["cluster", "namespace", "proxy"],
+}
+PROXY_STATUS: Final[Shown] = {
+    "name": "proxy-status",
+    "caption": "States by xDS type",
+    "key": ["cluster", "namespace", "proxy", "type"],
+    "show": ["cluster", "proxy", "istiod", "type", "state", "nack", "since", "age_s"],
+    "compare": ["state", "nack"],
+    "limit": 20,
+}
+VERSIONS: Final[Shown] = {
+    "name": "versions",
+    "caption": "Versions",
+    "key": ["cluster", "component", "name"],
+}
+LATENCY: Final[Shown] = {
+    "name": "latency",
+    "caption": "Latency in milliseconds, with 95 % intervals",
+    "key": ["client", "server"],
+    "show": [
+        *(
+            "client",
+            "server",
+            "n",
+            "failed",
+            "p50_ms",
+            "p50_low",
+            "p50_high",
+            "p90_ms",
+            "p99_ms",
+            "p99_low",
+            "p99_high",
+        ),
+        "first_p50_ms",
+    ],
+    "compare": ["p50_ms", "p99_ms", "failed"],
+}
+ANSWERS: Final[Shown] = {"name": "answers", "caption": "Answers by pod"}
