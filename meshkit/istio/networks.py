@@ -83,8 +83,10 @@ def _exposures(cluster: Cluster) -> list[dict[str, Any]]:
 
 def _gateway(cluster: Cluster, service: dict[str, Any], exposures: list[dict[str, Any]]) -> dict[str, Any]:
     namespace, selector = service["metadata"]["namespace"], service["spec"].get("selector") or {}
-    pods = cluster.get("pods", namespace, labels=selector) if selector else []
-    labels = [_labels(pod) for pod in pods]
+    found = cluster.get("pods", namespace, labels=selector) if selector else []
+    pods = [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
+    # Without pods, those that would come stand for them: it may be exposed all the same.
+    labels = [_labels(pod) for pod in pods] or [selector]
     wanted = int(_labels(service).get(GATEWAY_PORT_LABEL) or PASSTHROUGH_PORT)
     port = next((p for p in (wanted, HBONE_PORT) if _listens(service, p)), 0)
     ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
