@@ -29,6 +29,7 @@ RECORD = "application/vnd.meshkit.record+json"
 VERDICT = "application/vnd.meshkit.verdict+json"
 
 COLOURS = {"✔": "#1a7f37", "!": "#8a5a00", "✖": "#c5221f", "?": "#7a3ec8", "·": "#5b6470"}
+CSS_DPI = 96
 _EXIT = {Verdict.FAIL: CheckFailed.exit_code, Verdict.UNKNOWN: UnreachableError.exit_code}
 # The class is thrice in the selectors to outweigh JupyterLab's own rules for tables.
 _STYLE = """<style>
@@ -84,8 +85,8 @@ def table(
     _show({"text/plain": table_text(payload, limit=limit), "text/html": html, TABLE: payload})
 
 
-def figure(fig: Figure, name: str, alt: str) -> None:
-    """Show a matplotlib figure once, as a PNG with a text alternative, and close it.
+def figure(fig: Figure, name: str, alt: str = "") -> None:
+    """Show a matplotlib figure once, as a PNG with a text alternative (its title unless given), and close it.
 
     Raises:
         ValueError: the name is no file name of small letters, digits, `-` and `_`.
@@ -96,10 +97,10 @@ def figure(fig: Figure, name: str, alt: str) -> None:
     from matplotlib import pyplot as plt
 
     png = BytesIO()
-    dpi = 144
-    fig.savefig(png, format="png", dpi=dpi)
+    alt = alt or " ".join(fig.get_suptitle().split()) or name
+    fig.savefig(png, format="png", dpi=1.5 * CSS_DPI)
     plt.close(fig)
-    about = {"figure": _file_name(name), "alt": alt, "width": round(fig.get_figwidth() * dpi / 2)}
+    about = {"figure": _file_name(name), "alt": alt, "width": round(fig.get_figwidth() * CSS_DPI)}
     _show(
         {"text/plain": f"[figure {name}: {alt}]", "image/png": base64.b64encode(png.getvalue()).decode()},
         {"meshkit": about, "image/png": {"width": about["width"], "alt": alt}},
