@@ -16,6 +16,7 @@ import click
 
 from meshkit import __version__
 from meshkit.errors import ChangeError, InputError, MeshkitError
+from meshkit.lab import commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -188,6 +189,10 @@ def verify(run: Path) -> int:
     if not problems:
         click.echo(f"✔ {run}: the evidence is complete and unchanged, and the chain holds")
     return 1 if problems else 0
+
+
+for command in (commands.lab, commands.doctor, commands.demo):
+    cli.add_command(command)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

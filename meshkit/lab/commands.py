@@ -1,0 +1,216 @@
+"""The lab's commands: `meshkit lab …`, `meshkit doctor` and `meshkit demo`. Data goes to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from meshkit.errors import ChangeError, UnreachableError
+
+if TYPE_CHECKING:
+    from meshkit.views.terminal import Output
+
+output = click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="Format."
+)
+
+
+def say(words: str) -> None:
+    """Talk to the user, on stderr."""
+    click.echo(words, err=True)
+
+
+@click.group()
+def lab() -> None:
+    """A real Istio mesh on this machine, of plain processes: no Docker, no root needed.
+
+    \b
+    Examples:
+      meshkit lab up                              two clusters, east with Istio as people really have it
+      meshkit lab up --start meshed --clusters 3  three clusters, one mesh
+      eval "$(meshkit lab env)"                   kubectl and istioctl of this shell talk to it
+      meshkit lab down
+    """  # noqa: D301  (\b is click's own mark for "keep these lines")
+
+
+@lab.command()
+def build() -> None:
+    """Build the lab's programs: about 10 min once on 2 cores; afterwards only what changed."""
+    from meshkit.lab import programs
+
+    programs.build(say)
+
+
+@lab.command()
+@click.option("--clusters", default=2, show_default=True, metavar="N", help="How many clusters, 1 to 9.")
+@click.option("--rtt", default=40, show_default=True, metavar="MS", help="Round trip between clusters.")
+@click.option(
+    "--start",
+    "scenario",
+    type=click.Choice(["single", "empty", "meshed"]),
+    default="single",
+    show_default=True,
+    help="Istio in east only, bare clusters, or a finished mesh.",
+)
+@click.option("--flat", is_flag=True, help="Join the pod networks: pods reach each other without gateways.")
+def up(*, clusters: int, rtt: int, scenario: str, flat: bool) -> None:
+    """Start the lab; it stays until `meshkit lab down`."""
+    start(clusters, rtt, scenario, flat=flat)
+
+
+@lab.command()
+@output
+def status(output: Output) -> int:
+    """Show each daemon and container of the lab: health, memory, CPU, log. Exit code 1 when one is dead."""
+    from meshkit.lab import status
+    from meshkit.lab.layout import folder
+    from meshkit.views.terminal import render
+
+    table = status.table()
+    click.echo(render(table, output))
+    dead = int((table["state"] == "dead").sum())
+    say(f"{len(table) - dead} run, {dead} dead; {table['mib'].sum() / 1024:.2f} GiB; logs under {folder()}")
+    return 1 if dead else 0
+
+
+@lab.command()
+def kubeconfig() -> None:
+    """Print the path of the lab's kubeconfig."""
+    click.echo(str(existing_kubeconfig()))
+
+
+@lab.command()
+def env() -> None:
+    """Print shell lines that point kubectl and istioctl at the lab: eval "$(meshkit lab env)"."""
+    from meshkit.lab.layout import programs
+
+    folders = f"{shlex.quote(str(programs()))}:{shlex.quote(str(Path(sys.executable).parent))}"
+    click.echo(f"export KUBECONFIG={shlex.quote(str(existing_kubeconfig()))}")
+    click.echo(f"export PATH={folders}:$PATH")
+
+
+@lab.command()
+def down() -> None:
+    """End the lab and remove its folder; without a lab, nothing."""
+    from meshkit.lab import lifecycle
+
+    lifecycle.stop(say)
+
+
+@click.command()
+@output
+@click.option("--mend", is_flag=True, help="Run the commands that mend, as root; each is said first.")
+def doctor(*, output: Output, mend: bool) -> int:
+    """Show what this machine lacks for the lab, and what mends it. Exit code 3 when something is lacking."""
+    from meshkit.lab import doctor
+    from meshkit.views.terminal import render
+
+    needs = doctor.examine()
+    if mend:
+        doctor.mend(needs, say)
+        needs = doctor.examine()
+    click.echo(render(doctor.table(needs), output))
+    return UnreachableError.exit_code if any(n.verdict == "fail" for n in needs) else 0
+
+
+@click.command()
+@click.option("--down", is_flag=True, help="End the lab afterwards.")
+def demo(*, down: bool) -> int:
+    """Build what is missing, start a mesh of two clusters, audit it, and say where the report is.
+
+    A meshed lab that runs already is used as it is.
+    """
+    from meshkit.cli import audit
+    from meshkit.lab import lifecycle
+
+    begun = time.monotonic()
+    if runs_meshed():
+        say("using the lab that runs")
+    else:
+        start(2, 40, "meshed", flat=False)
+    ready = time.monotonic()
+    code: int = click.get_current_context().invoke(audit, mesh_file=mesh_file())
+    say(f"lab {ready - begun:.0f} s, audit {time.monotonic() - ready:.0f} s")
+    if down:
+        lifecycle.stop(say)
+    else:
+        say("the lab is left up: `meshkit lab status` shows it, `meshkit lab down` ends it")
+    return code
+
+
+def start(clusters: int, rtt: int, scenario: str, *, flat: bool) -> None:
+    """Build what is missing, see what the machine lacks, start bare clusters and bring them to a scenario.
+
+    Raises:
+        MeshkitError: of each of these steps; a lab that only half came up is ended, one that is up but whose scenario
+            failed is left for looking.
+    """
+    from meshkit.lab import doctor, lifecycle, programs, scenarios
+    from meshkit.lab.layout import folder
+
+    begun = time.monotonic()
+    doctor.require()
+    if programs.missing():
+        programs.build(say)
+    running = lifecycle.keeper(folder()) is not None
+    try:
+        settings = lifecycle.start(clusters, rtt, flat, say)
+        scenarios.make(scenario, folder(), settings, say)
+    except KeyboardInterrupt:
+        if not running:
+            lifecycle.stop(say)
+        raise
+    except ChangeError as error:
+        say("the lab is left as it is, for looking: `meshkit lab status`, `meshkit lab down`")
+        raise ChangeError(f"--start {scenario}: {error.message}", where=error.where, remedy=error.remedy) from None
+    say(f"the lab is up ({scenario}) after {time.monotonic() - begun:.0f} s; kubeconfig {folder() / 'kubeconfig'}")
+
+
+def mesh_file() -> Path:
+    """Return the mesh file of the lab; of a lab in another folder than the usual, one that names its kubeconfig."""
+    from meshkit import resources
+    from meshkit.lab import layout
+
+    usual = "~/.local/state/meshkit/lab/kubeconfig"
+    written, actual = resources.folder("parameters") / "lab.yaml", layout.folder() / "kubeconfig"
+    if Path(usual).expanduser() == actual:
+        return written
+    own = layout.folder() / "lab.yaml"
+    layout.replace(own, written.read_text().replace(usual, str(actual)))
+    return own
+
+
+def runs_meshed() -> bool:
+    """Return whether a lab with a finished mesh runs: every cluster's istiod holds a remote secret."""
+    from meshkit.lab import lifecycle
+    from meshkit.lab.layout import Settings, folder, sites
+
+    home = folder()
+    if lifecycle.keeper(home) is None:
+        return False
+    settings = Settings.load(home)
+    for site in sites(settings.clusters):
+        kube = lifecycle.client(home, settings, site)
+        path = "/api/v1/namespaces/istio-system/secrets"
+        if not kube.call("GET", path, labelSelector="istio/multiCluster=true")["items"]:
+            return False
+    return True
+
+
+def existing_kubeconfig() -> Path:
+    """Return the lab's kubeconfig.
+
+    Raises:
+        UnreachableError: there is no lab.
+    """
+    from meshkit.lab.layout import folder
+
+    path = folder() / "kubeconfig"
+    if not path.exists():
+        raise UnreachableError("no lab runs", where=str(folder()), remedy="start one: `meshkit lab up`")
+    return path
