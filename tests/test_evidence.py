@@ -101,7 +101,7 @@ def test_a_figure_is_shown_once_with_its_text_alternative_and_closed(shown: Call
     fig, axes = plt.subplots(figsize=(4, 2))
     axes.plot([1, 2])
     output = shown(figure, fig, "ecdf", "ECDF of latency")
-    assert output.metadata["meshkit"] == {"figure": "ecdf", "alt": "ECDF of latency", "width": 288}
+    assert output.metadata["meshkit"] == {"figure": "ecdf", "alt": "ECDF of latency", "width": 384}
     assert output.metadata["image/png"]["alt"] == "ECDF of latency"
     assert output.data["text/plain"] == "[figure ecdf: ECDF of latency]"
     assert plt.get_fignums() == []

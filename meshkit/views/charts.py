@@ -253,7 +253,7 @@ def certificate_lifetimes(certs: pd.DataFrame, *, now: datetime | None = None) -
     axes.set_yticks(range(len(drawn)), names)
     axes.set(ylim=(len(drawn) - 0.4, -0.6), xlabel="time (UTC)")
     axes.tick_params(axis="y", length=0)
-    locator = AutoDateLocator(maxticks=5)  # type: ignore[no-untyped-call]
+    locator = AutoDateLocator(minticks=2, maxticks=6)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     return figure
