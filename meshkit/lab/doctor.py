@@ -95,7 +95,7 @@ def mend(needs: list[Need], say: Say) -> None:
         InputError: the user is not root.
         UnreachableError: a command failed.
     """
-    commands = list(dict.fromkeys(n.mend for n in needs if n.verdict != "pass" and n.mend))
+    commands = list(dict.fromkeys(n.mend for n in needs if n.verdict == "fail" and n.mend))
     packages = sorted({word for c in commands if c[0] == "apt-get" for word in c[3:]})
     if packages:
         installs = [("apt-get", "update"), ("apt-get", "install", "-y", *packages)] if shutil.which("apt-get") else []
@@ -221,10 +221,9 @@ def resources() -> Iterator[Need]:
     yield enough(f"disk at {home}", shutil.disk_usage(home).free / 2**30, DISK_GIB, "free some, or set MESHKIT_LAB_DIR")
     for name, least in INOTIFY.items():
         value = int(Path("/proc/sys/fs/inotify", name).read_text())
-        command = ("sysctl", "-w", f"fs.inotify.{name}={least}")
         low = value < least
-        remedy = as_root(shlex.join(command)) if low else ""
-        yield Need(f"inotify {name}", str(value), "warn" if low else "pass", remedy, command if low else ())
+        remedy = as_root(f"sysctl -w fs.inotify.{name}={least}") if low else ""
+        yield Need(f"inotify {name}", str(value), "warn" if low else "pass", remedy)
     try:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -1,0 +1,53 @@
+# Every target says what it does and is quiet about the rest. Needed: Python 3.11 or newer, make, git.
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin
+READY  := $(VENV)/ready
+MAKEFLAGS += --no-print-directory
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo lint test drills lock
+
+help:
+	@echo "make demo     build and start a real mesh of two clusters here, audit it, say where the report is"
+	@echo "make test     lint, types, layers, tests, and the real lab end to end"
+	@echo "make drills   what takes longer: faults, kills, another user"
+	@echo "make lint     ruff, mypy, import-linter"
+	@echo "make setup    $(VENV) with everything locked; as root also the Debian packages that are lacking"
+	@echo "make lock     resolve requirements.lock anew (needs uv)"
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1)" >&2; \
+	  echo "  → make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12" >&2; exit 2; }
+	@echo "setting up $(VENV)" >&2
+	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "  → the venv module is lacking: apt-get install -y python3-venv" >&2; rm -rf $(VENV); exit 3; }
+	@$(RUN)/python -m pip install --quiet --requirement requirements.lock
+	@$(RUN)/python -m pip install --quiet --no-deps --editable .
+	@if [ "$$(id -u)" = 0 ]; then $(RUN)/meshkit doctor --mend > $(VENV)/doctor || { cat $(VENV)/doctor >&2; exit 3; }; fi
+	@touch $@
+
+demo: $(READY)
+	@$(RUN)/meshkit demo
+
+lint: $(READY)
+	@echo "ruff, mypy, import-linter" >&2
+	@$(RUN)/ruff check --quiet .
+	@$(RUN)/ruff format --check --quiet .
+	@$(RUN)/mypy --no-error-summary
+	@$(RUN)/lint-imports --no-logo > $(VENV)/layers || { cat $(VENV)/layers >&2; exit 1; }
+
+test: lint
+	@$(RUN)/meshkit lab build
+	@$(RUN)/python -m pytest -m "not drill"
+
+drills: $(READY)
+	@$(RUN)/meshkit lab build
+	@$(RUN)/python -m pytest -m drill
+
+lock:
+	@uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml \
+	  --output-file requirements.lock
