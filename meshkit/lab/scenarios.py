@@ -43,7 +43,13 @@ class Tools:
         path = os.pathsep.join([str(programs()), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         command = [shutil.which(program, path=path) or program, *argv]
         env = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
-        done = subprocess.run(command, input=stdin, text=True, capture_output=True, env=env, timeout=PATIENCE, check=False)
+        try:
+            done = subprocess.run(
+                command, input=stdin, text=True, capture_output=True, env=env, timeout=PATIENCE, check=False
+            )
+        except subprocess.TimeoutExpired:
+            words = f"`{program} {' '.join(argv[:4])}` was not done after {PATIENCE} s"
+            raise ChangeError(words, where="lab", remedy="look at `kubectl get pods -A` and the lab's logs") from None
         if done.returncode:
             said = " | ".join((done.stderr or done.stdout).strip().splitlines()[-4:])
             raise ChangeError(f"`{program} {' '.join(argv[:4])}` failed: {said}", where="lab")
@@ -93,7 +99,10 @@ def overlay() -> str:
 
 def install_single(tools: Tools, site: Site, timed: Timed) -> None:
     """Install Istio the ordinary way: default profile, self-signed root, no ids, no network; sample and load."""
-    timed(f"{site.name}: istioctl install, default profile", lambda: tools.istioctl(site, "install", "-y", "-f", overlay()))
+    timed(
+        f"{site.name}: istioctl install, default profile",
+        lambda: tools.istioctl(site, "install", "-y", "-f", overlay()),
+    )
     timed(f"{site.name}: httpbin, sleep and load are ready", lambda: sample(tools, site, load=True))
 
 
@@ -135,10 +144,15 @@ def primary(tools: Tools, site: Site, timed: Timed, *, flat: bool) -> None:
     timed(f"{site.name}: istioctl install", lambda: tools.istioctl(site, "install", "-y", "-f", overlay(), *flags))
     if not flat:
         gateway = (MANIFESTS / "eastwest-gateway.yaml").read_text().replace("{network}", network)
-        common = [f"--set=values.global.meshID={values['global.meshID']}", f"--set=values.global.multiCluster.clusterName={site.name}"]
+        common = [
+            f"--set=values.global.meshID={values['global.meshID']}",
+            f"--set=values.global.multiCluster.clusterName={site.name}",
+        ]
         # `-f -` reads the gateway's operator; the overlay names the lab's images.
-        timed(f"{site.name}: east-west gateway",
-              lambda: tools.istioctl(site, "install", "-y", "-f", overlay(), "-f", "-", *common, stdin=gateway))  # fmt: skip
+        timed(
+            f"{site.name}: east-west gateway",
+            lambda: tools.istioctl(site, "install", "-y", "-f", overlay(), "-f", "-", *common, stdin=gateway),
+        )
         tools.apply(site, "expose-services.yaml")
 
 
@@ -146,8 +160,25 @@ def make_root(tools: Tools) -> None:
     """Make the common root with openssl."""
     folder = tools.home / "certs"
     folder.mkdir(mode=0o700)
-    tools.run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-sha256", "-subj", "/O=Istio/CN=Root CA",
-              "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-keyout", str(folder / "root-key.pem"), "-out", str(folder / "root-cert.pem"))  # fmt: skip
+    tools.run(
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "3650",
+        "-sha256",
+        "-subj",
+        "/O=Istio/CN=Root CA",
+        "-addext",
+        "keyUsage=critical,keyCertSign,cRLSign",
+        "-keyout",
+        str(folder / "root-key.pem"),
+        "-out",
+        str(folder / "root-cert.pem"),
+    )
 
 
 def plug_certificates(tools: Tools, site: Site) -> None:
@@ -160,13 +191,45 @@ def plug_certificates(tools: Tools, site: Site) -> None:
         "subjectAltName=DNS:istiod.istio-system.svc\n"
     )
     request, certificate = str(folder / "ca.csr"), folder / "ca-cert.pem"
-    tools.run("openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", f"/O=Istio/CN=Intermediate CA/L={site.name}",
-              "-keyout", str(folder / "ca-key.pem"), "-out", request)  # fmt: skip
-    tools.run("openssl", "x509", "-req", "-days", "730", "-sha256", "-CA", str(root / "root-cert.pem"), "-CAkey", str(root / "root-key.pem"),
-              "-set_serial", str(site.number + 1), "-in", request, "-extfile", str(extensions), "-out", str(certificate))  # fmt: skip
+    tools.run(
+        "openssl",
+        "req",
+        "-new",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        f"/O=Istio/CN=Intermediate CA/L={site.name}",
+        "-keyout",
+        str(folder / "ca-key.pem"),
+        "-out",
+        request,
+    )
+    tools.run(
+        "openssl",
+        "x509",
+        "-req",
+        "-days",
+        "730",
+        "-sha256",
+        "-CA",
+        str(root / "root-cert.pem"),
+        "-CAkey",
+        str(root / "root-key.pem"),
+        "-set_serial",
+        str(site.number + 1),
+        "-in",
+        request,
+        "-extfile",
+        str(extensions),
+        "-out",
+        str(certificate),
+    )
     (folder / "cert-chain.pem").write_text(certificate.read_text() + (root / "root-cert.pem").read_text())
     shutil.copy(root / "root-cert.pem", folder)
-    files = [f"--from-file={folder / name}" for name in ("ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem")]
+    files = [
+        f"--from-file={folder / name}" for name in ("ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem")
+    ]
     tools.kubectl(site, "create", "secret", "generic", "cacerts", "-n", "istio-system", *files)
 
 
