@@ -68,7 +68,7 @@ def first(home: Path) -> None:
     subprocess.run(["iptables-restore"], input=wan_rules(), text=True, check=True)
     daemons = [spawn(home, "wan", [sys.executable, "-m", "meshkit.lab.wan", str(home)])]
     for site in all_sites:
-        daemons += cluster.start(home, site, settings)
+        daemons += cluster.start(home, site)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     reap(home, {d.pid: d.args for d in daemons})
 
@@ -130,5 +130,7 @@ def spawn(
 
 
 if __name__ == "__main__":
+    # An ordinary user's PATH may lack the folders of `ip` and `iptables`.
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
     role, folder = sys.argv[1], Path(sys.argv[2])
     sys.exit(keep(folder) if role == "keep" else first(folder))

@@ -6,13 +6,12 @@ administrators: the user's, the controllers' and the node's.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 import secrets
-import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from cryptography import x509
@@ -21,6 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from meshkit.lab.layout import API_PORT, NODE_API_PORT, Settings, Site, programs, replace
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterable
 
 CONTROLLERS = (
     "serviceaccount-controller", "serviceaccount-token-controller", "root-ca-certificate-publisher-controller",
@@ -87,7 +90,7 @@ def write_kubeconfig(home: Path, settings: Settings, all_sites: list[Site]) -> P
     return home / "kubeconfig"
 
 
-def start(home: Path, site: Site, settings: Settings) -> list[subprocess.Popen[bytes]]:
+def start(home: Path, site: Site) -> list[subprocess.Popen[bytes]]:
     """Start the cluster's daemons in its node's network namespace; each waits for what it needs."""
     from meshkit.lab.box import spawn
 
@@ -142,8 +145,8 @@ def controllers(bin_folder: Path, folder: Path) -> list[str]:
         f"--cert-dir={folder}", "--bind-address=127.0.0.1", "--kube-api-qps=100", "--kube-api-burst=200",
         "--profiling=false",
     ]  # fmt: skip
-    ready = f"until curl -sf -o /dev/null --cacert {folder / 'ca.crt'} https://127.0.0.1:{API_PORT}/readyz; do sleep 0.1; done"
-    return ["sh", "-c", f'{ready}; exec "$@"', "sh", *program]
+    ready = f"curl -sf -o /dev/null --cacert {folder / 'ca.crt'} https://127.0.0.1:{API_PORT}/readyz"
+    return ["sh", "-c", f'until {ready}; do sleep 0.1; done; exec "$@"', "sh", *program]
 
 
 def node_api(bin_folder: Path, folder: Path, site: Site) -> list[str]:
@@ -186,15 +189,15 @@ class Authority:
         )
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self.name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(days=30))
+            .not_valid_before(now - dt.timedelta(minutes=5))
+            .not_valid_after(now + dt.timedelta(days=30))
         )
 
     def pem(self) -> str:

@@ -7,8 +7,12 @@ import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from meshkit.lab.layout import PROXY_UID, programs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ def find(reference: str) -> Image | None:
     def program(file: str, **more: Path) -> dict[str, Path]:
         return {f"/usr/local/bin/{file}": local / file, **more}
 
-    known = {
+    known: dict[str, Callable[[], Image]] = {
         r"pilot": lambda: Image(("/usr/local/bin/pilot-discovery",), uid=PROXY_UID, files=program("pilot-discovery")),
         r"proxyv2": lambda: Image(
             ("/usr/local/bin/pilot-agent",),
