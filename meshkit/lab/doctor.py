@@ -101,7 +101,8 @@ def mend(needs: list[Need], say: Say) -> None:
         installs = [("apt-get", "update"), ("apt-get", "install", "-y", *packages)] if shutil.which("apt-get") else []
         commands = [*installs, *(c for c in commands if c[0] != "apt-get")]
     if not commands:
-        say("nothing to mend that a command can mend")
+        failed = [n.need for n in needs if n.verdict == "fail"]
+        say(f"no command of ours mends: {', '.join(failed)}" if failed else "this machine lacks nothing")
         return
     if os.geteuid() != 0:
         raise InputError("mending needs root", remedy=f"sudo {sys.executable} -m meshkit doctor --mend")
