@@ -302,7 +302,7 @@ class Probing:
         for group, outcome in zip(groups, outcomes, strict=True):
             lost = [{"client": a, "server": b, "error": str(outcome)} for a, b in group]
             rows += lost if isinstance(outcome, Unknown) else outcome
-        frame = pd.DataFrame(rows, columns=list(columns))
+        frame = pd.DataFrame(rows, columns=list(columns), dtype=object)  # else what no pair fills is floats
         blank = {name: 0 if dtype == "int64" else "" for name, dtype in columns.items() if dtype != "float64"}
         return frame.fillna(blank).astype(columns)
 

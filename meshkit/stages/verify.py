@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from meshkit import probe
 from meshkit.checks import SEVERITY, Finding, Verdict
 from meshkit.istio import networks, remotes, trust, versions
+from meshkit.stages import prometheus
 from meshkit.stages.finding import Question, Row, arrow, unreadable
 
 if TYPE_CHECKING:
@@ -68,14 +69,15 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
 
 
 def prove(mesh: Mesh, facts: Facts, calls: pd.DataFrame) -> list[Finding]:
-    """Judge the traffic of `Probing.calls` against what was read: one set of findings for each pair."""
-    return [finding for row in calls.to_dict("records") for finding in check_pair(mesh, facts, row)]
+    """Judge the traffic of `try_pairs` against what was read: one set of findings for each pair."""
+    of_pairs = [finding for row in calls.to_dict("records") for finding in check_pair(mesh, facts, row)]
+    return [*of_pairs, *prometheus.check(mesh, calls)]
 
 
 def try_pairs(mesh: Mesh, calls: int = 10) -> pd.DataFrame:
-    """Send calls between every ordered pair alone; the columns are those of `Probing.calls`."""
+    """Send calls between every ordered pair alone; the columns are those of `prometheus.ask`."""
     with probe.open(mesh) as probing:
-        return probing.calls(calls)
+        return prometheus.ask(probing, probing.calls(calls))
 
 
 def pairs(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
