@@ -46,8 +46,8 @@ CALL_TIMEOUT: Final = 5.0
 LONGEST: Final = 600.0
 CALL_COLUMNS: Final = {
     "client": "str", "server": "str", "sent": "int64", "answered": "int64", "statuses": "str", "answered_by": "str",
-    "server_identity": "str", "client_identity": "str", "client_certificate": "str", "endpoints": "str",
-    "client_counted": "int64", "server_counted": "int64", "error": "str",
+    "answered_in": "str", "server_identity": "str", "client_identity": "str", "client_certificate": "str",
+    "endpoints": "str", "client_counted": "int64", "server_counted": "int64", "error": "str",
 }  # fmt: skip
 SAMPLE_COLUMNS: Final = {
     "client": "str", "server": "str", "phase": "str", "seconds": "float64", "status": "int64", "answered_by": "str",
@@ -85,16 +85,16 @@ class Probing:
     mesh: Mesh
     token: str
     sides: dict[str, Side | Unknown] = field(default_factory=dict)
+    entered: set[str] = field(default_factory=set)
     arrived: dict[tuple[str, str], Answer | Unknown] = field(default_factory=dict)
     worked_after: dict[str, float] = field(default_factory=dict)
 
     def prepare(self) -> None:
         """Find clients and servers, remove leftovers, and make the Services."""
         self.sides = dict(self.mesh.each(lambda cluster: find_side(cluster, self.mesh)))
-        made = self.mesh.each(self._make)
-        for name, outcome in made.items():
-            if isinstance(outcome, Unknown) and not isinstance(self.sides[name], Unknown):
-                self.sides[name] = outcome
+        self.entered = {name for name, side in self.sides.items() if isinstance(side, Side)}
+        made = self.mesh.each(lambda cluster: self._make(cluster) if cluster.name in self.entered else None)
+        self.sides |= {name: outcome for name, outcome in made.items() if isinstance(outcome, Unknown)}
 
     def remove(self) -> None:
         """Remove the Services of this probe.
@@ -102,9 +102,8 @@ class Probing:
         Raises:
             UnreachableError: a Service could not be removed; the message says which, and how to remove it.
         """
-        left = [
-            n for n, done in self.mesh.each(self._unmake).items() if isinstance(done, Unknown) and self.sides.get(n)
-        ]
+        gone = self.mesh.each(lambda cluster: self._unmake(cluster) if cluster.name in self.entered else None)
+        left = [name for name, done in gone.items() if isinstance(done, Unknown)]
         if left:
             selector = ",".join(f"{k}={v}" for k, v in COMPONENT.items())
             namespace = self.mesh.spec.probe.namespace
@@ -138,9 +137,10 @@ class Probing:
         }
 
     def _unmake(self, cluster: Cluster) -> None:
-        for server, side in self.sides.items():
-            if isinstance(side, Side):
-                cluster.delete(self._manifest(server, side, own=False))
+        namespace = self.mesh.spec.probe.namespace
+        for server in self.entered:
+            metadata = {"name": self.service(server), "namespace": namespace}
+            cluster.delete({"apiVersion": "v1", "kind": "Service", "metadata": metadata})
 
     # --- calls ---
 
@@ -192,7 +192,7 @@ class Probing:
         self._side(server)
         began = time.monotonic()
         while True:
-            answer = self.call(client, server, "/hostname")[0]
+            answer = self.call(client, server, "/headers")[0]
             took = time.monotonic() - began
             if answer.status == 200:
                 self.worked_after[client] = max(took, self.worked_after.get(client, 0.0))
@@ -215,7 +215,8 @@ class Probing:
     def calls(self, count: int = 10) -> pd.DataFrame:
         """Try every ordered pair, and each cluster with itself: one row for each.
 
-        Columns: client, server, sent, answered (with 200), statuses ("200×10"), answered_by (pods, comma-joined),
+        Columns: client, server, sent, answered (with 200), statuses ("200×10"), answered_by (pods, comma-joined; empty
+        where the workload does not tell its name), answered_in (clusters of those pods; `?` for a pod of none of them),
         server_identity and client_identity (SPIFFE URIs), client_certificate (SHA-256 of the leaf), as the *server's*
         proxy saw them (x-forwarded-client-cert: By, URI, Hash), endpoints (addresses that the client's Envoy has for
         the Service), client_counted (successes that the client's Envoy counted for them), server_counted (by how many
@@ -235,7 +236,10 @@ class Probing:
         before = inbound(target)
         headers = self.call(client, server, "/headers", count=count)
         who = self.call(client, server, "/hostname", count=count)
+        if who[0].status == 404:  # a workload that knows its headers, but not this question
+            who = self.call(client, server, "/headers", count=count)
         answers = [*headers, *who]
+        names = {hostname(a.body) for a in who if a.status == 200} - {""}
         peer = parse_xfcc(next((a.body for a in headers if a.status == 200), ""))
         hosts = self._hosts(client, server)
         bad = next((a for a in answers if a.status != 200), None)
@@ -245,7 +249,8 @@ class Probing:
             "statuses": ", ".join(
                 f"{s}×{sum(a.status == s for a in answers)}" for s in sorted({a.status for a in answers})
             ),
-            "answered_by": ",".join(sorted({hostname(a.body) for a in who if a.status == 200} - {""})),
+            "answered_by": ",".join(sorted(names)),
+            "answered_in": ",".join(sorted({self._home(name) for name in names})),
             "server_identity": peer.get("By", ""),
             "client_identity": peer.get("URI", ""),
             "client_certificate": peer.get("Hash", ""),
@@ -254,6 +259,12 @@ class Probing:
             "server_counted": inbound(target) - before,
             "error": told(bad) if bad else "",
         }
+
+    def _home(self, pod: str) -> str:
+        homes = (
+            n for n, side in self.sides.items() if isinstance(side, Side) and pod in {p.name for p in side.servers}
+        )
+        return next(homes, "?")
 
     def _hosts(self, client: str, server: str) -> pd.DataFrame:
         spec = self.mesh.spec.probe
@@ -278,8 +289,9 @@ class Probing:
         arrived = self._first(client, server)
         if arrived.status != 200:
             return [sample("first", arrived)]
-        first = [self.call(client, server, "/hostname", port=port)[0] for port in range(1, FIRST_CONNECTIONS + 1)]
-        warm = self.call(client, server, "/hostname", count=samples)
+        path = "/headers" if self.call(client, server, "/hostname")[0].status == 404 else "/hostname"
+        first = [self.call(client, server, path, port=port)[0] for port in range(1, FIRST_CONNECTIONS + 1)]
+        warm = self.call(client, server, path, count=samples)
         return [sample("first", a) for a in first] + [sample("warm", a) for a in warm]
 
     def _each_pair(self, work: Any, columns: dict[str, str], *, by_client: bool = False) -> pd.DataFrame:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 STAGE = "09 observe"
 SETTLE, TRIES = 3.0, 3
 BAD = ("ERROR", "NOT CONNECTED", "STALE")
+GOOD = ("SYNCED", "IGNORED", "NOT SENT")
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,14 @@ def check_proxies(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         rows = facts.status[(facts.status["cluster"] == name) | (facts.status["istiod_cluster"] == name)]
         if rows.empty:
             yield ask.fail("no proxy", "is anything injected there?")
-        bad, unknown = rows[rows["state"].isin(BAD)], rows[rows["state"] == "UNKNOWN"]
+        bad, unknown = rows[rows["state"].isin(BAD)], rows[~rows["state"].isin([*BAD, *GOOD])]
         for row in bad.to_dict("records"):
             state = " ".join(filter(None, (row["type"], row["state"])))
             yield ask.fail(f"{row['proxy']}.{row['namespace']} {state}{why(row)}", cure(row["state"]))
         for row in unknown.to_dict("records"):
-            yield ask.unknown(f"{row['proxy'] or row['istiod'] or 'cluster'}: {row['nack']}")
+            yield ask.unknown(
+                f"{row['proxy'] or row['istiod'] or 'cluster'} {row['type']}: {row['nack'] or row['state']}"
+            )
         if len(rows) and bad.empty and unknown.empty:
             count = len(rows[["namespace", "proxy"]].drop_duplicates())
             yield ask.answer(Verdict.PASS, f"{count} proxies SYNCED")

@@ -6,6 +6,7 @@ objects in the API servers, each istiod's own view, each proxy's certificates, a
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -41,15 +42,18 @@ class Facts:
 
 def look(mesh: Mesh) -> Facts:
     """Read objects, istiods and proxies of every cluster; changes nothing."""
-    return Facts(
-        identity=versions.identity(mesh),
-        secrets=remotes.remote_secrets(mesh),
-        remotes=remotes.remote_clusters(mesh),
-        gateways=networks.gateways(mesh),
-        gateways_seen=networks.gateways_seen(mesh),
-        certificates=trust.certificates(mesh),
-        roots=trust.roots(mesh),
-    )
+    # Side by side: each waits for a cluster that does not answer.
+    questions = {
+        "identity": versions.identity,
+        "secrets": remotes.remote_secrets,
+        "remotes": remotes.remote_clusters,
+        "gateways": networks.gateways,
+        "gateways_seen": networks.gateways_seen,
+        "certificates": trust.certificates,
+        "roots": trust.roots,
+    }
+    with ThreadPoolExecutor(len(questions)) as pool:
+        return Facts(**dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True)))
 
 
 def check(mesh: Mesh, facts: Facts) -> list[Finding]:
@@ -176,7 +180,8 @@ def check_sync(mesh: Mesh, facts: Facts, reader: str, target: str) -> Iterator[F
     if own.empty:
         yield ask.fail("no istiod", "see MK801")
     cure = f"istioctl remote-clusters --context {mesh.spec.cluster(reader).context}; its log names the cause"
-    for istiod, rows in own.groupby("istiod"):
+    for istiod in sorted(set(own["istiod"])):
+        rows = own[own["istiod"] == istiod]
         if reason := unreadable(rows, reader, "status"):
             yield ask.unknown(f"{istiod}: {reason}" if istiod else reason)
             continue
@@ -306,17 +311,24 @@ def check_pair(mesh: Mesh, facts: Facts, row: Row) -> Iterator[Finding]:
     if not row["sent"]:
         yield ask.unknown(row["error"], "the pair could not be tried")
         return
-    bad = f"{row['answered']} of {row['sent']} calls: {row['error']}"
-    endpoints = f"endpoints that the client's Envoy has: {row['endpoints'] or 'none'}"
-    yield ask.judge(
-        not row["error"],
-        bad if row["error"] else f"{row['statuses']} from {row['answered_by'] or 'unnamed pods'}",
-        f"{endpoints}; walk MK802 to MK807 of this pair",
-    )
+    yield _answered(ask, row)
     yield check_way(mesh, facts, row)
     if not row["error"]:
         yield check_identity(facts, row)
         yield check_counters(row)
+
+
+def _answered(ask: Question, row: Row) -> Finding:
+    cure = f"endpoints that the client's Envoy has: {row['endpoints'] or 'none'}; walk MK802 to MK807 of this pair"
+    if row["error"]:
+        return ask.fail(f"{row['answered']} of {row['sent']} calls: {row['error']}", cure)
+    observed = f"{row['statuses']} from {row['answered_by'] or 'pods that do not tell their names'}"
+    where = set(row["answered_in"].split(",")) - {""}
+    if where - {row["server"], "?"}:
+        return ask.fail(f"{observed}, of {row['answered_in']}", cure)
+    if "?" in where:
+        return ask.answer(Verdict.WARN, f"{observed}, not seen in any cluster before", "restarted meanwhile? run again")
+    return ask.answer(Verdict.PASS, observed)
 
 
 def check_way(mesh: Mesh, facts: Facts, row: Row) -> Finding:
@@ -337,8 +349,8 @@ def check_way(mesh: Mesh, facts: Facts, row: Row) -> Finding:
 
 
 def check_identity(facts: Facts, row: Row) -> Finding:
-    """MK813: mutual TLS was used, the client's certificate was the one that its proxy holds, roots verify both ways."""
-    client, expected = row["client"], "the client's own certificate, seen by the server"
+    """MK813: mutual TLS was used, and both sides are who their proxies say: certificate and identity."""
+    client, expected = row["client"], "the client's own certificate, seen by a server of that identity"
     ask = Question("MK813", "mutual TLS, by the right identities", arrow(client, row["server"]), expected)
     shown = row["client_certificate"]
     if not shown:
@@ -349,6 +361,9 @@ def check_identity(facts: Facts, row: Row) -> Finding:
     if mine.empty:
         told = f"{observed}, a certificate that no proxy of {client} held when it was read"
         return ask.answer(Verdict.WARN, told, "renewed meanwhile? run again")
+    theirs = facts.certificates[facts.certificates["cluster"] == row["server"]]
+    if row["server_identity"] not in set(theirs["identity"]):
+        return ask.fail(f"{observed}, an identity that no proxy of {row['server']} holds", "who answered? see MK811")
     held = mine.iloc[0]["identity"]
     same = held == row["client_identity"]
     told = observed if same else f"{observed}, but the proxy holds {held}"
