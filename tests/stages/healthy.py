@@ -1,0 +1,116 @@
+"""A healthy mesh of two clusters as small tables; a test spoils what it is about."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from meshkit.istio import networks, remotes, trust, versions
+from meshkit.istio.fleet import table
+from meshkit.mesh import Mesh
+from meshkit.spec import MeshSpec
+from meshkit.stages import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from meshkit.checks import Finding, Verdict
+
+OTHER = {"east": "west", "west": "east"}
+ROOT = "aa11"
+Row = dict[str, Any]
+Rows = dict[str, Row]
+
+
+def mesh(**change: Any) -> Mesh:
+    """Return the mesh of east and west; nothing is sent to anyone."""
+    clusters = [{"name": name, "context": name, "network": f"net-{name}"} for name in OTHER]
+    spec = MeshSpec.parse({"clusters": clusters, **change}, where="test")
+    return Mesh(spec, dict.fromkeys(OTHER))  # type: ignore[arg-type]
+
+
+def identity(name: str) -> Row:
+    """Return what istiod says of itself."""
+    network = {"network": f"net-{name}", "mesh_id": "mesh1", "trust_domain": "cluster.local"}
+    return {"cluster": name, "istiod": f"istiod-{name}", "cluster_id": name, **network}
+
+
+def secret(name: str) -> Row:
+    """Return the remote secret of the other cluster."""
+    target = OTHER[name]
+    held = {"cluster": name, "namespace": "istio-system", "name": f"istio-remote-secret-{target}", "key": target}
+    tried = {"auth": "token", "credential": "ok", "leads_to": target}
+    return {**held, "annotation": target, "labelled": True, **tried}
+
+
+def remote(name: str) -> Row:
+    """Return that istiod watches the other cluster."""
+    return {"cluster": name, "istiod": f"istiod-{name}", "remote": OTHER[name], "status": "synced"}
+
+
+def gateway(name: str) -> Row:
+    """Return a cluster's east-west gateway."""
+    service = {"cluster": name, "namespace": "istio-system", "service": "eastwest", "network": f"net-{name}"}
+    return {**service, "addresses": address(name), "port": 15443, "ready": 1, "pods": 1, "exposed_by": "ns/cross"}
+
+
+def gateway_seen(name: str) -> Row:
+    """Return the other cluster's gateway as istiod knows it."""
+    network = f"net-{OTHER[name]}"
+    return {"cluster": name, "istiod": f"istiod-{name}", "network": network, "address": address(OTHER[name])}
+
+
+def address(name: str) -> str:
+    """Return a gateway's address."""
+    return {"east": "192.0.2.1", "west": "192.0.2.2"}[name]
+
+
+def certificate(name: str) -> Row:
+    """Return the certificate of sleep's and httpbin's one proxy."""
+    now = datetime.now(UTC)
+    dates = {"not_before": now - timedelta(hours=1), "not_after": now + timedelta(hours=23)}
+    who = {"cluster": name, "namespace": "sample", "proxy": f"app-{name}", "identity": f"spiffe://{name}"}
+    return {**who, "sha256": f"leaf-{name}", **dates, "anchor": ROOT, "roots": ROOT}
+
+
+MAKERS = {
+    "identity": (identity, versions.IDENTITY_COLUMNS),
+    "secrets": (secret, remotes.SECRET_COLUMNS),
+    "remotes": (remote, remotes.REMOTE_COLUMNS),
+    "gateways": (gateway, networks.GATEWAY_COLUMNS),
+    "gateways_seen": (gateway_seen, networks.SEEN_COLUMNS),
+    "certificates": (certificate, trust.CERTIFICATE_COLUMNS),
+}
+
+
+def facts(spoiled: str = "", change: Row | None = None, *, only: Row | None = None, none: bool = False) -> verify.Facts:
+    """Return the facts of the healthy mesh.
+
+    Args:
+        spoiled: the table that is changed, in the row of east.
+        change: what is different there.
+        only: what stands there instead.
+        none: whether there is no row at all.
+    """
+    tables = {}
+    for name, (maker, columns) in MAKERS.items():
+        rows = [maker(cluster) for cluster in OTHER]
+        if name == spoiled:
+            rows[0] = {"cluster": "east", **only} if only else {**rows[0], **(change or {})}
+            rows = rows[1:] if none else rows
+        tables[name] = table(rows, columns)
+    return verify.Facts(**tables, roots=table([], trust.ROOT_COLUMNS))
+
+
+def call(client: str, server: str, **change: Any) -> Row:
+    """Return a good row of `Probing.calls`."""
+    endpoints = f"{address(server)}:15443" if client != server else "10.0.0.1:8080"
+    who = {"server_identity": f"spiffe://{server}", "client_identity": f"spiffe://{client}"}
+    counted = {"client_certificate": f"leaf-{client}", "client_counted": 20, "server_counted": 20}
+    row = {"client": client, "server": server, "sent": 20, "answered": 20, "statuses": "200×20", "error": ""}
+    return {**row, "answered_by": "httpbin", "answered_in": server, "endpoints": endpoints, **who, **counted, **change}
+
+
+def told(findings: Iterable[Finding], number: str, subject: str) -> list[Verdict]:
+    """Return the verdicts of one check on one subject."""
+    return [f.verdict for f in findings if (f.id, f.subject) == (number, subject)]

@@ -1,0 +1,113 @@
+"""Stage 09's checks: proxies, versions and measured traffic, each good, bad and unknown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from meshkit.checks import Verdict, overall
+from meshkit.istio import proxies, versions
+from meshkit.istio.fleet import table
+from meshkit.probe import SAMPLE_COLUMNS
+from meshkit.stages import observe
+from tests.stages.healthy import OTHER, mesh, told
+
+PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
+
+
+def facts(status: dict[str, Any] | None = None, version: dict[str, Any] | None = None) -> observe.Facts:
+    """Return two healthy clusters, with changes to east's proxy and to east's istiod."""
+    good = {"namespace": "sample", "type": "CDS", "state": "SYNCED"}
+    states = [{"cluster": name, "istiod_cluster": name, "proxy": f"app-{name}", **good} for name in OTHER]
+    known = [{"cluster": name, "component": "istiod", "name": "istiod", "version": "1.31.0"} for name in OTHER]
+    states[0] |= status or {}
+    known[0] |= version or {}
+    read = table(states, proxies.COLUMNS)
+    return observe.Facts(read, proxies.summary(read), table(known, versions.VERSION_COLUMNS))
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "words"),
+    [
+        ({}, PASS, "1 proxies SYNCED"),
+        ({"state": "IGNORED"}, PASS, "1 proxies"),
+        ({"state": "NOT SENT"}, PASS, "1 proxies"),
+        (
+            {"state": "ERROR", "nack": "Invalid\n duration  -1s"},
+            FAIL,
+            "app-east.sample CDS ERROR: Invalid duration -1s",
+        ),
+        ({"state": "STALE", "age_s": 12.4}, FAIL, "CDS STALE for 12 s"),
+        ({"state": "NOT CONNECTED", "type": ""}, FAIL, "app-east.sample NOT CONNECTED"),
+        ({"state": "UNKNOWN", "nack": "no answer"}, UNKNOWN, "no answer"),
+        ({"state": "SOMETHING NEW"}, UNKNOWN, "SOMETHING NEW"),
+    ],
+)
+def test_the_state_of_a_proxy_decides_for_its_cluster_only(
+    change: dict[str, Any], verdict: Verdict, words: str
+) -> None:
+    """MK901: west stays good whatever east's proxy does."""
+    findings = list(observe.check_proxies(mesh(), facts(change)))
+    assert told(findings, "MK901", "east") == [verdict]
+    assert told(findings, "MK901", "west") == [PASS]
+    assert words in next(f.observed for f in findings if f.subject == "east")
+
+
+def test_a_cluster_without_proxies_fails() -> None:
+    """MK901: no proxy is no pass."""
+    assert told(
+        observe.check_proxies(mesh(), facts({"cluster": "west", "istiod_cluster": "west"})), "MK901", "east"
+    ) == [FAIL]
+
+
+@pytest.mark.parametrize(
+    ("gate", "version", "verdict"),
+    [
+        ("same-patch", "1.31.0", PASS),
+        ("same-patch", "1.31.1", FAIL),
+        ("same-minor", "1.31.1", PASS),
+        ("same-minor", "1.30.9", FAIL),
+        ("same-minor", "1.31-abcdef", PASS),
+    ],
+)
+def test_versions_are_compared_as_the_gate_says(gate: str, version: str, verdict: Verdict) -> None:
+    """MK902."""
+    found = observe.check_versions(mesh(gates={"versions": gate}), facts(version={"version": version}))
+    assert [f.verdict for f in found] == [verdict]
+
+
+def test_a_version_that_is_not_known_is_unknown() -> None:
+    """MK902: what the others run does not stand for it."""
+    found = list(observe.check_versions(mesh(), facts(version={"version": "", "reason": "no answer"})))
+    assert overall(found) is UNKNOWN
+
+
+def samples(**change: Any) -> pd.DataFrame:
+    """Return warm requests and first ones from east to west, changed alike."""
+    row = {"client": "east", "server": "west", "seconds": 0.05, "status": 200, "answered_by": "httpbin", "error": ""}
+    rows = [{**row, "phase": phase, **change} for phase in ("first", *["warm"] * 9)]
+    return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)).astype(SAMPLE_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("change", "errors", "p99"),
+    [
+        ({}, [PASS], [PASS]),
+        ({"seconds": 0.7}, [PASS], [FAIL]),
+        ({"status": 503, "error": "503: overflow"}, [FAIL], [UNKNOWN]),
+        ({"status": 0, "seconds": float("nan"), "error": "no answer"}, [FAIL], [UNKNOWN]),
+        ({"phase": "", "status": 0, "seconds": float("nan"), "error": "no pod"}, [UNKNOWN], []),
+    ],
+    ids=["good", "slow", "errors", "no answers", "not tried"],
+)
+def test_measured_traffic_is_held_against_the_gates(
+    change: dict[str, Any], errors: list[Verdict], p99: list[Verdict]
+) -> None:
+    """MK903 and MK904 of the pair, and unknown for every pair that was not measured."""
+    findings = observe.prove(mesh(), samples(**change))
+    assert told(findings, "MK903", "east → west") == errors
+    assert told(findings, "MK904", "east → west") == p99
+    assert told(findings, "MK903", "west → east") == [UNKNOWN]
+    assert told(findings, "MK904", "west → east") == []

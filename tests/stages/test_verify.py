@@ -1,0 +1,173 @@
+"""Stage 08's checks: each can pass, fail and be unknown, and blames the right subject."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from meshkit.checks import Verdict, overall
+from meshkit.stages import verify
+from tests.stages.healthy import call, facts, mesh, told
+
+PASS, FAIL, UNKNOWN, WARN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN
+PAIR, BACK = "east → west", "west → east"
+NOW = datetime.now(UTC)
+HOUR = timedelta(hours=1)
+
+
+def test_a_healthy_mesh_passes_every_check() -> None:
+    """And each check speaks of each of its subjects."""
+    findings = verify.check(mesh(), facts())
+    assert overall(findings) is PASS
+    assert {f.id for f in findings} == {f"MK80{n}" for n in range(1, 9)}
+    assert {f.subject for f in findings} == {"east", "west", PAIR, BACK}
+
+
+SPOILED = [
+    ("MK801", "east", "identity", {"cluster_id": "Kubernetes"}, FAIL),
+    ("MK801", "east", "identity", {"network": ""}, FAIL),
+    ("MK801", "east", "identity", {"reason": "no answer"}, UNKNOWN),
+    ("MK802", PAIR, "secrets", {"annotation": "north"}, FAIL),
+    ("MK802", PAIR, "secrets", {"labelled": False}, FAIL),
+    ("MK802", PAIR, "secrets", {"namespace": "default"}, FAIL),
+    ("MK802", PAIR, "secrets", {"key": "north"}, FAIL),
+    ("MK803", PAIR, "secrets", {"credential": "401", "leads_to": ""}, FAIL),
+    ("MK803", PAIR, "secrets", {"credential": "403", "detail": "may not watch pods"}, FAIL),
+    ("MK803", PAIR, "secrets", {"credential": "mismatch", "leads_to": "east"}, FAIL),
+    ("MK803", PAIR, "secrets", {"credential": "unreachable"}, UNKNOWN),
+    ("MK803", PAIR, "secrets", {"credential": "untested", "auth": "exec"}, UNKNOWN),
+    ("MK803", PAIR, "secrets", {"credential": "untested", "auth": "unreadable"}, FAIL),
+    ("MK804", PAIR, "remotes", {"status": "syncing"}, FAIL),
+    ("MK804", PAIR, "remotes", {"remote": "north"}, FAIL),
+    ("MK804", PAIR, "remotes", {"status": "UNKNOWN", "reason": "no answer"}, UNKNOWN),
+    ("MK805", "east", "gateways", {"network": ""}, FAIL),
+    ("MK805", "east", "gateways", {"addresses": ""}, FAIL),
+    ("MK805", "east", "gateways", {"port": 0}, FAIL),
+    ("MK805", "east", "gateways", {"ready": 0}, FAIL),
+    ("MK805", "east", "gateways", {"exposed_by": ""}, FAIL),
+    ("MK806", BACK, "gateways", {"addresses": "192.0.2.9"}, FAIL),
+    ("MK806", PAIR, "gateways_seen", {"network": "net-north"}, FAIL),
+    ("MK807", "east", "certificates", {"anchor": "bb22", "roots": "bb22"}, FAIL),
+    ("MK807", "west", "certificates", {"anchor": "bb22", "roots": "bb22"}, FAIL),
+    ("MK807", "east", "certificates", {"anchor": ""}, FAIL),
+    ("MK807", "east", "certificates", {"reason": "no answer"}, UNKNOWN),
+    ("MK808", "east", "certificates", {"not_after": NOW - HOUR}, FAIL),
+    ("MK808", "east", "certificates", {"not_before": NOW + HOUR}, FAIL),
+    ("MK808", "east", "certificates", {"not_after": NOW + HOUR / 2}, WARN),
+]
+
+
+@pytest.mark.parametrize(("number", "subject", "table", "change", "verdict"), SPOILED)
+def test_what_is_spoiled_is_found_by_its_check(
+    number: str, subject: str, table: str, change: dict[str, Any], verdict: Verdict
+) -> None:
+    """One thing in east is changed; the check that is about it says so."""
+    findings = verify.check(mesh(), facts(table, change))
+    assert told(findings, number, subject) == [verdict]
+    assert all(f.remedy for f in findings if f.verdict is FAIL)
+
+
+@pytest.mark.parametrize(
+    ("number", "subject", "table", "verdict"),
+    [
+        ("MK801", "east", "identity", FAIL),
+        ("MK802", PAIR, "secrets", FAIL),
+        ("MK803", PAIR, "secrets", FAIL),
+        ("MK804", PAIR, "remotes", FAIL),
+        ("MK805", "east", "gateways", FAIL),
+        ("MK806", PAIR, "gateways_seen", UNKNOWN),
+        ("MK807", "east", "certificates", FAIL),
+    ],
+)
+def test_what_is_not_there_is_no_pass(number: str, subject: str, table: str, verdict: Verdict) -> None:
+    """East has no row at all."""
+    assert told(verify.check(mesh(), facts(table, none=True)), number, subject) == [verdict]
+
+
+UNREAD = [
+    ("identity", {"reason": "no answer"}, {"MK801": "east"}),
+    ("secrets", {"credential": "UNKNOWN", "detail": "no answer"}, {"MK802": PAIR, "MK803": PAIR}),
+    ("remotes", {"status": "UNKNOWN", "reason": "no answer"}, {"MK804": PAIR}),
+    ("gateways", {"reason": "no answer"}, {"MK805": "east", "MK806": BACK}),
+    ("gateways_seen", {"reason": "no answer"}, {"MK806": PAIR}),
+    ("certificates", {"reason": "no answer"}, {"MK807": "east"}),
+]
+
+
+@pytest.mark.parametrize(("table", "row", "unknown"), UNREAD)
+def test_a_cluster_that_cannot_be_read_is_unknown_and_nothing_else_is(
+    table: str, row: dict[str, Any], unknown: dict[str, str]
+) -> None:
+    """Exactly the findings that rest on what was not read; none of them passes or fails."""
+    findings = verify.check(mesh(), facts(table, only=row))
+    assert {(f.id, f.subject) for f in findings if f.verdict is not PASS} == set(unknown.items())
+    assert {f.verdict for f in findings} == {PASS, UNKNOWN}
+
+
+def test_the_secret_that_istiod_reads_decides_not_a_copy_elsewhere() -> None:
+    """A dead copy in another namespace spoils neither MK802 nor MK803."""
+    known = facts()
+    copy = known.secrets[known.secrets["cluster"] == "east"].assign(namespace="another", credential="401")
+    known = verify.Facts(**{**vars(known), "secrets": pd.concat([copy, known.secrets], ignore_index=True)})
+    assert overall(verify.check(mesh(), known)) is PASS
+
+
+def test_two_secrets_of_one_cluster_fail() -> None:
+    """Istiod takes the first and ignores the rest."""
+    known = facts()
+    twice = pd.concat([known.secrets, known.secrets.assign(name="again")], ignore_index=True)
+    known = verify.Facts(**{**vars(known), "secrets": twice})
+    assert told(verify.check(mesh(), known), "MK802", PAIR) == [FAIL]
+
+
+def test_a_flat_network_needs_no_gateway() -> None:
+    """Neither MK805 nor MK806 is asked, and endpoints must be pods."""
+    flat = mesh(topology={"network": "flat"})
+    assert not {f.id for f in verify.check(flat, facts())} & {"MK805", "MK806"}
+    direct = list(verify.check_pair(flat, facts(), call("east", "west", endpoints="10.0.0.7:8080")))
+    assert overall(direct) is PASS
+    assert told(verify.check_pair(flat, facts(), call("east", "west")), "MK812", PAIR) == [FAIL]
+
+
+CALLS = [
+    ("MK811", {"error": "503: no healthy upstream", "answered": 0}, FAIL),
+    ("MK811", {"sent": 0, "error": "no pod"}, UNKNOWN),
+    ("MK811", {"answered_in": "east"}, FAIL),
+    ("MK811", {"answered_in": "?"}, WARN),
+    ("MK812", {"endpoints": ""}, FAIL),
+    ("MK812", {"endpoints": "10.0.0.7:8080"}, FAIL),
+    ("MK812", {"endpoints": "192.0.2.2:15443,10.0.0.7:8080"}, FAIL),
+    ("MK813", {"client_certificate": ""}, FAIL),
+    ("MK813", {"client_certificate": "renewed"}, WARN),
+    ("MK813", {"client_identity": "spiffe://stranger"}, FAIL),
+    ("MK813", {"server_identity": "spiffe://stranger"}, FAIL),
+    ("MK814", {"client_counted": 19}, WARN),
+    ("MK814", {"server_counted": 3}, WARN),
+]
+
+
+@pytest.mark.parametrize(("number", "change", "verdict"), CALLS)
+def test_traffic_is_judged_by_who_answered_which_way_as_whom(
+    number: str, change: dict[str, Any], verdict: Verdict
+) -> None:
+    """One thing about the calls from east to west is changed."""
+    assert overall(list(verify.check_pair(mesh(), facts(), call("east", "west")))) is PASS
+    assert told(verify.check_pair(mesh(), facts(), call("east", "west", **change)), number, PAIR) == [verdict]
+
+
+def test_a_pair_that_was_not_tried_has_one_unknown_finding() -> None:
+    """Nothing is concluded from what was not sent."""
+    findings = list(verify.check_pair(mesh(), facts(), call("east", "west", sent=0, error="no pod")))
+    assert [(f.id, f.verdict) for f in findings] == [("MK811", UNKNOWN)]
+
+
+def test_the_matrix_shows_the_worst_verdict_and_what_decided_and_unknown_where_nothing_was_said() -> None:
+    """A cell without a finding is never a pass."""
+    findings = list(verify.check_pair(mesh(), facts(), call("east", "west", endpoints="")))
+    matrix = verify.pairs(mesh(), findings).set_index(["client", "server"])
+    assert matrix.loc[("east", "west"), "verdict"] == "fail"
+    assert matrix.loc[("east", "west"), "note"] == "MK812 no endpoint"
+    assert matrix.loc[("west", "east"), "verdict"] == "unknown"
