@@ -115,7 +115,7 @@ def test_two_audits_by_the_command_line_say_red_then_green_and_what_changed(mesh
     assert {word for _, told in cases(healed) for word in told} <= {"skipped"}
     assert (broken / "report.html").stat().st_size > 10_000
     report = (healed / "report.html").read_text()
-    assert f"Compared with <a href=\"../{broken.name}/report.html\">" in report
+    assert f'Compared with <a href="../{broken.name}/report.html">' in report
     assert "MK806" in report
     for run in (broken, healed):
         assert meshkit("record", "verify", str(run)).returncode == 0
