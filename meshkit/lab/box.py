@@ -40,12 +40,11 @@ def keep(home: Path) -> int:
     """Start the box and relay the API servers' loopback ports until it ends; returns its exit code."""
     settings = Settings.load(home)
     box = subprocess.Popen(command(home), stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)  # noqa: PLW1509 - this process has one thread
-    (home / "keeper.pid").write_text(str(os.getpid()))
 
     async def relay() -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, box.terminate)
+            loop.add_signal_handler(number, box.kill)  # `unshare` puts off SIGTERM for as long as the box lives
         for site, port in zip(sites(settings.clusters), settings.ports, strict=True):
             await wan.join_port_to_socket(port, home / site.name / "api.sock")
         return await loop.run_in_executor(None, box.wait)
@@ -70,10 +69,10 @@ def first(home: Path) -> None:
     for site in all_sites:
         daemons += cluster.start(home, site)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    reap(home, {d.pid: d.args for d in daemons})
+    reap({d.pid: d.args for d in daemons})
 
 
-def reap(home: Path, daemons: dict[int, object]) -> None:
+def reap(daemons: dict[int, object]) -> None:
     """Collect every child that ends, and say in the log which of our own did; orphans become our children too."""
     while True:
         try:
@@ -133,4 +132,6 @@ if __name__ == "__main__":
     # An ordinary user's PATH may lack the folders of `ip` and `iptables`.
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
     role, folder = sys.argv[1], Path(sys.argv[2])
-    sys.exit(keep(folder) if role == "keep" else first(folder))
+    if role == "keep":
+        sys.exit(keep(folder))
+    first(folder)

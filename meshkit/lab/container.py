@@ -8,7 +8,7 @@ machine is written. All of it goes with the last process.
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import os
 import selectors
 import signal
@@ -17,15 +17,21 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from meshkit.lab.images import Image
 from meshkit.lab.root import start_script
+
+if TYPE_CHECKING:
+    from meshkit.lab.images import Image
+    from meshkit.lab.kube import Object
+    from meshkit.lab.probes import Probe
+
+CHUNK = 1 << 16
 
 
 def now() -> str:
     """Return the time as Kubernetes writes it."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Logs:
@@ -38,27 +44,51 @@ class Logs:
         self.lock = threading.Lock()
         threading.Thread(target=self._run, daemon=True, name="logs").start()
 
-    def follow(self, descriptor: int, stream: str, file: BinaryIO) -> None:
-        """Copy what arrives at a pipe's reading end into the file until the pipe is closed."""
+    def follow(self, descriptor: int, stream: str, file: BinaryIO) -> threading.Event:
+        """Copy what arrives at a pipe's reading end into the file; returns what is set when the pipe is closed."""
+        followed = Followed(stream, file)
         with self.lock:
-            self.selector.register(descriptor, selectors.EVENT_READ, [stream, file, b""])
+            self.selector.register(descriptor, selectors.EVENT_READ, followed)
         os.write(self.waker, b".")
+        return followed.done
 
     def _run(self) -> None:
         while True:
             for entry, _ in self.selector.select():
-                data = os.read(entry.fd, 1 << 16)
+                data = os.read(entry.fd, CHUNK)
                 if entry.fd == self.wake:
                     continue
-                stream, file, rest = entry.data
-                *lines, entry.data[2] = (rest + data).split(b"\n") if data else ([rest, b""] if rest else [b""])
-                stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
-                file.write(b"".join(f"{stamp} {stream} F ".encode() + line + b"\n" for line in lines))
-                file.flush()
+                try:
+                    entry.data.take(data)
+                except OSError as error:  # a full disk must not stop the others, nor block the container
+                    print(f"log lost: {error}", flush=True)
                 if not data:
                     with self.lock:
                         self.selector.unregister(entry.fd)
                     os.close(entry.fd)
+                    entry.data.done.set()
+
+
+@dataclass
+class Followed:
+    """One stream of a container on its way into a log file."""
+
+    stream: str
+    file: BinaryIO
+    rest: bytes = b""
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def take(self, data: bytes) -> None:
+        """Write whole lines; of a line without end, pieces (P), so that no line fills the memory."""
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        tagged = [(b"F", line) for line in lines]
+        if self.rest and (not data or len(self.rest) >= CHUNK):
+            tagged.append((b"P" if data else b"F", self.rest))
+            self.rest = b""
+        stamp = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
+        start = f"{stamp} {self.stream} ".encode()
+        self.file.write(b"".join(start + tag + b" " + line + b"\n" for tag, line in tagged))
+        self.file.flush()
 
 
 @dataclass
@@ -67,6 +97,8 @@ class Process:
 
     outer: subprocess.Popen[bytes]
     pid: int
+    handle: int | None
+    written: list[threading.Event]
     started: str = field(default_factory=now)
 
     def end(self) -> int | None:
@@ -76,15 +108,81 @@ class Process:
 
     def signal(self, number: int) -> None:
         """Signal the container's first process only, as a container runtime does."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+        # Never by number: the process may have ended, and its number be another's by now.
+        if self.handle is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.handle, number)
 
     def kill(self) -> None:
-        """End the container with all its processes."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        """End the container with all its processes, and wait until all that it said is in its log."""
+        self.signal(signal.SIGKILL)
         self.outer.kill()
         self.outer.wait()
+        if self.handle is not None:
+            os.close(self.handle)
+            self.handle = None
+        for done in self.written:
+            done.wait(timeout=2)
+
+
+@dataclass
+class Container:
+    """A container's spec, and what became of it so far."""
+
+    spec: Object
+    init: bool = False
+    process: Process | None = None
+    restarts: int = 0
+    waiting: tuple[str, str] = ("PodInitializing", "")
+    exited: Object | None = None
+    last: Object | None = None
+    not_before: float = 0.0
+    probes: dict[str, Probe] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The container's name in its pod."""
+        return str(self.spec["name"])
+
+    @property
+    def sidecar(self) -> bool:
+        """Whether it is a native sidecar: an init container that keeps running."""
+        return self.init and self.spec.get("restartPolicy") == "Always"
+
+    @property
+    def started(self) -> bool:
+        """Whether it runs and its startup probe, if any, was answered."""
+        return self.process is not None and ("startupProbe" not in self.spec or self._ok("startupProbe"))
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is started and its readiness probe, if any, is answered."""
+        if self.init and not self.sidecar:
+            return self.exited is not None and self.exited["exitCode"] == 0
+        return self.started and ("readinessProbe" not in self.spec or self._ok("readinessProbe"))
+
+    def _ok(self, kind: str) -> bool:
+        return kind in self.probes and self.probes[kind].ok is True
+
+    def status(self) -> Object:
+        """Return the containerStatus as the kubelet writes it."""
+        if self.process:
+            state: Object = {"running": {"startedAt": self.process.started}}
+        elif self.exited:
+            state = {"terminated": self.exited}
+        else:
+            reason, message = self.waiting
+            state = {"waiting": {"reason": reason, **({"message": message} if message else {})}}
+        return {
+            "name": self.name,
+            "image": self.spec["image"],
+            "imageID": "",
+            "restartCount": self.restarts,
+            "ready": self.ready,
+            "started": self.started,
+            "state": state,
+            "lastState": {"terminated": self.last} if self.last else {},
+        }
 
 
 def start(
@@ -111,12 +209,12 @@ def start(
     script.write_text(start_script(folder / "root", hostname, {**image.files, **mounts}, cwd, user))
     log.parent.mkdir(parents=True, exist_ok=True)
     file = log.open("ab")
-    ends = []
+    ends, written = [], []
     for stream in ("stdout", "stderr"):
         reading, writing = os.pipe()
         # Envoy opens /dev/stdout again, as its own user.
         os.fchown(writing, *user)
-        logs.follow(reading, stream, file)
+        written.append(logs.follow(reading, stream, file))
         ends.append(writing)
     outer = subprocess.Popen(
         ["/usr/bin/nsenter", f"--net=/run/netns/{netns}", "/usr/bin/unshare", "--mount", "--uts", "--pid", "--fork",
@@ -125,17 +223,23 @@ def start(
     )  # fmt: skip
     for end in ends:
         os.close(end)
-    return Process(outer, first_inside(outer))
+    return Process(outer, *first_inside(outer), written)
 
 
-def first_inside(outer: subprocess.Popen[bytes], timeout: float = 10.0) -> int:
-    """Return the PID, as seen here, of the container's first process once it stands in its own root."""
+def first_inside(outer: subprocess.Popen[bytes], timeout: float = 10.0) -> tuple[int, int | None]:
+    """Return the container's first process, once it stands in its own root: its PID as seen here, and a handle.
+
+    The handle (a pidfd) is None where the process ended before it was seen.
+    """
     children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline and outer.poll() is None:
         with contextlib.suppress(OSError, IndexError):
             pid = int(children.read_text().split()[0])
             if Path(f"/proc/{pid}/root").readlink() != Path("/"):
-                return pid
+                handle = os.pidfd_open(pid)
+                if children.read_text().split()[:1] == [str(pid)]:
+                    return pid, handle
+                os.close(handle)
         time.sleep(0.005)
-    return outer.pid
+    return outer.pid, None

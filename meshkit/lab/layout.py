@@ -84,7 +84,7 @@ def sites(clusters: int) -> list[Site]:
 def folder() -> Path:
     """Return the lab's folder: $MESHKIT_LAB_DIR, else meshkit/lab under the user's state folder."""
     if named := os.environ.get("MESHKIT_LAB_DIR"):
-        return Path(named)
+        return Path(named).absolute()
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     return Path(state) / "meshkit/lab"
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from meshkit.lab.layout import Site
+if TYPE_CHECKING:
+    from meshkit.lab.layout import Site
 
 BRIDGE = "br0"
 
@@ -14,7 +16,12 @@ def make_bridge(site: Site) -> None:
     """Make the node's bridge; runs in the node's network namespace."""
     for setting in ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.route_localnet=1"):
         sysctl(setting)
-    batch(f"link add {BRIDGE} type bridge\naddr add {site.pods}.0.1/16 dev {BRIDGE}\nlink set {BRIDGE} up\n")
+    # A bridge without an address of its own takes its lowest port's: with each pod that comes or goes it might change,
+    # and what others send to the old one is lost.
+    mac = f"0a:00:00:00:{site.number:02x}:01"
+    batch(
+        f"link add {BRIDGE} address {mac} type bridge\naddr add {site.pods}.0.1/16 dev {BRIDGE}\nlink set {BRIDGE} up\n"
+    )
     # The DNS server answers on the address that every kubelet gives its pods.
     batch(f"addr add {site.dns_ip}/32 dev lo\n")
 
@@ -23,7 +30,8 @@ def join(netns: str, ip: str, site: Site, sysctls: list[str]) -> None:
     """Make a pod's network namespace and join it to the bridge."""
     outer = f"v{netns[2:15].replace('-', '')}"[:15]
     batch(
-        f"netns add {netns}\nlink add {outer} type veth peer name eth0 netns {netns}\nlink set {outer} master {BRIDGE} up\n"
+        f"netns add {netns}\nlink add {outer} type veth peer name eth0 netns {netns}\n"
+        f"link set {outer} master {BRIDGE} up\n"
     )
     gateway = f"{site.pods}.0.1"
     batch(f"addr add {ip}/16 dev eth0\nlink set eth0 up\nlink set lo up\nroute add default via {gateway}\n", netns)

@@ -7,6 +7,7 @@ It binds every pending pod to itself, runs each in a thread (pod.py), keeps Serv
 from __future__ import annotations
 
 import itertools
+import subprocess
 import sys
 import threading
 import time
@@ -37,6 +38,7 @@ class Node:
         self.logs = Logs()
         self.changed = threading.Event()
         self.running: dict[str, Pod] = {}
+        self.said: dict[tuple[str, str, str], tuple[str, int]] = {}
         self._ips = itertools.count(2 * 256 + 10)
         self.routes = home / site.name / "routes.json"
         self.state_folder.mkdir(parents=True, exist_ok=True)
@@ -65,9 +67,13 @@ class Node:
         while True:
             self.changed.wait(timeout=2)
             self.changed.clear()
-            self.proxy.sync()
-            self.balancers.sync()
-            self._sync_pods()
+            try:
+                self.proxy.sync()
+                self.balancers.sync()
+                self._sync_pods()
+            except (Refused, urllib3.exceptions.HTTPError, subprocess.CalledProcessError) as error:
+                # The API server may be away, or the kernel's tables busy: the next round does what this one left.
+                print(f"round not finished: {error}", flush=True)
             time.sleep(0.05)
 
     def _sync_pods(self) -> None:
@@ -83,6 +89,8 @@ class Node:
                 self.running[uid] = Pod(self, item)
         for uid in set(self.running) - seen:
             gone = self.running.pop(uid)
+            for about in [each for each in self.said.copy() if each[0] == uid]:
+                self.said.pop(about, None)
             # Deleted with grace 0: there was no time to be told, so tell the thread now.
             gone.object = {
                 **gone.object,
@@ -108,28 +116,26 @@ class Node:
         return f"{self.site.pods}.{number // 256}.{number % 256}"
 
     def event(self, pod: Object, reason: str, message: str, *, warning: bool = False) -> None:
-        """Record an event on a pod, as `kubectl describe` shows it."""
+        """Record an event on a pod, as `kubectl describe` shows it; one said before is counted up."""
         meta = pod["metadata"]
-        body = {
-            "metadata": {"name": f"{meta['name']}.{time.time_ns():x}", "namespace": meta["namespace"]},
-            "involvedObject": {
-                "kind": "Pod",
-                "apiVersion": "v1",
-                "namespace": meta["namespace"],
-                "name": meta["name"],
-                "uid": meta["uid"],
-            },
-            "reason": reason,
-            "message": message[:1000],
-            "type": "Warning" if warning else "Normal",
-            "source": {"component": "kubelet", "host": self.site.name},
-            "firstTimestamp": now(),
-            "lastTimestamp": now(),
-            "count": 1,
-        }
+        namespace, message = meta["namespace"], message[:1000]
+        path = f"/api/v1/namespaces/{namespace}/events"
+        about = {"kind": "Pod", "apiVersion": "v1", "namespace": namespace, "name": meta["name"], "uid": meta["uid"]}
+        name, count = self.said.get((meta["uid"], reason, message), ("", 0))
         try:
-            self.kube.call("POST", f"/api/v1/namespaces/{meta['namespace']}/events", body)
+            if count:
+                self.kube.merge(f"{path}/{name}", {"count": count + 1, "lastTimestamp": now()})
+            else:
+                name = f"{meta['name']}.{time.time_ns():x}"
+                self.kube.call("POST", path, {
+                    "metadata": {"name": name, "namespace": namespace}, "involvedObject": about,
+                    "reason": reason, "message": message, "type": "Warning" if warning else "Normal",
+                    "source": {"component": "kubelet", "host": self.site.name},
+                    "firstTimestamp": now(), "lastTimestamp": now(), "count": 1,
+                })  # fmt: skip
+            self.said[meta["uid"], reason, message] = name, count + 1
         except (Refused, urllib3.exceptions.HTTPError) as error:  # the namespace may be ending; an event is only talk
+            self.said.pop((meta["uid"], reason, message), None)
             print(f"event not recorded: {error}", flush=True)
 
     def _until_ready(self) -> None:
@@ -137,11 +143,12 @@ class Node:
         while True:
             try:
                 self.kube.call("GET", "/readyz")
-                return
             except (Refused, urllib3.exceptions.HTTPError):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
+            else:
+                return
 
     def _register(self) -> None:
         name, number = self.site.name, self.site.number
@@ -164,11 +171,12 @@ class Node:
             "daemonEndpoints": {"kubeletEndpoint": {"Port": NODE_API_PORT}},
             "capacity": room,
             "allocatable": room,
-            "conditions": [{"type": "Ready", "status": "True", "reason": "Lab", "lastHeartbeatTime": now(), "lastTransitionTime": now()}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Lab", "lastHeartbeatTime": now(),
+                            "lastTransitionTime": now()}],
             "nodeInfo": {
-                "kubeletVersion": KUBELET_VERSION, "kubeProxyVersion": "", "osImage": "meshkit lab", "operatingSystem": "linux",
-                "architecture": "amd64", "kernelVersion": "", "containerRuntimeVersion": "processes://1", "machineID": name,
-                "systemUUID": name, "bootID": name,
+                "kubeletVersion": KUBELET_VERSION, "containerRuntimeVersion": "processes://1", "kubeProxyVersion": "",
+                "osImage": "meshkit lab", "operatingSystem": "linux", "architecture": "amd64", "kernelVersion": "",
+                "machineID": name, "systemUUID": name, "bootID": name,
             },
         }  # fmt: skip
         self.kube.call("POST", "/api/v1/nodes", node)

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import re
 import shutil
 import signal
+import subprocess
 import threading
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import urllib3
 
 from meshkit.lab import container as processes
-from meshkit.lab import images, network, volumes
-from meshkit.lab.container import Logs, Process, now
+from meshkit.lab import images, launch, network, volumes
+from meshkit.lab.container import Container, Logs, now
 from meshkit.lab.kube import Kube, Object, Refused, Store
-from meshkit.lab.layout import Site, replace
 from meshkit.lab.probes import Probe
+from meshkit.lab.state import State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from meshkit.lab.layout import Site
 
 TICK = 0.1
 BACKOFF, LONGEST_BACKOFF = 10.0, 300.0
+SHORTLY = 2.0
 READINESS = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
@@ -46,66 +49,6 @@ class Node(Protocol):
         """Return an address that no pod has."""
 
 
-@dataclass
-class Container:
-    """A container's spec, and what became of it so far."""
-
-    spec: Object
-    init: bool = False
-    process: Process | None = None
-    restarts: int = 0
-    waiting: tuple[str, str] = ("PodInitializing", "")
-    exited: Object | None = None
-    last: Object | None = None
-    not_before: float = 0.0
-    probes: dict[str, Probe] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The container's name in its pod."""
-        return str(self.spec["name"])
-
-    @property
-    def sidecar(self) -> bool:
-        """Whether it is a native sidecar: an init container that keeps running."""
-        return self.init and self.spec.get("restartPolicy") == "Always"
-
-    @property
-    def started(self) -> bool:
-        """Whether it runs and its startup probe, if any, was answered."""
-        return self.process is not None and ("startupProbe" not in self.spec or self._ok("startupProbe"))
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is started and its readiness probe, if any, is answered."""
-        if self.init and not self.sidecar:
-            return self.exited is not None and self.exited["exitCode"] == 0
-        return self.started and ("readinessProbe" not in self.spec or self._ok("readinessProbe"))
-
-    def _ok(self, kind: str) -> bool:
-        return kind in self.probes and self.probes[kind].ok is True
-
-    def status(self) -> Object:
-        """Return the containerStatus as the kubelet writes it."""
-        if self.process:
-            state: Object = {"running": {"startedAt": self.process.started}}
-        elif self.exited:
-            state = {"terminated": self.exited}
-        else:
-            reason, message = self.waiting
-            state = {"waiting": {"reason": reason, **({"message": message} if message else {})}}
-        return {
-            "name": self.name,
-            "image": self.spec["image"],
-            "imageID": "",
-            "restartCount": self.restarts,
-            "ready": self.ready,
-            "started": self.started,
-            "state": state,
-            "lastState": {"terminated": self.last} if self.last else {},
-        }
-
-
 class Pod:
     """Runs one pod until it is deleted."""
 
@@ -114,9 +57,9 @@ class Pod:
         meta = pod["metadata"]
         self.namespace, self.name, self.uid = meta["namespace"], meta["name"], meta["uid"]
         self.path = f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
-        self.folder = node.scratch / self.uid
-        self.state = node.state_folder / self.namespace / self.name
-        self.log_folder = node.log_folder / f"{self.namespace}_{self.name}"
+        self.folder: Path = node.scratch / self.uid
+        self.state = State(node.state_folder / self.namespace / self.name, self.uid)
+        self.log_folder = node.log_folder / f"{self.namespace}_{self.name}_{self.uid}"
         self.netns = f"p-{self.uid[:13]}"
         self.ip = node.next_ip()
         self.volumes = volumes.Volumes(node, pod, self.folder / "volumes")
@@ -124,26 +67,32 @@ class Pod:
         self.init = [Container(c, init=True) for c in spec.get("initContainers", [])]
         self.main = [Container(c) for c in spec["containers"]]
         self.sent: Object = {}
-        self.deadline: float | None = None
+        self.joined = self.over = False
         self.refreshed = 0.0
         threading.Thread(target=self._run, daemon=True, name=f"{self.namespace}/{self.name}").start()
 
     # The life of a pod -------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        try:
-            network.join(self.netns, self.ip, self.node.site, self._sysctls())
-            replace_pod_state(self.state, {"netns": f"/run/netns/{self.netns}", "uid": self.uid})
-            while self.object["metadata"].get("deletionTimestamp") is None:
+        while self.object["metadata"].get("deletionTimestamp") is None:
+            try:
+                self._join()
                 self._step()
                 self._report()
-                time.sleep(TICK)
-            self._end()
-        except Exception as error:  # a thread has nobody above it: say it in the pod's events, then fail aloud
-            self.node.event(self.object, "FailedToRun", f"{type(error).__name__}: {error}", warning=True)
-            raise
-        finally:
-            self._clean()
+            except Exception as error:  # noqa: BLE001 - whatever it was: say it, and try again as a kubelet does
+                what = f"{type(error).__name__}: {error}"
+                print(f"{self.namespace}/{self.name}: {what}", flush=True)
+                self.node.event(self.object, "FailedSync", what, warning=True)
+                time.sleep(SHORTLY)
+            time.sleep(TICK)
+        self._end()
+
+    def _join(self) -> None:
+        if not self.joined:
+            network.leave(self.netns)  # what an attempt that failed halfway left
+            network.join(self.netns, self.ip, self.node.site, self._sysctls())
+            self.state.claim(self.netns)
+            self.joined = True
 
     def _sysctls(self) -> list[str]:
         given = self.object["spec"].get("securityContext", {}).get("sysctls", [])
@@ -159,6 +108,14 @@ class Pod:
                 return
         for c in self.main:
             self._tend(c)
+        if self._finished() and any(c.process for c in self.init):
+            self.over = True
+            self._stop_sidecars(time.monotonic() + self._grace())
+
+    def _finished(self) -> bool:
+        """Whether the pod ran to its end, good or bad."""
+        failed = any(c.exited and c.exited["exitCode"] and not self._restarts(c) for c in self.init if not c.sidecar)
+        return failed or all(c.exited and not c.process and not self._restarts(c) for c in self.main)
 
     def _refresh_volumes(self) -> bool:
         if time.monotonic() - self.refreshed < 1.0:
@@ -183,6 +140,8 @@ class Pod:
     def _tend(self, c: Container) -> None:
         """Start, watch or restart one container."""
         if c.process is None:
+            if self.over:
+                return
             if c.exited and not self._restarts(c):
                 return
             if time.monotonic() >= c.not_before:
@@ -196,6 +155,8 @@ class Pod:
 
     def _restarts(self, c: Container) -> bool:
         policy = "Always" if c.sidecar else self.object["spec"].get("restartPolicy", "Always")
+        if self.over:
+            return False
         if c.init and not c.sidecar and c.ready:
             return False
         failed = bool(c.exited and c.exited["exitCode"] != 0)
@@ -214,8 +175,8 @@ class Pod:
             "finishedAt": now(),
         }
         c.process = None
-        (self.state / f"{c.name}.json").unlink(missing_ok=True)
-        self._write_state(c)
+        shutil.rmtree(self._scratch(c), ignore_errors=True)
+        self._tell(c)
         if not self._restarts(c):
             return
         c.last = c.exited
@@ -252,7 +213,9 @@ class Pod:
         def complain(problem: str) -> None:
             self.node.event(self.object, "Unhealthy", f"{word} probe failed: {problem}", warning=True)
 
-        return Probe(c.spec[kind], self.ip, ports, lambda: enter(process.pid if process else 0), complain)
+        once = kind == "startupProbe"
+        inside = lambda: launch.enter(process.pid if process else 0)  # noqa: E731
+        return Probe(c.spec[kind], self.ip, ports, inside, complain, once=once)
 
     # Starting ----------------------------------------------------------------------------------------------------
 
@@ -261,25 +224,28 @@ class Pod:
         if image is None:
             self._no_image(c)
             return
-        context = {**self.object["spec"].get("securityContext", {}), **c.spec.get("securityContext", {})}
-        uid = context.get("runAsUser", image.uid)
-        env = self._env(c)
-        argv = [expand(a, env) for a in (c.spec.get("command") or [*image.entrypoint])]
-        argv += [expand(a, env) for a in (c.spec.get("args") or ([] if c.spec.get("command") else image.command))]
+        site = self.node.site
+        try:
+            env = launch.environment(self.object, c.spec, self.ip, site, self.volumes)
+        except volumes.NotYet as error:
+            c.waiting, c.not_before = ("CreateContainerConfigError", str(error)), time.monotonic() + SHORTLY
+            self.node.event(self.object, "Failed", f"Error: {error}", warning=True)
+            return
+        user = launch.user(self.object, c.spec, image)
         if c.last or c.exited:
             c.restarts += 1
         c.exited = None
         try:
             c.process = processes.start(
-                folder=self.folder / c.name / str(c.restarts),
+                folder=self._scratch(c),
                 netns=self.netns,
                 hostname=self.object["spec"].get("hostname") or self.name,
                 image=image,
-                argv=argv,
+                argv=launch.arguments(c.spec, image, env),
                 env=env,
                 cwd=c.spec.get("workingDir") or "/",
-                user=(uid, context.get("runAsGroup", uid)),
-                mounts=self._mounts(c),
+                user=user,
+                mounts=launch.mounts(self.object, c.spec, self.ip, site, sources=self.volumes, folder=self.folder),
                 logs=self.node.logs,
                 log=self._log(c, c.restarts),
             )
@@ -288,69 +254,25 @@ class Pod:
             c.not_before = time.monotonic() + BACKOFF
             return
         self.node.event(self.object, "Started", f"Started container {c.name}")
-        self._write_state(c, env, uid, context.get("runAsGroup", uid))
+        self._tell(c, env, *user)
+
+    def _scratch(self, c: Container) -> Path:
+        return self.folder / c.name / str(c.restarts)
 
     def _no_image(self, c: Container) -> None:
         image = c.spec["image"]
         first = c.waiting[0] != "ErrImagePull"
         text = f'failed to pull and unpack image "{image}": not found: this node has programs for known images only'
         c.waiting = ("ErrImagePull", text) if first else ("ImagePullBackOff", f'Back-off pulling image "{image}"')
-        c.not_before = time.monotonic() + BACKOFF
-        self.node.event(self.object, "Failed" if first else "BackOff", text if first else c.waiting[1], warning=True)
-
-    def _env(self, c: Container) -> dict[str, str]:
-        env = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOSTNAME": self.name,
-            "KUBERNETES_SERVICE_HOST": f"{self.node.site.services}.0.1",
-            "KUBERNETES_SERVICE_PORT": "443",
-        }
-        for source in c.spec.get("envFrom", []):
-            kind = "secret" if "secretRef" in source else "configMap"
-            data = self.volumes._keys(kind, source[f"{kind}Ref"])  # noqa: SLF001 - the same keys, as variables
-            env |= {source.get("prefix", "") + k: v.decode() for k, v in data.items()}
-        located = {
-            **self.object,
-            "status": {**self.object.get("status", {}), "podIP": self.ip, "hostIP": self.node.site.node_ip},
-        }
-        for entry in c.spec.get("env", []):
-            source = entry.get("valueFrom")
-            if source is None:
-                env[entry["name"]] = expand(entry.get("value", ""), env)
-            elif "fieldRef" in source or "resourceFieldRef" in source:
-                env[entry["name"]] = str(volumes.field(located, source, c.spec))
-            else:
-                kind = "secret" if "secretKeyRef" in source else "configMap"
-                ref = source[f"{kind}KeyRef"]
-                value = self.volumes._keys(kind, ref).get(ref["key"])  # noqa: SLF001 - as above
-                if value is not None:
-                    env[entry["name"]] = value.decode()
-        return env
-
-    def _mounts(self, c: Container) -> dict[str, Path]:
-        mounts = {}
-        for m in c.spec.get("volumeMounts", []):
-            outside = self.volumes.path(m["name"])
-            mounts[m["mountPath"]] = outside / m["subPath"] if m.get("subPath") else outside
-        self.folder.mkdir(parents=True, exist_ok=True)
-        dns = self.node.site.dns_ip
-        files = {
-            "/etc/resolv.conf": f"search {self.namespace}.svc.cluster.local svc.cluster.local cluster.local\nnameserver {dns}\noptions ndots:5\n",
-            "/etc/hosts": f"127.0.0.1 localhost\n{self.ip} {self.name}\n",
-            "/etc/hostname": f"{self.name}\n",
-        }
-        for path, text in files.items():
-            outside = self.folder / Path(path).name
-            outside.write_text(text)
-            mounts.setdefault(path, outside)
-        return mounts
+        c.not_before = time.monotonic() + (SHORTLY if first else BACKOFF)
+        said = f'Failed to pull image "{image}": {text}' if first else c.waiting[1]
+        self.node.event(self.object, "Failed" if first else "BackOff", said, warning=True)
 
     def _log(self, c: Container, restart: int) -> Path:
         return self.log_folder / c.name / f"{restart}.log"
 
-    def _write_state(self, c: Container, env: dict[str, str] | None = None, uid: int = 0, gid: int = 0) -> None:
+    def _tell(self, c: Container, env: dict[str, str] | None = None, uid: int = 0, gid: int = 0) -> None:
         """Tell the node's API how to reach the container (its contract is in nodeapi)."""
-        previous = str(self._log(c, c.restarts - 1)) if c.restarts else ""
         entry = {
             "pid": c.process.pid if c.process else 0,
             "running": c.process is not None,
@@ -359,10 +281,9 @@ class Pod:
             "uid": uid,
             "gid": gid,
             "log": str(self._log(c, c.restarts)),
-            "previousLog": previous,
+            "previousLog": str(self._log(c, c.restarts - 1)) if c.restarts else "",
         }
-        self.state.mkdir(parents=True, exist_ok=True)
-        replace(self.state / f"{c.name}.json", json.dumps(entry), 0o600)
+        self.state.tell(c.name, entry)
 
     # Status ------------------------------------------------------------------------------------------------------
 
@@ -377,11 +298,11 @@ class Pod:
 
     def _status(self) -> Object:
         initialized = all(c.started if c.sidecar else c.ready for c in self.init)
-        ended = [c for c in self.main if c.exited and not c.process and not self._restarts(c)]
-        finished = len(ended) == len(self.main)
+        finished = self._finished()
         ready = initialized and not finished and all(c.ready for c in self.main)
         if finished:
-            phase = "Failed" if any(c.exited and c.exited["exitCode"] for c in ended) else "Succeeded"
+            every = [*(c for c in self.init if not c.sidecar), *self.main]
+            phase = "Failed" if any(c.exited and c.exited["exitCode"] for c in every) else "Succeeded"
         else:
             phase = "Running" if initialized and any(c.process or c.restarts for c in self.main) else "Pending"
         truths = {"PodScheduled": True, "Initialized": initialized, "ContainersReady": ready, "Ready": ready}
@@ -409,23 +330,42 @@ class Pod:
         return float(meta.get("deletionGracePeriodSeconds", spec.get("terminationGracePeriodSeconds", 30)))
 
     def _end(self) -> None:
-        """End gracefully: main containers with preStop, then native sidecars; then let the API server forget the pod."""
+        """End gracefully: main containers with preStop, then native sidecars; then forget the pod."""
         for c in [*self.init, *self.main]:
             for kind, probe in list(c.probes.items()):
                 if kind != "readinessProbe":
                     probe.stop()
+        self.over = True
         reporter = threading.Event()
-        threading.Thread(target=self._keep_reporting, args=(reporter,), daemon=True).start()
+        reports = threading.Thread(target=self._keep_reporting, args=(reporter,), daemon=True)
+        reports.start()
         grace = time.monotonic() + self._grace()
         self._stop(self.main, grace - time.monotonic())
-        for c in reversed([c for c in self.init if c.process]):
-            self._stop([c], max(grace - time.monotonic(), 2.0))
+        self._stop_sidecars(grace)
         reporter.set()
+        reports.join()
         for c in [*self.init, *self.main]:
             for probe in c.probes.values():
                 probe.stop()
-        with contextlib.suppress(Refused):  # somebody else removed it already
+        # Before the API server forgets the pod: a successor of the same name may come at once.
+        self._clean()
+        while not self._forgotten():
+            time.sleep(SHORTLY)
+
+    def _stop_sidecars(self, grace: float) -> None:
+        for c in reversed([c for c in self.init if c.process]):
+            self._stop([c], max(grace - time.monotonic(), SHORTLY))
+
+    def _forgotten(self) -> bool:
+        """Report the last status and have the pod removed; returns whether the API server said so."""
+        self._report()
+        try:
             self.node.kube.call("DELETE", self.path, {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}})
+        except Refused as error:
+            return error.status in (404, 409)  # somebody else removed it already; its name may be another's by now
+        except urllib3.exceptions.HTTPError:
+            return False
+        return True
 
     def _keep_reporting(self, done: threading.Event) -> None:
         while not done.wait(TICK):
@@ -447,10 +387,8 @@ class Pod:
         if "sleep" in hook:
             time.sleep(min(hook["sleep"]["seconds"], max(deadline - time.monotonic(), 0)))
         elif "exec" in hook:
-            import subprocess
-
             with contextlib.suppress(subprocess.TimeoutExpired):
-                subprocess.run([*enter(process.pid), *hook["exec"]["command"]], capture_output=True, check=False,
+                subprocess.run([*launch.enter(process.pid), *hook["exec"]["command"]], capture_output=True, check=False,
                                timeout=max(deadline - time.monotonic(), 0.1))  # fmt: skip
         process.signal(signal.SIGTERM)
         while process.end() is None and time.monotonic() < deadline:
@@ -464,25 +402,5 @@ class Pod:
             if c.process:
                 c.process.kill()
         network.leave(self.netns)
-        shutil.rmtree(self.state, ignore_errors=True)
+        self.state.forget()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def replace_pod_state(folder: Path, entry: Object) -> None:
-    """Write pod.json of the node API's contract."""
-    folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / "pod.json", json.dumps(entry), 0o600)
-
-
-def enter(pid: int) -> list[str]:
-    """Return the command prefix that enters a container."""
-    return ["nsenter", f"--target={pid}", "--mount", "--uts", "--pid", "--net", "--root", "--"]
-
-
-def expand(text: Any, env: dict[str, str]) -> str:
-    """Replace $(NAME) by variables as the kubelet does: unknown ones stay, $$(NAME) is an escape."""
-    return re.sub(
-        r"\$(\$\([A-Za-z_][\w.-]*\))|\$\(([A-Za-z_][\w.-]*)\)",
-        lambda m: m[1] if m[1] else env.get(m[2], m[0]),
-        str(text),
-    )

@@ -5,17 +5,22 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import urllib3
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Object = dict[str, Any]
 POOL = urllib3.PoolManager(cert_reqs="CERT_NONE", retries=False, num_pools=64)
 
 
 class Probe:
-    """Asks again and again; `ok` is None until the first answer counts, then what the thresholds say."""
+    """Asks again and again; `ok` is None until the first answer counts, then what the thresholds say.
+
+    With `once` (a startup probe) a good answer is the last word.
+    """
 
     def __init__(
         self,
@@ -24,7 +29,10 @@ class Probe:
         ports: dict[str, int],
         enter: Callable[[], list[str]],
         complain: Callable[[str], None],
+        *,
+        once: bool = False,
     ) -> None:
+        self.once = once
         self.spec, self.ip, self.ports, self.enter, self.complain = spec, ip, ports, enter, complain
         self.ok: bool | None = None
         self.stopped = threading.Event()
@@ -43,6 +51,8 @@ class Probe:
             good, bad = (good + 1, 0) if problem is None else (0, bad + 1)
             if good >= self.spec.get("successThreshold", 1):
                 self.ok = True
+                if self.once:
+                    return
             if bad >= self.spec.get("failureThreshold", 3):
                 self.ok = False
             if problem is not None and not self.stopped.is_set():
@@ -69,7 +79,8 @@ class Probe:
         return "this node knows httpGet, tcpSocket and exec probes only"
 
     def _http(self, http: Object, timeout: float) -> str | None:
-        url = f"{http.get('scheme', 'HTTP').lower()}://{http.get('host') or self.ip}:{self._port(http['port'])}{http.get('path', '/')}"
+        scheme, host = http.get("scheme", "HTTP").lower(), http.get("host") or self.ip
+        url = f"{scheme}://{host}:{self._port(http['port'])}{http.get('path', '/')}"
         headers = {h["name"]: h["value"] for h in http.get("httpHeaders", [])}
         answer = POOL.request("GET", url, headers={"User-Agent": "kube-probe/lab", "Connection": "close", **headers},
                               timeout=timeout, redirect=False)  # fmt: skip

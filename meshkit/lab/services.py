@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import urllib3
 from dnslib import AAAA, CNAME, QTYPE, RCODE, RR, A, DNSRecord
@@ -14,6 +13,10 @@ from dnslib.server import BaseResolver, DNSHandler, DNSLogger, DNSServer
 
 from meshkit.lab.kube import Kube, Object, Refused, Store, key
 from meshkit.lab.layout import API_PORT, Site, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 DOMAIN = "svc.cluster.local"
 SLICE_OF = "kubernetes.io/service-name"
@@ -49,13 +52,14 @@ def rules(site: Site, services: Store, slices: Store) -> str:
             protocol = port.get("protocol", "TCP").lower()
             for address, number in addresses(site, service, port):
                 nat += spread(f"-d {address} -p {protocol} --dport {number}", targets)
+    nobody = f"-d {site.services}.0.0/16 -p tcp"
     return "\n".join(
         [
             "*nat", ":PREROUTING - [0:0]", ":OUTPUT - [0:0]", ":POSTROUTING - [0:0]", ":SERVICES - [0:0]",
             "-A PREROUTING -j SERVICES", "-A OUTPUT -j SERVICES", *nat, "COMMIT",
             # An address without endpoints refuses at once, as kube-proxy makes it.
             "*filter", ":FORWARD - [0:0]", ":OUTPUT - [0:0]",
-            *(f"-A {chain} -d {site.services}.0.0/16 -p tcp -j REJECT --reject-with tcp-reset" for chain in ("FORWARD", "OUTPUT")),
+            *(f"-A {chain} {nobody} -j REJECT --reject-with tcp-reset" for chain in ("FORWARD", "OUTPUT")),
             "COMMIT", "",
         ]
     )  # fmt: skip
@@ -133,13 +137,13 @@ class LoadBalancers:
         return self.given[name]
 
 
-class Names(BaseResolver):
+class Names(BaseResolver):  # type: ignore[misc]  # dnslib has no types
     """Answers for the cluster's domain from the watched Services; everything else does not exist here."""
 
     def __init__(self, services: Store, slices: Store) -> None:
         self.services, self.slices = services, slices
 
-    def resolve(self, request: DNSRecord, handler: DNSHandler) -> DNSRecord:
+    def resolve(self, request: DNSRecord, handler: DNSHandler) -> DNSRecord:  # noqa: ARG002 - dnslib's signature
         """Return the answer to one question."""
         reply = request.reply()
         name = str(request.q.qname).rstrip(".").lower()
@@ -174,7 +178,7 @@ class Names(BaseResolver):
             if item["metadata"].get("labels", {}).get(SLICE_OF) == parts[-2]
             and item["metadata"]["namespace"] == parts[-1]
             for e in item.get("endpoints") or []
-            if host is None or e.get("hostname") == host
+            if e.get("conditions", {}).get("ready", True) and (host is None or e.get("hostname") == host)
         ]
         return ips if ips or host is None else None
 

@@ -14,9 +14,10 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from meshkit.lab.kube import Kube, Object, Store
+if TYPE_CHECKING:
+    from meshkit.lab.kube import Kube, Object, Store
 
 TOKEN_LIFE = 3600
 
@@ -60,6 +61,8 @@ class Volumes:
             if "emptyDir" in volume:
                 folder.chmod(0o777)
                 continue
+            if volume.get("hostPath", {}).get("type") == "DirectoryOrCreate":
+                Path(volume["hostPath"]["path"]).mkdir(parents=True, exist_ok=True)
             files = self._files(volume)
             if files is not None and files != self.written.get(name):
                 swap(folder, files)
@@ -84,9 +87,14 @@ class Volumes:
             return {i["path"]: str(field(self.pod, i)).encode() for i in source.get("items", [])}
         if kind not in ("secret", "configMap"):
             raise NotYet(f"volume source {kind} is not known to this node")
-        return self._keys(kind, source)
+        return self.keys(kind, source)
 
-    def _keys(self, kind: str, source: Object) -> dict[str, bytes]:
+    def keys(self, kind: str, source: Object) -> dict[str, bytes]:
+        """Return the keys of a Secret or ConfigMap that a source names: all, or those of its items.
+
+        Raises:
+            NotYet: the object or a key is missing, and not optional.
+        """
         name = source.get("secretName") or source.get("name") or ""
         store = self.sources.secrets if kind == "secret" else self.sources.config_maps
         found = store.get(self.pod["metadata"]["namespace"], name)
@@ -117,7 +125,7 @@ class Volumes:
         }
         account = spec.get("serviceAccountName", "default")
         path = f"/api/v1/namespaces/{meta['namespace']}/serviceaccounts/{account}/token"
-        token = self.sources.kube.call("POST", path, request)["status"]["token"]
+        token = str(self.sources.kube.call("POST", path, request)["status"]["token"])
         self.tokens[source["path"]] = (time.time() + 0.8 * life, token)
         return token
 

@@ -31,8 +31,8 @@ class Wan:
         self.flat = settings.flat
         self.sites = sites(settings.clusters)
         self.rtt_ms: float = settings.rtt_ms
-        self.cut: list[str] = []
-        self._read: dict[Path, tuple[float, object]] = {}
+        self.open: dict[asyncio.StreamWriter, Site] = {}
+        self._read: dict[Path, tuple[int, dict[str, object]]] = {}
 
     def file(self, path: Path) -> dict[str, object]:
         """Return a JSON file's content, read again only when it changed; a missing one is empty."""
@@ -40,9 +40,27 @@ class Wan:
             changed = path.stat().st_mtime_ns
         except FileNotFoundError:
             return {}
-        if self._read.get(path, (0, None))[0] != changed:
-            self._read[path] = (changed, json.loads(path.read_text()))
-        return self._read[path][1]  # type: ignore[return-value]
+        before, content = self._read.get(path, (0, {}))
+        if before != changed:
+            try:
+                content = json.loads(path.read_text())
+            except ValueError as error:  # somebody is writing it, or wrote nonsense: what held before holds on
+                print(f"{path}: {error}", flush=True)
+            self._read[path] = (changed, content)
+        return content
+
+    def cut(self, site: Site) -> bool:
+        """Return whether the way to a cluster is cut now."""
+        cuts = self.file(self.home / "wan.json").get("cut", [])
+        return isinstance(cuts, list) and site.name in cuts
+
+    async def watch(self) -> None:
+        """Break the connections that live when their way is cut: a cut does not spare those who came before it."""
+        while True:
+            await asyncio.sleep(0.1)
+            for writer, site in list(self.open.items()):
+                if self.cut(site):
+                    writer.transport.abort()
 
     def target(self, ip: str, port: int) -> tuple[Site, str, int] | None:
         """Return the cluster and the address behind a WAN address, or None where nothing stands."""
@@ -63,7 +81,7 @@ class Wan:
         weather = self.file(self.home / "wan.json")
         delay = float(str(weather.get("rtt_ms", self.rtt_ms))) / 2000
         target = self.target(socket.inet_ntoa(address), port)
-        if target is None or target[0].name in weather.get("cut", []):  # type: ignore[operator]
+        if target is None or self.cut(target[0]):
             writer.transport.abort()
             return
         try:
@@ -72,7 +90,11 @@ class Wan:
         except OSError:
             writer.transport.abort()
             return
-        await join((reader, writer), onward, delay)
+        self.open |= {writer: target[0], onward[1]: target[0]}
+        try:
+            await join((reader, writer), onward, delay)
+        finally:
+            del self.open[writer], self.open[onward[1]]
 
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -156,7 +178,7 @@ async def join_socket_to_api(path: Path, site: Site) -> None:
             return
         await join((reader, writer), onward)
 
-    path.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anybody is served
     await asyncio.start_unix_server(serve, str(path), backlog=512)
 
 
@@ -167,8 +189,9 @@ async def main(home: Path) -> None:
         (home / site.name).mkdir(exist_ok=True)
         await join_socket_to_api(home / site.name / "api.sock", site)
 
+    watching = asyncio.create_task(wan.watch())
     server = await asyncio.start_server(wan.serve, "0.0.0.0", RELAY_PORT, backlog=512)  # noqa: S104 - all of the box's WAN
-    await server.serve_forever()
+    await asyncio.gather(server.serve_forever(), watching)
 
 
 if __name__ == "__main__":

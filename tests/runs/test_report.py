@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CELLS = (
-    "table(pd.DataFrame({'pair': ['east → west', 'gone'], 'p50_ms': [40.0, 1.0]}), 'latency', 'Latency',"
-    " key=['pair'], compare=['p50_ms'])",
+    (
+        "table(pd.DataFrame({'pair': ['east → west', 'gone'], 'p50_ms': [40.0, 1.0]}), 'latency', 'Latency',"
+        " key=['pair'], compare=['p50_ms'])"
+    ),
     "table(pd.DataFrame({'proxy': range(30), 'state': ['SYNCED'] * 30}), 'proxies', key=['proxy'])",
     "import matplotlib.pyplot as plt",
     "figure(plt.figure(figsize=(3, 2)), 'ecdf', 'ECDF \"of\" <latency>')",

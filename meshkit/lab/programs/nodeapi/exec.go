@@ -106,7 +106,7 @@ func (e executor) ExecInContainer(ctx context.Context, _, _, _ string, command [
 // environment of the container. It is a session of its own, and cancelling kills all of it.
 func (e executor) command(ctx context.Context, command []string) *exec.Cmd {
 	// In one word: util-linux 2.38 takes the word after --wdns for the command.
-	enter := []string{"--target", strconv.Itoa(e.PID), "--mount", "--net", "--root", "--wdns=" + cmp.Or(e.Cwd, "/")}
+	enter := []string{"--target", strconv.Itoa(e.PID), "--mount", "--uts", "--pid", "--net", "--root", "--wdns=" + cmp.Or(e.Cwd, "/")}
 	if e.UID != 0 || e.GID != 0 {
 		enter = append(enter, "--setuid", strconv.Itoa(e.UID), "--setgid", strconv.Itoa(e.GID))
 	}
