@@ -27,7 +27,8 @@ pytestmark = pytest.mark.lab
 
 LOOKS = (
     ("ip", "-o", "addr"), ("ip", "route", "show", "table", "all"), ("ip", "rule"), ("ip", "-o", "link"),
-    ("ip", "netns"), ("iptables-save",), ("ip6tables-save",), ("sysctl", "net.ipv4.ip_forward", "net.ipv4.conf.all.route_localnet"),
+    ("ip", "netns"), ("iptables-save",), ("ip6tables-save",),
+    ("sysctl", "net.ipv4.ip_forward", "net.ipv4.conf.all.route_localnet"),
 )  # fmt: skip
 NAMESPACES = ("net", "mnt", "pid", "uts")
 
