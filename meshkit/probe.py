@@ -103,7 +103,7 @@ class Probing:
             UnreachableError: a Service could not be removed; the message says which, and how to remove it.
         """
         gone = self.mesh.each(lambda cluster: self._unmake(cluster) if cluster.name in self.entered else None)
-        left = [name for name, done in gone.items() if isinstance(done, Unknown)]
+        left = [f"{name} ({done.reason})" for name, done in gone.items() if isinstance(done, Unknown)]
         if left:
             selector = ",".join(f"{k}={v}" for k, v in COMPONENT.items())
             namespace = self.mesh.spec.probe.namespace

@@ -119,12 +119,15 @@ def test_plain_papermill_runs_a_notebook(meshed_lab: Lab, tmp_path: Path) -> Non
 
 
 def test_jupyterlab_runs_a_notebook_from_top_to_bottom(meshed_lab: Lab, tmp_path: Path) -> None:
-    """As JupyterLab would: in the notebooks' folder, without parameters, by the default kubeconfig."""
+    """As JupyterLab would: in the notebooks' folder, without parameters, beside the lab's own mesh file."""
     from nbclient import NotebookClient
 
+    for name in ("notebooks", "parameters"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "parameters" / "lab.yaml").write_text(meshed_lab.mesh_file.read_text())
     nb = nbformat.read(folder("notebooks") / "09-observe.ipynb", as_version=4)
-    where = {"metadata": {"path": str(folder("notebooks"))}}
-    env = {**os.environ, "KUBECONFIG": str(meshed_lab.kubeconfig), "PYTHONPATH": os.pathsep.join(sys.path)}
+    where = {"metadata": {"path": str(tmp_path / "notebooks")}}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     NotebookClient(nb, timeout=200, kernel_name="python3", resources=where).execute(env=env)
     last = [cell for cell in nb.cells if cell.cell_type == "code"][-1]
     assert "09 observe: PASS" in last.outputs[0]["data"]["text/plain"]
