@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -25,6 +26,9 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 PODS_AT_ONCE = 8
+SILENCE = 20.0
+"""Seconds for which a cluster that did not answer in time is not asked again: each question would wait anew."""
+_LATE = "no answer within"
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def gather(
 def _outcome(future: concurrent.futures.Future[T], deadline: float) -> T | Unknown:
     if not future.done():
         future.cancel()
-        return Unknown(f"no answer within {deadline:g} s")
+        return Unknown(f"{_LATE} {deadline:g} s")
     try:
         return future.result()
     except MeshkitError as error:
@@ -104,6 +108,7 @@ class Mesh:
         self.spec = spec
         self.clusters = clusters
         self._executor = executor or DaemonThreads()
+        self._silent: dict[str, tuple[float, Unknown]] = {}
 
     def __repr__(self) -> str:
         return f"Mesh({self.spec.mesh.id!r}, clusters={list(self.clusters)})"
@@ -156,7 +161,16 @@ class Mesh:
     def each(self, function: Callable[[Cluster], T], *, deadline: float = 30.0) -> dict[str, T | Unknown]:
         """Ask every cluster at once; return the answers by name, in the file's order.
 
-        A cluster that fails, or has not answered `deadline` seconds from now, is `Unknown` with the reason.
+        A cluster that fails, or has not answered `deadline` seconds from now, is `Unknown` with the reason. One that
+        was too late a moment ago is not asked again for `SILENCE` seconds, and is `Unknown` for the same reason.
         """
-        answers = gather(function, self.clusters.values(), deadline=deadline, executor=self._executor)
-        return dict(zip(self.clusters, answers, strict=True))
+        now = time.monotonic()
+        silent = {name: why for name, (until, why) in self._silent.items() if now < until}
+        asked = {name: cluster for name, cluster in self.clusters.items() if name not in silent}
+        answers = gather(function, asked.values(), deadline=deadline, executor=self._executor)
+        known: dict[str, T | Unknown] = {**silent, **dict(zip(asked, answers, strict=True))}
+        for name in asked:
+            answer = known[name]
+            if isinstance(answer, Unknown) and answer.reason.startswith(_LATE):
+                self._silent[name] = (time.monotonic() + SILENCE, answer)
+        return {name: known[name] for name in self.clusters}

@@ -171,9 +171,9 @@ def test_an_api_server_that_refuses_the_connection_is_unreachable_not_failed(tmp
 
 
 def test_an_api_server_that_never_answers_is_unreachable_in_time(tmp_path: Path, silent_server: int) -> None:
-    """Exit code 3 within a minute for a stage: each question waits its own time, and they wait side by side."""
-    done, seconds = unreachable(tmp_path, silent_server, "run", "--only", "08")
+    """Exit code 3, and not a deadline for every question: a cluster that was silent is not asked again at once."""
+    done, seconds = unreachable(tmp_path, silent_server, "audit")
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     assert "no answer within" in done.stderr
-    assert seconds < 60
+    assert seconds < 120
