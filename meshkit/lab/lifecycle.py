@@ -10,8 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import psutil
 import urllib3
@@ -20,6 +19,9 @@ from meshkit.errors import ChangeError, InputError, UnreachableError
 from meshkit.lab import cluster
 from meshkit.lab.kube import Kube, Refused
 from meshkit.lab.layout import MAX_CLUSTERS, Settings, Site, folder, programs, sites
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PATIENCE = 90.0
 LONGEST_PATH = 80
@@ -232,47 +234,6 @@ def wipe(home: Path) -> None:
             entry.unlink()
 
 
-def status() -> list[dict[str, Any]]:
-    """Return one record for each process of the lab: component, cluster, pid, state, MiB, CPU seconds, log.
-
-    Raises:
-        UnreachableError: no lab runs.
-    """
-    home = folder()
-    process = keeper(home)
-    if process is None:
-        raise UnreachableError("no lab runs", where=str(home), remedy="start one: `meshkit lab up`")
-    settings = Settings.load(home)
-    known = {s.name for s in sites(settings.clusters)}
-    rows = []
-    for each in [process, *process.children(recursive=True)]:
-        try:
-            component, site = describe(each, known)
-            memory = each.memory_info().rss / 2**20
-            times = each.cpu_times()
-            rows.append({"component": component, "cluster": site, "pid": each.pid, "state": each.status(),
-                         "mib": round(memory, 1), "cpu_s": round(times.user + times.system, 1)})  # fmt: skip
-        except psutil.NoSuchProcess:
-            continue
-    return rows
-
-
-def describe(process: psutil.Process, known: set[str]) -> tuple[str, str]:
-    """Return a process's component and cluster as far as its command line and folder tell."""
-    argv = process.cmdline() or [process.name()]
-    name = Path(argv[0]).name
-    if name.startswith("python") and "-m" in argv:
-        name = argv[argv.index("-m") + 1].removeprefix("meshkit.lab.")
-    text = " ".join(argv)
-    site = next((k for k in known if f"/{k}/" in text), "")
-    return name, site
-
-
 def tail(path: Path, lines: int = 3) -> str:
     """Return the last lines of a log, on one line."""
     return " | ".join(path.read_text(errors="replace").strip().splitlines()[-lines:]) if path.exists() else "no log"
-
-
-def user_is_root() -> bool:
-    """Return whether the lab would start with root's rights."""
-    return os.geteuid() == 0

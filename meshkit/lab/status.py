@@ -123,7 +123,7 @@ def container(argv: list[str], rows: dict[Key, Row], pods: dict[str, dict[str, O
     if key not in rows:
         pod = pods.get(cluster, {}).get(uid)
         namespace, pod_name = (pod["metadata"]["namespace"], pod["metadata"]["name"]) if pod else ("", uid)
-        log = f"log/{cluster}-pods/{namespace}_{pod_name}/{name}/{restart}.log" if pod else ""
+        log = f"log/{cluster}-pods/{namespace}_{pod_name}_{uid}/{name}/{restart}.log" if pod else ""
         rows[key] = Row(name, cluster, f"{namespace}/{pod_name}" if pod else uid, state=health(pod, name), log=log)
     return key
 

@@ -14,9 +14,9 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from meshkit import resources
 from meshkit.errors import ChangeError, InputError
 from meshkit.runs import parameters as params
 from meshkit.runs import record, report
@@ -28,6 +28,7 @@ from meshkit.spec import MeshSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 Mode = Literal["plan", "apply", "audit"]
 CELL_TIMEOUT = 600
@@ -45,11 +46,9 @@ class RunResult:
 
 
 def stages(folder: Path | None = None) -> dict[str, Path]:
-    """Return the stage notebooks by number ("08"), from a folder, the installed package, or the checkout."""
-    package = Path(__file__).parents[1]
-    places = [folder] if folder else [package / "data" / "notebooks", package.parent / "notebooks"]
-    found = [path for place in places for path in sorted(place.glob("[0-9][0-9]-*.ipynb"))]
-    return {path.name[:2]: path for path in reversed(found)}
+    """Return the stage notebooks by number ("08"), from a folder, or else where meshkit keeps them."""
+    found = sorted((folder or resources.folder("notebooks")).glob("[0-9][0-9]-*.ipynb"))
+    return {path.name[:2]: path for path in found}
 
 
 def execute(

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 
 from meshkit import resources
-from meshkit.lab import lifecycle, scenarios
+from meshkit.lab import lifecycle, scenarios, status
 from meshkit.lab.layout import programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import pandas as pd
 
 Object = dict[str, Any]
 Fact = TypeVar("Fact")
@@ -116,10 +118,10 @@ class Lab:
         with in_folder(self.home):
             lifecycle.stop(print)
 
-    def status(self) -> list[Object]:
-        """Return the lab's processes as `meshkit lab status` shows them."""
+    def status(self) -> pd.DataFrame:
+        """Return the lab's daemons and containers as `meshkit lab status` shows them."""
         with in_folder(self.home):
-            return lifecycle.status()
+            return status.table()
 
 
 @dataclass(frozen=True)

@@ -130,13 +130,16 @@ def test_meshed_shares_one_root(meshed_lab: Lab) -> None:
 
 def test_status_states_the_memory_of_all(meshed_lab: Lab) -> None:
     """Every process of the lab is listed, and together they stay below 3 GiB."""
-    rows = meshed_lab.status()
-    total = sum(row["mib"] for row in rows) / 1024
-    print(f"\nmeshed lab: {len(rows)} processes, {total:.2f} GiB")
+    table = meshed_lab.status()
+    total = table["mib"].sum() / 1024
+    print(f"\nmeshed lab: {len(table)} daemons and containers, {total:.2f} GiB")
     assert total < 3
-    found = Counter(row["component"] for row in rows)
-    assert found["kube-apiserver"] == found["etcd"] == found["pilot-discovery"] == 2
-    assert found["envoy"] >= 6
+    assert (table["state"] != "dead").all()
+    found = Counter(table["component"])
+    assert found["kube-apiserver"] == found["etcd"] == found["discovery"] == 2
+    assert found["istio-proxy"] >= 6
+    logs = [meshed_lab.home / log for log in table["log"]]
+    assert [log for log in logs if not log.is_file()] == []
 
 
 def test_the_mesh_file_names_this_lab(meshed_lab: Lab) -> None:
