@@ -42,7 +42,8 @@ def parse_answers(output: str) -> list[Answer]:
 
 def told(answer: Answer) -> str:
     """Return a bad answer in words: the status, and what curl or Envoy said."""
-    return f"{answer.status or 'no answer'}: {' '.join((answer.error or answer.body).split())[:200]}"
+    words = " ".join((answer.error or answer.body).split())[:200]
+    return f"{answer.status or 'no answer'}{': ' + words if words else ''}"
 
 
 def hostname(body: str) -> str:
