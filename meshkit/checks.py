@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import pandas as pd
-
 
 class Verdict(StrEnum):
     """The five verdicts of a finding, from best to worst in the order of `SEVERITY`."""
@@ -55,18 +53,9 @@ class Finding:
         return {key: str(value) for key, value in asdict(self).items()}
 
 
-COLUMNS = ("id", "check", "subject", "expected", "observed", "verdict", "remedy")
-
-
-def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
-    """Return findings as a table of strings, the worst first.
-
-    Columns: id, check, subject, expected, observed, verdict, remedy.
-    """
-    import pandas as pd
-
-    worst_first = sorted(findings, key=lambda f: (-SEVERITY.index(f.verdict), f.id, f.subject))
-    return pd.DataFrame([f.to_dict() for f in worst_first], columns=list(COLUMNS), dtype="str")
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings in the order in which people should read them: by verdict, then id, then subject."""
+    return sorted(findings, key=lambda f: (-SEVERITY.index(f.verdict), f.id, f.subject))
 
 
 def overall(findings: Sequence[Finding]) -> Verdict:

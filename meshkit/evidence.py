@@ -14,7 +14,7 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from meshkit.checks import SEVERITY, Finding, Verdict, overall
+from meshkit.checks import SEVERITY, Finding, Verdict, overall, worst_first
 from meshkit.errors import CheckFailed, UnreachableError
 from meshkit.marks import MARKS, plain
 
@@ -126,7 +126,7 @@ def conclude(stage: str, findings: Sequence[Finding]) -> None:
         UnreachableError: none failed, but something is unknown, or nothing was checked at all.
     """
     verdict = overall(findings)
-    ranked = sorted(findings, key=lambda f: (-SEVERITY.index(f.verdict), f.id, f.subject))
+    ranked = worst_first(findings)
     counts = {v.value: n for v in reversed(SEVERITY) if (n := Counter(f.verdict for f in findings)[v])}
     told = ", ".join(f"{n} {word}" for word, n in counts.items()) or "nothing was checked"
     bad = [f for f in ranked if f.verdict not in (Verdict.PASS, Verdict.SKIPPED)]

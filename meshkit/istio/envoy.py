@@ -119,9 +119,7 @@ def parse_clusters(document: Any) -> pd.DataFrame:
                     "health": _health(host.get("health_status", {})),
                     "priority": int(host.get("priority", 0)),
                     "weight": int(host.get("weight", 1)),
-                    "locality": "/".join(
-                        filter(None, map(host.get("locality", {}).get, ("region", "zone", "sub_zone")))
-                    ),
+                    "locality": _locality(host.get("locality", {})),
                     **{name: values.get(name, 0) for name in _COUNTERS},
                 }
             )

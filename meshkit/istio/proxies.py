@@ -158,15 +158,7 @@ def _sync_status(entry: dict[str, Any]) -> tuple[dict[str, str], States]:
     }
     resources = entry.get("resources")
     if resources is not None:
-        return proxy, {
-            _SHORT.get(url, url): (
-                _state(r.get("sent"), r.get("acked"), r.get("lastError")),
-                r.get("lastError", ""),
-                sent,
-            )
-            for url, r in resources.items()
-            for sent in [str(r.get("sentTime", ""))]
-        }
+        return proxy, {_SHORT.get(url, url): _resource_state(status) for url, status in resources.items()}
     states: States = {}
     for kind, name in _LEGACY.items():
         sent, acked = entry.get(f"{name}_sent"), entry.get(f"{name}_acked")

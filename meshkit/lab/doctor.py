@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,11 @@ from meshkit.lab import box, images, layout, programs, root
 from meshkit.lab.programs.toolchain import Toolchain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
+
+    from meshkit.lab.layout import Say
 
 PACKAGES = {
     "unshare": "util-linux", "nsenter": "util-linux", "mount": "mount", "chroot": "coreutils", "ip": "iproute2",
@@ -46,7 +49,6 @@ TRIALS = {
     "container root": "root",
 }
 KERNEL_REMEDY = "a kernel with this feature; in a container, run it privileged"
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

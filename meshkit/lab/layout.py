@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+Say = Callable[[str], None]
+"""Where the lab's talk goes, a line at a time."""
 
 NAMES = ("east", "west", "north", "south")
 MAX_CLUSTERS = 9

@@ -9,7 +9,6 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import psutil
@@ -18,15 +17,15 @@ import urllib3
 from meshkit.errors import ChangeError, InputError, UnreachableError
 from meshkit.lab import cluster
 from meshkit.lab.kube import Kube, Refused
-from meshkit.lab.layout import MAX_CLUSTERS, Settings, Site, folder, programs, sites
+from meshkit.lab.layout import MAX_CLUSTERS, Say, Settings, Site, folder, programs, sites
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PATIENCE = 90.0
 LONGEST_PATH = 80
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "nodeapi")
-Say = Callable[[str], None]
 
 
 def keeper(home: Path) -> psutil.Process | None:

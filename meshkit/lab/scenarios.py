@@ -11,20 +11,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from meshkit import resources
 from meshkit.errors import ChangeError
-from meshkit.lab.layout import Settings, Site, programs, sites
+from meshkit.lab.layout import Say, Settings, Site, programs, sites
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 MANIFESTS = Path(__file__).parent / "manifests"
 PATIENCE = 180
-Say = Callable[[str], None]
 Thing = TypeVar("Thing")
-SCENARIOS = ("single", "empty", "meshed")
 
 
 class Tools:

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meshkit.checks import SEVERITY, Verdict
+from meshkit.checks import SEVERITY, Verdict, worst_first
 from meshkit.evidence import COLOURS, cell_html, findings_html, symbol_of, table_html
 from meshkit.runs.outcome import Outcome, Status
 
@@ -56,7 +56,7 @@ def report_html(
         table=table,
         names=names,
         bad=lambda outcome: [f for f in outcome.findings if f.verdict not in (Verdict.PASS, Verdict.SKIPPED)],
-        findings=lambda found: Markup(findings_html(_worst_first(found))),  # noqa: S704  (findings_html escapes)
+        findings=lambda found: Markup(findings_html(f.to_dict() for f in worst_first(found))),  # noqa: S704  (findings_html escapes)
         state=lambda word: Markup(cell_html(str(word))),  # noqa: S704  (cell_html escapes)
         symbol=lambda word: symbol_of(str(word)),
         title=stage_title,
@@ -76,10 +76,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"
-
-
-def _worst_first(findings: Sequence[Any]) -> list[dict[str, str]]:
-    return [f.to_dict() for f in sorted(findings, key=lambda f: -SEVERITY.index(f.verdict))]
 
 
 def _headline(outcomes: Sequence[Outcome]) -> dict[str, str]:

@@ -14,13 +14,18 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from meshkit.errors import InputError
 from meshkit.lab import layout
 from meshkit.lab.programs.toolchain import Toolchain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from meshkit.lab.layout import Say
 
 SOURCES = Path(__file__).parent
 OWN = ("nodeapi", "load")
@@ -40,7 +45,6 @@ MODULES_GIB, CACHE_GIB, PROGRAMS_GIB = 1.4, 5.6, 0.6
 ALL_PACKAGES = 3774
 SMALL = 300
 GIB = 2**30
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

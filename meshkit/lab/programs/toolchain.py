@@ -12,21 +12,24 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshkit.errors import ChangeError, InputError, UnreachableError
 from meshkit.lab.programs.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from meshkit.lab.layout import Say
 
 # Linking is not announced by `go build -v`; on 2 cores it is about a fifth of the time of a build from nothing.
 LINKING = 0.2
 PACKAGE_OVERHEAD = 4000
 KEPT_LINES = 15
 UNREACHABLE = ("dial tcp", "no such host", "i/o timeout", "TLS handshake", "x509:", "connection re", "502", "503")
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
