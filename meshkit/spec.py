@@ -54,6 +54,7 @@ class Topology(_Model):
         default="multi-primary", alias="controlPlane"
     )
     network: Literal["multi", "flat"] = "multi"
+    mesh_networks: bool = Field(default=False, alias="meshNetworks")
 
 
 class Istio(_Model):
@@ -67,10 +68,11 @@ class Istio(_Model):
 
 
 class Gateway(_Model):
-    """The east-west gateway's Service."""
+    """The east-west gateway: its Service, and the hosts that it lets other clusters reach."""
 
     annotations: dict[str, str] = {}
     service_type: Literal["LoadBalancer", "NodePort", "ClusterIP"] = Field(default="LoadBalancer", alias="serviceType")
+    hosts: list[str] = Field(default=["*.local"], min_length=1)
 
 
 class ClusterSpec(_Model):
@@ -99,12 +101,16 @@ class Trust(_Model):
 
 
 class Probe(_Model):
-    """Who calls whom to prove a path: a client and a server workload in every cluster."""
+    """Who calls whom to prove a path: a client and a server workload in every cluster.
+
+    `load`, where there is one, is a workload that logs one JSON line for each request (see meshkit.runs.load).
+    """
 
     namespace: Name = "sample"
     client: Name = "sleep"
     server: Name = "httpbin"
     port: int = Field(default=8000, ge=1, le=65535)
+    load: str = Field(default="", pattern=rf"({DNS_LABEL})|^$")
 
 
 class Gates(_Model):
@@ -157,7 +163,13 @@ class MeshSpec(_Model):
         Raises:
             InputError: it is missing, empty, not text, not YAML, or a field is wrong.
         """
-        return cls.parse(_read(Path(path)), where=str(path))
+        document = _read(Path(path))
+        for section, field in (("istio", "overlay"), ("trust", "rootDirectory")):
+            # Paths in a mesh file are relative to it, wherever the notebook runs.
+            inner = document.get(section)
+            if isinstance(inner, dict) and isinstance(inner.get(field), str) and inner[field]:
+                document[section] = {**inner, field: str(Path(path).parent / Path(inner[field]).expanduser())}
+        return cls.parse(document, where=str(path))
 
     @classmethod
     def parse(cls, document: Any, *, where: str) -> Self:
