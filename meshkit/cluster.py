@@ -30,6 +30,7 @@ from meshkit.transport import NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from datetime import datetime
 
     from kubernetes.client import ApiClient, Configuration
 
@@ -254,9 +255,18 @@ class Cluster:
     # --- into pods ---
 
     def exec(
-        self, pod: str, namespace: str, container: str, command: Sequence[str], timeout: float = 0.0
+        self,
+        pod: str,
+        namespace: str,
+        container: str,
+        command: Sequence[str],
+        timeout: float = 0.0,
+        *,
+        heard: Callable[[bytes], None] | None = None,
     ) -> ExecResult:
         """Run a command in a container, without a shell and without a terminal.
+
+        `heard` is called with each piece of its output, when it comes.
 
         Raises:
             UnreachableError: the pod cannot be reached, or the command is not over within `timeout` seconds.
@@ -268,6 +278,8 @@ class Cluster:
         with self._stream(path, query, "v5.channel.k8s.io,v4.channel.k8s.io", timeout, pod) as stream:
             for channel, data in stream.frames():
                 channels.get(channel, bytearray()).extend(data)
+                if heard and channel == _STDOUT:
+                    heard(data)
         stdout, stderr = (channels[c].decode(errors="replace") for c in (_STDOUT, _STDERR))
         return ExecResult(stdout, stderr, self._exit_code(bytes(channels[_ERROR]), f"{pod}.{namespace}/{container}"))
 
@@ -304,6 +316,23 @@ class Cluster:
             return body
         kind = {404: NotFoundError, 401: UnreachableError, 403: UnreachableError}.get(answer.status, MeshkitError)
         raise kind(f"{pod}.{namespace}:{port}{path} answered {answer.status}", where=self.where)
+
+    def follow(self, pod: str, namespace: str, container: str, since: datetime, timeout: float = 0.0) -> Iterator[str]:
+        """Yield the lines that a container logs from a moment on, each after its time stamp and a blank.
+
+        Ends when the container does. The API server knows whole seconds only, so lines of the second before `since`
+        may come too.
+
+        Raises:
+            UnreachableError: the way broke, or no line came for `timeout` seconds.
+            NotFoundError: the pod is gone.
+            MeshkitError: the container has not started yet.
+        """
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/log"
+        moment = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        query = [("container", container), ("follow", "true"), ("timestamps", "true"), ("sinceTime", moment)]
+        where = f"{self.where}, pod {pod}"
+        return transport.lines(self.api, path, where=where, timeout=timeout or self.timeout, query=query)
 
     # --- how ---
 

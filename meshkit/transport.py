@@ -175,6 +175,34 @@ def request(
     return Response(answer.headers, data, (sent + received) / 2, received - sent)
 
 
+def lines(
+    api: ApiClient, path: str, *, where: str, timeout: float, query: Sequence[tuple[str, str]] = ()
+) -> Iterator[str]:
+    """Send a GET whose answer comes bit by bit, and yield its whole lines until the other side closes.
+
+    Raises:
+        UnreachableError: as of `request`; also when nothing comes for `timeout` seconds.
+        NotFoundError: 404.
+    """
+    call = _serialize(api, "GET", path, query=query, headers={})
+    with translated(where, timeout):
+        answer = api.call_api(*call, _request_timeout=timeout)
+    if answer.status >= 400:
+        with translated(where, timeout):
+            data = answer.read() or b""  # type: ignore[no-untyped-call]
+        raise refused(answer.status, data, where=where, method="GET", path=path)
+    rest = b""
+    try:
+        with translated(where, timeout):
+            # read1 hands on what is there; a plain read would wait until its buffer is full.
+            while piece := answer.response.read1(1 << 16):
+                *whole, rest = (rest + piece).split(b"\n")
+                for line in whole:
+                    yield line.decode(errors="replace")
+    finally:
+        answer.response.close()
+
+
 def _serialize(
     api: ApiClient,
     method: str,
