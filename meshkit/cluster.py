@@ -231,14 +231,17 @@ class Cluster:
 
     # --- write ---
 
-    def apply(self, manifest: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
-        """Apply an object server-side as field manager `meshkit`, never by force, and return what it became.
+    def apply(
+        self, manifest: Mapping[str, Any], dry_run: bool = False, *, manager: str = FIELD_MANAGER
+    ) -> dict[str, Any]:
+        """Apply an object server-side as a field manager, never by force, and return what it became.
 
         Raises:
-            ChangeError: the server refused it: a conflict, an unknown field, a webhook's no.
+            ConflictError: others own fields of it.
+            ChangeError: the server refused it otherwise: an unknown field, a webhook's no.
         """
         path = self._path_of(manifest)
-        query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
+        query = [("fieldManager", manager), ("fieldValidation", "Strict")]
         query += [("dryRun", "All")] if dry_run else []
         answer = self._request("PATCH", path, query=query, body=manifest, content_type="application/apply-patch+yaml")
         result: dict[str, Any] = self._decoded(answer)

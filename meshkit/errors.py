@@ -53,6 +53,14 @@ class ChangeError(MeshkitError):
     exit_code = 4
 
 
+class ConflictError(ChangeError):
+    """Other field managers own fields that were to be applied; `conflicts` are (manager, field)."""
+
+    def __init__(self, message: str, conflicts: list[tuple[str, str]], *, where: str = "", remedy: str = "") -> None:
+        super().__init__(message, where=where, remedy=remedy)
+        self.conflicts = conflicts
+
+
 class CheckFailed(MeshkitError):  # noqa: N818 - what failed is the check, not the program
     """At least one check failed; the findings themselves stand in the evidence."""
 

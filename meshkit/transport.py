@@ -14,6 +14,7 @@ import functools
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
+from meshkit.errors import ChangeError, ConflictError, InputError, MeshkitError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -402,11 +403,24 @@ def refused(status: int, data: bytes | str, *, where: str, method: str, path: st
     # The API server answers 500, too, to an object that does not fit its schema.
     if status == 429 or status > 500 or (status == 500 and method == "GET"):
         return UnreachableError(f"it answered {status} to {what}", where=where, remedy="try again when it is healthy")
+    if conflicts := _conflicts(data) if status == 409 and method == "PATCH" else []:
+        told = ", ".join(f"{manager} owns {field}" for manager, field in conflicts[:5])
+        remedy = (
+            "agree with them: meshkit forces nothing; `kubectl get -o yaml --show-managed-fields` shows who owns what"
+        )
+        return ConflictError(f"{what} was refused: {told}", conflicts, where=where, remedy=remedy)
     said = "" if "/secrets" in path else _status_message(data)
     kind = MeshkitError if method == "GET" else ChangeError
-    owned = "another field manager owns these fields; look with `kubectl get -o yaml --show-managed-fields`"
-    remedy = owned if status == 409 and method == "PATCH" else ""
-    return kind(f"{what} was refused ({status}){': ' if said else ''}{said}", where=where, remedy=remedy)
+    return kind(f"{what} was refused ({status}){': ' if said else ''}{said}", where=where)
+
+
+def _conflicts(data: bytes | str) -> list[tuple[str, str]]:
+    try:
+        causes = json.loads(data)["details"]["causes"]
+        told = [(re.search(r'conflict with "([^"]+)"', c["message"]), c["field"]) for c in causes]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return [(match[1], field) for match, field in told if match]
 
 
 def _status_message(data: bytes | str) -> str:
