@@ -194,6 +194,11 @@ class Cluster:
         """Return what the API server answers to GET of a path, decoded."""
         return self._decoded(self._request("GET", path, query=query, headers={"Accept": accept}, timeout=timeout))
 
+    def kinds(self, wanted: Callable[[str], bool]) -> list[str]:
+        """Return every kind that is served now in the API groups wanted, as `virtualservices.networking.istio.io`."""
+        self._resources = list(self._discover())
+        return sorted({f"{found.plural}.{found.group}" for found in self._resources if wanted(found.group)})
+
     def find(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
         """Return one object, or None if it, or its kind, is not there."""
         try:
@@ -244,6 +249,20 @@ class Cluster:
         query = [("fieldManager", manager), ("fieldValidation", "Strict")]
         query += [("dryRun", "All")] if dry_run else []
         answer = self._request("PATCH", path, query=query, body=manifest, content_type="application/apply-patch+yaml")
+        result: dict[str, Any] = self._decoded(answer)
+        return result
+
+    def rehearse(self, manifest: Mapping[str, Any], *, create: bool = False) -> dict[str, Any]:
+        """Return what an object would become if it were applied by force, or created anew; never changes anything.
+
+        Raises:
+            ChangeError: the server would refuse it.
+        """
+        path, kind = self._path_of(manifest), "application/json" if create else "application/apply-patch+yaml"
+        method, path = ("POST", path.rpartition("/")[0]) if create else ("PATCH", path)
+        query = [("dryRun", "All"), ("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
+        query += [] if create else [("force", "true")]
+        answer = self._request(method, path, query=query, body=manifest, content_type=kind)
         result: dict[str, Any] = self._decoded(answer)
         return result
 
