@@ -53,7 +53,10 @@ class Istiod:
 
 @dataclass(frozen=True)
 class Proxy:
-    """One running pod that carries a proxy. `kind` is its role: sidecar, router, waypoint or ztunnel."""
+    """One running pod that carries a proxy. `kind` is its role: sidecar, router, waypoint or ztunnel.
+
+    `cluster_id` and `network` are what it claims to istiod, as its container's environment says.
+    """
 
     cluster: Cluster
     namespace: str
@@ -61,6 +64,7 @@ class Proxy:
     kind: str
     cluster_id: str
     ready: bool
+    network: str = ""
 
 
 def istiods(cluster: Cluster, namespace: str = "istio-system") -> list[Istiod]:
@@ -103,6 +107,7 @@ def _proxy(cluster: Cluster, pod: dict[str, Any]) -> Proxy | None:
         kind=arguments[1] if len(arguments) > 1 and arguments[0] == "proxy" else "sidecar",
         cluster_id=_env(container).get("ISTIO_META_CLUSTER_ID", ""),
         ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
+        network=_env(container).get("ISTIO_META_NETWORK", ""),
     )
 
 

@@ -33,6 +33,15 @@ COLUMNS = {
     "age_s": "float64",
     "cluster_id": "str",
 }
+CLAIM_COLUMNS = {
+    "cluster": "str",
+    "namespace": "str",
+    "proxy": "str",
+    "kind": "str",
+    "cluster_id": "str",
+    "network": "str",
+    "reason": "str",
+}
 WORST_FIRST = ("ERROR", "NOT CONNECTED", "UNKNOWN", "STALE", "NOT SENT", "SYNCED", "IGNORED")
 CORE_TYPES = ("CDS", "LDS", "EDS", "RDS", "ECDS")
 
@@ -91,6 +100,33 @@ def proxy_status(mesh: Mesh) -> pd.DataFrame:
     seen = _place(rows, known)
     lost = (p for found in known.values() for p in found if (p.cluster.name, p.namespace, p.name) not in seen)
     return table([*rows, *unread, *_unserved(lost, having, deaf)], COLUMNS)
+
+
+def claims(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each running pod with a proxy: the cluster id and the network that it claims to istiod.
+
+    Columns: cluster (where it runs), namespace, proxy (pod), kind, cluster_id, network (empty: istiod takes every
+    address for reachable from it), reason (why a row is empty).
+
+    Source: ISTIO_META_CLUSTER_ID and ISTIO_META_NETWORK in the pod, set when it was injected.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, found in mesh.each(proxies).items():
+        if isinstance(found, Unknown):
+            rows.append({"cluster": name, "reason": found.reason})
+            continue
+        rows += [
+            {
+                "cluster": name,
+                "namespace": proxy.namespace,
+                "proxy": proxy.name,
+                "kind": proxy.kind,
+                "cluster_id": proxy.cluster_id,
+                "network": proxy.network,
+            }
+            for proxy in found
+        ]
+    return table(rows, CLAIM_COLUMNS)
 
 
 def _place(rows: list[dict[str, Any]], known: dict[str, list[Proxy]]) -> set[tuple[str, str, str]]:

@@ -214,6 +214,11 @@ def _prove(mesh: Mesh, key: str, credential: _Credential) -> dict[str, str]:
     return named
 
 
+def try_token(cluster: Cluster, token: str, ca: bytes) -> dict[str, str]:
+    """Return `credential` and `detail`, as of `remote_secrets`, of a token tried at our own address of a cluster."""
+    return _try(cluster, _Credential(token=token, ca=ca))
+
+
 def _try(cluster: Cluster, credential: _Credential) -> dict[str, str]:
     told = _ask(cluster.with_token(credential.token, credential.ca, timeout=TRY_TIMEOUT))
     if told["credential"] != "unreachable":
