@@ -5,6 +5,7 @@ A remote network without a gateway is taken for directly reachable: proxies then
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from meshkit.cluster import NotFoundError
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 NETWORK = "topology.istio.io/network"
 GATEWAY_PORT_LABEL = "networking.istio.io/gatewayPort"
+NODE_SELECTOR = "traffic.istio.io/nodeSelector"
+OWNER = "install.operator.istio.io/owning-resource"
 PASSTHROUGH_PORT = 15443
 HBONE_PORT = 15008
 GATEWAY_COLUMNS = {
@@ -32,6 +35,8 @@ GATEWAY_COLUMNS = {
     "ready": "int64",
     "pods": "int64",
     "exposed_by": "str",
+    "selector": "str",
+    "made_by": "str",
     "reason": "str",
 }
 SEEN_COLUMNS = {
@@ -53,7 +58,8 @@ def gateways(mesh: Mesh) -> pd.DataFrame:
     take it for a gateway), namespace_network (the same label of istiod's namespace: the network of the cluster's own
     pods), type, addresses (comma-joined; empty while pending), port (0 where it does not listen), ready and pods (of
     its selector), exposed_by (Gateways whose AUTO_PASSTHROUGH server selects its pods, comma-joined; empty: it lets
-    nothing in), reason. A cluster without any gateway has a row without service that says so.
+    nothing in), selector (of its pods, as `kubectl -l` takes it), made_by (istioctl and the IstioOperator's name, a
+    Helm release, or who else wrote it), reason. A cluster without any gateway has a row without service that says so.
 
     Source: pilot/pkg/serviceregistry/kube/controller/network.go.
     """
@@ -91,7 +97,7 @@ def _gateway(cluster: Cluster, service: dict[str, Any], exposures: list[dict[str
     port = next((p for p in (wanted, HBONE_PORT) if _listens(service, p)), 0)
     ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
     addresses = [entry.get("ip") or entry.get("hostname", "") for entry in ingress]
-    addresses += service["spec"].get("externalIPs") or []
+    addresses += [*(service["spec"].get("externalIPs") or []), *_of_nodes(cluster, service)]
     return {
         "namespace": namespace,
         "service": service["metadata"]["name"],
@@ -102,7 +108,33 @@ def _gateway(cluster: Cluster, service: dict[str, Any], exposures: list[dict[str
         "ready": sum(_ready(pod) for pod in pods),
         "pods": len(pods),
         "exposed_by": ",".join(sorted(_name(g) for g in exposures if _selects(g, labels))),
+        "selector": ",".join(f"{key}={value}" for key, value in sorted(selector.items())),
+        "made_by": _made_by(service),
     }
+
+
+def _of_nodes(cluster: Cluster, service: dict[str, Any]) -> list[str]:
+    """Return the addresses that istiod takes for those of a NodePort gateway: external ones of the nodes it names."""
+    selector = (service["metadata"].get("annotations") or {}).get(NODE_SELECTOR)
+    if service["spec"].get("type") != "NodePort" or selector is None:
+        return []
+    try:
+        labels = json.loads(selector or "{}")
+    except ValueError:
+        return []
+    nodes = [node for node in cluster.get("nodes") if labels.items() <= _labels(node).items()]
+    addresses = [a for node in nodes for a in node.get("status", {}).get("addresses") or []]
+    return [a["address"] for a in addresses if a["type"] == "ExternalIP"]
+
+
+def _made_by(service: dict[str, Any]) -> str:
+    metadata = service["metadata"]
+    if owner := _labels(service).get(OWNER):
+        return f"istioctl, {owner}"
+    if release := (metadata.get("annotations") or {}).get("meta.helm.sh/release-name"):
+        return f"Helm, release {release}"
+    written = [e for e in metadata.get("managedFields") or [] if not e.get("subresource")]
+    return ", ".join(sorted({str(e.get("manager")) for e in written}))
 
 
 def gateways_seen(mesh: Mesh) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from meshkit import probe
 from meshkit.checks import SEVERITY, Finding, Verdict
 from meshkit.istio import networks, remotes, trust, versions
-from meshkit.stages import prometheus
+from meshkit.stages import eastwest, prometheus
 from meshkit.stages.finding import Question, Row, arrow, unreadable
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def look(mesh: Mesh) -> Facts:
 
 def check(mesh: Mesh, facts: Facts) -> list[Finding]:
     """Judge what was read: remote secrets, sync state, gateways, trust."""
-    findings = [*check_istiods(mesh, facts)]
+    findings = [*check_istiods(mesh, facts.identity)]
     for reader, target in mesh.pairs:
         findings += [
             check_secret(mesh, facts, reader, target),
@@ -69,9 +69,11 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
             *check_sync(mesh, facts, reader, target),
         ]
         if mesh.spec.topology.network == "multi":
-            findings += check_gateway_seen(mesh, facts, reader, target)
+            findings += eastwest.check_gateway_seen(
+                mesh, facts.gateways, facts.gateways_seen, reader, target, identifier="MK806"
+            )
     if mesh.spec.topology.network == "multi":
-        findings += [check_gateway(mesh, facts, name) for name in mesh.clusters]
+        findings += [eastwest.check_gateway(mesh, facts.gateways, name, "MK805") for name in mesh.clusters]
     return [*findings, *check_roots(mesh, facts), *check_certificates(mesh, facts)]
 
 
@@ -105,12 +107,12 @@ def pairs(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
 # --- istiod and remote secrets ----------------------------------------------------------------------------------------
 
 
-def check_istiods(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+def check_istiods(mesh: Mesh, identity: pd.DataFrame, identifier: str = "MK801") -> Iterator[Finding]:
     """MK801: every primary has an istiod that can be asked, and its id, network and mesh are what the file says."""
     for entry in mesh.spec.clusters:
-        rows = facts.identity[facts.identity["cluster"] == entry.name].to_dict("records")
+        rows = identity[identity["cluster"] == entry.name].to_dict("records")
         expected = _identity(entry.name, entry.network, mesh.spec.mesh.id, mesh.spec.mesh.trust_domain)
-        ask = Question("MK801", "istiod is who the mesh file says", entry.name, expected)
+        ask = Question(identifier, "istiod is who the mesh file says", entry.name, expected)
         kubectl = f"kubectl --context {entry.context} get pods"
         if not rows:
             yield ask.fail("no istiod runs there", f"{kubectl} -n {mesh.root_namespace} -l app=istiod")
@@ -190,69 +192,6 @@ def check_sync(mesh: Mesh, facts: Facts, reader: str, target: str) -> Iterator[F
             continue
         states = list(rows[rows["remote"] == target]["status"])
         yield ask.judge(states == ["synced"], f"{istiod}: {', '.join(states) or 'does not know it'}", cure)
-
-
-# --- gateways ---------------------------------------------------------------------------------------------------------
-
-
-def check_gateway(mesh: Mesh, facts: Facts, name: str) -> Finding:
-    """MK805: the cluster offers a gateway of its network: labelled, addressed, listening, ready, exposed."""
-    entry = mesh.spec.cluster(name)
-    port = networks.PASSTHROUGH_PORT
-    expected = f"a Service of {entry.network} with an address, port {port}, ready pods and an AUTO_PASSTHROUGH Gateway"
-    ask = Question("MK805", "east-west gateway is offered", name, expected)
-    if reason := _unread_gateways(facts, name):
-        return ask.unknown(reason)
-    problems = {}
-    for row in facts.gateways[facts.gateways["cluster"] == name].to_dict("records"):
-        lacks = [
-            *([row["reason"]] if row["reason"] else []),
-            *(
-                [f"label {networks.NETWORK} is {row['network'] or 'missing'}"]
-                if row["network"] != entry.network
-                else []
-            ),
-            *(["no address"] if not row["addresses"] else []),
-            *([f"does not listen on {port}"] if not row["port"] else []),
-            *([f"{row['ready']} of {row['pods']} pods ready"] if not row["ready"] else []),
-            *(["no AUTO_PASSTHROUGH Gateway selects it"] if not row["exposed_by"] else []),
-        ]
-        if not lacks:
-            ready = f"{row['ready']}/{row['pods']} ready"
-            return ask.answer(Verdict.PASS, f"{row['service']} at {row['addresses']}:{row['port']}, {ready}")
-        problems[row["service"] or "no Service"] = [row["reason"]] if not row["service"] else lacks
-    told = "; ".join(f"{service}: {', '.join(lacks)}" for service, lacks in problems.items()) or "none"
-    service = f"get service -n {mesh.root_namespace} -l {networks.NETWORK}={entry.network}"
-    return ask.fail(told, f"kubectl --context {entry.context} {service}")
-
-
-def _unread_gateways(facts: Facts, name: str) -> str:
-    rows = facts.gateways[(facts.gateways["cluster"] == name) & (facts.gateways["service"] == "")]
-    return next((str(reason) for reason in rows["reason"] if not reason.startswith("no Service")), "")
-
-
-def check_gateway_seen(mesh: Mesh, facts: Facts, reader: str, target: str) -> Iterator[Finding]:
-    """MK806: each istiod of the reader knows the gateway of the target's network, at the address that it has."""
-    network = mesh.spec.cluster(target).network
-    offered = facts.gateways[(facts.gateways["cluster"] == target) & (facts.gateways["network"] == network)]
-    addresses = {a for text in offered["addresses"] for a in text.split(",") if a}
-    expected = f"{network} at {', '.join(sorted(addresses)) or 'an address'}"
-    ask = Question("MK806", "istiod knows the other network's gateway", arrow(reader, target), expected)
-    own = facts.gateways_seen[facts.gateways_seen["cluster"] == reader]
-    if own.empty:
-        yield ask.unknown("no istiod to ask", "see MK801")
-    for istiod, rows in own.groupby("istiod"):
-        if reason := next((r for r in rows["reason"] if r and not r.startswith("it knows")), ""):
-            yield ask.unknown(reason)
-            continue
-        seen = set(rows[rows["network"] == network]["address"])
-        observed = f"{istiod}: {network} at {', '.join(sorted(seen))}" if seen else f"{istiod}: no gateway of {network}"
-        if seen and (reason := _unread_gateways(facts, target)):
-            yield ask.unknown(f"{observed}; what {target} offers could not be read: {reason}")
-            continue
-        # istiod resolves host names itself (EKS), so only numbers can be compared.
-        known = bool(seen) and (seen <= addresses or not any(a.replace(".", "").isdigit() for a in addresses))
-        yield ask.judge(known, observed, "without it, proxies get the pods' own addresses; see MK805")
 
 
 # --- trust ------------------------------------------------------------------------------------------------------------

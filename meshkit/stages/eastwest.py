@@ -1,0 +1,93 @@
+"""What stages 06 and 08 both ask of east-west gateways: is one offered, and does each istiod know it?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshkit.checks import Finding, Verdict
+from meshkit.istio import networks
+from meshkit.stages.finding import Question, Row, arrow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from meshkit.mesh import Mesh
+
+
+def check_gateway(mesh: Mesh, gateways: pd.DataFrame, name: str, identifier: str) -> Finding:
+    """MK805: the cluster offers a gateway of its network: labelled, addressed, listening, ready, exposed."""
+    entry = mesh.spec.cluster(name)
+    port = networks.PASSTHROUGH_PORT
+    expected = f"a Service of {entry.network} with an address, port {port}, ready pods and an AUTO_PASSTHROUGH Gateway"
+    ask = Question(identifier, "east-west gateway is offered", name, expected)
+    if reason := unread(gateways, name):
+        return ask.unknown(reason)
+    problems = {}
+    for row in gateways[gateways["cluster"] == name].to_dict("records"):
+        missing = lacks(row, entry.network)
+        if not missing:
+            ready = f"{row['ready']}/{row['pods']} ready"
+            return ask.answer(Verdict.PASS, f"{row['service']} at {row['addresses']}:{row['port']}, {ready}")
+        problems[row["service"] or "no Service"] = [row["reason"]] if not row["service"] else missing
+    told = "; ".join(f"{service}: {', '.join(missing)}" for service, missing in problems.items()) or "none"
+    service = f"get service -n {mesh.root_namespace} -l {networks.NETWORK}={entry.network}"
+    return ask.fail(told, f"kubectl --context {entry.context} {service}")
+
+
+def lacks(row: Row, network: str) -> list[str]:
+    """Return what a row of `networks.gateways` lacks to be the gateway of a network."""
+    pods = f"{row['ready']} of {row['pods']} pods ready"
+    wrong = row["network"] != network
+    return [
+        *([row["reason"]] if row["reason"] else []),
+        *([f"label {networks.NETWORK} is {row['network'] or 'missing'}"] if wrong else []),
+        *([_no_address(row)] if not row["addresses"] else []),
+        *([f"does not listen on {networks.PASSTHROUGH_PORT}"] if not row["port"] else []),
+        *([pods] if not row["ready"] else []),
+        *(["no AUTO_PASSTHROUGH Gateway selects it"] if not row["exposed_by"] else []),
+    ]
+
+
+def _no_address(row: Row) -> str:
+    why = {
+        "LoadBalancer": "its load balancer is pending",
+        "NodePort": f"type NodePort needs the annotation {networks.NODE_SELECTOR}, and nodes with an ExternalIP",
+        "ClusterIP": "type ClusterIP has none without externalIPs",
+    }.get(row["type"], "")
+    return f"no address ({why})" if why else "no address"
+
+
+def unread(gateways: pd.DataFrame, name: str) -> str:
+    """Return why a cluster could not be read for `networks.gateways`, or nothing if it was."""
+    rows = gateways[(gateways["cluster"] == name) & (gateways["service"] == "")]
+    return next((str(reason) for reason in rows["reason"] if not reason.startswith("no Service")), "")
+
+
+def check_gateway_seen(
+    mesh: Mesh, gateways: pd.DataFrame, gateways_seen: pd.DataFrame, reader: str, target: str, *, identifier: str
+) -> Iterator[Finding]:
+    """MK806: each istiod of the reader knows the gateway of the target's network, at the address that it has."""
+    network = mesh.spec.cluster(target).network
+    offered = gateways[(gateways["cluster"] == target) & (gateways["network"] == network)]
+    addresses = {a for text in offered["addresses"] for a in text.split(",") if a}
+    expected = f"{network} at {', '.join(sorted(addresses)) or 'an address'}"
+    own_view = reader == target
+    check = "istiod knows its own network's gateway" if own_view else "istiod knows the other network's gateway"
+    ask = Question(identifier, check, reader if own_view else arrow(reader, target), expected)
+    own = gateways_seen[gateways_seen["cluster"] == reader]
+    if own.empty:
+        yield ask.unknown("no istiod to ask", "see MK801")
+    for istiod, rows in own.groupby("istiod"):
+        if reason := next((r for r in rows["reason"] if r and not r.startswith("it knows")), ""):
+            yield ask.unknown(reason)
+            continue
+        seen = set(rows[rows["network"] == network]["address"])
+        observed = f"{istiod}: {network} at {', '.join(sorted(seen))}" if seen else f"{istiod}: no gateway of {network}"
+        if seen and (reason := unread(gateways, target)):
+            yield ask.unknown(f"{observed}; what {target} offers could not be read: {reason}")
+            continue
+        # istiod resolves host names itself (EKS), so only numbers can be compared.
+        known = bool(seen) and (seen <= addresses or not any(a.replace(".", "").isdigit() for a in addresses))
+        yield ask.judge(known, observed, "without it, proxies get the pods' own addresses; see MK805")
