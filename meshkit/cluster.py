@@ -10,6 +10,7 @@ names the cluster.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import http.client
@@ -266,6 +267,19 @@ class Cluster:
         result: dict[str, Any] = self._decoded(answer)
         return result
 
+    def patch(self, manifest: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Merge fields into an object that exists, as `kubectl patch --type=merge`; null removes a field.
+
+        For fields that belong to whoever writes last, such as replicas; all others are applied.
+        """
+        query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
+        query += [("dryRun", "All")] if dry_run else []
+        kind = "application/merge-patch+json"
+        result: dict[str, Any] = self._decoded(
+            self._request("PATCH", self._path_of(manifest), query=query, body=manifest, content_type=kind)
+        )
+        return result
+
     def delete(self, manifest: Mapping[str, Any]) -> bool:
         """Delete an object, its dependents in the background; return whether it was there."""
         try:
@@ -317,6 +331,17 @@ class Cluster:
                 f"the command in {what} could not be run to its end", where=self.where, remedy="is the container up?"
             ) from None
 
+    @contextlib.contextmanager
+    def forward(self, pod: str, namespace: str, port: int, timeout: float = 0.0) -> Iterator[transport.Tunnel]:
+        """Open a connection to a port of a pod's localhost, to be read and written, for `timeout` seconds at most.
+
+        Raises:
+            UnreachableError: nothing listens there, or it was not over in time.
+        """
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/portforward"
+        with self._stream(path, [("ports", str(port))], "v4.channel.k8s.io", timeout, pod) as stream:
+            yield transport.Tunnel(stream, f"{pod}.{namespace}:{port}", self.where)
+
     def http_get(self, pod: str, namespace: str, port: int, path: str, timeout: float = 0.0) -> bytes:
         """Return what a pod answers to GET on a port of its localhost, as istioctl asks Envoy and istiod.
 
@@ -327,11 +352,10 @@ class Cluster:
             NotFoundError: no such pod, or no such path on that port.
             MeshkitError: it answers with another status than 200.
         """
-        url = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/portforward"
         ask = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"
-        with self._stream(url, [("ports", str(port))], "v4.channel.k8s.io", timeout, pod) as stream:
-            stream.send(0, ask.encode())
-            answer = http.client.HTTPResponse(transport.Tunnel(stream, f"{pod}.{namespace}:{port}", self.where))  # type: ignore[arg-type]
+        with self.forward(pod, namespace, port, timeout) as tunnel:
+            tunnel.write(ask.encode())
+            answer = http.client.HTTPResponse(tunnel)  # type: ignore[arg-type]
             answer.begin()
             body = answer.read()
         if answer.status == 200:

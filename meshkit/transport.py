@@ -289,9 +289,13 @@ class Stream:
 
 
 class Tunnel(io.RawIOBase):
-    """A forwarded port, read like a socket. Channel 0 is data, 1 is the error; each starts with its port number."""
+    """A forwarded port, read and written like a socket.
+
+    Channel 0 is data, 1 is the error; each starts with its port number.
+    """
 
     def __init__(self, stream: Stream, target: str, where: str) -> None:
+        self._stream = stream
         self._frames = stream.frames()
         self._target = target
         self._where = where
@@ -305,6 +309,15 @@ class Tunnel(io.RawIOBase):
     def readable(self) -> bool:
         """Say that this can be read, as `io` asks."""
         return True
+
+    def writable(self) -> bool:
+        """Say that this can be written, as `io` asks."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Send bytes to the pod."""
+        self._stream.send(0, bytes(data))
+        return len(data)
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer with what came; 0 when the pod has closed."""

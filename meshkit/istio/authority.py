@@ -7,7 +7,6 @@ message, repr or traceback of ours.
 from __future__ import annotations
 
 import base64
-import itertools
 import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshkit.errors import InputError
-from meshkit.istio.trust import fingerprint, parse_chain
+from meshkit.istio.trust import chain_end, fingerprint, parse_chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -170,17 +169,6 @@ def _public_der(holder: Any) -> bytes:
     return public
 
 
-def signed_by(lower: Certificate, upper: Certificate) -> bool:
-    """Return whether a certificate was issued by another: its name, and its signature."""
-    from cryptography.exceptions import InvalidSignature
-
-    try:
-        lower.verify_directly_issued_by(upper)
-    except (InvalidSignature, ValueError, TypeError):
-        return False
-    return True
-
-
 def load_plugged(files: Mapping[str, bytes], *, passphrase: bytes = b"", where: str) -> Plugged:
     """Return the four files of a cluster, or of a Secret `cacerts`, as far as istiod would take them.
 
@@ -203,17 +191,6 @@ def load_plugged(files: Mapping[str, bytes], *, passphrase: bytes = b"", where: 
         raise InputError(f"the root {'; '.join(wrong)}", where=where, remedy=MAKE)
     # istiod cannot open an encrypted key.
     return Plugged(signer.certificate, root, {**{n: files[n] for n in FILES}, "ca-key.pem": _key_pem(signer.key)})
-
-
-def chain_end(chain: list[Certificate], roots: Iterable[Certificate]) -> Certificate | None:
-    """Return the root that a chain ends at, each step verified by signature, or None. Repeated certificates count once.
-
-    A chain may or may not have the root itself at its end.
-    """
-    steps = [certificate for certificate, _ in itertools.groupby(chain)]
-    if not all(signed_by(lower, upper) for lower, upper in itertools.pairwise(steps)):
-        return None
-    return next((root for root in roots if steps[-1] == root or signed_by(steps[-1], root)), None)
 
 
 def read_directory(folder: str, clusters: Iterable[str], passphrase_from: Mapping[str, str]) -> Offered:

@@ -17,6 +17,8 @@ from meshkit.istio.fleet import Proxy, ask_proxies, table
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
     from cryptography.x509 import Certificate
 
@@ -129,20 +131,30 @@ def parse_identity(secrets: list[envoy.Secret]) -> dict[str, Any]:
 
 
 def _anchor(chain: list[Certificate], roots: list[Certificate]) -> str:
+    root = chain_end(chain, roots)
+    return fingerprint(root, SHORT) if root else ""
+
+
+def chain_end(chain: Iterable[Certificate], roots: Iterable[Certificate]) -> Certificate | None:
+    """Return the root that a chain ends at, each step verified by signature, or None.
+
+    A chain may or may not have the root itself at its end; a certificate that is repeated counts once.
+    """
+    steps = [certificate for certificate, _ in itertools.groupby(chain)]
+    if not all(signed_by(lower, upper) for lower, upper in itertools.pairwise(steps)):
+        return None
+    return next((root for root in roots if signed_by(steps[-1], root)), None)
+
+
+def signed_by(lower: Certificate, upper: Certificate) -> bool:
+    """Return whether a certificate was issued by another: by its name, and by its signature."""
     from cryptography.exceptions import InvalidSignature
 
-    for lower, upper in itertools.pairwise(chain):
-        try:
-            lower.verify_directly_issued_by(upper)
-        except (InvalidSignature, ValueError, TypeError):
-            return ""
-    for root in roots:
-        try:
-            chain[-1].verify_directly_issued_by(root)
-        except (InvalidSignature, ValueError, TypeError):
-            continue
-        return fingerprint(root, SHORT)
-    return ""
+    try:
+        lower.verify_directly_issued_by(upper)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
 
 
 @dataclass(frozen=True)
