@@ -12,7 +12,7 @@ import re
 import sys
 from collections import Counter
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from meshkit.checks import SEVERITY, Finding, Verdict, overall, worst_first
 from meshkit.errors import CheckFailed, UnreachableError
@@ -24,11 +24,20 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from meshkit.changes import Plan
+
 TABLE = "application/vnd.meshkit.table+json"
 RECORD = "application/vnd.meshkit.record+json"
 VERDICT = "application/vnd.meshkit.verdict+json"
 
 COLOURS = {"✔": "#1a7f37", "!": "#8a5a00", "✖": "#c5221f", "?": "#7a3ec8", "·": "#5b6470"}
+PLAN_SHOWN: Final[dict[str, Any]] = {
+    "name": "plan",
+    "caption": "What would change",
+    "key": ["cluster", "action", "object"],
+    "show": ["n", "cluster", "action", "object", "why", "detail"],
+    "compare": [],
+}
 CSS_DPI = 96
 _EXIT = {Verdict.FAIL: CheckFailed.exit_code, Verdict.UNKNOWN: UnreachableError.exit_code}
 # The class is thrice in the selectors to outweigh JupyterLab's own rules for tables.
@@ -41,6 +50,7 @@ _STYLE = """<style>
 .mk.mk.mk .w { white-space: nowrap }
 .mk.mk.mk .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 .mk .s { white-space: nowrap; font-weight: 600 } .mk p { margin: .4em 0 }
+.mk summary { cursor: pointer; margin: .2em 0 } .mk pre { font-size: 12px; overflow-x: auto; margin: .2em 0 .8em 1em }
 </style>"""
 
 
@@ -83,6 +93,32 @@ def table(
     }
     html = f'<div class="mk">{_STYLE}{table_html(payload, limit=limit)}</div>'
     _show({"text/plain": table_text(payload, limit=limit), "text/html": html, TABLE: payload})
+
+
+def plan(plan: Plan) -> None:
+    """Show what a plan would change: one row for each change, and below it each change's diff. Secrets are masked."""
+    table(plan.table(), **PLAN_SHOWN)
+    blocks = [(f"{c.cluster}: {c.action} {c.object}", c.diff) for c in plan.changes if c.diff]
+    html = "".join(
+        f"<details><summary>{escape(title)} ({_lines_changed(diff)})</summary><pre>{_coloured(diff)}</pre></details>"
+        for title, diff in blocks
+    )
+    text = "\n\n".join(f"{title}\n{diff}" for title, diff in blocks)
+    if blocks:
+        _show({"text/plain": text, "text/html": f'<div class="mk">{_STYLE}{html}</div>'})
+
+
+def _lines_changed(diff: str) -> str:
+    signs = Counter(line[:1] for line in diff.splitlines())
+    return f"+{signs['+']} −{signs['-']} lines"
+
+
+def _coloured(diff: str) -> str:
+    colours = {"+": COLOURS["✔"], "-": COLOURS["✖"], "@": COLOURS["·"], "#": COLOURS["?"]}
+    return "\n".join(
+        f'<span style="color:{colours[line[0]]}">{escape(line)}</span>' if line[:1] in colours else escape(line)
+        for line in diff.splitlines()
+    )
 
 
 def figure(fig: Figure, name: str, alt: str = "") -> None:

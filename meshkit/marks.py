@@ -25,9 +25,9 @@ _SYMBOLS: Final[dict[Tone, str]] = {
 }
 # From best to worst: verdicts of checks, xDS states as istiod and istioctl spell them, states of clusters and stages.
 _WORDS: Final[dict[Tone, tuple[str, ...]]] = {
-    "good": ("pass", "passed", "synced", "healthy", "ready"),
-    "quiet": ("skipped", "ignored", "not sent", "not run"),
-    "warn": ("warn", "stale", "syncing", "incomplete", "interrupted", "timed-out"),
+    "good": ("pass", "passed", "synced", "healthy", "ready", "done"),
+    "quiet": ("skipped", "ignored", "not sent", "not run", "planned", "undone"),
+    "warn": ("warn", "stale", "syncing", "incomplete", "interrupted", "timed-out", "held", "begun"),
     "unknown": ("unknown", "unreachable"),
     "bad": ("fail", "failed", "error", "not connected", "nack", "timeout", "closed", "aborted", "dead"),
 }

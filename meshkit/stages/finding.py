@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from meshkit.checks import Finding, Verdict
@@ -38,6 +39,19 @@ class Question:
     def unknown(self, why: str, remedy: str = "") -> Finding:
         """Return that it could not be found out, and why."""
         return self.answer(Verdict.UNKNOWN, why, remedy)
+
+
+def planned(identifier: str, check: str, subject: str, expected: str) -> Finding:
+    """Return that nothing could be proved, since what was planned was not applied."""
+    return Question(identifier, check, subject, expected).answer(Verdict.SKIPPED, "planned, not applied")
+
+
+def awaits(finding: Finding, mode: str, stage: str) -> Finding:
+    """Return a failure, in plan mode, as skipped: an earlier stage of the line ("05 install") is to change it."""
+    if mode != "plan" or finding.verdict is not Verdict.FAIL:
+        return finding
+    told = f"{finding.observed}; stage {stage} is to change that"
+    return replace(finding, verdict=Verdict.SKIPPED, observed=told, remedy="")
 
 
 def arrow(client: str, server: str) -> str:

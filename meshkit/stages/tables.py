@@ -105,3 +105,10 @@ LATENCY: Final[Shown] = {
     "compare": ["p50_ms", "p99_ms", "failed"],
 }
 ANSWERS: Final[Shown] = {"name": "answers", "caption": "Answers by pod"}
+CHANGES: Final[Shown] = {
+    "name": "changes",
+    "caption": "What was done",
+    "key": ["cluster", "action", "object"],
+    "show": ["n", "cluster", "action", "object", "status", "seconds", "detail"],
+    "compare": ["status"],
+}

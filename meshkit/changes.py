@@ -1,0 +1,380 @@
+"""Plan and Change: what a stage would change, shown before, done as shown, noted in the journal, undone.
+
+    plan = Plan(mesh, "06 gateways")
+    plan.apply("west", {"apiVersion": …}, "lets services of other clusters in")   # a dry run on the server, at once
+    evidence.plan(plan)
+    done = plan.carry_out(mode, gates=findings, journal=journal)                  # changes nothing unless mode="apply"
+
+Only what would differ becomes a change, so that a plan that was carried out is empty when it is made again: that is
+how a killed run is resumed. Nothing is ever forced on another field manager.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from meshkit import restore
+from meshkit.checks import Finding, Verdict
+from meshkit.cluster import FIELD_MANAGER, Cluster, NotFoundError
+from meshkit.diffs import Object, identify, qualified, unified
+from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
+from meshkit.istio import installer
+from meshkit.istio.fleet import table
+from meshkit.journal import Entry, Journal, exclusively, private_folder
+from meshkit.mesh import Unknown
+from meshkit.waiting import Wait, rolled_out, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import pandas as pd
+
+    from meshkit.mesh import Mesh
+
+__all__ = ["MODES", "Change", "Journal", "Plan", "Wait", "private_folder", "rolled_out"]
+
+MODES = ("plan", "apply")
+MANAGED = {"app.kubernetes.io/managed-by": "meshkit"}
+RESTARTED = "meshkit/restarted-at"
+COLUMNS = {
+    "n": "int64",
+    "cluster": "str",
+    "action": "str",
+    "object": "str",
+    "why": "str",
+    "status": "str",
+    "seconds": "float64",
+    "detail": "str",
+}
+
+
+@dataclass
+class Change:
+    """One change: what it does to which object of which cluster, why, and the diff that the server's dry run gave.
+
+    `problem` is why the server refuses it, or cannot check it yet; such a change is shown, and never made.
+    """
+
+    cluster: str
+    action: str
+    object: str
+    why: str
+    diff: str = ""
+    problem: str = ""
+    manager: str = FIELD_MANAGER
+    before: list[Object | None] = field(default_factory=list, repr=False)
+    manifests: list[Object] = field(default_factory=list, repr=False)
+    wait: Wait | None = field(default=None, repr=False)
+    do: Callable[[], Object | None] = field(default=lambda: None, repr=False)
+    again: Callable[[], str] | None = field(default=None, repr=False)
+    status: str = "planned"
+    seconds: float = float("nan")
+    detail: str = ""
+
+
+class Plan:
+    """The changes of one stage, in the order in which they are made.
+
+    Args:
+        mesh: where.
+        stage: whose; its first two digits make the ids of the plan's findings (`MK690`).
+        temporary: everything is taken back, newest first, at the end of `carry_out`: also when a change failed, or
+            the user interrupted, and after a kill by the next one.
+    """
+
+    def __init__(self, mesh: Mesh, stage: str, *, temporary: bool = False) -> None:
+        self.mesh = mesh
+        self.stage = stage
+        self.temporary = temporary
+        self.changes: list[Change] = []
+        self.held: list[Finding] = []
+        self.pending = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to change."""
+        return not self.changes
+
+    # --- what is wanted ---
+
+    def apply(self, cluster: str, manifest: Object, why: str, *, wait: Wait | None = None) -> None:
+        """Want an object as the manifest says, merged with what others say of it; no change if it is so already."""
+        asked = copy.deepcopy(manifest)
+        change = Change(cluster, "create", identify(manifest), why, manifests=[asked], wait=wait)
+        target = self.mesh.clusters[cluster]
+
+        def preview() -> str:
+            live = target.find(qualified(asked), asked["metadata"].get("namespace"), asked["metadata"]["name"])
+            if live is None or (live["metadata"].get("labels") or {}).items() >= MANAGED.items():
+                labels = asked["metadata"].get("labels") or {}
+                asked["metadata"]["labels"] = {**labels, **MANAGED}
+            change.before, change.action = [live], "update" if live else "create"
+            change.diff = unified(live, asked)  # what is shown where the server cannot check it
+            change.diff = unified(live, target.apply(asked, dry_run=True))
+            return change.diff
+
+        change.do, change.again = (lambda: target.apply(asked)), preview
+        self._add(change, preview)
+
+    def delete(self, cluster: str, manifest: Object, why: str) -> None:
+        """Want an object gone; no change if it is not there."""
+        target = self.mesh.clusters[cluster]
+        change = Change(cluster, "delete", identify(manifest), why, manifests=[manifest])
+
+        def preview() -> str:
+            live = target.find(qualified(manifest), manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
+            change.before = [live]
+            return unified(live, None)
+
+        def do() -> None:
+            target.delete(manifest)
+
+        change.do, change.again = do, preview
+        self._add(change, preview)
+
+    def restart(self, cluster: str, kind: str, namespace: str, name: str, why: str) -> None:
+        """Want the pods of a workload made anew, as `kubectl rollout restart` does, and wait until they are ready."""
+        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        template = {"template": {"metadata": {"annotations": {RESTARTED: now}}}}
+        wait = rolled_out(self.mesh.clusters[cluster], kind, namespace, name)
+        self._workload(cluster, "restart", kind, namespace, name, template, why, wait)
+
+    def scale(  # noqa: PLR0917  (who, what, how many, why)
+        self, cluster: str, kind: str, namespace: str, name: str, replicas: int, why: str, *, wait: Wait | None = None
+    ) -> None:
+        """Want a workload to have so many replicas."""
+        self._workload(cluster, "scale", kind, namespace, name, {"replicas": replicas}, why, wait)
+
+    def _workload(  # noqa: PLR0917
+        self, cluster: str, action: str, kind: str, namespace: str, name: str, spec: Object, why: str, wait: Wait | None
+    ) -> None:
+        target = self.mesh.clusters[cluster]
+        place = {"namespace": namespace, "name": name}
+        manifest: Object = {"apiVersion": "apps/v1", "kind": kind, "metadata": place, "spec": spec}
+        change = Change(cluster, action, identify(manifest), why, manifests=[manifest], wait=wait)
+
+        def patched(*, dry_run: bool) -> Object:
+            # Replicas belong to whoever made the workload: a merge patch is what kubectl scale and rollout send.
+            return target.patch(manifest, dry_run=dry_run)
+
+        def preview() -> str:
+            live = target.find(qualified(manifest), namespace, name)
+            change.before = [live]
+            if live is None:
+                raise NotFoundError(f"{change.object} is not there", where=target.where)
+            return unified(live, patched(dry_run=True))
+
+        change.do, change.again = (lambda: patched(dry_run=False)), preview
+        self._add(change, preview)
+
+    def install(self, cluster: str, operator: Object, why: str) -> None:
+        """Want Istio installed as an IstioOperator says, by istioctl; no change where all of it is there already."""
+        target = self.mesh.clusters[cluster]
+        name = str(operator["spec"].get("profile", "default"))
+        gateways = operator["spec"].get("components", {}).get("ingressGateways", [])
+        named = ", ".join(g["name"] for g in gateways if name == "empty") or f"profile {name}"
+        change = Change(cluster, "install", f"Istio ({named})", why, manager=installer.MANAGER)
+        rendered = installer.render(operator)
+
+        def preview() -> str:
+            known = [self._installed(change, obj) for obj in rendered]
+            differing = [(obj, live, diff) for obj, (live, diff) in zip(rendered, known, strict=True) if diff]
+            change.manifests = [obj for obj, _, _ in differing]
+            change.before = [live for _, live, _ in differing]
+            return "\n".join(f"# {identify(obj)}\n{diff}" for obj, _, diff in differing)
+
+        def do() -> None:
+            installer.install(self.mesh.spec.cluster(cluster), operator, print)
+
+        change.do, change.again = do, preview
+        self._add(change, preview)
+
+    def _installed(self, change: Change, manifest: Object) -> tuple[Object | None, str]:
+        try:
+            return restore.installed(self.mesh.clusters[change.cluster], manifest)
+        except NotFoundError as error:
+            change.problem = change.problem or f"cannot be checked yet: {error.message}"
+            return None, unified(None, manifest)
+
+    def _add(self, change: Change, preview: Callable[[], str]) -> None:
+        try:
+            change.diff = preview()
+        except NotFoundError as error:
+            change.problem = f"cannot be checked yet: {error.message}"
+        except MeshkitError as error:
+            change.problem = error.message
+            change.detail = error.remedy
+        if change.diff or change.problem:
+            self.changes.append(change)
+
+    # --- how it is judged and made ---
+
+    def findings(self) -> list[Finding]:
+        """MKn90: the servers take the plan; one finding for each change that they refuse or cannot check."""
+        number = f"MK{int(self.stage[:2])}90"
+        known = {"id": number, "check": "the server takes the plan", "expected": "a dry run without objection"}
+        refused = [
+            Finding(
+                **known,
+                subject=f"{change.cluster}: {change.object}",
+                observed=change.problem,
+                verdict=Verdict.FAIL,
+                remedy=change.detail or "earlier stages bring what it stands on; then plan again",
+            )
+            for change in self.changes
+            if change.problem
+        ]
+        told = f"{len(self.changes)} changes" if self.changes else "nothing to change"
+        return refused or [Finding(**known, subject="all clusters", observed=told, verdict=Verdict.PASS)]
+
+    def table(self) -> pd.DataFrame:
+        """Return one row for each change: n, cluster, action, object, why, status, seconds, detail.
+
+        status: planned, done, failed, held (a gate stands before it), not run, undone (of a temporary plan).
+        """
+        rows = []
+        for n, c in enumerate(self.changes, 1):
+            row = {"n": n, "cluster": c.cluster, "action": c.action, "object": c.object, "why": c.why}
+            rows.append({**row, "status": c.status, "seconds": c.seconds, "detail": c.problem or c.detail})
+        return table(rows, COLUMNS).sort_values("n", ignore_index=True)
+
+    def carry_out(self, mode: str, *, gates: Sequence[Finding] = (), journal: str = "") -> pd.DataFrame:
+        """Make the changes if the mode is `apply` and no gate stands before them; return `table`.
+
+        Each is noted in the journal before and after it, and waited for. What the server's dry run says now must be
+        what the plan showed.
+
+        Raises:
+            InputError: another mode than plan or apply.
+            ChangeError: a change failed; what was made stands in the journal, and `meshkit undo` takes it back.
+            UnreachableError: a cluster was lost before anything was changed.
+        """
+        if mode not in MODES:
+            raise InputError(f"mode: expected plan or apply, got {mode!r}", remedy="say -p mode plan")
+        self.pending = not self.empty
+        self.held = [f for f in (*gates, *self.findings()) if f.verdict in (Verdict.FAIL, Verdict.UNKNOWN)]
+        if mode == "plan":
+            print(f"mode is plan: {len(self.changes)} changes are shown, none is made" if self.changes else _NOTHING)
+            return self.table()
+        if self.held:
+            print(f"held: {', '.join(sorted({f.id for f in self.held}))}; nothing was changed")
+            for change in self.changes:
+                change.status = "held"
+            return self.table()
+        if self.empty and not self.temporary:
+            print(_NOTHING)
+            return self.table()
+        uids = self._uids()
+        with exclusively(uids.values()):
+            book = _open_journal(self, journal, uids)
+            if self.temporary:
+                self._take_back(self._leftovers())
+            made: list[tuple[Journal, Entry]] = []
+            try:
+                for n, change in enumerate(self.changes, 1):
+                    self._make(n, change, book, made)
+            except BaseException as error:
+                self._stopped(error)
+                raise
+            finally:
+                if self.temporary:
+                    self._take_back(made)
+        self.pending = False
+        return self.table()
+
+    def _make(self, n: int, change: Change, book: Journal, made: list[tuple[Journal, Entry]]) -> None:
+        at = f"{n}/{len(self.changes)} {change.cluster}: {change.action} {change.object}"
+        began = time.monotonic()
+        if change.again and _undated(change.again()) != _undated(change.diff):
+            raise ChangeError(
+                f"{change.object} was changed by others since the plan was shown",
+                where=f"cluster {change.cluster}",
+                remedy="run the stage again: it plans anew",
+            )
+        private = {"before": change.before, "manifests": change.manifests}
+        entry = book.begin(
+            private,
+            stage=self.stage,
+            cluster=change.cluster,
+            action=change.action,
+            object=change.object,
+            why=change.why,
+            manager=change.manager,
+            temporary=self.temporary,
+        )
+        made.append((book, entry))
+        change.status = "begun"
+        try:
+            print(at)
+            change.do()
+            if change.wait:
+                wait_for(change.wait, change.object)
+            target = self.mesh.clusters[change.cluster]
+            book.done(entry, [restore.find(target, manifest) for manifest in change.manifests])
+        except BaseException as error:
+            reason = error.message if isinstance(error, MeshkitError) else type(error).__name__
+            change.status, change.detail = "failed", reason
+            book.failed(entry, reason)
+            raise
+        change.status, change.seconds = "done", time.monotonic() - began
+        print(f"{at}: done in {change.seconds:.1f} s")
+
+    def _stopped(self, error: BaseException) -> None:
+        for change in self.changes:
+            if change.status == "planned":
+                change.status = "not run"
+        if isinstance(error, UnreachableError) and any(c.status in ("done", "failed") for c in self.changes):
+            raise ChangeError(error.message, where=error.where, remedy=error.remedy) from None
+
+    def _take_back(self, made: Sequence[tuple[Journal, Entry]]) -> None:
+        for book, entry in reversed(made):
+            target = self.mesh.clusters[entry.cluster]
+            print(f"takes back: {entry.cluster}: {entry.action} {entry.object}")
+            restore.undo(target, entry, book.private(entry))
+            book.undone(entry, "it was temporary")
+        for change in self.changes:
+            if self.temporary and change.status == "done":
+                change.status = "undone"
+
+    def _leftovers(self) -> list[tuple[Journal, Entry]]:
+        books = [b for b in Journal.all_of(self.mesh.spec.mesh.id) if b.header.get("clusters") == self._uids()]
+        return [(b, e) for b in reversed(books) for e in b.entries if e.temporary and e.stands]
+
+    def _uids(self) -> dict[str, str]:
+        found = self.mesh.each(Cluster.uid)
+        for name, uid in found.items():
+            if isinstance(uid, Unknown):
+                raise UnreachableError(
+                    f"it does not answer, so nothing was changed: {uid.reason}", where=f"cluster {name}"
+                )
+        return {name: str(uid) for name, uid in found.items()}
+
+
+_NOTHING = "nothing to change"
+
+
+def _undated(diff: str) -> str:
+    # A restart's own moment is not what it is about.
+    return "\n".join(line for line in diff.splitlines() if RESTARTED not in line)
+
+
+def _open_journal(plan: Plan, name: str, uids: Mapping[str, str]) -> Journal:
+    """Return the journal, which is about these clusters and no others.
+
+    Raises:
+        InputError: a cluster of that name is another one now.
+    """
+    book = Journal.open(plan.mesh.spec.mesh.id, name)
+    known = book.header.get("clusters", {})
+    if strangers := [cluster for cluster, uid in uids.items() if known.get(cluster, uid) != uid]:
+        raise InputError(
+            f"cluster {', '.join(strangers)} is another one than the journal's: its kube-system has another UID",
+            where=f"journal {book.name}",
+            remedy="begin a new run",
+        )
+    book.about(clusters={**known, **uids})
+    return book

@@ -1,0 +1,79 @@
+"""Waiting for what a change causes, with a deadline and a word of progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from meshkit.errors import ChangeError, UnreachableError
+
+if TYPE_CHECKING:
+    from meshkit.cluster import Cluster
+
+Wait = Callable[[], str]
+"""Returns what is still missing, or an empty text when all has arrived."""
+
+DEADLINE = 180.0
+_EVERY = 0.5
+_TELL = 5.0
+
+
+def wait_for(wait: Wait, what: str, *, deadline: float = DEADLINE) -> None:
+    """Ask until nothing is missing; say every five seconds what is.
+
+    A cluster that does not answer for a moment is asked again until the deadline.
+
+    Raises:
+        ChangeError: time is up; the message says what is still missing.
+    """
+    begun = told = time.monotonic()
+    while missing := _ask(wait):
+        now = time.monotonic()
+        if now - begun > deadline:
+            raise ChangeError(
+                f"{what}: after {deadline:.0f} s still waiting: {missing}", remedy="look at it, then resume"
+            )
+        if now - told >= _TELL:
+            print(f"  {what}: {missing} ({now - begun:.0f} s)")
+            told = now
+        time.sleep(_EVERY)
+
+
+def _ask(wait: Wait) -> str:
+    try:
+        return wait()
+    except UnreachableError as error:
+        return error.message
+
+
+def rolled_out(cluster: Cluster, kind: str, namespace: str, name: str) -> Wait:
+    """Return a wait for a Deployment, StatefulSet or DaemonSet, by the rules of `kubectl rollout status`.
+
+    It waits for the old pods to be gone, too: until then they answer, with what they were configured with before.
+    """
+
+    def missing() -> str:
+        found = cluster.find(f"{kind}.v1.apps", namespace, name)
+        if found is None:
+            return f"{kind} {name} is not there"
+        return _unfinished(cluster, namespace, found)
+
+    return missing
+
+
+def _unfinished(cluster: Cluster, namespace: str, workload: dict[str, Any]) -> str:
+    status, spec = workload.get("status", {}), workload["spec"]
+    if status.get("observedGeneration", 0) < workload["metadata"]["generation"]:
+        return "its controller has not seen the change"
+    if workload["kind"] == "DaemonSet":
+        wanted, updated = status.get("desiredNumberScheduled", 0), status.get("updatedNumberScheduled", 0)
+        ready = status.get("numberAvailable", 0)
+    else:
+        wanted, updated = spec.get("replicas", 1), status.get("updatedReplicas", 0)
+        ready = status.get("availableReplicas", 0)
+    if min(updated, ready) < wanted:
+        return f"{updated} of {wanted} pods made anew, {ready} available"
+    pods = cluster.get("pods", namespace, labels=spec["selector"].get("matchLabels") or {})
+    old = max(len(pods) - wanted, sum("deletionTimestamp" in pod["metadata"] for pod in pods))
+    return f"{old} old pods are going" if old > 0 else ""
