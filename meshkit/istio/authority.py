@@ -193,7 +193,7 @@ def load_plugged(files: Mapping[str, bytes], *, passphrase: bytes = b"", where: 
     return Plugged(signer.certificate, root, {**{n: files[n] for n in FILES}, "ca-key.pem": _key_pem(signer.key)})
 
 
-def read_directory(folder: str, clusters: Iterable[str], passphrase_from: Mapping[str, str]) -> Offered:
+def read_directory(folder: str, clusters: Iterable[str], passphrase_from: Mapping[Any, str]) -> Offered:
     """Return the user's own CA from a folder as `make -f Makefile.selfsigned.mk` of Istio's tools/certs leaves it.
 
     Args:
@@ -238,7 +238,7 @@ def _read(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
         raise InputError(f"cannot be read ({error.strerror})", where=str(folder)) from None
 
 
-def read_passphrase(source: Mapping[str, str]) -> bytes:
+def read_passphrase(source: Mapping[Any, str]) -> bytes:
     """Return the passphrase that `{env: NAME}` or `{file: PATH}` names; of neither, nothing. A last line end is cut.
 
     Raises:

@@ -46,6 +46,7 @@ SIGNER_COLUMNS = {
     "reason": "str",
 }
 _ISTIO = {"certificate": "ca-cert.pem", "key": "ca-key.pem", "root": "root-cert.pem", "chain": "cert-chain.pem"}
+_OWN_CA = {"PILOT_CERT_PROVIDER": "istiod", "ENABLE_CA_SERVER": "true", "EXTERNAL_CA": ""}
 _TLS = {"certificate": "tls.crt", "key": "tls.key", "root": "ca.crt", "chain": "ca.crt"}
 
 
@@ -105,11 +106,12 @@ def parse_authority(name: str, data: dict[str, bytes]) -> dict[str, Any]:
         "not_after": own.not_valid_after_utc,
         "roots": ",".join(sorted(fingerprint(one, SHORT) for one in bundle)),
         "problem": problem,
-        **(_root(root) if root else {}),
+        **(parse_root(root) if root else {}),
     }
 
 
-def _root(root: Certificate) -> dict[str, Any]:
+def parse_root(root: Certificate) -> dict[str, Any]:
+    """Return what a row of `authorities` says of the root."""
     public = root.public_key()
     kind = {"RSAPublicKey": "RSA"}.get(type(public).__name__.lstrip("_"), "ECDSA")
     return {
@@ -125,7 +127,7 @@ def signers(mesh: Mesh) -> pd.DataFrame:
 
     Columns: cluster, istiod, signs_with (the Secret whose certificate issued the istiod's own, verified by signature),
     signer (sha256 of that certificate), issuer (RFC 4514), not_before and not_after (UTC, of the istiod's own), reason
-    (why signs_with is empty).
+    (why signs_with is empty; without an issuer, it could not be seen).
 
     Source: a TLS handshake with istiod's port 15012 by port-forward. An istiod makes its serving certificate anew with
     its CA whenever that CA is loaded, so it is the newest certificate that there is (pilot/pkg/bootstrap, GenKeyCert).
@@ -149,10 +151,13 @@ def _signer(istiod: Istiod, namespace: str) -> dict[str, Any]:
         for certificate in parse_chain(data.get("tls.crt") or data.get("ca-cert.pem", b""))[:1]:
             if signed_by(own, certificate):
                 return {**told, "signs_with": name, "signer": fingerprint(certificate)}
-    provider = istiod.env.get("PILOT_CERT_PROVIDER", "")
-    other = f"; PILOT_CERT_PROVIDER is {provider}" if provider not in ("", "istiod") else ""
-    reason = f"its certificate is signed by neither {authority.SECRET} nor {SELF_SIGNED} as they are now{other}"
-    return {**told, "reason": reason}
+    if elsewhere := [f"{name}={istiod.env[name]}" for name, usual in _OWN_CA.items() if _differs(istiod, name, usual)]:
+        raise UnreachableError(f"its certificate does not tell what it signs with: {', '.join(elsewhere)}")
+    return {**told, "reason": f"its certificate is signed by neither {authority.SECRET} nor {SELF_SIGNED} as they are"}
+
+
+def _differs(istiod: Istiod, name: str, usual: str) -> bool:
+    return istiod.env.get(name, usual) not in ("", usual)
 
 
 def serving_certificate(istiod: Istiod, port: int = SECURE_PORT) -> Certificate:

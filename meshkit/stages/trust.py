@@ -1,0 +1,387 @@
+"""Stage 04: one root for all clusters, live.
+
+Each cluster gets a Secret `cacerts` with an intermediate of its own under the common root. Where one cluster is live,
+its istiod's self-signed root is adopted: what its proxies trust stays as it is, so no call can fail for want of trust.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from meshkit.changes import Plan
+from meshkit.checks import Finding, Verdict
+from meshkit.errors import UnreachableError
+from meshkit.istio import authority, signing, versions
+from meshkit.istio import trust as held
+from meshkit.istio.fleet import istiods, table
+from meshkit.stages import strategy, verify
+from meshkit.stages.finding import Question, planned
+from meshkit.stages.strategy import SHORT, Choice, Offer, Outcome, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from meshkit.changes import Wait
+    from meshkit.mesh import Mesh
+
+STAGE = "04 trust"
+LONG_ROOT = timedelta(days=365)
+LONG_INTERMEDIATE = timedelta(days=90)
+STRONG = {"RSA": 2048, "ECDSA": 256}
+CHAIN_COLUMNS = {
+    "cluster": "str",
+    "namespace": "str",
+    "proxy": "str",
+    "certificate": "str",
+    "signed_by_before": "str",
+    "signed_by": "str",
+    "ends_at_before": "str",
+    "ends_at": "str",
+    "trusts_before": "str",
+    "trusts": "str",
+    "not_after": held.UTC_TIME,
+    "reason": "str",
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was looked at; each table is of the function that it is named after. `offer` is the user's own CA."""
+
+    identity: pd.DataFrame
+    authorities: pd.DataFrame
+    signers: pd.DataFrame
+    certificates: pd.DataFrame
+    roots: pd.DataFrame
+    offer: Offer | None = None
+
+
+def look(mesh: Mesh) -> Facts:
+    """Read every cluster's CA, what its istiods sign with, and what its proxies hold; changes nothing.
+
+    Raises:
+        InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
+    """
+    files = _files(mesh)
+    questions = {
+        "identity": versions.identity,
+        "authorities": signing.authorities,
+        "signers": signing.signers,
+        "certificates": held.certificates,
+        "roots": held.roots,
+    }
+    with ThreadPoolExecutor(len(questions)) as pool:
+        told = dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True))
+    return _with_offer(Facts(**told), files) if files else Facts(**told)
+
+
+def _with_offer(facts: Facts, files: authority.Offered) -> Facts:
+    import pandas as pd
+
+    row = {"secret": "trust.rootDirectory", **signing.parse_root(files.root)}
+    known = pd.concat([facts.authorities, table([row], signing.AUTHORITY_COLUMNS)], ignore_index=True)
+    signers = {name: held.fingerprint(one.certificate) for name, one in files.plugged.items()}
+    return replace(facts, authorities=known, offer=Offer(held.fingerprint(files.root), signers))
+
+
+def _files(mesh: Mesh) -> authority.Offered | None:
+    trust = mesh.spec.trust
+    if not trust.root_directory:
+        return None
+    return authority.read_directory(trust.root_directory, mesh.clusters, trust.passphrase_from)
+
+
+def choose(mesh: Mesh, facts: Facts) -> Choice:
+    """Return how all clusters come to one root, by `strategy.choose`."""
+    return strategy.choose([_state(facts, name) for name in mesh.clusters], facts.offer, mesh.spec.trust.strategy)
+
+
+def _state(facts: Facts, name: str) -> State:
+    secrets, proxies = (_of(rows, name) for rows in (facts.authorities, facts.certificates))
+    unread = [*secrets["reason"], *proxies[proxies["proxy"] == ""]["reason"]]
+    if reason := next(filter(None, unread), ""):
+        return State(name, reason=reason)
+    keys = frozenset(secrets[(secrets["sha256"] == secrets["root"]) & (secrets["problem"] == "")]["root"])
+    known: dict[str, Any] = {"live": not proxies.empty, "keys": keys}
+    used = secrets[secrets["used"]]
+    if used.empty:
+        # A remote cluster's proxies have another cluster's istiod as their CA.
+        trusted = _of(facts.roots, name)
+        digests = set(trusted[trusted["source"] == "proxies"]["sha256"]) - {""}
+        return State(name, **known, root=next(iter(digests), ""), roots=len(digests))
+    row = used.iloc[0]
+    return State(
+        name,
+        **known,
+        root=row["root"],
+        signer=row["sha256"],
+        plugged=row["secret"] == authority.SECRET,
+        roots=row["roots"].count(",") + 1,
+        problem=row["problem"],
+    )
+
+
+def _of(rows: pd.DataFrame, cluster: str) -> pd.DataFrame:
+    return rows[rows["cluster"] == cluster]
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+def check(mesh: Mesh, facts: Facts) -> list[Finding]:
+    """Judge what was read: is there a common root to be had, and is what is there sound?"""
+    choice = choose(mesh, facts)
+    findings = [check_strategy(choice)]
+    for name in mesh.clusters:
+        findings += [check_authority(facts, name), *check_signers(facts, name), *check_intermediate(facts, name)]
+        findings += check_trust_domain(mesh, facts, name)
+    if choice.root:
+        findings += [*check_root(facts, choice), *check_key(facts, choice)]
+        findings += [check_held(facts, name, choice.root, "MK408") for name in mesh.clusters]
+    valid = verify.check_certificates(mesh, facts)  # type: ignore[arg-type]  # it looks at certificates only
+    return [*findings, *(replace(finding, id="MK409") for finding in valid)]
+
+
+def check_strategy(choice: Choice) -> Finding:
+    """MK401: one root for all is there, or can be had without breaking the trust of a live mesh."""
+    ask = Question("MK401", "one root for all can be had", "mesh", "there already, or to be adopted")
+    told = f"{choice.outcome.value}: {choice.why}"
+    if choice.outcome is Outcome.UNKNOWN:
+        return ask.unknown(choice.why, choice.remedy)
+    return ask.judge(choice.outcome in (Outcome.NOTHING, Outcome.ADOPT), told, choice.remedy)
+
+
+def check_authority(facts: Facts, name: str) -> Finding:
+    """MK402: what istiod would sign with is a CA, is valid now, has its own key, and ends at its root."""
+    ask = Question("MK402", "the CA is sound", name, "a valid CA with its key, whose chain ends at its root")
+    rows = _of(facts.authorities, name)
+    if reason := next(filter(None, rows["reason"]), ""):
+        return ask.unknown(reason, "this stage must read the Secrets of the root namespace")
+    if rows.empty:
+        return ask.answer(Verdict.SKIPPED, "it has no CA yet")
+    row = rows[rows["used"]].iloc[0]
+    told = f"{row['secret']}: {row['subject']}, {row['sha256'][:SHORT]}"
+    remedy = "istiod would not start with it, or sign what nobody accepts: put a sound `cacerts` in its place"
+    return ask.judge(not row["problem"], f"{row['secret']}: {row['problem']}" if row["problem"] else told, remedy)
+
+
+def check_signers(facts: Facts, name: str) -> Iterator[Finding]:
+    """MK403: it can be seen what each istiod signs with now."""
+    ask = Question("MK403", "what istiod signs with is seen", name, "a Secret of the cluster")
+    for row in _of(facts.signers, name).to_dict("records"):
+        who = row["istiod"] or "cluster"
+        if not row["issuer"]:
+            yield ask.unknown(
+                f"{who}: {row['reason']}", "does istiod sign certificates at all, and can 15012 be reached?"
+            )
+        elif row["signs_with"]:
+            yield ask.answer(Verdict.PASS, f"{who}: {row['signs_with']}, {row['signer'][:SHORT]}")
+        else:
+            yield ask.answer(Verdict.WARN, f"{who}: {row['reason']}", "a restart of istiod makes it take what is there")
+
+
+def check_intermediate(facts: Facts, name: str) -> Iterator[Finding]:
+    """MK404: the cluster's intermediate lives for a while, and not longer than its root."""
+    rows = _of(facts.authorities, name)
+    for row in rows[rows["used"] & (rows["secret"] == authority.SECRET) & (rows["sha256"] != "")].to_dict("records"):
+        ask = Question("MK404", "the intermediate lives on", name, f"{LONG_INTERMEDIATE.days} days, within its root's")
+        beyond = row["root"] != "" and row["not_after"] > row["root_not_after"]
+        told = f"until {row['not_after']:%Y-%m-%d}" + (", longer than its root" if beyond else "")
+        good = not beyond and row["not_after"] - datetime.now(UTC) >= LONG_INTERMEDIATE
+        remedy = "make it anew: istiod takes another intermediate of the same root without a restart"
+        yield ask.judge(good, told, remedy, otherwise=Verdict.WARN)
+
+
+def check_trust_domain(mesh: Mesh, facts: Facts, name: str) -> Iterator[Finding]:
+    """MK405: each istiod's trust domain is the mesh file's: with two, identities differ although the root is one."""
+    expected = mesh.spec.mesh.trust_domain
+    ask = Question("MK405", "the trust domain is the mesh's", name, expected)
+    for row in _of(facts.identity, name).to_dict("records"):
+        if row["reason"]:
+            yield ask.unknown(f"{row['istiod'] or 'cluster'}: {row['reason']}")
+            continue
+        good = row["trust_domain"] == expected
+        yield ask.judge(
+            good, str(row["trust_domain"]), "change meshConfig.trustDomain, or mesh.trustDomain of the file"
+        )
+
+
+def check_root(facts: Facts, choice: Choice) -> Iterator[Finding]:
+    """MK406: the common root lives long enough, and its key is strong."""
+    rows = facts.authorities[facts.authorities["root"] == choice.root]
+    for row in rows.head(1).to_dict("records"):
+        expected = f"{LONG_ROOT.days} days of life, RSA {STRONG['RSA']} or ECDSA {STRONG['ECDSA']} at least"
+        ask = Question("MK406", "the common root is good for years", choice.root[:SHORT], expected)
+        kind, _, bits = row["root_key"].partition(" ")
+        left = row["root_not_after"] - datetime.now(UTC)
+        good = left >= LONG_ROOT and int(bits) >= STRONG[kind]
+        told = f"{row['root_subject']}, {row['root_key']}, until {row['root_not_after']:%Y-%m-%d}"
+        cure = "a new root for a live mesh is an overlap of two roots: plan it before this one ends"
+        yield ask.judge(good, told, cure, otherwise=Verdict.WARN)
+
+
+def check_key(facts: Facts, choice: Choice) -> Iterator[Finding]:
+    """MK407: the root's key is not in a cluster, where whoever reads Secrets can be anyone in the mesh."""
+    ask = Question("MK407", "the root's key is in no cluster", choice.root[:SHORT], "offline, with your PKI")
+    rows = facts.authorities
+    own = rows[(rows["root"] == choice.root) & (rows["sha256"] == choice.root)]
+    places = ", ".join(f"{row['cluster']}'s Secret {row['secret']}" for row in own.to_dict("records"))
+    told = f"it is in {places}: who reads that can sign any identity in every cluster" if places else "in no Secret"
+    remedy = "once all is proved, keep a copy offline and delete it there; another cluster's intermediate will need it"
+    yield ask.judge(not places, told, remedy, otherwise=Verdict.WARN)
+
+
+def check_held(facts: Facts, name: str, root: str, identifier: str) -> Finding:
+    """MK408, and MK413 afterwards: every proxy trusts the common root, and shows a chain that ends there.
+
+    The root that new proxies get (ConfigMap istio-ca-root-cert of each namespace) must be it too.
+    """
+    ask = Question(
+        identifier, "every proxy's chain ends at the common root", name, f"trusted and shown: {root[:SHORT]}"
+    )
+    rows, roots = _of(facts.certificates, name), _of(facts.roots, name)
+    handed = roots[roots["source"].str.startswith("configmap")]
+    if unread := [f"{r['proxy'] or 'cluster'}: {r['reason']}" for r in rows[rows["reason"] != ""].to_dict("records")]:
+        return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
+    if rows.empty:
+        return ask.answer(Verdict.SKIPPED, "it has no proxy")
+    right = (rows["anchor"] == root[:SHORT]) & rows["roots"].map(lambda text: root[:SHORT] in text.split(","))
+    wrong = [f"{r['proxy']} ends at {r['anchor'] or 'nothing it trusts'}" for r in rows[~right].to_dict("records")]
+    lacking = int((handed["of"] - handed["holders"])[handed["sha256"] == root].sum())
+    if not len(handed[handed["sha256"] == root]) or lacking:
+        wrong.append(f"{lacking or 'all'} ConfigMaps istio-ca-root-cert hand out another root")
+    told = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies, and every namespace hands it out"
+    return ask.judge(not wrong, told, "restart what holds another root; if it comes back, that mesh is of another root")
+
+
+# --- plan -------------------------------------------------------------------------------------------------------------
+
+
+def plan(mesh: Mesh, facts: Facts) -> Plan:
+    """Want `cacerts` in each cluster that needs it, and a restart of each istiod that does not sign with it yet.
+
+    Keys are made here, also when nothing is applied; then they are forgotten.
+
+    Raises:
+        InputError: the root's key cannot sign intermediates.
+    """
+    wanted, choice = Plan(mesh, STAGE), choose(mesh, facts)
+    if choice.outcome not in (Outcome.ADOPT, Outcome.NOTHING):
+        return wanted
+    reloading = [
+        name for name in choice.plug if _state(facts, name).plugged and _state(facts, name).root == choice.root
+    ]
+    offered = _files(mesh)
+    for name in choice.plug:
+        offered = offered or _adopted(mesh, choice)
+        plugged = offered.of(name, mesh.root_namespace)
+        why = f"an intermediate of {name} under the common root {choice.root[:SHORT]}"
+        # Another intermediate of the root that it has already is taken by a running istiod.
+        wait = _taken(mesh, name, plugged) if name in reloading else None
+        wanted.apply(name, plugged.secret(mesh.root_namespace), why, wait=wait)
+    for name in mesh.clusters:
+        if name not in reloading:
+            _restart(mesh, facts, wanted, name, plugs=name in choice.plug)
+    return wanted
+
+
+def _adopted(mesh: Mesh, choice: Choice) -> authority.Offered:
+    cluster = mesh.clusters[choice.key_in]
+    for name in (authority.SECRET, signing.SELF_SIGNED):
+        data = signing.secret_data(cluster, mesh.root_namespace, name)
+        pair = data.get("ca-cert.pem", b""), data.get("ca-key.pem", b"")
+        if all(pair) and held.fingerprint(held.parse_chain(pair[0])[0]) == choice.root:
+            where = f"cluster {choice.key_in}, Secret {name}"
+            signer = authority.load(*pair, where=where, signs_authorities=True)
+            return authority.Offered(signer.certificate, signer, {})
+    raise UnreachableError("the root's key is gone since it was looked at", where=cluster.where, remedy="run again")
+
+
+def _taken(mesh: Mesh, name: str, plugged: authority.Plugged) -> Wait:
+    def missing() -> str:
+        found = istiods(mesh.clusters[name], mesh.root_namespace)
+        old = [i.name for i in found if not held.signed_by(signing.serving_certificate(i), plugged.certificate)]
+        return f"{', '.join(old)} signs with the intermediate before" if old else ""
+
+    return missing
+
+
+def _restart(mesh: Mesh, facts: Facts, wanted: Plan, name: str, *, plugs: bool) -> None:
+    rows = _of(facts.signers, name)
+    late = rows[(rows["issuer"] != "") & (plugs | (rows["signs_with"] != authority.SECRET))]
+    # A pod of a Deployment is named after it, with two parts more.
+    for deployment in sorted({str(pod).rsplit("-", 2)[0] for pod in late["istiod"]}):
+        why = "it looks for cacerts only when it starts, and signs with what it had then"
+        wanted.restart(name, "Deployment", mesh.root_namespace, deployment, why)
+
+
+# --- prove ------------------------------------------------------------------------------------------------------------
+
+
+def prove(mesh: Mesh, facts: Facts, after: Facts, wanted: Plan) -> list[Finding]:
+    """Judge what was looked at after the changes, against the root that was chosen before.
+
+    New certificates are proved by each istiod's own, which it made with its CA when it took that: see signing.signers.
+    """
+    root = choose(mesh, facts).root
+    findings = []
+    for name in mesh.clusters:
+        plugged = Question("MK411", "the intermediate is of the common root", name, f"cacerts under {root[:SHORT]}")
+        signs = Question(
+            "MK412", "new certificates are signed by the intermediate", name, "istiod's own is, by cacerts"
+        )
+        if wanted.pending or not root:
+            findings += [planned(*question.known.values()) for question in (plugged, signs)]
+            continue
+        findings += [_plugged(after, name, root, plugged), *_signs(after, name, signs)]
+        findings.append(check_held(after, name, root, "MK413"))
+    return findings
+
+
+def _plugged(after: Facts, name: str, root: str, ask: Question) -> Finding:
+    state = _state(after, name)
+    if state.reason:
+        return ask.unknown(state.reason)
+    told = (
+        f"{'cacerts' if state.plugged else 'no cacerts'}, {state.signer[:SHORT]} under {state.root[:SHORT] or 'none'}"
+    )
+    good = state.plugged and not state.problem and state.root == root
+    return ask.judge(good, state.problem or told, "run this stage again: its plan says what lacks")
+
+
+def _signs(after: Facts, name: str, ask: Question) -> Iterator[Finding]:
+    rows = _of(after.signers, name)
+    signer = _state(after, name).signer
+    if rows.empty:
+        yield ask.answer(Verdict.SKIPPED, "no istiod runs there yet; the one that comes finds cacerts")
+    for row in rows.to_dict("records"):
+        if not row["issuer"]:
+            yield ask.unknown(f"{row['istiod'] or 'cluster'}: {row['reason']}")
+            continue
+        good = row["signs_with"] == authority.SECRET and row["signer"] == signer
+        told = f"{row['istiod']}: {row['issuer']}, {row['signer'][:SHORT] or row['reason']}"
+        yield ask.judge(good, told, "run this stage again: it restarts an istiod that has not taken cacerts")
+
+
+def chains(before: Facts, after: Facts) -> pd.DataFrame:
+    """Return every proxy's certificate before and after.
+
+    Columns: cluster, namespace, proxy, certificate (same, new, or gone), signed_by (the issuer), ends_at (the root
+    that its chain ends at, verified by signature), trusts (the roots that it holds), each with `_before`, not_after
+    (UTC, of the certificate that it shows now), reason (why the row after is empty).
+    """
+    key = ["cluster", "namespace", "proxy"]
+    both = before.certificates.merge(after.certificates, how="outer", on=key, suffixes=("_before", "")).fillna("")
+    names = {"issuer": "signed_by", "anchor": "ends_at", "roots": "trusts"}
+    both = both.rename(columns={old + end: new + end for old, new in names.items() for end in ("", "_before")})
+    same = {True: "same", False: "new"}
+    state = [
+        same[now == old] if now else "gone" for now, old in zip(both["sha256"], both["sha256_before"], strict=True)
+    ]
+    rows: list[dict[str, Any]] = both.assign(certificate=state).to_dict("records")  # type: ignore[assignment]
+    return table(rows, CHAIN_COLUMNS)
