@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 from meshkit.checks import SEVERITY, Verdict, worst_first
 from meshkit.evidence import COLOURS, cell_html, findings_html, symbol_of, table_html
 from meshkit.runs.outcome import Outcome, Status
+from meshkit.runs.story import payload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import pandas as pd
+
     from meshkit.runs.compare import Comparison
+    from meshkit.runs.story import Story
 
 HERE = Path(__file__).parent
 ROWS = 20
+STORY_ROWS = 50
+STORY_TABLES = ("requests", "failed_requests", "journal")
 
 
 def notebook_html(nb: Any, title: str) -> str:
@@ -32,9 +38,17 @@ def notebook_html(nb: Any, title: str) -> str:
 
 
 def report_html(
-    record: Mapping[str, Any], outcomes: Sequence[Outcome], names: Mapping[int, str], comparison: Comparison | None
+    record: Mapping[str, Any],
+    outcomes: Sequence[Outcome],
+    names: Mapping[int, str],
+    comparison: Comparison | None,
+    story: Story | None = None,
 ) -> str:
-    """Return the report of a run; `names` gives each shown table (by `id`) its name in the folder."""
+    """Return the report of a run; `names` gives each shown table (by `id`) its name in the folder.
+
+    A `story` of requests and changes stands right after the verdict; the caller writes its tables beside the report
+    (`STORY_TABLES`).
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -47,6 +61,10 @@ def report_html(
         link = f'<a href="tables/{name}.csv">tables/{name}.csv</a>'
         return Markup(table_html(payload, limit=ROWS, more=link))  # noqa: S704  (table_html escapes)
 
+    def told(df: pd.DataFrame, name: str, caption: str = "") -> Markup:
+        link = f'<a href="tables/{name}.csv">tables/{name}.csv</a>'
+        return Markup(table_html(payload(df, name, caption), limit=STORY_ROWS, more=link))  # noqa: S704  (as above)
+
     return environment.get_template("report.html.j2").render(
         record=record,
         outcomes=outcomes,
@@ -54,6 +72,9 @@ def report_html(
         verdict=_headline(outcomes),
         colours=COLOURS,
         table=table,
+        story=story,
+        told=told,
+        story_tables=STORY_TABLES if story else (),
         names=names,
         bad=lambda outcome: [f for f in outcome.findings if f.verdict not in (Verdict.PASS, Verdict.SKIPPED)],
         findings=lambda found: Markup(findings_html(f.to_dict() for f in worst_first(found))),  # noqa: S704  (findings_html escapes)

@@ -35,10 +35,21 @@ from meshkit.views.style import (
     tone_text,
 )
 from meshkit.views.terminal import number
+from meshkit.views.timeline import requests_over_time
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+__all__ = [
+    "certificate_lifetimes",
+    "first_vs_warm",
+    "latency_ecdf",
+    "latency_heatmap",
+    "pair_matrix",
+    "requests_over_time",
+    "state_overview",
+]
 
 ROWS: Final = 40
 """More rows than this do not fit a page: the worst are drawn, and the title says so."""
