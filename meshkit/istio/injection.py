@@ -1,0 +1,70 @@
+"""Injection: which namespaces ask for sidecars, and which of their pods have them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from meshkit.istio.fleet import PROXY_CONTAINER, table
+from meshkit.mesh import Mesh, Unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from meshkit.cluster import Cluster
+
+INJECTION, REVISION = "istio-injection", "istio.io/rev"
+COLUMNS = {
+    "cluster": "str",
+    "namespace": "str",
+    "istio_injection": "str",
+    "revision": "str",
+    "injected": "int64",
+    "bare": "int64",
+    "example": "str",
+    "reason": "str",
+}
+
+
+def namespaces(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each namespace that asks for sidecars, has some, or is the probe's.
+
+    Columns: cluster, namespace, istio_injection and revision (values of the labels `istio-injection` and
+    `istio.io/rev`), injected (running pods with a proxy), bare (running pods without one that injection should have
+    given one), example (a bare pod), reason (`missing`: the probe's namespace does not exist; or why a cluster could
+    not be read).
+    """
+    rows: list[dict[str, Any]] = []
+    for name, found in mesh.each(lambda cluster: _namespaces(cluster, mesh.spec.probe.namespace)).items():
+        known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
+        rows += [{"cluster": name, **row} for row in known]
+    return table(rows, COLUMNS)
+
+
+def _namespaces(cluster: Cluster, probe: str) -> list[dict[str, Any]]:
+    pods = cluster.get("pods", fields="status.phase=Running")
+    labels = {n["metadata"]["name"]: n["metadata"].get("labels") or {} for n in cluster.get("namespaces")}
+    rows = []
+    for name, own in labels.items():
+        here = [p for p in pods if p["metadata"]["namespace"] == name and not p["metadata"].get("deletionTimestamp")]
+        injected = [p for p in here if carries(p)]
+        asks = own.get(INJECTION) == "enabled" or (REVISION in own and own.get(INJECTION) != "disabled")
+        bare = [p["metadata"]["name"] for p in here if asks and not carries(p) and not opted_out(p)]
+        if asks or injected or name == probe or REVISION in own:
+            counts = {"injected": len(injected), "bare": len(bare), "example": min(bare, default="")}
+            where = {"namespace": name, "istio_injection": own.get(INJECTION, ""), "revision": own.get(REVISION, "")}
+            rows.append({**where, **counts})
+    return rows if probe in labels else [*rows, {"namespace": probe, "reason": "missing"}]
+
+
+def carries(pod: dict[str, Any]) -> bool:
+    """Return whether a pod has a container, or native sidecar, named `istio-proxy`."""
+    return any(
+        c["name"] == PROXY_CONTAINER for c in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
+    )
+
+
+def opted_out(pod: dict[str, Any]) -> bool:
+    """Return whether injection leaves a pod alone: by its label or annotation, or because it is on the host network."""
+    metadata = pod["metadata"]
+    told = {**(metadata.get("annotations") or {}), **(metadata.get("labels") or {})}.get("sidecar.istio.io/inject", "")
+    return str(told).lower() == "false" or bool(pod["spec"].get("hostNetwork"))
