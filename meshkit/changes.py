@@ -173,7 +173,6 @@ class Plan:
 
     def install(self, cluster: str, operator: Object, why: str) -> None:
         """Want Istio installed as an IstioOperator says, by istioctl; no change where all of it is there already."""
-        target = self.mesh.clusters[cluster]
         name = str(operator["spec"].get("profile", "default"))
         gateways = operator["spec"].get("components", {}).get("ingressGateways", [])
         named = ", ".join(g["name"] for g in gateways if name == "empty") or f"profile {name}"
@@ -185,7 +184,8 @@ class Plan:
             differing = [(obj, live, diff) for obj, (live, diff) in zip(rendered, known, strict=True) if diff]
             change.manifests = [obj for obj, _, _ in differing]
             change.before = [live for _, live, _ in differing]
-            return "\n".join(f"# {identify(obj)}\n{diff}" for obj, _, diff in differing)
+            # What is new is named, not shown: the definitions of Istio's kinds alone have 20,000 lines.
+            return "\n".join(f"# {identify(o)}\n{diff}" if live else f"+ {identify(o)}" for o, live, diff in differing)
 
         def do() -> None:
             installer.install(self.mesh.spec.cluster(cluster), operator, print)

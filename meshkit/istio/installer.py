@@ -72,6 +72,14 @@ def _alias(name: str, alias: str, revision: str) -> dict[str, Any]:
     return {"kind": "Deployment", "name": deployment, "patches": [patch]}
 
 
+def alias_of(deployment: Mapping[str, Any], name: str) -> str:
+    """Return the id that an istiod's Deployment accepts besides its own, or an empty text."""
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    flags = [arg for container in containers for arg in container.get("args", []) if arg.startswith(ALIAS_FLAG)]
+    pairs = [pair.partition("=") for flag in flags for pair in flag.removeprefix(ALIAS_FLAG).split(",")]
+    return next((alias for alias, _, target in pairs if target == name), "")
+
+
 def overlay(spec: MeshSpec) -> dict[str, Any]:
     """Return the `spec` of the mesh file's overlay, or nothing where it names none.
 

@@ -1,0 +1,111 @@
+"""Workloads with a proxy: what must be restarted for its proxies to claim other ids, and how that is done safely."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from meshkit.istio.fleet import PROXY_CONTAINER, table
+from meshkit.mesh import Mesh, Unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from meshkit.cluster import Cluster
+
+COLUMNS = {
+    "cluster": "str",
+    "namespace": "str",
+    "kind": "str",
+    "workload": "str",
+    "pods": "int64",
+    "cluster_ids": "str",
+    "networks": "str",
+    "risk": "str",
+    "reason": "str",
+}
+RESTARTABLE = ("Deployment", "StatefulSet", "DaemonSet")
+
+
+def workloads(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each workload whose running pods carry a proxy.
+
+    Columns: cluster, namespace, kind (Deployment, StatefulSet, DaemonSet; Pod, Job or another where nothing can
+    restart it), workload, pods (that carry a proxy), cluster_ids and networks (what these proxies claim,
+    comma-joined; `-` for none), risk (why a rolling restart would interrupt it; empty if it would not), reason (why a
+    cluster could not be read).
+    """
+    rows: list[dict[str, Any]] = []
+    for name, found in mesh.each(_workloads).items():
+        known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
+        rows += [{"cluster": name, **row} for row in known]
+    return table(rows, COLUMNS)
+
+
+def _workloads(cluster: Cluster) -> list[dict[str, Any]]:
+    owners = {kind: {_key(o): o for o in cluster.get(f"{kind}.v1.apps")} for kind in RESTARTABLE}
+    sets = {_key(o): o for o in cluster.get("replicasets.v1.apps")}
+    found: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    for pod in cluster.get("pods", fields="status.phase=Running"):
+        containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
+        proxy = next((c for c in containers if c["name"] == PROXY_CONTAINER), None)
+        if proxy is None or pod["metadata"].get("deletionTimestamp"):
+            continue
+        kind, name = _owner(pod, sets)
+        env = {e["name"]: e.get("value", "") for e in proxy.get("env", [])}
+        found.setdefault((pod["metadata"]["namespace"], kind, name), []).append(env)
+    return [
+        {
+            "namespace": namespace,
+            "kind": kind,
+            "workload": name,
+            "pods": len(envs),
+            "cluster_ids": _all(envs, "ISTIO_META_CLUSTER_ID"),
+            "networks": _all(envs, "ISTIO_META_NETWORK"),
+            "risk": risk(kind, owners.get(kind, {}).get((namespace, name))),
+        }
+        for (namespace, kind, name), envs in found.items()
+    ]
+
+
+def _key(obj: dict[str, Any]) -> tuple[str, str]:
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def _owner(obj: dict[str, Any], sets: dict[tuple[str, str], dict[str, Any]]) -> tuple[str, str]:
+    metadata = obj["metadata"]
+    owner = next((o for o in metadata.get("ownerReferences") or [] if o.get("controller")), None)
+    if owner is None:
+        return obj.get("kind", "Pod"), metadata["name"]
+    above = sets.get((metadata["namespace"], owner["name"])) if owner["kind"] == "ReplicaSet" else None
+    return _owner(above, sets) if above else (owner["kind"], owner["name"])
+
+
+def _all(envs: list[dict[str, str]], name: str) -> str:
+    return ",".join(sorted({env.get(name) or "-" for env in envs}))
+
+
+def risk(kind: str, workload: dict[str, Any] | None) -> str:
+    """Return why a rolling restart of a workload would interrupt it, or an empty text."""
+    if kind not in RESTARTABLE or workload is None:
+        return f"a {kind} is made anew by whoever made it, not by a rollout"
+    spec = workload["spec"]
+    replicas = int(spec.get("replicas", 1))
+    if kind == "Deployment":
+        strategy = spec.get("strategy", {})
+        if strategy.get("type") == "Recreate":
+            return "its strategy is Recreate: all pods end before the first new one"
+        rolling = strategy.get("rollingUpdate") or {}
+        return (
+            ""
+            if _pods(rolling.get("maxUnavailable", "25%"), replicas) < max(replicas, 1)
+            else "all may be away at once"
+        )
+    if spec.get("updateStrategy", {}).get("type") == "OnDelete":
+        return "its strategy is OnDelete: nothing restarts its pods"
+    return "one pod at a time, with none beside it" if kind == "StatefulSet" and replicas < 2 else ""
+
+
+def _pods(value: Any, replicas: int) -> int:
+    match = re.fullmatch(r"(\d+)%", str(value))
+    return int(match[1]) * replicas // 100 if match else int(value)

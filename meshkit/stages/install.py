@@ -1,0 +1,302 @@
+"""Stage 05: the same Istio everywhere, each control plane under its own id, network and mesh, no request lost.
+
+A live control plane that was called `Kubernetes` gets the name of the mesh file and goes on accepting the old one
+(`--clusterAliases`), since proxies claim the id that they were injected with until their pods are made anew. Then
+its workloads are restarted one by one, each waited for, so that every proxy knows its network before stage 07 tells
+it of another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshkit.changes import Plan, rolled_out
+from meshkit.checks import Finding, Verdict
+from meshkit.errors import MeshkitError
+from meshkit.istio import copies, installer, networks, platform, proxies, signing, trust, versions, workloads
+from meshkit.istio.eastwest import mesh_networks
+from meshkit.istio.fleet import istiods, table
+from meshkit.mesh import Mesh, Unknown
+from meshkit.stages import verify
+from meshkit.stages.finding import Question, awaits, planned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+STAGE = "05 install"
+PLANE_COLUMNS = {
+    "cluster": "str",
+    "istiod": "str",
+    "cluster_id": "str",
+    "becomes": "str",
+    "alias": "str",
+    "installed_by": "str",
+    "network_label": "str",
+    "cacerts": "str",
+    "reason": "str",
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was looked at; `istioctl` is its version, or why there is none."""
+
+    planes: pd.DataFrame
+    versions: pd.DataFrame
+    workloads: pd.DataFrame
+    istioctl: str
+    istioctl_missing: bool = False
+
+
+def look(mesh: Mesh) -> Facts:
+    """Read control planes, versions and workloads of every cluster; changes nothing."""
+    try:
+        tool, missing = installer.version(), False
+    except MeshkitError as error:
+        tool, missing = error.message, True
+    return Facts(planes(mesh), versions.versions(mesh), workloads.workloads(mesh), tool, missing)
+
+
+def planes(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each cluster: who its control plane is, and who it is to become.
+
+    Columns: cluster, istiod (pods, comma-joined; empty: there is none yet), cluster_id, becomes (the mesh file's
+    name), alias (id that it is to accept besides), installed_by (istioctl, helm, another manager), network_label (of
+    its namespace), cacerts (whether the Secret is there), reason (why a cluster could not be read).
+    """
+    rows = []
+    for name, found in mesh.each(lambda cluster: _plane(mesh, cluster.name)).items():
+        rows.append({"cluster": name, "reason": found.reason} if isinstance(found, Unknown) else found)
+    return table(rows, PLANE_COLUMNS)
+
+
+def _plane(mesh: Mesh, name: str) -> dict[str, str]:
+    cluster, root = mesh.clusters[name], mesh.root_namespace
+    running = istiods(cluster, root)
+    deployments = cluster.get("deployments.v1.apps", root, labels="app=istiod")
+    live = running[0].env.get("CLUSTER_ID", "") or installer.DEFAULT_ID if running else ""
+    said = installer.alias_of(deployments[0], name) if deployments else ""
+    namespace = cluster.find("namespaces", None, root) or {"metadata": {}}
+    return {
+        "cluster": name,
+        "istiod": ",".join(istiod.name for istiod in running),
+        "cluster_id": live,
+        "becomes": name,
+        "alias": said or (live if live not in ("", name) else ""),
+        "installed_by": platform.installer(deployments) if deployments else "",
+        "network_label": namespace["metadata"].get("labels", {}).get(networks.NETWORK, ""),
+        "cacerts": "yes" if signing.secret_data(cluster, root, "cacerts") else "no",
+    }
+
+
+# --- gates ------------------------------------------------------------------------------------------------------------
+
+
+def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
+    """Judge what was read: the tool, the running versions, who installed, what earlier stages brought, restarts."""
+    findings = [*check_tool(mesh, facts), *check_running(mesh, facts)]
+    for row in facts.planes.to_dict("records"):
+        name, reason = row["cluster"], row["reason"]
+        hands = Question("MK503", "Istio is in istioctl's hands", name, "nothing, or installed by istioctl")
+        network = mesh.spec.cluster(name).network
+        label = Question("MK504", "the namespace names its network", name, f"{networks.NETWORK}={network}")
+        certs = Question("MK505", "the common root is plugged in", name, f"Secret cacerts in {mesh.root_namespace}")
+        if reason:
+            findings += [ask.unknown(reason) for ask in (hands, label, certs)]
+            continue
+        by = row["installed_by"]
+        cure = "meshkit installs by istioctl only; upgrade by what installed it, and begin at stage 06"
+        findings.append(hands.judge(by in ("", "istioctl"), by or "nothing is installed", cure))
+        told = label.judge(row["network_label"] == network, row["network_label"] or "no label", "run stage 02")
+        findings.append(awaits(told, mode, "02 prepare"))
+        there = certs.judge(
+            row["cacerts"] == "yes", "it is there" if row["cacerts"] == "yes" else "it is not there", "run stage 04"
+        )
+        findings.append(awaits(there, mode, "04 trust"))
+    return [*findings, *check_restarts(mesh, facts)]
+
+
+def check_tool(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+    """MK501: the istioctl at hand is of the version that the mesh file wants."""
+    wanted = mesh.spec.istio.version
+    ask = Question("MK501", "istioctl is of the wanted version", "this machine", wanted or "any")
+    if facts.istioctl_missing:
+        yield ask.fail(facts.istioctl, "install istioctl of that version, or put it on the PATH")
+        return
+    yield ask.judge(
+        fits(facts.istioctl, wanted),
+        facts.istioctl,
+        f"install istioctl {wanted}, or say `istio.version: {facts.istioctl}`",
+    )
+
+
+def fits(version: str, wanted: str) -> bool:
+    """Return whether a version is the wanted one, as far as that says (`1.31` takes any 1.31)."""
+    asked, got = versions.Version.parse(wanted), versions.Version.parse(version)
+    if asked is None or got is None:
+        return not wanted
+    return (asked.major, asked.minor) == (got.major, got.minor) and asked.patch in (-1, got.patch)
+
+
+def check_running(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+    """MK502: no control plane changes its version here: an upgrade is a change of its own."""
+    running = facts.versions[facts.versions["component"] == "istiod"]
+    for name in mesh.clusters:
+        ask = Question("MK502", "this is no upgrade", name, f"no istiod, or istiod {facts.istioctl}")
+        rows = running[running["cluster"] == name]
+        if rows.empty:
+            yield ask.answer(Verdict.PASS, "no istiod")
+        for row in rows.to_dict("records"):
+            if row["reason"]:
+                yield ask.unknown(row["reason"])
+            elif facts.istioctl_missing:
+                yield ask.unknown(f"istiod {row['version']}, and no istioctl to compare", "see MK501")
+            else:
+                cure = "upgrade this cluster first, or use istioctl of its version"
+                yield ask.judge(row["version"] == facts.istioctl, f"istiod {row['version']}", cure)
+
+
+def check_restarts(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+    """MK506: every workload that must be restarted can be, without an interruption."""
+    for row in stale(mesh, facts.workloads).to_dict("records"):
+        subject = (
+            f"{row['cluster']}: {row['kind']} {row['namespace']}/{row['workload']}"
+            if row["workload"]
+            else row["cluster"]
+        )
+        ask = Question(
+            "MK506", "it restarts without an interruption", row["cluster"] + what, "a rolling restart with a pod beside"
+        )
+        if row["reason"]:
+            yield ask.unknown(row["reason"])
+        else:
+            cure = "give it a rolling update with a pod beside it, or restart it yourself when it suits"
+            yield ask.judge(not row["risk"], row["risk"] or "rolling", cure, otherwise=Verdict.WARN)
+
+
+def stale(mesh: Mesh, found: pd.DataFrame) -> pd.DataFrame:
+    """Return the workloads whose proxies claim another cluster id or network than the mesh file says."""
+    ids = found["cluster"]
+    nets = found["cluster"].map({c.name: c.network for c in mesh.spec.clusters})
+    right = (found["cluster_ids"] == ids) & (found["networks"] == nets)
+    return found[~right]
+
+
+# --- plan -------------------------------------------------------------------------------------------------------------
+
+
+def plan(mesh: Mesh, facts: Facts) -> Plan:
+    """Plan the installation of every cluster, the restarts that follow, and the probe's workloads where they lack."""
+    wanted = Plan(mesh, STAGE)
+    # Clusters without Istio first: nothing of theirs can suffer, and what is wrong with the tool shows there.
+    by_age = sorted(facts.planes.to_dict("records"), key=lambda row: row["istiod"] != "")
+    addresses = mesh_networks(mesh.spec, networks.gateways(mesh)) if mesh.spec.topology.mesh_networks else None
+    for row in by_age:
+        if not row["reason"]:
+            document = installer.operator(mesh.spec, row["cluster"], alias=row["alias"], mesh_networks=addresses)
+            new = "a control plane of its own" if not row["istiod"] else f"id {row['becomes']}, network and mesh id"
+            wanted.install(row["cluster"], document, new)
+    _restarts(mesh, facts, wanted)
+    _samples(mesh, wanted)
+    return wanted
+
+
+def _restarts(mesh: Mesh, facts: Facts, wanted: Plan) -> None:
+    rows = stale(mesh, facts.workloads).to_dict("records")
+    made_anew = {"istiod", "istio-ingressgateway", "istio-egressgateway"}
+    for row in rows:
+        own = row["namespace"] == mesh.root_namespace and row["workload"] in made_anew
+        if row["workload"] and row["kind"] in workloads.RESTARTABLE and not own:
+            claim = f"its proxies claim {row['cluster_ids']} and network {row['networks']}"
+            wanted.restart(row["cluster"], row["kind"], row["namespace"], row["workload"], claim)
+
+
+def _samples(mesh: Mesh, wanted: Plan) -> None:
+    """Want the probe's client and server wherever they lack, as they are where they are."""
+    spec = mesh.spec.probe
+    for name in (spec.server, spec.client):
+        found = mesh.each(lambda cluster, name=name: copies.workload(cluster, spec.namespace, name))  # type: ignore[misc]
+        source = next((objects for objects in found.values() if not isinstance(objects, Unknown) and objects), [])
+        for cluster, objects in found.items():
+            if isinstance(objects, Unknown) or objects:
+                continue
+            for obj in source:
+                waits = obj["kind"] == "Deployment"
+                wait = rolled_out(mesh.clusters[cluster], "Deployment", spec.namespace, name) if waits else None
+                wanted.apply(cluster, obj, "the probe calls it in every cluster", wait=wait)
+
+
+# --- proof ------------------------------------------------------------------------------------------------------------
+
+
+def prove(mesh: Mesh, done: Plan) -> list[Finding]:
+    """Judge what is there now: identities, versions, what each proxy claims, xDS, the probe's workloads, chains."""
+    if done.pending:
+        return [planned("MK520", "control planes are as the mesh file says", "all clusters", "applied and proved")]
+    findings = list(verify.check_istiods(mesh, versions.identity(mesh), "MK521"))
+    findings += check_claims(mesh)
+    findings += check_connected(mesh)
+    return [*findings, *check_sample(mesh), *check_anchors(mesh)]
+
+
+def check_claims(mesh: Mesh) -> Iterator[Finding]:
+    """MK522: every proxy claims the cluster id and the network of its cluster."""
+    claims = proxies.claims(mesh)
+    for entry in mesh.spec.clusters:
+        ask = Question("MK522", "proxies claim the right id and network", entry.name, f"{entry.name}, {entry.network}")
+        rows = claims[claims["cluster"] == entry.name]
+        if reason := next((r for r in rows["reason"] if r), ""):
+            yield ask.unknown(reason)
+            continue
+        wrong = rows[(rows["cluster_id"] != entry.name) | (rows["network"] != entry.network)]
+        names = ", ".join(f"{r.proxy}.{r.namespace}" for r in wrong.head(5).itertuples())
+        told = f"{len(wrong)} of {len(rows)} do not: {names}" if len(wrong) else f"all {len(rows)}"
+        yield ask.judge(wrong.empty, told, "restart their workloads: kubectl rollout restart")
+
+
+def check_connected(mesh: Mesh) -> Iterator[Finding]:
+    """MK523: every proxy is connected to an istiod, and refused nothing."""
+    status = proxies.summary(proxies.proxy_status(mesh))
+    for name in mesh.clusters:
+        ask = Question("MK523", "proxies are connected and in sync", name, "no ERROR, NOT CONNECTED or UNKNOWN")
+        rows = status[status["cluster"] == name]
+        bad = rows[rows["state"].isin(["ERROR", "NOT CONNECTED", "UNKNOWN"])]
+        told = ", ".join(f"{r.proxy} {r.state}" for r in bad.head(5).itertuples()) or f"all {len(rows)}"
+        if rows.empty or (bad["state"] == "UNKNOWN").any():
+            yield ask.unknown(told if len(bad) else "no proxy is known", "kubectl get pods -A")
+        else:
+            yield ask.judge(bad.empty, told, "look at the istio-proxy log of each")
+
+
+def check_sample(mesh: Mesh) -> Iterator[Finding]:
+    """MK524: the probe's workloads are ready in every cluster."""
+    spec = mesh.spec.probe
+    for name, cluster in mesh.clusters.items():
+        for workload in (spec.server, spec.client):
+            ask = Question("MK524", "the probe's workload is ready", f"{name}: {workload}", "rolled out")
+            try:
+                missing = rolled_out(cluster, "Deployment", spec.namespace, workload)()
+            except MeshkitError as error:
+                yield ask.unknown(error.message)
+            else:
+                yield ask.judge(not missing, missing or "rolled out", f"kubectl -n {spec.namespace} get pods")
+
+
+def check_anchors(mesh: Mesh) -> Iterator[Finding]:
+    """MK525: every proxy's chain ends at one and the same root, in all clusters."""
+    held = trust.certificates(mesh)
+    anchors = set(held["anchor"]) - {""}
+    for name in mesh.clusters:
+        ask = Question("MK525", "certificates end at the common root", name, "one root for all proxies of the mesh")
+        rows = held[held["cluster"] == name]
+        if reason := next((r for r in rows["reason"] if r), ""):
+            yield ask.unknown(reason)
+        elif rows.empty:
+            yield ask.unknown("no proxy holds a certificate")
+        else:
+            good = len(anchors) == 1 and set(rows["anchor"]) == anchors
+            told = f"{len(rows)} proxies, root {', '.join(sorted(set(rows['anchor']))) or 'none'}"
+            yield ask.judge(good, told, "run stage 04 again, then restart what holds another root")
