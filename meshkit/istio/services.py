@@ -164,7 +164,7 @@ def merging(services: pd.DataFrame, names: Sequence[str], root_namespace: str) -
     return frame.drop(columns="alone")
 
 
-def _merge(held: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def _merge(held: Mapping[str, Mapping[Any, Any]]) -> dict[str, str]:
     values = {
         "type": {name: str(row["type"]) for name, row in held.items()},
         "headless": {name: "yes" if row["headless"] else "no" for name, row in held.items()},
@@ -183,7 +183,7 @@ def _common(values: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value or 'none'}" for name, value in values.items())
 
 
-def _effect(held: Mapping[str, Mapping[str, Any]]) -> str:
+def _effect(held: Mapping[str, Mapping[Any, Any]]) -> str:
     if len(held) == 1:
         return f"only in {next(iter(held))}; the others' clients reach it where its name resolves"
     local = [name for name, row in held.items() if row["cluster_local"]]

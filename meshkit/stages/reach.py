@@ -25,6 +25,7 @@ REACH_COLUMNS: Final = {
     "answer": "str",
     "detail": "str",
 }
+NOBODY: Final = "no istiod and no client of the probe runs there"
 _CURL_TIMEOUT = 5
 _NOT_RUN = (126, 127)
 _NOT_TRUSTED = 60
@@ -83,7 +84,7 @@ def _reach(
     flags = "--cacert /dev/stdin" if authority else "--insecure"
     script = f'printf %s "$1" | curl -sS -m {_CURL_TIMEOUT} {flags} -o /dev/null -w "%{{http_code}}" "$2"'
     command = ["sh", "-c", script, "sh", str(authority or ""), f"{address.rstrip('/')}/version"]
-    untried = "no istiod and no client of the probe runs there"
+    untried = NOBODY
     for pod, namespace, container in vantages:
         try:
             done = mesh.clusters[reader].exec(pod, namespace, container, command, 2 * _CURL_TIMEOUT)

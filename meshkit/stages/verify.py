@@ -139,7 +139,7 @@ def check_secret(mesh: Mesh, facts: Facts, reader: str, target: str) -> Finding:
     cure = f"istioctl create-remote-secret --context {theirs} --name {target} | kubectl apply --context {ours} -f -"
     held = facts.secrets[(facts.secrets["cluster"] == reader) & (facts.secrets["name"] != "")]
     keyed = held[held["key"] == target]
-    good = keyed[_usable(mesh, keyed)]
+    good = keyed[usable(mesh, keyed)]
     if len(good) == 1:
         row = good.iloc[0]
         right = row["annotation"] in ("", target)
@@ -154,7 +154,8 @@ def check_secret(mesh: Mesh, facts: Facts, reader: str, target: str) -> Finding:
     return ask.fail(f"none; it has {', '.join(sorted(held['key'])) or 'no remote secret'}", cure)
 
 
-def _usable(mesh: Mesh, secrets: pd.DataFrame) -> pd.Series[bool]:
+def usable(mesh: Mesh, secrets: pd.DataFrame) -> pd.Series[bool]:
+    """Return which remote secrets istiod sees: those that are labelled, in its own namespace."""
     return secrets["labelled"] & (secrets["namespace"] == mesh.root_namespace)
 
 
@@ -166,7 +167,7 @@ def check_credential(mesh: Mesh, facts: Facts, reader: str, target: str) -> Find
     rows = facts.secrets[(facts.secrets["cluster"] == reader) & (facts.secrets["key"] == target)]
     if rows.empty:
         return ask.fail("there is no secret to try", "see MK802")
-    used = rows[_usable(mesh, rows)]
+    used = rows[usable(mesh, rows)]
     row = (rows if used.empty else used).iloc[0]
     leads = f"leads to {row['leads_to']}" if row["leads_to"] else ""
     observed = ", ".join(filter(None, (row["credential"], leads, row["detail"])))

@@ -1,0 +1,369 @@
+"""Stage 07: every istiod is given the credential to read every other cluster, and clusters become one mesh.
+
+From the moment that an istiod reads another cluster, Services of the same namespace and name are one to its clients. So
+what will merge is shown first, and each credential is tried before it is handed over.
+
+Two plans, one after the other: Kubernetes issues a reader's token only once its Secret is there (`plan_tokens`), and
+only with the token can the remote secrets be made (`plan`).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from meshkit.changes import Plan
+from meshkit.checks import Finding, Verdict
+from meshkit.istio import networks, proxies, remote_secret, remotes, services, versions
+from meshkit.istio.fleet import table
+from meshkit.istio.remotes import PREFIX
+from meshkit.mesh import Mesh, Unknown
+from meshkit.stages import eastwest, merged, merging, reach, verify
+from meshkit.stages.finding import Question, arrow, awaits, planned, unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import pandas as pd
+
+    from meshkit.changes import Wait
+
+STAGE = "07 discovery"
+CURED_BY: Final = {
+    "MK801": "05 install",
+    "MK805": "06 gateways",
+    "MK807": "04 trust",
+    "MK702": "05 install",
+    "MK703": "05 install",
+    "MK704": "05 install",
+}
+FIRST_DEFECTIVE, LAST_DEFECTIVE = versions.Version(1, 30), versions.Version(1, 30, 3)
+_DEFECTS = "restart istiod after changing or removing a secret; 1.31 is free of this (istio#60612, #60920, #61043)"
+DEAD = ("401", "403", "mismatch")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was looked at: what stage 08 looks at too, and six tables of the functions that they are named after.
+
+    `merging` has one row for each Service of the mesh, `services` one for each cluster that has it.
+    """
+
+    known: verify.Facts
+    claims: pd.DataFrame
+    readers: pd.DataFrame
+    reach: pd.DataFrame
+    services: pd.DataFrame
+    merging: pd.DataFrame
+    versions: pd.DataFrame
+
+
+def look(mesh: Mesh) -> Facts:
+    """Read istiods, proxies, Services and remote secrets, and try every credential that there is; changes nothing."""
+    # The proxies' own versions are not asked for: an empty status stands for them.
+    questions = {
+        "known": verify.look,
+        "claims": proxies.claims,
+        "readers": remote_secret.readers,
+        "reach": reach.reach,
+        "services": services.services,
+        "versions": partial(versions.versions, status=table([], proxies.COLUMNS)),
+    }
+    with ThreadPoolExecutor(len(questions)) as pool:
+        found = dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True))
+    same = services.merging(found["services"], list(mesh.clusters), mesh.root_namespace)
+    return Facts(**found, merging=same)
+
+
+def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
+    """Judge what must be so before clusters may read each other, and what it will do to Services.
+
+    In plan mode, what an earlier stage is to mend does not fail.
+    """
+    findings = [*verify.check_istiods(mesh, facts.known.identity)]
+    if mesh.spec.topology.network == "multi":
+        findings += [eastwest.check_gateway(mesh, facts.known.gateways, name, "MK805") for name in mesh.clusters]
+    findings += [*verify.check_roots(mesh, facts.known)]
+    for name in mesh.clusters:
+        findings += [check_server(mesh, facts, name), check_claims(mesh, facts, name)]
+        findings += [check_reader(mesh, facts, name), check_rights(mesh, facts, name)]
+        findings += [*check_version(mesh, facts, name)]
+    for reader, target in mesh.pairs:
+        findings += [check_reach(facts, reader, target, mode), check_others(mesh, facts, reader, target)]
+    new = {pair for pair, wish in wanted(mesh, facts).items() if wish == "make"}
+    findings += [*merging.check_merging(mesh, facts.services, facts.merging, new), *merging.check_alike(facts.merging)]
+    return [awaits(f, mode, CURED_BY[f.id]) if f.id in CURED_BY else f for f in findings]
+
+
+# --- gates ------------------------------------------------------------------------------------------------------------
+
+
+def check_server(mesh: Mesh, facts: Facts, name: str) -> Finding:
+    """MK701: the API server has an address that other clusters can use."""
+    ask = Question("MK701", "API server has an address for others", name, "an https address that is not loopback")
+    row = _row(facts.readers, name)
+    if not row.get("server"):
+        return ask.unknown(str(row.get("detail", "")) or "not read")
+    address, source = str(row["server"]), str(row["server_from"])
+    good = address.startswith("https://") and not remote_secret.is_local(address)
+    number = [entry.name for entry in mesh.spec.clusters].index(name)
+    cure = f"say clusters[{number}].apiServer in the mesh file: the address by which the other clusters reach {name}"
+    return ask.judge(good, f"{address} (from {source})", cure)
+
+
+def check_reach(facts: Facts, reader: str, target: str, mode: str = "apply") -> Finding:
+    """MK702: the target's API server answers from inside the reader, at that address, by a certificate for it."""
+    ask = Question("MK702", "API server answers the other cluster", arrow(reader, target), "an HTTP answer, by its CA")
+    rows = facts.reach[(facts.reach["cluster"] == reader) & (facts.reach["target"] == target)]
+    row = rows.iloc[0]
+    if row["answer"] == "UNKNOWN":
+        cure = "asked by curl in istiod or the probe's client"
+        missing = row["detail"] == reach.NOBODY and mode == "plan"
+        return ask.fail(row["detail"], cure) if missing else ask.unknown(row["detail"], cure)
+    said = f": {row['detail']}" if row["detail"] else ""
+    observed = f"{row['server']}: {row['answer']} (asked by {row['asked_from']}){said}"
+    cures = {
+        "none": f"does a firewall, route or name stand between? {reader}'s istiod needs the same way",
+        "refused": f"istiod refuses it too: its certificate must name that address, and be of {target}'s own CA",
+    }
+    return ask.judge(row["answer"] not in cures, observed, cures.get(row["answer"], ""))
+
+
+def check_claims(mesh: Mesh, facts: Facts, name: str) -> Finding:
+    """MK703: every proxy claims the cluster id and the network of the file.
+
+    A proxy without a network is in every network for istiod: it would be given raw pod addresses of the others.
+    """
+    entry = mesh.spec.cluster(name)
+    expected = f"all: cluster {name}, network {entry.network}"
+    ask = Question("MK703", "proxies claim their cluster and network", name, expected)
+    rows = facts.claims[facts.claims["cluster"] == name]
+    if reason := next((r for r in rows["reason"] if r), ""):
+        return ask.unknown(reason)
+    flat = mesh.spec.topology.network == "flat"
+    right = (rows["cluster_id"] == name) & (flat | (rows["network"] == entry.network))
+    wrong = rows[~right]
+    told = {f"cluster {r['cluster_id'] or 'none'}, network {r['network'] or 'none'}" for r in wrong.to_dict("records")}
+    named = ", ".join(f"{r['namespace']}/{r['proxy']}" for r in wrong.head(3).to_dict("records"))
+    named += ", …" if len(wrong) > 3 else ""
+    observed = f"{len(wrong)} of {len(rows)} proxies ({named}): {'; '.join(sorted(told))}"
+    cure = f"restart them (stage 05): kubectl --context {entry.context} rollout restart -n NAMESPACE deployment"
+    return ask.judge(wrong.empty, f"{len(rows)} proxies" if wrong.empty else observed, cure)
+
+
+def check_reader(mesh: Mesh, facts: Facts, name: str) -> Finding:
+    """MK704: the ServiceAccount by which other clusters read this one is there; istioctl install makes it."""
+    expected = f"ServiceAccount {remote_secret.READER} in {mesh.root_namespace}"
+    ask = Question("MK704", "there is an account for readers", name, expected)
+    row = _row(facts.readers, name)
+    if not row.get("server"):
+        return ask.unknown(str(row.get("detail", "")) or "not read")
+    cure = "install Istio (stage 05), with values.global.enableReaderRBAC not false"
+    return ask.judge(row["service_account"], "there" if row["service_account"] else "none", cure)
+
+
+def check_rights(mesh: Mesh, facts: Facts, name: str) -> Finding:
+    """MK705: we may make Secrets where istiod reads them."""
+    verbs = ", ".join(remote_secret.VERBS)
+    ask = Question("MK705", "we may make Secrets", name, f"{verbs} secrets in {mesh.root_namespace}")
+    row = _row(facts.readers, name)
+    if not row.get("server"):
+        return ask.unknown(str(row.get("detail", "")) or "not read")
+    lacking = str(row["lacking"])
+    cure = f"use a context with these rights in namespace {mesh.root_namespace}, or have them granted"
+    return ask.judge(not lacking, f"may not {lacking} secrets" if lacking else "may", cure)
+
+
+def check_others(mesh: Mesh, facts: Facts, reader: str, target: str) -> Finding:
+    """MK706: no secret that is not ours stands in the way; what works is left as it is."""
+    ours = f"{PREFIX}{target}"
+    ask = Question("MK706", "no other secret stands in the way", arrow(reader, target), f"none, or {ours} only")
+    if reason := unreadable(facts.known.secrets, reader, "credential"):
+        return ask.unknown(reason)
+    held = facts.known.secrets[facts.known.secrets["cluster"] == reader]
+    seen = held[verify.usable(mesh, held)]
+    remove = f"kubectl --context {mesh.spec.cluster(reader).context} delete secret -n NAMESPACE NAME, then run again"
+    if strange := _strange(held, seen, ours, target):
+        return ask.fail(strange, remove)
+    for row in seen[seen["key"] == target].to_dict("records"):
+        if row["credential"] in ("unreachable", "untested") and row["auth"] != "unreadable":
+            return ask.unknown(f"{row['name']}: {row['detail']}")
+        works = row["credential"] == "ok" or row["name"] == ours
+        return ask.judge(works, f"{row['name']}, credential {row['credential']}", remove)
+    return ask.answer(Verdict.PASS, "none yet")
+
+
+def _strange(held: pd.DataFrame, seen: pd.DataFrame, ours: str, target: str) -> str:
+    """Return what stands in the way of one secret for the target, or nothing."""
+    for row in seen[(seen["leads_to"] == target) & (seen["key"] != target)].to_dict("records"):
+        return f"{row['name']} makes istiod know {target} as {row['key']}"
+    for row in held[(held["name"] == ours) & (held["key"] != target)].to_dict("records"):
+        return f"{ours} has the key {row['key']}, which istiod takes for the cluster's id"
+    keyed, mine = held[held["key"] == target], seen[seen["key"] == target]
+    if len(mine) > 1:
+        return f"{len(mine)} secrets for one id: {', '.join(mine['name'])}"
+    if mine.empty and len(keyed):
+        told = ", ".join(f"{row['namespace']}/{row['name']}" for row in keyed.to_dict("records"))
+        return f"{told}: istiod ignores it, for its namespace or for want of the label {remotes.LABEL}=true"
+    wrong = mine[~mine["annotation"].isin(["", target])]
+    return f"{wrong.iloc[0]['name']} says that it is of {wrong.iloc[0]['annotation']}" if len(wrong) else ""
+
+
+def check_version(mesh: Mesh, facts: Facts, reader: str) -> Iterator[Finding]:
+    """MK707: the reader's istiods take remote secrets without harm: 1.30.0 to 1.30.3 are hurt by changing one."""
+    wishes = [wish for (a, _), wish in wanted(mesh, facts).items() if a == reader]
+    ask = Question("MK707", "istiod's version takes remote secrets", reader, "none of 1.30.0 to 1.30.3")
+    rows = facts.versions[(facts.versions["cluster"] == reader) & (facts.versions["component"] == "istiod")]
+    for row in rows.to_dict("records"):
+        version = versions.Version.parse(row["version"])
+        if version is None:
+            yield ask.unknown(row["reason"] or f"version {row['version'] or 'unknown'}")
+            continue
+        hurt = FIRST_DEFECTIVE <= version <= LAST_DEFECTIVE
+        told = f"{row['version']}; {', '.join(sorted({*wishes} - {''})) or 'nothing'} to hand over"
+        worse = Verdict.FAIL if "renew" in wishes else Verdict.WARN
+        yield ask.judge(not hurt or not any(wishes), told, _DEFECTS, otherwise=worse)
+
+
+# --- plan -------------------------------------------------------------------------------------------------------------
+
+
+def wanted(mesh: Mesh, facts: Facts) -> dict[tuple[str, str], str]:
+    """Return what each ordered pair needs: `make`, `renew`, or nothing, because it works or could not be read."""
+    return {pair: _wanted(mesh, facts, *pair) for pair in mesh.pairs}
+
+
+def _wanted(mesh: Mesh, facts: Facts, reader: str, target: str) -> str:
+    secrets = facts.known.secrets
+    if unreadable(secrets, reader, "credential"):
+        return ""
+    held = secrets[(secrets["cluster"] == reader) & (secrets["key"] == target)]
+    held = held[verify.usable(mesh, held)]
+    if held.empty:
+        return "make"
+    row = held.iloc[0]
+    if row["name"] != f"{PREFIX}{target}":
+        return ""
+    address = str(_row(facts.readers, target).get("server", ""))
+    moved = bool(address) and not remote_secret.is_local(address) and row["server"] != address
+    return "renew" if moved or row["credential"] in DEAD or row["auth"] == "unreadable" else ""
+
+
+def plan_tokens(mesh: Mesh, facts: Facts) -> Plan:
+    """Plan the Secret with the reader's token in each cluster that another one is to read, where there is none yet."""
+    plan = Plan(mesh, STAGE)
+    needed = {target for (_, target), wish in wanted(mesh, facts).items() if wish}
+    for target in (name for name in mesh.clusters if name in needed):
+        row = _row(facts.readers, target)
+        if row.get("credential") == "UNKNOWN" or row.get("secret"):
+            continue
+        manifest = remote_secret.token_manifest(mesh.root_namespace)
+        plan.apply(target, manifest, f"a token by which others read {target}", wait=_issued(mesh, target))
+    return plan
+
+
+def _issued(mesh: Mesh, target: str) -> Wait:
+    def missing() -> str:
+        token = remote_secret.find_token(mesh.clusters[target], mesh.root_namespace)
+        return "" if token else "Kubernetes has not issued the token yet"
+
+    return missing
+
+
+def try_tokens(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
+    """MK710: each reader's token opens its API server with the rights that istiod needs, before it is handed over."""
+    rows = remote_secret.readers(mesh)
+    needed = {target for (_, target), wish in wanted(mesh, facts).items() if wish}
+    findings = []
+    for name in mesh.clusters:
+        ask = Question("MK710", "the token is good before it is handed over", name, "ok, watches all that istiod reads")
+        row = _row(rows, name)
+        if row["credential"] in ("UNKNOWN", "unreachable"):
+            findings.append(ask.unknown(str(row["detail"])))
+        elif not row["secret"]:
+            told = "no token yet; this stage makes it" if name in needed else "none is needed"
+            skipped = name not in needed or mode == "plan"
+            findings.append(ask.answer(Verdict.SKIPPED, told) if skipped else ask.fail("no token", "see MK704, MK705"))
+        else:
+            told = f"{row['secret']}: " + ", ".join(filter(None, (str(row["credential"]), str(row["detail"]))))
+            cure = f"does ClusterRole istio-reader-clusterrole-{mesh.root_namespace} stand, and its binding? (stage 05)"
+            findings.append(ask.judge(row["credential"] == "ok", told, cure))
+    return findings
+
+
+def plan(mesh: Mesh, facts: Facts) -> Plan:
+    """Plan the remote secrets, reader by reader; one whose token is not there yet is shown, and never made."""
+    made = Plan(mesh, STAGE)
+    tokens: dict[str, remote_secret.Token | Unknown | None] = {}
+    tokens |= mesh.each(lambda cluster: remote_secret.find_token(cluster, mesh.root_namespace))
+    for (reader, target), wish in wanted(mesh, facts).items():
+        address, token = str(_row(facts.readers, target).get("server", "")), tokens[target]
+        if not wish or not address or remote_secret.is_local(address):
+            continue
+        known = token if isinstance(token, remote_secret.Token) and token else remote_secret.Token("", "to come", b"-")
+        manifest = remote_secret.manifest(target, address, known, mesh.root_namespace)
+        before = len(made.changes)
+        made.apply(reader, manifest, f"lets {reader} discover {target}", wait=_discovered(mesh, reader, target))
+        if not token and len(made.changes) > before:
+            why = token.reason if isinstance(token, Unknown) else "cannot be made before the token is there"
+            made.changes[-1].problem = why
+    return made
+
+
+def _discovered(mesh: Mesh, reader: str, target: str) -> Wait:
+    alone = Mesh(mesh.spec, {reader: mesh.clusters[reader]})
+    network = mesh.spec.cluster(target).network
+
+    def missing() -> str:
+        rows = remotes.remote_clusters(alone)
+        for istiod in sorted(set(rows["istiod"])):
+            said = list(rows[(rows["istiod"] == istiod) & (rows["remote"] == target)]["status"])
+            if said != ["synced"]:
+                return f"{istiod or reader}: {', '.join(said) or f'does not know {target}'}"
+        if rows.empty:
+            return f"{reader} has no istiod"
+        if mesh.spec.topology.network != "multi":
+            return ""
+        seen = networks.gateways_seen(alone)
+        blind = set(rows["istiod"]) - set(seen[seen["network"] == network]["istiod"])
+        return f"{', '.join(sorted(blind))}: no gateway of {network} yet" if blind else ""
+
+    return missing
+
+
+# --- prove ------------------------------------------------------------------------------------------------------------
+
+
+def try_merged(mesh: Mesh, plan: Plan) -> pd.DataFrame:
+    """Call the probe's Service from each cluster; no rows while the plan is not carried out. Columns: `merged.look`."""
+    return table([], merged.COLUMNS) if plan.pending else merged.look(mesh)
+
+
+def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame) -> list[Finding]:
+    """Look again: secrets, credentials, each istiod's word (as stage 08 judges them), endpoints and calls."""
+    if plan.pending:
+        return [planned(*ask.known.values()) for ask in (*_questions(mesh), *merged.questions(mesh))]
+    now = verify.look(mesh)
+    findings: list[Finding] = []
+    for reader, target in mesh.pairs:
+        findings += [verify.check_secret(mesh, now, reader, target), verify.check_credential(mesh, now, reader, target)]
+        findings += [*verify.check_sync(mesh, now, reader, target)]
+        if mesh.spec.topology.network == "multi":
+            findings += eastwest.check_gateway_seen(
+                mesh, now.gateways, now.gateways_seen, reader, target, identifier="MK806"
+            )
+    return [*findings, *merged.check(mesh, calls)]
+
+
+def _questions(mesh: Mesh) -> Iterable[Question]:
+    for reader, target in mesh.pairs:
+        yield Question("MK802", "remote secret is there", arrow(reader, target), f"one, with the key {target}")
+        yield Question("MK803", "credential opens the API server now", arrow(reader, target), f"ok, leads to {target}")
+        yield Question("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")
+
+
+def _row(rows: pd.DataFrame, cluster: str) -> dict[str, object]:
+    found = rows[rows["cluster"] == cluster].to_dict("records")
+    return {str(key): value for key, value in found[0].items()} if found else {}
