@@ -162,11 +162,7 @@ def check_running(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
 def check_restarts(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     """MK506: every workload that must be restarted can be, without an interruption."""
     for row in stale(mesh, facts.workloads).to_dict("records"):
-        subject = (
-            f"{row['cluster']}: {row['kind']} {row['namespace']}/{row['workload']}"
-            if row["workload"]
-            else row["cluster"]
-        )
+        what = f": {row['kind']} {row['namespace']}/{row['workload']}" if row["workload"] else ""
         ask = Question(
             "MK506", "it restarts without an interruption", row["cluster"] + what, "a rolling restart with a pod beside"
         )
