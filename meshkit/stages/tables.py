@@ -112,3 +112,27 @@ CHANGES: Final[Shown] = {
     "show": ["n", "cluster", "action", "object", "status", "seconds", "detail"],
     "compare": ["status"],
 }
+AUTHORITIES: Final[Shown] = {
+    "name": "authorities",
+    "caption": "What each istiod could sign with",
+    "key": ["cluster", "secret"],
+    "show": ["cluster", "secret", "used", "subject", "sha256", "not_after", "root", "root_key", "problem", "reason"],
+}
+SIGNERS: Final[Shown] = {
+    "name": "signers",
+    "caption": "What each istiod signs with now, by its own certificate",
+    "key": ["cluster", "istiod"],
+    "show": ["cluster", "istiod", "signs_with", "issuer", "signer", "not_before", "reason"],
+    "compare": ["signs_with", "signer", "reason"],
+}
+SIGNERS_AFTER: Final[Shown] = {**SIGNERS, "name": "signers-after"}
+CHAINS: Final[Shown] = {
+    "name": "chains",
+    "caption": "Every proxy's chain and root, before and after",
+    "key": ["cluster", "namespace", "proxy"],
+    "show": [
+        *("cluster", "proxy", "certificate", "signed_by_before", "signed_by", "ends_at_before", "ends_at", "trusts"),
+        *("not_after", "reason"),
+    ],
+    "compare": ["signed_by", "ends_at", "trusts"],
+}
