@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MANIFESTS = Path(__file__).parent / "manifests"
 PATIENCE = 180
+MESH_ID = "mesh1"
 Thing = TypeVar("Thing")
 
 
@@ -134,26 +135,36 @@ def each(things: Iterable[Thing], work: Callable[[Thing], object]) -> None:
 
 
 def primary(tools: Tools, site: Site, timed: Timed, *, flat: bool) -> None:
-    """Install one primary as Istio's multi-primary pages tell it."""
-    network = "net-flat" if flat else site.network
+    """Install one primary as Istio's multi-primary pages tell it; its gateway, too, unless networks are flat."""
+    control_plane(tools, site, timed, network="net-flat" if flat else site.network)
+    if not flat:
+        eastwest_gateway(tools, site, timed)
+
+
+def control_plane(tools: Tools, site: Site, timed: Timed, *, network: str) -> None:
+    """Install istiod with its ids, below the common root."""
     tools.kubectl(site, "create", "namespace", "istio-system")
     tools.kubectl(site, "label", "namespace", "istio-system", f"topology.istio.io/network={network}")
     plug_certificates(tools, site)
-    values = {"global.meshID": "mesh1", "global.multiCluster.clusterName": site.name, "global.network": network}
+    values = {"global.meshID": MESH_ID, "global.multiCluster.clusterName": site.name, "global.network": network}
     flags = [f"--set=values.{name}={value}" for name, value in values.items()]
     timed(f"{site.name}: istioctl install", lambda: tools.istioctl(site, "install", "-y", "-f", overlay(), *flags))
-    if not flat:
-        gateway = (MANIFESTS / "eastwest-gateway.yaml").read_text().replace("{network}", network)
-        common = [
-            f"--set=values.global.meshID={values['global.meshID']}",
-            f"--set=values.global.multiCluster.clusterName={site.name}",
-        ]
-        # `-f -` reads the gateway's operator; the overlay names the lab's images.
-        timed(
-            f"{site.name}: east-west gateway",
-            lambda: tools.istioctl(site, "install", "-y", "-f", overlay(), "-f", "-", *common, stdin=gateway),
-        )
-        tools.apply(site, "expose-services.yaml")
+
+
+def eastwest_gateway(tools: Tools, site: Site, timed: Timed) -> None:
+    """Install a cluster's east-west gateway, and expose all services through it."""
+    gateway, flags = eastwest_operator(site)
+    # `-f -` reads the gateway's operator; the overlay names the lab's images.
+    install = ("install", "-y", "-f", overlay(), "-f", "-", *flags)
+    timed(f"{site.name}: east-west gateway", lambda: tools.istioctl(site, *install, stdin=gateway))
+    tools.apply(site, "expose-services.yaml")
+
+
+def eastwest_operator(site: Site) -> tuple[str, list[str]]:
+    """Return the IstioOperator of a cluster's east-west gateway, and the flags that istioctl takes with it."""
+    gateway = (MANIFESTS / "eastwest-gateway.yaml").read_text().replace("{network}", site.network)
+    values = {"global.meshID": MESH_ID, "global.multiCluster.clusterName": site.name}
+    return gateway, [f"--set=values.{name}={value}" for name, value in values.items()]
 
 
 def make_root(tools: Tools) -> None:
