@@ -125,7 +125,7 @@ SIGNERS: Final[Shown] = {
     "show": ["cluster", "istiod", "signs_with", "issuer", "signer", "not_before", "reason"],
     "compare": ["signs_with", "signer", "reason"],
 }
-SIGNERS_AFTER: Final[Shown] = {**SIGNERS, "name": "signers-after"}
+SIGNERS_AFTER: Final[Shown] = {**SIGNERS, "name": "signers-after", "caption": "What each istiod signs with afterwards"}
 CHAINS: Final[Shown] = {
     "name": "chains",
     "caption": "Every proxy's chain and root, before and after",
@@ -135,4 +135,45 @@ CHAINS: Final[Shown] = {
         *("not_after", "reason"),
     ],
     "compare": ["signed_by", "ends_at", "trusts"],
+}
+READERS: Final[Shown] = {
+    "name": "readers",
+    "caption": "How each cluster is to be read by the others",
+    "key": ["cluster"],
+    "show": ["cluster", "server", "server_from", "service_account", "secret", "credential", "lacking", "detail"],
+}
+REACH: Final[Shown] = {
+    "name": "reach",
+    "caption": "API servers, asked from inside the other clusters",
+    "key": ["cluster", "target"],
+}
+CLAIMS: Final[Shown] = {
+    "name": "claims",
+    "caption": "What each proxy says that it is",
+    "key": ["cluster", "namespace", "proxy"],
+    "limit": 20,
+}
+MERGING: Final[Shown] = {
+    "name": "merging",
+    "caption": "Services that become one",
+    "key": ["namespace", "service"],
+    "show": ["namespace", "service", "endpoints", "type", "headless", "ports", "effect", "conflict"],
+}
+MERGED: Final[Shown] = {
+    "name": "merged",
+    "caption": "The probe's Service as each cluster's client sees it",
+    "key": ["cluster"],
+    "show": [
+        "cluster",
+        "service",
+        "endpoints",
+        "leads_to",
+        "strange",
+        "sent",
+        "answered",
+        "answered_in",
+        "error",
+        "reason",
+    ],
+    "compare": ["leads_to", "answered_in", "error", "reason"],
 }
