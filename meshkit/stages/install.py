@@ -8,7 +8,7 @@ it of another.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meshkit.changes import Plan, rolled_out
@@ -18,7 +18,7 @@ from meshkit.istio import copies, installer, networks, platform, proxies, signin
 from meshkit.istio.eastwest import mesh_networks
 from meshkit.istio.fleet import istiods, table
 from meshkit.mesh import Mesh, Unknown
-from meshkit.stages import verify
+from meshkit.stages import observe, verify
 from meshkit.stages.finding import Question, awaits, planned
 
 if TYPE_CHECKING:
@@ -234,7 +234,8 @@ def prove(mesh: Mesh, done: Plan) -> list[Finding]:
         return [planned("MK520", "control planes are as the mesh file says", "all clusters", "applied and proved")]
     findings = list(verify.check_istiods(mesh, versions.identity(mesh), "MK521"))
     findings += check_claims(mesh)
-    findings += check_connected(mesh)
+    seen = {"MK901": "MK523", "MK902": "MK526"}
+    findings += [replace(finding, id=seen[finding.id]) for finding in observe.check(mesh, observe.look(mesh))]
     return [*findings, *check_sample(mesh), *check_anchors(mesh)]
 
 
@@ -251,20 +252,6 @@ def check_claims(mesh: Mesh) -> Iterator[Finding]:
         names = ", ".join(f"{r.proxy}.{r.namespace}" for r in wrong.head(5).itertuples())
         told = f"{len(wrong)} of {len(rows)} do not: {names}" if len(wrong) else f"all {len(rows)}"
         yield ask.judge(wrong.empty, told, "restart their workloads: kubectl rollout restart")
-
-
-def check_connected(mesh: Mesh) -> Iterator[Finding]:
-    """MK523: every proxy is connected to an istiod, and refused nothing."""
-    status = proxies.summary(proxies.proxy_status(mesh))
-    for name in mesh.clusters:
-        ask = Question("MK523", "proxies are connected and in sync", name, "no ERROR, NOT CONNECTED or UNKNOWN")
-        rows = status[status["cluster"] == name]
-        bad = rows[rows["state"].isin(["ERROR", "NOT CONNECTED", "UNKNOWN"])]
-        told = ", ".join(f"{r.proxy} {r.state}" for r in bad.head(5).itertuples()) or f"all {len(rows)}"
-        if rows.empty or (bad["state"] == "UNKNOWN").any():
-            yield ask.unknown(told if len(bad) else "no proxy is known", "kubectl get pods -A")
-        else:
-            yield ask.judge(bad.empty, told, "look at the istio-proxy log of each")
 
 
 def check_sample(mesh: Mesh) -> Iterator[Finding]:
