@@ -55,7 +55,7 @@ _SHOWN = 3
 class Facts:
     """What was looked at.
 
-    `inventory` has a row for each cluster and kind: cluster, file (of the archive), kind, objects, bytes, and the reason
+    `inventory` has a row for each cluster and kind: cluster, file (of the archive), kind, objects, bytes, and a reason
     where there is nothing to show. `secrets` names Secrets, and never has their content: cluster, namespace, name,
     type, role. `found` has the objects themselves, or why a cluster could not be read.
     """
@@ -284,9 +284,9 @@ def _judge(name: str, done: Archive, read: dict[Key, Manifest], drill: Drill) ->
     yield from check_complete(name, drill, len(read), wrong, moved)
     yield from check_counts(name, drill, read, bool(moved))
     ask = Question("MK308", "every object can be applied", name, "a dry run makes of each what it is")
-    yield _tried(ask, drill.applied, gone | differ)
+    yield _tried(ask, drill.applied, moved)
     ask = Question("MK309", "every object can be created", name, "a dry run takes each under another name")
-    yield _tried(ask, drill.created, gone | differ)
+    yield _tried(ask, drill.created, moved)
 
 
 def _altered(manifest: Manifest | None, entry: dict[str, str] | None) -> bool:
