@@ -344,7 +344,9 @@ def try_merged(mesh: Mesh, plan: Plan) -> pd.DataFrame:
 def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame) -> list[Finding]:
     """Look again: secrets, credentials, each istiod's word (as stage 08 judges them), endpoints and calls."""
     if plan.pending:
-        return [planned(*ask.known.values()) for ask in (*_questions(mesh), *merged.questions(mesh))]
+        held = any(change.status == "held" for change in plan.changes)
+        refused = [f for f in plan.findings() if held and f.verdict is not Verdict.PASS]
+        return [*refused, *(planned(*ask.known.values()) for ask in (*_questions(mesh), *merged.questions(mesh)))]
     now = verify.look(mesh)
     findings: list[Finding] = []
     for reader, target in mesh.pairs:

@@ -165,7 +165,6 @@ MERGED: Final[Shown] = {
     "key": ["cluster"],
     "show": [
         "cluster",
-        "service",
         "endpoints",
         "leads_to",
         "strange",
