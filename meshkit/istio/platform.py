@@ -11,6 +11,7 @@ import yaml
 
 from meshkit.cluster import NotFoundError
 from meshkit.istio.fleet import istiods, proxies, table
+from meshkit.istio.networks import NETWORK
 from meshkit.istio.remote_secret import is_local, server
 from meshkit.mesh import Mesh, Unknown
 
@@ -50,6 +51,7 @@ LOAD_BALANCER_COLUMNS = {
     "state": "str",
     "reason": "str",
 }
+ROOT_COLUMNS = {"cluster": "str", "namespace": "str", "exists": "bool", "network": "str", "reason": "str"}
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -231,6 +233,23 @@ def _load_balancers(cluster: Cluster) -> list[dict[str, Any]]:
         place = {"namespace": service["metadata"]["namespace"], "service": service["metadata"]["name"]}
         rows.append({**place, "address": address, "state": "ready" if address else "pending"})
     return rows
+
+
+def root_namespaces(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each cluster: its root namespace, and the network label that says where its pods are.
+
+    Columns: cluster, namespace, exists, network (its label `topology.istio.io/network`), reason (why a cluster could
+    not be read).
+    """
+    namespace, rows = mesh.root_namespace, []
+    for name, found in mesh.each(lambda cluster: [cluster.find("namespaces", None, namespace)]).items():
+        row: dict[str, Any] = {"cluster": name, "namespace": namespace}
+        if isinstance(found, Unknown):
+            rows.append({**row, "reason": found.reason})
+            continue
+        labels = ((found[0] or {}).get("metadata") or {}).get("labels") or {}
+        rows.append({**row, "exists": found[0] is not None, "network": labels.get(NETWORK, "")})
+    return table(rows, ROOT_COLUMNS)
 
 
 # --- clocks -----------------------------------------------------------------------------------------------------------
