@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
-_MARK = "@meshkit "
+MARK = "@meshkit "
 _OUTCOME = '{"status":"%{http_code}","seconds":"%{time_total}","error":"%{errormsg}"}'
 
 
@@ -22,7 +22,7 @@ class Answer:
 
 def curl(url: str, count: int, timeout: float) -> list[str]:
     """Return the command that sends requests one after the other on one connection, each within `timeout` seconds."""
-    flags = ["--silent", "--show-error", "--max-time", f"{timeout:g}", "--write-out", f"\n{_MARK}{_OUTCOME}\n"]
+    flags = ["--silent", "--show-error", "--max-time", f"{timeout:g}", "--write-out", f"\n{MARK}{_OUTCOME}\n"]
     return ["curl", *flags, url if count == 1 else f"{url}?[1-{count}]"]
 
 
@@ -30,10 +30,10 @@ def parse_answers(output: str) -> list[Answer]:
     """Return the answers in curl's output: each is a body, then our line with its outcome."""
     answers, body = [], []
     for line in output.splitlines():
-        if not line.startswith(_MARK):
+        if not line.startswith(MARK):
             body.append(line)
             continue
-        match = re.fullmatch(r'\{"status":"(\d*)","seconds":"([\d.]*)","error":"(.*)"\}', line.removeprefix(_MARK))
+        match = re.fullmatch(r'\{"status":"(\d*)","seconds":"([\d.]*)","error":"(.*)"\}', line.removeprefix(MARK))
         status, seconds, error = match.groups() if match else ("0", "", line)
         answers.append(Answer(int(status or 0), float(seconds or "nan"), "\n".join(body).strip(), error))
         body = []

@@ -1,0 +1,377 @@
+"""Stage 10: the local server goes away and comes back, and the other clusters answer meanwhile.
+
+All changes are temporary: a DestinationRule in each cluster that prefers the own one while it answers (Istio's locality
+failover, which needs outlier detection), and one workload at 0 replicas for some seconds. It is done under traffic from
+every cluster, and only where the others are seen to be able to answer: otherwise it would be an outage.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from meshkit.changes import Change, Plan
+from meshkit.checks import Finding, Verdict
+from meshkit.diffs import identify, unified
+from meshkit.sender import Step, Traffic
+from meshkit.stages import serving
+from meshkit.stages.finding import Question, awaits, planned
+from meshkit.statistics import quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pandas as pd
+
+    from meshkit.mesh import Mesh
+    from meshkit.traffic import Request
+    from meshkit.waiting import Wait
+
+STAGE: Final = "10 shift"
+RULE: Final = "meshkit-shift"
+STEADY: Final = 3.0
+"""Seconds for which answers must come from where they should, before the next step."""
+AWAY, BACK = "away", "back"
+__all__ = ["STAGE", "Facts", "Traffic", "check", "look", "plan", "prove"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was looked at: the cluster whose server goes away, and the tables of `meshkit.stages.serving`."""
+
+    cluster: str
+    rules: pd.DataFrame
+    workloads: pd.DataFrame
+    endpoints: pd.DataFrame
+
+    def workload(self, cluster: str) -> dict[str, Any]:
+        """Return the row of a cluster's server workload."""
+        rows = self.workloads[self.workloads["cluster"] == cluster].to_dict("records")
+        return {str(key): value for key, value in rows[0].items()}
+
+
+def look(mesh: Mesh, cluster: str = "") -> Facts:
+    """Read the rules for the server's host, its workloads, and the endpoints that each client's Envoy has.
+
+    Raises:
+        InputError: the mesh file has no such cluster.
+    """
+    name = mesh.spec.cluster(cluster).name if cluster else mesh.spec.clusters[0].name
+    return Facts(name, serving.rules(mesh, RULE), serving.workloads(mesh), serving.endpoints(mesh))
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
+    """Judge whether the server may go away: what is missing holds the plan."""
+    findings = [
+        *check_rules(mesh, facts),
+        *check_workloads(mesh, facts),
+        *check_owners(facts),
+        *check_clients(mesh, facts),
+        check_others(mesh, facts),
+    ]
+    return [awaits(finding, mode, "08 verify") for finding in findings]
+
+
+def check_rules(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+    """MK1001: nobody else has a DestinationRule for the host; Istio would merge or ignore one of the two."""
+    for name in mesh.clusters:
+        rows = facts.rules[facts.rules["cluster"] == name].to_dict("records")
+        ask = Question("MK1001", "no other DestinationRule for the host", name, "none")
+        if unread := next((row["reason"] for row in rows if row["reason"]), ""):
+            yield ask.unknown(unread)
+            continue
+        others = [
+            f"{row['namespace']}/{row['name']} ({row['host']}: {row['policy']})" for row in rows if not row["ours"]
+        ]
+        yield ask.judge(
+            not others, ", ".join(others) or "none", "take `probe.server` of the mesh file to a service that has none"
+        )
+
+
+def check_workloads(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+    """MK1002: one workload serves in each cluster, all of its replicas ready."""
+    for name in mesh.clusters:
+        row = facts.workload(name)
+        ask = Question("MK1002", "the server runs", name, "one workload, every replica ready")
+        if row["reason"]:
+            cure = f"deploy {mesh.spec.probe.server} there, or name yours under `probe:`"
+            yield ask.fail(row["reason"], cure) if row["answers"] else ask.unknown(row["reason"])
+            continue
+        told = f"{row['kind']} {row['workload']}: {row['ready']} of {row['replicas']} ready"
+        cure = f"kubectl --context {mesh.spec.cluster(name).context} get pods -n {mesh.spec.probe.namespace}"
+        yield ask.judge(row["ready"] >= row["replicas"] > 0, told, cure)
+
+
+def check_owners(facts: Facts) -> Iterator[Finding]:
+    """MK1003: whoever else sets the replicas is named: an autoscaler, or a controller that brings Git back."""
+    row = facts.workload(facts.cluster)
+    if row["reason"]:
+        return
+    ask = Question("MK1003", "nobody else scales the server", facts.cluster, "no autoscaler, no GitOps controller")
+    told = [
+        *([f"{row['autoscaler']} (pauses at 0 replicas, goes on afterwards)"] if row["autoscaler"] else []),
+        *([f"{row['gitops']} may scale it back at once"] if row["gitops"] else []),
+    ]
+    cure = "pause its self-healing for this stage, or expect the shift to end early"
+    yield ask.judge(not told, "; ".join(told) or "nobody", cure, otherwise=Verdict.WARN)
+
+
+def check_clients(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+    """MK1004: every cluster has a client whose Envoy can be asked."""
+    for name in mesh.clusters:
+        rows = facts.endpoints[facts.endpoints["client"] == name]
+        ask = Question("MK1004", "a client can ask", name, f"a ready pod of {mesh.spec.probe.client} with a sidecar")
+        bad = rows[rows["reason"] != ""].to_dict("records")
+        if not bad:
+            yield ask.judge(len(rows), f"its Envoy has {len(rows)} endpoints", "stage 08 says what is broken")
+        elif bad[0]["answers"]:
+            yield ask.fail(bad[0]["reason"], "is the namespace labelled for injection, and were its pods restarted?")
+        else:
+            yield ask.unknown(bad[0]["reason"])
+
+
+def check_others(mesh: Mesh, facts: Facts) -> Finding:
+    """MK1005: while the local server is away, somebody else can answer; otherwise this stage were an outage."""
+    ask = Question("MK1005", "another cluster can answer", facts.cluster, "a healthy endpoint elsewhere, in its Envoy")
+    rows = facts.endpoints[facts.endpoints["client"] == facts.cluster]
+    if (rows["reason"] != "").any():
+        return ask.unknown("its client's Envoy could not be asked")
+    if len(mesh.clusters) < 2:
+        return ask.fail("the mesh has one cluster", "bring the second one in first")
+    others = rows[rows["where"] == "elsewhere"]
+    healthy = others[(others["health"] == "HEALTHY") & ~((others["cx_connect_fail"] > 0) & (others["rq_success"] == 0))]
+    told = ", ".join(f"{r['address']} {r['health']}" for r in others.to_dict("records")) or "none"
+    return ask.judge(len(healthy), told, "run 08-verify: its findings say what is missing on the way")
+
+
+# --- plan -------------------------------------------------------------------------------------------------------------
+
+
+def plan(mesh: Mesh, facts: Facts, traffic: Traffic, hold: float = 10.0) -> Plan:
+    """Plan rules that prefer the own cluster, the server away for `hold` seconds, and the server back.
+
+    Every step waits until the traffic shows its effect for some seconds, so the next one is made on proof.
+    """
+    made = Plan(mesh, STAGE, temporary=True)
+    everywhere = set(mesh.clusters)
+    for name in mesh.clusters:
+        made.apply(
+            name,
+            rule(mesh, facts, name),
+            f"the own cluster answers {name} while it can",
+            wait=_step(traffic, f"rule {name}", f"rule in {name}", partial(traffic.missing, name, {name}, STEADY)),
+        )
+    if facts.workload(facts.cluster)["reason"]:
+        return made
+    name, row = facts.cluster, facts.workload(facts.cluster)
+    server = f"{row['workload']} of {name}"
+    made.scale(
+        name, row["kind"], mesh.spec.probe.namespace, row["workload"], 0,
+        f"takes {server} away, for {hold:g} s of answers from elsewhere",
+        wait=_step(traffic, AWAY, f"{server} away", partial(traffic.missing, name, everywhere - {name}, hold)),
+    )  # fmt: skip
+    _bring_back(
+        made, mesh, facts, _step(traffic, BACK, f"{server} back", partial(traffic.missing, name, {name}, STEADY))
+    )
+    return made
+
+
+def rule(mesh: Mesh, facts: Facts, cluster: str) -> dict[str, Any]:
+    """Return the DestinationRule: outlier detection, without which Istio fails nothing over, and the order."""
+    spec = mesh.spec.probe
+    policy = {
+        # Envoy's own defaults; naming them is what switches locality failover on.
+        "outlierDetection": {"consecutive5xxErrors": 5, "interval": "10s", "baseEjectionTime": "30s"},
+        "loadBalancer": {"localityLbSetting": {"enabled": True, **order(mesh, facts, cluster)}},
+    }
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": RULE, "namespace": spec.namespace},
+        "spec": {"host": spec.server, "trafficPolicy": policy},
+    }
+
+
+def order(mesh: Mesh, facts: Facts, cluster: str) -> dict[str, Any]:
+    """Return who answers a cluster when its own server does not.
+
+    Where each cluster is one region of its own, the next region of the mesh file; else what is not of the own
+    cluster, by Istio's label of it.
+    """
+    regions = {name: facts.workload(name)["region"] for name in mesh.clusters}
+    names = list(mesh.clusters)
+    if len(names) > 1 and all(regions.values()) and len(set(regions.values())) == len(names):
+        following = names[(names.index(cluster) + 1) % len(names)]
+        return {"failover": [{"from": regions[cluster], "to": regions[following]}]}
+    return {"failoverPriority": ["topology.istio.io/cluster"]}
+
+
+def _step(traffic: Traffic, key: str, words: str, missing: Callable[[], str]) -> Wait:
+    def wait() -> str:
+        step = traffic.steps.setdefault(key, Step(words, time.time()))
+        told = missing()
+        if not told and not step.settled:
+            step.settled = time.time()
+        return told
+
+    return wait
+
+
+def _bring_back(made: Plan, mesh: Mesh, facts: Facts, wait: Wait) -> None:
+    """Add the way back as a change of its own: a dry run made now would not see it, as nothing is away yet."""
+    row, target = facts.workload(facts.cluster), mesh.clusters[facts.cluster]
+    if not made.changes or made.changes[-1].action != "scale" or made.changes[-1].problem:
+        return
+    away = made.changes[-1]
+    manifest = {**away.manifests[0], "spec": {"replicas": int(row["replicas"])}}
+    diff = unified(away.manifests[0], manifest)
+    made.changes.append(
+        Change(
+            facts.cluster,
+            "scale",
+            identify(manifest),
+            f"brings it back with {row['replicas']} replicas",
+            diff=diff,
+            before=away.before,
+            manifests=[manifest],
+            wait=wait,
+            do=lambda: target.patch(manifest),
+        )
+    )
+
+
+# --- prove ------------------------------------------------------------------------------------------------------------
+
+
+def prove(mesh: Mesh, facts: Facts, made: Plan, traffic: Traffic, within: float = 5.0) -> list[Finding]:
+    """Judge the traffic, step by step, and look whether everything is as it was."""
+    if made.pending or not traffic.sent:
+        return [
+            planned(f"MK{number}", what, facts.cluster, "under traffic") for number, what in sorted(_PROVED.items())
+        ]
+    moved = facts.cluster
+    return [
+        *(check_before(traffic, name) for name in mesh.clusters),
+        check_moved(traffic, moved, AWAY, within),
+        check_moved(traffic, moved, BACK, within),
+        *(check_failed(mesh, traffic, name) for name in mesh.clusters),
+        check_latency(mesh, traffic, moved),
+        *check_left(mesh, facts),
+    ]
+
+
+_PROVED: Final = {
+    1006: "the own cluster answers first",
+    1007: "the others take over",
+    1008: "the own cluster answers again",
+    1009: "no request fails",
+    1010: "answers from elsewhere are fast enough",
+    1011: "everything is as it was",
+}
+
+
+def check_before(traffic: Traffic, client: str) -> Finding:
+    """MK1006: with the rule, and the server there, only the own cluster answers."""
+    ask = Question("MK1006", _PROVED[1006], client, "all answers from the own cluster, with the rule")
+    rows = before(traffic, client)
+    if not rows:
+        return ask.unknown("no answer was seen between the rule and the next step")
+    own = sum(traffic.home(row) == client for row in rows)
+    cure = "is outlierDetection in the rule, and do the nodes have region and zone labels?"
+    return ask.judge(own == len(rows), f"{own} of {len(rows)} answers", cure)
+
+
+def check_moved(traffic: Traffic, client: str, key: str, within: float) -> Finding:
+    """MK1007 away, MK1008 back: how fast the answers moved, and that all of them did."""
+    number = 1007 if key == AWAY else 1008
+    # How long pods take to start is not the mesh's matter: the way back counts from the first answer at home.
+    away = key == AWAY
+    place, moment = ("elsewhere", "the step") if away else ("the own cluster", "its first")
+    expected = f"all answers from {place} {within:g} s after {moment}"
+    ask = Question(f"MK{number}", _PROVED[number], client, expected)
+    step = traffic.steps.get(key)
+    if step is None or not step.settled:
+        return ask.unknown("that step was not reached")
+    rows = [row for row in traffic.since(client, step.begun, _end_of(traffic, key)) if not row.failed]
+    moved = [row for row in rows if (traffic.home(row) == client) == (key == BACK)]
+    stayed = [row for row in rows if row not in moved]
+    if not moved:
+        return ask.fail("no answer came from there", "run 08-verify: its findings say what is missing on the way")
+    first = moved[0].time - step.begun
+    last = max((row.time for row in stayed), default=step.begun) - step.begun
+    told = f"the first {first:.1f} s after the step, all from {max(first, last):.1f} s on, {len(moved)} answers"
+    took = max(first, last) - (0 if away else first)
+    return ask.judge(took <= within, told, "does istiod push endpoints slowly? `istioctl proxy-status`")
+
+
+def _end_of(traffic: Traffic, key: str) -> float:
+    step = traffic.steps[key]
+    following = traffic.steps.get(BACK) if key == AWAY else None
+    return following.begun if following else step.settled or math.inf
+
+
+def check_failed(mesh: Mesh, traffic: Traffic, client: str) -> Finding:
+    """MK1009: the error rate of each client, over the whole time."""
+    allowed = mesh.spec.gates.max_error_rate
+    ask = Question("MK1009", _PROVED[1009], client, f"at most {100 * allowed:g} % (gates.maxErrorRate)")
+    rows = traffic.since(client, 0.0)
+    failed = [row for row in rows if row.failed]
+    if not rows:
+        return ask.unknown("it sent nothing")
+    told = f"{len(failed)} of {len(rows)} failed" + (f"; the first: {failed[0].error}" if failed else "")
+    cure = "let the server drain (preStop, terminationGracePeriodSeconds), and its sidecar end last (native sidecars)"
+    return ask.judge(len(failed) <= allowed * len(rows), told, cure)
+
+
+def check_latency(mesh: Mesh, traffic: Traffic, client: str) -> Finding:
+    """MK1010: how much slower it was, and whether the p99 is still within the gate."""
+    gate = mesh.spec.gates.p99
+    ask = Question("MK1010", _PROVED[1010], client, f"p99 at most {1000 * gate:g} ms (gates.p99)")
+    near = _seconds(before(traffic, client))
+    away = traffic.steps.get(AWAY)
+    rows = traffic.since(client, away.begun, _end_of(traffic, AWAY)) if away else []
+    far = _seconds(row for row in rows if traffic.home(row) not in (client, ""))
+    if not near or not far:
+        return ask.unknown("there are no answers to compare")
+    import numpy as np
+
+    p50, p99 = (quantile(np.sort(np.array(far)), q) for q in (0.5, 0.99))
+    own = quantile(np.sort(np.array(near)), 0.5)
+    told = f"p50 {1000 * p50:.0f} ms (+{1000 * (p50 - own):.0f} ms), p99 {1000 * p99:.0f} ms of {len(far)} answers"
+    return ask.judge(p99 <= gate, told, "stage 09 measures the way; is the other cluster near enough for this service?")
+
+
+def check_left(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+    """MK1011: no rule of ours is left, and the server has its replicas."""
+    now = look(mesh, facts.cluster)
+    for name in mesh.clusters:
+        ask = Question("MK1011", _PROVED[1011], name, "no rule of this stage, as many ready replicas")
+        row, was = now.workload(name), facts.workload(name)
+        rules = now.rules[now.rules["cluster"] == name]
+        if reason := row["reason"] or "".join(rules["reason"]):
+            yield ask.unknown(reason)
+            continue
+        left = bool(rules["ours"].any())
+        told = f"{'a rule is left' if left else 'no rule'}, {row['ready']} of {was['replicas']} replicas"
+        cure = "run this stage again: it takes back what a killed one left"
+        yield ask.judge(not left and row["ready"] == row["replicas"] == was["replicas"], told, cure)
+
+
+def before(traffic: Traffic, client: str) -> list[Request]:
+    """Return the good answers to a client while the rule stood and the server was there, as the wait proved them."""
+    step, away = traffic.steps.get(f"rule {client}"), traffic.steps.get(AWAY)
+    if step is None or not step.settled:
+        return []
+    until = away.begun if away else math.inf
+    # The wait for the rule looked back over STEADY seconds, all of them after the rule was in force.
+    return [row for row in traffic.since(client, step.settled - STEADY, until) if not row.failed]
+
+
+def _seconds(rows: Any) -> list[float]:
+    return [row.seconds for row in rows]
