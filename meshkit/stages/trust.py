@@ -376,12 +376,10 @@ def chains(before: Facts, after: Facts) -> pd.DataFrame:
     (UTC, of the certificate that it shows now), reason (why the row after is empty).
     """
     key = ["cluster", "namespace", "proxy"]
-    both = before.certificates.merge(after.certificates, how="outer", on=key, suffixes=("_before", "")).fillna("")
+    both = before.certificates.merge(after.certificates, how="outer", on=key, suffixes=("_before", ""))
     names = {"issuer": "signed_by", "anchor": "ends_at", "roots": "trusts"}
     both = both.rename(columns={old + end: new + end for old, new in names.items() for end in ("", "_before")})
-    same = {True: "same", False: "new"}
-    state = [
-        same[now == old] if now else "gone" for now, old in zip(both["sha256"], both["sha256_before"], strict=True)
-    ]
+    now, old = both["sha256"].fillna(""), both["sha256_before"]
+    state = now.eq(old).map({True: "same", False: "new"}).where(now != "", "gone")
     rows: list[dict[str, Any]] = both.assign(certificate=state).to_dict("records")  # type: ignore[assignment]
     return table(rows, CHAIN_COLUMNS)

@@ -1,0 +1,166 @@
+"""Stage 04's checks: each can pass, fail or warn, and be unknown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+
+from meshkit.checks import Verdict
+from meshkit.istio import signing, trust, versions
+from meshkit.istio.fleet import table
+from meshkit.stages import trust as stage
+from tests.stages.healthy import certificate, identity, mesh, told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
+ROOT, OTHER, SHORT = "a" * 64, "b" * 64, "a" * 16
+NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
+Row = dict[str, Any]
+
+
+def authority(name: str) -> Row:
+    """Return a good cacerts."""
+    bundle = {"root": ROOT, "root_subject": "O=x", "root_key": "RSA 2048", "roots": SHORT}
+    ends = {"not_after": NOW + 700 * DAY, "root_not_after": NOW + 3000 * DAY}
+    return {"cluster": name, "secret": "cacerts", "used": True, "subject": name, "sha256": name, **bundle, **ends}
+
+
+def signer(name: str) -> Row:
+    """Return an istiod that signs with it."""
+    return {"cluster": name, "istiod": f"istiod-{name}", "signs_with": "cacerts", "signer": name, "issuer": name}
+
+
+def proxy(name: str) -> Row:
+    """Return a proxy of the common root."""
+    return {**certificate(name), "anchor": SHORT, "roots": SHORT}
+
+
+def handed(name: str) -> Row:
+    """Return what new proxies get."""
+    return {"cluster": name, "source": "configmap istio-ca-root-cert", "sha256": ROOT, "holders": 3, "of": 3}
+
+
+MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
+    "identity": (identity, versions.IDENTITY_COLUMNS),
+    "authorities": (authority, signing.AUTHORITY_COLUMNS),
+    "signers": (signer, signing.SIGNER_COLUMNS),
+    "certificates": (proxy, trust.CERTIFICATE_COLUMNS),
+    "roots": (handed, trust.ROOT_COLUMNS),
+}
+
+
+def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> stage.Facts:
+    """Return the facts of two plugged clusters, with a change in the row of east, and more rows in that table."""
+    tables = {}
+    for name, (maker, columns) in MAKERS.items():
+        rows = [maker(cluster) for cluster in ("east", "west")]
+        if name == spoiled:
+            rows = [{**rows[0], **(change or {})}, rows[1], *more]
+        tables[name] = table(rows, columns)
+    return stage.Facts(**tables)
+
+
+def test_two_plugged_clusters_pass_every_check() -> None:
+    """And there is nothing to do."""
+    findings = stage.check(mesh(), facts())
+    assert {f.verdict for f in findings} == {PASS}
+    assert {f.id for f in findings} == {f"MK40{n}" for n in range(1, 10)}
+
+
+SPOILED = [
+    ("MK401", "mesh", "authorities", {"root": OTHER}, FAIL),
+    ("MK401", "mesh", "authorities", {"reason": "no answer"}, UNKNOWN),
+    ("MK401", "mesh", "certificates", {"proxy": "", "reason": "no answer"}, UNKNOWN),
+    ("MK402", "east", "authorities", {"problem": "the key is not the certificate's"}, FAIL),
+    ("MK402", "east", "authorities", {"reason": "no answer"}, UNKNOWN),
+    ("MK403", "east", "signers", {"signs_with": "", "reason": "neither"}, WARN),
+    ("MK403", "east", "signers", {"issuer": "", "signs_with": "", "reason": "no answer"}, UNKNOWN),
+    ("MK404", "east", "authorities", {"not_after": NOW + 10 * DAY}, WARN),
+    ("MK404", "east", "authorities", {"not_after": NOW + 4000 * DAY}, WARN),
+    ("MK405", "east", "identity", {"trust_domain": "other.local"}, FAIL),
+    ("MK405", "east", "identity", {"reason": "no answer"}, UNKNOWN),
+    ("MK406", SHORT, "authorities", {"root_not_after": NOW + 100 * DAY, "not_after": NOW + 99 * DAY}, WARN),
+    ("MK406", SHORT, "authorities", {"root_key": "RSA 1024"}, WARN),
+    ("MK407", SHORT, "authorities", {"sha256": ROOT}, WARN),
+    ("MK408", "east", "certificates", {"anchor": "", "roots": OTHER[:16]}, FAIL),
+    ("MK408", "east", "certificates", {"reason": "no answer"}, UNKNOWN),
+    ("MK408", "east", "roots", {"holders": 2}, FAIL),
+    ("MK408", "east", "roots", {"sha256": OTHER}, FAIL),
+    ("MK409", "east", "certificates", {"not_after": NOW - DAY}, FAIL),
+]
+
+
+@pytest.mark.parametrize(("number", "subject", "spoiled", "change", "verdict"), SPOILED)
+def test_a_check_tells_what_is_wrong(number: str, subject: str, spoiled: str, change: Row, verdict: Verdict) -> None:
+    """Of the subject that it is about, with a remedy where it failed."""
+    findings = stage.check(mesh(), facts(spoiled, change))
+    assert told(findings, number, subject) == [verdict]
+    assert all(f.remedy for f in findings if f.verdict in (FAIL, WARN))
+
+
+def test_a_cluster_without_anything_is_skipped() -> None:
+    """It has no CA and no proxy, and is no fault."""
+    known = {name: getattr(facts(), name) for name in MAKERS}
+    east = stage.Facts(**{name: rows[rows["cluster"] == "east"] for name, rows in known.items()})
+    findings = stage.check(mesh(), east)
+    assert {f.verdict for f in findings if f.subject == "west"} == {SKIPPED}
+
+
+def test_trust_domains_other_than_the_default() -> None:
+    """The mesh file's counts."""
+    wanted = mesh(mesh={"trustDomain": "other.local"})
+    assert told(stage.check(wanted, facts()), "MK405", "east") == [FAIL]
+
+
+class TestProof:
+    """What was looked at afterwards."""
+
+    def prove(self, after: stage.Facts) -> list[Any]:
+        """Judge an empty plan."""
+        nothing = stage.Plan(mesh(), stage.STAGE)
+        return stage.prove(mesh(), facts(), after, nothing)
+
+    def test_all_is_well(self) -> None:
+        """For each cluster."""
+        findings = self.prove(facts())
+        assert {(f.id, f.verdict) for f in findings} == {(f"MK41{n}", PASS) for n in (1, 2, 3)}
+
+    @pytest.mark.parametrize(
+        ("number", "spoiled", "change", "verdict"),
+        [
+            ("MK411", "authorities", {"secret": "istio-ca-secret"}, FAIL),
+            ("MK411", "authorities", {"root": OTHER}, FAIL),
+            ("MK411", "authorities", {"reason": "no answer"}, UNKNOWN),
+            ("MK412", "signers", {"signs_with": "istio-ca-secret", "signer": ROOT}, FAIL),
+            ("MK412", "signers", {"signer": "the intermediate before"}, FAIL),
+            ("MK412", "signers", {"issuer": "", "reason": "no answer"}, UNKNOWN),
+            ("MK413", "certificates", {"anchor": OTHER[:16]}, FAIL),
+            ("MK413", "certificates", {"reason": "no answer"}, UNKNOWN),
+        ],
+    )
+    def test_what_is_not_proved_is_told(self, number: str, spoiled: str, change: Row, verdict: Verdict) -> None:
+        """And never passes."""
+        assert told(self.prove(facts(spoiled, change)), number, "east") == [verdict]
+
+    def test_what_was_not_applied_is_skipped(self) -> None:
+        """All of it."""
+        plan = stage.Plan(mesh(), stage.STAGE)
+        plan.pending = True
+        assert {f.verdict for f in stage.prove(mesh(), facts(), facts(), plan)} == {SKIPPED}
+
+
+def test_chains_tell_same_from_new_and_gone() -> None:
+    """One row for each proxy that was or is there."""
+    before, after = facts(), facts("certificates", {"sha256": "renewed", "issuer": "new"})
+    west = after.certificates[after.certificates["cluster"] == "east"]
+    rows = stage.chains(before, replace(after, certificates=pd.DataFrame(west)))
+    assert list(rows["certificate"]) == ["new", "gone"]
+    assert list(rows["signed_by"]) == ["new", ""]
+    assert list(rows["ends_at_before"]) == [SHORT, SHORT]
