@@ -143,7 +143,7 @@ def render(document: Operator) -> list[dict[str, Any]]:
         UnreachableError: there is no istioctl.
         ChangeError: it refuses the IstioOperator.
     """
-    text = _run(["manifest", "generate", "-f", "-"], stdin=yaml.safe_dump(document), timeout=60)
+    text = _run(["manifest", "generate", "-f", "-"], stdin=json.dumps(document), timeout=60)
     return [obj for obj in yaml.safe_load_all(text) if obj]
 
 
@@ -156,7 +156,7 @@ def install(entry: ClusterSpec, document: Operator, say: Callable[[str], None]) 
     """
     context = ["--context", entry.context, *(["--kubeconfig", entry.kubeconfig] if entry.kubeconfig else [])]
     wait = ["--readiness-timeout", f"{INSTALL_TIMEOUT - 30:.0f}s"]
-    _run(["install", "-y", "-f", "-", *wait, *context], yaml.safe_dump(document), timeout=INSTALL_TIMEOUT, say=say)
+    _run(["install", "-y", "-f", "-", *wait, *context], json.dumps(document), timeout=INSTALL_TIMEOUT, say=say)
 
 
 def _run(words: Sequence[str], stdin: str = "", *, timeout: float, say: Callable[[str], None] = lambda _: None) -> str:
