@@ -176,3 +176,65 @@ MERGED: Final[Shown] = {
     ],
     "compare": ["leads_to", "answered_in", "error", "reason"],
 }
+INVENTORY: Final[Shown] = {
+    "name": "inventory",
+    "caption": "What each cluster is made of",
+    "key": ["cluster"],
+    "show": [
+        *("cluster", "kubernetes", "nodes", "namespaces", "services", "pods", "proxies", "control_plane", "installer"),
+        *("profile", "reason"),
+    ],
+}
+ADDRESSES: Final[Shown] = {
+    "name": "addresses",
+    "caption": "Address ranges and API servers",
+    "key": ["cluster"],
+    "show": [
+        *("cluster", "pod_ranges", "pod_ranges_from", "service_ranges", "service_ranges_from", "api_server"),
+        "api_scope",
+    ],
+}
+LOAD_BALANCERS: Final[Shown] = {
+    "name": "load-balancers",
+    "caption": "Services of type LoadBalancer",
+    "key": ["cluster", "namespace", "service"],
+}
+POD_TO_POD: Final[Shown] = {
+    "name": "pod-to-pod",
+    "caption": "Pods of other clusters, tried by their own addresses",
+    "key": ["client", "server"],
+    "show": ["client", "server", "address", "tried_from", "state", "detail"],
+}
+DECIDING: Final[Shown] = {
+    "name": "deciding-facts",
+    "caption": "The facts that decide the topology",
+    "key": ["about", "fact", "subject"],
+    "show": ["about", "fact", "subject", "value", "speaks_for", "why"],
+}
+ROOT_NAMESPACES: Final[Shown] = {
+    "name": "root-namespaces",
+    "caption": "Root namespaces and their network label",
+    "key": ["cluster"],
+}
+CLOCKS: Final[Shown] = {
+    "name": "clocks",
+    "caption": "Clocks of the API servers, in seconds ahead of this machine's",
+    "key": ["cluster"],
+    "compare": ["reason"],
+}
+API_NAMES: Final[Shown] = {
+    "name": "dns-names",
+    "caption": "DNS names, resolved in pods",
+    "key": ["cluster", "name"],
+    "show": ["cluster", "name", "of", "tried_from", "state", "address", "detail"],
+}
+NETWORK_POLICIES: Final[Shown] = {
+    "name": "network-policies",
+    "caption": "Ways of the mesh that network policies do not leave open",
+    "key": ["cluster", "namespace", "policies", "way", "direction", "port", "pods"],
+}
+INJECTION: Final[Shown] = {
+    "name": "injection",
+    "caption": "Namespaces and their sidecars",
+    "key": ["cluster", "namespace"],
+}
