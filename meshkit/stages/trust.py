@@ -143,8 +143,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
     if choice.root:
         findings += [*check_root(facts, choice), *check_key(facts, choice)]
         findings += [check_held(facts, name, choice.root, "MK408") for name in mesh.clusters]
-    valid = verify.check_certificates(mesh, facts)  # type: ignore[arg-type]  # it looks at certificates only
-    return [*findings, *(replace(finding, id="MK409") for finding in valid)]
+    return [*findings, *verify.check_certificates(mesh, facts.certificates, "MK409")]
 
 
 def check_strategy(choice: Choice) -> Finding:

@@ -74,7 +74,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
             )
     if mesh.spec.topology.network == "multi":
         findings += [eastwest.check_gateway(mesh, facts.gateways, name, "MK805") for name in mesh.clusters]
-    return [*findings, *check_roots(mesh, facts), *check_certificates(mesh, facts)]
+    return [*findings, *check_roots(mesh, facts), *check_certificates(mesh, facts.certificates)]
 
 
 def prove(mesh: Mesh, facts: Facts, calls: pd.DataFrame) -> list[Finding]:
@@ -221,14 +221,14 @@ def check_roots(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         yield ask.judge(lonely.empty, observed, cure)
 
 
-def check_certificates(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
-    """MK808: every proxy's certificate is valid now and for a while."""
+def check_certificates(mesh: Mesh, certificates: pd.DataFrame, identifier: str = "MK808") -> Iterator[Finding]:
+    """MK808, and MK409 in stage 04: every proxy's certificate is valid now and for a while."""
     now, life = datetime.now(UTC), mesh.spec.gates.min_certificate_life
     for name in mesh.clusters:
-        rows = facts.certificates[(facts.certificates["cluster"] == name) & (facts.certificates["reason"] == "")]
+        rows = certificates[(certificates["cluster"] == name) & (certificates["reason"] == "")]
         if rows.empty:
             continue
-        ask = Question("MK808", "certificates are valid", name, f"valid now, and for {life / 3600:g} h more")
+        ask = Question(identifier, "certificates are valid", name, f"valid now, and for {life / 3600:g} h more")
         left = (rows["not_after"] - now).dt.total_seconds()
         early = rows[rows["not_before"] > now]
         first = rows.iloc[int(left.argmin())]
