@@ -238,3 +238,45 @@ INJECTION: Final[Shown] = {
     "caption": "Namespaces and their sidecars",
     "key": ["cluster", "namespace"],
 }
+RULES: Final[Shown] = {
+    "name": "rules",
+    "caption": "DestinationRules for the server's host",
+    "key": ["cluster", "namespace", "name"],
+}
+SERVERS: Final[Shown] = {
+    "name": "servers",
+    "caption": "The server's workload in each cluster",
+    "key": ["cluster"],
+    "show": [
+        *("cluster", "kind", "workload", "replicas", "ready", "autoscaler", "gitops", "region", "zone", "reason"),
+    ],
+}
+ENDPOINTS: Final[Shown] = {
+    "name": "endpoints",
+    "caption": "The server's endpoints, as the Envoy of each client has them",
+    "key": ["client", "address"],
+    "show": ["client", "where", "address", "health", "priority", "locality", "cx_connect_fail", "reason"],
+    "compare": ["health", "priority"],
+}
+TRAFFIC: Final[Shown] = {
+    "name": "traffic",
+    "caption": "Requests by second",
+    "key": ["time", "cluster"],
+    "compare": ["failed"],
+    "limit": 5,
+}
+BACKUP: Final[Shown] = {
+    "name": "backup",
+    "caption": "What is Istio's in each cluster, and the file that it goes into",
+    "key": ["cluster", "kind"],
+}
+BACKUP_SECRETS: Final[Shown] = {
+    "name": "backup-secrets",
+    "caption": "Secrets that matter, by name",
+    "key": ["cluster", "namespace", "name"],
+}
+ARCHIVE: Final[Shown] = {
+    "name": "archive",
+    "caption": "The archive, file by file",
+    "key": ["cluster", "file"],
+}
