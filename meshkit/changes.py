@@ -56,7 +56,8 @@ COLUMNS = {
 class Change:
     """One change: what it does to which object of which cluster, why, and the diff that the server's dry run gave.
 
-    `problem` is why the server refuses it, or cannot check it yet; such a change is shown, and never made.
+    `problem` is why the server refuses it, or cannot check it yet; such a change is shown, never made. `reverses` says
+    that it takes back a change of the journal, which notes that by itself.
     """
 
     cluster: str
@@ -71,6 +72,7 @@ class Change:
     wait: Wait | None = field(default=None, repr=False)
     do: Callable[[], Object | None] = field(default=lambda: None, repr=False)
     again: Callable[[], str] | None = field(default=None, repr=False)
+    reverses: bool = False
     status: str = "planned"
     seconds: float = float("nan")
     detail: str = ""
@@ -193,6 +195,30 @@ class Plan:
         change.do, change.again = do, preview
         self._add(change, preview)
 
+    def undo(
+        self, book: Journal, entry: Entry, why: str, *, alias: str = "", keep: Sequence[str] = (), last: bool = True
+    ) -> None:
+        """Want a change of a journal taken back; `alias` and `keep` are those of `restore.steps`.
+
+        Unless it is the `last` that is done about it, the journal goes on saying that the change stands.
+        """
+        target, private = self.mesh.clusters[entry.cluster], book.private(entry)
+        change = Change(entry.cluster, f"undo {entry.action}", entry.object, why, reverses=True)
+
+        def steps() -> list[restore.Step]:
+            return restore.steps(target, entry, private, alias=alias, keep=keep)
+
+        def do() -> None:
+            restore.undo(target, steps())
+            if last:
+                book.undone(entry)
+
+        def preview() -> str:
+            return "\n".join(step.preview(target) for step in steps())
+
+        change.do = do
+        self._add(change, preview)
+
     def _installed(self, change: Change, manifest: Object) -> tuple[Object | None, str]:
         try:
             return restore.installed(self.mesh.clusters[change.cluster], manifest)
@@ -295,8 +321,29 @@ class Plan:
                 where=f"cluster {change.cluster}",
                 remedy="run the stage again: it plans anew",
             )
+        entry = None if change.reverses else self._begin(change, book)
+        made += [(book, entry)] if entry else []
+        change.status = "begun"
+        try:
+            print(at)
+            change.do()
+            if change.wait:
+                wait_for(change.wait, change.object)
+            if entry:
+                target = self.mesh.clusters[change.cluster]
+                book.done(entry, [restore.find(target, manifest) for manifest in change.manifests])
+        except BaseException as error:
+            reason = error.message if isinstance(error, MeshkitError) else type(error).__name__
+            change.status, change.detail = "failed", reason
+            if entry:
+                book.failed(entry, reason)
+            raise
+        change.status, change.seconds = "done", time.monotonic() - began
+        print(f"{at}: done in {change.seconds:.1f} s")
+
+    def _begin(self, change: Change, book: Journal) -> Entry:
         private = {"before": change.before, "manifests": change.manifests}
-        entry = book.begin(
+        return book.begin(
             private,
             stage=self.stage,
             cluster=change.cluster,
@@ -306,22 +353,6 @@ class Plan:
             manager=change.manager,
             temporary=self.temporary,
         )
-        made.append((book, entry))
-        change.status = "begun"
-        try:
-            print(at)
-            change.do()
-            if change.wait:
-                wait_for(change.wait, change.object)
-            target = self.mesh.clusters[change.cluster]
-            book.done(entry, [restore.find(target, manifest) for manifest in change.manifests])
-        except BaseException as error:
-            reason = error.message if isinstance(error, MeshkitError) else type(error).__name__
-            change.status, change.detail = "failed", reason
-            book.failed(entry, reason)
-            raise
-        change.status, change.seconds = "done", time.monotonic() - began
-        print(f"{at}: done in {change.seconds:.1f} s")
 
     def _stopped(self, error: BaseException) -> None:
         for change in self.changes:
@@ -334,7 +365,7 @@ class Plan:
         for book, entry in reversed(made):
             target = self.mesh.clusters[entry.cluster]
             print(f"takes back: {entry.cluster}: {entry.action} {entry.object}")
-            restore.undo(target, entry, book.private(entry))
+            restore.undo(target, restore.steps(target, entry, book.private(entry)))
             book.undone(entry, "it was temporary")
         for change in self.changes:
             if self.temporary and change.status == "done":

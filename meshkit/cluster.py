@@ -69,6 +69,7 @@ class _Resource:
     plural: str
     kind: str
     namespaced: bool
+    listable: bool
     names: frozenset[str]
 
     def path(self, namespace: str | None, name: str | None = None) -> str:
@@ -195,10 +196,16 @@ class Cluster:
         """Return what the API server answers to GET of a path, decoded."""
         return self._decoded(self._request("GET", path, query=query, headers={"Accept": accept}, timeout=timeout))
 
-    def kinds(self, wanted: Callable[[str], bool]) -> list[str]:
-        """Return every kind that is served now in the API groups wanted, as `virtualservices.networking.istio.io`."""
+    def kinds(self, wanted: Callable[[str], bool], *, namespaced: bool = False) -> list[str]:
+        """Return every kind that can be listed now in the API groups wanted, as `virtualservices.networking.istio.io`.
+
+        Args:
+            wanted: says of a group whether it is wanted.
+            namespaced: only kinds whose objects live in namespaces.
+        """
         self._resources = list(self._discover())
-        return sorted({f"{found.plural}.{found.group}" for found in self._resources if wanted(found.group)})
+        known = [r for r in self._resources if r.listable and wanted(r.group) and (r.namespaced or not namespaced)]
+        return sorted({f"{found.plural}.{found.group}" for found in known})
 
     def find(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
         """Return one object, or None if it, or its kind, is not there."""
@@ -463,4 +470,5 @@ def _resource(group: str, version: str, item: Mapping[str, Any]) -> _Resource:
     plain = {item["resource"], item.get("singularResource", ""), kind.lower(), *item.get("shortNames", [])} - {""}
     qualified = {f"{name}{suffix}" for name in plain for suffix in (f".{group}", f".{version}.{group}")}
     namespaced = item.get("scope") == "Namespaced"
-    return _Resource(group, version, item["resource"], kind, namespaced, frozenset(plain | qualified))
+    listable = "list" in item.get("verbs", [])
+    return _Resource(group, version, item["resource"], kind, namespaced, listable, frozenset(plain | qualified))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshkit.cluster import FIELD_MANAGER, NotFoundError
@@ -12,24 +14,27 @@ from meshkit.istio import installer
 from meshkit.waiting import rolled_out, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from meshkit.cluster import Cluster
     from meshkit.journal import Entry
 
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
-_MACHINERY = frozenset(
-    {FIELD_MANAGER, *installer.RUNTIME_MANAGERS, "kube-controller-manager", "kube-apiserver", "kubelet"}
-)
+_OURS = frozenset({FIELD_MANAGER, *installer.RUNTIME_MANAGERS})
+_MACHINES = re.compile(r"controller|^kube-|^kubelet$|^cloud-|^pilot-|^node")
 _MADE_BY_ISTIOD = ("istio-ca-root-cert", "istio-ca-crl")
-# Webhooks go first, so that a control plane on its way out refuses nothing; definitions last, objects hang on them.
+_NO_STATE = ("metrics.k8s.io", "events.k8s.io")
+# Webhooks go first, so that a control plane on its way out refuses nothing; namespaces and definitions go last.
 _LEAVING = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "HorizontalPodAutoscaler", "Deployment")
-_LAST = ("CustomResourceDefinition",)
+_LAST = ("CustomResourceDefinition", "Namespace")
 
 
 def find(cluster: Cluster, manifest: Mapping[str, Any]) -> Object | None:
     """Return the live object that a manifest names, or None."""
     return cluster.find(qualified(manifest), manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
+
+
+# --- as istioctl applies ----------------------------------------------------------------------------------------------
 
 
 def installed(cluster: Cluster, manifest: Object) -> tuple[Object | None, str]:
@@ -65,10 +70,48 @@ def apply_as_istioctl(cluster: Cluster, manifest: Object, *, dry_run: bool = Fal
         return cluster.apply(rest, dry_run, manager=installer.MANAGER)
 
 
-def undo(
+# --- the steps of an undo ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """One object of a change that is taken back: removed, put back, patched, or made again."""
+
+    action: str
+    manifest: Object
+    live: Object | None
+    manager: str = FIELD_MANAGER
+
+    def preview(self, cluster: Cluster) -> str:
+        """Return the diff that the server's dry run gives; of what is removed only its name."""
+        name = identify(self.manifest)
+        if self.action == "remove":
+            return f"- {name}"
+        diff = unified(self.live, self._write(cluster, dry_run=True))
+        return f"# {name}\n{diff}" if diff else ""
+
+    def do(self, cluster: Cluster) -> None:
+        """Do it; removals and rollouts are waited for by `undo`."""
+        if self.action == "remove":
+            try:
+                cluster.delete(self.manifest)
+            except NotFoundError:  # its kind is gone, and it with it
+                return
+        else:
+            self._write(cluster, dry_run=False)
+
+    def _write(self, cluster: Cluster, *, dry_run: bool) -> Object:
+        if self.action == "patch":
+            return cluster.patch(self.manifest, dry_run=dry_run)
+        if self.manager == installer.MANAGER:
+            return apply_as_istioctl(cluster, self.manifest, dry_run=dry_run)
+        return cluster.apply(self.manifest, dry_run, manager=self.manager)
+
+
+def steps(
     cluster: Cluster, entry: Entry, private: Mapping[str, Any], *, alias: str = "", keep: Sequence[str] = ()
-) -> None:
-    """Take a change of the journal back, and wait for what that causes.
+) -> list[Step]:
+    """Return what is to be done to take a change of the journal back, in order; empty if nothing of it is left.
 
     Args:
         cluster: where it was made.
@@ -78,39 +121,30 @@ def undo(
         keep: objects, as `identify` calls them, that others use or changed since, and that are left.
     """
     pairs = list(zip(private["manifests"], private["before"], strict=True))
+    back = [step for manifest, before in pairs if before and (step := _back(cluster, entry, manifest, before, alias))]
+    if alias:
+        return back
     made = [manifest for manifest, before in pairs if before is None]
-    for manifest, before in pairs:
-        if before is not None:
-            _put_back(cluster, entry, manifest, before, alias)
-    if entry.action == "install" and not alias:
-        made += [obj for obj in _made_by_install(cluster) if not _known(obj, private)]
-    if made and not alias:
-        _remove(cluster, made, keep)
-        if entry.action == "install" and any(obj["kind"] == "Deployment" for obj in made):
-            _remove_istiods_own(cluster)
+    if entry.action == "install" and any(_is_istiod(manifest) for manifest in made):
+        made += _byproducts(cluster)
+    there = [live for manifest in made if (live := find(cluster, manifest)) and identify(live) not in keep]
+    return [*back, *(Step("remove", live, live) for live in sorted(there, key=_rank))]
 
 
-def _put_back(cluster: Cluster, entry: Entry, manifest: Object, before: Object, alias: str) -> None:
+def _back(cluster: Cluster, entry: Entry, manifest: Object, before: Object, alias: str) -> Step | None:
     live = find(cluster, manifest)
     if entry.action == "delete":
-        if live is None:
-            cluster.apply(bare(before))
-        return
+        return None if live else Step("make again", bare(before), None)
     if live is None:
-        return  # somebody removed it since; it is not ours to bring back
+        return None  # somebody removed it since; it is not ours to bring back
     if entry.action in ("restart", "scale"):
-        cluster.patch(_fields_of(manifest, before))
+        step = Step("patch", _fields_of(manifest, before), live)
     else:
-        minimal = {key: manifest[key] for key in ("apiVersion", "kind")}
         place = {key: before["metadata"][key] for key in ("name", "namespace") if before["metadata"].get(key)}
-        said = owned(before, entry.manager) or {**minimal, "metadata": place}
-        if entry.manager == installer.MANAGER:
-            apply_as_istioctl(cluster, with_alias(said, alias))
-        else:
-            cluster.apply(said, manager=entry.manager)
-    if manifest["kind"] in WORKLOADS:
-        place = manifest["metadata"]
-        wait_for(rolled_out(cluster, manifest["kind"], place["namespace"], place["name"]), identify(manifest))
+        nothing: Object = {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": place}
+        said = owned(before, entry.manager) or nothing
+        step = Step("put back", with_alias(said, alias), live, entry.manager)
+    return step if step.preview(cluster) else None
 
 
 def _fields_of(manifest: Object, before: Object) -> Object:
@@ -118,66 +152,96 @@ def _fields_of(manifest: Object, before: Object) -> Object:
 
     def values(wanted: Any, had: Any) -> Any:
         if isinstance(wanted, dict):
-            return {
-                key: values(value, had.get(key) if isinstance(had, dict) else None) for key, value in wanted.items()
-            }
+            known = had if isinstance(had, dict) else {}
+            return {key: values(value, known.get(key)) for key, value in wanted.items()}
         return had
 
     return {**manifest, "spec": values(manifest["spec"], before["spec"])}
 
 
-def with_alias(deployment: Object, alias: str) -> Object:
+def with_alias(manifest: Object, alias: str) -> Object:
     """Return istiod's Deployment with another cluster id that it accepts; any other object as it is."""
-    result = copy.deepcopy(deployment)
-    containers = result.get("spec", {}).get("template", {}).get("spec", {}).get("containers", [])
-    for container in containers if alias and result["kind"] == "Deployment" else []:
+    if not alias or not _is_istiod(manifest):
+        return manifest
+    result = copy.deepcopy(manifest)
+    for container in result["spec"]["template"]["spec"]["containers"]:
         if container.get("name") == "discovery":
             container["args"] = [*container.get("args", []), f"{installer.ALIAS_FLAG}{alias}"]
     return result
 
 
-def _made_by_install(cluster: Cluster) -> list[Object]:
-    """Return the tag objects, which `istioctl install` makes besides what it renders."""
+def _is_istiod(manifest: Object) -> bool:
+    return manifest["kind"] == "Deployment" and str(manifest["metadata"]["name"]).startswith("istiod")
+
+
+def _byproducts(cluster: Cluster) -> list[Object]:
+    """Return what comes with a control plane besides what istioctl renders: its tag, and what istiod writes itself."""
     found: list[Object] = []
     for kind in ("mutatingwebhookconfigurations", "validatingwebhookconfigurations", "services"):
-        found += [
-            o
-            for o in cluster.get(kind, labels="operator.istio.io/component=Pilot")
-            if "istio.io/tag" in o["metadata"].get("labels", {})
-        ]
+        found += cluster.get(kind, labels="istio.io/tag")
+    for name in _MADE_BY_ISTIOD:
+        found += cluster.get("configmaps", fields=f"metadata.name={name}")
     return found
 
 
-def _known(obj: Object, private: Mapping[str, Any]) -> bool:
-    return any(identify(obj) == name for name in private.get("tags", []))
+def _rank(obj: Object) -> int:
+    kind = obj["kind"]
+    if obj["metadata"]["name"] in _MADE_BY_ISTIOD:
+        return 90  # istiod would make them again
+    return _LEAVING.index(kind) if kind in _LEAVING else 100 + _LAST.index(kind) if kind in _LAST else 50
 
 
-def _remove(cluster: Cluster, made: Sequence[Object], keep: Sequence[str]) -> None:
-    def rank(obj: Object) -> int:
-        return _LEAVING.index(obj["kind"]) if obj["kind"] in _LEAVING else 99 if obj["kind"] in _LAST else 50
-
-    leaving = [obj for obj in made if identify(obj) not in keep]
-    for obj in sorted(leaving, key=rank):
-        try:
-            cluster.delete(obj)
-        except NotFoundError:
-            continue
-    for obj in leaving:
+def undo(cluster: Cluster, planned: Iterable[Step]) -> None:
+    """Do the steps of an undo, and wait for what they cause."""
+    removed: list[Object] = []
+    for step in planned:
+        if step.manifest["metadata"]["name"] in _MADE_BY_ISTIOD:
+            wait_for(lambda: "it is still going" if cluster.get("pods", labels="app=istiod") else "", "istiod")
+        step.do(cluster)
+        place = step.manifest["metadata"]
+        if step.action == "remove":
+            removed.append(step.manifest)
+        elif step.manifest["kind"] in WORKLOADS:
+            wait = rolled_out(cluster, step.manifest["kind"], place["namespace"], place["name"])
+            wait_for(wait, identify(step.manifest))
+    for obj in removed:
         wait_for(lambda obj=obj: "it is still there" if find(cluster, obj) else "", identify(obj))  # type: ignore[misc]
 
 
-def _remove_istiods_own(cluster: Cluster) -> None:
-    if cluster.get("deployments", labels="app=istiod"):
-        return
-    wait_for(lambda: "istiod is still going" if cluster.get("pods", labels="app=istiod") else "", "istiod")
-    for name in _MADE_BY_ISTIOD:
-        for config_map in cluster.get("configmaps", fields=f"metadata.name={name}"):
-            cluster.delete(config_map)
+# --- what others did since --------------------------------------------------------------------------------------------
 
 
-def altered(live: Object, after: Object | None, manager: str) -> list[str]:
-    """Return who changed an object since we did; of one that was never noted as done, who else has a hand in it."""
-    since = managers(live) - (managers(after) if after else set()) - _MACHINERY
-    if after and owned(live, manager) != owned(after, manager):
-        since.add(manager)
-    return sorted(since)
+def strangers(obj: Object) -> set[str]:
+    """Return who has written to an object, but for meshkit, Istio and the cluster's own controllers."""
+    return {m for m in managers(obj) - _OURS if not _MACHINES.search(m)}
+
+
+def used_by_others(cluster: Cluster, live: Object, after: Object | None, ours: Sequence[str]) -> str:
+    """Return why an object that we made should not be removed without consent, or an empty text.
+
+    Args:
+        cluster: where it is.
+        live: the object.
+        after: what it was when we had made it, or None if that was never noted.
+        ours: objects, as `identify` calls them, that the same journal made.
+    """
+    since = strangers(live) - (managers(after) if after else set())
+    if since:
+        return f"changed since by {', '.join(sorted(since))}"
+    if live["kind"] == "CustomResourceDefinition":
+        spec = live["spec"]
+        held = cluster.get(f"{spec['names']['plural']}.{spec['group']}")
+    elif live["kind"] == "Namespace":
+        held = list(_contents(cluster, live["metadata"]["name"]))
+    else:
+        return ""
+    foreign = [identify(o) for o in held if identify(o) not in ours and strangers(o)]
+    return f"holds {', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''} of others" if foreign else ""
+
+
+def _contents(cluster: Cluster, namespace: str) -> Iterable[Object]:
+    for kind in cluster.kinds(lambda group: group not in _NO_STATE, namespaced=True):
+        for obj in cluster.get(kind, namespace):
+            # What belongs to something else goes with it.
+            if not obj["metadata"].get("ownerReferences") and obj["kind"] != "Event":
+                yield obj

@@ -1,0 +1,256 @@
+"""Stage 12: what a run changed is taken back, newest stage first, while the mesh goes on answering.
+
+What stood before is put back by the ownership of fields: only what meshkit said is taken away, so what others said
+of the same objects stays. What meshkit made is removed, unless others changed or use it since: that is shown, and
+removed with consent only.
+
+Within a stage restarts come last: proxies are made anew when all that they read has been put back. A control plane
+that gets its old id back accepts both ids until then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from meshkit import restore
+from meshkit.changes import Plan
+from meshkit.checks import Finding, Verdict
+from meshkit.cluster import Cluster
+from meshkit.diffs import identify
+from meshkit.errors import InputError, MeshkitError
+from meshkit.istio import installer, versions, workloads
+from meshkit.istio.fleet import table
+from meshkit.journal import Journal
+from meshkit.mesh import Mesh, Unknown
+from meshkit.stages.finding import Question, planned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from meshkit.journal import Entry
+
+STAGE = "12 rollback"
+ENTRY_COLUMNS = {
+    "n": "int64",
+    "stage": "str",
+    "cluster": "str",
+    "action": "str",
+    "object": "str",
+    "event": "str",
+    "begun": "str",
+    "kept": "str",
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was looked at: the journal, its changes, and what of them others changed or use since."""
+
+    book: Journal
+    entries: pd.DataFrame
+    kept: dict[tuple[str, str], str]
+    strangers: dict[str, str]
+
+
+def look(mesh: Mesh, journal: str) -> Facts:
+    """Read a journal, and what became of its changes; changes nothing.
+
+    Raises:
+        InputError: there is no journal of that name.
+    """
+    known = [book.name for book in Journal.all_of(mesh.spec.mesh.id)]
+    if journal not in known:
+        there = ", ".join(known[:5]) or "none"
+        raise InputError(
+            f"no journal {journal!r} of mesh {mesh.spec.mesh.id}; there are {there}",
+            remedy="name one of them; journals are in the private store of the user who applied",
+        )
+    book = Journal.open(mesh.spec.mesh.id, journal)
+    strangers = {}
+    for name, uid in mesh.each(Cluster.uid).items():
+        wanted = book.header.get("clusters", {}).get(name, "")
+        if isinstance(uid, Unknown) or uid != wanted:
+            strangers[name] = (
+                uid.reason if isinstance(uid, Unknown) else f"UID {uid}, the journal's is {wanted or 'none'}"
+            )
+    kept = {} if strangers else kept_objects(mesh, book)
+    rows = [
+        {
+            **{key: getattr(entry, key) for key in ENTRY_COLUMNS if key != "kept"},
+            "kept": "; ".join(
+                why for (cluster, _), why in kept.items() if cluster == entry.cluster and _ in names(book, entry)
+            ),
+        }
+        for entry in book.entries
+    ]
+    return Facts(book, table(rows, ENTRY_COLUMNS).sort_values("n", ignore_index=True), kept, strangers)
+
+
+def names(book: Journal, entry: Entry) -> list[str]:
+    """Return the objects that a change made, as `identify` calls them."""
+    private = book.private(entry)
+    pairs = zip(private["manifests"], private["before"], strict=True)
+    return [identify(manifest) for manifest, before in pairs if before is None]
+
+
+def kept_objects(mesh: Mesh, book: Journal) -> dict[tuple[str, str], str]:
+    """Return why objects that the journal made should stay: by (cluster, object)."""
+    kept: dict[tuple[str, str], str] = {}
+    standing = [entry for entry in book.entries if entry.stands]
+    for name, cluster in mesh.clusters.items():
+        own = [entry for entry in standing if entry.cluster == name]
+        ours = [made for entry in own for made in names(book, entry)]
+        for entry in own:
+            private = book.private(entry)
+            after = private.get("after") or [None] * len(private["manifests"])
+            for manifest, before, then in zip(private["manifests"], private["before"], after, strict=True):
+                live = restore.find(cluster, manifest) if before is None else None
+                if live and (why := restore.used_by_others(cluster, live, then, ours)):
+                    kept[name, identify(live)] = why
+    return kept
+
+
+def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
+    """Judge whether the journal may be undone here, and what would stay."""
+    findings = []
+    for name in mesh.clusters:
+        ask = Question("MK1201", "the cluster is the journal's", name, "it answers, with the UID of kube-system noted")
+        told = facts.strangers.get(name, "")
+        lost = told and not told.startswith("UID")
+        findings.append(
+            ask.unknown(told) if lost else ask.judge(not told, told or "it is", "name the mesh file of that run")
+        )
+    for (name, what), why in facts.kept.items():
+        ask = Question("MK1202", "nobody else uses what is removed", f"{name}: {what}", "only meshkit had a hand in it")
+        stays = "removed all the same, as was consented" if consent else "it stays"
+        findings.append(
+            ask.answer(Verdict.WARN, f"{why}: {stays}", "" if consent else "say -p consent true to remove it, too")
+        )
+    if not facts.kept and not facts.strangers:
+        ask = Question("MK1202", "nobody else uses what is removed", "all clusters", "only meshkit had a hand in it")
+        findings.append(ask.answer(Verdict.PASS, "nobody"))
+    return findings
+
+
+def plan(mesh: Mesh, facts: Facts, *, consent: bool = False) -> Plan:
+    """Plan the undo of every change that stands."""
+    wanted = Plan(mesh, STAGE)
+    if facts.strangers:
+        return wanted
+    keep = [] if consent else [what for _, what in facts.kept]
+    standing = [e for e in facts.book.entries if e.stands and e.stage != STAGE]
+    for stage in dict.fromkeys(entry.stage for entry in reversed(standing)):
+        _stage(mesh, facts.book, [entry for entry in standing if entry.stage == stage], wanted, keep)
+    return wanted
+
+
+def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, keep: list[str]) -> None:
+    renamed = []
+    for entry in reversed([entry for entry in entries if entry.action != "restart"]):
+        alias = former_id(book, entry)
+        if alias:
+            renamed.append((entry, alias))
+        why = f"accepts {alias.replace('=', ' as ')} until its workloads are made anew" if alias else "as it was before"
+        wanted.undo(book, entry, why, alias=alias, keep=keep, last=not alias)
+    for entry in [entry for entry in entries if entry.action == "restart"]:
+        wanted.undo(book, entry, "made anew, with what stood before", keep=keep)
+    for entry, alias in renamed:
+        _others(mesh, entry, alias.partition("=")[0], entries, wanted)
+        wanted.undo(book, entry, "as it was before", keep=keep)
+
+
+def _others(mesh: Mesh, entry: Entry, later: str, entries: list[Entry], wanted: Plan) -> None:
+    """Want those restarted, too, that were made while the cluster had its later id, and not by this journal."""
+    known = {(e.cluster, e.object) for e in entries if e.action == "restart"}
+    found = workloads.workloads(mesh)
+    rows = found[
+        (found["cluster"] == entry.cluster) & found["cluster_ids"].str.split(",").map(lambda ids: later in ids)
+    ]
+    for row in rows.to_dict("records"):
+        what = f"{row['kind']} {row['namespace']}/{row['workload']}"
+        installed = row["namespace"] == mesh.root_namespace
+        if (entry.cluster, what) not in known and not installed and row["kind"] in workloads.RESTARTABLE:
+            wanted.restart(entry.cluster, row["kind"], row["namespace"], row["workload"], f"its proxies claim {later}")
+
+
+def former_id(book: Journal, entry: Entry) -> str:
+    """Return `later=former` if a change gave a control plane that was there another cluster id, or an empty text."""
+    if entry.action != "install":
+        return ""
+    private = book.private(entry)
+    for manifest, before in zip(private["manifests"], private["before"], strict=True):
+        if before and manifest["kind"] == "Deployment" and manifest["metadata"]["name"].startswith("istiod"):
+            ids = [_cluster_id(obj) for obj in (manifest, before)]
+            return f"{ids[0]}={ids[1]}" if ids[0] != ids[1] else ""
+    return ""
+
+
+def _cluster_id(deployment: dict[str, Any]) -> str:
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    env = {e["name"]: e.get("value", "") for c in containers if c["name"] == "discovery" for e in c.get("env", [])}
+    return env.get("CLUSTER_ID") or installer.DEFAULT_ID
+
+
+# --- proof ------------------------------------------------------------------------------------------------------------
+
+
+def prove(mesh: Mesh, facts: Facts, done: Plan) -> list[Finding]:
+    """Judge what is left: every change, every control plane that stays, and calls within each cluster that stays."""
+    if done.pending:
+        return [planned("MK1203", "the run is taken back", facts.book.name, "undone and proved")]
+    return [*check_left(mesh, facts), *check_planes(mesh, facts)]
+
+
+def check_left(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+    """MK1203: nothing of the run is left in a cluster, but for what others use."""
+    book = Journal.open(mesh.spec.mesh.id, facts.book.name)
+    for name, cluster in mesh.clusters.items():
+        ask = Question(
+            "MK1203", "nothing of the run is left", name, "every change undone, nothing labelled as meshkit's"
+        )
+        kept = [what for where, what in facts.kept if where == name]
+        try:
+            left = [e.object for e in book.entries if e.cluster == name and e.stands and e.stage != STAGE]
+            left += [
+                what
+                for entry in book.entries
+                if entry.cluster == name and entry.stage != STAGE
+                for what in names(book, entry)
+                if what not in kept and _there(cluster, book, entry, what)
+            ]
+        except MeshkitError as error:
+            yield ask.unknown(error.message)
+            continue
+        told = f"left: {', '.join(dict.fromkeys(left))}" if left else f"kept: {', '.join(kept)}" if kept else "nothing"
+        yield ask.judge(not left, told, "run it again")
+
+
+def _there(cluster: Cluster, book: Journal, entry: Entry, what: str) -> bool:
+    return any(
+        identify(manifest) == what and restore.find(cluster, manifest) is not None
+        for manifest in book.private(entry)["manifests"]
+    )
+
+
+def check_planes(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+    """MK1204: every control plane that was there before is there again, under its former id; the others are gone."""
+    had: dict[str, str] = dict.fromkeys(mesh.clusters, "")
+    for entry in facts.book.entries:
+        if entry.action == "install":
+            had[entry.cluster] = had[entry.cluster] or former_id(facts.book, entry).partition("=")[2]
+    identity = versions.identity(mesh)
+    for name in mesh.clusters:
+        rows = identity[identity["cluster"] == name]
+        ask = Question(
+            "MK1204", "its control plane is as before", name, f"id {had[name]}" if had[name] else "none, or as it was"
+        )
+        if reason := next((r for r in rows["reason"] if r), ""):
+            yield ask.unknown(reason)
+        elif had[name]:
+            ids = ", ".join(sorted(set(rows["cluster_id"]))) or "no istiod"
+            yield ask.judge(ids == had[name], f"id {ids}" if len(rows) else ids, "look at Deployment istiod")
+        else:
+            yield ask.answer(Verdict.PASS, ", ".join(rows["cluster_id"]) or "none")
