@@ -51,7 +51,7 @@ def eastwest(spec: MeshSpec, name: str) -> dict[str, Any]:
         **({"revision": spec.istio.revision} if spec.istio.revision else {}),
         **({"namespace": spec.mesh.root_namespace} if _elsewhere(spec) else {}),
     }
-    return {**installer.wrap(installer.merge(taken, own)), "metadata": {"name": OPERATOR}}
+    return installer.wrap(installer.merge(taken, own), OPERATOR)
 
 
 def _gateway(spec: MeshSpec, name: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ MANAGER = "istio-operator"
 RUNTIME_MANAGERS = frozenset({MANAGER, "istioctl", "pilot-discovery"})
 """Istio's own hands: istiod sets failure policies and CA bundles of webhooks, istioctl moves their selectors."""
 INSTALL_LABELS = ("install.operator.istio.io/", "operator.istio.io/", "istio.io/rev")
+CONTROL_PLANE = "control-plane"
 DEFAULT_ID = "Kubernetes"
 ALIAS_FLAG = "--clusterAliases="
 INSTALL_TIMEOUT = 300.0
@@ -101,9 +102,18 @@ def overlay(spec: MeshSpec) -> dict[str, Any]:
     return dict(document.get("spec") or {})
 
 
-def wrap(spec: Mapping[str, Any]) -> Operator:
-    """Return an IstioOperator with this spec."""
-    return {"apiVersion": "install.istio.io/v1alpha1", "kind": "IstioOperator", "spec": dict(spec)}
+def wrap(spec: Mapping[str, Any], name: str = CONTROL_PLANE) -> Operator:
+    """Return an IstioOperator with this spec, and always with a name.
+
+    One without a name removes all gateways that others of the same revision installed (istio/istio#29634).
+    """
+    metadata = {"name": name}
+    return {
+        "apiVersion": "install.istio.io/v1alpha1",
+        "kind": "IstioOperator",
+        "metadata": metadata,
+        "spec": dict(spec),
+    }
 
 
 def merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

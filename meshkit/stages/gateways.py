@@ -268,8 +268,9 @@ def check_control_plane(mesh: Mesh, facts: Facts, name: str) -> Finding:
         sample = f"*.{mesh.spec.probe.namespace}.svc.{eastwest.DOMAIN}"
         cure = f'narrow clusters[].gateway.hosts to what is shared, such as ["{sample}"]: one line for each namespace'
         return ask.answer(Verdict.WARN, f"{', '.join(told)} answer to other clusters", cure)
-    parts = ", ".join(sorted(set(named["part_of"]))) or "none"
-    return ask.answer(Verdict.PASS, f"named: {parts}; none has an endpoint, as none takes mutual TLS")
+    parts = ", ".join(sorted(set(named["part_of"])))
+    told = f"{parts}: named, without an endpoint, as none of it takes mutual TLS" if parts else "none is even named"
+    return ask.answer(Verdict.PASS, told)
 
 
 def check_mesh_networks(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
