@@ -78,15 +78,15 @@ def look(mesh: Mesh, journal: str) -> Facts:
             )
     kept = {} if strangers else kept_objects(mesh, book)
     rows = [
-        {
-            **{key: getattr(entry, key) for key in ENTRY_COLUMNS if key != "kept"},
-            "kept": "; ".join(
-                why for (cluster, _), why in kept.items() if cluster == entry.cluster and _ in names(book, entry)
-            ),
-        }
+        {**{key: getattr(entry, key) for key in ENTRY_COLUMNS if key != "kept"}, "kept": _kept_of(book, entry, kept)}
         for entry in book.entries
     ]
     return Facts(book, table(rows, ENTRY_COLUMNS).sort_values("n", ignore_index=True), kept, strangers)
+
+
+def _kept_of(book: Journal, entry: Entry, kept: dict[tuple[str, str], str]) -> str:
+    reasons = [f"{what} {kept[entry.cluster, what]}" for what in names(book, entry) if (entry.cluster, what) in kept]
+    return "; ".join(reasons)
 
 
 def names(book: Journal, entry: Entry) -> list[str]:
@@ -120,15 +120,13 @@ def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
         ask = Question("MK1201", "the cluster is the journal's", name, "it answers, with the UID of kube-system noted")
         told = facts.strangers.get(name, "")
         lost = told and not told.startswith("UID")
-        findings.append(
-            ask.unknown(told) if lost else ask.judge(not told, told or "it is", "name the mesh file of that run")
-        )
+        cure = "name the mesh file of that run"
+        findings.append(ask.unknown(told) if lost else ask.judge(not told, told or "it is", cure))
     for (name, what), why in facts.kept.items():
         ask = Question("MK1202", "nobody else uses what is removed", f"{name}: {what}", "only meshkit had a hand in it")
         stays = "removed all the same, as was consented" if consent else "it stays"
-        findings.append(
-            ask.answer(Verdict.WARN, f"{why}: {stays}", "" if consent else "say -p consent true to remove it, too")
-        )
+        cure = "" if consent else "`-p consent true` removes it, too"
+        findings.append(ask.answer(Verdict.WARN, f"{why}: {stays}", cure))
     if not facts.kept and not facts.strangers:
         ask = Question("MK1202", "nobody else uses what is removed", "all clusters", "only meshkit had a hand in it")
         findings.append(ask.answer(Verdict.PASS, "nobody"))
@@ -213,14 +211,10 @@ def check_left(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         )
         kept = [what for where, what in facts.kept if where == name]
         try:
-            left = [e.object for e in book.entries if e.cluster == name and e.stands and e.stage != STAGE]
-            left += [
-                what
-                for entry in book.entries
-                if entry.cluster == name and entry.stage != STAGE
-                for what in names(book, entry)
-                if what not in kept and _there(cluster, book, entry, what)
-            ]
+            own = [entry for entry in book.entries if entry.cluster == name and entry.stage != STAGE]
+            left = [e.object for e in own if e.stands and not set(names(book, e)) & set(kept)]
+            made = [(entry, what) for entry in own for what in names(book, entry) if what not in kept]
+            left += [what for entry, what in made if _there(cluster, book, entry, what)]
         except MeshkitError as error:
             yield ask.unknown(error.message)
             continue
