@@ -117,7 +117,7 @@ def check_reach(facts: Facts, reader: str, target: str, mode: str = "apply") -> 
     """MK702: the target's API server answers from inside the reader, at that address, by a certificate for it."""
     ask = Question("MK702", "API server answers the other cluster", arrow(reader, target), "an HTTP answer, by its CA")
     rows = facts.reach[(facts.reach["cluster"] == reader) & (facts.reach["target"] == target)]
-    row = rows.iloc[0]
+    row = rows.iloc[0] if len(rows) else {"answer": "UNKNOWN", "detail": "not asked"}
     if row["answer"] == "UNKNOWN":
         cure = "asked by curl in istiod or the probe's client"
         missing = row["detail"] == reach.NOBODY and mode == "plan"
@@ -142,6 +142,8 @@ def check_claims(mesh: Mesh, facts: Facts, name: str) -> Finding:
     rows = facts.claims[facts.claims["cluster"] == name]
     if reason := next((r for r in rows["reason"] if r), ""):
         return ask.unknown(reason)
+    if rows.empty:
+        return ask.answer(Verdict.SKIPPED, "it has no proxy")
     flat = mesh.spec.topology.network == "flat"
     right = (rows["cluster_id"] == name) & (flat | (rows["network"] == entry.network))
     wrong = rows[~right]
