@@ -210,7 +210,7 @@ class Plan:
 
         def do() -> None:
             restore.undo(target, steps())
-            if last:
+            if last and not restore.steps(target, entry, private):  # what was kept may go later, with consent
                 book.undone(entry)
 
         def preview() -> str:
