@@ -74,8 +74,8 @@ def inventory(mesh: Mesh) -> pd.DataFrame:
 
 def _inventory(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
     nodes, pods, services = cluster.get("nodes"), cluster.get("pods"), cluster.get("services")
-    pod_ranges = node_ranges(nodes)
-    service_ranges = _service_ranges(cluster)
+    of_nodes, service_ranges = node_ranges(nodes), _service_ranges(cluster)
+    pod_ranges = of_nodes or pod_addresses(pods)
     address = server(mesh.spec.cluster(cluster.name), cluster)
     return {
         "uid": cluster.uid(),
@@ -85,8 +85,8 @@ def _inventory(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
         "services": len(services),
         "pods": len(pods),
         "proxies": len(proxies(cluster)),
-        "pod_ranges": joined(pod_ranges or pod_addresses(pods)),
-        "pod_ranges_from": "nodes" if pod_ranges else "pods",
+        "pod_ranges": joined(pod_ranges),
+        "pod_ranges_from": "nodes" if of_nodes else "pods" if pod_ranges else "",
         "service_ranges": joined(service_ranges or cluster_addresses(services)),
         "service_ranges_from": "ServiceCIDRs" if service_ranges else "ClusterIPs",
         "api_server": address,

@@ -111,7 +111,10 @@ def _networks(facts: Facts) -> Iterator[Fact]:
 
 def _ranges(one: Row, other: Row) -> Fact:
     subject = f"{one['cluster']}, {other['cluster']}"
-    told = "; ".join(f"{row['pod_ranges'] or 'unknown'} (from {row['pod_ranges_from']})" for row in (one, other))
+    known = [
+        f"{row['pod_ranges']} (from {row['pod_ranges_from']})" if row["pod_ranges"] else "?" for row in (one, other)
+    ]
+    told = "; ".join(known)
     if common := platform.overlaps(one["pod_ranges"], other["pod_ranges"]):
         why = "one address, two pods: only gateways tell them apart"
         return _fact(NETWORK, "pod ranges", subject, f"overlap: {', '.join(common)}", "multi", why)
