@@ -201,12 +201,13 @@ class Traffic:
         ]
         return table(rows, COLUMNS).sort_values("time", kind="stable", ignore_index=True)
 
-    def requests(self) -> pd.DataFrame:
-        """Return the requests by second, with the columns of `meshkit.traffic.COLUMNS`."""
+    def requests(self, client: str = "") -> pd.DataFrame:
+        """Return the requests, of one client or all, by second, with the columns of `meshkit.traffic.COLUMNS`."""
         tally = Tally()
         with self._lock:
             for row in self._rows:
-                tally.add(row)
+                if client in ("", row.cluster):
+                    tally.add(row)
         return tally.table(self._begin, self._end or time.time(), self._homes)
 
     @property

@@ -280,3 +280,16 @@ ARCHIVE: Final[Shown] = {
     "caption": "The archive, file by file",
     "key": ["cluster", "file"],
 }
+OFFERED: Final[Shown] = {
+    "name": "gateways",
+    "caption": "East-west gateways, and who made them",
+    "key": ["cluster", "service"],
+    "show": ["cluster", "service", "network", "type", "addresses", "port", "ready", "pods", "made_by", "reason"],
+}
+OPENED: Final[Shown] = {
+    "name": "opened",
+    "caption": "What each gateway lets other clusters reach, by its own Envoy",
+    "key": ["cluster", "sni", "gateway"],
+    "show": ["cluster", "namespace", "service", "port", "endpoints", "part_of", "reason"],
+    "compare": ["endpoints", "part_of"],
+}
