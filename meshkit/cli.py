@@ -58,7 +58,8 @@ def cli() -> None:
       meshkit proxies parameters/lab.yaml         every proxy of every cluster, and its true xDS states
       meshkit latency parameters/lab.yaml         how long each cluster takes to answer each other one
       meshkit run parameters/lab.yaml             all stages, as a plan
-      meshkit run parameters/lab.yaml --mode apply --from 04
+      meshkit run parameters/lab.yaml --mode apply
+      meshkit undo runs/mesh1/20260301T120000Z-apply --mode apply
       meshkit record verify runs/mesh1/20260301T120000Z-audit
     """  # noqa: D301  (\b is click's own mark for "keep these lines")
 
@@ -69,6 +70,7 @@ def cli() -> None:
 @click.option("--from", "first", metavar="NN", default="", help="Begin with this stage.")
 @click.option("--until", "last", metavar="NN", default="", help="End with this stage.")
 @click.option("--only", multiple=True, metavar="NN", help="Run just this stage; may be given again.")
+@click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run that did not end.")
 @out
 @settings
 @timeout
@@ -79,22 +81,94 @@ def run(
     first: str,
     last: str,
     only: Sequence[str],
+    resume: Path | None,
     out: Path,
     settings: Sequence[tuple[str, str]],
     timeout: int,
 ) -> int:
     """Run stages 01 to 10 on a mesh, each a notebook, and write the evidence.
 
+    Mode plan, the default, shows every change of every stage and makes none. Mode apply stops at the first gate that
+    does not hold. A run that was killed or stopped is resumed by its folder: its stages run again, find what is done,
+    do the rest, prove all gates anew, and go on in the same journal, so that one `meshkit undo` takes all of it back.
+
     \b
     Examples:
-      meshkit run parameters/lab.yaml --only 08 --only 09
+      meshkit run parameters/lab.yaml
+      meshkit run parameters/lab.yaml --mode apply
       meshkit run parameters/lab.yaml --mode apply --from 04 --until 07 -p samples 500
+      meshkit run parameters/lab.yaml --resume runs/mesh1/20260301T120000Z-apply
     """  # noqa: D301
+    from meshkit.runs import folder
     from meshkit.runs import run as runs
 
-    chosen = _choose(list(runs.stages()), first, last, only)
+    before = folder.beginning(resume) if resume else {}
+    known = [name[:2] for name in before.get("stages", [])] or list(runs.stages())
+    chosen = _choose(known, first, last, only)
+    how: runs.Mode = "apply" if "apply" in (mode, before.get("mode")) else "plan"
+    _find_tools()
+    return _told(
+        runs.execute(
+            mesh_file,
+            chosen,
+            how,
+            out,
+            parameters=dict(settings),
+            cell_timeout=timeout,
+            keep_going=how == "plan",
+            journal=before.get("journal", ""),
+        )
+    )
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--mode", type=click.Choice(["plan", "apply"]), default="plan", show_default=True, help="Show, or do.")
+@click.option("--mesh", "mesh_file", type=click.Path(path_type=Path), help="The mesh file, if it was moved since.")
+@click.option("--consent", is_flag=True, help="Remove, too, what others changed or use since.")
+@out
+@timeout
+def undo(*, run: Path, mode: str, mesh_file: Path | None, consent: bool, out: Path, timeout: int) -> int:
+    """Take back what a run changed, newest stage first: notebook 12.
+
+    What stood before is put back, and what the run made is removed. What others added meanwhile stays; what they
+    changed or use of the run's own objects is shown, and removed with --consent only.
+
+    \b
+    Examples:
+      meshkit undo runs/mesh1/20260301T120000Z-apply
+      meshkit undo runs/mesh1/20260301T120000Z-apply --mode apply
+    """  # noqa: D301
+    from meshkit.journal import Journal
+    from meshkit.runs import folder
+    from meshkit.runs import run as runs
+
+    before = folder.beginning(run)
+    if "journal" not in before:
+        raise InputError(f"a run in mode {before.get('mode')} changed nothing", where=str(run))
+    known = {book.name: book for book in Journal.all_of(before["mesh"])}
+    if before["journal"] not in known:
+        raise InputError(
+            f"its journal {before['journal']} is not here",
+            where=str(run),
+            remedy="it is in the private store of the user who applied, on that machine",
+        )
+    where = mesh_file or Path(known[before["journal"]].header["mesh_file"])
     how: runs.Mode = "apply" if mode == "apply" else "plan"
-    return _told(runs.execute(mesh_file, chosen, how, out, parameters=dict(settings), cell_timeout=timeout))
+    label = "undo" if how == "apply" else "undo-plan"
+    _find_tools()
+    return _told(
+        runs.execute(
+            where,
+            ["12"],
+            how,
+            out,
+            parameters={"consent": str(consent).lower()},
+            cell_timeout=timeout,
+            journal=before["journal"],
+            label=label,
+        )
+    )
 
 
 @cli.command()
@@ -215,6 +289,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         click.echo("  → this is a bug of meshkit; MESHKIT_DEBUG=1 shows where it happened", err=True)
         code = ChangeError.exit_code
     sys.exit(code or 0)
+
+
+def _find_tools() -> None:
+    # The lab's istioctl, where the user has no other.
+    from meshkit.lab.layout import programs
+
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), str(programs())])
 
 
 def _choose(known: Sequence[str], first: str, last: str, only: Sequence[str]) -> list[str]:

@@ -189,6 +189,13 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
                 return
         self.nb_man.end("finished", "")
 
+    def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
+        # What a long cell prints is its progress: whoever waits should hear it.
+        if msg["msg_type"] == "stream" and msg["content"]["name"] == "stdout":
+            for text in self.nb_man.redactor.text(msg["content"]["text"]).splitlines():
+                self.nb_man.on_event({"event": "said", "text": text})
+        return super().process_message(msg, cell, cell_index)
+
     async def _async_handle_timeout(self, timeout: int, cell: Any = None) -> None:  # noqa: ASYNC109  (nbclient's)
         # nbclient either kills at once or interrupts for ever; a cell gets one interrupt and some time to clean up.
         await self.km.interrupt_kernel()

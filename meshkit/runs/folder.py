@@ -70,6 +70,22 @@ def utc(moment: datetime | None = None) -> str:
     return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def beginning(run: Path) -> dict[str, Any]:
+    """Return the first event of a run, ended or killed: mesh, mode, stages, journal (of a run that applies).
+
+    Raises:
+        InputError: it is no run folder.
+    """
+    try:
+        with (run / "events.jsonl").open(encoding="utf-8") as events:
+            event: dict[str, Any] = json.loads(events.readline())
+    except (OSError, ValueError):
+        raise InputError(
+            "no run folder: it has no events.jsonl", where=str(run), remedy="name a folder such as runs/MESH/TIME-apply"
+        ) from None
+    return event
+
+
 def latest(mesh_folder: Path, *, before: str = "~") -> Path | None:
     """Return the newest closed run of a mesh that is older than the one named `before`."""
     runs = sorted(sums.parent for sums in mesh_folder.glob(f"*/{SUMS}") if sums.parent.name < before)

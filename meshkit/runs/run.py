@@ -22,6 +22,7 @@ from meshkit.runs import parameters as params
 from meshkit.runs import record, report
 from meshkit.runs.compare import compare
 from meshkit.runs.folder import RunFolder, chain, utc
+from meshkit.runs.live import Live
 from meshkit.runs.outcome import Outcome, Status, judge
 from meshkit.runs.redact import Redactor, own_paths, scan
 from meshkit.spec import MeshSpec
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["plan", "apply", "audit"]
 CELL_TIMEOUT = 600
-_OURS = ("mesh_file", "mode")
+_OURS = ("mesh_file", "mode", "journal")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,8 @@ def execute(
     parameters: Mapping[str, str] | None = None,
     cell_timeout: int = CELL_TIMEOUT,
     keep_going: bool = False,
+    journal: str = "",
+    label: str = "",
     notebooks: Path | None = None,
     secrets: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
@@ -67,21 +70,27 @@ def execute(
     """Run the chosen stages ("08") in order and write the run folder below `out`.
 
     The first stage that does not pass ends the run, unless `keep_going`. `parameters` are texts as from `-p`; `secrets`
-    are known texts to keep out of the evidence besides all that looks like one.
+    are known texts to keep out of the evidence besides all that looks like one. `journal` is one to go on with, or to
+    undo; a run that applies has one of its own name unless given. `label` ends the folder's name; by default the mode.
 
     Raises:
-        InputError: the mesh file, a stage or a parameter is wrong; nothing was run or written.
+        InputError: the mesh file, a stage, a parameter or, for a run that applies, a context is wrong; nothing was run
+            or written.
     """
     spec = MeshSpec.load(mesh_file)
+    live = Live(spec, mesh_file) if mode == "apply" else None
     known = stages(notebooks)
     paths = [_find(number, known) for number in chosen]
     given = _parameters(paths, parameters or {}, mesh_file, mode)
     about = record.circumstances(spec, mesh_file, paths[0].parent)
-    folder = RunFolder(out, spec.mesh.id, mode)
+    folder = RunFolder(out, spec.mesh.id, label or mode)
+    journal = live.open(journal, folder.path.name) if live else journal
+    given = {path: {n: journal if n == "journal" else v for n, v in own.items()} for path, own in given.items()}
     redactor = Redactor(secrets, {**own_paths(), str(folder.path.resolve()): ".", str(paths[0].parent): "notebooks"})
-    run = _Run(folder, redactor, say, cell_timeout, list(secrets))
+    run = _Run(folder, redactor, say, cell_timeout, list(secrets), live=live)
     say(f"{spec.mesh.id} · {mode} · {', '.join(p.stem for p in paths)} · {folder.path}")
-    folder.event(event="run started", mesh=spec.mesh.id, mode=mode, stages=[p.stem for p in paths])
+    told = {"journal": journal} if live else {}
+    folder.event(event="run started", mesh=spec.mesh.id, mode=mode, stages=[p.stem for p in paths], **told)
     folder.write("mesh.yaml", redactor.text(mesh_file.read_text(encoding="utf-8")))
     with _forwarding(run):
         for path in paths:
@@ -101,6 +110,7 @@ class _Run:
     say: Callable[[str], None]
     cell_timeout: int
     secrets: list[str]
+    live: Live | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     files: dict[str, list[str]] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
@@ -180,6 +190,9 @@ class _Run:
         began, heading = time.monotonic(), None
         for line in lines:
             event = json.loads(line)
+            if event["event"] == "said":
+                self.say(f"        {event['text']}")
+                continue
             self.folder.event(stage=stage, **event)
             if event["event"] == "cell started" and event["heading"] != heading:
                 heading = event["heading"]
@@ -189,9 +202,15 @@ class _Run:
 
 def _close(run: _Run, about: dict[str, Any], mode: str) -> RunResult:
     folder, outcomes = run.folder, run.outcomes
+    told = run.live.close(folder.started) if run.live else None
     tables, names = _tables(outcomes)
     for name, table in tables.items():
         folder.write(f"tables/{name}.csv", record.to_csv(table))
+    if run.live and told:
+        folder.write("journal.jsonl", run.redactor.text(run.live.journal()))
+        for name, text in told.files():
+            folder.write(f"tables/{name}.csv", run.redactor.text(text))
+        about["requests"] = dict(told.totals)
     ended = datetime.now(UTC)
     about = {
         **about,
@@ -199,14 +218,14 @@ def _close(run: _Run, about: dict[str, Any], mode: str) -> RunResult:
         "started": utc(folder.started),
         "ended": utc(ended),
         "seconds": round((ended - folder.started).total_seconds(), 3),
-        "exit_code": _exit_code(outcomes, interrupted=run.interrupted),
+        "exit_code": _exit_code(outcomes, interrupted=run.interrupted) or (run.live.exit_code if run.live else 0),
     }
     folder.event(event="run ended", exit_code=about["exit_code"])
     folder.close_events()
     comparison = compare(folder.previous, outcomes, tables) if folder.previous else None
     folder.write("results.json", _json(record.results(outcomes, tables, folder.files())))
     folder.write("junit.xml", record.junit(outcomes))
-    folder.write("report.html", report.report_html(about, outcomes, names, comparison))
+    folder.write("report.html", report.report_html(about, outcomes, names, comparison, told))
     hits = scan(folder.path, run.secrets)
     for file in {hit.file for hit in hits}:
         (folder.path / file).unlink()
@@ -238,7 +257,7 @@ def _parameters(
     if taken := [name for name in given if name in _OURS]:
         raise InputError(f"parameter {taken[0]} is set by meshkit itself", remedy="name the mesh file, and use --mode")
     values = params.assign(paths, given)
-    ours = {"mesh_file": os.path.relpath(mesh_file), "mode": "apply" if mode == "apply" else "plan"}
+    ours = {"mesh_file": os.path.relpath(mesh_file), "mode": mode, "journal": ""}
     for path, own in values.items():
         declared = {p.name for p in params.read(path)}
         own.update({name: value for name, value in ours.items() if name in declared})

@@ -60,6 +60,11 @@ class Story:
             told.append(f"{lines:,} lines of the load's log were no requests and are not counted.")
         return told
 
+    def files(self) -> list[tuple[str, str]]:
+        """Return its tables as CSV, by the names that the report links."""
+        tables = {"requests": self.requests, "failed_requests": self.failed, "journal": self.changes}
+        return [(name, df.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%SZ")) for name, df in tables.items()]
+
     def picture(self) -> tuple[str, str]:
         """Return the chart as a PNG in base64, and its text alternative."""
         from meshkit.views import charts
