@@ -24,7 +24,7 @@ from meshkit.stages import archive
 from meshkit.stages.finding import Question
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence, Sized
     from pathlib import Path
 
     import pandas as pd
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 STAGE = "03 backup"
 DEADLINE = 120.0
-DRILL = 900.0
 INVENTORY_COLUMNS = {
     "cluster": "str",
     "file": "str",
@@ -189,6 +188,11 @@ def contents(done: Archive | None) -> pd.DataFrame:
     return table(rows, ARCHIVE_COLUMNS)
 
 
+def about(done: Archive | None) -> dict[str, str]:
+    """Return where an archive lies, when its objects were read, and the SHA-256 of its index; of none, nothing."""
+    return {"folder": done.where, "read": done.made, "sha256": done.sha256} if done else {}
+
+
 # --- prove: the restore drill -----------------------------------------------------------------------------------------
 
 
@@ -219,7 +223,8 @@ def prove(mesh: Mesh, facts: Facts, done: Archive | None) -> list[Finding]:
     def drill(cluster: Cluster) -> Drill | None:
         return _drill(cluster, mesh.root_namespace, read[cluster.name]) if cluster.name in read else None
 
-    for name, drilled in mesh.each(drill, deadline=DRILL).items():
+    patience = 2 * DEADLINE + 2 * max(map(_patience, read.values()), default=0)
+    for name, drilled in mesh.each(drill, deadline=patience).items():
         if isinstance(drilled, Unknown):
             findings.append(Question("MK306", _COMPLETE, name, _EQUAL).unknown(drilled.reason))
         elif drilled:
@@ -233,9 +238,13 @@ def _drill(cluster: Cluster, root_namespace: str, read: dict[Key, Manifest]) -> 
     names = [_name(cluster, kind) for kind in whole]
     counts = dict(zip(names, gather(partial(objects.count, cluster), whole, deadline=DEADLINE), strict=True))
     several = {key: one for key, one in read.items() if key.namespace}
-    applied = gather(partial(_apply, cluster), read.values(), deadline=DRILL / 3)
-    created = gather(partial(_create, cluster), several.values(), deadline=DRILL / 3)
+    applied = gather(partial(_apply, cluster), read.values(), deadline=_patience(read))
+    created = gather(partial(_create, cluster), several.values(), deadline=_patience(several))
     return Drill(now, counts, dict(zip(read, applied, strict=True)), dict(zip(several, created, strict=True)))
+
+
+def _patience(several: Sized) -> float:
+    return 60 + 0.25 * len(several)
 
 
 def _name(cluster: Cluster, kind: str) -> str:
