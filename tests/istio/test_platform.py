@@ -1,0 +1,84 @@
+"""What clusters are made of: address ranges, who can use an address, and how Istio came there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshkit.istio import platform
+
+
+@pytest.mark.parametrize(
+    ("address", "scope"),
+    [
+        ("https://127.0.0.1:6443", "loopback"),
+        ("https://[::1]:6443", "loopback"),
+        ("https://localhost:6443", "loopback"),
+        ("https://kind.localhost", "loopback"),
+        ("https://0.0.0.0:6443", "loopback"),
+        ("https://169.254.1.1", "loopback"),
+        ("https://10.1.2.3", "private"),
+        ("https://8.8.8.8", "public"),
+        ("https://api.east.example", "name"),
+        ("", "loopback"),
+    ],
+)
+def test_an_address_tells_who_could_use_it(address: str, scope: str) -> None:
+    """Loopback and link-local mean another machine elsewhere."""
+    assert platform.scope(address) == scope
+
+
+def test_ranges_come_from_nodes_and_neighbours_are_merged() -> None:
+    """Both families, whichever field the node has; without any, the addresses in use tell."""
+    nodes: list[dict[str, Any]] = [
+        {"spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24", "fd00::/64"]}},
+        {"spec": {"podCIDR": "10.0.1.0/24"}},
+        {"spec": {}},
+    ]
+    assert platform.joined(platform.node_ranges(nodes)) == "10.0.0.0/23,fd00::/64"
+    pods = [
+        {"spec": {}, "status": {"podIPs": [{"ip": "10.5.0.7"}, {"ip": "fd01::7"}]}},
+        {"spec": {"hostNetwork": True}, "status": {"podIPs": [{"ip": "192.0.2.1"}]}},
+        {"spec": {}, "status": {}},
+    ]
+    assert platform.joined(platform.pod_addresses(pods)) == "10.5.0.0/24,fd01::/64"
+    services = [{"spec": {"clusterIPs": ["10.9.0.1"]}}, {"spec": {"clusterIPs": ["None"]}}, {"spec": {}}]
+    assert platform.joined(platform.cluster_addresses(services)) == "10.9.0.0/24"
+
+
+def test_overlaps_are_named() -> None:
+    """Families do not mix, and an unknown range overlaps nothing."""
+    assert platform.overlaps("10.0.0.0/16,fd00::/64", "10.0.5.0/24,fd01::/64") == ["10.0.0.0/16 and 10.0.5.0/24"]
+    assert platform.overlaps("10.0.0.0/16", "10.1.0.0/16") == []
+    assert platform.overlaps("", "10.1.0.0/16") == []
+
+
+@pytest.mark.parametrize(
+    ("metadata", "by"),
+    [
+        (
+            {"managedFields": [{"manager": "istio-operator"}], "labels": {"app.kubernetes.io/managed-by": "Helm"}},
+            "istioctl",
+        ),
+        ({"managedFields": [{"manager": "helm"}, {"manager": "kube-controller-manager"}]}, "helm"),
+        ({"annotations": {"meta.helm.sh/release-name": "istiod"}}, "helm"),
+        ({"managedFields": [{"manager": "helm"}], "ownerReferences": [{"kind": "IstioRevision"}]}, "operator"),
+        ({"managedFields": [{"manager": "argocd-controller"}]}, "other"),
+    ],
+)
+def test_field_managers_tell_who_installed(metadata: dict[str, Any], by: str) -> None:
+    """Labels do not: istioctl renders Helm's charts and keeps them."""
+    assert platform.installer([{"metadata": metadata}]) == by
+
+
+def test_a_webhook_by_url_is_an_istiod_elsewhere() -> None:
+    """An external control plane's remote has such a webhook; other webhooks say nothing."""
+
+    def hooks(name: str, **client: Any) -> dict[str, Any]:
+        return {"webhooks": [{"name": name, "clientConfig": client}]}
+
+    istio = "rev.namespace.sidecar-injector.istio.io"
+    assert platform.injected_from(hooks(istio, url="https://istiod.example:15017/inject")) == "elsewhere"
+    assert platform.injected_from(hooks(istio, service={"name": "istiod"})) == "cluster"
+    assert not platform.injected_from(hooks("policy.example", url="https://policy.example"))

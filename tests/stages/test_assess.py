@@ -1,0 +1,187 @@
+"""Stage 01: the topology follows from facts, and the mesh file is judged by it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from meshkit.checks import Verdict
+from meshkit.istio import platform, trust, versions
+from meshkit.istio.fleet import table
+from meshkit.stages import assess, reach, ways
+from tests.stages import healthy
+
+if TYPE_CHECKING:
+    from meshkit.checks import Finding
+
+PASS, WARN, FAIL, UNKNOWN, SKIPPED = (
+    Verdict.PASS,
+    Verdict.WARN,
+    Verdict.FAIL,
+    Verdict.UNKNOWN,
+    Verdict.SKIPPED,
+)
+THE_MESH = "the mesh"
+Row = dict[str, Any]
+
+
+def facts(
+    east: Row | None = None, west: Row | None = None, *, pods: str = "ok", api: Row | None = None
+) -> assess.Facts:
+    """Return what two healthy clusters on distinct, routed ranges show; a test changes what it is about."""
+    common = {"kubernetes": "v1.37.2", "control_plane": "local", "installer": "istioctl", "api_scope": "private"}
+    inventory = [
+        {"cluster": "east", "uid": "e", "pod_ranges": "10.1.0.0/16", **common, **(east or {})},
+        {"cluster": "west", "uid": "w", "pod_ranges": "10.2.0.0/16", **common, **(west or {})},
+    ]
+    tried = [
+        {"client": a, "server": b, "address": "10.0.0.1:15017", "state": pods}
+        for a, b in (("east", "west"), ("west", "east"))
+    ]
+    answers = {("east", "west"): "200", ("west", "east"): "200", **(api or {})}
+    asked = [{"cluster": a, "target": b, "server": "https://x", "answer": answer} for (a, b), answer in answers.items()]
+    balancers = [
+        {"cluster": n, "namespace": "ns", "service": "lb", "address": "1.2.3.4", "state": "ready"}
+        for n in healthy.OTHER
+    ]
+    return assess.Facts(
+        inventory=table(inventory, platform.INVENTORY_COLUMNS),
+        identity=table([], versions.IDENTITY_COLUMNS),
+        versions=table([], versions.VERSION_COLUMNS),
+        roots=table([], trust.ROOT_COLUMNS),
+        load_balancers=table(balancers, platform.LOAD_BALANCER_COLUMNS),
+        api_servers=table(asked, reach.REACH_COLUMNS),
+        pods=table(tried, ways.POD_COLUMNS),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "network"),
+    [
+        (facts(), "flat"),
+        (facts(pods="no answer"), "multi"),
+        (facts(pods="untried"), "multi"),
+        (facts(pods="wrong certificate"), "multi"),
+        (facts(pods="UNKNOWN"), "multi"),
+        (facts(west={"pod_ranges": "10.1.128.0/17"}), "multi"),
+        (facts(west={"pod_ranges": ""}), "multi"),
+        (facts(west={"reason": "it is dead", "pod_ranges": ""}, pods="UNKNOWN"), "multi"),
+    ],
+)
+def test_flat_is_recommended_only_where_it_was_seen_to_work(given: assess.Facts, network: str) -> None:
+    """Distinct ranges and every pair tried; all else is multi, which works on either."""
+    advice = assess.recommend(given)
+    assert advice.network == network
+    assert network in set(advice.facts["speaks_for"])
+
+
+@pytest.mark.parametrize(
+    ("given", "plane"),
+    [
+        (facts(), "multi-primary"),
+        (facts(west={"control_plane": "none"}), "multi-primary"),
+        (facts(west={"control_plane": "elsewhere"}), "external"),
+        (facts(east={"control_plane": "serves others"}, west={"control_plane": "none"}), "primary-remote"),
+        (facts(api={("west", "east"): "none"}), "primary-remote"),
+        (facts(api={("west", "east"): "refused"}), "primary-remote"),
+        (facts(east={"api_scope": "loopback"}), "primary-remote"),
+        (facts(api={("west", "east"): "none", ("east", "west"): "none"}), "multi-primary"),
+        (facts(api={("west", "east"): "UNKNOWN"}), "multi-primary"),
+    ],
+)
+def test_the_control_plane_follows_from_istiods_and_from_who_reaches_whose_api_server(
+    given: assess.Facts, plane: str
+) -> None:
+    """What is not known speaks for nothing."""
+    assert assess.recommend(given).control_plane == plane
+
+
+def verdicts(given: assess.Facts, number: str, subject: str = THE_MESH, **topology: str) -> list[Verdict]:
+    """Return the verdicts of one check on a mesh file with this topology."""
+    return healthy.told(assess.check(healthy.mesh(topology=topology), given), number, subject)
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "verdict"),
+    [
+        (facts(pods="no answer"), "multi", PASS),
+        (facts(), "multi", WARN),
+        (facts(), "flat", PASS),
+        (facts(pods="untried"), "flat", WARN),
+        (facts(pods="no answer"), "flat", FAIL),
+        (facts(west={"pod_ranges": "10.1.0.0/24"}), "flat", FAIL),
+        (facts(west={"reason": "it is dead"}), "multi", UNKNOWN),
+    ],
+)
+def test_the_files_network_model_is_judged_by_the_facts(given: assess.Facts, said: str, verdict: Verdict) -> None:
+    """MK103: a choice that cannot work fails; one that could be better is said."""
+    assert verdicts(given, "MK103", network=said) == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "verdict"),
+    [
+        (facts(), "multi-primary", PASS),
+        (facts(), "primary-remote", FAIL),
+        (facts(), "external", FAIL),
+        (facts(west={"control_plane": "elsewhere"}), "multi-primary", FAIL),
+        (facts(api={("west", "east"): "none"}), "multi-primary", WARN),
+        (facts(east={"control_plane": "serves others"}), "multi-primary", FAIL),
+        (facts(west={"reason": "it is dead"}), "multi-primary", UNKNOWN),
+    ],
+)
+def test_topologies_that_are_not_built_are_said_to_be(given: assess.Facts, said: str, verdict: Verdict) -> None:
+    """MK104: whether the file asks for one, or the facts do."""
+    found = [f for f in assess.check(healthy.mesh(topology={"controlPlane": said}), given) if f.id == "MK104"]
+    assert [f.verdict for f in found] == [verdict]
+    if verdict in (FAIL, WARN):
+        assert "not yet built" in found[0].observed
+        assert found[0].remedy
+
+
+def test_two_contexts_of_one_cluster_fail() -> None:
+    """MK102: by the UID of kube-system."""
+    findings = list(assess.check_distinct(facts(west={"uid": "e"})))
+    assert [(f.subject, f.verdict) for f in findings] == [("east, west", FAIL)]
+    assert verdicts(facts(), "MK102", "east") == [PASS]
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict", "words"),
+    [
+        ({}, PASS, "istioctl"),
+        ({"control_plane": "none", "installer": ""}, PASS, "stage 05"),
+        ({"installer": "helm"}, WARN, "helm upgrade"),
+        ({"installer": "operator"}, WARN, "operator"),
+        ({"control_plane": "elsewhere", "installer": ""}, WARN, "no istiod"),
+    ],
+)
+def test_istio_by_helm_is_said_with_what_that_means(row: Row, verdict: Verdict, words: str) -> None:
+    """MK105: what another tool made, that tool will make again."""
+    found: list[Finding] = [f for f in assess.check_installers(facts(east=row)) if f.subject == "east"]
+    assert [f.verdict for f in found] == [verdict]
+    assert words in found[0].observed
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        ({"state": "pending", "namespace": "ns", "service": "lb"}, WARN),
+        ({"state": "none"}, SKIPPED),
+        ({"state": "UNKNOWN", "reason": "it is dead"}, UNKNOWN),
+        ({"state": "ready", "namespace": "ns", "service": "lb", "address": "1.2.3.4"}, PASS),
+    ],
+)
+def test_load_balancers_that_wait_are_seen(row: Row, verdict: Verdict) -> None:
+    """MK106: a gateway would wait as well; none at all tells nothing."""
+    given = facts()
+    balancers = table([{"cluster": "east", **row}], platform.LOAD_BALANCER_COLUMNS)
+    changed = assess.Facts(**{**vars(given), "load_balancers": balancers})
+    assert healthy.told(assess.check(healthy.mesh(), changed), "MK106", "east") == [verdict]
+
+
+def test_a_cluster_that_cannot_be_read_is_unknown() -> None:
+    """MK101."""
+    assert verdicts(facts(west={"reason": "it is dead"}), "MK101", "west") == [UNKNOWN]
+    assert verdicts(facts(), "MK101", "west") == [PASS]
