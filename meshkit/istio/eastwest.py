@@ -107,6 +107,7 @@ def mesh_networks(spec: MeshSpec, gateways: pd.DataFrame | None = None) -> dict[
         place = f"{NAME}.{spec.mesh.root_namespace}"
         if gateways is not None:
             own = gateways[(gateways["cluster"] == entry.name) & (gateways["network"] == entry.network)]
+            own = own[own["service"] != ""]
             places = [
                 f"{service}.{namespace}" for service, namespace in zip(own["service"], own["namespace"], strict=True)
             ]

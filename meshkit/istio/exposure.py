@@ -39,7 +39,7 @@ def opened(mesh: Mesh) -> pd.DataFrame:
 
     Columns: cluster, namespace, service, port, endpoints (healthy ones of the gateway's Envoy; 0: it is named, and
     nobody answers), part_of (Kubernetes API, istiod, kube-system; empty for all else), sni, gateway (pod), reason
-    (why a row is empty: the pod could not be asked, or passes nothing through).
+    (why a row is empty: the pod could not be asked, or passes nothing through). What answers comes first.
 
     Source: the gateway's own Envoy, `/config_dump?resource=dynamic_listeners` and `/clusters`.
     """
@@ -52,7 +52,9 @@ def opened(mesh: Mesh) -> pd.DataFrame:
             rows.append({**where, "reason": answer.reason})
     known = {row["cluster"] for row in rows}
     rows += [{"cluster": c, "reason": "no gateway passes anything through"} for c in mesh.clusters if c not in known]
-    return table(rows, COLUMNS)
+    # What answers comes first: a gateway of *.local names all Services there are.
+    found = table(rows, COLUMNS).sort_values("endpoints", ascending=False, kind="stable")
+    return found.sort_values("cluster", kind="stable", ignore_index=True)
 
 
 def _opened(proxy: Proxy, root_namespace: str) -> list[dict[str, Any]]:

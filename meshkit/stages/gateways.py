@@ -142,18 +142,11 @@ def _plan_gateway(made: Plan, mesh: Mesh, facts: Facts, name: str) -> None:
 
 
 def _control_plane(mesh: Mesh, facts: Facts, name: str) -> dict[str, Any]:
+    # As stage 05 installs it, the old cluster id that it goes on accepting included.
+    istiods = mesh.clusters[name].get("deployments.v1.apps", mesh.root_namespace, labels="app=istiod")
+    alias = installer.alias_of(istiods[0], name) if istiods else ""
     known = eastwest.mesh_networks(mesh.spec, facts.gateways)
-    return installer.operator(mesh.spec, name, alias=_alias(mesh.clusters[name], mesh), mesh_networks=known)
-
-
-def _alias(cluster: Cluster, mesh: Mesh) -> str:
-    """Return the cluster id that istiod accepts besides its own, which stage 05 gave it."""
-    for deployment in cluster.get("deployments", mesh.root_namespace, labels="app=istiod"):
-        for container in deployment["spec"]["template"]["spec"]["containers"]:
-            for argument in container.get("args", []):
-                if argument.startswith(installer.ALIAS_FLAG):
-                    return str(argument.removeprefix(installer.ALIAS_FLAG).partition("=")[0])
-    return ""
+    return installer.operator(mesh.spec, name, alias=alias, mesh_networks=known)
 
 
 def missing(mesh: Mesh, name: str) -> str:
@@ -264,10 +257,10 @@ def check_control_plane(mesh: Mesh, facts: Facts, name: str) -> Finding:
     named = rows[rows["part_of"] != ""]
     answering = named[named["endpoints"] > 0]
     if len(answering):
-        told = sorted({f"{r['service']}.{r['namespace']}:{r['port']}" for r in answering.to_dict("records")})
+        names = sorted({f"{r['service']}.{r['namespace']}:{r['port']}" for r in answering.to_dict("records")})
         sample = f"*.{mesh.spec.probe.namespace}.svc.{eastwest.DOMAIN}"
         cure = f'narrow clusters[].gateway.hosts to what is shared, such as ["{sample}"]: one line for each namespace'
-        return ask.answer(Verdict.WARN, f"{', '.join(told)} answer to other clusters", cure)
+        return ask.answer(Verdict.WARN, f"{', '.join(names)} answer to other clusters", cure)
     parts = ", ".join(sorted(set(named["part_of"])))
     told = f"{parts}: named, without an endpoint, as none of it takes mutual TLS" if parts else "none is even named"
     return ask.answer(Verdict.PASS, told)
