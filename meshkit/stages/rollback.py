@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshkit import restore
+from meshkit.answers import curl, parse_answers, told
 from meshkit.changes import Plan
 from meshkit.checks import Finding, Verdict
 from meshkit.cluster import Cluster
@@ -23,6 +24,7 @@ from meshkit.istio import installer, versions, workloads
 from meshkit.istio.fleet import table
 from meshkit.journal import Journal
 from meshkit.mesh import Mesh, Unknown
+from meshkit.probe import find_side
 from meshkit.stages.finding import Question, planned
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from meshkit.journal import Entry
 
 STAGE = "12 rollback"
+CALLS = 20
+CALL_TIMEOUT = 5.0
 ENTRY_COLUMNS = {
     "n": "int64",
     "stage": "str",
@@ -55,13 +59,14 @@ class Facts:
     strangers: dict[str, str]
 
 
-def look(mesh: Mesh, journal: str) -> Facts:
-    """Read a journal, and what became of its changes; changes nothing.
+def look(mesh: Mesh, journal: str = "") -> Facts:
+    """Read a journal, the newest unless named, and what became of its changes; changes nothing.
 
     Raises:
-        InputError: there is no journal of that name.
+        InputError: there is no such journal.
     """
     known = [book.name for book in Journal.all_of(mesh.spec.mesh.id)]
+    journal = journal or next(iter(known), "")
     if journal not in known:
         there = ", ".join(known[:5]) or "none"
         raise InputError(
@@ -199,7 +204,7 @@ def prove(mesh: Mesh, facts: Facts, done: Plan) -> list[Finding]:
     """Judge what is left: every change, every control plane that stays, and calls within each cluster that stays."""
     if done.pending:
         return [planned("MK1203", "the run is taken back", facts.book.name, "undone and proved")]
-    return [*check_left(mesh, facts), *check_planes(mesh, facts)]
+    return [*check_left(mesh, facts), *check_planes(mesh, facts), *check_calls(mesh)]
 
 
 def check_left(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
@@ -248,3 +253,25 @@ def check_planes(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
             yield ask.judge(ids == had[name], f"id {ids}" if len(rows) else ids, "look at Deployment istiod")
         else:
             yield ask.answer(Verdict.PASS, ", ".join(rows["cluster_id"]) or "none")
+
+
+def check_calls(mesh: Mesh) -> Iterator[Finding]:
+    """MK1205: where the probe's workloads still are, every call within the cluster is answered by the cluster."""
+    spec = mesh.spec.probe
+    for name, cluster in mesh.clusters.items():
+        ask = Question("MK1205", "calls within the cluster are answered", name, f"{CALLS} of {CALLS} with 200")
+        try:
+            if cluster.find("services", spec.namespace, spec.server) is None:
+                yield ask.answer(Verdict.SKIPPED, f"no Service {spec.server} in namespace {spec.namespace}")
+                continue
+            side = find_side(cluster, mesh)
+            url = f"http://{spec.server}.{spec.namespace}:{spec.port}/headers"
+            command = curl(url, CALLS, CALL_TIMEOUT)
+            said = cluster.exec(side.client.name, spec.namespace, side.container, command, CALLS * CALL_TIMEOUT)
+        except MeshkitError as error:
+            yield ask.unknown(error.message)
+            continue
+        answers = parse_answers(said.stdout)
+        good = sum(answer.status == 200 for answer in answers)
+        worst = next((told(answer) for answer in answers if answer.status != 200), "")
+        yield ask.judge(good == CALLS, f"{good} of {CALLS} with 200{': ' if worst else ''}{worst}", "look at its pods")

@@ -293,3 +293,20 @@ OPENED: Final[Shown] = {
     "show": ["cluster", "namespace", "service", "port", "endpoints", "part_of", "reason"],
     "compare": ["endpoints", "part_of"],
 }
+PLANES: Final[Shown] = {
+    "name": "control-planes",
+    "caption": "Control planes, and who they become",
+    "key": ["cluster"],
+}
+WORKLOADS: Final[Shown] = {
+    "name": "workloads",
+    "caption": "Workloads with a proxy, and what their proxies claim",
+    "key": ["cluster", "namespace", "kind", "workload"],
+}
+JOURNAL: Final[Shown] = {
+    "name": "journal-entries",
+    "caption": "The journal",
+    "key": ["n"],
+    "show": ["n", "stage", "cluster", "action", "object", "event", "kept"],
+    "limit": 200,
+}
