@@ -19,6 +19,7 @@ from meshkit.istio import remote_secret
 from meshkit.istio.remotes import LABEL
 from meshkit.resources import folder
 from meshkit.stages import discovery
+from tests.lab.support import until
 from tests.lab.test_audit import canaries, fragments, public_text
 from tests.support import write_kubeconfig
 
@@ -255,3 +256,40 @@ def test_services_that_will_merge_are_told_before(undiscovered: Lab) -> None:
     finally:
         for context in CONTEXTS:
             lab.kubectl(context, "delete", "namespace", "shop", "--wait=false")
+
+
+def test_a_revoked_token_is_renewed(undiscovered: Lab) -> None:
+    """West's token Secret is deleted, and its token with it: a new one is made, and handed over in our own secret."""
+    lab, mesh = undiscovered, Mesh.open(undiscovered.mesh_file)
+    stage(mesh, "apply")
+    lab.kubectl("lab-west", "delete", "secret", *SYSTEM, remote_secret.TOKEN_SECRET)
+    until(lambda: discovery.wanted(mesh, discovery.look(mesh))["east", "west"] == "renew", "east's secret is dead")
+    findings, changes = stage(mesh, "apply")
+    assert overall(findings) is Verdict.PASS
+    assert changes == [
+        f"west create Secret istio-system/{remote_secret.TOKEN_SECRET}: done",
+        "east update Secret istio-system/istio-remote-secret-west: done",
+    ]
+    assert verdicts(findings, "MK803")["east → west"] is Verdict.PASS
+
+
+def test_a_proxy_without_a_network_holds_the_stage(undiscovered: Lab) -> None:
+    """It was injected before its istiod knew a network: here its injected claim is taken away."""
+    lab, mesh = undiscovered, Mesh.open(undiscovered.mesh_file)
+    found = lab.kubectl("lab-east", "get", "pods", "-n", "sample", "-l", "app=sleep", "-o", "json")
+    pod = json.loads(found)["items"][0]
+    for container in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]:
+        container["env"] = [e for e in container.get("env", []) if e["name"] != "ISTIO_META_NETWORK"]
+    labels = {"app": "stale", "sidecar.istio.io/inject": "false"}
+    pod["metadata"] = {"name": "stale", "namespace": "sample", "labels": labels}
+    lab.kubectl("lab-east", "apply", "-f", "-", stdin=json.dumps({**pod, "status": {}}))
+    try:
+        lab.kubectl("lab-east", "wait", "-n", "sample", "pod/stale", "--for=condition=Ready", "--timeout=60s")
+        before = versions(lab)
+        findings, _ = stage(mesh, "apply")
+        (blamed,) = [f for f in findings if f.id == "MK703" and f.verdict is not Verdict.PASS]
+        assert (blamed.subject, blamed.verdict) == ("east", Verdict.FAIL)
+        assert "sample/stale" in blamed.observed
+        assert versions(lab) == before
+    finally:
+        lab.kubectl("lab-east", "delete", "pod", "-n", "sample", "stale", "--wait=false")
