@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from meshkit import probe, statistics
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import proxies, versions
-from meshkit.stages.finding import Question, Row, arrow
+from meshkit.istio.fleet import table
+from meshkit.stages.finding import Question, Row, arrow, awaits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,19 +47,27 @@ def look(mesh: Mesh) -> Facts:
     return Facts(status, proxies.summary(status), versions.versions(mesh, status))
 
 
-def measure(mesh: Mesh, samples: int = 400) -> pd.DataFrame:
-    """Measure every ordered pair alone, and each cluster with itself; the columns are those of `Probing.latency`."""
+def measure(mesh: Mesh, samples: int = 400, mode: str = "audit") -> pd.DataFrame:
+    """Measure every ordered pair alone, and each cluster with itself; the columns are those of `Probing.latency`.
+
+    In plan mode nothing is sent.
+    """
+    if mode == "plan":
+        return table([], probe.SAMPLE_COLUMNS)
     with probe.open(mesh) as probing:
         return probing.latency(samples)
 
 
-def check(mesh: Mesh, facts: Facts) -> list[Finding]:
+def check(mesh: Mesh, facts: Facts, mode: str = "audit") -> list[Finding]:
     """Judge proxies and versions."""
-    return [*check_proxies(mesh, facts), *check_versions(mesh, facts)]
+    return [*check_proxies(mesh, facts, mode), *check_versions(mesh, facts)]
 
 
 def prove(mesh: Mesh, samples: pd.DataFrame) -> list[Finding]:
-    """Judge the measured traffic of each pair: errors and p99."""
+    """Judge the measured traffic of each pair: errors and p99; where none was sent, as in plan mode, say so."""
+    if samples.empty:
+        ask = Question("MK903", "requests succeed", "all pairs", "requests, each pair alone")
+        return [ask.answer(Verdict.SKIPPED, "plan mode sends no request; `meshkit audit` does")]
     findings: list[Finding] = []
     for client in mesh.clusters:
         for server in mesh.clusters:
@@ -67,13 +76,13 @@ def prove(mesh: Mesh, samples: pd.DataFrame) -> list[Finding]:
     return findings
 
 
-def check_proxies(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+def check_proxies(mesh: Mesh, facts: Facts, mode: str = "audit") -> Iterator[Finding]:
     """MK901: every proxy is connected and has taken what its istiod sent."""
     for name in mesh.clusters:
         ask = Question("MK901", "every proxy is connected and in sync", name, "all SYNCED")
         rows = facts.status[(facts.status["cluster"] == name) | (facts.status["istiod_cluster"] == name)]
         if rows.empty:
-            yield ask.fail("no proxy", "is anything injected there?")
+            yield awaits(ask.fail("no proxy", "is anything injected there?"), mode, "05 install")
         bad, unknown = rows[rows["state"].isin(BAD)], rows[~rows["state"].isin([*BAD, *GOOD])]
         for row in bad.to_dict("records"):
             state = " ".join(filter(None, (row["type"], row["state"])))

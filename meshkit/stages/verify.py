@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from meshkit import probe
 from meshkit.checks import SEVERITY, Finding, Verdict
 from meshkit.istio import networks, remotes, trust, versions
+from meshkit.istio.fleet import table
 from meshkit.stages import eastwest, prometheus
 from meshkit.stages.finding import Question, Row, arrow, unreadable
 
@@ -59,8 +60,11 @@ def look(mesh: Mesh) -> Facts:
         return Facts(**dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True)))
 
 
-def check(mesh: Mesh, facts: Facts) -> list[Finding]:
-    """Judge what was read: remote secrets, sync state, gateways, trust."""
+def check(mesh: Mesh, facts: Facts, mode: str = "audit") -> list[Finding]:
+    """Judge what was read: remote secrets, sync state, gateways, trust; in plan mode only of clusters that are joined."""
+    if mode == "plan" and (missing := unjoined(mesh, facts)):
+        ask = Question("MK800", "the clusters are one mesh", "mesh", "an istiod in each, a remote secret for each pair")
+        return [ask.answer(Verdict.SKIPPED, f"{missing}; stages 05 to 07 are to change that")]
     findings = [*check_istiods(mesh, facts.identity)]
     for reader, target in mesh.pairs:
         findings += [
@@ -77,14 +81,33 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
     return [*findings, *check_roots(mesh, facts), *check_certificates(mesh, facts.certificates)]
 
 
+def unjoined(mesh: Mesh, facts: Facts) -> str:
+    """Return what is missing for the clusters to be one mesh, or an empty text; what cannot be read is not missing."""
+    read = facts.secrets[facts.secrets["credential"] != "UNKNOWN"]
+    unread = set(facts.secrets["cluster"]) - set(read["cluster"])
+    held = set(zip(read["cluster"], read["key"], strict=True))
+    bare = [name for name in mesh.clusters if name not in set(facts.identity["cluster"])]
+    missing = [arrow(*pair) for pair in mesh.pairs if pair not in held and pair[0] not in unread]
+    told = [f"no istiod in {', '.join(bare)}"] if bare else []
+    return "; ".join([*told, *([f"no remote secret for {', '.join(missing)}"] if missing else [])])
+
+
 def prove(mesh: Mesh, facts: Facts, calls: pd.DataFrame) -> list[Finding]:
-    """Judge the traffic of `try_pairs` against what was read: one set of findings for each pair."""
+    """Judge the traffic of `try_pairs` against what was read: one set of findings for each pair.
+
+    Where none was sent, as in plan mode, nothing is proved, and the finding says so.
+    """
+    if calls.empty:
+        ask = Question("MK810", "every pair answers", "all pairs", "calls, each pair alone")
+        return [ask.answer(Verdict.SKIPPED, "plan mode sends no call; `meshkit audit` does")]
     of_pairs = [finding for row in calls.to_dict("records") for finding in check_pair(mesh, facts, row)]
     return [*of_pairs, *prometheus.check(mesh, calls)]
 
 
-def try_pairs(mesh: Mesh, calls: int = 10) -> pd.DataFrame:
-    """Send calls between every ordered pair alone; the columns are those of `prometheus.ask`."""
+def try_pairs(mesh: Mesh, calls: int = 10, mode: str = "audit") -> pd.DataFrame:
+    """Send calls between every ordered pair alone; the columns are those of `prometheus.ask`. None in plan mode."""
+    if mode == "plan":
+        return table([], {**probe.CALL_COLUMNS, "prometheus": "str", "prometheus_by": "str"})
     with probe.open(mesh) as probing:
         return prometheus.ask(probing, probing.calls(calls))
 
