@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 
+from meshkit.changes import Plan
 from meshkit.checks import Verdict
 from meshkit.istio import signing, trust, versions
 from meshkit.istio.fleet import table
@@ -58,7 +59,7 @@ MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
 
 def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> stage.Facts:
     """Return the facts of two plugged clusters, with a change in the row of east, and more rows in that table."""
-    tables = {}
+    tables: dict[str, Any] = {}
     for name, (maker, columns) in MAKERS.items():
         rows = [maker(cluster) for cluster in ("east", "west")]
         if name == spoiled:
@@ -124,7 +125,7 @@ class TestProof:
 
     def prove(self, after: stage.Facts) -> list[Any]:
         """Judge an empty plan."""
-        nothing = stage.Plan(mesh(), stage.STAGE)
+        nothing = Plan(mesh(), stage.STAGE)
         return stage.prove(mesh(), facts(), after, nothing)
 
     def test_all_is_well(self) -> None:
@@ -151,7 +152,7 @@ class TestProof:
 
     def test_what_was_not_applied_is_skipped(self) -> None:
         """All of it."""
-        plan = stage.Plan(mesh(), stage.STAGE)
+        plan = Plan(mesh(), stage.STAGE)
         plan.pending = True
         assert {f.verdict for f in stage.prove(mesh(), facts(), facts(), plan)} == {SKIPPED}
 
