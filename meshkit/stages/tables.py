@@ -281,7 +281,7 @@ ARCHIVE: Final[Shown] = {
     "key": ["cluster", "file"],
 }
 OFFERED: Final[Shown] = {
-    "name": "gateways",
+    "name": "gateways-before",
     "caption": "East-west gateways, and who made them",
     "key": ["cluster", "service"],
     "show": ["cluster", "service", "network", "type", "addresses", "port", "ready", "pods", "made_by", "reason"],
