@@ -61,7 +61,7 @@ def look(mesh: Mesh) -> Facts:
 
 
 def check(mesh: Mesh, facts: Facts, mode: str = "audit") -> list[Finding]:
-    """Judge what was read: remote secrets, sync state, gateways, trust; in plan mode only of clusters that are joined."""
+    """Judge what was read: remote secrets, sync state, gateways, trust; in plan mode only where clusters are joined."""
     if mode == "plan" and (missing := unjoined(mesh, facts)):
         ask = Question("MK800", "the clusters are one mesh", "mesh", "an istiod in each, a remote secret for each pair")
         return [ask.answer(Verdict.SKIPPED, f"{missing}; stages 05 to 07 are to change that")]
