@@ -208,7 +208,8 @@ class Traffic:
             for row in self._rows:
                 if client in ("", row.cluster):
                     tally.add(row)
-        return tally.table(self._begin, self._end or time.time(), self._homes)
+        begin = self._begin or time.time()  # nothing was sent, so nothing was missed
+        return tally.table(begin, self._end or time.time(), self._homes)
 
     @property
     def marks(self) -> list[tuple[datetime, str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from meshkit.checks import SEVERITY, Verdict, worst_first
 from meshkit.evidence import COLOURS, cell_html, findings_html, symbol_of, table_html
 from meshkit.runs.outcome import Outcome, Status
+from meshkit.runs.story import BAD as FAILED
 from meshkit.runs.story import payload
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def report_html(
         record=record,
         outcomes=outcomes,
         comparison=comparison,
-        verdict=_headline(outcomes),
+        verdict=_headline(outcomes, story if record.get("exit_code") else None),
         colours=COLOURS,
         table=table,
         story=story,
@@ -99,11 +100,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
-def _headline(outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """The word, and the sentence below it, for the whole run."""
+def _headline(outcomes: Sequence[Outcome], lost: Story | None) -> dict[str, str]:
+    """The word, and the sentence below it, for the whole run; `lost` is the story of one that ended badly."""
     counts = {v: sum(o.counts.get(v.value, 0) for o in outcomes) for v in reversed(SEVERITY)}
     told = ", ".join(f"{n} {v.value}" for v, n in counts.items() if n) or "nothing was checked"
     bad = [o for o in outcomes if o.status is not Status.PASSED]
+    if not bad and lost and lost.state == FAILED:
+        return {"word": "failed", "text": f"Every stage ran to its verdict ({told}), but {lost.headline}"}
     if not bad:
         word = "warn" if counts[Verdict.WARN] else "passed"
         return {"word": word, "text": f"Every stage ran to its verdict: {told}."}
