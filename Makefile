@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 .PHONY: help setup demo lint test drills lock prometheus
 
 help:
-	@echo "make demo     build and start a real mesh of two clusters here, audit it, say where the report is"
+	@echo "make demo     build and start a live mesh of one cluster here, take it to two, say where the report is"
 	@echo "make test     lint, types, layers, tests, and the real lab end to end"
 	@echo "make drills   what takes longer: faults, kills, another user"
 	@echo "make lint     ruff, mypy, import-linter"

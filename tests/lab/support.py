@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
-
-from meshkit import resources
-from meshkit.lab import lifecycle, scenarios, status
-from meshkit.lab.layout import programs
+from meshkit.lab import lifecycle, meshfile, scenarios, status
+from meshkit.lab.layout import Settings, programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,13 +65,8 @@ class Lab:
 
     @property
     def mesh_file(self) -> Path:
-        """A copy of parameters/lab.yaml whose clusters name this lab's kubeconfig."""
-        mesh = yaml.safe_load((resources.folder("parameters") / "lab.yaml").read_text())
-        for cluster in mesh["clusters"]:
-            cluster["kubeconfig"] = str(self.kubeconfig)
-        path = self.home / "mesh.yaml"
-        path.write_text(yaml.safe_dump(mesh, sort_keys=False))
-        return path
+        """The mesh file of this lab, with the clusters that it has."""
+        return meshfile.write(self.home, Settings.load(self.home))
 
     def command(self, program: str, *argv: str) -> tuple[list[str], dict[str, str]]:
         """Return the command line and the environment of a tool on this lab."""
