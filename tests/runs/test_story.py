@@ -20,8 +20,8 @@ ABOUT: dict[str, Any] = {
     "seconds": 1.0, "operator": "me", "mesh_file": {"name": "shop.yaml"}, "git": None,
 }  # fmt: skip
 ENTRY = {
-    "time": START, "stage": "05 install", "cluster": "west", "action": "create", "object": "Secret <b>", "status": "done",
-    "seconds": 0.51234,
+    "time": START, "stage": "05 install", "cluster": "west", "action": "create", "object": "Secret <b>",
+    "status": "done", "seconds": 0.51234,
 }  # fmt: skip
 
 

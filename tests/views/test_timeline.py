@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
@@ -14,8 +15,10 @@ from matplotlib.text import Text
 
 from meshkit.traffic import Request, Tally
 from meshkit.views import charts
-from meshkit.views.style import Chart
 from meshkit.views.timeline import RED
+
+if TYPE_CHECKING:
+    from meshkit.views.style import Chart
 
 BEGIN = 1_790_000_000
 START = datetime.fromtimestamp(BEGIN, UTC)
@@ -83,7 +86,7 @@ def test_answers_are_stacked_by_cluster() -> None:
     """The upper edge of the uppermost area is the rate."""
     figure = charts.requests_over_time(requests(30))
     areas = [p for p in figure.axes[0].patches if isinstance(p, StepPatch) and p.get_fill()]
-    assert max(area.get_data().values.max() for area in areas) == 10
+    assert max(max(area.get_data()[0]) for area in areas) == 10
     assert {"answered in east", "answered in west"} <= set(words(figure).split(" | "))
 
 
@@ -93,11 +96,11 @@ def test_labels_of_marks_do_not_cover_each_other() -> None:
     figure = charts.requests_over_time(requests(20), [*marks, (START + timedelta(seconds=20), "end")])
     assert png(figure)
     labels = [t for t in figure.axes[0].texts if t.get_text().strip()]
-    assert len(labels) == 11 if len(labels) > 8 else len(labels) >= 8
+    assert len(labels) >= 8  # more levels than eight are not drawn: lines stay, labels go
     boxes = [t.get_window_extent() for t in labels]
     rows = [sorted((b.x0, b.x1) for b in boxes if round(b.y0) == level) for level in {round(b.y0) for b in boxes}]
     assert all(left[1] <= right[0] for row in rows for left, right in pairwise(row))
-    assert all(0 <= b.x0 and b.x1 <= figure.bbox.width for b in boxes)
+    assert all(b.x0 >= 0 and b.x1 <= figure.bbox.width for b in boxes)
 
 
 def test_a_mark_outside_of_the_time_stands_at_its_edge() -> None:
