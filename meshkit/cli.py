@@ -163,7 +163,7 @@ def undo(*, run: Path, mode: str, mesh_file: Path | None, consent: bool, out: Pa
             ["12"],
             how,
             out,
-            parameters={"consent": str(consent).lower()},
+            parameters={"consent": str(consent)},
             cell_timeout=timeout,
             journal=before["journal"],
             label=label,

@@ -130,7 +130,7 @@ def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
     for (name, what), why in facts.kept.items():
         ask = Question("MK1202", "nobody else uses what is removed", f"{name}: {what}", "only meshkit had a hand in it")
         stays = "removed all the same, as was consented" if consent else "it stays"
-        cure = "" if consent else "`-p consent true` removes it, too"
+        cure = "" if consent else "`meshkit undo --consent` removes it, too"
         findings.append(ask.answer(Verdict.WARN, f"{why}: {stays}", cure))
     if not facts.kept and not facts.strangers:
         ask = Question("MK1202", "nobody else uses what is removed", "all clusters", "only meshkit had a hand in it")
