@@ -17,15 +17,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from meshkit import restore
+from meshkit import restore, temporary
 from meshkit.checks import Finding, Verdict
-from meshkit.cluster import FIELD_MANAGER, Cluster, NotFoundError
+from meshkit.cluster import FIELD_MANAGER, NotFoundError
 from meshkit.diffs import Object, identify, qualified, unified
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.istio import installer
 from meshkit.istio.fleet import table
 from meshkit.journal import Entry, Journal, exclusively, private_folder
-from meshkit.mesh import Unknown
 from meshkit.waiting import Wait, rolled_out, wait_for
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class Plan:
         mesh: where.
         stage: whose; its first two digits make the ids of the plan's findings (`MK690`).
         temporary: everything is taken back, newest first, at the end of `carry_out`: also when a change failed, or
-            the user interrupted, and after a kill by the next one.
+            the user interrupted, and after a kill by `meshkit.temporary.recover`.
     """
 
     def __init__(self, mesh: Mesh, stage: str, *, temporary: bool = False) -> None:
@@ -196,14 +195,22 @@ class Plan:
         self._add(change, preview)
 
     def undo(
-        self, book: Journal, entry: Entry, why: str, *, alias: str = "", keep: Sequence[str] = (), last: bool = True
+        self,
+        book: Journal,
+        entry: Entry,
+        why: str,
+        *,
+        alias: str = "",
+        keep: Sequence[str] = (),
+        last: bool = True,
+        wait: Wait | None = None,
     ) -> None:
         """Want a change of a journal taken back; `alias` and `keep` are those of `restore.steps`.
 
         Unless it is the `last` that is done about it, the journal goes on saying that the change stands.
         """
         target, private = self.mesh.clusters[entry.cluster], book.private(entry)
-        change = Change(entry.cluster, f"undo {entry.action}", entry.object, why, reverses=True)
+        change = Change(entry.cluster, f"undo {entry.action}", entry.object, why, reverses=True, wait=wait)
 
         def steps() -> list[restore.Step]:
             return restore.steps(target, entry, private, alias=alias, keep=keep)
@@ -265,7 +272,7 @@ class Plan:
         rows = []
         for n, c in enumerate(self.changes, 1):
             row = {"n": n, "cluster": c.cluster, "action": c.action, "object": c.object, "why": c.why}
-            rows.append({**row, "status": c.status, "seconds": c.seconds, "detail": c.problem or c.detail})
+            rows.append({**row, "status": c.status, "seconds": round(c.seconds, 2), "detail": c.problem or c.detail})
         return table(rows, COLUMNS).sort_values("n", ignore_index=True)
 
     def carry_out(self, mode: str, *, gates: Sequence[Finding] = (), journal: str = "") -> pd.DataFrame:
@@ -276,7 +283,8 @@ class Plan:
 
         Raises:
             InputError: another mode than plan or apply.
-            ChangeError: a change failed; what was made stands in the journal, and `meshkit undo` takes it back.
+            ChangeError: a change failed; what was made stands in the journal, and `meshkit undo` takes it back. Or,
+                of a temporary plan: a killed run had left something, which was taken back.
             UnreachableError: a cluster was lost before anything was changed.
         """
         if mode not in MODES:
@@ -286,6 +294,10 @@ class Plan:
         if mode == "plan":
             print(f"mode is plan: {len(self.changes)} changes are shown, none is made" if self.changes else _NOTHING)
             return self.table()
+        if self.temporary and temporary.recover(self.mesh, mode):
+            raise ChangeError(
+                "the plan was made before that was taken back", remedy="run the stage again: it plans anew"
+            )
         if self.held:
             print(f"held: {', '.join(sorted({f.id for f in self.held}))}; nothing was changed")
             for change in self.changes:
@@ -294,12 +306,10 @@ class Plan:
         if self.empty and not self.temporary:
             print(_NOTHING)
             return self.table()
-        uids = self._uids()
+        uids = temporary.uids(self.mesh)
         with exclusively(uids.values()):
             book = _open_journal(self, journal, uids)
-            if self.temporary:
-                self._take_back(self._leftovers())
-            made: list[tuple[Journal, Entry]] = []
+            made: list[temporary.Made] = []
             try:
                 for n, change in enumerate(self.changes, 1):
                     self._make(n, change, book, made)
@@ -312,7 +322,7 @@ class Plan:
         self.pending = False
         return self.table()
 
-    def _make(self, n: int, change: Change, book: Journal, made: list[tuple[Journal, Entry]]) -> None:
+    def _make(self, n: int, change: Change, book: Journal, made: list[temporary.Made]) -> None:
         at = f"{n}/{len(self.changes)} {change.cluster}: {change.action} {change.object}"
         began = time.monotonic()
         if change.again and _undated(change.again()) != _undated(change.diff):
@@ -361,28 +371,11 @@ class Plan:
         if isinstance(error, UnreachableError) and any(c.status in ("done", "failed") for c in self.changes):
             raise ChangeError(error.message, where=error.where, remedy=error.remedy) from None
 
-    def _take_back(self, made: Sequence[tuple[Journal, Entry]]) -> None:
-        for book, entry in reversed(made):
-            target = self.mesh.clusters[entry.cluster]
-            print(f"takes back: {entry.cluster}: {entry.action} {entry.object}")
-            restore.undo(target, restore.steps(target, entry, book.private(entry)))
-            book.undone(entry, "it was temporary")
+    def _take_back(self, made: Sequence[temporary.Made]) -> None:
+        temporary.take_back(self.mesh, made)
         for change in self.changes:
-            if self.temporary and change.status == "done":
+            if change.status == "done":
                 change.status = "undone"
-
-    def _leftovers(self) -> list[tuple[Journal, Entry]]:
-        books = [b for b in Journal.all_of(self.mesh.spec.mesh.id) if b.header.get("clusters") == self._uids()]
-        return [(b, e) for b in reversed(books) for e in b.entries if e.temporary and e.stands]
-
-    def _uids(self) -> dict[str, str]:
-        found = self.mesh.each(Cluster.uid)
-        for name, uid in found.items():
-            if isinstance(uid, Unknown):
-                raise UnreachableError(
-                    f"it does not answer, so nothing was changed: {uid.reason}", where=f"cluster {name}"
-                )
-        return {name: str(uid) for name, uid in found.items()}
 
 
 _NOTHING = "nothing to change"

@@ -20,11 +20,12 @@ from meshkit.checks import Finding, Verdict
 from meshkit.cluster import Cluster
 from meshkit.diffs import identify
 from meshkit.errors import InputError, MeshkitError
-from meshkit.istio import installer, versions, workloads
+from meshkit.istio import installer, remotes, versions, workloads
 from meshkit.istio.fleet import table
 from meshkit.journal import Journal
 from meshkit.mesh import Mesh, Unknown
 from meshkit.probe import find_side
+from meshkit.stages import serving
 from meshkit.stages.finding import Question, planned
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from meshkit.changes import Wait
     from meshkit.journal import Entry
 
 STAGE = "12 rollback"
@@ -152,17 +154,35 @@ def plan(mesh: Mesh, facts: Facts, *, consent: bool = False) -> Plan:
 
 def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, keep: list[str]) -> None:
     renamed = []
+    last_secret = next((entry for entry in entries if remotes.PREFIX in entry.object), None)
     for entry in reversed([entry for entry in entries if entry.action != "restart"]):
         alias = former_id(book, entry)
         if alias:
             renamed.append((entry, alias))
         why = f"accepts {alias.replace('=', ' as ')} until its workloads are made anew" if alias else "as it was before"
-        wanted.undo(book, entry, why, alias=alias, keep=keep, last=not alias)
+        # The ways stay open until nobody takes them any more.
+        wait = _forgotten(mesh) if entry is last_secret else None
+        wanted.undo(book, entry, why, alias=alias, keep=keep, last=not alias, wait=wait)
     for entry in [entry for entry in entries if entry.action == "restart"]:
         wanted.undo(book, entry, "made anew, with what stood before", keep=keep)
     for entry, alias in renamed:
         _others(mesh, entry, alias.partition("=")[0], entries, wanted)
         wanted.undo(book, entry, "as it was before", keep=keep)
+
+
+def _forgotten(mesh: Mesh) -> Wait:
+    """Wait until no istiod watches another cluster, and no probe's client knows an address of another's server."""
+
+    def missing() -> str:
+        watched = remotes.remote_clusters(mesh)
+        others = watched[(watched["secret"] != "") & (watched["remote"] != watched["cluster"])]
+        if len(others):
+            return ", ".join(f"{row.istiod} still watches {row.remote}" for row in others.itertuples())
+        known = serving.endpoints(mesh)
+        held = known[(known["where"] == "elsewhere") & (known["address"] != "")]
+        return ", ".join(f"the client of {row.client} still has {row.address}" for row in held.itertuples())
+
+    return missing
 
 
 def _others(mesh: Mesh, entry: Entry, later: str, entries: list[Entry], wanted: Plan) -> None:
