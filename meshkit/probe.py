@@ -10,7 +10,7 @@ fresh name also means fresh connections: the first request on each of its ports 
         samples = probing.latency(samples=400)
 
 The Services carry `app.kubernetes.io/managed-by=meshkit` and are removed at the end; those that a killed probe left are
-removed by the next one after an hour.
+removed by the next one: at once where it sees that their probe is dead, else after an hour.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from meshkit import alive
 from meshkit.answers import Answer, curl, hostname, parse_answers, parse_xfcc, told
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio import envoy
@@ -30,7 +31,7 @@ from meshkit.istio.fleet import PROXY_CONTAINER, Proxy, proxies
 from meshkit.mesh import DaemonThreads, Mesh, Unknown, gather
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     import pandas as pd
 
@@ -71,11 +72,12 @@ class Side:
 def open(mesh: Mesh) -> Iterator[Probing]:  # noqa: A001 - probe.open reads as it should
     """Make the probe's Services in every cluster that can be reached, and remove them at the end."""
     probing = Probing(mesh, secrets.token_hex(3))
-    try:
-        probing.prepare()
-        yield probing
-    finally:
-        probing.remove()
+    with alive.sign(sign_of(probing.token)):
+        try:
+            probing.prepare()
+            yield probing
+        finally:
+            probing.remove()
 
 
 @dataclass
@@ -93,8 +95,14 @@ class Probing:
         """Find clients and servers, remove leftovers, and make the Services."""
         self.sides = dict(self.mesh.each(lambda cluster: find_side(cluster, self.mesh)))
         self.entered = {name for name, side in self.sides.items() if isinstance(side, Side)}
-        made = self.mesh.each(lambda cluster: self._make(cluster) if cluster.name in self.entered else None)
-        self.sides |= {name: outcome for name, outcome in made.items() if isinstance(outcome, Unknown)}
+        known = self.mesh.each(lambda cluster: leftovers(cluster, self.mesh.spec.probe.namespace))
+        tokens = {token_of(service) for found in known.values() if isinstance(found, list) for service in found}
+        dead = {token for token in tokens if alive.dead(sign_of(token))}
+        made = self.mesh.each(lambda cluster: self._make(cluster, dead) if cluster.name in self.entered else None)
+        lost = {name: outcome for name, outcome in made.items() if isinstance(outcome, Unknown)}
+        self.sides |= lost
+        for token in () if lost else dead:
+            alive.forget(sign_of(token))
 
     def remove(self) -> None:
         """Remove the Services of this probe.
@@ -112,13 +120,14 @@ class Probing:
                 where=f"namespace {namespace}",
                 remedy=f"kubectl delete service -n {namespace} -l {selector}",
             )
+        alive.forget(sign_of(self.token))
 
     def service(self, server: str) -> str:
         """Return the name of the Service that only this cluster serves."""
         return f"meshkit-probe-{server}-{self.token}"
 
-    def _make(self, cluster: Cluster) -> None:
-        remove_leftovers(cluster, self.mesh.spec.probe.namespace)
+    def _make(self, cluster: Cluster, dead: Collection[str]) -> None:
+        remove_leftovers(cluster, self.mesh.spec.probe.namespace, dead)
         for server, side in self.sides.items():
             if isinstance(side, Side):
                 cluster.apply(self._manifest(server, side, own=server == cluster.name))
@@ -371,12 +380,27 @@ def main_container(pod: dict[str, Any]) -> str:
     return str(named or names[0])
 
 
-def remove_leftovers(cluster: Cluster, namespace: str) -> None:
-    """Remove the Services of probes that were killed more than an hour ago."""
-    for service in cluster.get("services", namespace, labels={**MANAGED, **COMPONENT}):
+def remove_leftovers(cluster: Cluster, namespace: str, dead: Collection[str] = ()) -> None:
+    """Remove the Services of probes that are `dead`, by their tokens, or that began more than an hour ago."""
+    for service in leftovers(cluster, namespace):
         created = datetime.fromisoformat(service["metadata"]["creationTimestamp"])
-        if datetime.now(UTC) - created > LEFTOVER_AFTER:
+        if token_of(service) in dead or datetime.now(UTC) - created > LEFTOVER_AFTER:
             cluster.delete(service)
+
+
+def leftovers(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
+    """Return the Services of all probes, those under way included."""
+    return cluster.get("services", namespace, labels={**MANAGED, **COMPONENT})
+
+
+def token_of(service: dict[str, Any]) -> str:
+    """Return the token of the probe that made a Service."""
+    return str(service["metadata"]["name"]).rpartition("-")[2]
+
+
+def sign_of(token: str) -> str:
+    """Return the name of a probe's sign of life."""
+    return f"probe-{token}"
 
 
 def inbound(side: Side) -> int:
