@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from meshkit.cluster import Cluster
 from meshkit.errors import UnreachableError
+from tests.objects import core, create, mesh_of
 from tests.support import TOKENS, ApiServer, free_port, program, write_kubeconfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from meshkit.mesh import Mesh
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +73,60 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
             for process in reversed(running):
                 process.kill()
                 process.wait()
+
+
+@pytest.fixture(scope="module")
+def controllers(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Kubernetes' own controllers on that API server: workloads roll out, namespaces go. No node runs a pod."""
+    manager, home = program("kube-controller-manager"), tmp_path_factory.mktemp("controllers")
+    config = yaml.safe_load(api_server.kubeconfig.read_text()) | {"current-context": "admin"}
+    (home / "kubeconfig").write_text(yaml.safe_dump(config))
+    flags = [
+        f"--kubeconfig={home}/kubeconfig",
+        f"--cert-dir={home}",
+        f"--secure-port={free_port()}",
+        "--bind-address=127.0.0.1",
+        "--leader-elect=false",
+        "--profiling=false",
+        "--kube-api-qps=100",
+        "--kube-api-burst=200",
+        "--controllers=deployment-controller,replicaset-controller,daemonset-controller,statefulset-controller,"
+        "namespace-controller,serviceaccount-controller",
+    ]
+    with (home / "log").open("wb") as log:
+        running = subprocess.Popen([manager, *flags], stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            running.kill()
+            running.wait()
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the state folder of this test, where its journals are."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def mesh(api_server: ApiServer, state: Path) -> Mesh:
+    """A mesh of one cluster, east, with journals of its own."""
+    return mesh_of(api_server.kubeconfig)
+
+
+@pytest.fixture
+def east(mesh: Mesh) -> Cluster:
+    """The cluster of that mesh."""
+    return mesh.clusters["east"]
+
+
+@pytest.fixture
+def space(east: Cluster) -> str:
+    """A new namespace's name."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    create(east, core("Namespace", name, ""))
+    return name
 
 
 def wait_until_ready(kubeconfig: Path, certificate: Path, log: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from meshkit.cluster import Cluster, NotFoundError
-from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
+from meshkit.errors import ChangeError, ConflictError, InputError, MeshkitError, UnreachableError
 from tests.support import ApiServer, certificate_pem, free_port, write_kubeconfig
 
 if TYPE_CHECKING:
@@ -121,8 +121,9 @@ class TestWriting:
         theirs = config_map("theirs", a="theirs")
         path = "/api/v1/namespaces/default/configmaps"
         admin._request("POST", path, query=[("fieldManager", "kubectl")], body=theirs, content_type="application/json")
-        with pytest.raises(ChangeError, match='conflict with "kubectl"'):
+        with pytest.raises(ConflictError, match=r"kubectl owns \.data\.a") as caught:
             admin.apply(config_map("theirs", a="ours"))
+        assert caught.value.conflicts == [("kubectl", ".data.a")]
         assert admin.get("configmaps", "default", "theirs")[0]["data"] == {"a": "theirs"}
 
     def test_an_unknown_field_is_refused(self, admin: Cluster) -> None:
