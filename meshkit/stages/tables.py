@@ -54,7 +54,7 @@ CERTIFICATES: Final[Shown] = {
     "name": "certificates",
     "caption": "Workload certificates",
     "key": ["cluster", "namespace", "proxy"],
-    "show": ["cluster", "proxy", "identity", "not_after", "chain", "anchor", "reason"],
+    "show": ["cluster", "proxy", "identity", "not_after", "anchor", "reason"],
     "compare": ["identity", "issuer", "anchor", "roots", "reason"],
 }
 PAIRS: Final[Shown] = {
@@ -107,7 +107,7 @@ LATENCY: Final[Shown] = {
 ANSWERS: Final[Shown] = {"name": "answers", "caption": "Answers by pod"}
 CHANGES: Final[Shown] = {
     "name": "changes",
-    "caption": "What was done",
+    "caption": "The changes, and how far they came",
     "key": ["cluster", "action", "object"],
     "show": ["n", "cluster", "action", "object", "status", "seconds", "detail"],
     "compare": ["status"],
@@ -131,8 +131,7 @@ CHAINS: Final[Shown] = {
     "caption": "Every proxy's chain and root, before and after",
     "key": ["cluster", "namespace", "proxy"],
     "show": [
-        *("cluster", "proxy", "certificate", "signed_by_before", "signed_by", "ends_at_before", "ends_at", "trusts"),
-        *("not_after", "reason"),
+        *("cluster", "proxy", "certificate", "signed_by", "ends_at_before", "ends_at", "trusts", "reason"),
     ],
     "compare": ["signed_by", "ends_at", "trusts"],
 }
@@ -157,7 +156,7 @@ MERGING: Final[Shown] = {
     "name": "merging",
     "caption": "Services that become one",
     "key": ["namespace", "service"],
-    "show": ["namespace", "service", "endpoints", "type", "headless", "ports", "effect", "conflict"],
+    "show": ["namespace", "service", "endpoints", "type", "effect", "conflict"],
 }
 MERGED: Final[Shown] = {
     "name": "merged",
@@ -292,6 +291,7 @@ OPENED: Final[Shown] = {
     "key": ["cluster", "sni", "gateway"],
     "show": ["cluster", "namespace", "service", "port", "endpoints", "part_of", "reason"],
     "compare": ["endpoints", "part_of"],
+    "limit": 20,
 }
 PLANES: Final[Shown] = {
     "name": "control-planes",
