@@ -97,8 +97,7 @@ class Journal:
             InputError: the name is no plain name, or the journal cannot be read.
         """
         name = name or f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
-        if Path(name).name != name or name.startswith("."):
-            raise InputError(f"a journal's name is expected, got {name!r}", remedy="such as 20260301T120000Z-apply")
+        judge_name(name)
         journal = cls(_private(private_folder(mesh_id) / name))
         if (journal.folder / LINES).exists():
             journal._read()
@@ -200,6 +199,17 @@ class Journal:
             entry.seconds = (datetime.fromisoformat(time) - datetime.fromisoformat(entry.begun)).total_seconds()
 
 
+def judge_name(name: Any) -> None:
+    """Let the name of a journal pass; it is a folder's.
+
+    Raises:
+        InputError: it is a path, hidden, or no text.
+    """
+    if not isinstance(name, str) or Path(name).name != name or name.startswith(".") or "\0" in name:
+        told = f"expected a journal's name, which has no slash, got {name!r}"
+        raise InputError(told, where="parameter journal", remedy="such as 20260301T120000Z-apply")
+
+
 @contextlib.contextmanager
 def exclusively(names: Iterable[str]) -> Iterator[None]:
     """Hold the locks of clusters (by UID), so that two runs never change one cluster at once.
@@ -209,7 +219,7 @@ def exclusively(names: Iterable[str]) -> Iterator[None]:
     """
     folder = _private(private_store() / ".locks")
     with contextlib.ExitStack() as stack:
-        for name in sorted(names):
+        for name in sorted(set(names)):
             file = stack.enter_context(_open(folder / name, os.O_RDWR | os.O_CREAT))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

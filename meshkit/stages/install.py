@@ -169,7 +169,7 @@ def check_restarts(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         if row["reason"]:
             yield ask.unknown(row["reason"])
         else:
-            cure = "give it a rolling update with a pod beside it, or restart it yourself when it suits"
+            cure = "give it a rolling update with a pod beside it and a preStop hook, or restart it when it suits"
             yield ask.judge(not row["risk"], row["risk"] or "rolling", cure, otherwise=Verdict.WARN)
 
 
@@ -206,7 +206,8 @@ def _restarts(mesh: Mesh, facts: Facts, wanted: Plan) -> None:
     for row in rows:
         own = row["namespace"] == mesh.root_namespace and row["workload"] in made_anew
         if row["workload"] and row["kind"] in workloads.RESTARTABLE and not own:
-            claim = f"its proxies claim {row['cluster_ids']} and network {row['networks']}"
+            network = "no network" if row["networks"] == "-" else f"network {row['networks']}"
+            claim = f"its proxies claim {row['cluster_ids']} and {network}"
             wanted.restart(row["cluster"], row["kind"], row["namespace"], row["workload"], claim)
 
 

@@ -11,6 +11,7 @@ from meshkit.cluster import Cluster, NotFoundError
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio import envoy
 from meshkit.istio.fleet import table
+from meshkit.istio.workloads import abrupt
 from meshkit.mesh import Unknown
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ RULE_COLUMNS: Final = {
 }  # fmt: skip
 WORKLOAD_COLUMNS: Final = {
     "cluster": "str", "kind": "str", "workload": "str", "replicas": "int64", "ready": "int64", "autoscaler": "str",
-    "gitops": "str", "region": "str", "zone": "str", "answers": "bool", "reason": "str",
+    "gitops": "str", "abrupt": "str", "region": "str", "zone": "str", "answers": "bool", "reason": "str",
 }  # fmt: skip
 ENDPOINT_COLUMNS: Final = {
     "client": "str", "where": "str", "address": "str", "health": "str", "priority": "int64", "locality": "str",
@@ -87,8 +88,8 @@ def workloads(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each cluster: the workload behind the probe's server.
 
     Columns: cluster, kind, workload, replicas (wanted), ready, autoscaler (that aims at it), gitops (the controller
-    that marked it as its own), region and zone (of its pods' nodes, comma-joined), answers (whether the cluster does),
-    reason (why there is none to speak of).
+    that marked it as its own), abrupt (its containers that have no preStop hook, comma-joined), region and zone (of its
+    pods' nodes, comma-joined), answers (whether the cluster does), reason (why there is none to speak of).
     """
     rows: list[Row] = []
     for name, found in mesh.each(lambda cluster: _workload(cluster, mesh.spec.probe)).items():
@@ -121,6 +122,7 @@ def _workload(cluster: Cluster, spec: Probe) -> Row:
         "ready": found.get("status", {}).get("readyReplicas", 0),
         "autoscaler": _autoscaler(cluster, spec.namespace, kind, name),
         "gitops": next((who for mark, who in _GITOPS.items() if mark in marks), ""),
+        "abrupt": ",".join(abrupt(found)),
         "region": ",".join(sorted({region for region, _ in regions} - {""})),
         "zone": ",".join(sorted({zone for _, zone in regions} - {""})),
     }

@@ -72,6 +72,7 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
         *check_rules(mesh, facts),
         *check_workloads(mesh, facts),
         *check_owners(facts),
+        *check_ending(facts),
         *check_clients(mesh, facts),
         check_others(mesh, facts),
     ]
@@ -120,6 +121,17 @@ def check_owners(facts: Facts) -> Iterator[Finding]:
     ]
     cure = "pause its self-healing for this stage, or expect the shift to end early"
     yield ask.judge(not told, "; ".join(told) or "nobody", cure, otherwise=Verdict.WARN)
+
+
+def check_ending(facts: Facts) -> Iterator[Finding]:
+    """MK1012: the server goes on answering while the others still have its address."""
+    row = facts.workload(facts.cluster)
+    if row["reason"]:
+        return
+    ask = Question("MK1012", "the server ends late enough", facts.cluster, "a preStop hook in each container")
+    told = f"{row['abrupt']} without one: requests that are on their way when the pod is told to go may fail"
+    cure = "lifecycle.preStop.sleep of some seconds (Kubernetes 1.30 or newer; else exec `sleep`)"
+    yield ask.judge(not row["abrupt"], told if row["abrupt"] else "all have one", cure, otherwise=Verdict.WARN)
 
 
 def check_clients(mesh: Mesh, facts: Facts) -> Iterator[Finding]:

@@ -247,7 +247,8 @@ SERVERS: Final[Shown] = {
     "caption": "The server's workload in each cluster",
     "key": ["cluster"],
     "show": [
-        *("cluster", "kind", "workload", "replicas", "ready", "autoscaler", "gitops", "region", "zone", "reason"),
+        *("cluster", "kind", "workload", "replicas", "ready", "autoscaler", "gitops", "abrupt", "region", "zone"),
+        "reason",
     ],
 }
 ENDPOINTS: Final[Shown] = {
