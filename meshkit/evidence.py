@@ -38,6 +38,11 @@ PLAN_SHOWN: Final[dict[str, Any]] = {
     "show": ["n", "cluster", "action", "object", "why", "detail"],
     "compare": [],
 }
+REHEARSAL_SHOWN: Final[dict[str, Any]] = {
+    **PLAN_SHOWN,
+    "name": "rehearsal",
+    "caption": "What changes for a while, and is taken back",
+}
 CSS_DPI = 96
 _EXIT = {Verdict.FAIL: CheckFailed.exit_code, Verdict.UNKNOWN: UnreachableError.exit_code}
 # The class is thrice in the selectors to outweigh JupyterLab's own rules for tables.
@@ -97,7 +102,7 @@ def table(
 
 def plan(plan: Plan) -> None:
     """Show what a plan would change: one row for each change, and below it each change's diff. Secrets are masked."""
-    table(plan.table(), **PLAN_SHOWN)
+    table(plan.table(), **(REHEARSAL_SHOWN if plan.temporary else PLAN_SHOWN))
     blocks = [(f"{c.cluster}: {c.action} {c.object}", c.diff) for c in plan.changes if c.diff]
     html = "".join(
         f"<details><summary>{escape(title)} ({_lines_changed(diff)})</summary><pre>{_coloured(diff)}</pre></details>"
@@ -124,6 +129,8 @@ def _coloured(diff: str) -> str:
 def figure(fig: Figure, name: str, alt: str = "") -> None:
     """Show a matplotlib figure once, as a PNG with a text alternative (its title unless given), and close it.
 
+    Of a figure in which nothing is drawn only the title is shown.
+
     Raises:
         ValueError: the name is no file name of small letters, digits, `-` and `_`.
     """
@@ -134,6 +141,10 @@ def figure(fig: Figure, name: str, alt: str = "") -> None:
 
     png = BytesIO()
     alt = alt or " ".join(fig.get_suptitle().split()) or name
+    if not fig.get_axes():
+        plt.close(fig)
+        _show({"text/plain": alt})
+        return
     fig.savefig(png, format="png", dpi=1.5 * CSS_DPI)
     plt.close(fig)
     about = {"figure": _file_name(name), "alt": alt, "width": round(fig.get_figwidth() * CSS_DPI)}
@@ -144,18 +155,41 @@ def figure(fig: Figure, name: str, alt: str = "") -> None:
 
 
 def record(name: str, value: Any) -> None:
-    """Hand a small fact on to `record.json`, and show it as one line.
+    """Hand a small fact on to `record.json`, and show it as one line; a long mapping as one line for each key.
 
     Raises:
         TypeError: the value is not JSON.
     """
     shown = json.dumps(value, ensure_ascii=False)
     line = f"{name}: {shown if len(shown) <= 120 else shown[:117] + '…'}"
+    if len(shown) > 120 and isinstance(value, dict):
+        line = "\n".join([f"{name}:", *(f"  {key}: {entry}" for key, entry in value.items())])
     _show({"text/plain": line, RECORD: {"name": name, "value": json.loads(shown)}})
 
 
+def gates(findings: Sequence[Finding]) -> None:
+    """Show in one line what the checks came to, whether it holds the stage, and each finding when unfolded."""
+    holding = sorted({f.id for f in findings if f.verdict in (Verdict.FAIL, Verdict.UNKNOWN)})
+    verdict = overall(findings)
+    held = f"; {', '.join(holding)} would hold an apply" if holding else ""
+    line = f"{verdict.symbol} {_counted(findings)[1]}{held}"
+    colour = COLOURS[verdict.symbol]
+    html = f'<p><b style="color:{colour}">{escape(line)}</b></p>{_folded(worst_first(findings), "each finding")}'
+    _show({"text/plain": line, "text/html": f'<div class="mk">{_STYLE}{html}</div>'})
+
+
+def _counted(findings: Sequence[Finding]) -> tuple[dict[str, int], str]:
+    counts = {v.value: n for v in reversed(SEVERITY) if (n := Counter(f.verdict for f in findings)[v])}
+    return counts, ", ".join(f"{n} {word}" for word, n in counts.items()) or "nothing was checked"
+
+
+def _folded(findings: Sequence[Finding], title: str = "what passed, and what was skipped") -> str:
+    rows = findings_html([f.to_dict() for f in findings])
+    return f"<details><summary>{title}</summary>{rows}</details>" if rows else ""
+
+
 def conclude(stage: str, findings: Sequence[Finding]) -> None:
-    """Show the verdict of a stage, the worst findings first; the last code cell of every stage notebook.
+    """Show the verdict of a stage, the worst findings first, all others folded; the last code cell of every notebook.
 
     Raises:
         CheckFailed: a finding failed.
@@ -163,8 +197,7 @@ def conclude(stage: str, findings: Sequence[Finding]) -> None:
     """
     verdict = overall(findings)
     ranked = worst_first(findings)
-    counts = {v.value: n for v in reversed(SEVERITY) if (n := Counter(f.verdict for f in findings)[v])}
-    told = ", ".join(f"{n} {word}" for word, n in counts.items()) or "nothing was checked"
+    counts, told = _counted(findings)
     bad = [f for f in ranked if f.verdict not in (Verdict.PASS, Verdict.SKIPPED)]
     payload = {
         "stage": stage,
@@ -178,7 +211,8 @@ def conclude(stage: str, findings: Sequence[Finding]) -> None:
     colour = COLOURS[verdict.symbol]
     html = (
         f'<div class="mk">{_STYLE}<p style="border-left:5px solid {colour};padding:.5em .8em;font-size:16px">'
-        f'<b style="color:{colour}">{escape(headline)}</b></p>{findings_html([f.to_dict() for f in bad])}</div>'
+        f'<b style="color:{colour}">{escape(headline)}</b></p>{findings_html([f.to_dict() for f in bad])}'
+        f"{_folded([f for f in ranked if f not in bad])}</div>"
     )
     _show({"text/plain": text, "text/html": html, VERDICT: payload})
     if verdict in (Verdict.FAIL, Verdict.UNKNOWN):
@@ -190,6 +224,8 @@ def conclude(stage: str, findings: Sequence[Finding]) -> None:
 def table_html(payload: Mapping[str, Any], *, limit: int, more: str = "") -> str:
     """Return a table payload as HTML, always the same for the same data; `more` is a link to the rest of the rows."""
     columns, dtypes, rows = _shown(payload)
+    if not rows:
+        return f'<p class="c">{escape(payload["caption"] or payload["name"])}: none</p>'
     name = escape(payload["name"])
     numeric = [re.match(r"u?int|float", dtype, re.IGNORECASE) is not None for dtype in dtypes]
     marks = [' class="n"' if number else "" for number in numeric]
@@ -207,7 +243,7 @@ def table_html(payload: Mapping[str, Any], *, limit: int, more: str = "") -> str
     labelled = f' aria-labelledby="mk-{name}-caption"' if caption else ""
     return (
         f'{caption}<div style="overflow-x:auto"><table id="mk-{name}"{labelled}><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>{'' if rows else '<p>no rows</p>'}{note}"
+        f"<tbody>{body}</tbody></table></div>{note}"
     )
 
 
@@ -219,6 +255,8 @@ def _whole(value: Any) -> str:
 def table_text(payload: Mapping[str, Any], *, limit: int) -> str:
     """Return a table payload as aligned text."""
     columns, _, rows = _shown(payload)
+    if not rows:
+        return f"{payload['caption'] or payload['name']}: none"
     grid = [columns, *([_with_symbol(v) for v in row] for row in rows[:limit])]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in grid]

@@ -14,7 +14,7 @@ from traitlets.config import Config
 
 from meshkit.checks import Finding, Verdict
 from meshkit.errors import CheckFailed, UnreachableError
-from meshkit.evidence import RECORD, TABLE, VERDICT, conclude, figure, record, table
+from meshkit.evidence import RECORD, TABLE, VERDICT, conclude, figure, gates, record, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,6 +105,50 @@ def test_a_figure_is_shown_once_with_its_text_alternative_and_closed(shown: Call
     assert output.metadata["image/png"]["alt"] == "ECDF of latency"
     assert output.data["text/plain"] == "[figure ecdf: ECDF of latency]"
     assert plt.get_fignums() == []
+
+
+def test_of_a_figure_without_a_drawing_the_title_is_shown(shown: Callable[..., RichOutput]) -> None:
+    """In plan mode nothing was measured."""
+    fig = plt.figure()
+    fig.suptitle("Latency: nothing was measured")
+    assert shown(figure, fig, "latency").data == {"text/plain": "Latency: nothing was measured"}
+    assert plt.get_fignums() == []
+
+
+def test_a_table_without_rows_is_one_line(shown: Callable[..., RichOutput]) -> None:
+    """Its columns would say nothing; the CSV has them."""
+    data = shown(table, FRAME.head(0), "proxies", "All proxies").data
+    assert data["text/plain"] == "All proxies: none"
+    assert "<table" not in data["text/html"]
+    assert data[TABLE]["columns"] == list(FRAME.columns)
+
+
+def test_a_long_record_is_shown_whole(shown: Callable[..., RichOutput]) -> None:
+    """Whoever is told to keep a hash must see it."""
+    digest = "ab" * 32
+    text = shown(record, "backup", {"folder": "~/" + "x" * 60, "sha256": digest}).data["text/plain"]
+    assert f"  sha256: {digest}" in text
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "line"),
+    [
+        ([Verdict.PASS, Verdict.WARN], "! 1 warn, 1 pass"),
+        ([Verdict.PASS, Verdict.FAIL], "✖ 1 fail, 1 pass; MK801 would hold an apply"),
+        ([], "? nothing was checked"),
+    ],
+)
+def test_gates_are_told_in_one_line(shown: Callable[..., RichOutput], verdicts: list[Verdict], line: str) -> None:
+    """And each finding can be unfolded."""
+    data = shown(gates, [finding(verdict, f"subject {n}") for n, verdict in enumerate(verdicts)]).data
+    assert data["text/plain"] == line
+    assert data["text/html"].count("subject ") == len(verdicts)
+
+
+def test_what_passed_is_folded_under_the_verdict(shown: Callable[..., RichOutput]) -> None:
+    """Each finding is in the notebook; those that need nothing are out of the way."""
+    html = shown(conclude, "s", [finding(Verdict.PASS, "good"), finding(Verdict.WARN, "doubtful")]).data["text/html"]
+    assert html.index("doubtful") < html.index("<details>") < html.index("good")
 
 
 def test_a_record_is_a_line_and_a_fact(shown: Callable[..., RichOutput]) -> None:

@@ -53,8 +53,8 @@ def opened(mesh: Mesh) -> pd.DataFrame:
     known = {row["cluster"] for row in rows}
     rows += [{"cluster": c, "reason": "no gateway passes anything through"} for c in mesh.clusters if c not in known]
     # What answers comes first: a gateway of *.local names all Services there are.
-    found = table(rows, COLUMNS).sort_values("endpoints", ascending=False, kind="stable")
-    return found.sort_values("cluster", kind="stable", ignore_index=True)
+    found = table(rows, COLUMNS).sort_values("cluster", kind="stable")
+    return found.sort_values("endpoints", ascending=False, kind="stable", ignore_index=True)
 
 
 def _opened(proxy: Proxy, root_namespace: str) -> list[dict[str, Any]]:
