@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshkit.cluster import FIELD_MANAGER, NotFoundError
 from meshkit.diffs import Object, bare, identify, managers, owned, qualified, unified, without
-from meshkit.errors import ConflictError
+from meshkit.errors import ConflictError, UnreachableError
 from meshkit.istio import installer
 from meshkit.waiting import rolled_out, wait_for
 
@@ -232,7 +232,10 @@ def used_by_others(cluster: Cluster, live: Object, after: Object | None, ours: S
         spec = live["spec"]
         held = cluster.get(f"{spec['names']['plural']}.{spec['group']}")
     elif live["kind"] == "Namespace":
-        held = list(_contents(cluster, live["metadata"]["name"]))
+        try:
+            held = list(_contents(cluster, live["metadata"]["name"]))
+        except UnreachableError as error:
+            return f"may hold something that cannot be read: {error.message}"
     else:
         return ""
     foreign = [identify(o) for o in held if identify(o) not in ours and strangers(o)]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from meshkit import probe
+from meshkit import inputs, probe
 from meshkit.answers import MARK, Answer, curl, hostname, parse_answers, told
 from meshkit.checks import Verdict
 from meshkit.errors import MeshkitError, UnreachableError
@@ -81,8 +81,10 @@ class Traffic:
         """Send for the length of a `with`; in another mode than apply, or with a gate shut, send nothing and say so.
 
         Raises:
+            InputError: no such mode.
             UnreachableError: a client cannot send.
         """
+        inputs.one_of("mode", mode, inputs.MODES)
         shut = sorted({f.id for f in gates if f.verdict in (Verdict.FAIL, Verdict.UNKNOWN)})
         if mode != "apply" or shut:
             print(f"no traffic is sent: {'mode is ' + mode if mode != 'apply' else 'held by ' + ', '.join(shut)}")

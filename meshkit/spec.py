@@ -18,6 +18,12 @@ from meshkit.errors import InputError
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 Name = Annotated[str, Field(pattern=DNS_LABEL)]
+_WANTED = {
+    "apiServer": "an address such as https://10.0.0.1:6443, by which other clusters reach it",
+    "prometheus": "an address such as http://10.0.0.1:9090",
+    "hosts": 'at least one host that the gateway lets in, such as "*.local"',
+}
+"""What to say of fields whose rule would read badly."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -163,6 +169,8 @@ class MeshSpec(_Model):
         Raises:
             InputError: it is missing, empty, not text, not YAML, or a field is wrong.
         """
+        if not isinstance(path, str | Path):
+            raise InputError(f"expected the path of a mesh file, got {path!r}", where="parameter mesh_file")
         document = _read(Path(path))
         for section, field in (("istio", "overlay"), ("trust", "rootDirectory")):
             # Paths in a mesh file are relative to it, wherever the notebook runs.
@@ -232,6 +240,8 @@ def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:
         nearest = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
         return f"{field}: unknown field; {hint}"
+    if told := _WANTED.get(str(error["loc"][-1]) if error["loc"] else ""):
+        return f"{field}: expected {told}, got {error.get('input')!r}"
     got = error.get("input")
     shown = "" if isinstance(got, dict | list) or got is None else f", got {got!r}"
     return f"{field}: {error['msg'].removeprefix('Value error, ')}{shown}"

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_WORDS = {"True": True, "true": True, "False": False, "false": False, "None": None}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
     """One line of a parameters cell: `name: type = default  # help`."""
@@ -162,8 +165,8 @@ def _is(name: str, value: Any) -> bool:
 
 
 def _resolve(text: str) -> Any:
-    if text in ("True", "False", "None"):
-        return {"True": True, "False": False, "None": None}[text]
+    if text in _WORDS:
+        return _WORDS[text]
     readers: tuple[Callable[[str], Any], ...] = (int, float)
     for reader in readers:
         try:

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from meshkit import resources
 from meshkit.errors import ChangeError, InputError
 from meshkit.runs import parameters as params
-from meshkit.runs import record, report
+from meshkit.runs import preflight, record, report
 from meshkit.runs.compare import compare
 from meshkit.runs.folder import RunFolder, chain, utc
 from meshkit.runs.live import Live
@@ -74,14 +74,15 @@ def execute(
     undo; a run that applies has one of its own name unless given. `label` ends the folder's name; by default the mode.
 
     Raises:
-        InputError: the mesh file, a stage, a parameter or, for a run that applies, a context is wrong; nothing was run
-            or written.
+        InputError: the mesh file, a file that it names, a stage, a parameter or, for a run that applies, a context is
+            wrong; nothing was run or written.
     """
     spec = MeshSpec.load(mesh_file)
-    live = Live(spec, mesh_file) if mode == "apply" else None
     known = stages(notebooks)
     paths = [_find(number, known) for number in chosen]
     given = _parameters(paths, parameters or {}, mesh_file, mode)
+    preflight.judge(spec, given)
+    live = Live(spec, mesh_file) if mode == "apply" else None
     about = record.circumstances(spec, mesh_file, paths[0].parent)
     folder = RunFolder(out, spec.mesh.id, label or mode)
     journal = live.open(journal, folder.path.name) if live else journal

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from meshkit import changes
+from meshkit import changes, inputs
 from meshkit.checks import Finding, Verdict
-from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
+from meshkit.errors import ChangeError, MeshkitError, UnreachableError
 from meshkit.istio import objects
 from meshkit.istio.fleet import table
 from meshkit.istio.objects import Found
@@ -171,8 +171,7 @@ def write(mesh: Mesh, facts: Facts, mode: str, *, gates: Iterable[Finding]) -> A
         InputError: the mode is neither plan nor apply.
         ChangeError: it could not be written.
     """
-    if mode not in changes.MODES:
-        raise InputError(f"no mode {mode!r}; there are {' and '.join(changes.MODES)}", where="mode")
+    inputs.one_of("mode", mode, inputs.MODES)
     closed = any(gate.verdict in (Verdict.FAIL, Verdict.UNKNOWN) for gate in gates)
     known = {name: found.items for name, found in facts.found.items() if isinstance(found, Found) and not found.empty}
     if mode == "plan" or closed or not known:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshkit import probe, statistics
+from meshkit import inputs, probe, statistics
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import proxies, versions
 from meshkit.istio.fleet import table
@@ -51,7 +51,12 @@ def measure(mesh: Mesh, samples: int = 400, mode: str = "audit") -> pd.DataFrame
     """Measure every ordered pair alone, and each cluster with itself; the columns are those of `Probing.latency`.
 
     In plan mode nothing is sent.
+
+    Raises:
+        InputError: no such mode, or fewer than one sample.
     """
+    inputs.one_of("mode", mode, inputs.SENDING)
+    inputs.number("samples", samples)
     if mode == "plan":
         return table([], probe.SAMPLE_COLUMNS)
     with probe.open(mesh) as probing:
@@ -59,7 +64,12 @@ def measure(mesh: Mesh, samples: int = 400, mode: str = "audit") -> pd.DataFrame
 
 
 def check(mesh: Mesh, facts: Facts, mode: str = "audit") -> list[Finding]:
-    """Judge proxies and versions."""
+    """Judge proxies and versions.
+
+    Raises:
+        InputError: no such mode.
+    """
+    inputs.one_of("mode", mode, inputs.SENDING)
     return [*check_proxies(mesh, facts, mode), *check_versions(mesh, facts)]
 
 

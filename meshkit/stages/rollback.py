@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from meshkit import restore
+from meshkit import inputs, restore
 from meshkit.answers import curl, parse_answers, told
 from meshkit.changes import Plan
 from meshkit.checks import Finding, Verdict
@@ -121,7 +121,12 @@ def kept_objects(mesh: Mesh, book: Journal) -> dict[tuple[str, str], str]:
 
 
 def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
-    """Judge whether the journal may be undone here, and what would stay."""
+    """Judge whether the journal may be undone here, and what would stay.
+
+    Raises:
+        InputError: `consent` is neither True nor False.
+    """
+    inputs.yes_or_no("consent", consent)
     findings = []
     for name in mesh.clusters:
         ask = Question("MK1201", "the cluster is the journal's", name, "it answers, with the UID of kube-system noted")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from meshkit import inputs
 from meshkit.changes import Change, Plan
 from meshkit.checks import Finding, Verdict
 from meshkit.diffs import identify, unified
@@ -169,7 +170,11 @@ def plan(mesh: Mesh, facts: Facts, traffic: Traffic, hold: float = 10.0) -> Plan
     """Plan rules that prefer the own cluster, the server away for `hold` seconds, and the server back.
 
     Every step waits until the traffic shows its effect for some seconds, so the next one is made on proof.
+
+    Raises:
+        InputError: `hold` is less than nothing, or no number.
     """
+    inputs.number("hold", hold)
     made = Plan(mesh, STAGE, temporary=True)
     everywhere = set(mesh.clusters)
     for name in mesh.clusters:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from meshkit import probe
+from meshkit import inputs, probe
 from meshkit.checks import SEVERITY, Finding, Verdict
 from meshkit.istio import networks, remotes, trust, versions
 from meshkit.istio.fleet import table
@@ -61,7 +61,12 @@ def look(mesh: Mesh) -> Facts:
 
 
 def check(mesh: Mesh, facts: Facts, mode: str = "audit") -> list[Finding]:
-    """Judge what was read: remote secrets, sync state, gateways, trust; in plan mode only where clusters are joined."""
+    """Judge what was read: remote secrets, sync state, gateways, trust; in plan mode only where clusters are joined.
+
+    Raises:
+        InputError: no such mode.
+    """
+    inputs.one_of("mode", mode, inputs.SENDING)
     if mode == "plan" and (missing := unjoined(mesh, facts)):
         ask = Question("MK800", "the clusters are one mesh", "mesh", "an istiod in each, a remote secret for each pair")
         return [ask.answer(Verdict.SKIPPED, f"{missing}; stages 05 to 07 are to change that")]
@@ -105,7 +110,13 @@ def prove(mesh: Mesh, facts: Facts, calls: pd.DataFrame) -> list[Finding]:
 
 
 def try_pairs(mesh: Mesh, calls: int = 10, mode: str = "audit") -> pd.DataFrame:
-    """Send calls between every ordered pair alone; the columns are those of `prometheus.ask`. None in plan mode."""
+    """Send calls between every ordered pair alone; the columns are those of `prometheus.ask`. None in plan mode.
+
+    Raises:
+        InputError: no such mode, or fewer than one call.
+    """
+    inputs.one_of("mode", mode, inputs.SENDING)
+    inputs.number("calls", calls)
     if mode == "plan":
         return table([], {**probe.CALL_COLUMNS, "prometheus": "str", "prometheus_by": "str"})
     with probe.open(mesh) as probing:

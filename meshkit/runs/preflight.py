@@ -1,0 +1,44 @@
+"""What can be told of a run before it begins: a run that would stop at stage 09 for a wrong number changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from meshkit import inputs
+from meshkit.istio import authority, installer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from meshkit.spec import MeshSpec
+
+OVERLAY = {"05", "06"}
+AUTHORITY = {"04"}
+TOPOLOGY = {"02", "04", "05", "06", "07"}
+
+
+def judge(spec: MeshSpec, parameters: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Judge the values of the chosen notebooks' parameters, and the files that the mesh file names for them.
+
+    Raises:
+        InputError: a value is wrong, a file is missing or wrong, or the topology is not built yet.
+    """
+    stages = {path.name[:2] for path in parameters}
+    _values(spec, parameters.values())
+    if stages & TOPOLOGY:
+        inputs.built(spec)
+    if stages & OVERLAY:
+        installer.overlay(spec)
+    if stages & AUTHORITY and spec.trust.root_directory:
+        names = [cluster.name for cluster in spec.clusters]
+        authority.read_directory(spec.trust.root_directory, names, spec.trust.passphrase_from)
+
+
+def _values(spec: MeshSpec, given: Iterable[Mapping[str, Any]]) -> None:
+    for values in given:
+        for name, value in values.items():
+            if name in inputs.LEAST:
+                inputs.number(name, value)
+            if name == "cluster" and value:
+                spec.cluster(value)
