@@ -59,8 +59,15 @@ def _mark(value: Any) -> str:
 
 def unified(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
     """Return the difference of two objects as a unified diff of their YAML, Secrets masked; empty if there is none."""
-    old, new = (_lines(bare(obj)) for obj in (before, after))
-    return "\n".join(list(difflib.unified_diff(old, new, n=2, lineterm=""))[2:])
+    old, new = (bare(obj) for obj in (before, after))
+    lines = _lines
+    if old != new and _lines(old) == _lines(new):
+        lines = _exact  # only blanks differ
+    return "\n".join(list(difflib.unified_diff(lines(old), lines(new), n=2, lineterm=""))[2:])
+
+
+def _exact(obj: Object) -> list[str]:
+    return json.dumps(masked(obj), indent=1, sort_keys=True).splitlines()
 
 
 def _lines(obj: Object) -> list[str]:
@@ -180,4 +187,6 @@ def _selected(item: Any, selector: str) -> bool:
     if selector.startswith("="):
         return bool(json.loads(selector[1:]) == item)
     pairs = re.findall(r'(\w+)=("(?:[^"\\]|\\.)*"|[^,]+)', selector)
-    return isinstance(item, dict) and bool(pairs) and all(item.get(k) == json.loads(v) for k, v in pairs)
+    # The server names a port by its protocol, too, where the manifest leaves it to the default.
+    known = {"protocol": "TCP", **item} if isinstance(item, dict) else {}
+    return bool(pairs) and all(known.get(k) == json.loads(v) for k, v in pairs)

@@ -90,8 +90,7 @@ def controllers(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory)
         "--profiling=false",
         "--kube-api-qps=100",
         "--kube-api-burst=200",
-        "--controllers=deployment-controller,replicaset-controller,daemonset-controller,statefulset-controller,"
-        "namespace-controller,serviceaccount-controller",
+        "--controllers=deployment-controller,replicaset-controller,namespace-controller,serviceaccount-controller",
     ]
     with (home / "log").open("wb") as log:
         running = subprocess.Popen([manager, *flags], stdout=log, stderr=log)
