@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from meshkit import restore, temporary
+from meshkit import inputs, restore, temporary
 from meshkit.checks import Finding, Verdict
 from meshkit.cluster import FIELD_MANAGER, NotFoundError
 from meshkit.diffs import Object, identify, qualified, unified
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.istio import installer
 from meshkit.istio.fleet import table
-from meshkit.journal import Entry, Journal, exclusively, private_folder
+from meshkit.journal import Entry, Journal, exclusively, judge_name, private_folder
 from meshkit.waiting import Wait, rolled_out, wait_for
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODES", "Change", "Journal", "Plan", "Wait", "private_folder", "rolled_out"]
 
-MODES = ("plan", "apply")
+MODES = inputs.MODES
 MANAGED = {"app.kubernetes.io/managed-by": "meshkit"}
 RESTARTED = "meshkit/restarted-at"
 COLUMNS = {
@@ -282,13 +282,12 @@ class Plan:
         what the plan showed.
 
         Raises:
-            InputError: another mode than plan or apply.
+            InputError: another mode than plan or apply, no name of a journal, or a topology that is not built yet.
             ChangeError: a change failed; what was made stands in the journal, and `meshkit undo` takes it back. Or,
                 of a temporary plan: a killed run had left something, which was taken back.
             UnreachableError: a cluster was lost before anything was changed.
         """
-        if mode not in MODES:
-            raise InputError(f"mode: expected plan or apply, got {mode!r}", remedy="say -p mode plan")
+        self._judge(mode, journal)
         self.pending = not self.empty
         self.held = [f for f in (*gates, *self.findings()) if f.verdict in (Verdict.FAIL, Verdict.UNKNOWN)]
         if mode == "plan":
@@ -324,6 +323,13 @@ class Plan:
             raise ChangeError(
                 "the plan was made before that was taken back", remedy="run the stage again: it plans anew"
             )
+
+    def _judge(self, mode: str, journal: str) -> None:
+        inputs.one_of("mode", mode, MODES)
+        if journal:
+            judge_name(journal)
+        if mode == "apply" and not all(change.reverses for change in self.changes):
+            inputs.built(self.mesh.spec)
 
     def _make(self, n: int, change: Change, book: Journal, made: list[temporary.Made]) -> None:
         at = f"{n}/{len(self.changes)} {change.cluster}: {change.action} {change.object}"
