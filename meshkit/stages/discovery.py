@@ -21,7 +21,7 @@ from meshkit.istio.fleet import table
 from meshkit.istio.remotes import PREFIX
 from meshkit.mesh import Mesh, Unknown
 from meshkit.stages import eastwest, merged, merging, reach, verify
-from meshkit.stages.finding import Question, arrow, awaits, planned, unreadable
+from meshkit.stages.finding import Question, arrow, awaits, planned, refused, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -346,9 +346,7 @@ def try_merged(mesh: Mesh, plan: Plan) -> pd.DataFrame:
 def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame) -> list[Finding]:
     """Look again: secrets, credentials, each istiod's word (as stage 08 judges them), endpoints and calls."""
     if plan.pending:
-        held = any(change.status == "held" for change in plan.changes)
-        refused = [f for f in plan.findings() if held and f.verdict is not Verdict.PASS]
-        return [*refused, *(planned(*ask.known.values()) for ask in (*_questions(mesh), *merged.questions(mesh)))]
+        return [*refused(plan), *(planned(*ask.known.values()) for ask in (*_questions(mesh), *merged.questions(mesh)))]
     now = verify.look(mesh)
     findings: list[Finding] = []
     for reader, target in mesh.pairs:

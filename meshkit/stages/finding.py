@@ -11,6 +11,8 @@ from meshkit.checks import Finding, Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
+    from meshkit.changes import Plan
+
 Row = Mapping[Any, Any]
 
 
@@ -52,6 +54,12 @@ def awaits(finding: Finding, mode: str, stage: str) -> Finding:
         return finding
     told = f"{finding.observed}; stage {stage} is to change that"
     return replace(finding, verdict=Verdict.SKIPPED, observed=told, remedy="")
+
+
+def refused(plan: Plan) -> list[Finding]:
+    """Return what the servers said against a plan that was to be applied, and was held for it; in plan mode nothing."""
+    held = any(change.status == "held" for change in plan.changes)
+    return [finding for finding in plan.findings() if held and finding.verdict is not Verdict.PASS]
 
 
 def arrow(client: str, server: str) -> str:

@@ -18,7 +18,7 @@ from meshkit.istio import eastwest, exposure, installer, networks, remotes, vers
 from meshkit.mesh import Mesh, Unknown
 from meshkit.stages import eastwest as judge
 from meshkit.stages import verify
-from meshkit.stages.finding import Question, Row, arrow, awaits, planned
+from meshkit.stages.finding import Question, Row, arrow, awaits, planned, refused
 from meshkit.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -172,10 +172,9 @@ def prove(mesh: Mesh, facts: Facts, done: Plan) -> list[Finding]:
     """Judge what is there after the plan: `facts` is a new `look`; what was only planned is skipped."""
     if mesh.spec.topology.network != "multi":
         return []
-    refused = [f for f in done.findings() if f.verdict is not Verdict.PASS] if _held(done) else []
     if done.pending:
         known = ("MK611", "east-west gateway is offered")
-        return [*refused, *(planned(*known, name, "a gateway of its network") for name in mesh.clusters)]
+        return [*refused(done), *(planned(*known, name, "a gateway of its network") for name in mesh.clusters)]
     findings = [judge.check_gateway(mesh, facts.gateways, name, "MK611") for name in mesh.clusters]
     for name in mesh.clusters:
         findings += _seen(mesh, facts, name, name)
@@ -196,10 +195,6 @@ def arrived(mesh: Mesh, done: Plan) -> Facts:
     for name in (n for n in mesh.clusters if n in changed):
         wait_for(functools.partial(missing, mesh, name), f"east-west gateway of {name}")
     return look(mesh)
-
-
-def _held(done: Plan) -> bool:
-    return any(change.status == "held" for change in done.changes)
 
 
 def _seen(mesh: Mesh, facts: Facts, reader: str, target: str) -> list[Finding]:

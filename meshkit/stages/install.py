@@ -19,7 +19,7 @@ from meshkit.istio.eastwest import mesh_networks
 from meshkit.istio.fleet import istiods, table
 from meshkit.mesh import Mesh, Unknown
 from meshkit.stages import observe, verify
-from meshkit.stages.finding import Question, awaits, planned
+from meshkit.stages.finding import Question, awaits, planned, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -232,7 +232,8 @@ def _samples(mesh: Mesh, wanted: Plan) -> None:
 def prove(mesh: Mesh, done: Plan) -> list[Finding]:
     """Judge what is there now: identities, versions, what each proxy claims, xDS, the probe's workloads, chains."""
     if done.pending:
-        return [planned("MK520", "control planes are as the mesh file says", "all clusters", "applied and proved")]
+        known = ("MK520", "control planes are as the mesh file says", "all clusters", "applied and proved")
+        return [*refused(done), planned(*known)]
     findings = list(verify.check_istiods(mesh, versions.identity(mesh), "MK521"))
     findings += check_claims(mesh)
     seen = {"MK901": "MK523", "MK902": "MK526"}

@@ -26,7 +26,7 @@ from meshkit.journal import Journal
 from meshkit.mesh import Mesh, Unknown
 from meshkit.probe import find_side
 from meshkit.stages import serving
-from meshkit.stages.finding import Question, planned
+from meshkit.stages.finding import Question, planned, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -228,7 +228,7 @@ def _cluster_id(deployment: dict[str, Any]) -> str:
 def prove(mesh: Mesh, facts: Facts, done: Plan) -> list[Finding]:
     """Judge what is left: every change, every control plane that stays, and calls within each cluster that stays."""
     if done.pending:
-        return [planned("MK1203", "the run is taken back", facts.book.name, "undone and proved")]
+        return [*refused(done), planned("MK1203", "the run is taken back", facts.book.name, "undone and proved")]
     return [*check_left(mesh, facts), *check_planes(mesh, facts), *check_calls(mesh)]
 
 

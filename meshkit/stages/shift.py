@@ -19,7 +19,7 @@ from meshkit.checks import Finding, Verdict
 from meshkit.diffs import identify, unified
 from meshkit.sender import Step, Traffic
 from meshkit.stages import serving
-from meshkit.stages.finding import Question, awaits, planned
+from meshkit.stages.finding import Question, awaits, planned, refused
 from meshkit.statistics import quantile
 
 if TYPE_CHECKING:
@@ -269,9 +269,8 @@ def _bring_back(made: Plan, mesh: Mesh, facts: Facts, wait: Wait) -> None:
 def prove(mesh: Mesh, facts: Facts, made: Plan, traffic: Traffic, within: float = 5.0) -> list[Finding]:
     """Judge the traffic, step by step, and look whether everything is as it was."""
     if made.pending or not traffic.sent:
-        return [
-            planned(f"MK{number}", what, facts.cluster, "under traffic") for number, what in sorted(_PROVED.items())
-        ]
+        known = sorted(_PROVED.items())
+        return [*refused(made), *(planned(f"MK{n}", what, facts.cluster, "under traffic") for n, what in known)]
     moved = facts.cluster
     return [
         *(check_before(traffic, name) for name in mesh.clusters),

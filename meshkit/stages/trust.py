@@ -18,7 +18,7 @@ from meshkit.istio import authority, signing, versions
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import istiods, table
 from meshkit.stages import strategy, verify
-from meshkit.stages.finding import Question, planned
+from meshkit.stages.finding import Question, planned, refused
 from meshkit.stages.strategy import SHORT, Choice, Offer, Outcome, State
 
 if TYPE_CHECKING:
@@ -328,7 +328,7 @@ def prove(mesh: Mesh, facts: Facts, after: Facts, wanted: Plan) -> list[Finding]
     New certificates are proved by each istiod's own, which it made with its CA when it took that: see signing.signers.
     """
     root = choose(mesh, facts).root
-    findings = []
+    findings = refused(wanted)
     for name in mesh.clusters:
         plugged = Question("MK411", "the intermediate is of the common root", name, f"cacerts under {root[:SHORT]}")
         signs = Question(
