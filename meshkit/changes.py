@@ -221,7 +221,10 @@ class Plan:
                 book.undone(entry)
 
         def preview() -> str:
-            return "\n".join(step.preview(target) for step in steps())
+            shown = "\n".join(step.preview(target) for step in steps())
+            # What a later change of it is undone to, this one may have to go on from.
+            same = any(c.reverses and (c.cluster, c.object) == (change.cluster, change.object) for c in self.changes)
+            return shown or (f"# {change.object}: on from the undo before" if same else "")
 
         change.do = do
         self._add(change, preview)
@@ -334,7 +337,8 @@ class Plan:
     def _make(self, n: int, change: Change, book: Journal, made: list[temporary.Made]) -> None:
         at = f"{n}/{len(self.changes)} {change.cluster}: {change.action} {change.object}"
         began = time.monotonic()
-        if change.again and _undated(change.again()) != _undated(change.diff):
+        shown = change.diff  # to ask again renews it
+        if change.again and _changed(change.again()) != _changed(shown):
             raise ChangeError(
                 f"{change.object} was changed by others since the plan was shown",
                 where=f"cluster {change.cluster}",
@@ -390,9 +394,9 @@ class Plan:
 _NOTHING = "nothing to change"
 
 
-def _undated(diff: str) -> str:
-    # A restart's own moment is not what it is about.
-    return "\n".join(line for line in diff.splitlines() if RESTARTED not in line)
+def _changed(diff: str) -> list[str]:
+    # Neither a restart's own moment nor what stands beside a change is what it is about.
+    return [line for line in diff.splitlines() if line[:1] in "+-" and RESTARTED not in line]
 
 
 def _open_journal(plan: Plan, name: str, uids: Mapping[str, str]) -> Journal:

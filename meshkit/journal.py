@@ -155,7 +155,7 @@ class Journal:
 
     def lines(self) -> str:
         """Return its lines as they stand in the evidence."""
-        return (self.folder / LINES).read_text(encoding="utf-8")
+        return (self.folder / LINES).read_text(encoding="utf-8", errors="replace")
 
     def _store(self, n: int, private: Mapping[str, Any]) -> None:
         path = self.folder / f"{n:04}.json"
@@ -177,7 +177,7 @@ class Journal:
         if not self.lines().endswith("\n"):  # who was killed while he wrote left half a line
             with _open(self.folder / LINES, os.O_WRONLY | os.O_APPEND) as file:
                 file.write("\n")
-        for text in self.lines().splitlines():
+        for text in self.lines().split("\n"):
             try:
                 line = json.loads(text)
             except ValueError:
