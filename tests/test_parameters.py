@@ -1,0 +1,71 @@
+"""The examples in parameters/: each is read, each field of the mesh file is shown, no real host or secret is named."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from meshkit.istio import installer
+from meshkit.resources import folder
+from meshkit.spec import MeshSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FILES = sorted(folder("parameters").glob("*.yaml"))
+OVERLAYS = [path for path in FILES if "kind: IstioOperator" in path.read_text()]
+MESH_FILES = [path for path in FILES if path not in OVERLAYS]
+
+
+def fields(model: type[BaseModel]) -> Iterator[str]:
+    """Return the name of every field, as it is written in YAML, those of inner models too."""
+    for name, field in model.model_fields.items():
+        yield field.alias or name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from fields(kind)
+
+
+@pytest.mark.parametrize("path", MESH_FILES, ids=lambda path: path.stem)
+def test_an_example_is_a_mesh_file(path: Path) -> None:
+    """And its overlay is an IstioOperator that renders into one for each cluster."""
+    spec = MeshSpec.load(path)
+    for cluster in spec.clusters:
+        operator = installer.operator(spec, cluster.name)
+        assert operator["spec"]["values"]["global"]["multiCluster"]["clusterName"] == cluster.name
+
+
+def test_every_field_of_the_mesh_file_is_shown() -> None:
+    """In the one example that says so of itself, if only in a comment."""
+    text = next(path for path in FILES if path.name == "multi-network.yaml").read_text()
+    assert [name for name in fields(MeshSpec) if not re.search(rf"\b{name}:", text)] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_example_names_no_real_host(path: Path) -> None:
+    """Only names that are reserved for examples, and the lab's own addresses."""
+    text = path.read_text()
+    hosts = re.findall(r"(?:https?://|hub: )([^/:\s]+)", text)
+    assert [h for h in hosts if not re.search(r"(^|\.)example(\.com)?$|^172\.31\.|^meshkit-lab$", h)] == []
+
+
+@pytest.mark.lab
+def test_istioctl_renders_the_overlay_of_a_private_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every image is the registry's, and istiod and gateways may pull it."""
+    from meshkit.lab.layout import programs
+
+    monkeypatch.setenv("PATH", os.pathsep.join([str(programs()), os.environ["PATH"]]))
+    spec = MeshSpec.load(folder("parameters") / "private-hub.yaml")
+    rendered = installer.render(installer.operator(spec, "east"))
+    pods = [o["spec"]["template"]["spec"] for o in rendered if o["kind"] == "Deployment"]
+    known = {"auto", *(f"registry.example.com/istio/{name}" for name in ("pilot", "proxyv2"))}
+    assert {c["image"].removesuffix(":1.31.0") for pod in pods for c in pod["containers"]} <= known
+    accounts = [o for o in rendered if o["kind"] == "ServiceAccount"]
+    assert any({"name": "registry-login"} in o.get("imagePullSecrets", []) for o in accounts)
+    assert "registry-login" in yaml.safe_dump_all(o for o in rendered if o["kind"] == "ConfigMap")
