@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import sys
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from meshkit import temporary
 from meshkit.errors import CheckFailed
 from meshkit.journal import Journal
 from meshkit.mesh import Mesh
@@ -33,7 +36,14 @@ class Live:
         self.name = ""
 
     def open(self, name: str, fresh: str) -> str:
-        """Open the journal of a name, or a new one called as `fresh`; begin to watch; return the journal's name."""
+        """Open the journal of a name, or a new one called as `fresh`; begin to watch; return the journal's name.
+
+        What a killed run left of temporary changes is taken back first: no stage holds while a server is away.
+
+        Raises:
+            UnreachableError: a cluster where something was left does not answer.
+            ChangeError: something could not be taken back.
+        """
         mesh_id = self._mesh.spec.mesh.id
         known = {book.name for book in Journal.all_of(mesh_id)}
         numbered = (f"{fresh}-{n}" if n > 1 else fresh for n in itertools.count(1))
@@ -41,6 +51,8 @@ class Live:
         book.about(mesh_file=str(self._mesh_file))
         self.name = book.name
         self._follower.start()
+        with contextlib.redirect_stdout(sys.stderr):
+            temporary.recover(self._mesh, "apply")
         return self.name
 
     def journal(self) -> str:
