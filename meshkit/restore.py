@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 _OURS = frozenset({FIELD_MANAGER, *installer.RUNTIME_MANAGERS})
 _MACHINES = re.compile(r"controller|^kube-|^kubelet$|^cloud-|^pilot-|^node")
+_DEPLOYERS = re.compile(r"^(argocd|kustomize|helm|flux)-")  # controllers, too, but of what people wrote
 _MADE_BY_ISTIOD = ("istio-ca-root-cert", "istio-ca-crl")
 _NO_STATE = ("metrics.k8s.io", "events.k8s.io")
 # Webhooks go first, so that a control plane on its way out refuses nothing; namespaces and definitions go last.
@@ -103,9 +104,11 @@ class Step:
     def _write(self, cluster: Cluster, *, dry_run: bool) -> Object:
         if self.action == "patch":
             return cluster.patch(self.manifest, dry_run=dry_run)
-        if self.manager == installer.MANAGER:
-            return apply_as_istioctl(cluster, self.manifest, dry_run=dry_run)
-        return cluster.apply(self.manifest, dry_run, manager=self.manager)
+        try:
+            return cluster.apply(self.manifest, dry_run, manager=self.manager)
+        except ConflictError as error:  # what others took over since is theirs
+            rest = without(self.manifest, [field for _, field in error.conflicts])
+            return cluster.apply(rest, dry_run, manager=self.manager)
 
 
 def steps(
@@ -213,7 +216,13 @@ def undo(cluster: Cluster, planned: Iterable[Step]) -> None:
 
 def strangers(obj: Object) -> set[str]:
     """Return who has written to an object, but for meshkit, Istio and the cluster's own controllers."""
-    return {m for m in managers(obj) - _OURS if not _MACHINES.search(m)}
+    return {m for m in managers(obj) - _OURS if _DEPLOYERS.search(m) or not _MACHINES.search(m)}
+
+
+def _foreign(obj: Object) -> bool:
+    """Tell whether others made an object; what nobody is known to have written to may be anyone's."""
+    given = (obj["kind"], obj["metadata"]["name"]) == ("ServiceAccount", "default")
+    return bool(strangers(obj)) or not (managers(obj) or given)
 
 
 def used_by_others(cluster: Cluster, live: Object, after: Object | None, ours: Sequence[str]) -> str:
@@ -238,7 +247,7 @@ def used_by_others(cluster: Cluster, live: Object, after: Object | None, ours: S
             return f"may hold something that cannot be read: {error.message}"
     else:
         return ""
-    foreign = [identify(o) for o in held if identify(o) not in ours and strangers(o)]
+    foreign = [identify(o) for o in held if identify(o) not in ours and _foreign(o)]
     return f"holds {', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''} of others" if foreign else ""
 
 

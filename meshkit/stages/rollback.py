@@ -150,15 +150,16 @@ def plan(mesh: Mesh, facts: Facts, *, consent: bool = False) -> Plan:
     wanted = Plan(mesh, STAGE)
     if facts.strangers:
         return wanted
-    keep = [] if consent else [what for _, what in facts.kept]
+    kept = [] if consent else list(facts.kept)
     standing = [e for e in facts.book.entries if e.stands and e.stage != STAGE]
     for stage in dict.fromkeys(entry.stage for entry in reversed(standing)):
-        _stage(mesh, facts.book, [entry for entry in standing if entry.stage == stage], wanted, keep)
+        _stage(mesh, facts.book, [entry for entry in standing if entry.stage == stage], wanted, kept)
     return wanted
 
 
-def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, keep: list[str]) -> None:
+def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: list[tuple[str, str]]) -> None:
     renamed = []
+    keep = {name: [what for where, what in kept if where == name] for name in mesh.clusters}
     last_secret = next((entry for entry in entries if remotes.PREFIX in entry.object), None)
     for entry in reversed([entry for entry in entries if entry.action != "restart"]):
         alias = former_id(book, entry)
@@ -167,12 +168,12 @@ def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, keep: 
         why = f"accepts {alias.replace('=', ' as ')} until its workloads are made anew" if alias else "as it was before"
         # The ways stay open until nobody takes them any more.
         wait = _forgotten(mesh) if entry is last_secret else None
-        wanted.undo(book, entry, why, alias=alias, keep=keep, last=not alias, wait=wait)
+        wanted.undo(book, entry, why, alias=alias, keep=keep[entry.cluster], last=not alias, wait=wait)
     for entry in [entry for entry in entries if entry.action == "restart"]:
-        wanted.undo(book, entry, "made anew, with what stood before", keep=keep)
+        wanted.undo(book, entry, "made anew, with what stood before", keep=keep[entry.cluster])
     for entry, alias in renamed:
         _others(mesh, entry, alias.partition("=")[0], entries, wanted)
-        wanted.undo(book, entry, "as it was before", keep=keep)
+        wanted.undo(book, entry, "as it was before", keep=keep[entry.cluster])
 
 
 def _forgotten(mesh: Mesh) -> Wait:
@@ -242,7 +243,8 @@ def check_left(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         kept = [what for where, what in facts.kept if where == name]
         try:
             own = [entry for entry in book.entries if entry.cluster == name and entry.stage != STAGE]
-            left = [e.object for e in own if e.stands and not set(names(book, e)) & set(kept)]
+            standing = [e for e in own if e.stands and not set(names(book, e)) & set(kept)]
+            left = [e.object for e in standing if restore.steps(cluster, e, book.private(e))]
             made = [(entry, what) for entry in own for what in names(book, entry) if what not in kept]
             left += [what for entry, what in made if _there(cluster, book, entry, what)]
         except MeshkitError as error:

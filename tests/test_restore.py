@@ -1,0 +1,230 @@
+"""Undo: what stood before is put back, what was made goes, and what others did since stays."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from meshkit import restore
+from meshkit.changes import RESTARTED, Plan
+from meshkit.checks import Verdict
+from meshkit.journal import Journal
+from meshkit.mesh import Mesh
+from meshkit.spec import MeshSpec
+from meshkit.stages import rollback
+from tests.lab.support import until
+from tests.objects import (
+    config_map,
+    core,
+    create,
+    definition,
+    deployment,
+    edit,
+    labelled,
+    live,
+    mesh_document,
+    there,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshkit.cluster import Cluster
+    from tests.support import ApiServer
+
+
+def made(mesh: Mesh, want: Callable[[Plan], None]) -> None:
+    """Carry a plan out, in the journal `run`."""
+    plan = Plan(mesh, "06 gateways")
+    want(plan)
+    assert not plan.empty
+    assert set(plan.carry_out("apply", journal="run")["status"]) == {"done"}
+
+
+def applied(mesh: Mesh, *manifests: dict[str, Any]) -> None:
+    """Apply objects, each by a plan of its own."""
+    for manifest in manifests:
+        made(mesh, lambda plan, manifest=manifest: plan.apply("east", manifest, "the test"))  # type: ignore[misc]
+
+
+def undone(mesh: Mesh, *, consent: bool = False) -> list[str]:
+    """Undo the journal `run` as stage 12 does; return what its proof says is left or kept. A second undo is empty."""
+    facts = rollback.look(mesh, "run")
+    plan = rollback.plan(mesh, facts, consent=consent)
+    assert not [c.problem for c in plan.changes if c.problem]
+    plan.carry_out("apply", gates=rollback.check(mesh, facts, consent=consent), journal="run")
+    after = rollback.look(mesh, "run")
+    assert rollback.plan(mesh, after, consent=consent).empty
+    left = list(rollback.check_left(mesh, after))
+    assert {f.verdict for f in left} == {Verdict.PASS}, left
+    return [f.observed for f in left]
+
+
+class TestObjects:
+    """Create, update and delete."""
+
+    def test_create_update_and_delete_are_taken_back(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """What a user added meanwhile stays, in objects that were there before."""
+        create(east, labelled(config_map("old", space, a="1"), team="pay"))
+        create(east, core("Secret", "gone", space, stringData={"key": "value"}))
+        applied(mesh, config_map("new", space), labelled(config_map("old", space, b="2"), network="n"))
+        made(mesh, lambda plan: plan.delete("east", core("Secret", "gone", space), "the test"))
+        edit(east, labelled(config_map("old", space, c="3"), theirs="1"))
+        assert not there(east, core("Secret", "gone", space))
+        assert undone(mesh) == ["nothing"]
+        old = live(east, config_map("old", space))
+        assert old["data"] == {"a": "1", "c": "3"}
+        assert old["metadata"]["labels"] == {"team": "pay", "theirs": "1"}
+        assert live(east, core("Secret", "gone", space))["data"] == {"key": "dmFsdWU="}
+        assert not there(east, config_map("new", space))
+
+    def test_several_changes_of_one_object_are_all_taken_back(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """There and back, and made and removed: what stood before the first one stands again."""
+        create(east, config_map("x", space, theirs="1"))
+        for value in ("1", "2", "1"):
+            applied(mesh, config_map("x", space, a=value))
+        applied(mesh, config_map("y", space))
+        made(mesh, lambda plan: plan.delete("east", config_map("y", space), "the test"))
+        assert undone(mesh) == ["nothing"]
+        assert live(east, config_map("x", space))["data"] == {"theirs": "1"}
+        assert not there(east, config_map("y", space))
+
+    def test_what_an_earlier_journal_said_and_others_took_over_stays_theirs(
+        self, mesh: Mesh, east: Cluster, space: str
+    ) -> None:
+        """The rest is put back; nothing is forced."""
+        east.apply(config_map("x", space, a="1", b="1"))
+        applied(mesh, config_map("x", space, a="2", b="2"))
+        edit(east, config_map("x", space, a="theirs"))
+        assert undone(mesh) == ["nothing"]
+        assert live(east, config_map("x", space))["data"] == {"a": "theirs", "b": "1"}
+
+    def test_what_others_removed_is_not_brought_back(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """Neither what we made nor what we changed; and that is no failure."""
+        create(east, config_map("x", space, a="1"))
+        applied(mesh, config_map("x", space, b="2"), config_map("y", space))
+        east.delete(config_map("x", space))
+        east.delete(config_map("y", space))
+        assert undone(mesh) == ["nothing"]
+        assert not there(east, config_map("x", space))
+
+    def test_a_change_that_was_noted_and_never_made_leaves_nothing(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """The run was killed between the note and the change."""
+        book = Journal.open("shop", "run")
+        book.about(clusters={"east": east.uid()})
+        book.begin(
+            {"before": [None], "manifests": [config_map("x", space)]},
+            stage="06 gateways", cluster="east", action="create", object="ConfigMap x", why="", manager="meshkit",
+            temporary=False,
+        )  # fmt: skip
+        assert undone(mesh) == ["nothing"]
+
+
+class TestOthers:
+    """What others changed or use is kept until they consent."""
+
+    def test_what_others_changed_is_kept_and_said(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """By name; with consent it goes. What only controllers touched is not theirs."""
+        applied(mesh, config_map("x", space, a="1"), config_map("y", space))
+        edit(east, config_map("x", space, b="2"))
+        edit(east, config_map("y", space, b="2"), manager="kube-controller-manager")
+        facts = rollback.look(mesh, "run")
+        assert facts.kept == {("east", f"ConfigMap {space}/x"): "changed since by kubectl-edit"}
+        [warned] = [f for f in rollback.check(mesh, facts) if f.id == "MK1202"]
+        assert warned.verdict is Verdict.WARN
+        assert warned.observed == "changed since by kubectl-edit: it stays"
+        assert undone(mesh) == [f"kept: ConfigMap {space}/x"]
+        assert not there(east, config_map("y", space))
+        assert live(east, config_map("x", space))["data"] == {"a": "1", "b": "2"}
+        assert undone(mesh, consent=True) == ["nothing"]
+        assert not there(east, config_map("x", space))
+
+    @pytest.mark.usefixtures("controllers")
+    def test_a_namespace_that_holds_others_objects_is_kept(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """Whoever deployed them; with what is our own and the cluster's only, it goes."""
+        deployers = ("kubectl-create", "argocd-controller", "kustomize-controller", "unknown")
+        holding = {by: core("Namespace", f"{space}-{by}", "") for by in deployers}
+        empty = core("Namespace", f"{space}-empty", "")
+        applied(mesh, *holding.values(), empty, config_map("ours", empty["metadata"]["name"]))
+        for by, namespace in holding.items():
+            # Who wrote an object without a field is not known to the server.
+            fields = {} if by == "unknown" else {"a": "1"}
+            create(east, config_map("theirs", namespace["metadata"]["name"], **fields), by)
+        account = core("ServiceAccount", "default", empty["metadata"]["name"])
+        until(lambda: there(east, account), "the cluster's own account")
+        names = ", ".join(f"Namespace {namespace['metadata']['name']}" for namespace in holding.values())
+        assert undone(mesh) == [f"kept: {names}"]
+        assert not there(east, empty)
+        for namespace in holding.values():
+            assert there(east, config_map("theirs", namespace["metadata"]["name"]))
+
+    def test_a_definition_with_others_objects_is_kept(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """To remove it would remove them."""
+        group = f"{space}.example.com"
+        crd = definition("widgets", group)
+        applied(mesh, crd)
+        until(lambda: f"widgets.{group}" in east.kinds(lambda g: g == group), "the kind is served")
+        theirs = {**core("Widget", "w", space), "apiVersion": f"{group}/v1"}
+        create(east, theirs)
+        assert undone(mesh) == [f"kept: CustomResourceDefinition widgets.{group}"]
+        assert there(east, theirs)
+        east.delete(theirs)
+        assert undone(mesh) == ["nothing"]
+        assert not there(east, crd)
+
+
+@pytest.mark.usefixtures("controllers")
+class TestWorkloads:
+    """Restart and scale, with Kubernetes' own controllers."""
+
+    def test_restart_and_scale_are_taken_back(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """Both wait until rolled out; what others said of the workload stays."""
+        app = create(east, deployment("app", space))
+        made(mesh, lambda plan: plan.restart("east", "Deployment", space, "app", "the test"))
+        made(mesh, lambda plan: plan.scale("east", "Deployment", space, "app", 2, "the test"))
+        changed = live(east, app)
+        assert RESTARTED in changed["spec"]["template"]["metadata"]["annotations"]
+        assert changed["spec"]["replicas"] == 2
+        until(lambda: len(east.get("pods", space)) == 2, "two pods")
+        edit(east, labelled(deployment("app", space, replicas=2), theirs="1"))
+        assert undone(mesh) == ["nothing"]
+        back = live(east, app)
+        assert back["spec"] == app["spec"]
+        assert back["metadata"]["labels"] == {"theirs": "1"}
+        assert east.get("pods", space) == []
+
+    def test_a_restart_waits_for_what_is_rolled_out(self, east: Cluster, space: str) -> None:
+        """A pod that no node runs is never ready: what is missing is told."""
+        create(east, deployment("app", space, replicas=1))
+        wait = restore.rolled_out(east, "Deployment", space, "app")
+        assert wait() in ("its controller has not seen the change", "0 of 1 pods made anew, 0 available")
+        until(lambda: wait() == "1 of 1 pods made anew, 0 available", wait())
+
+
+def test_a_journal_of_another_cluster_is_not_undone(mesh: Mesh, east: Cluster, space: str) -> None:
+    """The gate fails, the plan is empty, and nothing is touched."""
+    applied(mesh, config_map("x", space))
+    Journal.open("shop", "run").about(clusters={"east": "another-uid"})
+    facts = rollback.look(mesh, "run")
+    [gate] = [f for f in rollback.check(mesh, facts) if f.id == "MK1201"]
+    assert gate.verdict is Verdict.FAIL
+    assert gate.observed == f"UID {east.uid()}, the journal's is another-uid"
+    assert rollback.plan(mesh, facts).empty
+    assert there(east, config_map("x", space))
+
+
+def test_what_is_kept_in_one_cluster_goes_in_the_other(api_server: ApiServer, east: Cluster, space: str) -> None:
+    """Objects of one name are two; the other cluster here is the same server under another name."""
+    document = mesh_document(api_server.kubeconfig)
+    document["clusters"] += [{**document["clusters"][0], "name": "west", "context": "west", "network": "net-west"}]
+    spec = MeshSpec.parse(document, where="test")
+    two = Mesh(spec, dict.fromkeys(("east", "west"), east))
+    for name in two.clusters:
+        made(two, lambda plan, name=name: plan.apply(name, config_map(f"of-{name}", space, a="1"), "the test"))  # type: ignore[misc]
+    facts = rollback.look(two, "run")
+    what = f"ConfigMap {space}/of-west"
+    planned = rollback.plan(two, dataclasses.replace(facts, kept={("east", what): "changed since"}))
+    assert planned.changes[0].cluster == "west"
+    assert planned.changes[0].object == what
