@@ -105,8 +105,8 @@ def proxy_status(mesh: Mesh) -> pd.DataFrame:
 def claims(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each running pod with a proxy: the cluster id and the network that it claims to istiod.
 
-    Columns: cluster (where it runs), namespace, proxy (pod), kind, cluster_id, network (empty: istiod takes every
-    address for reachable from it), reason (why a row is empty).
+    Columns: cluster (where it runs), namespace, proxy (pod), kind, cluster_id, network (empty: istiod cannot
+    tell which addresses it reaches by itself), reason (why a row is empty).
 
     Source: ISTIO_META_CLUSTER_ID and ISTIO_META_NETWORK in the pod, set when it was injected.
     """
