@@ -27,7 +27,7 @@ CELLS = (
     ),
     "table(pd.DataFrame({'proxy': range(30), 'state': ['SYNCED'] * 30}), 'proxies', key=['proxy'])",
     "import matplotlib.pyplot as plt",
-    "figure(plt.figure(figsize=(3, 2)), 'ecdf', 'ECDF \"of\" <latency>')",
+    "figure(plt.subplots(figsize=(3, 2))[0], 'ecdf', 'ECDF \"of\" <latency>')",
     "print('<script>alert(1)</script>')",
     "conclude('08 verify', [finding(Verdict.PASS), finding(Verdict.WARN, 'west → east', 'restart <it>')])",
 )
