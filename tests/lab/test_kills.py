@@ -36,13 +36,20 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(3600)]
 
-# One kill each, before a run has a folder ("") and in these stages; most where most is changed.
-STAGES = ("", "01", "02", "03", *3 * ("04",), *5 * ("05",), *3 * ("06",), "07", "08", "09", *2 * ("10",))
-READS_FOR = {"": 3.0, "01": 8.0, "02": 5.0, "03": 6.0, "08": 15.0, "09": 20.0}
-"""Seconds within which a stage that changes nothing is killed; the others are, soon after one of their next changes."""
-SOON = 4.0
+# Each moment: from which stage to which, and within how many seconds, or of a change within how many.
+# The twelve in the middle hit changes of stages 04 to 07 wherever these have come to.
+START = ("", "", 3.0)
+READING = (("01", "01", 8.0), ("02", "02", 5.0), ("03", "03", 6.0))
+CHANGING = 12 * (("04", "07", 1.5),)
+PROVING = (("08", "08", 15.0), ("09", "09", 20.0))
+SHIFTING = 2 * (("10", "10", 4.0),)
+MOMENTS = (START, *READING, *CHANGING, *PROVING, *SHIFTING)
 NEXT = 3
+"""The change that is hit is one of the next so many, drawn."""
 STAGE_TAKES = 400.0
+Moment = tuple[str, str, float]
+KNOWN_UNTIL = "08"
+"""The last stage that a run may begin with if it is to know all parameters of SMALL."""
 SMALL = ("-p", "samples", "40", "-p", "calls", "3", "-p", "hold", "3")
 
 
@@ -83,15 +90,15 @@ class Killed:
         """The stage in which the last run was killed, or an empty text."""
         return max(_stages(self.last), default="") if self.last else ""
 
-    def kill(self, stage: str) -> None:
-        """Start or resume, and kill everything of it at a random moment of a stage."""
+    def kill(self, moment: Moment) -> None:
+        """Start or resume, and kill everything of it at a random moment of some stages."""
         known = len(self.folders())
         # Every other time as one in a hurry does: from the stage on that was killed.
-        again = ("--from", self.at) if self.at >= "04" and len(self.hits) % 2 else ()
+        again = ("--from", min(self.at, KNOWN_UNTIL)) if self.at >= "04" and len(self.hits) % 2 else ()
         with (self.home / "said.log").open("ab") as said:
             process = psutil.Popen(self.argv(*again), env=self.env(), stdout=said, stderr=said)
         try:
-            self._await(stage, process, known)
+            self._await(moment, process, known)
         finally:
             seen = _slain(process)
         if len(self.folders()) > known:
@@ -100,38 +107,31 @@ class Killed:
         if (entries := self.entries()) and (newest := entries[-1]).event == "begun":
             self.open.add(newest.n)
             change = f"{newest.n} {newest.cluster}: {newest.action} {newest.object}"
-        told = f"meant {stage or 'start'}, hit {self.at or 'start'}, change under way: {change}; killed {seen}"
+        told = f"in stage {self.at or '-'}, change under way: {change}; killed {seen}"
         self.hits.append(told)
         print(f"{len(self.hits):>2} {told}", flush=True)
 
-    def _await(self, stage: str, process: psutil.Popen, known: int) -> None:
-        """Return at a random moment of a stage, or as soon as it ended before that."""
-        if not stage:
-            self._pass(process, stage, self.dice.uniform(0, READS_FOR[""]), known)
-            return
-        until(lambda: self._reached(stage, process, known), f"stage {stage} has started", STAGE_TAKES)
-        if stage not in READS_FOR:
+    def _await(self, moment: Moment, process: psutil.Popen, known: int) -> None:
+        """Return at a random moment, or as soon as its stages ended before that."""
+        first, last, within = moment
+        if first:
+            until(lambda: self._has_begun(first, process, known), f"stage {first} has begun", STAGE_TAKES)
+        if moment in CHANGING + SHIFTING:
             wanted = len(self.entries()) + self.dice.randint(1, NEXT)
             until(
-                lambda: len(self.entries()) >= wanted or self._passed(stage, process),
-                f"{wanted} changes are noted", STAGE_TAKES,
+                lambda: len(self.entries()) >= wanted or self._is_past(last, process),
+                f"change {wanted} is noted", STAGE_TAKES,
             )  # fmt: skip
-        self._pass(process, stage, self.dice.uniform(0, READS_FOR.get(stage, SOON)), known)
-
-    def _pass(self, process: psutil.Popen, stage: str, seconds: float, known: int) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not (stage and self._passed(stage, process)):
-            assert process.poll() is None, f"it ended by itself: {process.returncode}; {self._said()}"
+        deadline = time.monotonic() + self.dice.uniform(0, within)
+        while time.monotonic() < deadline and not (last and self._is_past(last, process)):
             time.sleep(0.02)
-        assert not stage or len(self.folders()) > known
 
-    def _reached(self, stage: str, process: psutil.Popen, known: int) -> bool:
-        folders = self.folders()[known:]
+    def _has_begun(self, stage: str, process: psutil.Popen, known: int) -> bool:
         assert process.poll() is None, f"it ended before stage {stage}: {process.returncode}; {self._said()}"
+        folders = self.folders()[known:]
         return bool(folders) and max(_stages(folders[0]), default="") >= stage
 
-    def _passed(self, stage: str, process: psutil.Popen) -> bool:
-        """Whether another stage has begun; the last one must not end by itself."""
+    def _is_past(self, stage: str, process: psutil.Popen) -> bool:
         assert process.poll() is None, f"it ended in stage {stage}: {process.returncode}; {self._said()}"
         return max(_stages(self.folders()[-1])) > stage
 
@@ -195,14 +195,14 @@ def single(home: Path) -> Iterator[Lab]:
 def test_a_run_killed_twenty_times_ends_as_an_unbroken_one(short_folder: Path, tmp_path: Path) -> None:
     """The last resume passes, leaves nothing temporary, and every object is as after a run that was never killed."""
     seed = int(os.environ.get("MESHKIT_TEST_SEED") or random.SystemRandom().randrange(10**6))
-    chosen = chosen_stages(int(os.environ.get("MESHKIT_TEST_KILLS") or len(STAGES)))
+    chosen = chosen_moments(int(os.environ.get("MESHKIT_TEST_KILLS") or len(MOMENTS)))
     print(f"seed {seed}, {len(chosen)} kills")
     with single(short_folder / "killed") as lab, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path))
         killed = Killed(lab, tmp_path, random.Random(seed))  # noqa: S311
         follower = Follower(Mesh.open(lab.mesh_file)).start()
-        for stage in chosen:
-            killed.kill(stage)
+        for moment in chosen:
+            killed.kill(moment)
         begun = time.monotonic()
         killed.finish()
         print(f"resumed to the end in {time.monotonic() - begun:.0f} s")
@@ -217,9 +217,9 @@ def test_a_run_killed_twenty_times_ends_as_an_unbroken_one(short_folder: Path, t
     assert differences(unbroken, broken) == []
 
 
-def chosen_stages(count: int) -> tuple[str, ...]:
-    """Return as many of the stages, spread over all of them."""
-    return tuple(STAGES[round(i * (len(STAGES) - 1) / max(1, count - 1))] for i in range(count))
+def chosen_moments(count: int) -> tuple[Moment, ...]:
+    """Return as many of the moments, spread over all of them."""
+    return tuple(MOMENTS[round(i * (len(MOMENTS) - 1) / max(1, count - 1))] for i in range(count))
 
 
 def judge_journal(killed: Killed) -> None:
