@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,11 +19,12 @@ from meshkit.errors import ChangeError, InputError, MeshkitError
 from meshkit.lab import commands
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
 
     from meshkit.checks import Finding
+    from meshkit.journal import Journal
     from meshkit.runs.run import RunResult
     from meshkit.views.terminal import Output
 
@@ -101,8 +102,13 @@ def run(
     """  # noqa: D301
     from meshkit.runs import folder
     from meshkit.runs import run as runs
+    from meshkit.spec import MeshSpec
 
     before = folder.beginning(resume) if resume else {}
+    if resume and before["mesh"] != (given := MeshSpec.load(mesh_file).mesh.id):
+        raise InputError(f"that run was of mesh {before['mesh']}, not of {given}", where=str(resume))
+    if resume and "journal" in before:
+        _journal(resume, before)
     known = [name[:2] for name in before.get("stages", [])] or list(runs.stages())
     chosen = _choose(known, first, last, only)
     how: runs.Mode = "apply" if "apply" in (mode, before.get("mode")) else "plan"
@@ -139,21 +145,13 @@ def undo(*, run: Path, mode: str, mesh_file: Path | None, consent: bool, out: Pa
       meshkit undo runs/mesh1/20260301T120000Z-apply
       meshkit undo runs/mesh1/20260301T120000Z-apply --mode apply
     """  # noqa: D301
-    from meshkit.journal import Journal
     from meshkit.runs import folder
     from meshkit.runs import run as runs
 
     before = folder.beginning(run)
     if "journal" not in before:
         raise InputError(f"a run in mode {before.get('mode')} changed nothing", where=str(run))
-    known = {book.name: book for book in Journal.all_of(before["mesh"])}
-    if before["journal"] not in known:
-        raise InputError(
-            f"its journal {before['journal']} is not here",
-            where=str(run),
-            remedy="it is in the private store of the user who applied, on that machine",
-        )
-    where = mesh_file or Path(known[before["journal"]].header["mesh_file"])
+    where = mesh_file or Path(_journal(run, before).header.get("mesh_file", ""))
     how: runs.Mode = "apply" if mode == "apply" else "plan"
     label = "undo" if how == "apply" else "undo-plan"
     _find_tools()
@@ -289,6 +287,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         click.echo("  → this is a bug of meshkit; MESHKIT_DEBUG=1 shows where it happened", err=True)
         code = ChangeError.exit_code
     sys.exit(code or 0)
+
+
+def _journal(run: Path, before: Mapping[str, Any]) -> Journal:
+    from meshkit.journal import Journal
+
+    known = {book.name: book for book in Journal.all_of(before["mesh"])}
+    if before["journal"] not in known:
+        raise InputError(
+            f"its journal {before['journal']} is not here",
+            where=str(run),
+            remedy="it is in the private store of the user who applied, on that machine",
+        )
+    return known[before["journal"]]
 
 
 def _find_tools() -> None:

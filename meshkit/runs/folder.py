@@ -79,7 +79,9 @@ def beginning(run: Path) -> dict[str, Any]:
     try:
         with (run / "events.jsonl").open(encoding="utf-8") as events:
             event: dict[str, Any] = json.loads(events.readline())
-    except (OSError, ValueError):
+        if event["event"] != "run started":
+            raise ValueError  # noqa: TRY301
+    except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
             "no run folder: it has no events.jsonl", where=str(run), remedy="name a folder such as runs/MESH/TIME-apply"
         ) from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from meshkit import temporary
 from meshkit.errors import CheckFailed
-from meshkit.journal import Journal
+from meshkit.journal import Journal, private_folder
 from meshkit.mesh import Mesh
 from meshkit.runs import story
 from meshkit.runs.load import Follower
@@ -25,11 +25,12 @@ class Live:
     """The journal and the load of one run.
 
     Raises:
-        InputError: a context of the mesh file is missing.
+        InputError: a context of the mesh file is missing, or the private store cannot be written.
     """
 
     def __init__(self, spec: MeshSpec, mesh_file: Path) -> None:
         self._mesh = Mesh.open(spec)
+        private_folder(spec.mesh.id)
         self._mesh_file = mesh_file.resolve()
         self._follower = Follower(self._mesh)
         self.exit_code = 0
