@@ -1,0 +1,42 @@
+"""Copies of workloads: another cluster takes them, and nothing of the first one goes along."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshkit.diffs import bare
+from meshkit.istio import copies
+from tests.objects import core, create, deployment
+
+if TYPE_CHECKING:
+    from meshkit.cluster import Cluster
+
+
+def test_a_copy_is_taken_by_a_cluster_that_has_none_of_it(east: Cluster, space: str) -> None:
+    """Addresses, node ports, tools' notes and meshkit's restarts stay behind; what the user wrote goes along."""
+    app = deployment("app", space, replicas=2, annotations={"note": "keep", "meshkit/restarted-at": "now"})
+    app["spec"]["template"]["spec"]["serviceAccountName"] = "runner"
+    app["spec"]["template"]["metadata"]["annotations"] = {"kubectl.kubernetes.io/restartedAt": "now", "team": "pay"}
+    ports = [{"port": 80, "targetPort": 8080, "protocol": "TCP"}]
+    service = core("Service", "app", space, spec={"type": "NodePort", "selector": {"app": "app"}, "ports": ports})
+    originals = [create(east, m) for m in (core("ServiceAccount", "runner", space), service, app)]
+    made = copies.workload(east, space, "app")
+    assert [m["kind"] for m in made] == ["ServiceAccount", "Service", "Deployment"]
+    assert made[2]["metadata"]["annotations"] == {"note": "keep"}
+    assert made[2]["spec"]["template"]["metadata"]["annotations"] == {"team": "pay"}
+    assert made[2]["spec"]["replicas"] == 2
+    held = str(made)
+    assert originals[1]["spec"]["clusterIP"] not in held
+    assert str(originals[1]["spec"]["ports"][0]["nodePort"]) not in held
+    other = f"{space}-other"
+    east.apply(core("Namespace", other, ""))
+    for manifest in made:
+        moved = {**manifest, "metadata": {**manifest["metadata"], "namespace": other}}
+        assert bare(east.apply(moved))["metadata"]["name"] == manifest["metadata"]["name"]
+
+
+def test_what_is_not_there_is_left_out(east: Cluster, space: str) -> None:
+    """Each cluster has a default account of its own."""
+    create(east, deployment("app", space))
+    assert [m["kind"] for m in copies.workload(east, space, "app")] == ["Deployment"]
+    assert copies.workload(east, space, "ghost") == []

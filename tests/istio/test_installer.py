@@ -1,0 +1,148 @@
+"""The installer: what istioctl is given, and what it makes of it, by the real istioctl."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from meshkit import restore
+from meshkit.changes import Plan
+from meshkit.errors import ChangeError, InputError, UnreachableError
+from meshkit.istio import installer
+from meshkit.spec import MeshSpec
+from tests.objects import Object, edit, live
+from tests.support import program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from meshkit.cluster import Cluster
+    from meshkit.mesh import Mesh
+
+OVERLAY = """
+apiVersion: install.istio.io/v1alpha1
+kind: IstioOperator
+spec:
+  hub: registry.test/istio
+  meshConfig: {accessLogFile: /dev/stdout}
+  values: {global: {network: wrong, proxy: {readinessPeriodSeconds: 1}}}
+  components:
+    pilot: {k8s: {overlays: [{kind: Deployment, name: istiod, patches: [{path: spec.replicas, value: 3}]}]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def istioctl() -> Iterator[None]:
+    """The lab's istioctl is on the PATH."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{program('istioctl').parent}{os.pathsep}{os.environ['PATH']}")
+        yield
+
+
+@pytest.fixture(scope="module")
+def plain(istioctl: None, tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
+    """What istioctl renders for a mesh without more."""
+    return installer.render(installer.operator(spec_of(tmp_path_factory.mktemp("plain")), "east"))
+
+
+def spec_of(tmp_path: Path, overlay: str = OVERLAY, **more: Any) -> MeshSpec:
+    """Return a mesh with an overlay."""
+    (tmp_path / "overlay.yaml").write_text(overlay)
+    istio = {"profile": "minimal", "overlay": str(tmp_path / "overlay.yaml"), **more.pop("istio", {})}
+    clusters = [{"name": "east", "context": "east", "network": "net-east"}]
+    return MeshSpec.parse({"istio": istio, "clusters": clusters, **more}, where="test")
+
+
+class TestOperator:
+    """Overlay below, ids above."""
+
+    def test_the_meshs_ids_win_over_the_overlay_and_the_rest_stays(self, tmp_path: Path) -> None:
+        """And it always has a name: one without takes others' gateways away."""
+        made = installer.operator(spec_of(tmp_path), "east", mesh_networks={"n": {}})
+        assert made["metadata"]["name"]
+        assert made["spec"]["hub"] == "registry.test/istio"
+        assert made["spec"]["values"]["global"] == {
+            "meshID": "mesh1", "network": "net-east", "multiCluster": {"clusterName": "east"},
+            "meshNetworks": {"n": {}},
+            "proxy": {"readinessPeriodSeconds": 1},
+        }  # fmt: skip
+
+    def test_merging_changes_neither_side(self) -> None:
+        """Mappings are merged, overlays added, all else replaced."""
+        lower, upper = {"a": {"x": 1, "y": [1]}, "overlays": [1]}, {"a": {"y": [2]}, "overlays": [2]}
+        assert installer.merge(lower, upper) == {"a": {"x": 1, "y": [2]}, "overlays": [1, 2]}
+        assert (lower, upper) == ({"a": {"x": 1, "y": [1]}, "overlays": [1]}, {"a": {"y": [2]}, "overlays": [2]})
+
+    @pytest.mark.parametrize("text", ["", "a: [", "- 1", "kind: ConfigMap"])
+    def test_an_overlay_that_is_no_istiooperator_is_told(self, tmp_path: Path, text: str) -> None:
+        """By the file's name."""
+        with pytest.raises(InputError, match=r"overlay\.yaml: istio\.overlay: expected an IstioOperator"):
+            installer.operator(spec_of(tmp_path, text), "east")
+
+
+@pytest.mark.usefixtures("istioctl")
+class TestRendered:
+    """What istioctl makes of it."""
+
+    def test_an_alias_is_one_more_id_that_istiod_accepts(self, tmp_path: Path, plain: list[Object]) -> None:
+        """Beside the overlay's own patches, for a revision's istiod, too; without it there is none."""
+        overlay = OVERLAY.replace("name: istiod,", "name: istiod-blue,")
+        spec = spec_of(tmp_path, overlay, istio={"revision": "blue"})
+        aliased = installer.render(installer.operator(spec, "east", alias="Kubernetes"))
+        for rendered, alias in ((plain, ""), (aliased, "Kubernetes")):
+            [istiod] = [o for o in rendered if o["kind"] == "Deployment"]
+            assert installer.alias_of(istiod, "east") == alias
+            assert istiod["spec"]["replicas"] == 3
+            [container] = istiod["spec"]["template"]["spec"]["containers"]
+            assert {"name": "CLUSTER_ID", "value": "east"} in container["env"]
+            assert container["image"].startswith("registry.test/istio/")
+            assert installer.alias_of(restore.with_alias(istiod, "old=east"), "east") == (alias or "old")
+
+    def test_what_istioctl_refuses_is_told_in_its_words(self, tmp_path: Path) -> None:
+        """Cut to its last lines."""
+        document = installer.operator(spec_of(tmp_path), "east")
+        document["spec"]["values"]["pilot"] = {"nonsense": True}
+        with pytest.raises(ChangeError, match=r"`istioctl manifest generate` failed: .*nonsense"):
+            installer.render(document)
+
+    def test_its_version_is_told(self) -> None:
+        """That of the program, not of a mesh."""
+        assert installer.version().startswith("1.")
+
+    def test_a_plan_shows_each_object_that_would_differ(self, tmp_path: Path, mesh: Mesh, east: Cluster) -> None:
+        """New ones are named; what cannot be checked before its namespace is there is told; nothing is made."""
+        plan = Plan(mesh, "05 install")
+        plan.install("east", installer.operator(spec_of(tmp_path), "east"), "the test")
+        [change] = plan.changes
+        assert change.problem.startswith("cannot be checked yet: ")
+        assert "+ CustomResourceDefinition gateways.networking.istio.io" in change.diff
+        assert "+ Deployment istio-system/istiod" in change.diff
+        assert east.find("customresourcedefinitions", None, "gateways.networking.istio.io") is None
+
+    def test_what_istio_sets_at_run_time_is_no_difference(self, plain: list[Object], east: Cluster) -> None:
+        """A webhook's CA bundle and failure policy are istiod's; another's field is a conflict."""
+        hook = next(o for o in plain if o["kind"] == "ValidatingWebhookConfiguration")
+        try:
+            east.apply(hook, manager=installer.MANAGER)
+            assert restore.installed(east, hook)[1] == ""
+            now = live(east, hook)
+            now["webhooks"][0] |= {"failurePolicy": "Fail"}
+            now["webhooks"][0]["clientConfig"]["caBundle"] = "Q0E="
+            edit(east, {**hook, "webhooks": now["webhooks"]}, manager="pilot-discovery")
+            assert restore.installed(east, hook)[1] == ""
+            edit(east, {**hook, "webhooks": [{**now["webhooks"][0], "timeoutSeconds": 3}]})
+            wanted = {**hook, "webhooks": [{**hook["webhooks"][0], "timeoutSeconds": 5}]}
+            with pytest.raises(ChangeError, match=r"kubectl-edit owns .*timeoutSeconds"):
+                restore.installed(east, wanted)
+        finally:
+            east.delete(hook)
+
+
+def test_without_an_istioctl_it_is_told_where_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a tool that cannot be reached: exit code 3."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnreachableError, match="there is no istioctl on the PATH"):
+        installer.render(installer.operator(spec_of(tmp_path), "east"))

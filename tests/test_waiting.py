@@ -1,0 +1,48 @@
+"""Waiting: until all has arrived, told every five seconds, ended by the deadline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from meshkit import waiting
+from meshkit.errors import ChangeError, UnreachableError
+
+if TYPE_CHECKING:
+    from meshkit.cluster import Cluster
+
+
+def test_it_ends_when_nothing_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that does not answer for a moment is no end; what is missing is told."""
+    monkeypatch.setattr(waiting, "_EVERY", 0.01)
+    monkeypatch.setattr(waiting, "_TELL", 0.0)
+    left = iter(["2 pods", UnreachableError("no answer within 10 s"), "1 pod", ""])
+
+    def missing() -> str:
+        now = next(left)
+        if isinstance(now, Exception):
+            raise now
+        return now
+
+    waiting.wait_for(missing, "Deployment a/b")
+    assert [line.rpartition(" (")[0].strip() for line in capsys.readouterr().out.splitlines()] == [
+        "Deployment a/b: 2 pods", "Deployment a/b: no answer within 10 s", "Deployment a/b: 1 pod",
+    ]  # fmt: skip
+
+
+def test_the_deadline_tells_what_is_still_missing() -> None:
+    """It is a change that failed."""
+    with pytest.raises(ChangeError, match="Deployment a/b: after 0 s still waiting: 2 pods"):
+        waiting.wait_for(lambda: "2 pods", "Deployment a/b", deadline=0.0)
+
+
+def test_a_mistake_of_the_program_is_not_waited_out() -> None:
+    """Only a cluster's silence is."""
+    with pytest.raises(ZeroDivisionError):
+        waiting.wait_for(lambda: str(1 / 0), "x")
+
+
+def test_a_workload_that_is_not_there_is_missing(east: Cluster, space: str) -> None:
+    """It is never taken for rolled out."""
+    assert waiting.rolled_out(east, "Deployment", space, "ghost")() == "Deployment ghost is not there"
