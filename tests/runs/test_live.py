@@ -121,7 +121,7 @@ def test_a_store_that_cannot_be_written_stops_a_run_before_its_first_file(
     """What is to be undone could not be noted."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    code, err = refused(capsys, "run", shop, "--mode", "apply", "--only", "01", "--out", tmp_path / "out")
+    code, err = refused(capsys, "run", shop, "--mode", "apply", "--only", "06", "--out", tmp_path / "out")
     assert code == 2
     assert "cannot make the private folder: Not a directory" in err
     assert "set XDG_STATE_HOME" in err
