@@ -82,7 +82,8 @@ def execute(
     paths = [_find(number, known) for number in chosen]
     given = _parameters(paths, parameters or {}, mesh_file, mode)
     preflight.judge(spec, given)
-    live = Live(spec, mesh_file) if mode == "apply" else None
+    changes = mode == "apply" and any("journal" in own for own in given.values())
+    live = Live(spec, mesh_file) if changes else None
     about = record.circumstances(spec, mesh_file, paths[0].parent)
     folder = RunFolder(out, spec.mesh.id, label or mode)
     journal = live.open(journal, folder.path.name) if live else journal

@@ -32,7 +32,7 @@ def papermill(folder: Path, *options: str) -> tuple[int, dict[str, Any], str]:
 )
 def test_what_ends_early_fails_and_says_so(notebook: Callable[..., Path], cell: str, ended: str, name: str) -> None:
     """Papermill's own engine marks every cell completed, or exits with 0."""
-    code, nb, stderr = papermill(notebook(cell, "print('never')"), "--execution-timeout", "4")
+    code, nb, stderr = papermill(notebook(cell, "print('never')"), "--execution-timeout", "8")
     assert code == 1
     assert nb["metadata"]["meshkit"]["ended"] == ended
     assert nb["metadata"]["papermill"]["exception"] is True
