@@ -235,7 +235,7 @@ class TestGates:
         assert backup.write(mesh, facts, "plan", gates=backup.check(mesh, facts)) is None
         assert not state.exists()
         assert [(f.id, f.verdict) for f in backup.prove(mesh, facts, None)] == [("MK305", SKIPPED)]
-        with pytest.raises(InputError, match="plan and apply"):
+        with pytest.raises(InputError, match="expected plan or apply"):
             backup.write(mesh, facts, "do", gates=[])
 
 
