@@ -182,11 +182,14 @@ class Plan:
 
         def preview() -> str:
             known = [self._installed(change, obj) for obj in rendered]
-            differing = [(obj, live, diff) for obj, (live, diff) in zip(rendered, known, strict=True) if diff]
-            change.manifests = [obj for obj, _, _ in differing]
-            change.before = [live for _, live, _ in differing]
+            # All of them are noted: istioctl writes its own labels on those, too, that do not differ otherwise.
+            change.manifests, change.before = rendered, [live for live, _ in known]
             # What is new is named, not shown: the definitions of Istio's kinds alone have 20,000 lines.
-            return "\n".join(f"# {identify(o)}\n{diff}" if live else f"+ {identify(o)}" for o, live, diff in differing)
+            return "\n".join(
+                f"# {identify(obj)}\n{diff}" if live else f"+ {identify(obj)}"
+                for obj, (live, diff) in zip(rendered, known, strict=True)
+                if diff
+            )
 
         def do() -> None:
             installer.install(self.mesh.spec.cluster(cluster), operator, print)

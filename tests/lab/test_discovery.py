@@ -63,13 +63,23 @@ def undiscovered(meshed_lab: Lab) -> Iterator[Lab]:
         made = meshed_lab.istioctl(entry.context, *command)
         for reader in {*CONTEXTS} - {entry.context}:
             meshed_lab.kubectl(reader, "apply", "-f", "-", stdin=made)
+    until(lambda: watched(meshed_lab) == 2 * len(CONTEXTS), "each istiod watches both clusters", 60)
 
 
 def part(lab: Lab) -> None:
-    """Delete every remote secret and every reader's token."""
+    """Delete every remote secret and every reader's token.
+
+    Never while an istiod takes one in: a secret that goes during its first sync leaves its controller hanging.
+    """
     for context in CONTEXTS:
         lab.kubectl(context, "delete", "secret", "-A", "-l", f"{LABEL}=true")
         lab.kubectl(context, "delete", "secret", *SYSTEM, remote_secret.TOKEN_SECRET, "--ignore-not-found")
+    until(lambda: watched(lab) == len(CONTEXTS), "each istiod watches its own cluster only", 60)
+
+
+def watched(lab: Lab) -> int:
+    """Return how many clusters the istiods have synced, their own included."""
+    return sum(lab.istioctl(context, "remote-clusters").count("synced") for context in CONTEXTS)
 
 
 def versions(lab: Lab) -> dict[tuple[str, str], str]:

@@ -35,7 +35,8 @@ PLANS = 6
 USERS = r"DestinationRule sample/users|Namespace sample|CustomResourceDefinition destinationrules|lab-west.*sample/"
 """What a user added, and what it stands on."""
 WANTED = {
-    "the old id stays valid until no proxy claims it": r"Deployment istio-system/istiod: .*clusterAliases",
+    "the old id stays valid until no proxy claims it": r"Deployment\.apps istio-system/istiod: .*clusterAliases",
+    "the root that was adopted is where it was": r"lab-east: Secret istio-system/istio-ca-secret: only in the second",
     "restarts of what claimed the old id": r"meshkit/restarted-at",
     "an unnamed IstioOperator would prune the gateways of others": r"install\.operator\.istio\.io/owning-resource",
     "what meshkit made says so": r"app\.kubernetes\.io/managed-by",
