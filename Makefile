@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := $(VENV)/bin
 READY  := $(VENV)/ready
 # How often the drill of killed runs kills; 20 takes half an hour.
-KILLS  ?= 4
+KILLS  ?= 3
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
