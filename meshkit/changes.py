@@ -183,7 +183,8 @@ class Plan:
         def preview() -> str:
             known = [self._installed(change, obj) for obj in rendered]
             # All of them are noted: istioctl writes its own labels on those, too, that do not differ otherwise.
-            change.manifests, change.before = rendered, [live for live, _ in known]
+            tags = restore.tags(self.mesh.clusters[cluster])
+            change.manifests, change.before = [*rendered, *tags], [*(live for live, _ in known), *tags]
             # What is new is named, not shown: the definitions of Istio's kinds alone have 20,000 lines.
             return "\n".join(
                 f"# {identify(obj)}\n{diff}" if live else f"+ {identify(obj)}"

@@ -177,11 +177,15 @@ def _is_istiod(manifest: Object) -> bool:
     return manifest["kind"] == "Deployment" and str(manifest["metadata"]["name"]).startswith("istiod")
 
 
+def tags(cluster: Cluster) -> list[Object]:
+    """Return the objects of a control plane's tag, which istioctl makes besides what it renders."""
+    kinds = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations", "services")
+    return [obj for kind in kinds for obj in cluster.get(kind, labels="istio.io/tag")]
+
+
 def _byproducts(cluster: Cluster) -> list[Object]:
     """Return what comes with a control plane besides what istioctl renders: its tag, and what istiod writes itself."""
-    found: list[Object] = []
-    for kind in ("mutatingwebhookconfigurations", "validatingwebhookconfigurations", "services"):
-        found += cluster.get(kind, labels="istio.io/tag")
+    found = tags(cluster)
     for name in _MADE_BY_ISTIOD:
         found += cluster.get("configmaps", fields=f"metadata.name={name}")
     return found
