@@ -18,7 +18,7 @@ from meshkit.answers import curl, parse_answers, told
 from meshkit.changes import Plan
 from meshkit.checks import Finding, Verdict
 from meshkit.cluster import Cluster
-from meshkit.diffs import identify
+from meshkit.diffs import Object, identify
 from meshkit.errors import InputError, MeshkitError
 from meshkit.istio import installer, remotes, versions, workloads
 from meshkit.istio.fleet import table
@@ -207,14 +207,20 @@ def _others(mesh: Mesh, entry: Entry, later: str, entries: list[Entry], wanted: 
 
 def former_id(book: Journal, entry: Entry) -> str:
     """Return `later=former` if a change gave a control plane that was there another cluster id, or an empty text."""
-    if entry.action != "install":
+    manifest, before = _istiod(book, entry)
+    if not manifest or not before:
         return ""
-    private = book.private(entry)
+    later, former = _cluster_id(manifest), _cluster_id(before)
+    return f"{later}={former}" if later != former else ""
+
+
+def _istiod(book: Journal, entry: Entry) -> tuple[Object | None, Object | None]:
+    """Return istiod's Deployment as a change installed it, and as it was before; (None, None) of any other change."""
+    private = book.private(entry) if entry.action == "install" else {"manifests": [], "before": []}
     for manifest, before in zip(private["manifests"], private["before"], strict=True):
-        if before and manifest["kind"] == "Deployment" and manifest["metadata"]["name"].startswith("istiod"):
-            ids = [_cluster_id(obj) for obj in (manifest, before)]
-            return f"{ids[0]}={ids[1]}" if ids[0] != ids[1] else ""
-    return ""
+        if manifest["kind"] == "Deployment" and manifest["metadata"]["name"].startswith("istiod"):
+            return manifest, before
+    return None, None
 
 
 def _cluster_id(deployment: dict[str, Any]) -> str:
@@ -263,23 +269,25 @@ def _there(cluster: Cluster, book: Journal, entry: Entry, what: str) -> bool:
 
 def check_planes(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     """MK1204: every control plane that was there before is there again, under its former id; the others are gone."""
-    had: dict[str, str] = dict.fromkeys(mesh.clusters, "")
+    had: dict[str, str] = {}
     for entry in facts.book.entries:
-        if entry.action == "install":
-            had[entry.cluster] = had[entry.cluster] or former_id(facts.book, entry).partition("=")[2]
+        manifest, before = _istiod(facts.book, entry)
+        if manifest:
+            had.setdefault(entry.cluster, _cluster_id(before) if before else "")
     identity = versions.identity(mesh)
     for name in mesh.clusters:
         rows = identity[identity["cluster"] == name]
-        ask = Question(
-            "MK1204", "its control plane is as before", name, f"id {had[name]}" if had[name] else "none, or as it was"
-        )
+        expected = f"id {had[name]}" if had.get(name) else "no istiod" if name in had else "as it is"
+        ask = Question("MK1204", "its control plane is as before", name, expected)
         if reason := next((r for r in rows["reason"] if r), ""):
             yield ask.unknown(reason)
-        elif had[name]:
-            ids = ", ".join(sorted(set(rows["cluster_id"]))) or "no istiod"
-            yield ask.judge(ids == had[name], f"id {ids}" if len(rows) else ids, "look at Deployment istiod")
+            continue
+        ids = ", ".join(sorted(set(rows["cluster_id"])))
+        observed = f"id {ids}" if ids else "no istiod"
+        if name in had:
+            yield ask.judge(observed == expected, observed, "look at Deployment istiod")
         else:
-            yield ask.answer(Verdict.PASS, ", ".join(rows["cluster_id"]) or "none")
+            yield ask.answer(Verdict.SKIPPED, f"{observed}; the run installed nothing there")
 
 
 def check_calls(mesh: Mesh) -> Iterator[Finding]:

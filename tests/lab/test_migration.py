@@ -14,6 +14,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from meshkit.checks import Verdict
+from meshkit.mesh import Mesh
+from meshkit.stages import rollback
 from tests.lab.sameness import differences, snapshot
 from tests.lab.support import Lab
 
@@ -193,12 +196,23 @@ def test_the_state_is_that_of_a_mesh_made_whole(single: Lab, migrated: Done, sho
 
 
 def test_undo_brings_the_single_mesh_back(
-    single: Lab, state: Path, migrated: Done, before: tuple[dict[Any, Any], Done]
+    single: Lab,
+    state: Path,
+    migrated: Done,
+    before: tuple[dict[Any, Any], Done],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """East is as it was, west is empty; what a user added meanwhile is still there."""
+    """East is as it was, west is empty; what a user added meanwhile is still there.
+
+    Before it, the control planes are told not to be as they were: the check can fail.
+    """
     for context in ("lab-east", "lab-west"):
         single.kubectl(context, "label", "namespace", "sample", "team=a")
         single.kubectl(context, "apply", "-f", "-", stdin=json.dumps(USERS_RULE))
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    mesh = Mesh.open(single.mesh_file)
+    planes = list(rollback.check_planes(mesh, rollback.look(mesh)))
+    assert [finding.verdict for finding in planes] == [Verdict.FAIL] * 2, planes
     undone = meshkit(state, "undo", str(migrated.folder), "--mode", "apply")
     assert undone.code == 0, undone.said[-6000:]
     requests = undone.record["requests"]
