@@ -190,7 +190,12 @@ def test_the_api_server_may_end_and_come_back(victim: Lab) -> None:
         enter.insert(2, "--user")
     log = (victim.home / "again.log").open("wb")
     with log, subprocess.Popen([*enter, *command], stdout=log, stderr=log) as again:
-        until(lambda: space.try_kubectl("get", "--raw", "/readyz").returncode == 0, "it answers again")
+
+        def ready() -> bool:
+            assert again.poll() is None, (victim.home / "again.log").read_text()[-2000:]
+            return space.try_kubectl("get", "--raw", "/readyz").returncode == 0
+
+        until(ready, "it answers again", seconds=120)
         space.kubectl("delete", "pod", "--all", "--wait=false")
         space.ready("deployment/d")
         space.pod("late", httpbin())
