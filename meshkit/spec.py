@@ -21,9 +21,12 @@ Name = Annotated[str, Field(pattern=DNS_LABEL)]
 _WANTED = {
     "apiServer": "an address such as https://10.0.0.1:6443, by which other clusters reach it",
     "prometheus": "an address such as http://10.0.0.1:9090",
+    "renewBefore": "a duration such as 720h, a year (8760h) at most",
     "hosts": 'at least one host that the gateway lets in, such as "*.local"',
 }
 """What to say of fields whose rule would read badly."""
+_PATHS = (("istio", "overlay"), ("trust", "rootDirectory"), ("trust", "passphraseFrom", "file"))
+"""Paths in a mesh file: they are relative to it, wherever the notebook runs."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -99,11 +102,20 @@ class ClusterSpec(_Model):
 
 
 class Trust(_Model):
-    """How the common root comes about (stage 04)."""
+    """How the common root comes about (stage 04).
+
+    An intermediate with less life left than `renewBefore` is made anew; it is read as seconds.
+    """
 
     strategy: Literal["auto", "adopt", "overlap"] = "auto"
     root_directory: str = Field(default="", alias="rootDirectory")
     passphrase_from: dict[Literal["env", "file"], str] = Field(default={}, alias="passphraseFrom")
+    renew_before: float = Field(default=720 * _UNITS["h"], le=8760 * _UNITS["h"], alias="renewBefore")
+
+    @field_validator("renew_before", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> float:
+        return seconds(value)
 
 
 class Probe(_Model):
@@ -172,11 +184,12 @@ class MeshSpec(_Model):
         if not isinstance(path, str | Path):
             raise InputError(f"expected the path of a mesh file, got {path!r}", where="parameter mesh_file")
         document = _read(Path(path))
-        for section, field in (("istio", "overlay"), ("trust", "rootDirectory")):
-            # Paths in a mesh file are relative to it, wherever the notebook runs.
-            inner = document.get(section)
+        for *sections, field in _PATHS:
+            inner: Any = document
+            for section in sections:
+                inner = inner.get(section) if isinstance(inner, dict) else None
             if isinstance(inner, dict) and isinstance(inner.get(field), str) and inner[field]:
-                document[section] = {**inner, field: str(Path(path).parent / Path(inner[field]).expanduser())}
+                inner[field] = str(Path(path).parent / Path(inner[field]).expanduser())
         return cls.parse(document, where=str(path))
 
     @classmethod

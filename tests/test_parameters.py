@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from meshkit.errors import InputError
 from meshkit.istio import installer
 from meshkit.resources import folder
 from meshkit.spec import MeshSpec
@@ -45,6 +46,30 @@ def test_every_field_of_the_mesh_file_is_shown() -> None:
     """In the one example that says so of itself, if only in a comment."""
     text = next(path for path in FILES if path.name == "multi-network.yaml").read_text()
     assert [name for name in fields(MeshSpec) if not re.search(rf"\b{name}:", text)] == []
+
+
+def test_paths_are_relative_to_the_mesh_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever meshkit runs; absolute ones, and those of the home folder, stay."""
+    monkeypatch.setenv("HOME", "/home/me")
+    clusters = [{"name": "east", "context": "east", "network": "n"}]
+    trust = {"rootDirectory": "ca", "passphraseFrom": {"file": "secret/p"}}
+    path = tmp_path / "mesh.yaml"
+    path.write_text(yaml.safe_dump({"clusters": clusters, "trust": trust, "istio": {"overlay": "/etc/overlay.yaml"}}))
+    spec = MeshSpec.load(path)
+    assert spec.istio.overlay == "/etc/overlay.yaml"
+    assert spec.trust.root_directory == str(tmp_path / "ca")
+    assert spec.trust.passphrase_from == {"file": str(tmp_path / "secret/p")}
+    path.write_text(yaml.safe_dump({"clusters": clusters, "trust": {"passphraseFrom": {"file": "~/p"}}}))
+    assert MeshSpec.load(path).trust.passphrase_from == {"file": "/home/me/p"}
+
+
+@pytest.mark.parametrize("given", ["-1h", "soon", "9000h"])
+def test_a_renewal_is_a_duration_of_a_year_at_most(given: str) -> None:
+    """720 hours, unless said otherwise: more than the life of an intermediate would renew it in every run."""
+    clusters = [{"name": "east", "context": "east", "network": "n"}]
+    assert MeshSpec.parse({"clusters": clusters}, where="mesh").trust.renew_before == 720 * 3600
+    with pytest.raises(InputError, match=r"trust\.renewBefore: expected a duration such as 720h"):
+        MeshSpec.parse({"clusters": clusters, "trust": {"renewBefore": given}}, where="mesh")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
