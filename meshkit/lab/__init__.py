@@ -8,5 +8,5 @@ wan         the relay between clusters: round trips and cuts
 cluster     one cluster's control plane: certificates, etcd, API server, controllers
 node        the process runner: pods as the controllers make them (with container, volumes, probes)
 services    what kube-proxy, a cloud's load balancers and CoreDNS would do
-scenarios   empty, single, meshed: by istioctl, kubectl and openssl only
+scenarios   empty, single, meshed, strangers: by istioctl, kubectl and openssl only
 """

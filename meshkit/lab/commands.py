@@ -52,15 +52,18 @@ def build() -> None:
 @click.option(
     "--start",
     "scenario",
-    type=click.Choice(["single", "empty", "meshed"]),
+    type=click.Choice(["single", "empty", "meshed", "strangers"]),
     default="single",
     show_default=True,
-    help="Istio in east only, bare clusters, or a finished mesh.",
+    help="Istio in east only, bare clusters, a finished mesh, or one whose clusters have a root each.",
 )
 @click.option("--flat", is_flag=True, help="Join the pod networks: pods reach each other without gateways.")
-def up(*, clusters: int, rtt: int, scenario: str, flat: bool) -> None:
+@click.option(
+    "--live-roots", is_flag=True, help="Let istiod and proxies take a changed bundle of roots while they run."
+)
+def up(*, clusters: int, rtt: int, scenario: str, flat: bool, live_roots: bool) -> None:
     """Start the lab; it stays until `meshkit lab down`."""
-    start(clusters, rtt, scenario, flat=flat)
+    start(clusters, rtt, scenario, flat=flat, live_roots=live_roots)
 
 
 @lab.command()
@@ -140,7 +143,7 @@ def demo(*, clusters: int, down: bool) -> int:
     if lifecycle.keeper(folder()) is not None:
         say("using the lab that runs")
     else:
-        start(clusters, 40, "single", flat=False)
+        start(clusters, 40, "single")
     ready = time.monotonic()
     code: int = click.get_current_context().invoke(run, mesh_file=meshfile.mesh_file(), mode="apply")
     say(f"lab {ready - begun:.0f} s, migration {time.monotonic() - ready:.0f} s")
@@ -151,7 +154,7 @@ def demo(*, clusters: int, down: bool) -> int:
     return code
 
 
-def start(clusters: int, rtt: int, scenario: str, *, flat: bool) -> None:
+def start(clusters: int, rtt: int, scenario: str, *, flat: bool = False, live_roots: bool = False) -> None:
     """Build what is missing, see what the machine lacks, start bare clusters and bring them to a scenario.
 
     Raises:
@@ -167,7 +170,7 @@ def start(clusters: int, rtt: int, scenario: str, *, flat: bool) -> None:
         programs.build(say)
     running = lifecycle.keeper(folder()) is not None
     try:
-        settings = lifecycle.start(clusters, rtt, flat, say)
+        settings = lifecycle.start(clusters, rtt, flat, say, live_roots=live_roots)
         scenarios.make(scenario, folder(), settings, say)
     except KeyboardInterrupt:
         if not running:

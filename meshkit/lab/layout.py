@@ -109,6 +109,7 @@ class Settings:
     rtt_ms: int = 40
     flat: bool = False
     ports: tuple[int, ...] = ()
+    live_roots: bool = False
 
     def save(self, home: Path) -> None:
         """Write settings.json, whole or not at all."""

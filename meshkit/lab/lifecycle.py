@@ -73,7 +73,7 @@ def locked(descriptor: int, home: Path) -> bool:
     return home.exists() and os.fstat(descriptor).st_ino == home.stat().st_ino
 
 
-def start(clusters: int, rtt_ms: int, flat: bool, say: Say) -> Settings:
+def start(clusters: int, rtt_ms: int, flat: bool, say: Say, *, live_roots: bool = False) -> Settings:
     """Start bare clusters and wait until their API servers and nodes are ready.
 
     Raises:
@@ -100,7 +100,7 @@ def start(clusters: int, rtt_ms: int, flat: bool, say: Say) -> Settings:
                              remedy="use it (`meshkit lab status`), or end it: `meshkit lab down`")  # fmt: skip
         end(home)
         wipe(home)
-        settings = Settings(clusters, rtt_ms, flat, tuple(free_ports(clusters)))
+        settings = Settings(clusters, rtt_ms, flat, tuple(free_ports(clusters)), live_roots)
         settings.save(home)
         for site in sites(clusters):
             cluster.prepare(home, site)

@@ -20,10 +20,9 @@ def mesh_file() -> Path:
     in its folder does.
     """
     settings = Settings.load(folder())
-    kubeconfig = folder() / "kubeconfig"
-    written = resources.folder("parameters") / "lab.yaml"
-    if Path(_USUAL).expanduser() == kubeconfig and settings.clusters == 2 and not settings.flat:
-        return written
+    usual = Path(_USUAL).expanduser() == folder() / "kubeconfig" and settings.clusters == 2
+    if usual and not settings.flat and not settings.live_roots:
+        return resources.folder("parameters") / "lab.yaml"
     return write(folder(), settings)
 
 
@@ -31,7 +30,7 @@ def write(home: Path, settings: Settings) -> Path:
     """Write the mesh file of a lab into its folder, with the clusters and the networks that it has."""
     examples = resources.folder("parameters")
     document: dict[str, Any] = yaml.safe_load((examples / "lab.yaml").read_text())
-    document["istio"]["overlay"] = str(examples / document["istio"]["overlay"])
+    document["istio"]["overlay"] = str(overlay(home, settings))
     document["topology"]["network"] = "flat" if settings.flat else "multi"
     document["clusters"] = [
         {
@@ -45,4 +44,19 @@ def write(home: Path, settings: Settings) -> Path:
     ]
     path = home / "lab.yaml"
     replace(path, yaml.safe_dump(document, sort_keys=False))
+    return path
+
+
+def overlay(home: Path, settings: Settings) -> Path:
+    """Return the lab's IstioOperator; the one that also takes roots live is merged into the lab's folder."""
+    examples = resources.folder("parameters")
+    own = examples / "lab-overlay.yaml"
+    if not settings.live_roots:
+        return own
+    document, more = (yaml.safe_load(path.read_text()) for path in (own, examples / "live-roots-overlay.yaml"))
+    spec = document["spec"]
+    spec["meshConfig"]["defaultConfig"] |= more["spec"]["meshConfig"]["defaultConfig"]
+    spec["values"]["pilot"]["env"] |= more["spec"]["values"]["pilot"]["env"]
+    path = home / "overlay.yaml"
+    replace(path, yaml.safe_dump(document))
     return path

@@ -1,4 +1,4 @@
-"""What the lab can start with: `empty`, `single` or `meshed`, made as Istio's own pages tell it.
+"""What the lab can start with: `empty`, `single`, `meshed` or `strangers`, made as Istio's own pages tell it.
 
 Only istioctl, kubectl and openssl are used, so a meshed lab is the yardstick for what meshkit's migration leaves.
 """
@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from meshkit import resources
 from meshkit.errors import ChangeError
+from meshkit.lab import meshfile
 from meshkit.lab.layout import Say, Settings, Site, programs, sites
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Tools:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.kubeconfig = home / "kubeconfig"
+        self.overlay = str(meshfile.overlay(home, Settings.load(home)))
 
     def run(self, program: str, *argv: str, stdin: str = "") -> str:
         """Run a tool and return what it printed.
@@ -76,6 +77,9 @@ def make(scenario: str, home: Path, settings: Settings, say: Say) -> None:
     if scenario == "single":
         install_single(tools, all_sites[0], timed)
     elif scenario == "meshed":
+        make_root(tools)
+        install_meshed(tools, all_sites, settings, timed)
+    elif scenario == "strangers":
         install_meshed(tools, all_sites, settings, timed)
 
 
@@ -93,16 +97,11 @@ class Timed:
             self.say(f"{words} ({time.monotonic() - begun:.1f} s)")
 
 
-def overlay() -> str:
-    """Return the path of the lab's overlay for istioctl."""
-    return str(resources.folder("parameters") / "lab-overlay.yaml")
-
-
 def install_single(tools: Tools, site: Site, timed: Timed) -> None:
     """Install Istio the ordinary way: default profile, self-signed root, no ids, no network; sample and load."""
     timed(
         f"{site.name}: istioctl install, default profile",
-        lambda: tools.istioctl(site, "install", "-y", "-f", overlay()),
+        lambda: tools.istioctl(site, "install", "-y", "-f", tools.overlay),
     )
     timed(f"{site.name}: httpbin, sleep and load are ready", lambda: sample(tools, site, load=True))
 
@@ -116,8 +115,7 @@ def sample(tools: Tools, site: Site, *, load: bool) -> None:
 
 
 def install_meshed(tools: Tools, all_sites: list[Site], settings: Settings, timed: Timed) -> None:
-    """Make a finished multi-primary mesh: common root, ids, gateways, remote secrets, sample everywhere."""
-    make_root(tools)
+    """Make a multi-primary mesh: ids, gateways, remote secrets, sample everywhere; one root only where it was made."""
     each(all_sites, lambda site: primary(tools, site, timed, flat=settings.flat))
     pairs = [(a, b) for a in all_sites for b in all_sites if a != b]
     timed("remote secrets of every ordered pair", lambda: each(pairs, lambda pair: remote_secret(tools, *pair)))
@@ -142,20 +140,21 @@ def primary(tools: Tools, site: Site, timed: Timed, *, flat: bool) -> None:
 
 
 def control_plane(tools: Tools, site: Site, timed: Timed, *, network: str) -> None:
-    """Install istiod with its ids, below the common root."""
+    """Install istiod with its ids, below the common root where there is one; else it makes a root of its own."""
     tools.kubectl(site, "create", "namespace", "istio-system")
     tools.kubectl(site, "label", "namespace", "istio-system", f"topology.istio.io/network={network}")
-    plug_certificates(tools, site)
+    if (tools.home / "certs").exists():
+        plug_certificates(tools, site)
     values = {"global.meshID": MESH_ID, "global.multiCluster.clusterName": site.name, "global.network": network}
     flags = [f"--set=values.{name}={value}" for name, value in values.items()]
-    timed(f"{site.name}: istioctl install", lambda: tools.istioctl(site, "install", "-y", "-f", overlay(), *flags))
+    timed(f"{site.name}: istioctl install", lambda: tools.istioctl(site, "install", "-y", "-f", tools.overlay, *flags))
 
 
 def eastwest_gateway(tools: Tools, site: Site, timed: Timed) -> None:
     """Install a cluster's east-west gateway, and expose all services through it."""
     gateway, flags = eastwest_operator(site)
     # `-f -` reads the gateway's operator; the overlay names the lab's images.
-    install = ("install", "-y", "-f", overlay(), "-f", "-", *flags)
+    install = ("install", "-y", "-f", tools.overlay, "-f", "-", *flags)
     timed(f"{site.name}: east-west gateway", lambda: tools.istioctl(site, *install, stdin=gateway))
     tools.apply(site, "expose-services.yaml")
 

@@ -96,11 +96,13 @@ class Lab:
         """Run istioctl on a context; it must succeed."""
         return self.must("istioctl", "--context", context, *argv, stdin=stdin)
 
-    def start(self, scenario: str, clusters: int = 2, rtt_ms: int = 40, *, flat: bool = False) -> float:
+    def start(
+        self, scenario: str, clusters: int = 2, rtt_ms: int = 40, *, flat: bool = False, live_roots: bool = False
+    ) -> float:
         """Start the lab and bring it to a scenario; returns the seconds that the bare clusters took."""
         with in_folder(self.home):
             begun = time.monotonic()
-            settings = lifecycle.start(clusters, rtt_ms, flat, print)
+            settings = lifecycle.start(clusters, rtt_ms, flat, print, live_roots=live_roots)
             took = time.monotonic() - begun
             scenarios.make(scenario, self.home, settings, print)
         return took

@@ -78,7 +78,6 @@ def install(lab: Lab) -> None:
 def mesh_of(lab: Lab, **west: Any) -> Mesh:
     """Return the mesh, with what a test says of west's gateway."""
     document = yaml.safe_load(lab.mesh_file.read_text())
-    document["istio"]["overlay"] = scenarios.overlay()
     document["clusters"][1]["gateway"] = west
     return Mesh.open(MeshSpec.parse(document, where="test"))
 

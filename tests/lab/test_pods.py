@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from meshkit.lab.scenarios import overlay
+from meshkit.resources import folder
 from tests.lab.support import CURL, HTTPBIN, Lab, Object, Space, httpbin, shell, sleeper, until
 from tests.support import free_port
 
@@ -27,7 +27,8 @@ pytestmark = pytest.mark.lab
 
 def test_istioctl_install_of_the_default_profile_succeeds(empty_lab: Lab) -> None:
     """`istioctl install --set profile=default` ends with its own success, and its deployments are ready."""
-    argv = ("--context", "lab-west", "install", "-y", "--set", "profile=default", "-f", overlay())
+    overlay = str(folder("parameters") / "lab-overlay.yaml")
+    argv = ("--context", "lab-west", "install", "-y", "--set", "profile=default", "-f", overlay)
     done = empty_lab.tool("istioctl", *argv)
     assert done.returncode == 0, done.stderr
     assert "Installation complete" in done.stdout + done.stderr
