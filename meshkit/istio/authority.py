@@ -1,35 +1,36 @@
-"""Making certificates: a cluster's intermediate under a given root, as Istio's own tools/certs makes it.
+"""Authorities as files and Secrets hold them: read, checked, and brought into the form that istiod takes.
 
-Keys live in memory only, from where they were read to the Secret that carries them. No key and no passphrase is in any
-message, repr or traceback of ours.
+Keys are made in meshkit.istio.minting. They live in memory only, from where they were read to the Secret that carries
+them. No key and no passphrase is in any message, repr or traceback of ours.
 """
 
 from __future__ import annotations
 
 import base64
+import itertools
+import json
 import os
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshkit.errors import InputError
-from meshkit.istio.trust import chain_end, fingerprint, parse_chain
+from meshkit.istio.certificates import belong_together, defects, self_signed
+from meshkit.istio.trust import chain_end, fingerprint, parse_bundle, parse_chain, signed_by
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-    from cryptography.x509 import Certificate, ExtensionType
+    from cryptography.x509 import Certificate
 
-    PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
+    from meshkit.istio.certificates import PrivateKey
 
 SECRET = "cacerts"  # noqa: S105 - the Secret's name
 FILES = ("ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem")
-LIFE = timedelta(days=730)
-RSA_BITS = 2048
-MAKE = "`make -f Makefile.selfsigned.mk root-ca <cluster>-cacerts` of Istio's tools/certs makes them"
+VAULT = "vault.json"
+CURVES = ("secp256r1", "secp384r1", "secp521r1")
+MAKE = "`meshkit ca root` makes a root, `meshkit ca request` what your own PKI has to sign; see docs/trust.md"
+HOW_TO_OPEN = "name its passphrase: trust.passphraseFrom in the mesh file, or --passphrase-env, --passphrase-file"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Offered:
         """Return what to plug into a cluster: the intermediate that was offered for it, or else a new one."""
         if cluster in self.plugged:
             return self.plugged[cluster]
+        from meshkit.istio.minting import intermediate
+
         if self.signer is None:
             raise InputError(f"no intermediate for cluster {cluster}, and no root key to sign one", remedy=MAKE)
         return intermediate(self.signer, cluster, namespace)
@@ -90,7 +93,7 @@ def load(certificate: bytes, key: bytes, *, passphrase: bytes = b"", where: str,
     """
     chain = _certificates(certificate, where)
     private = load_key(key, passphrase, where)
-    if wrong := defects(chain[0], signs_authorities=signs_authorities):
+    if wrong := defects(chain[0], below=int(signs_authorities)):
         raise InputError(f"the certificate {'; '.join(wrong)}", where=where, remedy=MAKE)
     if not belong_together(chain[0], private):
         raise InputError("the key is not the certificate's", where=where, remedy="name the files that belong together")
@@ -111,7 +114,7 @@ def load_key(pem: bytes, passphrase: bytes, where: str) -> PrivateKey:
     """Return a private key of PEM text.
 
     Raises:
-        InputError: it is no such key, or the passphrase is missing or wrong. Nothing of either is quoted.
+        InputError: it is none that Istio takes, or the passphrase is missing or wrong. Nothing of either is quoted.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -119,61 +122,25 @@ def load_key(pem: bytes, passphrase: bytes, where: str) -> PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     encrypted = b"ENCRYPTED" in pem
-    name_it = "name its passphrase: trust.passphraseFrom: {env: NAME} or {file: PATH}"
     if encrypted and not passphrase:
-        raise InputError("the key is encrypted, and no passphrase is named", where=where, remedy=name_it)
+        raise InputError("the key is encrypted, and no passphrase is named", where=where, remedy=HOW_TO_OPEN)
     try:
         key = load_pem_private_key(pem, passphrase if encrypted else None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         told = "the passphrase does not open the key" if encrypted else "no private key in PEM"
-        raise InputError(told, where=where, remedy=name_it if encrypted else MAKE) from None
+        raise InputError(told, where=where, remedy=HOW_TO_OPEN if encrypted else MAKE) from None
     if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
         raise InputError("the key is neither RSA nor ECDSA; Istio takes no other", where=where, remedy=MAKE)
+    if isinstance(key, EllipticCurvePrivateKey) and key.curve.name not in CURVES:
+        raise InputError(f"the key's curve is {key.curve.name}; Istio takes {', '.join(CURVES)}", where=where)
     return key
-
-
-def defects(certificate: Certificate, *, signs_authorities: bool) -> list[str]:
-    """Return what keeps a certificate from being an authority now; empty if nothing does."""
-    from cryptography.x509 import BasicConstraints, ExtensionNotFound, KeyUsage
-
-    def extension(kind: type[ExtensionType]) -> Any:
-        try:
-            return certificate.extensions.get_extension_for_class(kind).value
-        except ExtensionNotFound:
-            return None
-
-    now, constraints, usage = datetime.now(UTC), extension(BasicConstraints), extension(KeyUsage)
-    wrong = []
-    if constraints is None or not constraints.ca:
-        wrong.append("is no CA's (basicConstraints CA:TRUE is missing)")
-    elif signs_authorities and constraints.path_length == 0:
-        wrong.append("may sign workloads only (path length 0): a root that signs intermediates is needed")
-    if usage is not None and not usage.key_cert_sign:
-        wrong.append("may not sign certificates (keyUsage keyCertSign is missing)")
-    if certificate.not_valid_after_utc <= now:
-        wrong.append(f"expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
-    if certificate.not_valid_before_utc > now:
-        wrong.append(f"is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
-    return wrong
-
-
-def belong_together(certificate: Certificate, key: PrivateKey) -> bool:
-    """Return whether a private key is the certificate's."""
-    return _public_der(certificate) == _public_der(key)
-
-
-def _public_der(holder: Any) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    public: bytes = holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return public
 
 
 def load_plugged(files: Mapping[str, bytes], *, passphrase: bytes = b"", where: str) -> Plugged:
     """Return the four files of a cluster, or of a Secret `cacerts`, as far as istiod would take them.
 
     Raises:
-        InputError: one is missing, the intermediate is none or expired, or its chain does not end at the root.
+        InputError: one is missing, the chain does not end at the root, or one of it is no authority for what is below.
     """
     missing = [name for name in FILES if not files.get(name)]
     if missing:
@@ -187,18 +154,60 @@ def load_plugged(files: Mapping[str, bytes], *, passphrase: bytes = b"", where: 
     if root is None:
         told = "the chain from ca-cert.pem by cert-chain.pem does not end at root-cert.pem"
         raise InputError(told, where=where, remedy=MAKE)
-    if wrong := defects(root, signs_authorities=root != signer.certificate):
+    links = list(_links([signer.certificate, *chain], root))
+    for below, link in enumerate(links[1:], 1):
+        if wrong := defects(link, below=below):
+            raise InputError(f"{link.subject.rfc4514_string()}, above it, {'; '.join(wrong)}", where=where, remedy=MAKE)
+    if root != signer.certificate and (wrong := defects(root, below=len(links))):
         raise InputError(f"the root {'; '.join(wrong)}", where=where, remedy=MAKE)
     # istiod cannot open an encrypted key.
-    return Plugged(signer.certificate, root, {**{n: files[n] for n in FILES}, "ca-key.pem": _key_pem(signer.key)})
+    from meshkit.istio.minting import key_pem
+
+    return Plugged(signer.certificate, root, {**{n: files[n] for n in FILES}, "ca-key.pem": key_pem(signer.key)})
+
+
+def _links(chain: Iterable[Certificate], root: Certificate) -> Iterator[Certificate]:
+    for certificate, _ in itertools.groupby(chain):
+        yield certificate
+        if signed_by(certificate, root):
+            return
+
+
+def assemble(own: bytes, key: bytes, pool: bytes, *, where: str) -> dict[str, bytes]:
+    """Return a cluster's four files, from an intermediate, its key as it is, and certificates in any order.
+
+    Args:
+        own: PEM; the first certificate is the intermediate, the others may be of its chain.
+        key: PEM.
+        pool: PEM; other certificates that may be of its chain, the root among them.
+        where: names it in errors.
+
+    Raises:
+        InputError: the certificates up to a self-signed root are not all there.
+    """
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    path = _certificates(own, where)[:1]
+    # A root may also be there as another root's subordinate: the shortest way up ends at a root.
+    known = sorted(parse_bundle(own + b"\n" + pool), key=lambda one: not self_signed(one))
+    while not self_signed(path[-1]):
+        upper = next((one for one in known if one not in path and signed_by(path[-1], one)), None)
+        if upper is None:
+            top = path[-1]
+            told = f"the issuer of {top.subject.rfc4514_string()} is missing: {top.issuer.rfc4514_string()}"
+            raise InputError(told, where=where, remedy="all certificates up to the self-signed root are needed")
+        path.append(upper)
+    pems = [certificate.public_bytes(Encoding.PEM) for certificate in path]
+    return dict(zip(FILES, (pems[0], key, pems[-1], b"".join(pems)), strict=True))
 
 
 def read_directory(folder: str, clusters: Iterable[str], passphrase_from: Mapping[Any, str]) -> Offered:
-    """Return the user's own CA from a folder as `make -f Makefile.selfsigned.mk` of Istio's tools/certs leaves it.
+    """Return the user's own CA from a folder as `meshkit ca` or Istio's tools/certs leaves it.
 
     Args:
         folder: holds root-cert.pem and root-key.pem, or for each cluster a folder of its name with the four files of
-            `cacerts`, or both; where a cluster has its folder, that is taken.
+            `cacerts`, or both; where a cluster has its folder, that is taken. Instead of these names, each may have
+            those of cert-manager (tls.crt, tls.key, ca.crt), or vault.json, an answer of Vault's PKI engine.
         clusters: the clusters of the mesh.
         passphrase_from: `{env: NAME}` or `{file: PATH}` of the keys' passphrase; empty if they have none.
 
@@ -210,124 +219,126 @@ def read_directory(folder: str, clusters: Iterable[str], passphrase_from: Mappin
         raise InputError("no such folder", where=folder, remedy="name it in trust.rootDirectory")
     passphrase = read_passphrase(passphrase_from)
     plugged = {
-        name: load_plugged(_read(place / name, FILES), passphrase=passphrase, where=str(place / name))
+        name: load_plugged(cluster_files(place / name), passphrase=passphrase, where=str(place / name))
         for name in clusters
         if (place / name).is_dir()
     }
-    signer = None
-    if (place / "root-key.pem").exists():
-        files = _read(place, ("root-cert.pem", "root-key.pem"))
-        pair = files.get("root-cert.pem", b""), files["root-key.pem"]
-        signer = load(*pair, passphrase=passphrase, where=str(place / "root-key.pem"), signs_authorities=True)
+    signer = read_signer(place, passphrase)
     lacking = [] if signer else [name for name in clusters if name not in plugged]
     if lacking:
         told = f"neither root-key.pem nor a folder for {', '.join(lacking)} with {', '.join(FILES)}"
         raise InputError(told, where=folder, remedy=MAKE)
-    roots = {fingerprint(one.root): one.root for one in plugged.values()}
-    roots |= {fingerprint(signer.certificate): signer.certificate} if signer else {}
+    return Offered(one_root([*plugged.values(), *([signer] if signer else [])], folder), signer, plugged)
+
+
+def read_signer(folder: Path, passphrase: bytes) -> Authority | None:
+    """Return the root of a folder with its key; without a key, None.
+
+    Raises:
+        InputError: a file is wrong, the two do not belong together, or it is no root.
+    """
+    files = read(folder, ("root-cert.pem", "root-key.pem"))
+    own = ("root-key.pem", files.get("root-cert.pem", b""), files.get("root-key.pem", b""), b"")
+    found = own if "root-key.pem" in files else _foreign(folder)
+    if not found or (found is not own and not found[2]):
+        return None
+    name, certificate, key, _ = found
+    signer = load(certificate, key, passphrase=passphrase, where=str(folder / name), signs_authorities=True)
+    if not self_signed(signer.certificate):
+        told = f"it is no root, but signed by {signer.certificate.issuer.rfc4514_string()}"
+        raise InputError(told, where=str(folder / name), remedy="let it sign requests: `meshkit ca request`")
+    return signer
+
+
+def one_root(of: Iterable[Plugged | Authority], where: str) -> Certificate:
+    """Return the root that all have in common.
+
+    Raises:
+        InputError: there are several, or what they have in common is signed by another.
+    """
+    found = [one.root if isinstance(one, Plugged) else one.certificate for one in of]
+    roots = {fingerprint(root): root for root in found}
     if len(roots) != 1:
         told = f"{len(roots)} different roots: {', '.join(sorted(digest[:16] for digest in roots))}"
-        raise InputError(told, where=folder, remedy="all intermediates must be of the one root-cert.pem")
-    return Offered(next(iter(roots.values())), signer, plugged)
+        raise InputError(told, where=where, remedy="all intermediates must be of the one root-cert.pem")
+    root = next(iter(roots.values()))
+    if not self_signed(root):
+        told = f"root-cert.pem is no root: {root.subject.rfc4514_string()} is signed by {root.issuer.rfc4514_string()}"
+        raise InputError(told, where=where, remedy="put the self-signed root there, and the rest into cert-chain.pem")
+    return root
 
 
-def _read(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
+def cluster_files(folder: Path) -> dict[str, bytes]:
+    """Return those of a cluster's four files that a folder has; those of cert-manager and Vault are made into them.
+
+    Raises:
+        InputError: one cannot be read, or the certificates up to the root are not all there.
+    """
+    found = read(folder, FILES)
+    if "ca-cert.pem" in found or not (foreign := _foreign(folder)):
+        return found
+    file, own, key, above = foreign
+    beside = read(folder.parent, ("root-cert.pem",)).get("root-cert.pem", b"")
+    pool = above + b"\n" + found.get("root-cert.pem", b"") + b"\n" + beside
+    return assemble(own, key or found.get("ca-key.pem", b""), pool, where=str(folder / file))
+
+
+def _foreign(folder: Path) -> tuple[str, bytes, bytes, bytes] | None:
+    """Return a file's name, certificates, key, and the certificates above, as cert-manager or Vault name them."""
+    found = read(folder, ("tls.crt", "tls.key", "ca.crt", VAULT))
+    if VAULT in found:
+        return VAULT, *vault_answer(found[VAULT], str(folder / VAULT)), b""
+    if "tls.crt" not in found:
+        return None
+    return "tls.crt", found["tls.crt"], found.get("tls.key", b""), found.get("ca.crt", b"")
+
+
+def vault_answer(text: bytes, where: str) -> tuple[bytes, bytes]:
+    """Return the certificates, and the key if it is there, of what `vault write -format=json pki/…` printed.
+
+    Raises:
+        InputError: it is no such answer. Nothing of it is quoted.
+    """
+    try:
+        answer = json.loads(text)
+        data = answer.get("data", answer)
+        chain = [data["certificate"], *(data.get("ca_chain") or []), data.get("issuing_ca") or ""]
+        return "\n".join(chain).encode(), str(data.get("private_key") or "").encode()
+    except (ValueError, TypeError, KeyError, AttributeError):
+        told = "no answer of Vault's PKI engine: expected JSON with data.certificate"
+        raise InputError(told, where=where, remedy="`vault write -format=json …/sign-intermediate …`") from None
+
+
+def read(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
+    """Return what those of the named files hold that a folder has.
+
+    Raises:
+        InputError: one cannot be read.
+    """
     try:
         return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=str(folder)) from None
 
 
-def read_passphrase(source: Mapping[Any, str]) -> bytes:
+def read_passphrase(source: Mapping[Any, str], where: str = "trust.passphraseFrom.") -> bytes:
     """Return the passphrase that `{env: NAME}` or `{file: PATH}` names; of neither, nothing. A last line end is cut.
 
     Raises:
-        InputError: there is no such variable or file.
+        InputError: there is no such variable or file; `where` begins its place.
     """
     if name := source.get("env", ""):
-        if name not in os.environ:
-            raise InputError(f"{name} is not set", where="trust.passphraseFrom.env", remedy=f"export {name}=…")
-        return os.environ[name].encode()
+        if not os.environ.get(name):
+            told = f"{name} is {'empty' if name in os.environ else 'not set'}"
+            raise InputError(told, where=f"{where}env", remedy=f"export {name}=…")
+        return os.fsencode(os.environ[name])
     if not source.get("file"):
         return b""
     path = Path(source["file"]).expanduser()
     try:
-        return path.read_bytes().rstrip(b"\r\n")
+        passphrase = path.read_bytes().rstrip(b"\r\n")
     except OSError as error:
-        told = f"cannot be read ({error.strerror})"
-        raise InputError(told, where=f"trust.passphraseFrom.file {path}") from None
-
-
-# --- making -----------------------------------------------------------------------------------------------------------
-
-
-def intermediate(root: Authority, cluster: str, namespace: str) -> Plugged:
-    """Return a new intermediate of a cluster with a new key, of the root's kind, and the files for `cacerts`.
-
-    It lives 730 days, but never longer than the root. Name, constraints and SAN are those of Istio's tools/certs.
-    """
-    from cryptography import x509
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.serialization import Encoding
-    from cryptography.x509.oid import NameOID
-
-    key = _new_key(root.key)
-    name = [(NameOID.ORGANIZATION_NAME, "Istio"), (NameOID.COMMON_NAME, "Intermediate CA")]
-    subject = x509.Name([x509.NameAttribute(oid, text) for oid, text in (*name, (NameOID.LOCALITY_NAME, cluster))])
-    # Clocks differ a little: what is valid from now on is not yet valid where a clock is behind.
-    begin = datetime.now(UTC) - timedelta(minutes=5)
-    extensions: list[tuple[ExtensionType, bool]] = [
-        (x509.BasicConstraints(ca=True, path_length=0), True),
-        (_usage(), True),
-        (x509.SubjectAlternativeName([x509.DNSName(f"istiod.{namespace}.svc")]), False),
-        (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
-        (_issuer_id(root.certificate), False),
-    ]
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(root.certificate.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(max(begin, root.certificate.not_valid_before_utc))
-        .not_valid_after(min(begin + LIFE, root.certificate.not_valid_after_utc))
-    )
-    for extension, critical in extensions:
-        builder = builder.add_extension(extension, critical=critical)
-    certificate = builder.sign(root.key, SHA256())
-    own, above = (c.public_bytes(Encoding.PEM) for c in (certificate, root.certificate))
-    files = dict(zip(FILES, (own, _key_pem(key), above, own + above), strict=True))
-    return Plugged(certificate, root.certificate, files)
-
-
-def _new_key(like: PrivateKey) -> PrivateKey:
-    # istiod makes its workloads' keys of the kind of its CA's.
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
-
-    if isinstance(like, rsa.RSAPrivateKey):
-        return rsa.generate_private_key(65537, RSA_BITS)
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def _key_pem(key: PrivateKey) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-
-
-def _usage() -> ExtensionType:
-    from cryptography.x509 import KeyUsage
-
-    rest = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only")
-    no = dict.fromkeys((*rest, "decipher_only"), False)
-    return KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, **no)
-
-
-def _issuer_id(root: Certificate) -> ExtensionType:
-    from cryptography.x509 import AuthorityKeyIdentifier, ExtensionNotFound, SubjectKeyIdentifier
-
-    try:
-        own = root.extensions.get_extension_for_class(SubjectKeyIdentifier).value
-    except ExtensionNotFound:
-        return AuthorityKeyIdentifier.from_issuer_public_key(root.public_key())  # type: ignore[arg-type]
-    return AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
+        raise InputError(f"cannot be read ({error.strerror})", where=f"{where}file {path}") from None
+    if not passphrase:
+        raise InputError("it is empty", where=f"{where}file {path}", remedy="the passphrase is its one line")
+    return passphrase

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from meshkit.errors import InputError
-from meshkit.istio import authority, signing
+from meshkit.istio import authority, minting, signing
 from meshkit.istio.trust import fingerprint
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def openssl(*argv: str) -> str:
 @pytest.mark.parametrize("kind", ["rsa", "ec"])
 def test_openssl_accepts_an_intermediate_and_reads_what_istio_expects(kind: str, tmp_path: Path) -> None:
     """Chain, names, constraints, usage and days are those of tools/certs; its key is of the root's kind."""
-    plugged = authority.intermediate(load(root(kind)), "west", "istio-system")
+    plugged = minting.intermediate(load(root(kind)), "west", "istio-system")
     write(tmp_path, plugged.files)
     certificate, above = str(tmp_path / "ca-cert.pem"), str(tmp_path / "root-cert.pem")
     assert openssl("verify", "-x509_strict", "-CAfile", above, certificate).endswith(": OK\n")
@@ -109,7 +109,7 @@ def test_openssl_accepts_an_intermediate_and_reads_what_istio_expects(kind: str,
 def test_an_intermediate_never_outlives_its_root() -> None:
     """And no two are alike."""
     made = load(root(life=(-DAY, 30 * DAY)))
-    one, two = (authority.intermediate(made, "west", "istio-system").certificate for _ in range(2))
+    one, two = (minting.intermediate(made, "west", "istio-system").certificate for _ in range(2))
     assert one.not_valid_after_utc == made.certificate.not_valid_after_utc
     assert one.serial_number != two.serial_number
     assert one.public_key() != two.public_key()
@@ -118,7 +118,7 @@ def test_an_intermediate_never_outlives_its_root() -> None:
 def test_what_was_made_is_what_istiod_would_take() -> None:
     """The Secret is read back as a sound CA under the root."""
     made = load(root("rsa"))
-    plugged = authority.intermediate(made, "west", "istio-system")
+    plugged = minting.intermediate(made, "west", "istio-system")
     row = signing.parse_authority("cacerts", plugged.files)
     assert (row["problem"], row["root"], row["root_key"]) == ("", fingerprint(made.certificate), "RSA 2048")
     assert row["sha256"] == fingerprint(plugged.certificate)
@@ -175,7 +175,7 @@ class TestKeys:
     def test_an_encrypted_key_opens(self) -> None:
         """And istiod gets it open: it cannot ask for a passphrase."""
         made = root(passphrase=PASSPHRASE)
-        files = authority.intermediate(load(made, PASSPHRASE), "west", "istio-system").files
+        files = minting.intermediate(load(made, PASSPHRASE), "west", "istio-system").files
         assert b"ENCRYPTED" not in files["ca-key.pem"]
 
     @pytest.mark.parametrize("key", [b"", b"canary-no-key-at-all", b"-----BEGIN PRIVATE KEY-----\ncanary\n"])
@@ -188,7 +188,7 @@ class TestKeys:
     def test_keys_are_in_no_repr(self) -> None:
         """Of what holds them."""
         made = load(root())
-        plugged = authority.intermediate(made, "west", "istio-system")
+        plugged = minting.intermediate(made, "west", "istio-system")
         offered = authority.Offered(made.certificate, made, {"west": plugged})
         assert "PRIVATE" not in repr((made, plugged, offered))
         assert "key" not in repr(made)
@@ -204,7 +204,7 @@ class TestDirectory:
 
     def files(self, made: Made, cluster: str) -> dict[str, bytes]:
         """Return a cluster's four files."""
-        return authority.intermediate(load(made), cluster, "istio-system").files
+        return minting.intermediate(load(made), cluster, "istio-system").files
 
     def read(self, folder: Path, passphrase_from: dict[str, str] | None = None) -> authority.Offered:
         """Read a folder for east and west."""
@@ -298,7 +298,7 @@ class TestDirectory:
 
 def test_a_spoiled_secret_is_a_problem_and_no_crash() -> None:
     """What istiod would trip over is told; a key never is."""
-    files = authority.intermediate(load(root()), "west", "istio-system").files
+    files = minting.intermediate(load(root()), "west", "istio-system").files
     other = root()
     assert "no certificate" in signing.parse_authority("cacerts", {**files, "ca-cert.pem": b"canary"})["problem"]
     assert "not the certificate's" in signing.parse_authority("cacerts", {**files, "ca-key.pem": other.key})["problem"]

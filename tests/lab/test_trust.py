@@ -17,7 +17,7 @@ import yaml
 from meshkit import Mesh
 from meshkit.changes import Journal
 from meshkit.checks import Finding, Verdict
-from meshkit.istio import authority, signing
+from meshkit.istio import authority, minting, signing
 from meshkit.lab import scenarios
 from meshkit.lab.layout import sites
 from meshkit.stages import trust
@@ -200,7 +200,7 @@ def test_another_intermediate_of_the_same_root_is_taken_without_a_restart(lab: L
     signer = authority.load(*pair, where="east", signs_authorities=True)
     for name in NAMES:
         (tmp_path / name).mkdir()
-        files = authority.intermediate(signer, name, SYSTEM).files if name == "east" else secret(lab, name)
+        files = minting.intermediate(signer, name, SYSTEM).files if name == "east" else secret(lab, name)
         for file, pem in files.items():
             (tmp_path / name / file).write_bytes(pem)
     own, running = with_files(lab, tmp_path), istiod(lab)
