@@ -22,6 +22,7 @@ _WANTED = {
     "apiServer": "an address such as https://10.0.0.1:6443, by which other clusters reach it",
     "prometheus": "an address such as http://10.0.0.1:9090",
     "renewBefore": "a duration such as 720h, a year (8760h) at most",
+    "life": "a duration such as 720h, from ten minutes (10m) to ten years (87600h)",
     "hosts": 'at least one host that the gateway lets in, such as "*.local"',
 }
 """What to say of fields whose rule would read badly."""
@@ -118,6 +119,30 @@ class Trust(_Model):
         return seconds(value)
 
 
+class RemoteSecrets(_Model):
+    """By which credential istiods read other clusters (stage 07). Durations are read as seconds.
+
+    `long-lived` is istioctl's own kind, which never ends; `expiring` lives for `life`, as far as the API server grants
+    it. A credential that ends within `renewBefore` is replaced. `reader: least` is an account with fewer rights.
+    """
+
+    credential: Literal["long-lived", "expiring"] = "long-lived"
+    life: float = Field(default=720 * _UNITS["h"], ge=10 * _UNITS["m"], le=87600 * _UNITS["h"])
+    renew_before: float = Field(default=168 * _UNITS["h"], le=8760 * _UNITS["h"], alias="renewBefore")
+    reader: Literal["istio", "least"] = "istio"
+
+    @field_validator("life", "renew_before", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> float:
+        return seconds(value)
+
+    @model_validator(mode="after")
+    def _lives_before_it_is_renewed(self) -> Self:
+        if self.credential == "expiring" and self.renew_before >= self.life:
+            raise ValueError("renewBefore must be shorter than life, or each run would replace every credential")
+        return self
+
+
 class Probe(_Model):
     """Who calls whom to prove a path: a client and a server workload in every cluster.
 
@@ -154,6 +179,7 @@ class MeshSpec(_Model):
     istio: Istio = Istio()
     clusters: list[ClusterSpec] = Field(min_length=1)
     trust: Trust = Trust()
+    remote_secrets: RemoteSecrets = Field(default=RemoteSecrets(), alias="remoteSecrets")
     probe: Probe = Probe()
     gates: Gates = Gates()
 

@@ -72,6 +72,21 @@ def test_a_renewal_is_a_duration_of_a_year_at_most(given: str) -> None:
         MeshSpec.parse({"clusters": clusters, "trust": {"renewBefore": given}}, where="mesh")
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"life": "9m"}, "remoteSecrets.life: expected a duration such as 720h, from ten minutes"),
+        ({"credential": "expiring", "life": "24h"}, "renewBefore must be shorter than life"),
+        ({"credential": "eternal"}, "remoteSecrets.credential"),
+    ],
+)
+def test_a_credential_that_no_run_could_keep_alive_is_refused(given: dict[str, str], said: str) -> None:
+    """An API server grants no token for less than ten minutes; one that ends sooner than it is renewed is no use."""
+    clusters = [{"name": "east", "context": "east", "network": "n"}]
+    with pytest.raises(InputError, match=said):
+        MeshSpec.parse({"clusters": clusters, "remoteSecrets": given}, where="mesh")
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_an_example_names_no_real_host(path: Path) -> None:
     """Only names that are reserved for examples, and the lab's own addresses."""
