@@ -136,14 +136,18 @@ def _anchor(chain: list[Certificate], roots: list[Certificate]) -> str:
 
 
 def chain_end(chain: Iterable[Certificate], roots: Iterable[Certificate]) -> Certificate | None:
-    """Return the root that a chain ends at, each step verified by signature, or None.
+    """Return the root that a chain leads to, each step verified by signature, or None.
 
-    A chain may or may not have the root itself at its end; a certificate that is repeated counts once.
+    What stands in the chain above that does not matter: an agent appends all roots of its bundle to it.
     """
+    known = list(roots)
     steps = [certificate for certificate, _ in itertools.groupby(chain)]
-    if not all(signed_by(lower, upper) for lower, upper in itertools.pairwise(steps)):
-        return None
-    return next((root for root in roots if signed_by(steps[-1], root)), None)
+    for own, upper in itertools.zip_longest(steps, steps[1:]):
+        if root := next((root for root in known if signed_by(own, root)), None):
+            return root
+        if upper is None or not signed_by(own, upper):
+            return None
+    return None
 
 
 def signed_by(lower: Certificate, upper: Certificate) -> bool:

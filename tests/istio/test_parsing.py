@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from meshkit.istio import envoy, proxies, remotes, trust, versions
+from meshkit.istio import authority, envoy, minting, proxies, remotes, trust, versions
+from tests.istio.test_authority import load, root
 from tests.support import certificate_pem
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
@@ -202,6 +204,17 @@ class TestTrust:
         first, second = trust.parse_bundle(certificate_pem("cluster.local") + certificate_pem("cluster.local"))
         assert first.subject == second.subject
         assert trust.fingerprint(first) != trust.fingerprint(second)
+
+    def test_roots_behind_a_chain_do_not_hide_its_own(self) -> None:
+        """While two are trusted, istiod's answer ends in all texts of root-cert.pem, and agents keep it so."""
+        old, new = (load(root()) for _ in range(2))
+        one, two = (minting.intermediate(above, "east", "istio-system").files for above in (old, new))
+        bundle = b"".join(made.certificate.public_bytes(Encoding.PEM) for made in (old, new, new))
+        own = authority.load(two["ca-cert.pem"], two["ca-key.pem"], where="", signs_authorities=False)
+        leaf = minting.intermediate(own, "leaf", "istio-system").files["ca-cert.pem"]
+        for chain, above in ((one["ca-cert.pem"] + bundle, old), (leaf + two["cert-chain.pem"] + bundle, new)):
+            held = [envoy.Secret("default", "chain", chain, None), envoy.Secret("ROOTCA", "roots", bundle, None)]
+            assert trust.parse_identity(held)["anchor"] == trust.fingerprint(above.certificate, trust.SHORT)
 
     def test_a_proxy_without_a_certificate_says_so(self) -> None:
         """The row is there, with the reason."""
