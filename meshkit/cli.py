@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from meshkit import __version__
+from meshkit.ca import ca
 from meshkit.errors import ChangeError, InputError, MeshkitError
 from meshkit.lab import commands
 
@@ -62,6 +63,7 @@ def cli() -> None:
       meshkit run parameters/lab.yaml --mode apply
       meshkit undo runs/mesh1/20260301T120000Z-apply --mode apply
       meshkit record verify runs/mesh1/20260301T120000Z-audit
+      meshkit ca root ca --passphrase-env CA_PASSPHRASE
     """  # noqa: D301  (\b is click's own mark for "keep these lines")
 
 
@@ -263,7 +265,7 @@ def verify(run: Path) -> int:
     return 1 if problems else 0
 
 
-for command in (commands.lab, commands.doctor, commands.demo):
+for command in (ca, commands.lab, commands.doctor, commands.demo):
     cli.add_command(command)
 
 

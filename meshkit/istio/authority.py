@@ -148,22 +148,32 @@ def load_plugged(files: Mapping[str, bytes], *, passphrase: bytes = b"", where: 
     signer = load(
         files["ca-cert.pem"], files["ca-key.pem"], passphrase=passphrase, where=where, signs_authorities=False
     )
-    roots = _certificates(files["root-cert.pem"], f"{where}, root-cert.pem")
-    chain = _certificates(files["cert-chain.pem"], f"{where}, cert-chain.pem")
-    root = chain_end([signer.certificate, *chain], roots)
-    if root is None:
-        told = "the chain from ca-cert.pem by cert-chain.pem does not end at root-cert.pem"
-        raise InputError(told, where=where, remedy=MAKE)
-    links = list(_links([signer.certificate, *chain], root))
-    for below, link in enumerate(links[1:], 1):
-        if wrong := defects(link, below=below):
-            raise InputError(f"{link.subject.rfc4514_string()}, above it, {'; '.join(wrong)}", where=where, remedy=MAKE)
-    if root != signer.certificate and (wrong := defects(root, below=len(links))):
-        raise InputError(f"the root {'; '.join(wrong)}", where=where, remedy=MAKE)
+    root = anchor(files, where=where)
     # istiod cannot open an encrypted key.
     from meshkit.istio.minting import key_pem
 
     return Plugged(signer.certificate, root, {**{n: files[n] for n in FILES}, "ca-key.pem": key_pem(signer.key)})
+
+
+def anchor(files: Mapping[str, bytes], *, where: str) -> Certificate:
+    """Return the root that the certificates of a cluster's four files end at.
+
+    Raises:
+        InputError: they do not, or one of them is no authority for what is below it.
+    """
+    own = _certificates(files["ca-cert.pem"], f"{where}, ca-cert.pem")[0]
+    roots = _certificates(files["root-cert.pem"], f"{where}, root-cert.pem")
+    chain = [own, *_certificates(files["cert-chain.pem"], f"{where}, cert-chain.pem")]
+    root = chain_end(chain, roots)
+    if root is None:
+        told = "the chain from ca-cert.pem by cert-chain.pem does not end at root-cert.pem"
+        raise InputError(told, where=where, remedy=MAKE)
+    links = list(_links(chain, root))
+    for below, link in enumerate(links if root in links else [*links, root]):
+        if wrong := defects(link, below=below):
+            who = "the certificate" if link == own else "the root" if link == root else link.subject.rfc4514_string()
+            raise InputError(f"{who} {'; '.join(wrong)}", where=where, remedy=MAKE)
+    return root
 
 
 def _links(chain: Iterable[Certificate], root: Certificate) -> Iterator[Certificate]:

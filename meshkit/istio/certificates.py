@@ -10,7 +10,7 @@ from meshkit.istio.trust import signed_by
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-    from cryptography.x509 import Certificate, ExtensionType
+    from cryptography.x509 import Certificate, CertificateSigningRequest, ExtensionType
 
     PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
 
@@ -75,3 +75,11 @@ def _public_der(holder: Any) -> bytes:
 def self_signed(certificate: Certificate) -> bool:
     """Return whether a certificate is a root."""
     return signed_by(certificate, certificate)
+
+
+def key_kind(holder: Certificate | CertificateSigningRequest) -> str:
+    """Return the kind and bits of the public key of a certificate or a request, such as `RSA 2048`."""
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+    public = holder.public_key()
+    return f"{'RSA' if isinstance(public, RSAPublicKey) else 'ECDSA'} {getattr(public, 'key_size', 0)}"

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from meshkit.errors import InputError, UnreachableError
 from meshkit.istio import authority
+from meshkit.istio.certificates import key_kind
 from meshkit.istio.fleet import Istiod, ask_istiods, table
 from meshkit.istio.trust import SHORT, UTC_TIME, chain_end, fingerprint, parse_bundle, parse_chain, signed_by
+from meshkit.istio.versions import istiod_version
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 SELF_SIGNED = "istio-ca-secret"
 SECURE_PORT = 15012
+MULTI_ROOT = "ISTIO_MULTIROOT_MESH"
 AUTHORITY_COLUMNS = {
     "cluster": "str",
     "secret": "str",
@@ -41,6 +44,8 @@ SIGNER_COLUMNS = {
     "signs_with": "str",
     "signer": "str",
     "issuer": "str",
+    "version": "str",
+    "multi_root": "bool",
     "not_before": UTC_TIME,
     "not_after": UTC_TIME,
     "reason": "str",
@@ -112,12 +117,10 @@ def parse_authority(name: str, data: dict[str, bytes]) -> dict[str, Any]:
 
 def parse_root(root: Certificate) -> dict[str, Any]:
     """Return what a row of `authorities` says of the root."""
-    public = root.public_key()
-    kind = {"RSAPublicKey": "RSA"}.get(type(public).__name__.lstrip("_"), "ECDSA")
     return {
         "root": fingerprint(root),
         "root_subject": root.subject.rfc4514_string(),
-        "root_key": f"{kind} {getattr(public, 'key_size', 0)}",
+        "root_key": key_kind(root),
         "root_not_after": root.not_valid_after_utc,
     }
 
@@ -126,8 +129,9 @@ def signers(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each istiod with what it signs with now.
 
     Columns: cluster, istiod, signs_with (the Secret whose certificate issued the istiod's own, verified by signature),
-    signer (sha256 of that certificate), issuer (RFC 4514), not_before and not_after (UTC, of the istiod's own), reason
-    (why signs_with is empty; without an issuer, it could not be seen).
+    signer (sha256 of that certificate), issuer (RFC 4514), version, multi_root (it takes other roots while it runs:
+    ISTIO_MULTIROOT_MESH), not_before and not_after (UTC, of the istiod's own), reason (why signs_with is empty; without
+    an issuer, it could not be seen).
 
     Source: a TLS handshake with istiod's port 15012 by port-forward. An istiod makes its serving certificate anew with
     its CA whenever that CA is loaded, so it is the newest certificate that there is (pilot/pkg/bootstrap, GenKeyCert).
@@ -143,6 +147,8 @@ def _signer(istiod: Istiod, namespace: str) -> dict[str, Any]:
     own = serving_certificate(istiod)
     told = {
         "issuer": own.issuer.rfc4514_string(),
+        "version": istiod_version(istiod),
+        "multi_root": istiod.env.get(MULTI_ROOT) == "true",
         "not_before": own.not_valid_before_utc,
         "not_after": own.not_valid_after_utc,
     }
@@ -154,6 +160,11 @@ def _signer(istiod: Istiod, namespace: str) -> dict[str, Any]:
     if elsewhere := [f"{name}={istiod.env[name]}" for name, usual in _OWN_CA.items() if _differs(istiod, name, usual)]:
         raise UnreachableError(f"its certificate does not tell what it signs with: {', '.join(elsewhere)}")
     return {**told, "reason": f"its certificate is signed by neither {authority.SECRET} nor {SELF_SIGNED} as they are"}
+
+
+def deployment_of(istiod: str) -> str:
+    """Return the Deployment of an istiod's pod, which is named after it, with two parts more."""
+    return istiod.rsplit("-", 2)[0]
 
 
 def _differs(istiod: Istiod, name: str, usual: str) -> bool:
