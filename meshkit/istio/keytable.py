@@ -37,7 +37,7 @@ COLUMNS = {
 
 
 def overview(folder: Path, passphrase: bytes = b"") -> pd.DataFrame:
-    """Return one row for the root in a folder, and one for each cluster's folder in it.
+    """Return one row for the root in a folder, then one for each cluster's folder in it.
 
     Columns: name (root, or the folder's), kind (root, intermediate, or request: not signed yet), subject (RFC 4514),
     key (kind and bits), private_key (open, encrypted, or none), path_length (missing: without limit), sha256, root
@@ -59,7 +59,7 @@ def overview(folder: Path, passphrase: bytes = b"") -> pd.DataFrame:
     if len(roots) > 1:
         told = f"{len(roots)} different roots are here"
         rows = [{**row, "problem": "; ".join(filter(None, (row["problem"], told)))} for row in rows]
-    return table(rows, COLUMNS)
+    return table(rows, COLUMNS).sort_values("kind", key=lambda kind: kind != "root", kind="stable", ignore_index=True)
 
 
 def _row(folder: Path, passphrase: bytes, *, top: bool) -> dict[str, Any]:

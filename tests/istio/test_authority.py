@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from meshkit.errors import InputError
 from meshkit.istio import authority, minting, signing
-from meshkit.istio.trust import fingerprint
+from meshkit.istio.trust import fingerprint, parse_chain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +72,11 @@ def root(
 def load(made: Made, passphrase: bytes = b"") -> authority.Authority:
     """Return a root as one that signs intermediates."""
     return authority.load(made.certificate, made.key, passphrase=passphrase, where="the test", signs_authorities=True)
+
+
+def load_key(files: dict[str, bytes]) -> Any:
+    """Return the key of a cluster's files."""
+    return authority.load_key(files["ca-key.pem"], b"", "the test")
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -238,9 +243,12 @@ class TestDirectory:
         with pytest.raises(InputError, match="does not open"):
             self.read(tmp_path, source)
 
-    @pytest.mark.parametrize("source", [{"env": "NO_SUCH_VARIABLE"}, {"file": "/no/such/file"}])
-    def test_a_passphrase_that_is_not_there(self, source: dict[str, str], made: Made, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("source", [{"env": "NO_SUCH_VARIABLE"}, {"env": "EMPTY"}, {"file": "/no/such/file"}])
+    def test_a_passphrase_that_is_not_there(
+        self, source: dict[str, str], made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The variable or file is named."""
+        monkeypatch.setenv("EMPTY", "")
         write(tmp_path, {"root-cert.pem": made.certificate, "root-key.pem": made.key})
         with pytest.raises(InputError, match="passphraseFrom"):
             self.read(tmp_path, source)
@@ -279,6 +287,50 @@ class TestDirectory:
         write(tmp_path / "west", self.files(root(), "west"))
         with pytest.raises(InputError, match="2 different roots"):
             self.read(tmp_path)
+
+    def test_files_of_cert_manager(self, made: Made, tmp_path: Path) -> None:
+        """Its Secret's names, for the root or for clusters, become what istiod takes."""
+        plugged = minting.intermediate(load(made), "east", "istio-system").files
+        chain = plugged["ca-cert.pem"] + made.certificate
+        write(tmp_path / "east", {"tls.crt": chain, "tls.key": plugged["ca-key.pem"], "ca.crt": made.certificate})
+        write(tmp_path, {"tls.crt": made.certificate, "tls.key": made.key, "ca.crt": made.certificate})
+        offered = self.read(tmp_path)
+        assert offered.of("east", "istio-system").files == plugged
+        assert offered.of("west", "istio-system").root == offered.root
+
+    def test_a_ca_crt_that_is_no_root(self, made: Made, tmp_path: Path) -> None:
+        """cert-manager puts the topmost that it knows there; the root beside it completes the chain."""
+        upper = minting.intermediate(load(made), "upper", "istio-system").files
+        signer = authority.Authority(parse_chain(upper["ca-cert.pem"])[0], load_key(upper))
+        below = minting.intermediate(signer, "east", "istio-system").files
+        files = {"tls.crt": below["ca-cert.pem"], "tls.key": below["ca-key.pem"], "ca.crt": upper["ca-cert.pem"]}
+        write(tmp_path / "east", files)
+        with pytest.raises(InputError, match=r"the issuer of L=upper.* is missing: O=Test"):
+            self.read(tmp_path)
+        write(tmp_path, {"root-cert.pem": made.certificate})
+        with pytest.raises(InputError, match=r"L=upper.* may sign workloads only \(path length 0\)"):
+            self.read(tmp_path)
+
+    def test_a_root_that_is_signed_by_another(self, made: Made, tmp_path: Path) -> None:
+        """Proxies would have to trust what is no root."""
+        upper = minting.intermediate(load(made), "upper", "istio-system").files
+        write(tmp_path, {"root-cert.pem": upper["ca-cert.pem"], "root-key.pem": upper["ca-key.pem"]})
+        with pytest.raises(InputError, match="path length 0"):
+            self.read(tmp_path)
+        for name in ("east", "west"):
+            write(tmp_path / name, {**upper, "root-cert.pem": upper["ca-cert.pem"]})
+        (tmp_path / "root-key.pem").unlink()
+        with pytest.raises(InputError, match=r"does not end|is no root"):
+            self.read(tmp_path)
+
+    @pytest.mark.parametrize("answer", [b"", b"[]", b"canary", b'{"data": null}', b'{"data": {"certificate": 1}}'])
+    def test_what_is_no_answer_of_vault(self, answer: bytes, made: Made, tmp_path: Path) -> None:
+        """It is not quoted."""
+        write(tmp_path, {"root-cert.pem": made.certificate, "root-key.pem": made.key})
+        write(tmp_path / "east", {authority.VAULT: answer})
+        with pytest.raises(InputError, match="no answer of Vault's PKI engine") as caught:
+            self.read(tmp_path)
+        assert "canary" not in "".join(traceback.format_exception(caught.value))
 
     def test_a_chain_that_ends_elsewhere(self, made: Made, tmp_path: Path) -> None:
         """The same name is not enough."""
