@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from meshkit.lab.probes import Probe
 
 CHUNK = 1 << 16
+LOG_ROUNDS = 0.05
 
 
 def now() -> str:
@@ -53,9 +54,16 @@ class Logs:
         return followed.done
 
     def _run(self) -> None:
+        due = 0.0
         while True:
-            for entry, _ in self.selector.select():
+            ready = self.selector.select()
+            # Many lines at a time: one by one, those of a load of hundreds a second would take a third of a core.
+            time.sleep(max(0.0, due - time.monotonic()))
+            due = time.monotonic() + LOG_ROUNDS
+            for entry, _ in ready:
                 data = os.read(entry.fd, CHUNK)
+                if len(data) == CHUNK:
+                    due = 0.0
                 if entry.fd == self.wake:
                     continue
                 try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socketserver
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -187,4 +188,8 @@ def serve_names(site: Site, services: Store, slices: Store) -> None:
     """Start the DNS server of a cluster, by UDP and TCP, in threads of its own."""
     resolver = Names(services, slices)
     for tcp in (False, True):
-        DNSServer(resolver, address=site.dns_ip, port=53, tcp=tcp, logger=DNSLogger("-request,-reply")).start_thread()
+        # Answers come from memory: dnslib's thread for each datagram would cost more than they do.
+        DNSServer(
+            resolver, address=site.dns_ip, port=53, tcp=tcp, logger=DNSLogger("-request,-reply"),
+            server=None if tcp else socketserver.UDPServer,
+        ).start_thread()  # fmt: skip
