@@ -295,6 +295,24 @@ class Cluster:
             return False
         return True
 
+    def request_token(self, namespace: str, account: str, seconds: int, secret: str) -> str:
+        """Return a new token of a ServiceAccount, which ends with a Secret: after `seconds`, or what the server grants.
+
+        Raises:
+            ChangeError: the server refuses it.
+            NotFoundError: no such account, or no such Secret.
+        """
+        bound = {"apiVersion": "v1", "kind": "Secret", "name": secret}
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": seconds, "boundObjectRef": bound},
+        }
+        path = f"{self.resource('serviceaccounts').path(namespace, account)}/token"
+        return str(
+            self._decoded(self._request("POST", path, body=body, content_type="application/json"))["status"]["token"]
+        )
+
     # --- into pods ---
 
     def exec(

@@ -1,4 +1,4 @@
-"""Remote secrets as `istioctl create-remote-secret` makes them: the reader's token, and the Secret that hands it over.
+"""Remote secrets as `istioctl create-remote-secret` makes them: the Secret that hands a reader's token over.
 
 Source of the format: istio/istio, istioctl/pkg/multicluster/remote_secret.go. Tokens leave this module only inside the
 manifest that `manifest` returns.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import yaml
 
+from meshkit.istio import accounts, jwt
 from meshkit.istio.fleet import table
 from meshkit.istio.remotes import ANNOTATION, LABEL, PREFIX, try_token
 from meshkit.mesh import Mesh, Unknown
@@ -22,55 +22,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from meshkit.cluster import Cluster
+    from meshkit.istio.accounts import Token
     from meshkit.spec import ClusterSpec
 
-READER: Final = "istio-reader-service-account"
-TOKEN_SECRET: Final = f"{READER}-istio-remote-secret-token"
-TOKEN_TYPE: Final = "kubernetes.io/service-account-token"  # noqa: S105 - a type, no token
-OWNER: Final = "kubernetes.io/service-account.name"
-VERBS: Final = ("list", "get", "create", "patch")
+VERBS: Final = ("list", "get", "create", "patch", "delete")
 READER_COLUMNS: Final = {
     "cluster": "str",
     "server": "str",
     "server_from": "str",
     "lacking": "str",
+    "account": "str",
     "service_account": "bool",
     "secret": "str",
+    "ends": "str",
     "credential": "str",
+    "known": "str",
     "detail": "str",
 }
-
-
-@dataclass(frozen=True)
-class Token:
-    """What a reader's token Secret holds; both fields are empty until Kubernetes has filled it."""
-
-    secret: str
-    token: str = field(default="", repr=False)
-    ca: bytes = field(default=b"", repr=False)
-
-    def __bool__(self) -> bool:
-        return bool(self.token and self.ca)
-
-
-def find_token(cluster: Cluster, namespace: str) -> Token | None:
-    """Return the reader's long-lived token, or None: the first Secret that names its ServiceAccount, as istioctl does.
-
-    Raises:
-        UnreachableError: the cluster does not answer, or we may not list its Secrets.
-    """
-    found = cluster.get("secrets", namespace, fields=f"type={TOKEN_TYPE}")
-    for secret in sorted(found, key=lambda secret: str(secret["metadata"]["name"])):
-        if (secret["metadata"].get("annotations") or {}).get(OWNER) == READER:
-            data = {name: base64.b64decode(value) for name, value in (secret.get("data") or {}).items()}
-            return Token(secret["metadata"]["name"], data.get("token", b"").decode(), data.get("ca.crt", b""))
-    return None
-
-
-def token_manifest(namespace: str) -> dict[str, Any]:
-    """Return the Secret that makes Kubernetes issue a long-lived token for the reader."""
-    metadata = {"name": TOKEN_SECRET, "namespace": namespace, "annotations": {OWNER: READER}}
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": TOKEN_TYPE}
 
 
 def manifest(name: str, server: str, token: Token, namespace: str) -> dict[str, Any]:
@@ -126,10 +94,11 @@ def readers(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each cluster: by which address and which credential the others would read it.
 
     Columns: cluster, server (API server's address for other clusters), server_from (apiServer or kubeconfig), lacking
-    (what we may not do with Secrets of istiod's namespace, comma-joined), service_account (istio-reader-service-account
-    is there), secret (the Secret with its token; empty: none yet), credential (its live proof as of
-    `remotes.remote_secrets`; empty without a Secret, `filling` until it has a token, UNKNOWN if it could not be read),
-    detail.
+    (what we may not do in istiod's namespace, comma-joined), account (the ServiceAccount that the mesh file wants),
+    service_account (it is there), secret (the Secret of the credential to hand over; empty: none that lasts and is as
+    the mesh file wants it), ends (when that ends, in words), credential (its live proof as of
+    `remotes.remote_secrets`; empty without one, `filling` until it has a token, UNKNOWN if it could not be read),
+    known (the Secrets of all credentials of readers, comma-joined), detail.
     """
     rows = []
     for name, found in mesh.each(lambda cluster: _reader(cluster, mesh)).items():
@@ -139,18 +108,24 @@ def readers(mesh: Mesh) -> pd.DataFrame:
 
 
 def _reader(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
-    namespace, entry = mesh.root_namespace, mesh.spec.cluster(cluster.name)
-    lacking = [verb for verb in VERBS if not cluster.can_i(verb, "secrets", namespace)]
+    namespace, entry, account = mesh.root_namespace, mesh.spec.cluster(cluster.name), accounts.account(mesh)
+    needed = [(verb, "secrets") for verb in VERBS]
+    if mesh.spec.remote_secrets.credential == "expiring":
+        needed.append(("create", "serviceaccounts/token"))
+    lacking = [f"{verb} {kind}" for verb, kind in needed if not cluster.can_i(verb, kind, namespace)]
     row: dict[str, Any] = {
         "server": server(entry, cluster),
         "server_from": "apiServer" if entry.api_server else "kubeconfig",
         "lacking": ", ".join(lacking),
-        "service_account": cluster.find("serviceaccounts", namespace, READER) is not None,
+        "account": account,
+        "service_account": cluster.find("serviceaccounts", namespace, account) is not None,
     }
-    if {"list", "get"} & set(lacking):
+    if {"list secrets", "get secrets"} & set(lacking):
         return {**row, "credential": "UNKNOWN", "detail": "its Secrets may not be read"}
-    token = find_token(cluster, namespace)
+    found = accounts.tokens(cluster, namespace)
+    row["known"] = ",".join(token.secret for token in found)
+    token = accounts.current(found, mesh)
     if token is None:
         return row
-    proof = try_token(cluster, token.token, token.ca) if token else {"credential": "filling"}
-    return {**row, "secret": token.secret, **proof}
+    proof = try_token(cluster, token.token, token.ca, namespace) if token else {"credential": "filling"}
+    return {**row, "secret": token.secret, "ends": jwt.told_end(token.token), **proof}

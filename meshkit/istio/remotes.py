@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from meshkit.cluster import NotFoundError
 from meshkit.errors import MeshkitError, UnreachableError
+from meshkit.istio import accounts, jwt
 from meshkit.istio.fleet import ask_istiods, table
 from meshkit.mesh import Mesh, Unknown, gather
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
 
     from meshkit.cluster import Cluster
@@ -45,14 +49,17 @@ SECRET_COLUMNS = {
     "labelled": "bool",
     "server": "str",
     "auth": "str",
+    "account": "str",
+    "token_secret": "str",
+    "issued": "datetime64[us, UTC]",
     "expires": "datetime64[us, UTC]",
+    "ends": "str",
     "credential": "str",
     "tried_at": "str",
     "leads_to": "str",
     "detail": "str",
 }
-# What istiod watches in a remote cluster (manifests/charts/base reader ClusterRole); configmaps since 1.29.2.
-WATCHED = ("services", "endpointslices", "pods", "nodes", "namespaces", "configmaps")
+EVENTS = "remote_cluster_secret_events_total"
 TRY_TIMEOUT = 5.0
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -95,8 +102,10 @@ def remote_secrets(mesh: Mesh) -> pd.DataFrame:
 
     Columns: cluster (that holds the secret), namespace, name, key (the cluster id that istiod will use), annotation
     (the cluster id that it says), labelled (istiod sees it), server (API server address), auth (token, exec,
-    clientCertificate, tokenFile, authProvider, basic, none, unreadable), expires (of a JWT; NaT when it never does),
-    credential (ok, mismatch, 401, 403, unreachable, untested, UNKNOWN; mismatch is a good one of another cluster than
+    clientCertificate, tokenFile, authProvider, basic, none, unreadable), account (namespace/name of the ServiceAccount
+    that a token is of), token_secret (the Secret that the token stands on), issued, expires (of a JWT; NaT when it does
+    not say, or never ends), ends (the same in words: `never`, a moment, or nothing where it is not told), credential
+    (ok, mismatch, 401, 403, other CA, unreachable, untested, UNKNOWN; mismatch is a good one of another cluster than
     its key says), tried_at (the API server that was asked), leads_to (the cluster of the mesh that takes it), detail
     (what is missing or wrong, in words).
 
@@ -150,7 +159,11 @@ def _keys(secret: dict[str, Any]) -> list[tuple[dict[str, Any], _Credential]]:
             "labelled": metadata.get("labels", {}).get(LABEL) == "true",
             "server": credential.server,
             "auth": credential.auth,
-            "expires": token_expiry(credential.token),
+            "account": "/".join(jwt.account(credential.token)).strip("/"),
+            "token_secret": jwt.secret(credential.token)[0],
+            "issued": jwt.begun(credential.token),
+            "expires": jwt.ends(credential.token),
+            "ends": jwt.told_end(credential.token) if credential.auth == "token" else "",
         }
         found.append((row, credential))
     return found
@@ -186,16 +199,6 @@ def _auth(user: dict[str, Any]) -> str:
     return next((name for field_name, name in kinds.items() if user.get(field_name)), "none")
 
 
-def token_expiry(token: str) -> datetime | None:
-    """Return when a JWT ends, or None: it never does, or it is no JWT."""
-    try:
-        payload = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return datetime.fromtimestamp(int(claims["exp"]), UTC)
-    except (IndexError, KeyError, ValueError, TypeError):
-        return None
-
-
 def _prove(mesh: Mesh, key: str, credential: _Credential) -> dict[str, str]:
     if credential.auth != "token":
         broken = credential.auth == "unreadable"
@@ -203,40 +206,105 @@ def _prove(mesh: Mesh, key: str, credential: _Credential) -> dict[str, str]:
         return {"credential": "untested", "detail": why}
     named = {"credential": "untested", "detail": f"the mesh file has no cluster {key!r} to try it at"}
     for cluster in sorted(mesh.clusters.values(), key=lambda cluster: cluster.name != key):
-        proof = {**_try(cluster, credential), "tried_at": cluster.server}
+        proof = {**_try(cluster, credential, mesh.root_namespace), "tried_at": cluster.server}
         if cluster.name == key:
             named = proof
             if proof["credential"] != "401":
-                return {**proof, "leads_to": key if proof["credential"] in ("ok", "403") else ""}
+                return {**proof, "leads_to": key if proof["credential"] in ("ok", "403", "other CA") else ""}
         elif proof["credential"] in ("ok", "403"):
             theirs = f"it is a credential of {cluster.name}"
             return {**proof, "credential": "mismatch", "leads_to": cluster.name, "detail": theirs}
     return named
 
 
-def try_token(cluster: Cluster, token: str, ca: bytes) -> dict[str, str]:
+def try_token(cluster: Cluster, token: str, ca: bytes, namespace: str) -> dict[str, str]:
     """Return `credential` and `detail`, as of `remote_secrets`, of a token tried at our own address of a cluster."""
-    return _try(cluster, _Credential(token=token, ca=ca))
+    return _try(cluster, _Credential(token=token, ca=ca), namespace)
 
 
-def _try(cluster: Cluster, credential: _Credential) -> dict[str, str]:
-    told = _ask(cluster.with_token(credential.token, credential.ca, timeout=TRY_TIMEOUT))
-    if told["credential"] != "unreachable":
-        return told
-    # A proxy before the API server may end TLS with a certificate that the secret's CA need not know.
-    again = _ask(cluster.with_token(credential.token, timeout=TRY_TIMEOUT))
-    if again["credential"] == "unreachable":
-        return again
-    note = f"with the secret's own CA: {told['detail']}"
-    return {**again, "detail": "; ".join(filter(None, (again["detail"], note)))}
+def _try(cluster: Cluster, credential: _Credential, namespace: str) -> dict[str, str]:
+    told = _ask(cluster.with_token(credential.token, credential.ca, timeout=TRY_TIMEOUT), namespace)
+    if told["credential"] == "unreachable":
+        # A proxy before the API server may end TLS with a certificate that the secret's CA need not know.
+        again = _ask(cluster.with_token(credential.token, timeout=TRY_TIMEOUT), namespace)
+        if again["credential"] == "unreachable":
+            return again
+        note = f"with the secret's own CA: {told['detail']}"
+        if again["credential"] == "ok" and _strange(cluster, credential.ca):
+            return {"credential": "other CA", "detail": f"its CA is not that of the cluster; {note}"}
+        told = {**again, "detail": "; ".join(filter(None, (again["detail"], note)))}
+    if told["credential"] == "401":
+        told["detail"] = _why_refused(cluster, credential.token) or told["detail"]
+    return told
 
 
-def _ask(cluster: Cluster) -> dict[str, str]:
+def _strange(cluster: Cluster, ca: bytes) -> bool:
+    """Tell whether a CA has no certificate in common with the one that the cluster's own pods are given."""
+    try:
+        published = cluster.find("configmaps", "default", "kube-root-ca.crt") or {}
+    except MeshkitError:
+        return False
+    own = _certificates(str((published.get("data") or {}).get("ca.crt", "")))
+    return bool(own) and not own & _certificates(ca.decode(errors="replace"))
+
+
+def _certificates(pem: str) -> set[str]:
+    blocks = re.findall(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", pem, re.DOTALL)
+    return {"".join(block.split()) for block in blocks}
+
+
+def _why_refused(cluster: Cluster, token: str) -> str:
+    """Return why an API server refuses a token, as far as that can be found out: it ended, or was revoked."""
+    ends = jwt.ends(token)
+    if ends and ends < datetime.now(UTC):
+        return f"expired: it ended {ends:%Y-%m-%d %H:%M} UTC"
+    (namespace, account), (secret, uid) = jwt.account(token), jwt.secret(token)
+    if not account:
+        return "no token that Kubernetes issued to a ServiceAccount"
+    try:
+        if cluster.find("serviceaccounts", namespace, account) is None:
+            return f"revoked: its ServiceAccount {namespace}/{account} is gone"
+        held = cluster.find("secrets", namespace, secret) if secret else {"metadata": {"uid": uid}}
+    except MeshkitError:
+        return ""
+    if held is None:
+        return f"revoked: its Secret {namespace}/{secret} is gone"
+    anew = uid and held["metadata"]["uid"] != uid
+    return f"revoked: its Secret {namespace}/{secret} was made anew since" if anew else "revoked, or of another cluster"
+
+
+def _ask(cluster: Cluster, namespace: str) -> dict[str, str]:
     try:
         cluster.get_json("/api/v1/services", query=[("limit", "1")])
-        missing = [kind for kind in WATCHED if not cluster.can_i("watch", kind)]
+        missing = [*_not_watched(cluster, namespace)]
     except MeshkitError as error:
         refused = next((code for code in ("401", "403") if f"({code})" in error.message), "unreachable")
         return {"credential": refused, "detail": error.message}
     detail = f"may not watch {', '.join(missing)}" if missing else ""
     return {"credential": "403" if missing else "ok", "detail": detail}
+
+
+def _not_watched(cluster: Cluster, namespace: str) -> Iterator[str]:
+    for group, kinds in accounts.WATCHED.items():
+        for kind in kinds:
+            try:
+                if not cluster.can_i("watch", f"{kind}.{group}" if group else kind):
+                    yield kind
+            except NotFoundError:  # what the cluster does not serve, istiod does not ask for
+                continue
+    if not cluster.can_i("watch", accounts.WATCHED_IN_ROOT, namespace):
+        yield f"{accounts.WATCHED_IN_ROOT} of {namespace}"
+
+
+def secret_events(mesh: Mesh) -> dict[str, int]:
+    """Return how many changes of remote secrets each istiod has taken in since it started, by pod.
+
+    `synced` alone does not tell whether an istiod has seen a change yet: until then it speaks of the cluster before.
+    An istiod that does not answer, or does not count, is left out.
+    """
+    answers = ask_istiods(
+        mesh, lambda istiod: istiod.cluster.http_get(istiod.name, istiod.namespace, istiod.port, "/metrics")
+    )
+    counted = {istiod.name: answer.decode() for _, istiod, answer in answers if istiod and isinstance(answer, bytes)}
+    found = {name: re.findall(rf"^{EVENTS}\S* (\S+)$", text, re.MULTILINE) for name, text in counted.items()}
+    return {name: int(sum(map(float, values))) for name, values in found.items() if values}

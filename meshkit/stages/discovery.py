@@ -3,8 +3,8 @@
 From the moment that an istiod reads another cluster, Services of the same namespace and name are one to its clients. So
 what will merge is shown first, and each credential is tried before it is handed over.
 
-Two plans, one after the other: Kubernetes issues a reader's token only once its Secret is there (`plan_tokens`), and
-only with the token can the remote secrets be made (`plan`).
+Three plans, one after the other: Kubernetes issues a reader's token only once its Secret is there (`plan_tokens`),
+only with the token can the remote secrets be made (`plan`), and what they replaced is revoked last (`plan_revoked`).
 """
 
 from __future__ import annotations
@@ -16,19 +16,23 @@ from typing import TYPE_CHECKING, Final
 
 from meshkit.changes import Plan
 from meshkit.checks import Finding, Verdict
-from meshkit.istio import networks, proxies, remote_secret, remotes, services, versions
+from meshkit.istio import accounts, networks, proxies, remote_secret, remotes, services, versions
 from meshkit.istio.fleet import table
 from meshkit.istio.remotes import PREFIX
 from meshkit.mesh import Mesh, Unknown
-from meshkit.stages import eastwest, merged, merging, reach, verify
+from meshkit.stages import credentials, eastwest, merged, merging, reach, verify
+from meshkit.stages.credentials import check_handed_over, row_of, try_tokens, wanted
 from meshkit.stages.finding import Question, arrow, awaits, planned, refused, unreadable
+from meshkit.stages.life import check_life, usable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     import pandas as pd
 
     from meshkit.changes import Wait
+
+__all__ = ["check_handed_over", "try_tokens", "wanted"]
 
 STAGE = "07 discovery"
 CURED_BY: Final = {
@@ -39,9 +43,7 @@ CURED_BY: Final = {
     "MK703": "05 install",
     "MK704": "05 install",
 }
-FIRST_DEFECTIVE, LAST_DEFECTIVE = versions.Version(1, 30), versions.Version(1, 30, 3)
-_DEFECTS = "restart istiod after changing or removing a secret; 1.31 is free of this (istio#60612, #60920, #61043)"
-DEAD = ("401", "403", "mismatch")
+_DEFECTS = "go to 1.31 first, which is free of this (istio#60612, #60920, #61043)"
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,12 @@ def look(mesh: Mesh) -> Facts:
     return Facts(**found, merging=same)
 
 
-def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
+def check(mesh: Mesh, facts: Facts, mode: str = "apply", renew: str = "") -> list[Finding]:
     """Judge what must be so before clusters may read each other, and what it will do to Services.
 
-    In plan mode, what an earlier stage is to mend does not fail.
+    In plan mode, what an earlier stage is to mend does not fail. `renew` is that of `credentials.wanted`.
     """
+    wishes = wanted(mesh, facts, renew)
     findings = [*verify.check_istiods(mesh, facts.known.identity)]
     if mesh.spec.topology.network == "multi":
         findings += [eastwest.check_gateway(mesh, facts.known.gateways, name, "MK805") for name in mesh.clusters]
@@ -89,10 +92,11 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
     for name in mesh.clusters:
         findings += [check_server(mesh, facts, name), check_claims(mesh, facts, name)]
         findings += [check_reader(mesh, facts, name), check_rights(mesh, facts, name)]
-        findings += [*check_version(mesh, facts, name)]
-    for reader, target in mesh.pairs:
-        findings += [check_reach(facts, reader, target, mode), check_others(mesh, facts, reader, target)]
-    new = {pair for pair, wish in wanted(mesh, facts).items() if wish == "make"}
+        findings += [*check_version(facts, name, [wish for (a, _), wish in wishes.items() if a == name])]
+    for pair in mesh.pairs:
+        findings += [check_reach(facts, *pair, mode), check_others(mesh, facts, *pair)]
+        findings += [*check_life(mesh, facts.known.secrets, *pair, renewed=bool(wishes[pair]))]
+    new = {pair for pair, wish in wishes.items() if wish == "make"}
     findings += [*merging.check_merging(mesh, facts.services, facts.merging, new), *merging.check_alike(facts.merging)]
     return [awaits(f, mode, CURED_BY[f.id]) if f.id in CURED_BY else f for f in findings]
 
@@ -103,7 +107,7 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
 def check_server(mesh: Mesh, facts: Facts, name: str) -> Finding:
     """MK701: the API server has an address that other clusters can use."""
     ask = Question("MK701", "API server has an address for others", name, "an https address that is not loopback")
-    row = _row(facts.readers, name)
+    row = row_of(facts.readers, name)
     if not row.get("server"):
         return ask.unknown(str(row.get("detail", "")) or "not read")
     address, source = str(row["server"]), str(row["server_from"])
@@ -158,25 +162,27 @@ def check_claims(mesh: Mesh, facts: Facts, name: str) -> Finding:
 
 def check_reader(mesh: Mesh, facts: Facts, name: str) -> Finding:
     """MK704: the ServiceAccount by which other clusters read this one is there; istioctl install makes it."""
-    expected = f"ServiceAccount {remote_secret.READER} in {mesh.root_namespace}"
+    row, account = row_of(facts.readers, name), accounts.account(mesh)
+    expected = f"ServiceAccount {account} in {mesh.root_namespace}"
     ask = Question("MK704", "there is an account for readers", name, expected)
-    row = _row(facts.readers, name)
     if not row.get("server"):
         return ask.unknown(str(row.get("detail", "")) or "not read")
     cure = "install Istio (stage 05), with values.global.enableReaderRBAC not false"
-    return ask.judge(row["service_account"], "there" if row["service_account"] else "none", cure)
+    ours = "none yet; this stage makes it" if account == accounts.LEAST else ""
+    return ask.judge(row["service_account"] or ours, "there" if row["service_account"] else ours or "none", cure)
 
 
 def check_rights(mesh: Mesh, facts: Facts, name: str) -> Finding:
-    """MK705: we may make Secrets where istiod reads them."""
+    """MK705: we may make Secrets where istiod reads them, take them away again, and ask for tokens that end."""
     verbs = ", ".join(remote_secret.VERBS)
-    ask = Question("MK705", "we may make Secrets", name, f"{verbs} secrets in {mesh.root_namespace}")
-    row = _row(facts.readers, name)
+    ends = "; create serviceaccounts/token" if mesh.spec.remote_secrets.credential == "expiring" else ""
+    ask = Question("MK705", "we may make Secrets", name, f"{verbs} secrets{ends}, in {mesh.root_namespace}")
+    row = row_of(facts.readers, name)
     if not row.get("server"):
         return ask.unknown(str(row.get("detail", "")) or "not read")
     lacking = str(row["lacking"])
     cure = f"use a context with these rights in namespace {mesh.root_namespace}, or have them granted"
-    return ask.judge(not lacking, f"may not {lacking} secrets" if lacking else "may", cure)
+    return ask.judge(not lacking, f"may not {lacking}" if lacking else "may", cure)
 
 
 def check_others(mesh: Mesh, facts: Facts, reader: str, target: str) -> Finding:
@@ -186,7 +192,7 @@ def check_others(mesh: Mesh, facts: Facts, reader: str, target: str) -> Finding:
     if reason := unreadable(facts.known.secrets, reader, "credential"):
         return ask.unknown(reason)
     held = facts.known.secrets[facts.known.secrets["cluster"] == reader]
-    seen = held[verify.usable(mesh, held)]
+    seen = held[usable(mesh, held)]
     remove = f"kubectl --context {mesh.spec.cluster(reader).context} delete secret -n NAMESPACE NAME, then run again"
     if strange := _strange(held, seen, ours, target):
         return ask.fail(strange, remove)
@@ -214,113 +220,84 @@ def _strange(held: pd.DataFrame, seen: pd.DataFrame, ours: str, target: str) -> 
     return f"{wrong.iloc[0]['name']} says that it is of {wrong.iloc[0]['annotation']}" if len(wrong) else ""
 
 
-def check_version(mesh: Mesh, facts: Facts, reader: str) -> Iterator[Finding]:
-    """MK707: the reader's istiods take remote secrets without harm: 1.30.0 to 1.30.3 are hurt by changing one."""
-    wishes = [wish for (a, _), wish in wanted(mesh, facts).items() if a == reader]
-    ask = Question("MK707", "istiod's version takes remote secrets", reader, "none of 1.30.0 to 1.30.3")
-    rows = facts.versions[(facts.versions["cluster"] == reader) & (facts.versions["component"] == "istiod")]
+def check_version(facts: Facts, name: str, wishes: list[str]) -> Iterator[Finding]:
+    """MK707: the reader's istiods take remote secrets without harm; 1.30.0 to 1.30.3 must be restarted after a change.
+
+    The plan has that restart. Making a secret for a cluster that was not known does not hurt them.
+    """
+    ask = Question("MK707", "istiod's version takes remote secrets", name, "none of 1.30.0 to 1.30.3")
+    rows = facts.versions[(facts.versions["cluster"] == name) & (facts.versions["component"] == "istiod")]
     for row in rows.to_dict("records"):
-        version = versions.Version.parse(row["version"])
-        if version is None:
+        if versions.Version.parse(row["version"]) is None:
             yield ask.unknown(row["reason"] or f"version {row['version'] or 'unknown'}")
             continue
-        hurt = FIRST_DEFECTIVE <= version <= LAST_DEFECTIVE
-        told = f"{row['version']}; secrets to make: {wishes.count('make')}, to renew: {wishes.count('renew')}"
-        worse = Verdict.FAIL if "renew" in wishes else Verdict.WARN
-        yield ask.judge(not hurt or not any(wishes), told, _DEFECTS, otherwise=worse)
+        made, renewed = wishes.count("make"), wishes.count("renew")
+        told = f"{row['version']}; secrets to make: {made}, to renew: {renewed}"
+        hurt = credentials.hurt(rows, name)
+        told += "; istiod is restarted after it" if hurt and renewed else ""
+        later = "; to change or remove one later needs a restart of istiod" if hurt and not renewed else ""
+        yield ask.judge(not hurt or not any(wishes), told + later, _DEFECTS, otherwise=Verdict.WARN)
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------
 
 
-def wanted(mesh: Mesh, facts: Facts) -> dict[tuple[str, str], str]:
-    """Return what each ordered pair needs: `make`, `renew`, or nothing, because it works or could not be read."""
-    return {pair: _wanted(mesh, facts, *pair) for pair in mesh.pairs}
+def plan_tokens(mesh: Mesh, facts: Facts, renew: str = "") -> Plan:
+    """Plan the credential by which each cluster is read: see `credentials.plan_tokens`."""
+    return credentials.plan_tokens(mesh, STAGE, facts, renew)
 
 
-def _wanted(mesh: Mesh, facts: Facts, reader: str, target: str) -> str:
-    secrets = facts.known.secrets
-    if unreadable(secrets, reader, "credential"):
-        return ""
-    held = secrets[(secrets["cluster"] == reader) & (secrets["key"] == target)]
-    held = held[verify.usable(mesh, held)]
-    if held.empty:
-        return "make"
-    row = held.iloc[0]
-    if row["name"] != f"{PREFIX}{target}":
-        return ""
-    address = str(_row(facts.readers, target).get("server", ""))
-    moved = bool(address) and not remote_secret.is_local(address) and row["server"] != address
-    return "renew" if moved or row["credential"] in DEAD or row["auth"] == "unreadable" else ""
+def plan_revoked(mesh: Mesh, tokens: Plan) -> Plan:
+    """Plan that replaced credentials end: see `credentials.plan_revoked`."""
+    return credentials.plan_revoked(mesh, STAGE, tokens)
 
 
-def plan_tokens(mesh: Mesh, facts: Facts) -> Plan:
-    """Plan the Secret with the reader's token in each cluster that another one is to read, where there is none yet."""
-    plan = Plan(mesh, STAGE)
-    needed = {target for (_, target), wish in wanted(mesh, facts).items() if wish}
-    for target in (name for name in mesh.clusters if name in needed):
-        row = _row(facts.readers, target)
-        if row.get("credential") == "UNKNOWN" or row.get("secret"):
-            continue
-        manifest = remote_secret.token_manifest(mesh.root_namespace)
-        plan.apply(target, manifest, f"a token by which others read {target}", wait=_issued(mesh, target))
-    return plan
-
-
-def _issued(mesh: Mesh, target: str) -> Wait:
-    def missing() -> str:
-        token = remote_secret.find_token(mesh.clusters[target], mesh.root_namespace)
-        return "" if token else "Kubernetes has not issued the token yet"
-
-    return missing
-
-
-def try_tokens(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
-    """MK710: each reader's token opens its API server with the rights that istiod needs, before it is handed over."""
-    rows = remote_secret.readers(mesh)
-    needed = {target for (_, target), wish in wanted(mesh, facts).items() if wish}
-    findings = []
-    for name in mesh.clusters:
-        ask = Question("MK710", "the token is good before it is handed over", name, "ok, watches all that istiod reads")
-        row = _row(rows, name)
-        if row["credential"] in ("UNKNOWN", "unreachable"):
-            findings.append(ask.unknown(str(row["detail"])))
-        elif not row["secret"]:
-            told = "no token yet; this stage makes it" if name in needed else "none is needed"
-            skipped = name not in needed or mode == "plan"
-            findings.append(ask.answer(Verdict.SKIPPED, told) if skipped else ask.fail("no token", "see MK704, MK705"))
-        else:
-            told = f"{row['secret']}: " + ", ".join(filter(None, (str(row["credential"]), str(row["detail"]))))
-            cure = f"does ClusterRole istio-reader-clusterrole-{mesh.root_namespace} stand, and its binding? (stage 05)"
-            findings.append(ask.judge(row["credential"] == "ok", told, cure))
-    return findings
-
-
-def plan(mesh: Mesh, facts: Facts) -> Plan:
+def plan(mesh: Mesh, facts: Facts, renew: str = "") -> Plan:
     """Plan the remote secrets, reader by reader; one whose token is not there yet is shown, and never made."""
     made = Plan(mesh, STAGE)
-    tokens: dict[str, remote_secret.Token | Unknown | None] = {}
-    tokens |= mesh.each(lambda cluster: remote_secret.find_token(cluster, mesh.root_namespace))
-    for (reader, target), wish in wanted(mesh, facts).items():
-        address, token = str(_row(facts.readers, target).get("server", "")), tokens[target]
-        if not wish or not address or remote_secret.is_local(address):
-            continue
-        known = token if isinstance(token, remote_secret.Token) and token else remote_secret.Token("", "to come", b"-")
-        manifest = remote_secret.manifest(target, address, known, mesh.root_namespace)
-        before = len(made.changes)
-        made.apply(reader, manifest, f"lets {reader} discover {target}", wait=_discovered(mesh, reader, target))
-        if not token and len(made.changes) > before:
-            why = token.reason if isinstance(token, Unknown) else "cannot be made before the token is there"
-            made.changes[-1].problem = why
+    found = mesh.each(lambda cluster: accounts.current(accounts.tokens(cluster, mesh.root_namespace), mesh))
+    wishes, taken = wanted(mesh, facts, renew), remotes.secret_events(mesh)
+    for name in mesh.clusters:
+        waits: list[Wait] = []
+        hurt = credentials.hurt(facts.versions, name)
+        for target in [b for (a, b), wish in wishes.items() if a == name and wish]:
+            address = str(row_of(facts.readers, target).get("server", ""))
+            if not address or remote_secret.is_local(address):
+                continue
+            renewed = wishes[name, target] == "renew"
+            # Each change is one event more; a cluster that istiod does not know yet is told by its name alone.
+            seen = {pod: count + len(waits) + 1 for pod, count in taken.items()} if renewed else {}
+            wait = _discovered(mesh, name, target, seen)
+            before = len(made.changes)
+            _hand_over(made, name, target, found[target], None if hurt and renewed else wait)
+            waits += [wait] if len(made.changes) > before and renewed else []
+        if hurt and waits:
+            credentials.restart_istiods(made, name, lambda waits=waits: next(filter(None, (w() for w in waits)), ""))  # type: ignore[misc]
     return made
 
 
-def _discovered(mesh: Mesh, reader: str, target: str) -> Wait:
+def _hand_over(made: Plan, holder: str, target: str, token: accounts.Token | Unknown | None, wait: Wait | None) -> None:
+    mesh = made.mesh
+    address = remote_secret.server(mesh.spec.cluster(target), mesh.clusters[target])
+    known = token if isinstance(token, accounts.Token) and token else accounts.Token("", "to come", b"-")
+    manifest = remote_secret.manifest(target, address, known, mesh.root_namespace)
+    before = len(made.changes)
+    made.apply(holder, manifest, f"lets {holder} discover {target}", wait=wait)
+    if not token and len(made.changes) > before:
+        why = token.reason if isinstance(token, Unknown) else "cannot be made before the token is there"
+        made.changes[-1].problem = why
+
+
+def _discovered(mesh: Mesh, reader: str, target: str, events: Mapping[str, int]) -> Wait:
+    """Wait until each istiod has taken the secret in (so many `events` of secrets), and synced the target with it."""
     alone = Mesh(mesh.spec, {reader: mesh.clusters[reader]})
     network = mesh.spec.cluster(target).network
 
     def missing() -> str:
         rows = remotes.remote_clusters(alone)
+        taken = remotes.secret_events(alone) if events else {}
+        if late := [pod for pod, count in taken.items() if count < events.get(pod, 0)]:
+            return f"{', '.join(late)}: has not taken the secret in yet"
         for istiod in sorted(set(rows["istiod"])):
             said = list(rows[(rows["istiod"] == istiod) & (rows["remote"] == target)]["status"])
             if said != ["synced"]:
@@ -344,12 +321,16 @@ def try_merged(mesh: Mesh, plan: Plan) -> pd.DataFrame:
     return table([], merged.COLUMNS) if plan.pending else merged.look(mesh)
 
 
-def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame) -> list[Finding]:
-    """Look again: secrets, credentials, each istiod's word (as stage 08 judges them), endpoints and calls."""
+def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame, old: Plan | None = None) -> list[Finding]:
+    """Look again: secrets, credentials, each istiod's word (as stage 08 judges them), endpoints and calls.
+
+    And, of the plan `old`, that what it revoked opens nothing.
+    """
+    findings = [*credentials.check_revoked(mesh, old)] if old else []
     if plan.pending:
-        return [*refused(plan), *(planned(*ask.known.values()) for ask in (*_questions(mesh), *merged.questions(mesh)))]
+        asks = (*_questions(mesh), *merged.questions(mesh))
+        return [*refused(plan), *findings, *(planned(*ask.known.values()) for ask in asks)]
     now = verify.look(mesh)
-    findings: list[Finding] = []
     for reader, target in mesh.pairs:
         findings += [verify.check_secret(mesh, now, reader, target), verify.check_credential(mesh, now, reader, target)]
         findings += [*verify.check_sync(mesh, now, reader, target)]
@@ -357,6 +338,7 @@ def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame) -> list[Finding]:
             findings += eastwest.check_gateway_seen(
                 mesh, now.gateways, now.gateways_seen, reader, target, identifier="MK806"
             )
+        findings += check_life(mesh, now.secrets, reader, target)
     return [*findings, *merged.check(mesh, calls)]
 
 
@@ -365,8 +347,3 @@ def _questions(mesh: Mesh) -> Iterable[Question]:
         yield Question("MK802", "remote secret is there", arrow(reader, target), f"one, with the key {target}")
         yield Question("MK803", "credential opens the API server now", arrow(reader, target), f"ok, leads to {target}")
         yield Question("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")
-
-
-def _row(rows: pd.DataFrame, cluster: str) -> dict[str, object]:
-    found = rows[rows["cluster"] == cluster].to_dict("records")
-    return {str(key): value for key, value in found[0].items()} if found else {}

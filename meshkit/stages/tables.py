@@ -25,7 +25,7 @@ REMOTE_SECRETS: Final[Shown] = {
     "name": "remote-secrets",
     "caption": "Remote secrets and the live proof of their credentials",
     "key": ["cluster", "name", "key"],
-    "show": ["cluster", "namespace", "name", "key", "server", "auth", "expires", "credential", "leads_to", "detail"],
+    "show": ["cluster", "namespace", "name", "key", "server", "token_secret", "ends", "credential", "leads_to", "detail"],
 }
 REMOTE_CLUSTERS: Final[Shown] = {
     "name": "remote-clusters",
@@ -139,7 +139,7 @@ READERS: Final[Shown] = {
     "name": "readers",
     "caption": "How each cluster is to be read by the others",
     "key": ["cluster"],
-    "show": ["cluster", "server", "server_from", "service_account", "secret", "credential", "lacking", "detail"],
+    "show": ["cluster", "server", "account", "service_account", "secret", "ends", "credential", "lacking", "detail"],
 }
 REACH: Final[Shown] = {
     "name": "reach",

@@ -20,6 +20,7 @@ from meshkit.istio import networks, remotes, trust, versions
 from meshkit.istio.fleet import table
 from meshkit.stages import eastwest, prometheus
 from meshkit.stages.finding import Question, Row, arrow, unreadable
+from meshkit.stages.life import check_life, usable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -75,6 +76,7 @@ def check(mesh: Mesh, facts: Facts, mode: str = "audit") -> list[Finding]:
         findings += [
             check_secret(mesh, facts, reader, target),
             check_credential(mesh, facts, reader, target),
+            *check_life(mesh, facts.secrets, reader, target),
             *check_sync(mesh, facts, reader, target),
         ]
         if mesh.spec.topology.network == "multi":
@@ -188,11 +190,6 @@ def check_secret(mesh: Mesh, facts: Facts, reader: str, target: str) -> Finding:
     return ask.fail(f"none; it has {', '.join(sorted(held['key'])) or 'no remote secret'}", cure)
 
 
-def usable(mesh: Mesh, secrets: pd.DataFrame) -> pd.Series[bool]:
-    """Return which remote secrets istiod sees: those that are labelled, in its own namespace."""
-    return secrets["labelled"] & (secrets["namespace"] == mesh.root_namespace)
-
-
 def check_credential(mesh: Mesh, facts: Facts, reader: str, target: str) -> Finding:
     """MK803: the credential in the reader's secret opens the target's API server now, with the rights of a reader."""
     ask = Question("MK803", "credential opens the API server now", arrow(reader, target), f"ok, leads to {target}")
@@ -208,9 +205,16 @@ def check_credential(mesh: Mesh, facts: Facts, reader: str, target: str) -> Find
     if row["credential"] in ("unreachable", "untested") and row["auth"] != "unreadable":
         return ask.unknown(observed, f"ask {target}'s API server with that credential from where {reader} runs")
     good = row["credential"] == "ok" and row["leads_to"] == target
-    return ask.judge(
-        good, observed, "make it anew: istioctl create-remote-secret; istiod goes on saying `synced` when it is refused"
-    )
+    said = facts.remotes[(facts.remotes["cluster"] == reader) & (facts.remotes["remote"] == target)]
+    if not good and "synced" in set(said["status"]):
+        observed += "; istiod still says synced, and shows what it knew before"
+    return ask.judge(good, observed, _CURES.get(row["credential"], "run stage 07: it makes the secret anew"))
+
+
+_CURES = {
+    "403": "give its account these rights (istio-reader-clusterrole, stage 05), or run stage 07",
+    "other CA": "delete the secret and run stage 07; or do all ways to that API server end TLS with that CA?",
+}
 
 
 def check_sync(mesh: Mesh, facts: Facts, reader: str, target: str) -> Iterator[Finding]:

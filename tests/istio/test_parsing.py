@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from meshkit.istio import authority, envoy, minting, proxies, remotes, trust, versions
+from meshkit.istio import authority, envoy, jwt, minting, proxies, trust, versions
 from tests.istio.test_authority import load, root
 from tests.support import certificate_pem
 
@@ -254,9 +254,9 @@ class TestVersions:
 def test_a_tokens_end_is_read_from_it() -> None:
     """A JWT says when it ends; a service account's Secret token never does."""
     claims = base64.urlsafe_b64encode(b'{"exp": 1795435200}').decode().rstrip("=")
-    assert remotes.token_expiry(f"h.{claims}.s") == datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-    assert remotes.token_expiry("h.e30.s") is None
-    assert remotes.token_expiry("opaque") is None
+    assert jwt.ends(f"h.{claims}.s") == datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+    assert jwt.ends("h.e30.s") is None
+    assert jwt.ends("opaque") is None
 
 
 def _status(rows: list[tuple[str, str, str]]) -> Any:

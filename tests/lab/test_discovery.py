@@ -15,7 +15,7 @@ import yaml
 
 from meshkit import Mesh
 from meshkit.checks import Finding, Verdict, overall
-from meshkit.istio import remote_secret
+from meshkit.istio import accounts, remote_secret
 from meshkit.istio.remotes import LABEL
 from meshkit.resources import folder
 from meshkit.stages import discovery
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.lab
 
 CONTEXTS = ("lab-east", "lab-west")
+TOKEN_SECRET = "istio-reader-service-account-istio-remote-secret-token"
 SYSTEM = ("-n", "istio-system")
 PAIRS = ("east → west", "west → east")
 WITHOUT_SECRETS: dict[str, Any] = {
@@ -73,7 +74,8 @@ def part(lab: Lab) -> None:
     """
     for context in CONTEXTS:
         lab.kubectl(context, "delete", "secret", "-A", "-l", f"{LABEL}=true")
-        lab.kubectl(context, "delete", "secret", *SYSTEM, remote_secret.TOKEN_SECRET, "--ignore-not-found")
+        for kind in (accounts.TOKEN_TYPE, accounts.EXPIRING_TYPE):
+            lab.kubectl(context, "delete", "secret", *SYSTEM, f"--field-selector=type={kind}")
     until(lambda: watched(lab) == len(CONTEXTS), "each istiod watches its own cluster only", 60)
 
 
@@ -91,17 +93,21 @@ def versions(lab: Lab) -> dict[tuple[str, str], str]:
     return found
 
 
-def stage(mesh: Mesh, mode: str) -> tuple[list[Finding], list[str]]:
-    """Do the stage as its notebook does; return its findings, and the changes of both plans with their status."""
+def stage(mesh: Mesh, mode: str, renew: str = "") -> tuple[list[Finding], list[str]]:
+    """Do the stage as its notebook does; return its findings, and the changes of its plans with their status."""
     facts = discovery.look(mesh)
-    findings = discovery.check(mesh, facts, mode)
-    tokens = discovery.plan_tokens(mesh, facts)
+    findings = discovery.check(mesh, facts, mode, renew)
+    tokens = discovery.plan_tokens(mesh, facts, renew)
     tokens.carry_out(mode, gates=findings)
-    findings += discovery.try_tokens(mesh, facts, mode)
-    plan = discovery.plan(mesh, facts)
+    findings += discovery.try_tokens(mesh, facts, mode, renew)
+    plan = discovery.plan(mesh, facts, renew)
     plan.carry_out(mode, gates=findings)
-    findings += discovery.prove(mesh, plan, discovery.try_merged(mesh, plan))
-    return findings, [f"{c.cluster} {c.action} {c.object}: {c.status}" for c in (*tokens.changes, *plan.changes)]
+    old = discovery.plan_revoked(mesh, tokens)
+    findings += discovery.check_handed_over(mesh, old, mode)
+    old.carry_out(mode, gates=findings)
+    findings += discovery.prove(mesh, plan, discovery.try_merged(mesh, plan), old)
+    changes = (*tokens.changes, *plan.changes, *old.changes)
+    return findings, [f"{c.cluster} {c.action} {c.object}: {c.status}" for c in changes]
 
 
 def verdicts(findings: list[Finding], number: str) -> dict[str, Verdict]:
@@ -124,7 +130,7 @@ def test_our_remote_secret_is_istioctls(meshed_lab: Lab) -> None:
     for entry in mesh.spec.clusters:
         command = ("create-remote-secret", f"--name={entry.name}", f"--server={entry.api_server}")
         theirs = next(yaml.safe_load_all(meshed_lab.istioctl(entry.context, *command)))
-        token = remote_secret.find_token(mesh.clusters[entry.name], "istio-system")
+        token = accounts.current(accounts.tokens(mesh.clusters[entry.name], "istio-system"), mesh)
         assert token
         ours = remote_secret.manifest(entry.name, entry.api_server, token, "istio-system")
         ours["stringData"] = {key: base64.b64decode(value).decode() for key, value in ours.pop("data").items()}
@@ -169,7 +175,7 @@ def test_what_istioctl_made_is_left_as_it_is(undiscovered: Lab) -> None:
     findings, changes = stage(mesh, "apply")
     assert overall(findings) is Verdict.PASS
     assert changes == [
-        f"east create Secret istio-system/{remote_secret.TOKEN_SECRET}: done",
+        f"east create Secret istio-system/{TOKEN_SECRET}: done",
         "west create Secret istio-system/istio-remote-secret-east: done",
     ]
     assert versions(undiscovered).items() >= before.items()
@@ -239,7 +245,7 @@ def test_a_wrong_address_is_found_before_anything_is_made(
 def test_a_dead_secret_of_another_name_is_not_overwritten(undiscovered: Lab) -> None:
     """It stands in the way, and is named with the command that removes it."""
     lab, mesh = undiscovered, Mesh.open(undiscovered.mesh_file)
-    bad = remote_secret.Token("", "not-a-token", b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
+    bad = accounts.Token("", "not-a-token", b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
     manifest = remote_secret.manifest("west", str(mesh.spec.cluster("west").api_server), bad, "istio-system")
     manifest["metadata"]["name"] = "theirs"
     lab.kubectl("lab-east", "apply", "-f", "-", stdin=json.dumps(manifest))
@@ -272,12 +278,12 @@ def test_a_revoked_token_is_renewed(undiscovered: Lab) -> None:
     """West's token Secret is deleted, and its token with it: a new one is made, and handed over in our own secret."""
     lab, mesh = undiscovered, Mesh.open(undiscovered.mesh_file)
     stage(mesh, "apply")
-    lab.kubectl("lab-west", "delete", "secret", *SYSTEM, remote_secret.TOKEN_SECRET)
+    lab.kubectl("lab-west", "delete", "secret", *SYSTEM, TOKEN_SECRET)
     until(lambda: discovery.wanted(mesh, discovery.look(mesh))["east", "west"] == "renew", "east's secret is dead")
     findings, changes = stage(mesh, "apply")
     assert overall(findings) is Verdict.PASS
     assert changes == [
-        f"west create Secret istio-system/{remote_secret.TOKEN_SECRET}: done",
+        f"west create Secret istio-system/{TOKEN_SECRET}: done",
         "east update Secret istio-system/istio-remote-secret-west: done",
     ]
     assert verdicts(findings, "MK803")["east → west"] is Verdict.PASS
