@@ -25,7 +25,18 @@ REMOTE_SECRETS: Final[Shown] = {
     "name": "remote-secrets",
     "caption": "Remote secrets and the live proof of their credentials",
     "key": ["cluster", "name", "key"],
-    "show": ["cluster", "namespace", "name", "key", "server", "token_secret", "ends", "credential", "leads_to", "detail"],
+    "show": [
+        "cluster",
+        "namespace",
+        "name",
+        "key",
+        "server",
+        "token_secret",
+        "ends",
+        "credential",
+        "leads_to",
+        "detail",
+    ],
 }
 REMOTE_CLUSTERS: Final[Shown] = {
     "name": "remote-clusters",
