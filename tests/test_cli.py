@@ -35,7 +35,9 @@ def test_help_shows_examples_and_each_command(capsys: pytest.CaptureFixture[str]
     assert all(name in out for name in cli.commands)
 
 
-@pytest.mark.parametrize("command", [["run"], ["audit"], ["record", "verify"]])
+@pytest.mark.parametrize(
+    "command", [["run"], ["audit"], ["record", "verify"], ["ca", "root"], ["ca", "take"], ["ca", "show"]]
+)
 def test_every_command_helps_with_an_example(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     """Copy, paste, done."""
     code, out, _ = call(capsys, *command, "--help")
