@@ -55,7 +55,8 @@ COLUMNS = {
 class Change:
     """One change: what it does to which object of which cluster, why, and the diff that the server's dry run gave.
 
-    `problem` is why the server refuses it, or cannot check it yet; such a change is shown, never made. `reverses` says
+    `problem` is why the server refuses it, or cannot check it yet; such a change is shown, never made. `gate` is what
+    must have come about before it is made, `wait` what it causes, `expected` the object as it will be. `reverses` says
     that it takes back a change of the journal, which notes that by itself.
     """
 
@@ -69,10 +70,13 @@ class Change:
     before: list[Object | None] = field(default_factory=list, repr=False)
     manifests: list[Object] = field(default_factory=list, repr=False)
     wait: Wait | None = field(default=None, repr=False)
+    gate: Wait | None = field(default=None, repr=False)
+    expected: Object | None = field(default=None, repr=False)
     do: Callable[[], Object | None] = field(default=lambda: None, repr=False)
     again: Callable[[], str] | None = field(default=None, repr=False)
     reverses: bool = False
     status: str = "planned"
+    begun: datetime | None = None
     seconds: float = float("nan")
     detail: str = ""
 
@@ -102,23 +106,55 @@ class Plan:
 
     # --- what is wanted ---
 
-    def apply(self, cluster: str, manifest: Object, why: str, *, wait: Wait | None = None) -> None:
-        """Want an object as the manifest says, merged with what others say of it; no change if it is so already."""
+    def apply(
+        self, cluster: str, manifest: Object, why: str, *, wait: Wait | None = None, gate: Wait | None = None
+    ) -> None:
+        """Want an object as the manifest says, merged with what others say of it; no change if it is so already.
+
+        Of one object several changes may be wanted, one after the other: each is shown against the one before.
+        """
         asked = copy.deepcopy(manifest)
-        change = Change(cluster, "create", identify(manifest), why, manifests=[asked], wait=wait)
+        change = Change(cluster, "create", identify(manifest), why, manifests=[asked], wait=wait, gate=gate)
         target = self.mesh.clusters[cluster]
 
         def preview() -> str:
             live = target.find(qualified(asked), asked["metadata"].get("namespace"), asked["metadata"]["name"])
+            earlier = self._earlier(change)
             if live is None or (live["metadata"].get("labels") or {}).items() >= MANAGED.items():
                 labels = asked["metadata"].get("labels") or {}
                 asked["metadata"]["labels"] = {**labels, **MANAGED}
-            change.before, change.action = [live], "update" if live else "create"
-            change.diff = unified(live, asked)  # what is shown where the server cannot check it
-            change.diff = unified(live, target.apply(asked, dry_run=True))
-            return change.diff
+            if earlier and earlier.expected:
+                change.before, change.action = [earlier.expected], "update"
+                change.expected = installer.merge(earlier.expected, asked)
+            else:
+                change.before, change.action = [live], "update" if live else "create"
+                change.diff = unified(live, asked)  # what is shown where the server cannot check it
+                change.expected = target.apply(asked, dry_run=True)
+            return unified(change.before[0], change.expected)
 
         change.do, change.again = (lambda: target.apply(asked)), preview
+        self._add(change, preview)
+
+    def patch(
+        self, cluster: str, manifest: Object, why: str, *, wait: Wait | None = None, gate: Wait | None = None
+    ) -> None:
+        """Want fields of an object that others made to be so, by a merge patch; undo gives them their values again."""
+        change = Change(cluster, "patch", identify(manifest), why, manifests=[manifest], wait=wait, gate=gate)
+        target = self.mesh.clusters[cluster]
+
+        def preview() -> str:
+            if (earlier := self._earlier(change)) and earlier.expected:
+                change.before, change.expected = [earlier.expected], installer.merge(earlier.expected, manifest)
+            else:
+                place = manifest["metadata"]
+                change.before = [target.find(qualified(manifest), place.get("namespace"), place["name"])]
+                change.expected = target.patch(manifest, dry_run=True)
+            return unified(change.before[0], change.expected)
+
+        def do() -> None:
+            target.patch(manifest, dry_run=False)
+
+        change.do, change.again = do, preview
         self._add(change, preview)
 
     def delete(self, cluster: str, manifest: Object, why: str) -> None:
@@ -137,12 +173,24 @@ class Plan:
         change.do, change.again = do, preview
         self._add(change, preview)
 
-    def restart(self, cluster: str, kind: str, namespace: str, name: str, why: str) -> None:
+    def restart(
+        self,
+        cluster: str,
+        kind: str,
+        namespace: str,
+        name: str,
+        why: str,
+        *,
+        wait: Wait | None = None,
+        gate: Wait | None = None,
+    ) -> None:
         """Want the pods of a workload made anew, as `kubectl rollout restart` does, and wait until they are ready."""
-        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        template = {"template": {"metadata": {"annotations": {RESTARTED: now}}}}
-        wait = rolled_out(self.mesh.clusters[cluster], kind, namespace, name)
-        self._workload(cluster, "restart", kind, namespace, name, template, why, wait)
+        rolled = rolled_out(self.mesh.clusters[cluster], kind, namespace, name)
+
+        def done() -> str:
+            return rolled() or (wait() if wait else "")
+
+        self._workload(cluster, "restart", kind, namespace, name, _made_anew(), why, done, gate)
 
     def scale(  # noqa: PLR0917  (who, what, how many, why)
         self, cluster: str, kind: str, namespace: str, name: str, replicas: int, why: str, *, wait: Wait | None = None
@@ -151,12 +199,21 @@ class Plan:
         self._workload(cluster, "scale", kind, namespace, name, {"replicas": replicas}, why, wait)
 
     def _workload(  # noqa: PLR0917
-        self, cluster: str, action: str, kind: str, namespace: str, name: str, spec: Object, why: str, wait: Wait | None
+        self,
+        cluster: str,
+        action: str,
+        kind: str,
+        namespace: str,
+        name: str,
+        spec: Object,
+        why: str,
+        wait: Wait | None,
+        gate: Wait | None = None,
     ) -> None:
         target = self.mesh.clusters[cluster]
         place = {"namespace": namespace, "name": name}
         manifest: Object = {"apiVersion": "apps/v1", "kind": kind, "metadata": place, "spec": spec}
-        change = Change(cluster, action, identify(manifest), why, manifests=[manifest], wait=wait)
+        change = Change(cluster, action, identify(manifest), why, manifests=[manifest], wait=wait, gate=gate)
 
         def patched(*, dry_run: bool) -> Object:
             # Replicas belong to whoever made the workload: a merge patch is what kubectl scale and rollout send.
@@ -165,6 +222,8 @@ class Plan:
         def preview() -> str:
             live = target.find(qualified(manifest), namespace, name)
             change.before = [live]
+            if action == "restart":
+                manifest["spec"] = _made_anew()  # when it is made, or a second one in one plan would change nothing
             if live is None:
                 raise NotFoundError(f"{change.object} is not there", where=target.where)
             return unified(live, patched(dry_run=True))
@@ -208,13 +267,14 @@ class Plan:
         keep: Sequence[str] = (),
         last: bool = True,
         wait: Wait | None = None,
+        gate: Wait | None = None,
     ) -> None:
         """Want a change of a journal taken back; `alias` and `keep` are those of `restore.steps`.
 
         Unless it is the `last` that is done about it, the journal goes on saying that the change stands.
         """
         target, private = self.mesh.clusters[entry.cluster], book.private(entry)
-        change = Change(entry.cluster, f"undo {entry.action}", entry.object, why, reverses=True, wait=wait)
+        change = Change(entry.cluster, f"undo {entry.action}", entry.object, why, reverses=True, wait=wait, gate=gate)
 
         def steps() -> list[restore.Step]:
             return restore.steps(target, entry, private, alias=alias, keep=keep)
@@ -232,6 +292,12 @@ class Plan:
 
         change.do = do
         self._add(change, preview)
+
+    def _earlier(self, change: Change) -> Change | None:
+        """Return the change of the same object that this plan is to make before."""
+        same = [c for c in self.changes if (c.cluster, c.object) == (change.cluster, change.object)]
+        before = same[: same.index(change)] if change in same else same
+        return before[-1] if before and before[-1].status == "planned" else None
 
     def _installed(self, change: Change, manifest: Object) -> tuple[Object | None, str]:
         try:
@@ -281,6 +347,11 @@ class Plan:
             row = {"n": n, "cluster": c.cluster, "action": c.action, "object": c.object, "why": c.why}
             rows.append({**row, "status": c.status, "seconds": round(c.seconds, 2), "detail": c.problem or c.detail})
         return table(rows, COLUMNS).sort_values("n", ignore_index=True)
+
+    @property
+    def marks(self) -> list[tuple[datetime, str]]:
+        """When each change was begun, for a chart."""
+        return [(c.begun, f"{c.cluster}: {c.action} {c.object.rpartition('/')[2]}") for c in self.changes if c.begun]
 
     def carry_out(self, mode: str, *, gates: Sequence[Finding] = (), journal: str = "") -> pd.DataFrame:
         """Make the changes if the mode is `apply` and no gate stands before them; return `table`.
@@ -340,7 +411,9 @@ class Plan:
 
     def _make(self, n: int, change: Change, book: Journal, made: list[temporary.Made]) -> None:
         at = f"{n}/{len(self.changes)} {change.cluster}: {change.action} {change.object}"
-        began = time.monotonic()
+        if change.gate:
+            wait_for(change.gate, f"{at} is held until it can be made")
+        began, change.begun = time.monotonic(), datetime.now(UTC)
         shown = change.diff  # to ask again renews it
         if change.again and _changed(change.again()) != _changed(shown):
             raise ChangeError(
@@ -396,6 +469,11 @@ class Plan:
 
 
 _NOTHING = "nothing to change"
+
+
+def _made_anew() -> Object:
+    # To the microsecond: two restarts within a second are two.
+    return {"template": {"metadata": {"annotations": {RESTARTED: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}}}}
 
 
 def _changed(diff: str) -> list[str]:

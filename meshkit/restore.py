@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from meshkit.cluster import Cluster
     from meshkit.journal import Entry
 
+PATCHED = ("restart", "scale", "patch")
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
+_WHO = ("apiVersion", "kind", "metadata", "type")
 _OURS = frozenset({FIELD_MANAGER, *installer.RUNTIME_MANAGERS})
 _MACHINES = re.compile(r"controller|^kube-|^kubelet$|^cloud-|^pilot-|^node")
 _DEPLOYERS = re.compile(r"^(argocd|kustomize|helm|flux)-")  # controllers, too, but of what people wrote
@@ -140,7 +142,7 @@ def _back(cluster: Cluster, entry: Entry, manifest: Object, before: Object, alia
         return None if live else Step("make again", bare(before), None)
     if live is None:
         return None  # somebody removed it since; it is not ours to bring back
-    if entry.action in ("restart", "scale"):
+    if entry.action in PATCHED:
         step = Step("patch", _fields_of(manifest, before), live)
     else:
         place = {key: before["metadata"][key] for key in ("name", "namespace") if before["metadata"].get(key)}
@@ -159,7 +161,8 @@ def _fields_of(manifest: Object, before: Object) -> Object:
             return {key: values(value, known.get(key)) for key, value in wanted.items()}
         return had
 
-    return {**manifest, "spec": values(manifest["spec"], before["spec"])}
+    rest = {key: values(value, before.get(key)) for key, value in manifest.items() if key not in _WHO}
+    return {**manifest, **rest}
 
 
 def with_alias(manifest: Object, alias: str) -> Object:

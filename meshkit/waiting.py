@@ -17,10 +17,11 @@ Wait = Callable[[], str]
 DEADLINE = 180.0
 _EVERY = 0.5
 _TELL = 5.0
+_SELDOM = 60.0
 
 
 def wait_for(wait: Wait, what: str, *, deadline: float = DEADLINE) -> None:
-    """Ask until nothing is missing; say every five seconds what is.
+    """Ask until nothing is missing; say what is after five seconds, then when it changes, and else ever less often.
 
     A cluster that does not answer for a moment is asked again until the deadline.
 
@@ -28,15 +29,17 @@ def wait_for(wait: Wait, what: str, *, deadline: float = DEADLINE) -> None:
         ChangeError: time is up; the message says what is still missing.
     """
     begun = told = time.monotonic()
+    said, pause = "", _TELL
     while missing := _ask(wait):
         now = time.monotonic()
         if now - begun > deadline:
             raise ChangeError(
                 f"{what}: after {deadline:.0f} s still waiting: {missing}", remedy="look at it, then resume"
             )
-        if now - told >= _TELL:
+        if now - told >= (pause if missing == said else _TELL):
             print(f"  {what}: {missing} ({now - begun:.0f} s)")
-            told = now
+            pause = min(2 * pause, _SELDOM) if missing == said else _TELL
+            told, said = now, missing
         time.sleep(_EVERY)
 
 

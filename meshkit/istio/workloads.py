@@ -9,6 +9,8 @@ from meshkit.istio.fleet import PROXY_CONTAINER, table
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import pandas as pd
 
     from meshkit.cluster import Cluster
@@ -21,9 +23,12 @@ COLUMNS = {
     "pods": "int64",
     "cluster_ids": "str",
     "networks": "str",
+    "names": "str",
+    "live_roots": "bool",
     "risk": "str",
     "reason": "str",
 }
+XDS_AGENT = "PROXY_CONFIG_XDS_AGENT"
 RESTARTABLE = ("Deployment", "StatefulSet", "DaemonSet")
 
 
@@ -32,8 +37,9 @@ def workloads(mesh: Mesh) -> pd.DataFrame:
 
     Columns: cluster, namespace, kind (Deployment, StatefulSet, DaemonSet; Pod, Job or another where nothing can
     restart it), workload, pods (that carry a proxy), cluster_ids and networks (what these proxies claim,
-    comma-joined; `-` for none), risk (why a rolling restart would interrupt it; empty if it would not), reason (why a
-    cluster could not be read).
+    comma-joined; `-` for none), names (of these pods, comma-joined), live_roots (each takes another root of trust from
+    istiod while it runs: PROXY_CONFIG_XDS_AGENT), risk (why a rolling restart would interrupt it; empty if it would
+    not), reason (why a cluster could not be read).
     """
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(_workloads).items():
@@ -45,7 +51,7 @@ def workloads(mesh: Mesh) -> pd.DataFrame:
 def _workloads(cluster: Cluster) -> list[dict[str, Any]]:
     owners = {kind: {_key(o): o for o in cluster.get(f"{kind}.v1.apps")} for kind in RESTARTABLE}
     sets = {_key(o): o for o in cluster.get("replicasets.v1.apps")}
-    found: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    found: dict[tuple[str, str, str], dict[str, dict[str, str]]] = {}
     for pod in cluster.get("pods", fields="status.phase=Running"):
         containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
         proxy = next((c for c in containers if c["name"] == PROXY_CONTAINER), None)
@@ -53,18 +59,20 @@ def _workloads(cluster: Cluster) -> list[dict[str, Any]]:
             continue
         kind, name = _owner(pod, sets)
         env = {e["name"]: e.get("value", "") for e in proxy.get("env", [])}
-        found.setdefault((pod["metadata"]["namespace"], kind, name), []).append(env)
+        found.setdefault((pod["metadata"]["namespace"], kind, name), {})[pod["metadata"]["name"]] = env
     return [
         {
             "namespace": namespace,
             "kind": kind,
             "workload": name,
-            "pods": len(envs),
-            "cluster_ids": _all(envs, "ISTIO_META_CLUSTER_ID"),
-            "networks": _all(envs, "ISTIO_META_NETWORK"),
+            "pods": len(pods),
+            "cluster_ids": _all(pods.values(), "ISTIO_META_CLUSTER_ID"),
+            "networks": _all(pods.values(), "ISTIO_META_NETWORK"),
+            "names": ",".join(sorted(pods)),
+            "live_roots": all(env.get(XDS_AGENT) == "true" for env in pods.values()),
             "risk": risk(kind, owners.get(kind, {}).get((namespace, name))),
         }
-        for (namespace, kind, name), envs in found.items()
+        for (namespace, kind, name), pods in found.items()
     ]
 
 
@@ -81,7 +89,7 @@ def _owner(obj: dict[str, Any], sets: dict[tuple[str, str], dict[str, Any]]) -> 
     return _owner(above, sets) if above else (owner["kind"], owner["name"])
 
 
-def _all(envs: list[dict[str, str]], name: str) -> str:
+def _all(envs: Collection[dict[str, str]], name: str) -> str:
     return ",".join(sorted({env.get(name) or "-" for env in envs}))
 
 

@@ -5,7 +5,8 @@ of the same objects stays. What meshkit made is removed, unless others changed o
 removed with consent only.
 
 Within a stage restarts come last: proxies are made anew when all that they read has been put back. A control plane
-that gets its old id back accepts both ids until then.
+that gets its old id back accepts both ids until then. The roots of trust have a way back of their own: see
+meshkit.stages.retreat.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from meshkit.istio.fleet import table
 from meshkit.journal import Journal
 from meshkit.mesh import Mesh, Unknown
 from meshkit.probe import find_side
-from meshkit.stages import serving
+from meshkit.stages import retreat, serving
 from meshkit.stages.finding import Question, planned, refused
 
 if TYPE_CHECKING:
@@ -160,6 +161,9 @@ def plan(mesh: Mesh, facts: Facts, *, consent: bool = False) -> Plan:
 def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: list[tuple[str, str]]) -> None:
     renamed = []
     keep = {name: [what for where, what in kept if where == name] for name in mesh.clusters}
+    if entries[0].stage == retreat.STAGE:
+        retreat.plan(mesh, book, entries, wanted, keep)
+        return
     last_secret = next((entry for entry in entries if remotes.PREFIX in entry.object), None)
     for entry in reversed([entry for entry in entries if entry.action != "restart"]):
         alias = former_id(book, entry)

@@ -1,6 +1,6 @@
 """How a common root comes about: chosen from facts, with the reason, by a function that asks nobody.
 
-choice = strategy.choose([State("east", live=True, root="aa…", holds_root_key=True), State("west")])
+choice = strategy.choose([State("east", live=True, root="aa…", keys=frozenset({"aa…"})), State("west")])
 choice.outcome, choice.why      # Outcome.ADOPT, "east's self-signed root becomes the root of all"
 """
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SHORT = 16
-OWN_CA = "put `cacerts` made by your PKI in place, or name its files in trust.rootDirectory of the mesh file"
+NEW_ROOT = (
+    "`meshkit ca root DIR` makes a root, or your PKI does; name its folder in trust.rootDirectory of the mesh file"
+)
 
 
 class Outcome(StrEnum):
@@ -22,8 +24,8 @@ class Outcome(StrEnum):
 
     NOTHING = "nothing to do"
     ADOPT = "adopt"
-    OVERLAP = "overlap is needed: not yet built"
-    NO_ROOT = "there is no root yet"
+    OVERLAP = "overlap"
+    NO_WAY = "no way yet"
     UNKNOWN = "unknown"
 
 
@@ -32,8 +34,9 @@ class State:
     """What is known of one cluster.
 
     `live`: it has proxies, whose trust must not break. `root` and `signer` are SHA-256 fingerprints of the CA that its
-    istiod takes (empty: it has none), `plugged` whether that is the Secret cacerts, `roots` how many roots it hands
-    out, `problem` why istiod could not sign with it, `keys` the fingerprints of self-signed roots whose keys its
+    istiod takes (empty: it has none), `plugged` whether that is the Secret cacerts, `bundle` the roots that it hands
+    out and `anchors` those that its proxies' chains end at (both cut to `SHORT`), `ends` whether its intermediate is to
+    be renewed, `problem` why istiod could not sign with it, `keys` the fingerprints of self-signed roots whose keys its
     Secrets hold, `reason` why all of this is unknown.
     """
 
@@ -42,10 +45,17 @@ class State:
     root: str = ""
     signer: str = ""
     plugged: bool = False
-    roots: int = 1
+    bundle: frozenset[str] = frozenset()
+    anchors: frozenset[str] = frozenset()
+    ends: bool = False
     problem: str = ""
     keys: frozenset[str] = frozenset()
     reason: str = ""
+
+    def settled(self, root: str) -> bool:
+        """Whether a root is the only one that it signs under, hands out, and shows."""
+        only = {root[:SHORT]}
+        return self.root == root and self.bundle == only and self.anchors <= only
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class Choice:
     """What is to be done, why, and what the user can do where meshkit cannot.
 
     `root` is the common root's fingerprint, `key_in` the cluster whose Secrets hold its key (empty: the user's own
-    files), `plug` the clusters that need `cacerts`.
+    files), `plug` the clusters that need an intermediate of it.
     """
 
     outcome: Outcome
@@ -78,51 +88,77 @@ def choose(states: Sequence[State], offer: Offer | None = None, wanted: str = "a
     Args:
         states: one for each cluster of the mesh.
         offer: the user's own CA, if trust.rootDirectory names one.
-        wanted: trust.strategy of the mesh file: auto, adopt or overlap.
+        wanted: trust.strategy of the mesh file: auto, adopt (never change what live proxies trust) or overlap (to the
+            root of trust.rootDirectory, whatever there is now).
     """
     if dead := [f"{s.name}: {s.reason}" for s in states if s.reason]:
         return Choice(Outcome.UNKNOWN, "; ".join(dead), "the choice needs the roots of all clusters")
-    if wanted == "overlap":
-        return Choice(Outcome.OVERLAP, "trust.strategy is overlap", "say auto or adopt, or use your own CA: " + OWN_CA)
-    trusted = {s.name: s.root for s in states if s.live}
-    if bad := [f"{s.name}: {s.problem or 'no Secret to sign with'}" for s in states if s.live and not s.root]:
-        return Choice(Outcome.UNKNOWN, f"the root of a live mesh cannot be told: {'; '.join(bad)}", OWN_CA)
-    if several := [s.name for s in states if s.live and s.roots > 1]:
-        told = f"{', '.join(several)} hands out several roots: a change of root is under way there"
-        return Choice(Outcome.OVERLAP, told, "end it first: leave one root in root-cert.pem of every cacerts")
-    if len(set(trusted.values())) > 1:
-        told = ", ".join(f"{name} trusts {root[:SHORT]}" for name, root in trusted.items())
+    live = [s for s in states if s.live]
+    if bad := [f"{s.name}: {s.problem or 'no Secret to sign with'}" for s in live if not s.root]:
+        told = f"the root of a live mesh cannot be told: {'; '.join(bad)}"
+        return Choice(Outcome.UNKNOWN, told, "put a sound `cacerts` in place, or bring its istiod back")
+    if wanted == "overlap" and offer is None:
         return Choice(
-            Outcome.OVERLAP, f"live meshes with different roots: {told}", "change one of them first: " + OWN_CA
+            Outcome.NO_WAY, "trust.strategy is overlap, and trust.rootDirectory names no root to change to", NEW_ROOT
         )
-    return _under_one_root(states, offer, next(iter(trusted.values()), ""))
-
-
-def _under_one_root(states: Sequence[State], offer: Offer | None, live: str) -> Choice:
-    if offer and live not in ("", offer.root):
-        told = f"the live mesh trusts {live[:SHORT]}, trust.rootDirectory holds {offer.root[:SHORT]}"
-        return Choice(Outcome.OVERLAP, told, "make the intermediates of the root that is live, or leave the field out")
-    # Without a live mesh nobody's trust can break, and the first root that there is will do.
-    root = offer.root if offer else live or next((s.root for s in states if s.root and not s.problem), "")
+    root = offer.root if offer else _root(states)
     if not root:
+        return _rootless(live)
+    return _under(root, states, offer, wanted)
+
+
+def _root(states: Sequence[State]) -> str:
+    """Return the root to have in common where none is offered, or an empty text."""
+    live = list(dict.fromkeys(s.root for s in states if s.live))
+    if len(live) > 1:
+        return next((root for root in live if _holder(states, root)), "")
+    # Without a live mesh nobody's trust can break, and the first root that there is will do.
+    return next(iter(live), "") or next((s.root for s in states if s.root and not s.problem), "")
+
+
+def _holder(states: Sequence[State], root: str) -> str:
+    return next((s.name for s in states if root in s.keys), "")
+
+
+def _rootless(live: Sequence[State]) -> Choice:
+    if not live:
         told = "no cluster has a CA, and trust.rootDirectory names none"
-        remedy = "install Istio in one cluster first: its istiod makes a root; or make your own CA and name its folder"
-        return Choice(Outcome.NO_ROOT, told, remedy)
+        remedy = f"install Istio in one cluster first: its istiod makes a root; or {NEW_ROOT}"
+        return Choice(Outcome.NO_WAY, told, remedy)
+    told = ", ".join(f"{s.name} trusts {s.root[:SHORT]}" for s in live)
+    return Choice(Outcome.NO_WAY, f"live meshes with different roots, whose keys are in no cluster: {told}", NEW_ROOT)
+
+
+def _under(root: str, states: Sequence[State], offer: Offer | None, wanted: str) -> Choice:
+    late = [s for s in states if s.live and not s.settled(root)]
     plug = tuple(s.name for s in states if not _good(s, root, offer))
-    if not plug:
+    if not plug and not late:
         return Choice(Outcome.NOTHING, f"every cluster has cacerts under {root[:SHORT]}", root=root)
-    if offer:
-        told = f"trust.rootDirectory holds {'the live root' if live else 'a root'}, {root[:SHORT]}"
-        return Choice(Outcome.ADOPT, f"{told}; {', '.join(plug)} get intermediates of it", root=root, plug=plug)
-    holder = next((s.name for s in states if root in s.keys), "")
-    if not holder:
+    key_in = "" if offer else _holder(states, root)
+    if plug and not offer and not key_in:
         told = f"{', '.join(plug)} need intermediates of {root[:SHORT]}, whose key is in no cluster"
         remedy = "whoever made that root must make their intermediates: name the files in trust.rootDirectory"
-        return Choice(Outcome.OVERLAP, told, remedy, root=root)
-    told = f"{holder}'s self-signed root {root[:SHORT]} becomes the root of all, so that no trust breaks"
-    return Choice(Outcome.ADOPT, told, root=root, key_in=holder, plug=plug)
+        return Choice(Outcome.NO_WAY, told, remedy, root=root)
+    whose = "trust.rootDirectory's root" if offer else f"{key_in or states[0].name}'s root"
+    if late:
+        told = "; ".join(f"{s.name} {_stands(s)}" for s in late)
+        if wanted == "adopt":
+            told = f"trust.strategy is adopt, but {told}, and not by {root[:SHORT]} alone"
+            return Choice(Outcome.NO_WAY, told, "say auto or overlap: all will trust both roots for a while", root=root)
+        told = f"{whose} {root[:SHORT]} becomes the root of all, while all trust the old ones, too: {told}"
+        return Choice(Outcome.OVERLAP, told, root=root, key_in=key_in, plug=plug)
+    told = f"{whose} {root[:SHORT]} {'becomes' if not offer else 'is'} the root of all, so that no trust breaks"
+    return Choice(Outcome.ADOPT, f"{told}; {', '.join(plug)} get intermediates", root=root, key_in=key_in, plug=plug)
+
+
+def _stands(state: State) -> str:
+    others = sorted({state.root[:SHORT], *state.bundle, *state.anchors} - {""})
+    return f"stands by {', '.join(others)}"
 
 
 def _good(state: State, root: str, offer: Offer | None) -> bool:
     expected = offer.signers.get(state.name, state.signer) if offer else state.signer
-    return state.plugged and not state.problem and state.root == root and state.signer == expected
+    given = offer is not None and state.name in offer.signers  # another one is not ours to make
+    sound = state.plugged and not state.problem and (given or not state.ends)
+    one = state.live or state.bundle == {root[:SHORT]}  # a live bundle is narrowed by the overlap, in its time
+    return sound and one and state.root == root and state.signer == expected

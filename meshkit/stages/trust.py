@@ -2,6 +2,8 @@
 
 Each cluster gets a Secret `cacerts` with an intermediate of its own under the common root. Where one cluster is live,
 its istiod's self-signed root is adopted: what its proxies trust stays as it is, so no call can fail for want of trust.
+Where that cannot be, since live meshes have different roots or another one is wanted, all trust both for a while: see
+meshkit.stages.overlap.
 """
 
 from __future__ import annotations
@@ -11,13 +13,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from meshkit.changes import Plan
+from meshkit.changes import MANAGED, Plan
 from meshkit.checks import Finding, Verdict
 from meshkit.errors import UnreachableError
-from meshkit.istio import authority, signing, versions
+from meshkit.istio import authority, signing, versions, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import istiods, table
-from meshkit.stages import strategy, verify
+from meshkit.stages import overlap, strategy, verify
 from meshkit.stages.finding import Question, planned, refused
 from meshkit.stages.strategy import SHORT, Choice, Offer, Outcome, State
 
@@ -58,6 +60,7 @@ class Facts:
     signers: pd.DataFrame
     certificates: pd.DataFrame
     roots: pd.DataFrame
+    workloads: pd.DataFrame
     offer: Offer | None = None
 
 
@@ -74,6 +77,7 @@ def look(mesh: Mesh) -> Facts:
         "signers": signing.signers,
         "certificates": held.certificates,
         "roots": held.roots,
+        "workloads": workloads.workloads,
     }
     with ThreadPoolExecutor(len(questions)) as pool:
         told = dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True))
@@ -98,30 +102,41 @@ def _files(mesh: Mesh) -> authority.Offered | None:
 
 def choose(mesh: Mesh, facts: Facts) -> Choice:
     """Return how all clusters come to one root, by `strategy.choose`."""
-    return strategy.choose([_state(facts, name) for name in mesh.clusters], facts.offer, mesh.spec.trust.strategy)
+    return strategy.choose(states(mesh, facts), facts.offer, mesh.spec.trust.strategy)
 
 
-def _state(facts: Facts, name: str) -> State:
+def states(mesh: Mesh, facts: Facts) -> list[State]:
+    """Return what each cluster stands by, for `strategy.choose`."""
+    return [_state(facts, name, mesh.spec.trust.renew_before) for name in mesh.clusters]
+
+
+def _state(facts: Facts, name: str, renew_before: float = 0.0) -> State:
     secrets, proxies = (_of(rows, name) for rows in (facts.authorities, facts.certificates))
     unread = [*secrets["reason"], *proxies[proxies["proxy"] == ""]["reason"]]
     if reason := next(filter(None, unread), ""):
         return State(name, reason=reason)
     keys = frozenset(secrets[(secrets["sha256"] == secrets["root"]) & (secrets["problem"] == "")]["root"])
-    known: dict[str, Any] = {"live": not proxies.empty, "keys": keys}
+    anchors = frozenset(proxies["anchor"]) - {""}
+    known: dict[str, Any] = {"live": not proxies.empty, "keys": keys, "anchors": anchors}
     used = secrets[secrets["used"]]
     if used.empty:
         # A remote cluster's proxies have another cluster's istiod as their CA.
         trusted = _of(facts.roots, name)
         digests = set(trusted[trusted["source"] == "proxies"]["sha256"]) - {""}
-        return State(name, **known, root=next(iter(digests), ""), roots=len(digests))
+        bundle = frozenset(digest[:SHORT] for digest in digests)
+        return State(name, **known, root=next(iter(sorted(digests)), ""), bundle=bundle)
     row = used.iloc[0]
+    plugged = row["secret"] == authority.SECRET
+    left, beyond = row["not_after"] - datetime.now(UTC), row["root_not_after"] - row["not_after"]
     return State(
         name,
         **known,
         root=row["root"],
         signer=row["sha256"],
-        plugged=row["secret"] == authority.SECRET,
-        roots=row["roots"].count(",") + 1,
+        plugged=plugged,
+        bundle=frozenset(row["roots"].split(",")) - {""},
+        # One that ends with its root cannot be given a longer life.
+        ends=plugged and left.total_seconds() < renew_before and beyond > timedelta(days=1),
         problem=row["problem"],
     )
 
@@ -142,17 +157,54 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
         findings += check_trust_domain(mesh, facts, name)
     if choice.root:
         findings += [*check_root(facts, choice), *check_key(facts, choice)]
+    if choice.outcome is Outcome.OVERLAP:
+        findings += [finding for name in mesh.clusters for finding in check_way(facts, name)]
+    elif choice.root:
         findings += [check_held(facts, name, choice.root, "MK408") for name in mesh.clusters]
     return [*findings, *verify.check_certificates(mesh, facts.certificates, "MK409")]
 
 
 def check_strategy(choice: Choice) -> Finding:
     """MK401: one root for all is there, or can be had without breaking the trust of a live mesh."""
-    ask = Question("MK401", "one root for all can be had", "mesh", "there already, or to be adopted")
+    ask = Question("MK401", "one root for all can be had", "mesh", "there already, to be adopted, or by an overlap")
     told = f"{choice.outcome.value}: {choice.why}"
     if choice.outcome is Outcome.UNKNOWN:
         return ask.unknown(choice.why, choice.remedy)
-    return ask.judge(choice.outcome in (Outcome.NOTHING, Outcome.ADOPT), told, choice.remedy)
+    return ask.judge(choice.outcome is not Outcome.NO_WAY, told, choice.remedy)
+
+
+def check_way(facts: Facts, name: str) -> Iterator[Finding]:
+    """MK410: every proxy can be read, and be brought to trust another root: by istiod while it runs, or made anew.
+
+    What is made anew without a pod beside it, or a preStop hook, is warned of.
+    """
+    ask = Question(
+        "MK410", "every proxy can be brought to another root", name, "each can be read, and told or made anew"
+    )
+    proxies, rows = _of(facts.certificates, name), _of(facts.workloads, name)
+    unread = [f"{r['proxy'] or 'cluster'}: {r['reason']}" for r in proxies[proxies["reason"] != ""].to_dict("records")]
+    unread += list(rows[rows["reason"] != ""]["reason"])
+    if unread:
+        yield ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
+        return
+    signers = _of(facts.signers, name)
+    told_live = rows["live_roots"] & bool(len(signers)) & bool(signers["multi_root"].all())
+    anew = rows[~told_live]
+    stuck = [f"{r['kind']} {r['namespace']}/{r['workload']}" for r in anew.to_dict("records") if not _restarts(r)]
+    if stuck:
+        cure = "whoever made them must make them anew in each phase; end them, or let istiod tell them (docs/trust.md)"
+        yield ask.fail(f"{len(stuck)} take no other root, and nothing restarts them: {', '.join(stuck[:3])}", cure)
+        return
+    risky = [f"{r['namespace']}/{r['workload']}: {r['risk']}" for r in anew.to_dict("records") if r["risk"]]
+    observed = f"{int(told_live.sum())} workloads by istiod, {len(anew)} made anew up to three times"
+    cure = "give them a pod beside and a preStop hook; or let istiod tell them while they run (docs/trust.md)"
+    yield ask.judge(
+        not risky, f"{observed}; {'; '.join(risky[:3])}" if risky else observed, cure, otherwise=Verdict.WARN
+    )
+
+
+def _restarts(row: dict[Any, Any]) -> bool:
+    return row["kind"] in workloads.RESTARTABLE
 
 
 def check_authority(facts: Facts, name: str) -> Finding:
@@ -236,12 +288,12 @@ def check_key(facts: Facts, choice: Choice) -> Iterator[Finding]:
 
 
 def check_held(facts: Facts, name: str, root: str, identifier: str) -> Finding:
-    """MK408, and MK413 afterwards: every proxy trusts the common root, and shows a chain that ends there.
+    """MK408, and MK413 afterwards: every proxy trusts the common root and no other, and shows a chain that ends there.
 
     The root that new proxies get (ConfigMap istio-ca-root-cert of each namespace) must be it too.
     """
     ask = Question(
-        identifier, "every proxy's chain ends at the common root", name, f"trusted and shown: {root[:SHORT]}"
+        identifier, "every proxy's chain ends at the common root", name, f"trusted alone, and shown: {root[:SHORT]}"
     )
     rows, roots = _of(facts.certificates, name), _of(facts.roots, name)
     handed = roots[roots["source"].str.startswith("configmap")]
@@ -251,11 +303,15 @@ def check_held(facts: Facts, name: str, root: str, identifier: str) -> Finding:
         return ask.answer(Verdict.SKIPPED, "it has no proxy")
     right = (rows["anchor"] == root[:SHORT]) & rows["roots"].map(lambda text: root[:SHORT] in text.split(","))
     wrong = [f"{r['proxy']} ends at {r['anchor'] or 'nothing it trusts'}" for r in rows[~right].to_dict("records")]
+    more = rows[right & (rows["roots"] != root[:SHORT])].to_dict("records")
+    wrong += [f"{r['proxy']} trusts {r['roots']}" for r in more]
     lacking = int((handed["of"] - handed["holders"])[handed["sha256"] == root].sum())
     if not len(handed[handed["sha256"] == root]) or lacking:
         wrong.append(f"{lacking or 'all'} ConfigMaps istio-ca-root-cert hand out another root")
     told = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies, and every namespace hands it out"
-    return ask.judge(not wrong, told, "restart what holds another root; if it comes back, that mesh is of another root")
+    return ask.judge(
+        not wrong, told, "run this stage again: its plan says how what holds another root comes to this one"
+    )
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------
@@ -264,29 +320,43 @@ def check_held(facts: Facts, name: str, root: str, identifier: str) -> Finding:
 def plan(mesh: Mesh, facts: Facts) -> Plan:
     """Want `cacerts` in each cluster that needs it, and a restart of each istiod that does not sign with it yet.
 
-    Keys are made here, also when nothing is applied; then they are forgotten.
+    Keys are made here, also when nothing is applied; then they are forgotten. Live clusters that need another root go
+    through the phases of `overlap`.
 
     Raises:
         InputError: the root's key cannot sign intermediates.
     """
-    wanted, choice = Plan(mesh, STAGE), choose(mesh, facts)
-    if choice.outcome not in (Outcome.ADOPT, Outcome.NOTHING):
+    wanted, choice, files = Plan(mesh, STAGE), choose(mesh, facts), _files(mesh)
+
+    def intermediate(name: str) -> authority.Plugged:
+        return (files or _adopted(mesh, choice)).of(name, mesh.root_namespace)
+
+    if choice.outcome in (Outcome.NO_WAY, Outcome.UNKNOWN):
         return wanted
-    reloading = [
-        name for name in choice.plug if _state(facts, name).plugged and _state(facts, name).root == choice.root
-    ]
-    offered = _files(mesh)
-    for name in choice.plug:
-        offered = offered or _adopted(mesh, choice)
-        plugged = offered.of(name, mesh.root_namespace)
+    known = {state.name: state for state in states(mesh, facts)}
+    bare = list(known)
+    if choice.outcome is Outcome.OVERLAP:
+        bare = [name for name, state in known.items() if not state.live]
+        moving = overlap.Overlap(mesh, wanted, facts, choice)
+        moving.plan(list(known.values()), intermediate, [files.root] if files else [])
+    # Another intermediate of the root that it has already is taken by a running istiod.
+    reloading = [name for name in choice.plug if known[name].plugged and known[name].root == choice.root]
+    for name in (name for name in choice.plug if name in bare):
+        plugged = intermediate(name)
         why = f"an intermediate of {name} under the common root {choice.root[:SHORT]}"
-        # Another intermediate of the root that it has already is taken by a running istiod.
         wait = _taken(mesh, name, plugged) if name in reloading else None
-        wanted.apply(name, plugged.secret(mesh.root_namespace), why, wait=wait)
-    for name in mesh.clusters:
+        put = wanted.patch if _of_others(mesh, name) else wanted.apply
+        put(name, plugged.secret(mesh.root_namespace), why, wait=wait)
+    for name in bare:
         if name not in reloading:
             _restart(mesh, facts, wanted, name, plugs=name in choice.plug)
     return wanted
+
+
+def _of_others(mesh: Mesh, name: str) -> bool:
+    """Tell whether a cluster's cacerts were put there by others, who own their fields."""
+    live = mesh.clusters[name].find("secrets", mesh.root_namespace, authority.SECRET)
+    return live is not None and not (live["metadata"].get("labels") or {}).items() >= MANAGED.items()
 
 
 def _adopted(mesh: Mesh, choice: Choice) -> authority.Offered:
@@ -313,8 +383,7 @@ def _taken(mesh: Mesh, name: str, plugged: authority.Plugged) -> Wait:
 def _restart(mesh: Mesh, facts: Facts, wanted: Plan, name: str, *, plugs: bool) -> None:
     rows = _of(facts.signers, name)
     late = rows[(rows["issuer"] != "") & (plugs | (rows["signs_with"] != authority.SECRET))]
-    # A pod of a Deployment is named after it, with two parts more.
-    for deployment in sorted({str(pod).rsplit("-", 2)[0] for pod in late["istiod"]}):
+    for deployment in sorted({signing.deployment_of(pod) for pod in late["istiod"]}):
         why = "it looks for cacerts only when it starts, and signs with what it had then"
         wanted.restart(name, "Deployment", mesh.root_namespace, deployment, why)
 

@@ -11,7 +11,7 @@ import pytest
 
 from meshkit.changes import Plan
 from meshkit.checks import Verdict
-from meshkit.istio import signing, trust, versions
+from meshkit.istio import signing, trust, versions, workloads
 from meshkit.istio.fleet import table
 from meshkit.stages import trust as stage
 from tests.stages.healthy import certificate, identity, mesh, told
@@ -48,12 +48,18 @@ def handed(name: str) -> Row:
     return {"cluster": name, "source": "configmap istio-ca-root-cert", "sha256": ROOT, "holders": 3, "of": 3}
 
 
+def workload(name: str) -> Row:
+    """Return a workload that is made anew without a gap."""
+    return {"cluster": name, "namespace": "sample", "kind": "Deployment", "workload": "app", "pods": 1, "names": "p"}
+
+
 MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
     "identity": (identity, versions.IDENTITY_COLUMNS),
     "authorities": (authority, signing.AUTHORITY_COLUMNS),
     "signers": (signer, signing.SIGNER_COLUMNS),
     "certificates": (proxy, trust.CERTIFICATE_COLUMNS),
     "roots": (handed, trust.ROOT_COLUMNS),
+    "workloads": (workload, workloads.COLUMNS),
 }
 
 
@@ -76,7 +82,7 @@ def test_two_plugged_clusters_pass_every_check() -> None:
 
 
 SPOILED = [
-    ("MK401", "mesh", "authorities", {"root": OTHER}, FAIL),
+    ("MK401", "mesh", "authorities", {"root": OTHER, "problem": "expired", "secret": "istio-ca-secret"}, FAIL),
     ("MK401", "mesh", "authorities", {"reason": "no answer"}, UNKNOWN),
     ("MK401", "mesh", "certificates", {"proxy": "", "reason": "no answer"}, UNKNOWN),
     ("MK402", "east", "authorities", {"problem": "the key is not the certificate's"}, FAIL),
@@ -94,6 +100,7 @@ SPOILED = [
     ("MK408", "east", "certificates", {"reason": "no answer"}, UNKNOWN),
     ("MK408", "east", "roots", {"holders": 2}, FAIL),
     ("MK408", "east", "roots", {"sha256": OTHER}, FAIL),
+    ("MK408", "east", "certificates", {"roots": f"{SHORT},{OTHER[:16]}"}, FAIL),
     ("MK409", "east", "certificates", {"not_after": NOW - DAY}, FAIL),
 ]
 
@@ -143,6 +150,7 @@ class TestProof:
             ("MK412", "signers", {"signer": "the intermediate before"}, FAIL),
             ("MK412", "signers", {"issuer": "", "reason": "no answer"}, UNKNOWN),
             ("MK413", "certificates", {"anchor": OTHER[:16]}, FAIL),
+            ("MK413", "certificates", {"roots": f"{SHORT},{OTHER[:16]}"}, FAIL),
             ("MK413", "certificates", {"reason": "no answer"}, UNKNOWN),
         ],
     )

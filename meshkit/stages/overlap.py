@@ -1,0 +1,394 @@
+"""Another root for live meshes: for a while all trust the old ones and the new, and only then signs anybody under it.
+
+Each cluster goes through four phases, and all clusters through one before any begins the next:
+
+    widen    its proxies trust every root that anybody stands by, and the new one; it signs as before
+    sign     its istiods sign under the new root; nobody is told, and certificates stay as they are
+    renew    its proxies get certificates of that: by another text of the same roots, or made anew
+    narrow   its proxies trust the new root only
+
+What is done next follows from what is there, so a run that was killed goes on. Before a change that could break trust
+every proxy of every cluster is read (`guard`), and one that cannot be read holds it.
+
+Source: istio/istio, tests/integration/security/cacert_rotation; which changes an istiod takes while it runs is told by
+meshkit.istio.bundles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from meshkit.changes import MANAGED
+from meshkit.errors import InputError
+from meshkit.istio import authority, bundles, signing, workloads
+from meshkit.istio import trust as held
+from meshkit.istio.fleet import istiods
+from meshkit.stages.strategy import SHORT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    import pandas as pd
+    from cryptography.x509 import Certificate
+
+    from meshkit.changes import Plan
+    from meshkit.cluster import Cluster
+    from meshkit.diffs import Object
+    from meshkit.mesh import Mesh
+    from meshkit.stages.strategy import Choice, State
+    from meshkit.waiting import Wait
+
+
+class Phase(StrEnum):
+    """What a cluster's `cacerts` go through."""
+
+    WIDEN = "widen"
+    SIGN = "sign"
+    RENEW = "renew"
+    NARROW = "narrow"
+
+
+WHY = {
+    Phase.WIDEN: "its proxies trust {roots}; it signs as before",
+    Phase.SIGN: "an intermediate of {name} under {root} signs from now on",
+    Phase.RENEW: "another text of the same roots: its proxies ask for certificates of the new intermediate",
+    Phase.NARROW: "its proxies trust {root} only",
+}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a cluster's Secret makes it stand by: the root that it signs under, and those that it hands out.
+
+    Fingerprints are cut to `SHORT`.
+    """
+
+    root: str
+    bundle: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Move:
+    """One cluster in one phase: what it stands by afterwards, and whether its Secret must be changed for that."""
+
+    phase: Phase
+    cluster: str
+    after: Standing
+    secret: bool
+
+
+def moves(states: Sequence[State], root: str, plug: Collection[str]) -> Iterator[Move]:
+    """Yield what live clusters still have to go through, in order.
+
+    Args:
+        states: one for each cluster.
+        root: the common root, whole.
+        plug: the clusters that need an intermediate of it.
+    """
+    live, new = [s for s in states if s.live], root[:SHORT]
+    standing = {s.root[:SHORT] for s in live}.union(*(s.anchors for s in live))
+    wide = frozenset({*standing, new} - {""})
+    if wide != {new} or any(s.name in plug for s in live):
+        for s in live:
+            yield Move(Phase.WIDEN, s.name, Standing(s.root[:SHORT], s.bundle | wide), secret=not wide <= s.bundle)
+        for s in live:
+            yield Move(Phase.SIGN, s.name, Standing(new, s.bundle | wide), secret=s.name in plug)
+        for s in live:
+            yield Move(Phase.RENEW, s.name, Standing(new, s.bundle | wide), secret=False)
+    for s in live:
+        yield Move(Phase.NARROW, s.name, Standing(new, frozenset({new})), secret=s.bundle | wide != {new})
+
+
+def late(move: Move, proxies: pd.DataFrame) -> pd.DataFrame:
+    """Return those proxies of a cluster (rows of `trust.certificates`) that are not yet where a phase brings them."""
+    rows = proxies[proxies["cluster"] == move.cluster]
+    trusted = rows["roots"].map(lambda text: frozenset(text.split(",")))
+    if move.phase is Phase.WIDEN:
+        return rows[~trusted.map(lambda roots: move.after.bundle <= roots)]
+    if move.phase is Phase.NARROW:
+        return rows[trusted != move.after.bundle]
+    return rows[rows["anchor"] != move.after.root]
+
+
+# --- what must have come about, and what is waited for ----------------------------------------------------------------
+
+
+def guard(mesh: Mesh, name: str, before: Standing, after: Standing, tolerated: Collection[str] = ()) -> Wait:
+    """Return a wait until a cluster may stand by something else and no call can fail for it.
+
+    Nobody signs under a root that a proxy does not hold, and no root is dropped that somebody stands by. Every proxy of
+    every cluster is read; one that cannot be read is one that holds it.
+
+    Args:
+        mesh: all clusters.
+        name: the cluster that changes.
+        before: what it stands by now.
+        after: what it will.
+        tolerated: roots (`SHORT`) of other clusters that it did not trust in the first place, on the way back.
+    """
+    dropped = before.bundle - after.bundle
+
+    def missing() -> str:
+        if after.root == before.root and not dropped:
+            return ""
+        rows = held.certificates(mesh)
+        if unread := [f"{_who(row)} cannot be read: {row['reason']}" for row in _rows(rows[rows["reason"] != ""])]:
+            return _some(unread)
+        lacking = rows[~rows["roots"].map(lambda text: after.root in text.split(","))]
+        if after.root != before.root and len(lacking):
+            return _some([f"{_who(row)} does not trust {after.root}" for row in _rows(lacking)])
+        own = rows["cluster"] == name
+        still = rows[rows["anchor"].isin({*dropped, ""}) & (own | ~rows["anchor"].isin(list(tolerated)))]
+        if dropped and len(still):
+            return _some(
+                [f"{_who(row)} shows a chain to {row['anchor'] or 'nothing it trusts'}" for row in _rows(still)]
+            )
+        return _signed(mesh, dropped - set(tolerated)) if dropped else ""
+
+    return missing
+
+
+def _signed(mesh: Mesh, dropped: Collection[str]) -> str:
+    """Return which istiods still sign under roots that are to be dropped, or an empty text."""
+    roots = {(r["cluster"], r["sha256"]): r["root"][:SHORT] for r in _rows(signing.authorities(mesh))}
+    told = []
+    for row in _rows(signing.signers(mesh)):
+        root = roots.get((row["cluster"], row["signer"]), "")
+        if not root or root in dropped:
+            told.append(
+                f"{row['istiod'] or row['cluster']} signs under {root or 'what cannot be told: ' + row['reason']}"
+            )
+    return _some(told)
+
+
+def served(mesh: Mesh, name: str, bundle: frozenset[str], signer: Certificate) -> Wait:
+    """Return a wait until every istiod of a cluster signs with a certificate and hands out these roots (`SHORT`)."""
+
+    def missing() -> str:
+        cluster = mesh.clusters[name]
+        running = istiods(cluster, mesh.root_namespace)
+        old = [i.name for i in running if not held.signed_by(signing.serving_certificate(i), signer)]
+        if old or not running:
+            return f"{', '.join(old)} signs as before" if old else "no istiod runs"
+        other = [namespace for namespace, roots in _handed(cluster) if roots != bundle]
+        return f"{len(other)} namespaces hand out other roots, e.g. {other[0]}" if other else ""
+
+    return missing
+
+
+def _handed(cluster: Cluster) -> Iterator[tuple[str, frozenset[str]]]:
+    for item in cluster.get("configmaps", fields="metadata.name=istio-ca-root-cert"):
+        pem = (item.get("data") or {}).get("root-cert.pem", "").encode()
+        yield item["metadata"]["namespace"], _set(pem)
+
+
+def _set(pem: bytes) -> frozenset[str]:
+    return frozenset(held.fingerprint(one, SHORT) for one in held.parse_bundle(pem))
+
+
+def settled(mesh: Mesh, name: str, after: Standing, signer: Certificate) -> Wait:
+    """Return a wait until a cluster's istiods and all of its proxies stand by what its Secret says."""
+    taken = served(mesh, name, after.bundle, signer)
+
+    def missing() -> str:
+        if told := taken():
+            return told
+        rows = held.certificates(mesh)
+        rows = rows[rows["cluster"] == name]
+        wrong = [f"{_who(row)}: {row['reason']}" for row in _rows(rows[rows["reason"] != ""])]
+        for row in _rows(rows[rows["reason"] == ""]):
+            roots = frozenset(row["roots"].split(","))
+            if roots != after.bundle or row["anchor"] != after.root:
+                wrong.append(f"{_who(row)} trusts {', '.join(sorted(roots))}, and shows a chain to {row['anchor']}")
+        return _some(wrong)
+
+    return missing
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[Any, Any]]:
+    return frame.to_dict("records")
+
+
+def _who(row: Mapping[Any, Any]) -> str:
+    return f"{row['proxy']}.{row['namespace']} of {row['cluster']}" if row["proxy"] else str(row["cluster"])
+
+
+def _some(told: Sequence[str]) -> str:
+    more = f" and {len(told) - 2} more" if len(told) > 2 else ""
+    return "; ".join(told[:2]) + more
+
+
+def takes_live(signers: pd.DataFrame, name: str) -> bool:
+    """Tell whether all istiods of a cluster hand out other roots while they run."""
+    own = signers[signers["cluster"] == name]
+    return bool(len(own)) and bool(own["multi_root"].all())
+
+
+def to_restart(signers: pd.DataFrame, name: str, old: bytes | None, new: bytes) -> list[str]:
+    """Return the Deployments of those istiods of a cluster that take other roots only when they start.
+
+    `old` is None where they sign with what is no `cacerts`, or it cannot be told what they have taken.
+    """
+    found = set()
+    for row in _rows(signers[(signers["cluster"] == name) & (signers["istiod"] != "")]):
+        env = {signing.MULTI_ROOT: str(row["multi_root"]).lower()}
+        if bundles.predict(old, new, row["version"], env).taken is bundles.Taken.RESTART:
+            found.add(signing.deployment_of(row["istiod"]))
+    return sorted(found)
+
+
+def retold(bundle: bytes, root: bytes) -> bytes:
+    """Return another text of the same roots: with one of them once more at its end, or without that."""
+    once = bundle.removesuffix(root)
+    return once if once.endswith(root) else bundles.repeated(bundle, root)
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Held:
+    """What a cluster's istiods take when they start: the files of `cacerts`, and where they come from."""
+
+    files: dict[str, bytes] = field(repr=False)
+    standing: Standing
+    plugged: bool
+    ours: bool
+    taken: bool
+    """Whether its istiods have taken that already."""
+
+    @property
+    def text(self) -> bytes:
+        """The roots, as they stand in the Secret."""
+        return self.files["root-cert.pem"]
+
+    @property
+    def signer(self) -> Certificate:
+        """What signs."""
+        return held.parse_chain(self.files["ca-cert.pem"])[0]
+
+
+class Overlap:
+    """The changes of an overlap, one phase after the other, each cluster going on from what the change before left."""
+
+    def __init__(self, mesh: Mesh, wanted: Plan, facts: Any, choice: Choice) -> None:
+        self.mesh, self.wanted, self.facts, self.choice = mesh, wanted, facts, choice
+        self.known: dict[str, bytes] = {}
+        self.held: dict[str, Held] = {}
+
+    def plan(
+        self,
+        states: Sequence[State],
+        intermediate: Callable[[str], authority.Plugged],
+        more_roots: Collection[Certificate],
+    ) -> None:
+        """Want what live clusters still have to go through.
+
+        Args:
+            states: one for each cluster.
+            intermediate: makes, or finds, that of a cluster under the common root.
+            more_roots: the common root, where no cluster hands it out yet.
+        """
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        self.held = {s.name: self._held(s) for s in states if s.live}
+        all_roots = [*more_roots, *(one for now in self.held.values() for one in held.parse_bundle(now.text))]
+        self.known = {held.fingerprint(one, SHORT): one.public_bytes(Encoding.PEM) for one in all_roots}
+        for move in moves(states, self.choice.root, self.choice.plug):
+            files = dict(self.held[move.cluster].files)
+            if move.phase is Phase.SIGN and move.secret:
+                files = {**intermediate(move.cluster).files, "root-cert.pem": files["root-cert.pem"]}
+            elif move.secret:
+                files["root-cert.pem"] = self._text(move)
+            self._step(move, files)
+
+    def _text(self, move: Move) -> bytes:
+        if move.phase is Phase.NARROW:
+            return self.known[move.after.root]
+        others = sorted(move.after.bundle - self.held[move.cluster].standing.bundle)
+        if lost := [digest for digest in others if digest not in self.known]:
+            told = f"proxies show chains to {', '.join(lost)}, a root that no Secret holds any more"
+            remedy = "restart their workloads, so that they get certificates of what their istiod signs with now"
+            raise InputError(told, where=f"cluster {move.cluster}", remedy=remedy)
+        return bundles.widened(self.held[move.cluster].text, [self.known[digest] for digest in others])
+
+    def _held(self, state: State) -> Held:
+        cluster, namespace = self.mesh.clusters[state.name], self.mesh.root_namespace
+        secret = cluster.find("secrets", namespace, authority.SECRET)
+        files = signing.secret_data(cluster, namespace, authority.SECRET if state.plugged else signing.SELF_SIGNED)
+        if not state.plugged:
+            own = files.get("ca-cert.pem", b"")
+            files = dict(zip(authority.FILES, (own, files.get("ca-key.pem", b""), own, own), strict=True))
+        if lacking := [name for name in authority.FILES if not files.get(name)]:
+            raise InputError(
+                f"{', '.join(lacking)} missing: whoever made its CA (cert-manager, say) must change its root",
+                where=f"cluster {state.name}, Secret {authority.SECRET if state.plugged else signing.SELF_SIGNED}",
+                remedy="use trust.strategy adopt with that CA's root, or replace the Secret by one of the four files",
+            )
+        roots, signers = self.facts.roots, self.facts.signers
+        handed = roots[(roots["cluster"] == state.name) & roots["source"].str.startswith("configmap")]
+        everywhere = handed[handed["holders"] == handed["of"]]["sha256"].str[:SHORT]
+        running = signers[signers["cluster"] == state.name]
+        return Held(
+            files={name: files[name] for name in authority.FILES},
+            standing=Standing(state.root[:SHORT], state.bundle),
+            plugged=state.plugged,
+            ours=secret is None or (secret["metadata"].get("labels") or {}).items() >= MANAGED.items(),
+            taken=set(everywhere) == set(handed["sha256"].str[:SHORT]) == state.bundle
+            and bool((running["signer"] == state.signer).all()),
+        )
+
+    def _step(self, move: Move, files: dict[str, bytes]) -> None:
+        now = self.held[move.cluster]
+        rows = self.facts.workloads[self.facts.workloads["cluster"] == move.cluster]
+        waiting = set(late(move, self.facts.certificates)["proxy"])
+        due = rows[rows["names"].map(lambda names: bool(waiting & set(names.split(","))))]
+        multi_root = takes_live(self.facts.signers, move.cluster)
+        if move.phase is Phase.SIGN:  # nobody is told yet
+            due = due.head(0)
+        anew = due[~(due["live_roots"] & multi_root)]
+        if not move.secret and len(due) > len(anew):
+            files["root-cert.pem"] = retold(files["root-cert.pem"], self.known[self.choice.root[:SHORT]])
+        changes = files != now.files
+        restarts = self._istiods(move.cluster, now, files) if changes or not now.taken else []
+        after = Held(files, move.after, plugged=True, ours=now.ours, taken=True)
+        self.held[move.cluster] = after
+        handed = served(self.mesh, move.cluster, move.after.bundle, after.signer)
+        last = handed if move.phase is Phase.SIGN else settled(self.mesh, move.cluster, move.after, after.signer)
+        steps: list[Callable[[Wait | None, Wait | None], None]] = []
+        if changes:
+            steps.append(lambda gate, wait: self._put(move, after, gate, wait))
+        steps += [self._restart(move.cluster, "Deployment", self.mesh.root_namespace, n, _ISTIOD) for n in restarts]
+        marks = len(steps)
+        for row in _rows(anew[anew["kind"].isin(workloads.RESTARTABLE)]):
+            what = f"its proxies do not take it from istiod while they run ({move.phase})"
+            steps.append(self._restart(move.cluster, row["kind"], row["namespace"], row["workload"], what))
+        gate = guard(self.mesh, move.cluster, now.standing, move.after)
+        for n, step in enumerate(steps):
+            first = gate if n == 0 and changes else handed if n == marks else None
+            step(first, last if n == len(steps) - 1 else None)
+
+    def _istiods(self, name: str, now: Held, files: Mapping[str, bytes]) -> list[str]:
+        """Return the Deployments of istiods that take the files only when they start."""
+        old = now.text if now.plugged and now.taken else None
+        return to_restart(self.facts.signers, name, old, files["root-cert.pem"])
+
+    def _put(self, move: Move, after: Held, gate: Wait | None, wait: Wait | None) -> None:
+        words = {"name": move.cluster, "root": move.after.root, "roots": ", ".join(sorted(move.after.bundle))}
+        why = f"{move.phase}: {WHY[move.phase].format(**words)}"
+        manifest: Object = authority.Plugged(after.signer, after.signer, after.files).secret(self.mesh.root_namespace)
+        want = self.wanted.apply if after.ours else self.wanted.patch
+        want(move.cluster, manifest, why, gate=gate, wait=wait)
+
+    def _restart(
+        self, cluster: str, kind: str, namespace: str, name: str, why: str
+    ) -> Callable[[Wait | None, Wait | None], None]:
+        def step(gate: Wait | None, wait: Wait | None) -> None:
+            self.wanted.restart(cluster, kind, namespace, name, why, gate=gate, wait=wait)
+
+        return step
+
+
+_ISTIOD = "it takes another root only when it starts"

@@ -1,0 +1,194 @@
+"""The way back of stage 04: each cluster's `cacerts` go back step by step, and no call fails for it.
+
+The Secret of a change goes back first, then what was made anew after it is made anew again. What guards the way there
+guards the way back: see meshkit.stages.overlap. Certificates of a root that is to go are asked for anew before.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from meshkit.changes import Change
+from meshkit.diffs import identify, unified
+from meshkit.istio import authority, signing, workloads
+from meshkit.istio import trust as held
+from meshkit.stages import overlap
+from meshkit.stages.strategy import SHORT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from meshkit.changes import Plan
+    from meshkit.diffs import Object
+    from meshkit.journal import Entry, Journal
+    from meshkit.mesh import Mesh
+    from meshkit.waiting import Wait
+
+STAGE = "04 trust"
+
+
+@dataclass
+class Step:
+    """One change of a cluster's cacerts, with what was made anew after it. `secret` is None for restarts alone."""
+
+    cluster: str
+    secret: Entry | None
+    restarts: list[Entry] = field(default_factory=list)
+    now: Object | None = None
+    former: Object | None = None
+    """The Secrets, after and before it; where there was none before, the self-signed one that istiod went by."""
+
+
+def steps(mesh: Mesh, book: Journal, entries: Sequence[Entry]) -> list[Step]:
+    """Return the changes of stage 04 that stand, in the order in which they were made."""
+    found: list[Step] = []
+    for entry in entries:
+        if entry.action == "restart":
+            last = next((step for step in reversed(found) if step.cluster == entry.cluster), None)
+            if last is None:
+                found.append(last := Step(entry.cluster, None))
+            last.restarts.append(entry)
+            continue
+        private = book.private(entry)
+        self_signed = mesh.clusters[entry.cluster].find("secrets", mesh.root_namespace, signing.SELF_SIGNED)
+        former = private["before"][0] or self_signed
+        found.append(Step(entry.cluster, entry, now=private["manifests"][0], former=former))
+    return found
+
+
+def plan(mesh: Mesh, book: Journal, entries: Sequence[Entry], wanted: Plan, keep: Mapping[str, Sequence[str]]) -> None:
+    """Want the changes of stage 04 taken back, the newest first; `keep` are objects of clusters that stay."""
+    found = steps(mesh, book, entries)
+    first = {step.cluster: _standing(step.former)[0] for step in reversed(found) if step.former}
+    back = _Back(mesh, book, wanted, first, keep)
+    dropping = [step for step in reversed(found) if back.drops(step)]
+    for step in reversed(found):
+        if step in dropping[:1]:  # nobody anywhere may show a chain to a root before one cluster drops it
+            for other in dropping:
+                back.renew(other)
+        back.take(step)
+
+
+def _standing(secret: Object | None) -> tuple[overlap.Standing, dict[str, bytes]]:
+    """Return what a Secret makes a cluster stand by, and the files of cacerts in it."""
+    data = {name: base64.b64decode(value) for name, value in ((secret or {}).get("data") or {}).items()}
+    if secret and secret["metadata"]["name"] == signing.SELF_SIGNED:
+        data["root-cert.pem"] = data["cert-chain.pem"] = data["ca-cert.pem"]
+    row = signing.parse_authority(authority.SECRET, data)
+    bundle = frozenset(str(row.get("roots", "")).split(",")) - {""}
+    return overlap.Standing(str(row.get("root", ""))[:SHORT], bundle), data
+
+
+class _Back:
+    """The plan of the way back, and what was looked at for it."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        book: Journal,
+        wanted: Plan,
+        first: dict[str, overlap.Standing],
+        keep: Mapping[str, Sequence[str]],
+    ) -> None:
+        self.mesh, self.book, self.wanted, self.first, self.keep = mesh, book, wanted, first, keep
+        self.certificates: pd.DataFrame = held.certificates(mesh)
+        self.signers: pd.DataFrame = signing.signers(mesh)
+        self.workloads: pd.DataFrame = workloads.workloads(mesh)
+
+    def _live(self, step: Step) -> bool:
+        return bool((self.certificates["cluster"] == step.cluster).any())
+
+    def drops(self, step: Step) -> bool:
+        """Tell whether a live cluster trusts less when a step is taken back."""
+        return self._live(step) and bool(_standing(step.now)[0].bundle - _standing(step.former)[0].bundle)
+
+    def take(self, step: Step) -> None:
+        """Want one step taken back."""
+        if step.secret is None or step.former is None or not self._live(step):
+            # Nobody there has anything to lose: restarts alone, or a control plane that the run itself brought.
+            self._undo(step)
+            return
+        (now, files), (then, old) = _standing(step.now), _standing(step.former)
+        others = [standing.bundle for name, standing in self.first.items() if name != step.cluster]
+        tolerated = frozenset().union(*others) - self.first[step.cluster].bundle
+        gate = overlap.guard(self.mesh, step.cluster, now, then, tolerated)
+        signer = held.parse_chain(old["ca-cert.pem"])[0]
+        wait = overlap.settled(self.mesh, step.cluster, then, signer)
+        plain = step.former["metadata"]["name"] == signing.SELF_SIGNED
+        due = overlap.to_restart(
+            self.signers, step.cluster, None if plain else files["root-cert.pem"], old["root-cert.pem"]
+        )
+        known = {entry.object for entry in step.restarts}
+        more = [name for name in due if f"Deployment {self.mesh.root_namespace}/{name}" not in known]
+        taken = overlap.served(self.mesh, step.cluster, then.bundle, signer)
+        # Certificates of the former root are asked for anew later, in a step of their own.
+        self._undo(step, gate, taken, taken if now.root != then.root else wait, more)
+
+    def _undo(
+        self,
+        step: Step,
+        gate: Wait | None = None,
+        taken: Wait | None = None,
+        wait: Wait | None = None,
+        more: Sequence[str] = (),
+    ) -> None:
+        """Want the Secret put back, then the istiods restarted that look at it only then, then the workloads."""
+        keep = self.keep.get(step.cluster, [])
+        plane = [entry for entry in step.restarts if self._is_istiod(entry)]
+        rest = [entry for entry in step.restarts if not self._is_istiod(entry)]
+        if step.secret:
+            last = wait if not (plane or rest or more) else None
+            self.wanted.undo(self.book, step.secret, "as it was before", keep=keep, gate=gate, wait=last)
+        for name in more:
+            last = wait if name == more[-1] and not rest else None
+            why = "it takes what stood before only when it starts"
+            self.wanted.restart(step.cluster, "Deployment", self.mesh.root_namespace, name, why, wait=last)
+        for entry in (*plane, *rest):
+            last = wait if entry is (*plane, *rest)[-1] else None
+            first = taken if entry in rest[:1] else None
+            self.wanted.undo(self.book, entry, "made anew, with what stood before", keep=keep, gate=first, wait=last)
+
+    def _is_istiod(self, entry: Entry) -> bool:
+        return entry.object.startswith(f"Deployment {self.mesh.root_namespace}/istiod")
+
+    def renew(self, step: Step) -> None:
+        """Want certificates of roots that are to go asked for anew: by another text of the roots, or by restarts."""
+        (now, files), (then, _) = _standing(step.now), _standing(step.former)
+        rows = self.certificates[self.certificates["cluster"] == step.cluster]
+        late = set(rows[rows["anchor"].isin(list(now.bundle - then.bundle))]["proxy"])
+        own = self.workloads[self.workloads["cluster"] == step.cluster]
+        due = own[own["names"].map(lambda names: bool(late & set(names.split(","))))]
+        live = due["live_roots"] & overlap.takes_live(self.signers, step.cluster)
+        signer = held.parse_chain(files["ca-cert.pem"])[0]
+        if live.any():
+            self._retell(step, files, overlap.settled(self.mesh, step.cluster, now, signer))
+        made_anew = {(e.cluster, e.object) for e in self.book.entries if e.action == "restart" and e.stands}
+        for row in due[~live].to_dict("records"):
+            what = f"{row['kind']} {row['namespace']}/{row['workload']}"
+            if row["kind"] in workloads.RESTARTABLE and (step.cluster, what) not in made_anew:
+                gate = overlap.served(self.mesh, step.cluster, now.bundle, signer)
+                told = "its certificate is of a root that goes"
+                self.wanted.restart(step.cluster, row["kind"], row["namespace"], row["workload"], told, gate=gate)
+
+    def _retell(self, step: Step, files: dict[str, bytes], wait: Wait) -> None:
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        target = self.mesh.clusters[step.cluster]
+        texts = held.parse_chain(files["root-cert.pem"])
+        other = {**files, "root-cert.pem": overlap.retold(files["root-cert.pem"], texts[-1].public_bytes(Encoding.PEM))}
+        data = {"root-cert.pem": base64.b64encode(other["root-cert.pem"]).decode()}
+        metadata = {"name": authority.SECRET, "namespace": self.mesh.root_namespace}
+        manifest: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}
+
+        def do() -> None:
+            target.patch(manifest)
+
+        why = "another text of the same roots: its proxies ask for certificates of what signs now"
+        change = Change(step.cluster, "patch", identify(manifest), why, manifests=[manifest], wait=wait, do=do)
+        change.reverses = True  # the next change puts back all of it
+        change.diff = unified(None, manifest)
+        self.wanted.changes.append(change)

@@ -1,0 +1,98 @@
+"""The phases of an overlap: what each cluster still has to go through, wherever a run was killed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from meshkit.istio import trust
+from meshkit.istio.fleet import table
+from meshkit.stages import overlap
+from meshkit.stages.overlap import Move, Phase, Standing
+from meshkit.stages.strategy import State
+
+A, B, N = ("a" * 64, "b" * 64, "e" * 64)
+a, b, n = (digest[:16] for digest in (A, B, N))
+BOTH = ("east", "west")
+
+
+def live(name: str, root: str, *bundle: str, anchors: str = "") -> State:
+    """Return a live cluster that signs under a root, and hands out a bundle."""
+    return State(
+        name, live=True, root=root, bundle=frozenset(bundle), anchors=frozenset(anchors.split() or [root[:16]])
+    )
+
+
+EAST, WEST = live("east", A, a), live("west", B, b)
+
+
+def told(states: tuple[State, ...], plug: tuple[str, ...]) -> list[str]:
+    """Return the moves that change a Secret, in order."""
+    found = overlap.moves(states, N, plug)
+    return [
+        f"{m.phase} {m.cluster} {m.after.root[0]} {''.join(sorted(r[0] for r in m.after.bundle))}"
+        for m in found
+        if m.secret
+    ]
+
+
+WIDE_EAST, WIDE_WEST = live("east", A, a, b, n), live("west", B, a, b, n)
+NEW_EAST, NEW_WEST = live("east", N, a, b, n), live("west", N, a, b, n)
+WIDEN = ["widen east a abe", "widen west b abe"]
+SIGN = ["sign east e abe", "sign west e abe"]
+NARROW = ["narrow east e e", "narrow west e e"]
+HIDDEN = replace(NEW_EAST, anchors=frozenset({a}))
+KILLED = {
+    "before all": ((EAST, WEST), BOTH, [*WIDEN, *SIGN, *NARROW]),
+    "one is wide": ((WIDE_EAST, WEST), BOTH, [WIDEN[1], *SIGN, *NARROW]),
+    "both are wide": ((WIDE_EAST, WIDE_WEST), BOTH, [*SIGN, *NARROW]),
+    "one signs, nobody shows it": ((HIDDEN, WIDE_WEST), ("west",), [SIGN[1], *NARROW]),
+    "both sign, one shows it": ((NEW_EAST, replace(NEW_WEST, anchors=frozenset({b}))), (), NARROW),
+    "both show it": ((NEW_EAST, NEW_WEST), (), NARROW),
+    "one is narrow": ((live("east", N, n), NEW_WEST), (), ["narrow west e e"]),
+    "both are": ((live("east", N, n), live("west", N, n)), (), []),
+    "one is not live": ((EAST, State("west")), BOTH, ["widen east a ae", "sign east e ae", "narrow east e e"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("states", "plug", "moves"), KILLED.values(), ids=list(KILLED))
+def test_a_run_goes_on_from_what_is_there(states: tuple[State, ...], plug: tuple[str, ...], moves: list[str]) -> None:
+    """All clusters go through a phase before any begins the next; nothing that is done is done again."""
+    assert told(states, plug) == moves
+
+
+def test_nobody_drops_a_root_that_somebody_stands_by() -> None:
+    """As long as a certificate of the old root is shown, every bundle keeps it until the last phase."""
+    late = replace(NEW_WEST, anchors=frozenset({b, n}))
+    for move in overlap.moves((NEW_EAST, late), N, ()):
+        assert b in move.after.bundle or move.phase is Phase.NARROW
+
+
+LATE = {
+    Phase.WIDEN: (Standing(a, frozenset({a, n})), [True, False, False, True]),
+    Phase.SIGN: (Standing(n, frozenset({a, n})), [True, True, False, False]),
+    Phase.RENEW: (Standing(n, frozenset({a, n})), [True, True, False, False]),
+    Phase.NARROW: (Standing(n, frozenset({n})), [True, True, True, False]),
+}
+
+
+@pytest.mark.parametrize(("phase", "standing", "due"), [(p, *rest) for p, rest in LATE.items()])
+def test_what_is_late_in_a_phase(phase: Phase, standing: Standing, due: list[bool]) -> None:
+    """A proxy that holds too little, shows the old, or trusts too much."""
+    held = [(a, a), (a, f"{a},{n}"), (n, f"{a},{n}"), (n, n)]
+    rows = [
+        {"cluster": "east", "proxy": str(i), "anchor": anchor, "roots": roots} for i, (anchor, roots) in enumerate(held)
+    ]
+    rows.append({"cluster": "west", "proxy": "other", "anchor": b, "roots": b})
+    found = overlap.late(Move(phase, "east", standing, secret=True), table(rows, trust.CERTIFICATE_COLUMNS))
+    assert list(found["proxy"]) == [str(i) for i, late in enumerate(due) if late]
+
+
+def test_another_text_of_the_same_roots() -> None:
+    """Twice is the first again, so that it never grows."""
+    one, other = b"-----one-----\n", b"-----other-----\n"
+    text = one + other
+    assert overlap.retold(text, other) == text + other
+    assert overlap.retold(overlap.retold(text, other), other) == text
+    assert overlap.retold(other, other) == other + other
