@@ -99,6 +99,10 @@ class TestRemoteSecrets:
         put(remote_secret("here", api_server, ca=certificate_pem("another")))
         row = the_secret(mesh)
         assert "its certificate is not trusted" in row["detail"]
+        assert row["credential"] == "ok"  # nobody says here which CA is the cluster's
+        root = {"name": "kube-root-ca.crt", "namespace": "default"}
+        put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": root, "data": {"ca.crt": api_server.ca.decode()}})
+        assert the_secret(mesh)["credential"] == "other CA"
 
     def test_a_credential_of_a_dead_cluster_is_unreachable(self, mesh: Mesh, api_server: ApiServer, put: Any) -> None:
         """Nothing can be said of it, and the other clusters are not tried."""
