@@ -109,7 +109,7 @@ def test_credentials_are_replaced_and_revoked_under_load_and_nothing_is_lost(joi
     """
     lab = joined
     mesh = Mesh.open(wanting(lab, tmp_path, **LEAST))
-    with Loads(lab, rate=10) as loads, endpoints_watched(mesh) as gone:
+    with Loads(lab, rate=50) as loads, endpoints_watched(mesh) as gone:
         begun = time.time()
         for renew in ("", "all"):
             before = {context: held(lab, context) for context in CONTEXTS}
@@ -158,6 +158,24 @@ def test_a_run_that_was_stopped_goes_on_and_leaves_one_credential(joined: Lab, t
     assert [change.split()[1] for change in changes] == ["update", "delete", "delete"]
     assert {len(held(joined, context)) for context in CONTEXTS} == {1}
     assert TOKEN_SECRET not in held(joined, "lab-east")
+
+
+def test_istiods_that_a_change_hurts_are_restarted_after_it(joined: Lab) -> None:
+    """Those of east are said to be 1.30.2, for there is none: renewed, restarted, synced; west's are not."""
+    mesh = Mesh.open(joined.mesh_file)
+    facts = discovery.look(mesh)
+    facts.versions.loc[facts.versions["cluster"] == "east", "version"] = "1.30.2"
+    assert verdicts(discovery.check(mesh, facts, "apply", "all"), "MK707")["east"] is Verdict.WARN
+    discovery.plan_tokens(mesh, facts, "all").carry_out("apply")
+    plan = discovery.plan(mesh, facts, "all")
+    assert [(change.cluster, change.action) for change in plan.changes] == [
+        ("east", "update"),
+        ("east", "restart"),
+        ("west", "update"),
+    ]
+    plan.carry_out("apply")
+    findings, changes = stage(mesh, "apply")
+    assert (overall(findings), len(changes)) == (Verdict.PASS, len(CONTEXTS))
 
 
 def credential(lab: Lab) -> Finding:
