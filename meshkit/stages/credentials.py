@@ -69,8 +69,8 @@ def asked(mesh: Mesh, renew: str) -> set[str]:
 def _wanted(mesh: Mesh, facts: Facts, holder: str, target: str, *, anyway: bool) -> str:
     if unreadable(facts.known.secrets, holder, "credential"):
         return ""
-    held = _held(mesh, facts, holder, target)
-    if held is None:
+    held = held_by(mesh, facts, holder, target)
+    if not held:
         return "make"
     if held["name"] != f"{PREFIX}{target}":
         return ""
@@ -84,10 +84,11 @@ def _wanted(mesh: Mesh, facts: Facts, holder: str, target: str, *, anyway: bool)
     return "renew" if anyway or moved or dead or old or ends_soon(mesh, held) else ""
 
 
-def _held(mesh: Mesh, facts: Facts, holder: str, target: str) -> dict[str, Any] | None:
+def held_by(mesh: Mesh, facts: Facts, holder: str, target: str) -> dict[str, Any]:
+    """Return the row of the remote secret by which a cluster reads another; empty if there is none."""
     rows = facts.known.secrets
     held = rows[(rows["cluster"] == holder) & (rows["key"] == target) & usable(mesh, rows)]
-    return dict(held.iloc[0]) if len(held) else None
+    return dict(held.iloc[0]) if len(held) else {}
 
 
 # --- a credential for each cluster ------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ def plan_tokens(mesh: Mesh, stage: str, facts: Facts, renew: str = "") -> Plan:
         if mesh.spec.remote_secrets.reader == "least":
             for manifest in accounts.least(mesh.root_namespace):
                 plan.apply(target, manifest, f"the account by which others read {target}")
-        held = [_held(mesh, facts, holder, b) for holder, b in mesh.pairs if b == target]
+        held = [held_by(mesh, facts, holder, b) for holder, b in mesh.pairs if b == target]
         used = {str(row["token_secret"]) for row in held if row} - {""}
         good = row.get("secret") and not (target in anyway and row["secret"] in used)
         if good or not any(wish for (_, b), wish in wishes.items() if b == target):

@@ -257,6 +257,12 @@ def plan(mesh: Mesh, facts: Facts, renew: str = "") -> Plan:
     made = Plan(mesh, STAGE)
     found = mesh.each(lambda cluster: accounts.current(accounts.tokens(cluster, mesh.root_namespace), mesh))
     wishes, taken = wanted(mesh, facts, renew), remotes.secret_events(mesh)
+    asked = credentials.asked(mesh, renew)
+
+    def to_come(name: str, target: str) -> bool:
+        now, held = found[target], credentials.held_by(mesh, facts, name, target)
+        return target in asked and isinstance(now, accounts.Token) and bool(held) and held["token_secret"] == now.secret
+
     for name in mesh.clusters:
         waits: list[Wait] = []
         hurt = credentials.hurt(facts.versions, name)
@@ -269,7 +275,8 @@ def plan(mesh: Mesh, facts: Facts, renew: str = "") -> Plan:
             seen = {pod: count + len(waits) + 1 for pod, count in taken.items()} if renewed else {}
             wait = _discovered(mesh, name, target, seen)
             before = len(made.changes)
-            _hand_over(made, name, target, found[target], None if hurt and renewed else wait)
+            token = None if to_come(name, target) else found[target]
+            _hand_over(made, name, target, token, None if hurt and renewed else wait)
             waits += [wait] if len(made.changes) > before and renewed else []
         if hurt and waits:
             credentials.restart_istiods(made, name, lambda waits=waits: next(filter(None, (w() for w in waits)), ""))  # type: ignore[misc]

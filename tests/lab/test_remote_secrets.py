@@ -160,6 +160,16 @@ def test_a_run_that_was_stopped_goes_on_and_leaves_one_credential(joined: Lab, t
     assert TOKEN_SECRET not in held(joined, "lab-east")
 
 
+def test_a_wish_is_planned_whole_and_nothing_is_written(joined: Lab) -> None:
+    """The new token, the secret that will hold it, and the end of the old one."""
+    mesh = Mesh.open(joined.mesh_file)
+    before = [held(joined, context) for context in CONTEXTS]
+    findings, changes = stage(mesh, "plan", "west")
+    assert [change.partition(" Secret")[0] for change in changes] == ["west create", "east update", "west delete"]
+    assert overall(findings) is Verdict.PASS
+    assert [held(joined, context) for context in CONTEXTS] == before
+
+
 def test_istiods_that_a_change_hurts_are_restarted_after_it(joined: Lab) -> None:
     """Those of east are said to be 1.30.2, for there is none: renewed, restarted, synced; west's are not."""
     mesh = Mesh.open(joined.mesh_file)
