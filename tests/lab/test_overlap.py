@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import time
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1800)]
 
 QUIET = 10.0
 ENOUGH = 10_000
-CERTIFICATE = b"-----END CERTIFICATE-----\n"
+CERTIFICATE = re.compile(b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def proxies(lab: Lab) -> set[tuple[str, str, str]]:
 
 def pems(source: dict[str, Any]) -> list[bytes]:
     """Return the certificates of a data source of Envoy's."""
-    return [part + CERTIFICATE for part in base64.b64decode(source["inlineBytes"]).split(CERTIFICATE)[:-1]]
+    return CERTIFICATE.findall(base64.b64decode(source["inlineBytes"]))
 
 
 def fingerprint(pem: bytes) -> str:
