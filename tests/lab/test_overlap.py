@@ -21,7 +21,7 @@ from meshkit.lab import scenarios
 from meshkit.mesh import Mesh
 from tests.lab.loads import Loads, clock
 from tests.lab.support import Lab
-from tests.lab.test_migration import Done, meshkit
+from tests.lab.test_migration import FORGIVEN, Done, meshkit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,11 +112,12 @@ def test_no_request_within_a_cluster_fails(overlapped: Overlapped) -> None:
 
 
 def test_calls_between_the_clusters_fail_before_and_pass_after(overlapped: Overlapped) -> None:
-    """All of them, both ways."""
+    """All of them before, both ways; afterwards next to none: a call of the other cluster is not tried again."""
     before = {c.cluster: c.sent - len(c.failed) for c in overlapped.before if c.kind == "across"}
-    after = {c.cluster: len(c.failed) for c in overlapped.after if c.kind == "across"}
-    assert before == after == {"east": 0, "west": 0}
+    assert before == {"east": 0, "west": 0}
     assert all(c.sent > 0 for c in (*overlapped.before, *overlapped.after))
+    bad = [str(c) for c in overlapped.after if c.kind == "across" and len(c.failed) > FORGIVEN * c.sent]
+    assert bad == []
 
 
 def test_istioctl_and_openssl_agree_for_every_proxy(overlapped: Overlapped, tmp_path: Path) -> None:
