@@ -20,7 +20,7 @@ from meshkit.istio import authority, signing, versions, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import istiods, table
 from meshkit.stages import overlap, strategy, verify
-from meshkit.stages.finding import Question, planned, refused
+from meshkit.stages.finding import Question
 from meshkit.stages.strategy import SHORT, Choice, Offer, Outcome, State
 
 if TYPE_CHECKING:
@@ -35,20 +35,6 @@ STAGE = "04 trust"
 LONG_ROOT = timedelta(days=365)
 LONG_INTERMEDIATE = timedelta(days=90)
 STRONG = {"RSA": 2048, "ECDSA": 256}
-CHAIN_COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "proxy": "str",
-    "certificate": "str",
-    "signed_by_before": "str",
-    "signed_by": "str",
-    "ends_at_before": "str",
-    "ends_at": "str",
-    "trusts_before": "str",
-    "trusts": "str",
-    "not_after": held.UTC_TIME,
-    "reason": "str",
-}
 
 
 @dataclass(frozen=True)
@@ -107,11 +93,12 @@ def choose(mesh: Mesh, facts: Facts) -> Choice:
 
 def states(mesh: Mesh, facts: Facts) -> list[State]:
     """Return what each cluster stands by, for `strategy.choose`."""
-    return [_state(facts, name, mesh.spec.trust.renew_before) for name in mesh.clusters]
+    return [state_of(facts, name, mesh.spec.trust.renew_before) for name in mesh.clusters]
 
 
-def _state(facts: Facts, name: str, renew_before: float = 0.0) -> State:
-    secrets, proxies = (_of(rows, name) for rows in (facts.authorities, facts.certificates))
+def state_of(facts: Facts, name: str, renew_before: float = 0.0) -> State:
+    """Return what one cluster stands by; an intermediate ends that has fewer than `renew_before` seconds left."""
+    secrets, proxies = (of_cluster(rows, name) for rows in (facts.authorities, facts.certificates))
     unread = [*secrets["reason"], *proxies[proxies["proxy"] == ""]["reason"]]
     if reason := next(filter(None, unread), ""):
         return State(name, reason=reason)
@@ -121,7 +108,7 @@ def _state(facts: Facts, name: str, renew_before: float = 0.0) -> State:
     used = secrets[secrets["used"]]
     if used.empty:
         # A remote cluster's proxies have another cluster's istiod as their CA.
-        trusted = _of(facts.roots, name)
+        trusted = of_cluster(facts.roots, name)
         digests = set(trusted[trusted["source"] == "proxies"]["sha256"]) - {""}
         bundle = frozenset(digest[:SHORT] for digest in digests)
         return State(name, **known, root=next(iter(sorted(digests)), ""), bundle=bundle)
@@ -141,7 +128,8 @@ def _state(facts: Facts, name: str, renew_before: float = 0.0) -> State:
     )
 
 
-def _of(rows: pd.DataFrame, cluster: str) -> pd.DataFrame:
+def of_cluster(rows: pd.DataFrame, cluster: str) -> pd.DataFrame:
+    """Return a table's rows of one cluster."""
     return rows[rows["cluster"] == cluster]
 
 
@@ -181,13 +169,13 @@ def check_way(facts: Facts, name: str) -> Iterator[Finding]:
     ask = Question(
         "MK410", "every proxy can be brought to another root", name, "each can be read, and told or made anew"
     )
-    proxies, rows = _of(facts.certificates, name), _of(facts.workloads, name)
+    proxies, rows = of_cluster(facts.certificates, name), of_cluster(facts.workloads, name)
     unread = [f"{r['proxy'] or 'cluster'}: {r['reason']}" for r in proxies[proxies["reason"] != ""].to_dict("records")]
     unread += list(rows[rows["reason"] != ""]["reason"])
     if unread:
         yield ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
         return
-    signers = _of(facts.signers, name)
+    signers = of_cluster(facts.signers, name)
     told_live = rows["live_roots"] & bool(len(signers)) & bool(signers["multi_root"].all())
     anew = rows[~told_live]
     stuck = [f"{r['kind']} {r['namespace']}/{r['workload']}" for r in anew.to_dict("records") if not _restarts(r)]
@@ -210,7 +198,7 @@ def _restarts(row: dict[Any, Any]) -> bool:
 def check_authority(facts: Facts, name: str) -> Finding:
     """MK402: what istiod would sign with is a CA, is valid now, has its own key, and ends at its root."""
     ask = Question("MK402", "the CA is sound", name, "a valid CA with its key, whose chain ends at its root")
-    rows = _of(facts.authorities, name)
+    rows = of_cluster(facts.authorities, name)
     if reason := next(filter(None, rows["reason"]), ""):
         return ask.unknown(reason, "this stage must read the Secrets of the root namespace")
     if rows.empty:
@@ -224,7 +212,7 @@ def check_authority(facts: Facts, name: str) -> Finding:
 def check_signers(facts: Facts, name: str) -> Iterator[Finding]:
     """MK403: it can be seen what each istiod signs with now."""
     ask = Question("MK403", "what istiod signs with is seen", name, "a Secret of the cluster")
-    for row in _of(facts.signers, name).to_dict("records"):
+    for row in of_cluster(facts.signers, name).to_dict("records"):
         who = row["istiod"] or "cluster"
         if not row["issuer"]:
             yield ask.unknown(
@@ -238,7 +226,7 @@ def check_signers(facts: Facts, name: str) -> Iterator[Finding]:
 
 def check_intermediate(facts: Facts, name: str) -> Iterator[Finding]:
     """MK404: the cluster's intermediate lives for a while, and not longer than its root."""
-    rows = _of(facts.authorities, name)
+    rows = of_cluster(facts.authorities, name)
     for row in rows[rows["used"] & (rows["secret"] == authority.SECRET) & (rows["sha256"] != "")].to_dict("records"):
         ask = Question("MK404", "the intermediate lives on", name, f"{LONG_INTERMEDIATE.days} days, within its root's")
         beyond = row["root"] != "" and row["not_after"] > row["root_not_after"]
@@ -252,7 +240,7 @@ def check_trust_domain(mesh: Mesh, facts: Facts, name: str) -> Iterator[Finding]
     """MK405: each istiod's trust domain is the mesh file's: with two, identities differ although the root is one."""
     expected = mesh.spec.mesh.trust_domain
     ask = Question("MK405", "the trust domain is the mesh's", name, expected)
-    for row in _of(facts.identity, name).to_dict("records"):
+    for row in of_cluster(facts.identity, name).to_dict("records"):
         if row["reason"]:
             yield ask.unknown(f"{row['istiod'] or 'cluster'}: {row['reason']}")
             continue
@@ -295,7 +283,7 @@ def check_held(facts: Facts, name: str, root: str, identifier: str) -> Finding:
     ask = Question(
         identifier, "every proxy's chain ends at the common root", name, f"trusted alone, and shown: {root[:SHORT]}"
     )
-    rows, roots = _of(facts.certificates, name), _of(facts.roots, name)
+    rows, roots = of_cluster(facts.certificates, name), of_cluster(facts.roots, name)
     handed = roots[roots["source"].str.startswith("configmap")]
     if unread := [f"{r['proxy'] or 'cluster'}: {r['reason']}" for r in rows[rows["reason"] != ""].to_dict("records")]:
         return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
@@ -381,73 +369,8 @@ def _taken(mesh: Mesh, name: str, plugged: authority.Plugged) -> Wait:
 
 
 def _restart(mesh: Mesh, facts: Facts, wanted: Plan, name: str, *, plugs: bool) -> None:
-    rows = _of(facts.signers, name)
+    rows = of_cluster(facts.signers, name)
     late = rows[(rows["issuer"] != "") & (plugs | (rows["signs_with"] != authority.SECRET))]
     for deployment in sorted({signing.deployment_of(pod) for pod in late["istiod"]}):
         why = "it looks for cacerts only when it starts, and signs with what it had then"
         wanted.restart(name, "Deployment", mesh.root_namespace, deployment, why)
-
-
-# --- prove ------------------------------------------------------------------------------------------------------------
-
-
-def prove(mesh: Mesh, facts: Facts, after: Facts, wanted: Plan) -> list[Finding]:
-    """Judge what was looked at after the changes, against the root that was chosen before.
-
-    New certificates are proved by each istiod's own, which it made with its CA when it took that: see signing.signers.
-    """
-    root = choose(mesh, facts).root
-    findings = refused(wanted)
-    for name in mesh.clusters:
-        plugged = Question("MK411", "the intermediate is of the common root", name, f"cacerts under {root[:SHORT]}")
-        signs = Question(
-            "MK412", "new certificates are signed by the intermediate", name, "istiod's own is, by cacerts"
-        )
-        if wanted.pending or not root:
-            findings += [planned(*question.known.values()) for question in (plugged, signs)]
-            continue
-        findings += [_plugged(after, name, root, plugged), *_signs(after, name, signs)]
-        findings.append(check_held(after, name, root, "MK413"))
-    return findings
-
-
-def _plugged(after: Facts, name: str, root: str, ask: Question) -> Finding:
-    state = _state(after, name)
-    if state.reason:
-        return ask.unknown(state.reason)
-    told = (
-        f"{'cacerts' if state.plugged else 'no cacerts'}, {state.signer[:SHORT]} under {state.root[:SHORT] or 'none'}"
-    )
-    good = state.plugged and not state.problem and state.root == root
-    return ask.judge(good, state.problem or told, "run this stage again: its plan says what lacks")
-
-
-def _signs(after: Facts, name: str, ask: Question) -> Iterator[Finding]:
-    rows = _of(after.signers, name)
-    signer = _state(after, name).signer
-    if rows.empty:
-        yield ask.answer(Verdict.SKIPPED, "no istiod runs there yet; the one that comes finds cacerts")
-    for row in rows.to_dict("records"):
-        if not row["issuer"]:
-            yield ask.unknown(f"{row['istiod'] or 'cluster'}: {row['reason']}")
-            continue
-        good = row["signs_with"] == authority.SECRET and row["signer"] == signer
-        told = f"{row['istiod']}: {row['issuer']}, {row['signer'][:SHORT] or row['reason']}"
-        yield ask.judge(good, told, "run this stage again: it restarts an istiod that has not taken cacerts")
-
-
-def chains(before: Facts, after: Facts) -> pd.DataFrame:
-    """Return every proxy's certificate before and after.
-
-    Columns: cluster, namespace, proxy, certificate (same, new, or gone), signed_by (the issuer), ends_at (the root
-    that its chain ends at, verified by signature), trusts (the roots that it holds), each with `_before`, not_after
-    (UTC, of the certificate that it shows now), reason (why the row after is empty).
-    """
-    key = ["cluster", "namespace", "proxy"]
-    both = before.certificates.merge(after.certificates, how="outer", on=key, suffixes=("_before", ""))
-    names = {"issuer": "signed_by", "anchor": "ends_at", "roots": "trusts"}
-    both = both.rename(columns={old + end: new + end for old, new in names.items() for end in ("", "_before")})
-    now, old = both["sha256"].fillna(""), both["sha256_before"]
-    state = now.eq(old).map({True: "same", False: "new"}).where(now != "", "gone")
-    rows: list[dict[str, Any]] = both.assign(certificate=state).to_dict("records")  # type: ignore[assignment]
-    return table(rows, CHAIN_COLUMNS)

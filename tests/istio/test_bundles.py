@@ -5,6 +5,8 @@ The row of 1.31 is tried on a real istiod by tests/lab/test_bundles.py.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from meshkit.istio import bundles
@@ -132,3 +134,14 @@ def test_a_bundle_that_has_all_roots_stays_as_it_is() -> None:
 def test_running_proxies_get_other_roots_if_both_sides_are_told_to(istiod: str, proxy: str, told: bool) -> None:
     """pilot/pkg/xds/pcds.go, and PROXY_CONFIG_XDS_AGENT of pilot-agent's options."""
     assert bundles.reaches({bundles.MULTI_ROOT: istiod}, {bundles.XDS_AGENT: proxy}) is told
+
+
+def test_the_document_has_every_rule_and_every_word() -> None:
+    """With their sources."""
+    text = (Path(__file__).parents[2] / "docs/trust.md").read_text()
+    for rule in bundles.RULES:
+        first, told = f"| {rule.since.major}.{rule.since.minor}", f"| {rule.words} | {rule.source} |"
+        assert [row for row in text.splitlines() if row.startswith(first) and told in row]
+    assert all(f"`{words}`" in text for words in (UPDATING, RELOADED, REFUSED, DISABLED, SKIPPED))
+    for version in bundles.ONE_ROOT:
+        assert f"{version.major}.{version.minor}.{version.patch}" in text

@@ -56,9 +56,10 @@ def test_each_workload_is_found_by_its_running_proxies(mesh: Mesh, east: Cluster
     pod(east, "plain", space, proxy=False)
     found = workloads(mesh)
     rows = found[found["namespace"] == space].sort_values("workload").drop(columns=["reason", "cluster", "namespace"])
+    anew = "a Pod is made anew by whoever made it, not by a rollout"
     assert [tuple(row) for row in rows.to_numpy()] == [
-        ("Pod", "alone", 1, "Kubernetes", "-", "a Pod is made anew by whoever made it, not by a rollout"),
-        ("Deployment", "app", 2, "Kubernetes", "-", ""),
+        ("Pod", "alone", 1, "Kubernetes", "-", "alone", False, anew),
+        ("Deployment", "app", 2, "Kubernetes", "-", "app-1-a,app-1-b", False, ""),
     ]
 
 

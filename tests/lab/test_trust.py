@@ -20,7 +20,7 @@ from meshkit.checks import Finding, Verdict
 from meshkit.istio import authority, minting, signing
 from meshkit.lab import scenarios
 from meshkit.lab.layout import sites
-from meshkit.stages import trust
+from meshkit.stages import rooted, trust
 from meshkit.stages.strategy import Outcome
 from tests.istio.test_authority import root
 from tests.lab.support import Lab
@@ -106,7 +106,7 @@ def carried_out(mesh: Mesh, only: tuple[str, ...] = ()) -> tuple[Plan, list[Find
     plan.changes = [change for change in plan.changes if not only or change.action in only]
     plan.carry_out("apply", gates=trust.check(mesh, facts))
     assert not plan.pending, [f.to_dict() for f in plan.held]
-    return plan, trust.prove(mesh, facts, trust.look(mesh), plan)
+    return plan, rooted.prove(mesh, facts, trust.look(mesh), plan)
 
 
 def test_plan_mode_changes_nothing(lab: Lab, mesh: Mesh) -> None:
@@ -121,7 +121,7 @@ def test_plan_mode_changes_nothing(lab: Lab, mesh: Mesh) -> None:
         ("east", "restart", False),
     ]
     plan.carry_out("plan", gates=trust.check(mesh, facts))
-    assert {f.verdict for f in trust.prove(mesh, facts, trust.look(mesh), plan)} == {Verdict.SKIPPED}
+    assert {f.verdict for f in rooted.prove(mesh, facts, trust.look(mesh), plan)} == {Verdict.SKIPPED}
     assert versions(lab) == before
 
 
@@ -175,7 +175,7 @@ def test_a_new_pod_is_signed_by_the_intermediate_and_old_ones_still_by_the_root(
     before, began = trust.look(mesh), datetime.now(UTC)
     lab.kubectl("lab-east", "rollout", "restart", "deploy/sleep", "-n", "sample")
     lab.kubectl("lab-east", "rollout", "status", "deploy/sleep", "-n", "sample", "--timeout=60s")
-    rows = trust.chains(before, trust.look(mesh))
+    rows = rooted.chains(before, trust.look(mesh))
     new = rows[rows["certificate"] == "new"]
     assert set(new["signed_by"]) == {"L=east,CN=Intermediate CA,O=Istio"}
     assert set(rows[rows["certificate"] == "same"]["signed_by"]) == {"O=cluster.local"}
@@ -212,16 +212,17 @@ def test_another_intermediate_of_the_same_root_is_taken_without_a_restart(lab: L
     assert trust.plan(own, trust.look(own)).empty
 
 
-def test_an_own_root_that_is_not_the_live_one_holds_everything(lab: Lab, tmp_path: Path) -> None:
-    """It would be a naive change of root: nothing is planned, and the remedy is told."""
+def test_adopt_never_changes_what_live_proxies_trust(lab: Lab, tmp_path: Path) -> None:
+    """An own root that is not the live one holds everything, and the remedy is told; `auto` would overlap the two."""
     made = root()
     (tmp_path / "root-cert.pem").write_bytes(made.certificate)
     (tmp_path / "root-key.pem").write_bytes(made.key)
-    own = with_files(lab, tmp_path)
-    facts = trust.look(own)
+    facts = trust.look(with_files(lab, tmp_path))
+    assert trust.choose(with_files(lab, tmp_path), facts).outcome is Outcome.OVERLAP
+    own = with_files(lab, tmp_path, strategy="adopt")
     (strategy,) = [f for f in trust.check(own, facts) if f.id == "MK401"]
-    assert (strategy.verdict, strategy.observed.split(":")[0]) == (Verdict.FAIL, Outcome.OVERLAP.value.split(":")[0])
-    assert strategy.remedy
+    assert (strategy.verdict, strategy.observed.split(":")[0]) == (Verdict.FAIL, Outcome.NO_WAY.value)
+    assert "overlap" in strategy.remedy
     assert trust.plan(own, facts).empty
 
 
@@ -260,16 +261,18 @@ def test_a_dead_cluster_is_unknown_and_holds_the_plan(lab: Lab) -> None:
     findings = trust.check(dead, facts)
     assert verdicts(findings, "MK401")["MK401"] == {Verdict.UNKNOWN}
     assert trust.plan(dead, facts).empty
-    proof = trust.prove(dead, facts, facts, trust.plan(dead, facts))
+    proof = rooted.prove(dead, facts, facts, trust.plan(dead, facts))
     assert Verdict.PASS not in {f.verdict for f in proof}
 
 
 def test_two_live_meshes_of_two_roots_need_an_overlap(lab: Lab, mesh: Mesh) -> None:
-    """Which is not built: nothing is planned, both roots are named."""
+    """Every phase is planned for both, the roots are named, and no key is needed but the one that east holds."""
     tools = scenarios.Tools(lab.home)
     scenarios.install_single(tools, sites(2)[1], scenarios.Timed(print))
     facts = trust.look(mesh)
     choice = trust.choose(mesh, facts)
     assert choice.outcome is Outcome.OVERLAP
-    assert "east trusts" in choice.why
-    assert trust.plan(mesh, facts).empty
+    west = facts.authorities[(facts.authorities["cluster"] == "west") & facts.authorities["used"]].iloc[0]
+    assert f"west stands by {west['root'][:16]}" in choice.why
+    phases = [(c.cluster, c.why.split(":")[0]) for c in trust.plan(mesh, facts).changes if c.object.endswith("cacerts")]
+    assert phases == [(name, phase) for phase in ("widen", "sign", "narrow") for name in NAMES]
