@@ -13,6 +13,7 @@ from meshkit.changes import Plan
 from meshkit.checks import Verdict
 from meshkit.istio import signing, trust, versions, workloads
 from meshkit.istio.fleet import table
+from meshkit.stages import rooted
 from meshkit.stages import trust as stage
 from tests.stages.healthy import certificate, identity, mesh, told
 
@@ -133,7 +134,7 @@ class TestProof:
     def prove(self, after: stage.Facts) -> list[Any]:
         """Judge an empty plan."""
         nothing = Plan(mesh(), stage.STAGE)
-        return stage.prove(mesh(), facts(), after, nothing)
+        return rooted.prove(mesh(), facts(), after, nothing)
 
     def test_all_is_well(self) -> None:
         """For each cluster."""
@@ -162,14 +163,14 @@ class TestProof:
         """All of it."""
         plan = Plan(mesh(), stage.STAGE)
         plan.pending = True
-        assert {f.verdict for f in stage.prove(mesh(), facts(), facts(), plan)} == {SKIPPED}
+        assert {f.verdict for f in rooted.prove(mesh(), facts(), facts(), plan)} == {SKIPPED}
 
 
 def test_chains_tell_same_from_new_and_gone() -> None:
     """One row for each proxy that was or is there."""
     before, after = facts(), facts("certificates", {"sha256": "renewed", "issuer": "new"})
     west = after.certificates[after.certificates["cluster"] == "east"]
-    rows = stage.chains(before, replace(after, certificates=pd.DataFrame(west)))
+    rows = rooted.chains(before, replace(after, certificates=pd.DataFrame(west)))
     assert list(rows["certificate"]) == ["new", "gone"]
     assert list(rows["signed_by"]) == ["new", ""]
     assert list(rows["ends_at_before"]) == [SHORT, SHORT]
