@@ -46,6 +46,7 @@ class Facts:
     signers: pd.DataFrame
     certificates: pd.DataFrame
     roots: pd.DataFrame
+    handed: pd.DataFrame
     workloads: pd.DataFrame
     offer: Offer | None = None
 
@@ -63,6 +64,7 @@ def look(mesh: Mesh) -> Facts:
         "signers": signing.signers,
         "certificates": held.certificates,
         "roots": held.roots,
+        "handed": held.handed,
         "workloads": workloads.workloads,
     }
     with ThreadPoolExecutor(len(questions)) as pool:
