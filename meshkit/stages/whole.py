@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from meshkit.checks import SEVERITY, Finding, Verdict
 from meshkit.errors import MeshkitError
 from meshkit.istio import (
+    absent,
     exposure,
     injection,
     installer,
@@ -24,6 +25,7 @@ from meshkit.istio import (
     proxies,
     remote_secret,
     remotes,
+    rules,
     services,
     signing,
     versions,
@@ -40,9 +42,11 @@ from meshkit.stages import (
     footing,
     gateways,
     life,
+    lint,
     merged,
     merging,
     observe,
+    paths,
     prepare,
     reach,
     trust,
@@ -87,6 +91,9 @@ _READINGS: Final[dict[str, Callable[[Mesh], Any]]] = {
     "authorities": signing.authorities,
     "signers": signing.signers,
     "names let in": exposure.opened,
+    "rules": rules.rules,
+    "absent Services": absent.absent,
+    "ways": paths.tried,
     "readers": remote_secret.readers,
     "calls": partial(merged.look, patience=PATIENCE),
 }
@@ -94,7 +101,10 @@ _READINGS: Final[dict[str, Callable[[Mesh], Any]]] = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What was looked at: the facts of the stages, of one reading, and the calls of `merged.look`."""
+    """What was looked at: the facts of the stages, of one reading; the calls of `merged.look`; and three tables.
+
+    These are named after their functions: rules, absent, and ways of `paths.tried`.
+    """
 
     assess: assess.Facts
     prepare: prepare.Facts
@@ -103,6 +113,9 @@ class Facts:
     discovery: discovery.Facts
     observe: observe.Facts
     calls: pd.DataFrame
+    rules: pd.DataFrame
+    absent: pd.DataFrame
+    ways: pd.DataFrame
 
 
 def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
@@ -191,6 +204,9 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
         ),
         observe=status,
         calls=told["calls"],
+        rules=told["rules"],
+        absent=told["absent Services"],
+        ways=told["ways"],
     )
 
 
@@ -241,6 +257,9 @@ def _common_ground(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     yield from footing.check_policies(mesh, found.policies)
     yield from prepare.check_probe_namespace(mesh, found, finished=True)
     yield from footing.check_injection(mesh, found.injection)
+    yield from lint.check_namespaces(mesh, found.injection)
+    yield from paths.check_tried(mesh, facts.ways)
+    yield from paths.check_ranges(mesh, found.inventory, found.gateways)
 
 
 def _trust(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
@@ -271,6 +290,7 @@ def _ways_in(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
             mesh, known.gateways, known.gateways_seen, reader, target, identifier="MK806"
         )
     yield from gateways.check_mesh_networks(mesh, facts.gateways)
+    yield from paths.check_hosts(mesh, facts.prepare.names, known.gateways, known.gateways_seen)
 
 
 def _joined(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
@@ -287,6 +307,9 @@ def _joined(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         yield from life.check_life(mesh, known.secrets, reader, target)
         yield from verify.check_sync(mesh, known, reader, target)
     yield from merging.check_alike(found.merging)
+    yield from lint.check_rules(mesh, facts.rules)
+    yield from lint.check_absent(mesh, facts.absent)
+    yield from lint.check_headless(mesh, found.services)
 
 
 def in_order(mesh: Mesh, findings: list[Finding]) -> pd.DataFrame:
