@@ -57,7 +57,7 @@ def _to_istiod(mesh: Mesh, cluster: Cluster, caller: Caller | Unknown | None) ->
         why = caller.reason if isinstance(caller, Unknown) else "no pod of the probe's client to try from"
         return {"state": "untried", "detail": why if service else "no istiod runs there"}
     told = handshake(caller, f"https://{service}.{mesh.root_namespace}.svc:{XDS}/")
-    where = {"tried_from": caller.pod, "detail": f"{service}: {told['detail'] or 'it shows a certificate'}"}
+    where = {"tried_from": caller.pod, "detail": f"{service}: {told.get('detail') or 'it shows its certificate'}"}
     return {**where, "state": str(told["state"])}
 
 

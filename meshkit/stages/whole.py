@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 PATIENCE: Final = 3.0
 """Seconds for endpoints to arrive at a client: of a mesh that nobody changes they have arrived."""
 SPEAKS_AFTER: Final = 5.0
+NAMED_AT_MOST: Final = 4
 COLUMNS: Final = {
     "id": "str", "check": "str", "subject": "str", "verdict": "str", "observed": "str", "expected": "str",
     "remedy": "str", "follows_from": "str", "page": "str",
@@ -217,7 +218,9 @@ def _read(mesh: Mesh, readings: dict[str, Callable[[Mesh], Any]], tell: Callable
         while pending:
             done, pending = wait(pending, SPEAKS_AFTER, FIRST_COMPLETED)
             if not done:
-                tell(f"reading {', '.join(sorted(futures[one] for one in pending))} …")
+                names = sorted(futures[one] for one in pending)
+                more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
+                tell(f"{len(futures) - len(names)} of {len(futures)} read; {', '.join(names[:NAMED_AT_MOST])}{more} …")
         return {name: future.result() for future, name in futures.items()}
 
 
