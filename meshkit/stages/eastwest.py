@@ -77,7 +77,7 @@ def check_gateway_seen(
 ) -> Iterator[Finding]:
     """MK806: each istiod of the reader knows the gateway of the target's network, at the address that it has.
 
-    With `moved` (MK838) the address is a check of its own.
+    MK838: it knows it at the address that it has; asked apart where `moved` names this id.
     """
     network = mesh.spec.cluster(target).network
     offered = gateways[(gateways["cluster"] == target) & (gateways["network"] == network)]

@@ -59,6 +59,7 @@ TRAFFIC_COLUMNS: Final = {
 }  # fmt: skip
 CELL_COLUMNS: Final = {"client": "str", "server": "str", "cell": "str", "verdict": "str", "id": "str", "told": "str"}
 AT_ONCE: Final = 4
+_RANKS: Final = (Verdict.SKIPPED, Verdict.PASS, Verdict.WARN, Verdict.UNKNOWN, Verdict.FAIL)
 DEADLINE: Final = 60.0
 _QUANTILES: Final = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 
@@ -359,7 +360,8 @@ def _worst(mesh: Mesh, findings: Iterable[Finding]) -> dict[tuple[str, str], tup
     found = {}
     for pair in mesh.pairs:
         own = frame[(frame["client"] == pair[0]) & (frame["server"] == pair[1])].to_dict("records")
-        ranked = sorted(own, key=lambda row: -SEVERITY.index(Verdict(row["verdict"])))  # stable: the first link first
+        # What was skipped says nothing, and of equals the first link comes first.
+        ranked = sorted(own, key=lambda row: -_RANKS.index(Verdict(row["verdict"])))
         row = ranked[0] if ranked else {"verdict": "unknown", "cell": "", "id": "", "told": ""}
         good = row["verdict"] in ("pass", "skipped")
         why = "" if good else f"{row['id']} {row['told']}".strip()

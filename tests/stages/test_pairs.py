@@ -1,4 +1,4 @@
-"""The N x N truth: each link of a pair can pass, fail and be unknown; the first broken one is named, no other blamed."""
+"""The N x N truth: each link of a pair can pass, fail and be unknown; the first broken one is named, no other."""
 
 from __future__ import annotations
 
