@@ -41,11 +41,13 @@ from meshkit.stages import (
     eastwest,
     footing,
     gateways,
-    life,
+    joined,
+    linked,
     lint,
     merged,
     merging,
     observe,
+    pairs,
     paths,
     prepare,
     reach,
@@ -113,6 +115,7 @@ class Facts:
     gateways: gateways.Facts
     discovery: discovery.Facts
     observe: observe.Facts
+    links: pairs.Facts
     calls: pd.DataFrame
     rules: pd.DataFrame
     absent: pd.DataFrame
@@ -204,6 +207,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
             versions=status.versions,
         ),
         observe=status,
+        links=pairs.look(mesh, known),
         calls=told["calls"],
         rules=told["rules"],
         absent=told["absent Services"],
@@ -290,7 +294,7 @@ def _ways_in(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         yield gateways.check_control_plane(mesh, facts.gateways, name)
     for reader, target in mesh.pairs:
         yield from eastwest.check_gateway_seen(
-            mesh, known.gateways, known.gateways_seen, reader, target, identifier="MK806"
+            mesh, known.gateways, known.gateways_seen, reader, target, identifier="MK806", moved="MK838"
         )
     yield from gateways.check_mesh_networks(mesh, facts.gateways)
     yield from paths.check_hosts(mesh, facts.prepare.names, known.gateways, known.gateways_seen)
@@ -305,10 +309,8 @@ def _joined(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         yield from discovery.check_version(found, name, [])
     for reader, target in mesh.pairs:
         yield discovery.check_reach(found, reader, target)
-        yield verify.check_secret(mesh, known, reader, target)
-        yield verify.check_credential(mesh, known, reader, target)
-        yield from life.check_life(mesh, known.secrets, reader, target)
-        yield from verify.check_sync(mesh, known, reader, target)
+        yield from joined.check(mesh, known.identity, known.secrets, known.remotes, (reader, target))
+    yield from linked.check(mesh, facts.links)
     yield from merging.check_alike(found.merging)
     yield from lint.check_rules(mesh, facts.rules)
     yield from lint.check_absent(mesh, facts.absent)
