@@ -178,10 +178,10 @@ class Bench:
         told = self.note.read()
         for step in reversed(told["undo"]):
             self._undo(step)
-        for step in told["after"]:
-            pods.restart(self.kube(Site(step["site"])), step["which"])
         for site in self.sites:
             self.settle(site)
+        for step in told["after"]:
+            pods.restart(self.kube(Site(step["site"])), step["which"])
 
     def _undo(self, step: Step) -> None:
         if step["do"] == "object":

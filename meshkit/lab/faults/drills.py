@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
-from meshkit.errors import InputError, UnreachableError
+import urllib3
+
+from meshkit.errors import ChangeError, InputError, UnreachableError
 from meshkit.lab import lifecycle
 from meshkit.lab.container import now
 from meshkit.lab.faults import health
 from meshkit.lab.faults.bench import Bench, Note, notes
 from meshkit.lab.faults.catalogue import KNOWN, find
+from meshkit.lab.kube import Refused
 from meshkit.lab.layout import Say, folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import pandas as pd
@@ -51,12 +56,13 @@ def break_(name: str, cluster: str, say: Say) -> None:
     note = Note(home, name)
     bench = Bench(home, note, cluster)
     note.begin(cluster, now())
-    try:
-        chosen.make(bench)
-    except BaseException:
-        bench.take_back()
-        note.end()
-        raise
+    with plainly():
+        try:
+            chosen.make(bench)
+        except BaseException:
+            bench.take_back()
+            note.end()
+            raise
     say(f"{cluster}: {chosen.breaks}; heal it: `meshkit lab heal {name}`")
 
 
@@ -75,11 +81,30 @@ def heal(names: list[str], say: Say) -> None:
         if not note.path.exists():
             raise InputError(f"{name} is not broken", where="meshkit lab heal",
                              remedy="`meshkit lab faults` shows what is")  # fmt: skip
-        Bench(home, note, note.read()["cluster"]).take_back()
+        with plainly():
+            Bench(home, note, note.read()["cluster"]).take_back()
         note.end()
         say(f"{name} is taken back")
     if names and not broken(home):
         say(f"the mesh is whole after {health.wait(home):.1f} s")
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """Make what an API server said, or did not say, an error of ours; its words may quote Secrets, so they stay out.
+
+    Raises:
+        ChangeError: it refused a step.
+        UnreachableError: it did not answer.
+    """
+    again = "`meshkit lab heal --all` takes back what was noted"
+    try:
+        yield
+    except Refused as error:
+        raise ChangeError(f"an API server refused a step with {error.status}", where="lab", remedy=again) from None
+    except urllib3.exceptions.HTTPError as error:
+        raise UnreachableError(f"an API server did not answer ({type(error).__name__})", where="lab",
+                               remedy=again) from None  # fmt: skip
 
 
 def running() -> Path:

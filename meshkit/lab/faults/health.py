@@ -6,9 +6,12 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+import urllib3
+
 from meshkit.errors import ChangeError
 from meshkit.lab import scenarios
 from meshkit.lab.faults import pods
+from meshkit.lab.kube import Refused
 from meshkit.lab.layout import Settings, sites
 from meshkit.lab.lifecycle import client
 from meshkit.lab.scenarios import Tools
@@ -44,10 +47,12 @@ def complaints(home: Path) -> list[str]:
     all_sites = sites(Settings.load(home).clusters)
 
     def look(site: Site) -> None:
-        told = [f"{each} is not ready" for each in pods.lacking(reach(tools, site))]
-        for ask in (unsynced, stale, unanswered):
-            if not told:
-                told = ask(tools, site, all_sites)
+        try:
+            told = [f"{each} is not ready" for each in pods.lacking(reach(tools, site))]
+            for ask in (unsynced, stale, unanswered):
+                told = told or ask(tools, site, all_sites)
+        except (Refused, urllib3.exceptions.HTTPError) as error:
+            told = [f"the API server does not answer ({type(error).__name__})"]
         found.extend(f"{site.name}: {words}" for words in told)
 
     scenarios.each(all_sites, look)

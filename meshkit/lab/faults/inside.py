@@ -55,7 +55,7 @@ def states(home: Path, site: Site) -> dict[str, Object]:
     script = 'cd "$1"; for f in */*/*.json; do echo "$f $(cat "$f")"; done'
     told = run(home, "sh", "-c", script, "sh", str(cluster.state(site))).stdout
     pairs = (line.partition(" ") for line in told.splitlines())
-    return {path: json.loads(text) for path, _, text in pairs}
+    return {path: json.loads(text) for path, _, text in pairs if text}  # one that went meanwhile has none
 
 
 def namespaces(home: Path, site: Site) -> list[str]:

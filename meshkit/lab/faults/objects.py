@@ -118,5 +118,5 @@ def fresh(item: Object) -> Object:
 
 def at_version(item: Object, there: Object) -> Object:
     """Return an object as one writes it over another, which may have been created anew meanwhile."""
-    given = {key: there["metadata"][key] for key in ("uid", "resourceVersion")}
+    given = {key: there["metadata"][key] for key in ("uid", "resourceVersion", "creationTimestamp")}
     return {**item, "metadata": {**item["metadata"], **given}}

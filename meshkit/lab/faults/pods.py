@@ -25,6 +25,12 @@ def restart(kube: Kube, which: str) -> None:
     Raises:
         ChangeError: they are not ready in time.
     """
+    delete(kube, which)
+    settle(kube)
+
+
+def delete(kube: Kube, which: str) -> None:
+    """Delete pods, and leave it to their Deployments to make others."""
     for pod in chosen(kube, which):
         meta = pod["metadata"]
         only = {"preconditions": {"uid": meta["uid"]}}
@@ -33,7 +39,6 @@ def restart(kube: Kube, which: str) -> None:
         except Refused as error:
             if error.status not in (404, 409):  # it went by itself
                 raise
-    settle(kube)
 
 
 def chosen(kube: Kube, which: str) -> list[Object]:

@@ -38,7 +38,7 @@ def paused_proxy(bench: Bench) -> None:
     """The pilot-agent of sleep is stopped (SIGSTOP), so that its proxy is stale after the next change."""
     pod = pods.chosen(bench.kube(bench.site), f"{SAMPLE}/sleep")[0]["metadata"]["name"]
     bench.signal(bench.site, f"{SAMPLE}/{pod}/istio-proxy", signal.SIGSTOP, undo=signal.SIGCONT)
-    pods.restart(bench.kube(bench.site), f"{SAMPLE}/httpbin")
+    pods.delete(bench.kube(bench.site), f"{SAMPLE}/httpbin")
 
 
 @fault(
