@@ -231,12 +231,12 @@ class Plan:
         change.do, change.again = (lambda: sent(dry_run=False)), preview
         self._add(change, preview)
 
-    def install(self, cluster: str, operator: Object, why: str) -> None:
+    def install(self, cluster: str, operator: Object, why: str, *, gate: Wait | None = None) -> None:
         """Want Istio installed as an IstioOperator says, by istioctl; no change where all of it is there already."""
         name = str(operator["spec"].get("profile", "default"))
         gateways = operator["spec"].get("components", {}).get("ingressGateways", [])
         named = ", ".join(g["name"] for g in gateways if name == "empty") or f"profile {name}"
-        change = Change(cluster, "install", f"Istio ({named})", why, manager=installer.MANAGER)
+        change = Change(cluster, "install", f"Istio ({named})", why, manager=installer.MANAGER, gate=gate)
         rendered = installer.render(operator)
 
         def preview() -> str:
