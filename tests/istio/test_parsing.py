@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from meshkit.istio import authority, envoy, jwt, minting, proxies, trust, versions
+from meshkit.istio import authority, envoy, jwt, minting, proxies, rollup, syncz, trust, versions
 from tests.istio.test_authority import load, root
 from tests.support import certificate_pem
 
@@ -21,7 +21,7 @@ CLUSTER, LISTENER = f"{TYPE}cluster.v3.Cluster", f"{TYPE}listener.v3.Listener"
 
 def states(document: Any) -> dict[str, str]:
     """Return type -> state of the one proxy in an answer of syncz."""
-    return {row["type"]: row["state"] for row in proxies.parse_syncz(document, NOW)}
+    return {row["type"]: row["state"] for row in syncz.parse_syncz(document, NOW)}
 
 
 def current(**resources: Any) -> list[dict[str, Any]]:
@@ -46,14 +46,14 @@ class TestSyncz:
     def test_rows_carry_type_names_text_and_age(self) -> None:
         """Types have istioctl's names, a NACK its text, and age counts from the time of sending."""
         sent = {"sent": "1", "acked": "1", "sentTime": "2026-11-23T11:59:30.123456789Z"}
-        row = proxies.parse_syncz(current(**{LISTENER: {**sent, "lastError": "no such filter"}}), NOW)[0]
+        row = syncz.parse_syncz(current(**{LISTENER: {**sent, "lastError": "no such filter"}}), NOW)[0]
         assert (row["namespace"], row["proxy"], row["kind"], row["version"]) == ("sample", "a-1", "sidecar", "1.31.0")
         assert (row["type"], row["state"], row["nack"]) == ("LDS", "ERROR", "no such filter")
         assert row["age_s"] == pytest.approx(29.877, abs=0.001)
 
     def test_a_time_that_never_was_is_none(self) -> None:
         """Go's zero time is not two thousand years of age."""
-        row = proxies.parse_syncz(current(**{CLUSTER: {"sentTime": "0001-01-01T00:00:00Z"}}), NOW)[0]
+        row = syncz.parse_syncz(current(**{CLUSTER: {"sentTime": "0001-01-01T00:00:00Z"}}), NOW)[0]
         assert row["since"] is None
         assert row["age_s"] != row["age_s"]
 
@@ -77,12 +77,12 @@ class TestSyncz:
 
     def test_istioctls_own_connection_is_no_proxy(self) -> None:
         """It subscribes to debug types while it asks."""
-        assert proxies.parse_syncz(current(**{"istio.io/debug/syncz": {"sent": "1"}}), NOW) == []
+        assert syncz.parse_syncz(current(**{"istio.io/debug/syncz": {"sent": "1"}}), NOW) == []
 
     @pytest.mark.parametrize("nothing", [[], None, {}])
     def test_no_proxies_are_no_rows(self, nothing: Any) -> None:
         """An istiod that nobody is connected to is not an error."""
-        assert proxies.parse_syncz(nothing, NOW) == []
+        assert syncz.parse_syncz(nothing, NOW) == []
 
 
 class TestSummary:
@@ -100,7 +100,7 @@ class TestSummary:
                 ("bad", "NDS", "STALE"),
             ]
         )
-        table = proxies.summary(status)
+        table = rollup.summary(status)
         assert list(table["proxy"]) == ["bad", "lost", "fine"]
         assert list(table["worst"]) == ["ERROR", "NOT CONNECTED", "SYNCED"]
         assert list(table.columns[7:]) == ["CDS", "LDS", "EDS", "RDS", "NDS"]
@@ -108,12 +108,12 @@ class TestSummary:
 
     def test_of_two_connections_the_worse_counts(self) -> None:
         """A proxy that reconnects may be known twice."""
-        table = proxies.summary(_status([("p", "CDS", "STALE"), ("p", "CDS", "SYNCED")]))
+        table = rollup.summary(_status([("p", "CDS", "STALE"), ("p", "CDS", "SYNCED")]))
         assert list(table["CDS"]) == ["STALE"]
 
     def test_no_proxies_give_an_empty_table(self) -> None:
         """With its columns."""
-        assert list(proxies.summary(_status([])).columns[:7])[-1] == "worst"
+        assert list(rollup.summary(_status([])).columns[:7])[-1] == "worst"
 
 
 class TestEnvoy:

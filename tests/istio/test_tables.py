@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from meshkit.istio import networks, proxies, remotes, trust, versions
+from meshkit.istio import networks, proxies, remotes, rollup, trust, versions
 from meshkit.mesh import Mesh
 from meshkit.spec import MeshSpec
 from tests.support import TOKENS, ApiServer, certificate_pem, free_port, write_kubeconfig
@@ -202,7 +202,7 @@ class TestPods:
             "classic": "NOT CONNECTED",
             "native": "NOT CONNECTED",
         }
-        assert list(proxies.summary(table)["worst"]) == ["NOT CONNECTED"] * 2
+        assert list(rollup.summary(table)["worst"]) == ["NOT CONNECTED"] * 2
 
     def test_what_an_unread_istiod_may_know_is_unknown(self, mesh: Mesh, cluster: Cluster, put: Any) -> None:
         """With an istiod that cannot be asked, nobody can say that a proxy is not connected."""

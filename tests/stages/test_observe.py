@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from meshkit.checks import Verdict, overall
-from meshkit.istio import proxies, versions
+from meshkit.istio import proxies, rollup, versions
 from meshkit.istio.fleet import table
 from meshkit.probe import SAMPLE_COLUMNS
 from meshkit.stages import observe
@@ -25,7 +25,7 @@ def facts(status: dict[str, Any] | None = None, version: dict[str, Any] | None =
     states[0] |= status or {}
     known[0] |= version or {}
     read = table(states, proxies.COLUMNS)
-    return observe.Facts(read, proxies.summary(read), table(known, versions.VERSION_COLUMNS))
+    return observe.Facts(read, rollup.summary(read), table(known, versions.VERSION_COLUMNS))
 
 
 @pytest.mark.parametrize(
