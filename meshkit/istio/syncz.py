@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,7 +69,7 @@ def _sync_status(entry: dict[str, Any]) -> tuple[dict[str, str], States]:
     for kind, name in _LEGACY.items():
         sent, acked = entry.get(f"{name}_sent"), entry.get(f"{name}_acked")
         if sent or kind != "ECDS":
-            states[kind] = (_state(sent, acked, None), "", "")
+            states[kind] = (_state(sent, acked, None), _behind(sent, acked), "")
     if proxy["kind"] == "ztunnel":
         # It subscribes to none of the five, and the list has no others.
         states = {"WDS": ("UNKNOWN", "an istiod of this version tells nothing of ztunnels' types", "")}
@@ -76,8 +77,8 @@ def _sync_status(entry: dict[str, Any]) -> tuple[dict[str, str], States]:
 
 
 def _resource_state(status: dict[str, str]) -> tuple[str, str, str]:
-    error = status.get("lastError", "")
-    return _state(status.get("sent"), status.get("acked"), error), error, status.get("sentTime", "")
+    sent, acked, error = status.get("sent", ""), status.get("acked", ""), status.get("lastError", "")
+    return _state(sent, acked, error), error or _behind(sent, acked), status.get("sentTime", "")
 
 
 def _client_config(entry: dict[str, Any]) -> tuple[dict[str, str], States]:
@@ -108,6 +109,17 @@ def _state(sent: str | None, acked: str | None, error: str | None) -> str:
     if not sent:
         return "NOT SENT"
     return "SYNCED" if sent == acked else "STALE"
+
+
+def _behind(sent: str | None, acked: str | None) -> str:
+    """Return which configuration a stale proxy runs on, as far as the nonce that it acknowledged last tells."""
+    if not sent or sent == acked:
+        return ""
+    if not acked:
+        return "it never took any"
+    # In later versions a nonce begins with the time at which istiod made what it sent; before, with a hash.
+    moment = re.match(r"\d{4}-\d\d-\d\dT[\d:]+Z", acked)
+    return f"it still runs on what istiod made at {moment[0]}" if moment else ""
 
 
 def _time(text: str) -> datetime | None:
