@@ -130,8 +130,11 @@ def trend(before: pd.DataFrame, now: pd.DataFrame, read_at: datetime | None = No
     at = (before["since"] + pd.to_timedelta(before["age_s"], unit="s")).max()
     was, seen = (_ranked(side[side["proxy"] != ""]).drop_duplicates(KEY) for side in (before, now))
     both = was.merge(seen, on=KEY, how="outer", suffixes=("_before", "_now"))
+    same = both["state_before"].eq(both["state_now"]) & both["state_now"].isin(GOOD)
+    for what in ("version", "istiod"):
+        same &= both[f"{what}_before"] == both[f"{what}_now"]
     known = at if read_at is None else pd.Timestamp(read_at)
-    rows = [row for pair in both.to_dict("records") if (row := _change(pair, unread, known))]
+    rows = [row for pair in both[~same].to_dict("records") if (row := _change(pair, unread, known))]
     frame = table(_counted(rows), TREND_COLUMNS)
     order = frame.assign(place=frame["change"].map({change: place for place, change in enumerate(CHANGES)}))
     return order.sort_values("place", kind="stable", ignore_index=True).drop(columns="place")
