@@ -96,7 +96,12 @@ def _plane(mesh: Mesh, name: str) -> dict[str, str]:
 
 
 def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
-    """Judge what was read: the tool, the running versions, who installed, what earlier stages brought, restarts."""
+    """Judge what was read: the tool, the running versions, who installed, what earlier stages brought, restarts.
+
+    MK503: istioctl installed what runs; another installer would take this stage's changes back.
+    MK504: the root namespace has the network label of the mesh file, by which istiod places its pods.
+    MK505: there is a Secret `cacerts`, so that istiod does not sign with a root of its own.
+    """
     findings = [*check_tool(mesh, facts), *check_running(mesh, facts)]
     for row in facts.planes.to_dict("records"):
         name, reason = row["cluster"], row["reason"]
@@ -230,7 +235,10 @@ def _samples(mesh: Mesh, wanted: Plan) -> None:
 
 
 def prove(mesh: Mesh, done: Plan) -> list[Finding]:
-    """Judge what is there now: identities, versions, what each proxy claims, xDS, the probe's workloads, chains."""
+    """Judge what is there now: identities, versions, what each proxy claims, xDS, the probe's workloads, chains.
+
+    MK520: nothing is proved of a plan that was not applied.
+    """
     if done.pending:
         known = ("MK520", "control planes are as the mesh file says", "all clusters", "applied and proved")
         return [*refused(done), planned(*known)]

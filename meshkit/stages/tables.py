@@ -146,6 +146,13 @@ CHAINS: Final[Shown] = {
     ],
     "compare": ["signed_by", "ends_at", "trusts"],
 }
+WITNESSES: Final[Shown] = {
+    "name": "witnesses",
+    "caption": "The roots of each proxy, by its istiod's Secret, by istiod, and by itself",
+    "key": ["cluster", "namespace", "proxy"],
+    "show": ["cluster", "proxy", "secret", "served", "trusts", "ends_at", "agree", "reason"],
+    "compare": ["agree", "trusts", "ends_at"],
+}
 READERS: Final[Shown] = {
     "name": "readers",
     "caption": "How each cluster is to be read by the others",

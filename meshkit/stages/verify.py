@@ -64,6 +64,8 @@ def look(mesh: Mesh) -> Facts:
 def check(mesh: Mesh, facts: Facts, mode: str = "audit") -> list[Finding]:
     """Judge what was read: remote secrets, sync state, gateways, trust; in plan mode only where clusters are joined.
 
+    MK800: in plan mode there is nothing to verify before the clusters are one mesh.
+
     Raises:
         InputError: no such mode.
     """
@@ -102,7 +104,7 @@ def unjoined(mesh: Mesh, facts: Facts) -> str:
 def prove(mesh: Mesh, facts: Facts, calls: pd.DataFrame) -> list[Finding]:
     """Judge the traffic of `try_pairs` against what was read: one set of findings for each pair.
 
-    Where none was sent, as in plan mode, nothing is proved, and the finding says so.
+    MK810: where none was sent, as in plan mode, nothing is proved.
     """
     if calls.empty:
         ask = Question("MK810", "every pair answers", "all pairs", "calls, each pair alone")
