@@ -26,6 +26,7 @@ _DIRECT: Final[Mapping[str, str]] = {
     "MK201": "MK711 MK805 MK806",
     "MK203": "MK803 MK807 MK808",
     "MK206": "MK702 MK711",
+    "MK207": "MK910",
     "MK209": "MK702 MK711 MK712 MK804 MK805 MK901",
     "MK210": "MK211",
     "MK211": "MK703 MK711 MK712 MK807",
@@ -49,7 +50,7 @@ _DIRECT: Final[Mapping[str, str]] = {
     "MK807": "MK712",
     "MK808": "MK807 MK901",
     "MK809": "MK803",
-    "MK901": "MK711 MK712",
+    "MK901": "MK711 MK712 MK910 MK911 MK912",
 }
 
 

@@ -76,8 +76,7 @@ def check(mesh: Mesh, facts: Facts, mode: str = "audit") -> list[Finding]:
         InputError: no such mode.
     """
     inputs.one_of("mode", mode, inputs.SENDING)
-    told = [*check_proxies(mesh, facts, mode), *check_versions(mesh, facts)]
-    return [*told, *check_skew(mesh, facts), *check_owners(mesh, facts), *check_strangers(mesh, facts)]
+    return [*check_proxies(mesh, facts, mode), *check_versions(mesh, facts), *check_serving(mesh, facts)]
 
 
 def prove(mesh: Mesh, samples: pd.DataFrame) -> list[Finding]:
@@ -171,6 +170,11 @@ def check_versions(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     told = "; ".join(f"{v}: {', '.join(sorted(set(known.loc[short == v, 'cluster'])))}" for v in found)
     mend = "bring all to one version before going on; restart proxies after an upgrade of istiod"
     yield ask.judge(len(found) == 1, told, mend)
+
+
+def check_serving(mesh: Mesh, facts: Facts) -> list[Finding]:
+    """Judge who serves which proxies: by version, by cluster, and whether anybody looks at them."""
+    return [*check_skew(mesh, facts), *check_owners(mesh, facts), *check_strangers(mesh, facts)]
 
 
 def check_skew(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
