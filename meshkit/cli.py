@@ -61,6 +61,7 @@ def cli() -> None:
       meshkit audit parameters/lab.yaml           is the mesh whole? reads, but for a probe
       meshkit check parameters/lab.yaml           what is wrong with the mesh, the cause first; read-only
       meshkit proxies parameters/lab.yaml         every proxy of every cluster, and its true xDS states
+      meshkit pairs parameters/lab.yaml           every ordered pair, link by link: what is broken between them
       meshkit latency parameters/lab.yaml         how long each cluster takes to answer each other one
       meshkit run parameters/lab.yaml             all stages, as a plan
       meshkit run parameters/lab.yaml --mode apply
@@ -280,6 +281,39 @@ def proxies(
         _print(choose(facts.status), output)
     having = set(facts.status["cluster"]) if namespace and len(facts.status) else set(mesh.clusters)
     return _judge(f for f in observe.check_proxies(mesh, facts) if f.subject in having & set(clusters or mesh.clusters))
+
+
+@cli.command()
+@mesh_file
+@click.option(
+    "--samples", default=200, show_default=True, type=click.IntRange(min=0), help="Requests per pair; 0: none."
+)
+@output
+def pairs(mesh_file: Path, samples: int, output: Output) -> int:
+    """Show for every ordered pair of clusters all that a call between them rests on, and which link is broken.
+
+    One line for each pair, the worst first; JSON and CSV have a row for each istiod replica, with every link: secret,
+    address, credential, sync, gateway, endpoints, TLS through the gateway, answers and their times. Makes Services
+    `meshkit-probe-…` in the probe's namespace, and removes them at the end; with --samples 0 it only reads. Exit code
+    1: a link is broken. 3: something could not be read.
+
+    \b
+    Examples:
+      meshkit pairs parameters/lab.yaml
+      meshkit pairs parameters/lab.yaml --samples 0 -o json | jq '.[] | select(.verdict != "pass") | .why'
+    """  # noqa: D301
+    from meshkit.mesh import Mesh
+    from meshkit.stages import linked
+    from meshkit.stages import pairs as truth
+
+    mesh = Mesh.open(mesh_file)
+    if samples:
+        click.echo(f"trying {len(mesh.pairs)} pairs, {samples} requests each, every pair alone …", err=True)
+    facts, sent = truth.survey(mesh, samples) if samples else (truth.look(mesh), None)
+    findings = linked.check_all(mesh, facts, sent)
+    rows = truth.table(mesh, facts, findings, sent)
+    _print(truth.brief(rows) if output == "table" else rows, output)
+    return _judge(findings)
 
 
 @cli.command()
