@@ -94,8 +94,8 @@ def _number(identifier: str) -> int:
 def follows(effect: Finding, cause: Finding, clusters: Collection[str]) -> bool:
     """Tell whether a bad finding may be due to another one, by what both are about: the pair, or a cluster of it.
 
-    A warning is no reason for a failure, and what is unknown for none, but for a cluster that cannot be read. What names
-    no cluster of the mesh is about all of them.
+    A warning is no reason for a failure; what is unknown is none for anything, but for a cluster that cannot be read.
+    What names no cluster of the mesh is about all of them.
     """
     if SEVERITY.index(cause.verdict) < SEVERITY.index(effect.verdict):
         return False
