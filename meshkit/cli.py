@@ -57,7 +57,9 @@ def cli() -> None:
     Examples:
       meshkit demo                                a real two-cluster mesh on this machine, and its audit
       meshkit audit parameters/lab.yaml           is the mesh whole? reads, but for a probe
+      meshkit check parameters/lab.yaml           what is wrong with the mesh, the cause first; read-only
       meshkit proxies parameters/lab.yaml         every proxy of every cluster, and its true xDS states
+      meshkit pairs parameters/lab.yaml           every ordered pair, link by link: what is broken between them
       meshkit latency parameters/lab.yaml         how long each cluster takes to answer each other one
       meshkit run parameters/lab.yaml             all stages, as a plan
       meshkit run parameters/lab.yaml --mode apply
@@ -193,6 +195,42 @@ def audit(mesh_file: Path, out: Path, settings: Sequence[tuple[str, str]], timeo
 
 
 @cli.command()
+@click.argument("mesh_file", metavar="MESH.yaml", type=click.Path(path_type=Path), required=False)
+@click.option("--explain", metavar="ID", help="Print what one check is about, such as MK802, and end.")
+@output
+def check(*, mesh_file: Path | None, explain: str | None, output: Output) -> int:
+    """Ask all checks of all stages of a finished mesh: one list of findings, the causes first.
+
+    Read-only: nothing is changed in any API server; some requests are sent from the probe's client, which show what
+    only trying can tell. What may follow from another finding says so in column follows_from and stands after it; mend
+    what stands first. Exit code 1: a check failed. 3: something could not be found out.
+
+    \b
+    Examples:
+      meshkit check parameters/lab.yaml
+      meshkit check parameters/lab.yaml -o json | jq '.[] | select(.verdict == "fail" and .follows_from == "")'
+      meshkit check --explain MK802
+    """  # noqa: D301
+    from meshkit.stages import catalogue
+
+    if explain is not None:
+        click.echo(catalogue.explain(explain))
+        return 0
+    if mesh_file is None:
+        raise click.UsageError("name the mesh file: meshkit check MESH.yaml")
+    from meshkit.mesh import Mesh
+    from meshkit.stages import whole
+
+    _find_tools()
+    mesh = Mesh.open(mesh_file)
+    findings = whole.check(mesh, whole.look(mesh, lambda told: click.echo(told, err=True)))
+    table = whole.in_order(mesh, findings)
+    _print(whole.for_people(table) if output == "table" else table, output)
+    click.echo(whole.told(findings), err=True)
+    return _exit_code(findings)
+
+
+@cli.command()
 @mesh_file
 @output
 def proxies(mesh_file: Path, output: Output) -> int:
@@ -213,6 +251,39 @@ def proxies(mesh_file: Path, output: Output) -> int:
     facts = observe.look(mesh)
     _print(facts.proxies if output == "table" else facts.status, output)
     return _judge(observe.check_proxies(mesh, facts))
+
+
+@cli.command()
+@mesh_file
+@click.option(
+    "--samples", default=200, show_default=True, type=click.IntRange(min=0), help="Requests per pair; 0: none."
+)
+@output
+def pairs(mesh_file: Path, samples: int, output: Output) -> int:
+    """Show for every ordered pair of clusters all that a call between them rests on, and which link is broken.
+
+    One line for each pair, the worst first; JSON and CSV have a row for each istiod replica, with every link: secret,
+    address, credential, sync, gateway, endpoints, TLS through the gateway, answers and their times. Makes Services
+    `meshkit-probe-…` in the probe's namespace, and removes them at the end; with --samples 0 it only reads. Exit code
+    1: a link is broken. 3: something could not be read.
+
+    \b
+    Examples:
+      meshkit pairs parameters/lab.yaml
+      meshkit pairs parameters/lab.yaml --samples 0 -o json | jq '.[] | select(.verdict != "pass") | .why'
+    """  # noqa: D301
+    from meshkit.mesh import Mesh
+    from meshkit.stages import linked
+    from meshkit.stages import pairs as truth
+
+    mesh = Mesh.open(mesh_file)
+    if samples:
+        click.echo(f"trying {len(mesh.pairs)} pairs, {samples} requests each, every pair alone …", err=True)
+    facts, sent = truth.survey(mesh, samples) if samples else (truth.look(mesh), None)
+    findings = linked.check_all(mesh, facts, sent)
+    rows = truth.table(mesh, facts, findings, sent)
+    _print(truth.brief(rows) if output == "table" else rows, output)
+    return _judge(findings)
 
 
 @cli.command()
@@ -331,14 +402,20 @@ def _print(table: pd.DataFrame, output: Output) -> None:
 
 def _judge(findings: Iterable[Finding]) -> int:
     """Tell on stderr what is not in order, and return the exit code."""
-    from meshkit.checks import Verdict, overall
+    from meshkit.checks import Verdict
 
     found = list(findings)
     for finding in found:
         if finding.verdict not in (Verdict.PASS, Verdict.SKIPPED):
             told = f"{finding.verdict.symbol} {finding.id} {finding.subject}: {finding.observed}"
             click.echo(told + (f"\n    → {finding.remedy}" if finding.remedy else ""), err=True)
-    return {Verdict.FAIL: 1, Verdict.UNKNOWN: 3}.get(overall(found), 0)
+    return _exit_code(found)
+
+
+def _exit_code(findings: Sequence[Finding]) -> int:
+    from meshkit.checks import Verdict, overall
+
+    return {Verdict.FAIL: 1, Verdict.UNKNOWN: 3}.get(overall(findings), 0)
 
 
 def _told(result: RunResult) -> int:

@@ -103,22 +103,14 @@ def _where(cluster: str, proxy: Proxy | None) -> dict[str, str]:
 
 def parse_identity(secrets: list[envoy.Secret]) -> dict[str, Any]:
     """Return a row of `certificates`, without the proxy, from the secrets that it holds."""
-    from cryptography.x509 import SubjectAlternativeName, UniformResourceIdentifier
-    from cryptography.x509.extensions import ExtensionNotFound
-
     chain = parse_chain(b"".join(s.pem for s in secrets if s.name == "default" and s.kind == "chain"))
     roots = parse_bundle(b"".join(s.pem for s in secrets if s.name == "ROOTCA"))
     held = ",".join(sorted(fingerprint(root, SHORT) for root in roots))
     if not chain:
         return {"roots": held, "reason": "the proxy holds no workload certificate"}
     leaf = chain[0]
-    try:
-        names = leaf.extensions.get_extension_for_class(SubjectAlternativeName).value
-        identity = ",".join(names.get_values_for_type(UniformResourceIdentifier))
-    except ExtensionNotFound:
-        identity = ""
     return {
-        "identity": identity,
+        "identity": spiffe(leaf),
         "issuer": leaf.issuer.rfc4514_string(),
         "serial": f"{leaf.serial_number:x}",
         "sha256": fingerprint(leaf),
@@ -129,6 +121,18 @@ def parse_identity(secrets: list[envoy.Secret]) -> dict[str, Any]:
         "roots": held,
         "reason": "",
     }
+
+
+def spiffe(leaf: Certificate) -> str:
+    """Return the SPIFFE identity that a certificate is for, or nothing."""
+    from cryptography.x509 import SubjectAlternativeName, UniformResourceIdentifier
+    from cryptography.x509.extensions import ExtensionNotFound
+
+    try:
+        names = leaf.extensions.get_extension_for_class(SubjectAlternativeName).value
+    except ExtensionNotFound:
+        return ""
+    return ",".join(names.get_values_for_type(UniformResourceIdentifier))
 
 
 def _anchor(chain: list[Certificate], roots: list[Certificate]) -> str:

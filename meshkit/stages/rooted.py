@@ -66,7 +66,8 @@ def watch(mesh: Mesh, wanted: Plan) -> Traffic:
 def prove(mesh: Mesh, facts: Facts, after: Facts, wanted: Plan, traffic: Traffic) -> list[Finding]:
     """Judge what was looked at after the changes, against the root that was chosen before, and the requests meanwhile.
 
-    New certificates are proved by each istiod's own, which it made with its CA when it took that: see signing.signers.
+    MK411: each cluster's `cacerts` is a sound intermediate of the common root.
+    MK412: each istiod signs with it. Its own certificate proves that: it made it with its CA when it took that.
     """
     root = choose(mesh, facts).root
     findings = refused(wanted)

@@ -57,7 +57,6 @@ def look(mesh: Mesh) -> Facts:
     Raises:
         InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
     """
-    files = _files(mesh)
     questions = {
         "identity": versions.identity,
         "authorities": signing.authorities,
@@ -69,12 +68,20 @@ def look(mesh: Mesh) -> Facts:
     }
     with ThreadPoolExecutor(len(questions)) as pool:
         told = dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True))
-    return _with_offer(Facts(**told), files) if files else Facts(**told)
+    return with_offer(mesh, Facts(**told))
 
 
-def _with_offer(facts: Facts, files: authority.Offered) -> Facts:
+def with_offer(mesh: Mesh, facts: Facts) -> Facts:
+    """Return facts with the CA that the mesh file offers, if it does.
+
+    Raises:
+        InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
+    """
     import pandas as pd
 
+    files = _files(mesh)
+    if files is None:
+        return facts
     row = {"secret": "trust.rootDirectory", **signing.parse_root(files.root)}
     known = pd.concat([facts.authorities, table([row], signing.AUTHORITY_COLUMNS)], ignore_index=True)
     signers = {name: held.fingerprint(one.certificate) for name, one in files.plugged.items()}
