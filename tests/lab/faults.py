@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.lab.support import Lab
 
@@ -152,3 +152,85 @@ def bare(item: dict[str, Any]) -> dict[str, Any]:
     kept = ("name", "namespace", "labels", "annotations")
     metadata = {key: value for key, value in item["metadata"].items() if key in kept}
     return {**{key: value for key, value in item.items() if key != "status"}, "metadata": metadata}
+
+
+# --- remote secrets ---------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def changed_secret(lab: Lab, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[None]:
+    """Put what `change` makes of west's remote secret in its place in east, and put the old one back."""
+    name = "istio-remote-secret-west"
+    before = bare(fetch(lab, "lab-east", "secret", name))
+    after = change(json.loads(json.dumps(before)))
+    lab.kubectl("lab-east", "delete", "secret", name, *SYSTEM)
+    lab.kubectl("lab-east", "create", "-f", "-", stdin=json.dumps(after))
+    try:
+        yield
+    finally:
+        place = ("-n", after["metadata"]["namespace"])
+        lab.kubectl("lab-east", "delete", "secret", after["metadata"]["name"], *place)
+        lab.kubectl("lab-east", "create", "-f", "-", stdin=json.dumps(before))
+
+
+@contextlib.contextmanager
+def misplaced_secret(lab: Lab) -> Iterator[None]:
+    """Move west's remote secret to the namespace default, as kubectl apply does where the context names it."""
+
+    def moved(secret: dict[str, Any]) -> dict[str, Any]:
+        return {**secret, "metadata": {**secret["metadata"], "namespace": "default"}}
+
+    with changed_secret(lab, moved):
+        yield
+
+
+@contextlib.contextmanager
+def wrong_cluster_id(lab: Lab) -> Iterator[None]:
+    """Let west's remote secret say another id than west's istiod does."""
+
+    def renamed(secret: dict[str, Any]) -> dict[str, Any]:
+        secret["metadata"]["annotations"]["networking.istio.io/cluster"] = "far-west"
+        return {**secret, "data": {"far-west": secret["data"]["west"]}}
+
+    with changed_secret(lab, renamed):
+        yield
+
+
+@contextlib.contextmanager
+def loopback_server(lab: Lab) -> Iterator[None]:
+    """Let west's remote secret hold the address of an API server on this machine, as kind's kubeconfig does."""
+
+    def local(secret: dict[str, Any]) -> dict[str, Any]:
+        document = yaml.safe_load(base64.b64decode(secret["data"]["west"]))
+        document["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:6443"
+        return {**secret, "data": {"west": base64.b64encode(yaml.safe_dump(document).encode()).decode()}}
+
+    with changed_secret(lab, local):
+        yield
+
+
+@contextlib.contextmanager
+def second_secret(lab: Lab) -> Iterator[None]:
+    """Give east another remote secret with west's id."""
+    again = bare(fetch(lab, "lab-east", "secret", "istio-remote-secret-west"))
+    again["metadata"]["name"] = "istio-remote-secret-again"
+    lab.kubectl("lab-east", "create", "-f", "-", stdin=json.dumps(again))
+    try:
+        yield
+    finally:
+        lab.kubectl("lab-east", "delete", "secret", "istio-remote-secret-again", *SYSTEM)
+
+
+@contextlib.contextmanager
+def reader_without_rights(lab: Lab) -> Iterator[None]:
+    """Take the reader's ClusterRoleBindings in west away."""
+    found = json.loads(lab.kubectl("lab-west", "get", "clusterrolebindings", "-o", "json"))["items"]
+    account = "istio-reader-service-account"
+    bound = [bare(b) for b in found if account in {subject["name"] for subject in b.get("subjects") or []}]
+    assert bound
+    lab.kubectl("lab-west", "delete", "clusterrolebinding", *(b["metadata"]["name"] for b in bound))
+    try:
+        yield
+    finally:
+        listed = {"apiVersion": "v1", "kind": "List", "items": bound}
+        lab.kubectl("lab-west", "create", "-f", "-", stdin=json.dumps(listed))
