@@ -339,6 +339,13 @@ WORKLOADS: Final[Shown] = {
     "caption": "Workloads with a proxy, and what their proxies claim",
     "key": ["cluster", "namespace", "kind", "workload"],
 }
+LEFT: Final[Shown] = {
+    "name": "proxies-left",
+    "caption": "Proxies that claim another id, network or mesh id, or cannot be read",
+    "key": ["cluster", "namespace", "proxy"],
+    "limit": 20,
+}
+LEFT_AFTER: Final[Shown] = {**LEFT, "name": "proxies-left-after", "caption": "Proxies that are left"}
 JOURNAL: Final[Shown] = {
     "name": "journal-entries",
     "caption": "The journal",

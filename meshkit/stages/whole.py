@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from meshkit.checks import SEVERITY, Finding, Verdict
 from meshkit.errors import MeshkitError
 from meshkit.istio import (
+    absent,
     exposure,
     injection,
     installer,
@@ -24,6 +25,7 @@ from meshkit.istio import (
     proxies,
     remote_secret,
     remotes,
+    rules,
     services,
     signing,
     versions,
@@ -41,10 +43,12 @@ from meshkit.stages import (
     gateways,
     joined,
     linked,
+    lint,
     merged,
     merging,
     observe,
     pairs,
+    paths,
     prepare,
     reach,
     trust,
@@ -62,6 +66,7 @@ if TYPE_CHECKING:
 PATIENCE: Final = 3.0
 """Seconds for endpoints to arrive at a client: of a mesh that nobody changes they have arrived."""
 SPEAKS_AFTER: Final = 5.0
+NAMED_AT_MOST: Final = 4
 COLUMNS: Final = {
     "id": "str", "check": "str", "subject": "str", "verdict": "str", "observed": "str", "expected": "str",
     "remedy": "str", "follows_from": "str", "page": "str",
@@ -89,6 +94,9 @@ _READINGS: Final[dict[str, Callable[[Mesh], Any]]] = {
     "authorities": signing.authorities,
     "signers": signing.signers,
     "names let in": exposure.opened,
+    "rules": rules.rules,
+    "absent Services": absent.absent,
+    "ways": paths.tried,
     "readers": remote_secret.readers,
     "calls": partial(merged.look, patience=PATIENCE),
 }
@@ -96,7 +104,10 @@ _READINGS: Final[dict[str, Callable[[Mesh], Any]]] = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What was looked at: the facts of the stages, of one reading, and the calls of `merged.look`."""
+    """What was looked at: the facts of the stages, of one reading; the calls of `merged.look`; and three tables.
+
+    These are named after their functions: rules, absent, and ways of `paths.tried`.
+    """
 
     assess: assess.Facts
     prepare: prepare.Facts
@@ -106,6 +117,9 @@ class Facts:
     observe: observe.Facts
     links: pairs.Facts
     calls: pd.DataFrame
+    rules: pd.DataFrame
+    absent: pd.DataFrame
+    ways: pd.DataFrame
 
 
 def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
@@ -181,6 +195,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
             gateways=told["gateways"],
             gateways_seen=told["gateways seen"],
             remotes=told["remote clusters"],
+            claims=told["claims"],
             opened=told["names let in"],
         ),
         discovery=discovery.Facts(
@@ -195,6 +210,9 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
         observe=status,
         links=pairs.look(mesh, known),
         calls=told["calls"],
+        rules=told["rules"],
+        absent=told["absent Services"],
+        ways=told["ways"],
     )
 
 
@@ -205,7 +223,9 @@ def _read(mesh: Mesh, readings: dict[str, Callable[[Mesh], Any]], tell: Callable
         while pending:
             done, pending = wait(pending, SPEAKS_AFTER, FIRST_COMPLETED)
             if not done:
-                tell(f"reading {', '.join(sorted(futures[one] for one in pending))} …")
+                names = sorted(futures[one] for one in pending)
+                more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
+                tell(f"{len(futures) - len(names)} of {len(futures)} read; {', '.join(names[:NAMED_AT_MOST])}{more} …")
         return {name: future.result() for future, name in futures.items()}
 
 
@@ -245,6 +265,9 @@ def _common_ground(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     yield from footing.check_policies(mesh, found.policies)
     yield from prepare.check_probe_namespace(mesh, found, finished=True)
     yield from footing.check_injection(mesh, found.injection)
+    yield from lint.check_namespaces(mesh, found.injection)
+    yield from paths.check_tried(mesh, facts.ways)
+    yield from paths.check_ranges(mesh, found.inventory, found.gateways)
 
 
 def _trust(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
@@ -275,6 +298,7 @@ def _ways_in(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
             mesh, known.gateways, known.gateways_seen, reader, target, identifier="MK806", moved="MK838"
         )
     yield from gateways.check_mesh_networks(mesh, facts.gateways)
+    yield from paths.check_hosts(mesh, facts.prepare.names, known.gateways, known.gateways_seen)
 
 
 def _joined(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
@@ -289,6 +313,9 @@ def _joined(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         yield from joined.check(mesh, known.identity, known.secrets, known.remotes, (reader, target))
     yield from linked.check(mesh, facts.links)
     yield from merging.check_alike(found.merging)
+    yield from lint.check_rules(mesh, facts.rules)
+    yield from lint.check_absent(mesh, facts.absent)
+    yield from lint.check_headless(mesh, found.services)
 
 
 def in_order(mesh: Mesh, findings: list[Finding]) -> pd.DataFrame:

@@ -18,14 +18,11 @@ from meshkit import Mesh
 from meshkit.checks import Verdict
 from meshkit.istio import trust
 from meshkit.stages import linked, pairs
-from tests.lab import faults
-from tests.lab.support import until
+from tests.lab.support import broken, until
 from tests.sick import Sickness, sick_api_server
 from tests.support import write_kubeconfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import pandas as pd
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
     from meshkit.checks import Finding
     from tests.lab.support import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.drill]
 
 PAIR, BACK = "east → west", "west → east"
 DEADLINE = 90.0
@@ -45,7 +42,7 @@ def looked(mesh: Mesh) -> tuple[pairs.Facts, list[Finding]]:
     return facts, linked.check_all(mesh, facts)
 
 
-def broken(mesh: Mesh) -> dict[str, tuple[str, str]]:
+def first_links(mesh: Mesh) -> dict[str, tuple[str, str]]:
     """Return verdict and first broken link (with its check) of each pair."""
     facts, findings = looked(mesh)
     rows = pairs.brief(pairs.table(mesh, facts, findings)).to_dict("records")
@@ -136,38 +133,38 @@ def command(mesh_file: Path, *flags: str) -> subprocess.CompletedProcess[str]:
 class Break:
     """A fault, the link of east → west that breaks first, with its check, and `back`: what becomes of west → east."""
 
-    made: Callable[[Lab], AbstractContextManager[None]]
+    name: str
     link: str
     back: tuple[str, str] = ("pass", "")
+    cluster: str = "west"
 
 
-QUICK = [
-    Break(faults.unexposed_services, "gateway MK805"),
-    Break(faults.unlabelled_gateway, "gateway MK805"),
-    Break(faults.wrong_cluster_id, "secret MK830"),
+BREAKS = [
+    Break("exposure-missing", "gateway MK805"),
+    Break("gateway-without-network-label", "gateway MK805"),
+    Break("gateway-down", "gateway MK805"),
+    Break("firewall-15443", "hello MK840"),
+    Break("wrong-cluster-id", "secret MK830"),
+    Break("duplicate-id", "secret MK831"),
+    Break("secret-in-wrong-namespace", "secret MK832"),
+    Break("loopback-server", "server MK833"),
+    Break("unreachable-api-server", "server MK834"),
+    Break("revoked-credential", "credential MK803"),
+    Break("expired-credential", "credential MK803"),
+    Break("reader-without-rbac", "credential MK836"),
+    Break("stale-istiod-replica", "sync MK804"),
+    Break("different-roots", "hello MK841", ("fail", "hello MK841")),
 ]
-SLOW = [
-    Break(faults.misplaced_secret, "secret MK832"),
-    Break(faults.second_secret, "secret MK831"),
-    Break(faults.loopback_server, "server MK833"),
-    Break(faults.missing_remote_secret, "secret MK802"),
-    Break(faults.revoked_credential, "credential MK803"),
-    Break(faults.reader_without_rights, "credential MK836"),
-    Break(faults.gateway_without_pods, "gateway MK805"),
-    Break(faults.two_roots, "hello MK841", ("fail", "hello MK841")),
-]
 
 
-@pytest.mark.parametrize(
-    "fault", [*QUICK, *(pytest.param(f, marks=pytest.mark.drill) for f in SLOW)], ids=lambda f: f.made.__name__
-)
+@pytest.mark.parametrize("fault", BREAKS, ids=lambda fault: fault.name)
 def test_a_fault_breaks_its_own_link_of_its_own_pair_until_it_is_healed(meshed_lab: Lab, fault: Break) -> None:
     """By reading alone: not a single call is sent."""
     mesh = Mesh.open(meshed_lab.mesh_file)
     wanted = {PAIR: ("fail", fault.link), BACK: fault.back}
-    with fault.made(meshed_lab):
-        until(lambda: broken(mesh) == wanted or None, f"{wanted}", 60)
-    until(lambda: broken(mesh) == WHOLE or None, "whole again", 90)
+    with broken(meshed_lab, fault.name, fault.cluster):
+        until(lambda: first_links(mesh) == wanted or None, f"{wanted}", 120)
+    until(lambda: first_links(mesh) == WHOLE or None, "whole again", 90)
 
 
 def test_without_exposure_the_gateway_closes_and_without_its_label_clients_get_raw_addresses(meshed_lab: Lab) -> None:
@@ -177,17 +174,16 @@ def test_without_exposure_the_gateway_closes_and_without_its_label_clients_get_r
     def failed() -> dict[str, str]:
         return {f.id: f.observed for f in looked(mesh)[1] if f.verdict is Verdict.FAIL and f.subject == PAIR}
 
-    with faults.unexposed_services(meshed_lab):
+    with broken(meshed_lab, "exposure-missing"):
         until(lambda: "closed" in failed().get("MK840", ""), "the hello is not let through", 60)
-    with faults.unlabelled_gateway(meshed_lab):
+    with broken(meshed_lab, "gateway-without-network-label"):
         until(lambda: "raw pod address" in failed().get("MK839", ""), "raw addresses", 60)
-    until(lambda: broken(mesh) == WHOLE or None, "whole again", 90)
+    until(lambda: first_links(mesh) == WHOLE or None, "whole again", 90)
 
 
 # --- replicas ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.drill
 def test_each_replica_has_its_row_and_they_agree(meshed_lab: Lab) -> None:
     """Two istiods in east: two rows of east → west, one of west → east."""
     scale = ("scale", "deployment", "istiod", "-n", "istio-system")
@@ -210,7 +206,7 @@ def test_each_replica_has_its_row_and_they_agree(meshed_lab: Lab) -> None:
             patch = '{"spec":{"minReplicas":1}}'
             meshed_lab.kubectl("lab-east", "patch", "hpa", "istiod", "-n", "istio-system", "-p", patch)
         meshed_lab.kubectl("lab-east", *scale, "--replicas=1")
-        until(lambda: broken(mesh) == WHOLE or None, "whole again", 90)
+        until(lambda: first_links(mesh) == WHOLE or None, "whole again", 90)
 
 
 def agreeing(mesh: Mesh) -> bool:
@@ -221,7 +217,7 @@ def agreeing(mesh: Mesh) -> bool:
 # --- a sick cluster beside two that are well --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sickness", [500, 429, "refuses", pytest.param("slow", marks=pytest.mark.drill)])
+@pytest.mark.parametrize("sickness", [500, 429, "refuses", "slow"])
 def test_a_sick_cluster_leaves_unknown_rows_within_the_deadline_and_all_others_right(
     meshed_lab: Lab, tmp_path: Path, sickness: Sickness
 ) -> None:

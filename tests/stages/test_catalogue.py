@@ -125,7 +125,7 @@ def test_what_follows_from_what_is_known_and_asked_and_has_no_circle() -> None:
 
 def test_an_unknown_id_is_told_with_the_nearest() -> None:
     """A slip of the pen is no traceback."""
-    with pytest.raises(InputError, match="MK802"):
+    with pytest.raises(InputError, match="such as MK8"):
         catalogue.find("MK8o2")
     assert catalogue.find(" mk802").id == "MK802"
 

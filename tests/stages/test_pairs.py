@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from meshkit.checks import Verdict, overall
-from meshkit.istio import shards
+from meshkit.istio import remotes, shards
 from meshkit.istio.fleet import table
 from meshkit.mesh import Mesh
 from meshkit.spec import MeshSpec
@@ -167,9 +167,7 @@ def test_a_table_without_a_row_is_no_pass(name: str) -> None:
 def test_an_api_server_that_does_not_answer_us_either_is_unknown_not_unreachable() -> None:
     """A cluster that is down is not a firewall between two others."""
     known = facts("reach", {"answer": "none", "detail": "timed out"})
-    lost = table(
-        [{"cluster": "west", "credential": "UNKNOWN", "detail": "no answer"}], dict(known.known.secrets.dtypes)
-    )
+    lost = table([{"cluster": "west", "credential": "UNKNOWN", "detail": "no answer"}], remotes.SECRET_COLUMNS)
     rows = pd.concat([known.known.secrets.query("cluster == 'east'"), lost], ignore_index=True)
     known = replace(known, known=replace(known.known, secrets=rows))
     assert told(linked.check_all(mesh(), known), "MK834", PAIR) == [UNKNOWN]

@@ -212,6 +212,15 @@ class TestRequests:
         assert told(proof, "MK419", "east") == [SKIPPED]
 
 
+def test_marks_name_the_steps_of_an_overlap() -> None:
+    """And other changes by what they do; those that were not begun have none."""
+    plan = Plan(mesh(), stage.STAGE)
+    for action, why in (("update", "widen: its proxies trust both"), ("restart", "it takes it only when it starts")):
+        plan.changes.append(Change("east", action, "Deployment istio-system/istiod", why, begun=NOW))
+    plan.changes.append(Change("east", "update", "Secret istio-system/cacerts", "narrow: only one"))
+    assert rooted.marks(plan) == [(NOW, "east: widen"), (NOW, "east: restart istiod")]
+
+
 def test_witnesses_tell_who_disagrees() -> None:
     """Each by its name."""
     rows = rooted.witnesses(facts("handed", {"roots": OTHER[:16]})).to_dict("records")
