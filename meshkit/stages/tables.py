@@ -75,6 +75,23 @@ PAIRS: Final[Shown] = {
     "show": ["client", "server", "statuses", "answered_by", "endpoints", "client_counted", "server_counted", "error"],
     "compare": ["statuses", "endpoints", "error"],
 }
+HELLOS: Final[Shown] = {
+    "name": "hellos",
+    "caption": "What answers a TLS hello at the other's gateway",
+    "key": ["client", "server", "address"],
+    "show": ["client", "server", "address", "port", "heard", "identity", "anchor", "detail", "reason"],
+    "compare": ["heard", "identity", "anchor", "reason"],
+}
+LINKS: Final[Shown] = {
+    "name": "links",
+    "caption": "Every pair, link by link, the worst first",
+    "key": ["client", "server", "istiod"],
+    "show": [
+        *("client", "server", "istiod", "verdict", "broken", "why", "secret", "api_server", "api_answer", "credential"),
+        *("sync", "knows", "gateway_seen", "endpoints", "hello", "reason"),
+    ],
+    "compare": ["verdict", "why", "credential", "sync", "knows", "gateway_seen", "endpoints", "hello"],
+}
 PROXIES: Final[Shown] = {
     "name": "proxies",
     "caption": "Every proxy, the worst first",

@@ -39,7 +39,7 @@ class Fault:
 FAULTS = [
     Fault("gateway-without-network-label", {("MK805", "west"), ("MK806", EAST_WEST), ("MK812", EAST_WEST)}),
     Fault("exposure-missing", {("MK805", "west"), ("MK811", EAST_WEST)}),
-    Fault("secret-in-wrong-namespace", {("MK802", EAST_WEST), ("MK804", EAST_WEST), ("MK811", EAST_WEST)}),
+    Fault("secret-in-wrong-namespace", {("MK832", EAST_WEST), ("MK804", EAST_WEST), ("MK811", EAST_WEST)}),
     Fault("revoked-credential", {("MK803", EAST_WEST)}),
     Fault("gateway-down", {("MK805", "west"), ("MK811", EAST_WEST)}),
     # What is refused is one proxy's matter, and what it took before goes on working.
