@@ -59,8 +59,8 @@ class Istiod:
 class Proxy:
     """One running pod that carries a proxy. `kind` is its role: sidecar, router, waypoint or ztunnel.
 
-    `cluster_id` and `network` are what it claims to istiod, as its container's environment says; `since` is when its
-    container started, or else its pod, and `trouble` what the node tells of it that is not well.
+    `cluster_id`, `network` and `mesh_id` are what it claims to istiod, as its container's environment says; `since` is
+    when its container started, or else its pod, and `trouble` what the node tells of it that is not well.
     """
 
     cluster: Cluster
@@ -70,6 +70,7 @@ class Proxy:
     cluster_id: str
     ready: bool
     network: str = ""
+    mesh_id: str = ""
     node: str = ""
     since: datetime | None = None
     trouble: str = ""
@@ -100,6 +101,16 @@ def proxies(cluster: Cluster) -> list[Proxy]:
     return carriers(cluster, cluster.get("/api/v1/pods", fields="status.phase=Running"))
 
 
+def pods_with_proxy(cluster: Cluster) -> list[tuple[Proxy, str]]:
+    """Return every pod with a proxy that has not ended, and its state: its phase, or `Ending`."""
+    found = []
+    for pod in cluster.get("pods", fields="status.phase!=Succeeded,status.phase!=Failed"):
+        if proxy := _proxy(cluster, pod):
+            ending = "deletionTimestamp" in pod["metadata"]
+            found.append((proxy, "Ending" if ending else str(pod.get("status", {}).get("phase", "Pending"))))
+    return found
+
+
 def carriers(cluster: Cluster, pods: Iterable[dict[str, Any]], now: datetime | None = None) -> list[Proxy]:
     """Return those of the pods that carry a proxy and are not on their way out.
 
@@ -107,23 +118,32 @@ def carriers(cluster: Cluster, pods: Iterable[dict[str, Any]], now: datetime | N
     reach its istiod keeps its pod pending for ever.
     """
     at = now or datetime.now(UTC)
-    found = (_proxy(cluster, pod, at) for pod in pods if not pod["metadata"].get("deletionTimestamp"))
-    return [proxy for proxy in found if proxy]
+    staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    found = ((pod, _proxy(cluster, pod)) for pod in staying)
+    return [proxy for pod, proxy in found if proxy and _counts(pod, proxy, at)]
 
 
-def _proxy(cluster: Cluster, pod: dict[str, Any], now: datetime) -> Proxy | None:
+def _counts(pod: dict[str, Any], proxy: Proxy, now: datetime) -> bool:
+    told = _told(pod)
+    ran = "running" in told.get("state", {}) or bool(told.get("restartCount"))
+    late = proxy.since is not None and (now - proxy.since).total_seconds() > START
+    return bool(proxy.node) and (pod.get("status", {}).get("phase") == "Running" or ran or late)
+
+
+def _told(pod: dict[str, Any]) -> dict[str, Any]:
+    status = pod.get("status", {})
+    statuses = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
+    return next((s for s in statuses if s["name"] == PROXY_CONTAINER), {})
+
+
+def _proxy(cluster: Cluster, pod: dict[str, Any]) -> Proxy | None:
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status", {})
     containers = [*spec["containers"], *spec.get("initContainers", [])]
     container = next((c for c in containers if c["name"] == PROXY_CONTAINER), None)
-    if container is None or not spec.get("nodeName"):
+    if container is None:
         return None
-    statuses = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
-    told: dict[str, Any] = next((s for s in statuses if s["name"] == PROXY_CONTAINER), {})
+    told = _told(pod)
     running = told.get("state", {}).get("running", {})
-    since = _moment(running.get("startedAt") or status.get("startTime") or metadata.get("creationTimestamp"))
-    late = since is not None and (now - since).total_seconds() > START
-    if status.get("phase") != "Running" and not (running or told.get("restartCount") or late):
-        return None
     arguments = container.get("args", [])
     conditions = status.get("conditions", [])
     return Proxy(
@@ -134,8 +154,9 @@ def _proxy(cluster: Cluster, pod: dict[str, Any], now: datetime) -> Proxy | None
         cluster_id=_env(container).get("ISTIO_META_CLUSTER_ID", ""),
         ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
         network=_env(container).get("ISTIO_META_NETWORK", "") or _env(container).get("NETWORK", ""),
-        node=spec["nodeName"],
-        since=since,
+        mesh_id=_env(container).get("ISTIO_META_MESH_ID", ""),
+        node=spec.get("nodeName", ""),
+        since=_moment(running.get("startedAt") or status.get("startTime") or metadata.get("creationTimestamp")),
         trouble=_trouble(told),
     )
 

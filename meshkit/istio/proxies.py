@@ -186,7 +186,8 @@ def _place(rows: list[dict[str, Any]], known: list[Proxy]) -> set[tuple[str, str
         pods = [
             p
             for p in index.get((row["namespace"], row["proxy"]), [])
-            if claimed in ("", p.cluster_id or p.cluster.name)
+            # Of one that claims an alias istiod tells the id that the alias is for (pilot/pkg/xds/ads.go).
+            if claimed in ("", p.cluster_id or p.cluster.name, p.cluster.name)
         ]
         # Two clusters may claim one id (`Kubernetes`, before a migration): an istiod's own pods come first.
         pod = min(pods, key=lambda p: p.cluster.name != home, default=None)

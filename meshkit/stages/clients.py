@@ -80,9 +80,9 @@ def ways(mesh: Mesh, clients: Mapping[str, Client | Unknown], gateways: Mapping[
     for name, server in mesh.pairs:
         row: dict[str, Any] = {"client": name, "server": server}
         client, own, theirs = clients[name], pods[name], pods[server]
-        lost = next((a for a in (client, own, theirs) if isinstance(a, Unknown)), None)
         if isinstance(client, Unknown) or isinstance(own, Unknown) or isinstance(theirs, Unknown):
-            rows.append({**row, "way": "UNKNOWN", "reason": lost.reason if lost else ""})
+            reasons = [answer.reason for answer in (client, own, theirs) if isinstance(answer, Unknown)]
+            rows.append({**row, "way": "UNKNOWN", "reason": reasons[0]})
             continue
         ip = {address: address.rpartition(":")[0].strip("[]") for address in client.hosts}
         local = {a for a in ip if ip[a] in own}

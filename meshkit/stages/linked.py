@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from meshkit.stages.pairs import Facts
 
 
-def check(mesh: Mesh, facts: Facts) -> list[Finding]:
-    """Judge what `pairs.look` read beyond stage 08's own tables."""
+def check(mesh: Mesh, facts: Facts, mode: str = "audit") -> list[Finding]:
+    """Judge what `pairs.look` read beyond stage 08's own tables; in plan mode only where clusters are joined."""
+    if mode == "plan" and verify.unjoined(mesh, facts.known):
+        return []
     multi = mesh.spec.topology.network == "multi"
     return [
         finding

@@ -25,6 +25,7 @@ from meshkit.errors import InputError
 from meshkit.istio import authority, bundles, signing, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import istiods
+from meshkit.stages import apart
 from meshkit.stages.strategy import SHORT
 
 if TYPE_CHECKING:
@@ -285,7 +286,12 @@ class Overlap:
         self.held = {s.name: self._held(s) for s in states if s.live}
         all_roots = [*more_roots, *(one for now in self.held.values() for one in held.parse_bundle(now.text))]
         self.known = {held.fingerprint(one, SHORT): one.public_bytes(Encoding.PEM) for one in all_roots}
+        apart.pause(self.wanted, states)
+        together = False
         for move in moves(states, self.choice.root, self.choice.plug):
+            if move.phase is not Phase.WIDEN and not together:
+                together = True
+                apart.resume(self.wanted, self.facts.signers)
             files = dict(self.held[move.cluster].files)
             if move.phase is Phase.SIGN and move.secret:
                 files = {**intermediate(move.cluster).files, "root-cert.pem": files["root-cert.pem"]}

@@ -75,6 +75,23 @@ PAIRS: Final[Shown] = {
     "show": ["client", "server", "statuses", "answered_by", "endpoints", "client_counted", "server_counted", "error"],
     "compare": ["statuses", "endpoints", "error"],
 }
+HELLOS: Final[Shown] = {
+    "name": "hellos",
+    "caption": "What answers a TLS hello at the other's gateway",
+    "key": ["client", "server", "address"],
+    "show": ["client", "server", "address", "port", "heard", "identity", "anchor", "detail", "reason"],
+    "compare": ["heard", "identity", "anchor", "reason"],
+}
+LINKS: Final[Shown] = {
+    "name": "links",
+    "caption": "Every pair, link by link, the worst first",
+    "key": ["client", "server", "istiod"],
+    "show": [
+        *("client", "server", "istiod", "verdict", "broken", "why", "secret", "api_server", "api_answer", "credential"),
+        *("sync", "knows", "gateway_seen", "endpoints", "hello", "reason"),
+    ],
+    "compare": ["verdict", "why", "credential", "sync", "knows", "gateway_seen", "endpoints", "hello"],
+}
 PROXIES: Final[Shown] = {
     "name": "proxies",
     "caption": "Every proxy, the worst first",
@@ -351,6 +368,13 @@ WORKLOADS: Final[Shown] = {
     "caption": "Workloads with a proxy, and what their proxies claim",
     "key": ["cluster", "namespace", "kind", "workload"],
 }
+LEFT: Final[Shown] = {
+    "name": "proxies-left",
+    "caption": "Proxies that claim another id, network or mesh id, or cannot be read",
+    "key": ["cluster", "namespace", "proxy"],
+    "limit": 20,
+}
+LEFT_AFTER: Final[Shown] = {**LEFT, "name": "proxies-left-after", "caption": "Proxies that are left"}
 JOURNAL: Final[Shown] = {
     "name": "journal-entries",
     "caption": "The journal",

@@ -196,6 +196,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
             gateways_seen=told["gateways seen"],
             remotes=told["remote clusters"],
             opened=told["names let in"],
+            claims=told["claims"],
         ),
         discovery=discovery.Facts(
             known=known,
