@@ -172,11 +172,11 @@ def diagnose(mesh: Mesh, findings: Sequence[Finding], symptom: Symptom | None) -
     told = causes.in_order(findings, list(mesh.clusters))
     bad = [(one, due) for one, due in told if not _well(one)]
     roots = [one for one, due in bad if due is None]
-    likely = [one for one in roots if leads_to(one, symptom)]
+    follow = [(one, due) for one, due in bad if due]
+    likely = [one for one in roots if leads_to(one, symptom, follow)]
     ordered = sorted(roots, key=lambda one: (one not in likely, -SEVERITY.index(one.verdict)))
     cause = ordered[0] if ordered and (symptom is None or likely) else None
     others = [one for one in ordered if one is not cause]
-    follow = [(one, due) for one, due in bad if due]
     return Diagnosis(symptom, cause, others, follow, [one for one, _ in told if _well(one)])
 
 
@@ -184,9 +184,15 @@ def _well(finding: Finding) -> bool:
     return finding.verdict in (Verdict.PASS, Verdict.SKIPPED)
 
 
-def leads_to(finding: Finding, symptom: Symptom | None) -> bool:
-    """Return whether a finding is one that the symptom makes likely, or may be the reason for such a one."""
-    return symptom is None or bool({finding.id, *causes.consequences(finding.id)} & {*symptom.checks})
+def leads_to(finding: Finding, symptom: Symptom | None, follow: Sequence[tuple[Finding, Finding]]) -> bool:
+    """Return whether a finding is one that the symptom makes likely, or may be the reason for such a one.
+
+    A cluster that cannot be read leaves unknown what the symptom makes likely: it follows from that.
+    """
+    if symptom is None:
+        return True
+    ids = {finding.id, *causes.consequences(finding.id), *(one.id for one, due in follow if due is finding)}
+    return bool(ids & {*symptom.checks})
 
 
 def walk(mesh: Mesh, findings: Sequence[Finding], symptom: Symptom | None) -> pd.DataFrame:
@@ -229,7 +235,7 @@ def named(diagnosis: Diagnosis) -> pd.DataFrame:
     """
     rows = []
     for one in [*filter(None, [diagnosis.cause]), *diagnosis.others]:
-        place = "likely too" if leads_to(one, diagnosis.symptom) else "not usual for the symptom"
+        place = "likely too" if leads_to(one, diagnosis.symptom, diagnosis.follow) else "not usual for the symptom"
         explained = dict.fromkeys(effect.id for effect, reason in diagnosis.follow if reason is one)
         rows.append(
             {

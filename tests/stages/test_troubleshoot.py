@@ -131,6 +131,13 @@ class TestDiagnosis:
         assert "this must be known" in troubleshoot.conclusion(told)
         assert overall(troubleshoot.judged(told)) is Verdict.UNKNOWN
 
+    def test_a_cluster_that_cannot_be_read_is_what_must_be_known_first(self) -> None:
+        """All that the symptom makes likely is unknown by it: nobody can say that nothing of that is amiss."""
+        told = diagnose("STALE proxies", [finding(i, "west", Verdict.UNKNOWN) for i in ("MK901", "MK101", "MK731")])
+        assert told.cause is not None
+        assert told.cause.id == "MK101"
+        assert "this must be known" in troubleshoot.conclusion(told)
+
     def test_a_failure_comes_before_what_is_unknown(self) -> None:
         """Whatever has more consequences."""
         told = diagnose("", [finding("MK801", "west", Verdict.UNKNOWN), finding("MK901", "east")])
