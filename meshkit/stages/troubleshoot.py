@@ -203,7 +203,7 @@ def walk(mesh: Mesh, findings: Sequence[Finding], symptom: Symptom | None) -> pd
     """
     due = {id(one): reason for one, reason in causes.in_order(findings, list(mesh.clusters))}
     ids = list(symptom.checks) if symptom else _far_reaching(findings)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for identifier in ids:
         answers = [one for one in findings if one.id == identifier]
         if not answers:
@@ -352,8 +352,9 @@ def _logs(mesh: Mesh, cluster: Cluster) -> list[dict[str, Any]]:
         for one in proxies(cluster)
         if one.kind == "router" or (one.namespace == probe.namespace and one.name.startswith(f"{probe.client}-"))
     ]
-    rows = []
-    for pod, lines in ask_all([*istiods(cluster, mesh.root_namespace), *sidecars], _read, 24.0):
+    rows: list[dict[str, Any]] = []
+    talkers: list[Istiod | Proxy] = [*istiods(cluster, mesh.root_namespace), *sidecars]
+    for pod, lines in ask_all(talkers, _read, 24.0):
         where = {"cluster": cluster.name, "pod": pod.name}
         if isinstance(lines, Unknown):
             rows.append({**where, "reason": lines.reason})
