@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 STAGE = "11 troubleshoot"
 LINES: Final = 400
+SHOWN: Final = 6
 MENDS: Final = {
     "02": "MK201 MK210",
     "04": "MK402 MK403 MK404 MK405 MK406 MK807 MK841",
@@ -203,7 +204,7 @@ def walk(mesh: Mesh, findings: Sequence[Finding], symptom: Symptom | None) -> pd
     """
     due = {id(one): reason for one, reason in causes.in_order(findings, list(mesh.clusters))}
     ids = list(symptom.checks) if symptom else _far_reaching(findings)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for identifier in ids:
         answers = [one for one in findings if one.id == identifier]
         if not answers:
@@ -236,12 +237,13 @@ def named(diagnosis: Diagnosis) -> pd.DataFrame:
     rows = []
     for one in [*filter(None, [diagnosis.cause]), *diagnosis.others]:
         place = "likely too" if leads_to(one, diagnosis.symptom, diagnosis.follow) else "not usual for the symptom"
-        explained = dict.fromkeys(effect.id for effect, reason in diagnosis.follow if reason is one)
+        effects = list(dict.fromkeys(effect.id for effect, reason in diagnosis.follow if reason is one))
+        more = f" and {len(effects) - SHOWN} more" if len(effects) > SHOWN else ""
         rows.append(
             {
                 **{key: str(getattr(one, key)) for key in ("id", "subject", "check", "observed", "expected")},
                 "place": "cause" if one is diagnosis.cause else place,
-                "explains": ", ".join(explained),
+                "explains": ", ".join(effects[:SHOWN]) + more,
                 "page": catalogue.find(one.id).url,
             }
         )
@@ -353,7 +355,8 @@ def _logs(mesh: Mesh, cluster: Cluster) -> list[dict[str, Any]]:
         if one.kind == "router" or (one.namespace == probe.namespace and one.name.startswith(f"{probe.client}-"))
     ]
     rows = []
-    for pod, lines in ask_all([*istiods(cluster, mesh.root_namespace), *sidecars], _read, 24.0):
+    pods: list[Istiod | Proxy] = [*istiods(cluster, mesh.root_namespace), *sidecars]
+    for pod, lines in ask_all(pods, _read, 24.0):
         where = {"cluster": cluster.name, "pod": pod.name}
         if isinstance(lines, Unknown):
             rows.append({**where, "reason": lines.reason})
