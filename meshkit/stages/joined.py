@@ -45,7 +45,7 @@ def check(
     yield from check_place(mesh, secrets, reader, target)
     yield from check_address(mesh, secrets, reader, target)
     yield check_credential(mesh, secrets, seen, reader, target)
-    yield from check_rights(mesh, secrets, reader, target)
+    yield from check_rights(mesh, secrets, seen, reader, target)
     yield from check_life(mesh, secrets, reader, target)
     yield from check_sync(mesh, seen, reader, target)
 
@@ -213,24 +213,28 @@ def check_credential(mesh: Mesh, secrets: pd.DataFrame, seen: pd.DataFrame, read
     # One with another key is tried at each cluster, and its key is MK830's matter.
     other = row["credential"] == "mismatch" and row["leads_to"] == target
     good = (row["credential"] == "ok" or other) and row["leads_to"] == target
-    said = seen[(seen["cluster"] == reader) & (seen["remote"] == row["key"])]
-    if not good and "synced" in set(said["status"]):
-        observed += "; istiod still says synced, and shows what it knew before"
+    observed += "" if good else _still(seen, reader, row["key"])
     return ask.judge(good, observed, _CURES.get(row["credential"], "run stage 07: it makes the secret anew"))
 
 
-def check_rights(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:
+def check_rights(mesh: Mesh, secrets: pd.DataFrame, seen: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:
     """MK836: the credential may watch all that istiod watches."""
     ask = Question("MK836", "credential may watch what istiod does", arrow(reader, target), "all that a reader watches")
     for row in _rows(read(mesh, secrets, reader, target)):
         account = row["account"] or "its account"
         if row["credential"] == "403":
             cure = f"give {account} of {target} these rights (ClusterRole istio-reader-clusterrole, stage 05)"
-            yield ask.fail(f"{account}: {row['detail'] or 'forbidden'}", f"{cure}, or run stage 07")
+            told = f"{account}: {row['detail'] or 'forbidden'}{_still(seen, reader, row['key'])}"
+            yield ask.fail(told, f"{cure}, or run stage 07")
         elif row["credential"] == "ok":
             yield ask.answer(Verdict.PASS, f"{account} may")
         else:
             yield ask.answer(Verdict.SKIPPED, f"not to be asked with that credential ({row['credential']}): see MK803")
+
+
+def _still(seen: pd.DataFrame, reader: str, key: str) -> str:
+    said = seen[(seen["cluster"] == reader) & (seen["remote"] == key)]
+    return "; istiod still says synced, and shows what it knew before" if "synced" in set(said["status"]) else ""
 
 
 def check_sync(mesh: Mesh, seen: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:

@@ -144,20 +144,19 @@ def check_replicas(mesh: Mesh, facts: Facts, client: str, server: str) -> Findin
     ask = Question("MK837", "istiod's replicas agree", arrow(client, server), "one view of the other cluster")
     known, network = facts.known, mesh.spec.cluster(server).network
     remotes, gates = known.remotes[known.remotes["cluster"] == client], known.gateways_seen
+    lost = [r for r in remotes.to_dict("records") if r["status"] == "UNKNOWN"]
+    rows = facts.shards[(facts.shards["cluster"] == client) & (facts.shards["target"] == server)]
+    lost += [r for r in rows.to_dict("records") if r["reason"]]
+    if lost:
+        return ask.unknown(": ".join(filter(None, (lost[0]["istiod"], lost[0]["reason"]))))
     replicas = sorted(set(remotes["istiod"]) - {""})
     if len(replicas) < 2:
         return ask.answer(Verdict.SKIPPED, f"{len(replicas)} replica")
-    lost = [r for r in remotes.to_dict("records") if r["status"] == "UNKNOWN"]
-    lost += [
-        r for r in facts.shards.to_dict("records") if (r["cluster"], r["target"]) == (client, server) and r["reason"]
-    ]
-    if lost:
-        return ask.unknown(f"{lost[0]['istiod']}: {lost[0]['reason']}")
     views: dict[str, tuple[str, str, str]] = {}
     for istiod in replicas:
         states = remotes[(remotes["istiod"] == istiod) & (remotes["remote"] == server)]["status"]
         seen = gates[(gates["istiod"] == istiod) & (gates["network"] == network)]["address"]
-        held = facts.shards[(facts.shards["istiod"] == istiod) & (facts.shards["target"] == server)]["known"]
+        held = rows[rows["istiod"] == istiod]["known"]
         views[istiod] = (
             ",".join(states) or "not known",
             ",".join(sorted(set(seen))) or "none",
@@ -219,7 +218,14 @@ def check_hello(mesh: Mesh, facts: Facts, client: str, server: str) -> Iterator[
         "MK840", "gateway lets the SNI through", arrow(client, server), "a certificate, or another TLS answer"
     )
     if rows.empty:
-        yield ask.fail("there is no gateway address to try", "see MK805 and MK806")
+        seen = facts.known.gateways_seen[facts.known.gateways_seen["cluster"] == client]["reason"]
+        reasons = [
+            *(r for r in seen if r and not r.startswith("it knows")),
+            eastwest.unread(facts.known.gateways, server),
+        ]
+        why = next(filter(None, reasons), "")
+        told = "there is no gateway address to try"
+        yield ask.unknown(f"{told}: {why}") if why else ask.fail(told, "see MK805 and MK806")
     for row in rows.to_dict("records"):
         at = f"{row['address']}:{row['port']}"
         if row["heard"] == "UNKNOWN":

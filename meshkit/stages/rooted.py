@@ -17,6 +17,7 @@ from meshkit.stages.trust import Facts, check_held, choose, of_cluster, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     import pandas as pd
 
@@ -61,6 +62,13 @@ def watch(mesh: Mesh, wanted: Plan) -> Traffic:
     found = {} if wanted.empty else mesh.each(lambda cluster: probe.find_side(cluster, mesh))
     sides = {name: side for name, side in found.items() if not isinstance(side, Unknown) and side.servers}
     return Traffic(mesh, RATE, clients=list(sides))
+
+
+def marks(wanted: Plan) -> list[tuple[datetime, str]]:
+    """Return when each change was begun, for a chart: `east: widen`, where it is a step of an overlap."""
+    phases = [change.why.partition(": ")[0] for change in wanted.changes if change.begun]
+    told = zip(phases, wanted.marks, strict=True)
+    return [(at, f"{words.partition(': ')[0]}: {phase}" if phase.isalpha() else words) for phase, (at, words) in told]
 
 
 def prove(mesh: Mesh, facts: Facts, after: Facts, wanted: Plan, traffic: Traffic) -> list[Finding]:

@@ -354,9 +354,9 @@ def _logs(mesh: Mesh, cluster: Cluster) -> list[dict[str, Any]]:
         for one in proxies(cluster)
         if one.kind == "router" or (one.namespace == probe.namespace and one.name.startswith(f"{probe.client}-"))
     ]
-    rows = []
-    pods: list[Istiod | Proxy] = [*istiods(cluster, mesh.root_namespace), *sidecars]
-    for pod, lines in ask_all(pods, _read, 24.0):
+    rows: list[dict[str, Any]] = []
+    talkers: list[Istiod | Proxy] = [*istiods(cluster, mesh.root_namespace), *sidecars]
+    for pod, lines in ask_all(talkers, _read, 24.0):
         where = {"cluster": cluster.name, "pod": pod.name}
         if isinstance(lines, Unknown):
             rows.append({**where, "reason": lines.reason})

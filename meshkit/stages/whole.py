@@ -195,8 +195,8 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
             gateways=told["gateways"],
             gateways_seen=told["gateways seen"],
             remotes=told["remote clusters"],
-            opened=told["names let in"],
             claims=told["claims"],
+            opened=told["names let in"],
         ),
         discovery=discovery.Facts(
             known=known,

@@ -19,6 +19,7 @@ MOST_PAIRS: Final = 30
 _ROW: Final = 0.31
 _LINK: Final = 0.74
 _WORDS: Final = 62
+_UNSAID: Final[dict[Any, Any]] = {"verdict": "unknown", "told": "nothing was said of it"}
 
 
 @styled
@@ -33,7 +34,8 @@ def link_matrix(cells: pd.DataFrame) -> Chart:
     links = list(dict.fromkeys(cells["cell"]))
     pairs: dict[str, dict[str, dict[Any, Any]]] = {}
     for row in cells.to_dict("records"):
-        pairs.setdefault(f"{row['client']} → {row['server']}", {})[row["cell"]] = row
+        own = pairs.setdefault(f"{row['client']} → {row['server']}", dict.fromkeys(links, _UNSAID))
+        own[row["cell"]] = row
     ranks = {pair: max(severity(row["verdict"]) for row in own.values()) for pair, own in pairs.items()}
     well = [pair for pair in pairs if mark_of(pairs[pair]) in ("good", "quiet")]
     order = sorted(pairs, key=lambda pair: -ranks[pair])
@@ -74,7 +76,7 @@ def _title(pairs: dict[str, Any], well: list[str]) -> str:
 def _row(axes: Axes, y: int, links: list[str], own: dict[str, dict[Any, Any]]) -> None:
     cause = _cause(links, own)
     for x, link in enumerate(links):
-        row = own.get(link, {"verdict": "unknown"})
+        row = own[link]
         symbol, tone = mark(row["verdict"])
         color = "white" if tone == "unknown" else PALE.get(tone, TONES[tone])
         hatch: dict[str, Any] = {"hatch": "////", "hatchcolor": FAINT} if tone == "unknown" else {}
@@ -96,15 +98,13 @@ def _row(axes: Axes, y: int, links: list[str], own: dict[str, dict[Any, Any]]) -
 def _cause(links: list[str], own: dict[str, dict[Any, Any]]) -> tuple[int, dict[Any, Any]] | None:
     """Return the leftmost of the worst links of a pair, or nothing where all is well."""
     worst = max(severity(row["verdict"]) for row in own.values())
-    found = next(
-        (x, own[link]) for x, link in enumerate(links) if link in own and severity(own[link]["verdict"]) == worst
-    )
+    found = next((x, own[link]) for x, link in enumerate(links) if severity(own[link]["verdict"]) == worst)
     return None if mark(found[1]["verdict"]).tone in ("good", "quiet") else found
 
 
 def _rest(axes: Axes, y: int, links: list[str], others: list[dict[str, dict[Any, Any]]]) -> None:
     for x, link in enumerate(links):
-        worst = max((own.get(link, {"verdict": "unknown"})["verdict"] for own in others), key=severity)
+        worst = max((own[link]["verdict"] for own in others), key=severity)
         symbol, tone = mark(worst)
         color = PALE.get(tone, TONES[tone])
         axes.add_patch(Rectangle((x + 0.03, y + 0.06), 0.94, 0.88, facecolor=color, edgecolor="white"))

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
 
 from meshkit.checks import Verdict, overall
-from meshkit.istio import shards
+from meshkit.istio import remotes, shards
 from meshkit.istio.fleet import table
+from meshkit.mesh import Mesh
+from meshkit.spec import MeshSpec
 from meshkit.stages import clients, linked, pairs, reach
+from tests.sick import sick_api_server
 from tests.stages import healthy
 from tests.stages.healthy import OTHER, address, mesh, told
+from tests.support import write_kubeconfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.sick import Sickness
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 PAIR, BACK = "east → west", "west → east"
@@ -157,9 +167,7 @@ def test_a_table_without_a_row_is_no_pass(name: str) -> None:
 def test_an_api_server_that_does_not_answer_us_either_is_unknown_not_unreachable() -> None:
     """A cluster that is down is not a firewall between two others."""
     known = facts("reach", {"answer": "none", "detail": "timed out"})
-    lost = table(
-        [{"cluster": "west", "credential": "UNKNOWN", "detail": "no answer"}], dict(known.known.secrets.dtypes)
-    )
+    lost = table([{"cluster": "west", "credential": "UNKNOWN", "detail": "no answer"}], remotes.SECRET_COLUMNS)
     rows = pd.concat([known.known.secrets.query("cluster == 'east'"), lost], ignore_index=True)
     known = replace(known, known=replace(known.known, secrets=rows))
     assert told(linked.check_all(mesh(), known), "MK834", PAIR) == [UNKNOWN]
@@ -256,3 +264,23 @@ def test_no_line_of_the_terminals_table_is_longer_than_120_cells() -> None:
     rows = pairs.table(mesh(), known, linked.check_all(mesh(), known), sent())
     text = render(pairs.brief(rows.replace({"client": {"east": "lab-north"}, "server": {"west": "lab-south"}})))
     assert max(map(len, text.splitlines())) <= 120, text
+
+
+@pytest.mark.parametrize("sickness", [500, 429, "refuses", "slow"])
+def test_clusters_that_are_down_slow_or_sick_are_unknown_rows_within_the_deadline(
+    tmp_path: Path, sickness: Sickness
+) -> None:
+    """Two fake API servers; every link of every pair is unknown, and nothing hangs."""
+    with sick_api_server(sickness, slow_after=4.0) as server:
+        kubeconfig = str(write_kubeconfig(tmp_path / "kubeconfig", server, None, dict.fromkeys(OTHER, "canary-token")))
+        clusters = [{"name": n, "context": n, "kubeconfig": kubeconfig, "network": f"net-{n}"} for n in OTHER]
+        sick = Mesh.open(MeshSpec.parse({"clusters": clusters}, where="test"), timeout=1.0)
+        began = time.monotonic()
+        known = pairs.look(sick)
+        findings = linked.check_all(sick, known)
+        rows = pairs.table(sick, known, findings)
+        assert time.monotonic() - began < 20
+    assert list(rows["verdict"]) == ["unknown", "unknown"]
+    assert set(pairs.cells(sick, findings)["verdict"]) <= {"unknown", "skipped"}
+    assert all(rows["reason"])
+    assert "canary-token" not in rows.to_csv()
