@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 AUDIT = ("08", "09")
 LAST_STAGE = "10"
+MANY = 100
+"""So many proxies are shown one by one, more are counted."""
 
 mesh_file = click.argument("mesh_file", metavar="MESH.yaml", type=click.Path(path_type=Path))
 out = click.option(
@@ -232,25 +234,53 @@ def check(*, mesh_file: Path | None, explain: str | None, output: Output) -> int
 
 @cli.command()
 @mesh_file
+@click.option("-n", "--namespace", default="", metavar="NS", help="Only proxies of this namespace; no others are read.")
+@click.option("--cluster", "clusters", multiple=True, metavar="NAME", help="Only proxies that run there.")
+@click.option("--state", "states", multiple=True, metavar="STATE", help="Only proxies with a type in this state.")
+@click.option("--since", metavar="RUN", type=click.Path(path_type=Path), help="Show what changed since an earlier run.")
+@click.option("--all", "whole", is_flag=True, help="A line for each proxy, however many there are.")
 @output
-def proxies(mesh_file: Path, output: Output) -> int:
-    """Show the xDS state of every proxy of every cluster: one row for each proxy, the worst first.
+def proxies(
+    *,
+    mesh_file: Path,
+    namespace: str,
+    clusters: Sequence[str],
+    states: Sequence[str],
+    since: Path | None,
+    whole: bool,
+    output: Output,
+) -> int:
+    """Show the xDS state of every proxy of every cluster, the worst first.
 
-    JSON and CSV have one row for each proxy and xDS type, with the proxy's own words where it refused something.
+    One row for each proxy; of more than a hundred, those that are not in order, and the others counted by cluster,
+    istiod, kind and version. JSON and CSV have one row for each proxy and xDS type, with the proxy's own words where it
+    refused something. --since takes a run folder, or a file of that CSV or JSON, and shows only what is not as it was.
     Exit code 1: a proxy is not in sync. 3: something could not be read.
 
     \b
     Examples:
       meshkit proxies parameters/lab.yaml
+      meshkit proxies parameters/lab.yaml -n sample --state stale --state error
+      meshkit proxies parameters/lab.yaml --since runs/mesh1/20260301T120000Z-audit
       meshkit proxies parameters/lab.yaml -o json | jq '.[] | select(.state == "ERROR") | .nack'
     """  # noqa: D301
+    from meshkit.istio import rollup
     from meshkit.mesh import Mesh
+    from meshkit.runs import earlier
     from meshkit.stages import observe
 
+    before, read_at = earlier.proxy_status(since) if since else (None, None)
     mesh = Mesh.open(mesh_file)
-    facts = observe.look(mesh)
-    _print(facts.proxies if output == "table" else facts.status, output)
-    return _judge(observe.check_proxies(mesh, facts))
+    choose = rollup.chooser(mesh.clusters, namespace, clusters, states)
+    facts = observe.look(mesh, namespace)
+    if before is not None:
+        _print(rollup.trend(choose(before), choose(facts.status), read_at), output)
+    elif output == "table":
+        _show_proxies(rollup.summary(choose(facts.status)), whole=whole)
+    else:
+        _print(choose(facts.status), output)
+    having = set(facts.status["cluster"]) if namespace and len(facts.status) else set(mesh.clusters)
+    return _judge(f for f in observe.check_proxies(mesh, facts) if f.subject in having & set(clusters or mesh.clusters))
 
 
 @cli.command()
@@ -398,6 +428,23 @@ def _print(table: pd.DataFrame, output: Output) -> None:
     from meshkit.views import terminal
 
     click.echo(terminal.render(table, output).rstrip("\n"))
+
+
+def _show_proxies(proxies: pd.DataFrame, *, whole: bool) -> None:
+    """Print a line for each proxy; of many, for each that is not in order, after the counts of all."""
+    from meshkit.istio import rollup
+
+    if whole or len(proxies) <= MANY:
+        _print(proxies, "table")
+        return
+    _print(rollup.groups(proxies), "table")
+    unwell = proxies[~proxies["worst"].isin(rollup.GOOD)]
+    click.echo(f"{len(proxies):,} proxies, {len(unwell):,} not in order", err=True)
+    if len(unwell):
+        click.echo()
+        _print(unwell.head(MANY), "table")
+    if len(unwell) > MANY:
+        click.echo(f"the {MANY} worst are shown; --all shows every one, -n, --cluster and --state choose", err=True)
 
 
 def _judge(findings: Iterable[Finding]) -> int:

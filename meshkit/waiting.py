@@ -76,7 +76,8 @@ def _unfinished(cluster: Cluster, namespace: str, workload: dict[str, Any]) -> s
         wanted, updated = spec.get("replicas", 1), status.get("updatedReplicas", 0)
         ready = status.get("availableReplicas", 0)
     if min(updated, ready) < wanted:
-        return f"{updated} of {wanted} pods made anew, {ready} available"
+        paused = "it is paused; " if spec.get("paused") else ""
+        return f"{paused}{updated} of {wanted} pods made anew, {ready} available"
     pods = cluster.get("pods", namespace, labels=spec["selector"].get("matchLabels") or {})
     old = max(len(pods) - wanted, sum("deletionTimestamp" in pod["metadata"] for pod in pods))
     return f"{old} old pods are going" if old > 0 else ""

@@ -8,6 +8,7 @@ import pytest
 
 from meshkit import waiting
 from meshkit.errors import ChangeError, UnreachableError
+from tests.objects import create, deployment, edit
 
 if TYPE_CHECKING:
     from meshkit.cluster import Cluster
@@ -46,3 +47,18 @@ def test_a_mistake_of_the_program_is_not_waited_out() -> None:
 def test_a_workload_that_is_not_there_is_missing(east: Cluster, space: str) -> None:
     """It is never taken for rolled out."""
     assert waiting.rolled_out(east, "Deployment", space, "ghost")() == "Deployment ghost is not there"
+
+
+@pytest.mark.usefixtures("controllers")
+def test_a_rollout_tells_how_far_it_is(east: Cluster, space: str) -> None:
+    """How many pods were made anew, and how many answer; and that it is paused, for then it never ends."""
+    app = create(east, deployment("app", space, replicas=2))
+    rolled = waiting.rolled_out(east, "Deployment", space, "app")
+
+    def told(text: str) -> None:
+        waiting.wait_for(lambda: "" if (seen := rolled()) == text else seen or "done", text, deadline=30)
+
+    told("2 of 2 pods made anew, 0 available")
+    again = {"metadata": {"annotations": {"restarted": "now"}}}
+    edit(east, {**app, "spec": {"paused": True, "template": again}})
+    told("it is paused; 0 of 2 pods made anew, 0 available")

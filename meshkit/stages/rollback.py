@@ -21,12 +21,12 @@ from meshkit.checks import Finding, Verdict
 from meshkit.cluster import Cluster
 from meshkit.diffs import Object, identify
 from meshkit.errors import InputError, MeshkitError
-from meshkit.istio import installer, remotes, versions, workloads
+from meshkit.istio import installer, proxies, remotes, versions, workloads
 from meshkit.istio.fleet import table
 from meshkit.journal import Journal
 from meshkit.mesh import Mesh, Unknown
 from meshkit.probe import find_side
-from meshkit.stages import renames, retreat, serving
+from meshkit.stages import credentials, renames, retreat, serving
 from meshkit.stages.finding import Question, planned, refused
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: 
         # The ways stay open until nobody takes them any more.
         wait = _forgotten(mesh) if entry is last_secret else None
         wanted.undo(book, entry, why, alias=alias, keep=keep[entry.cluster], last=not alias, wait=wait)
+    _heal(mesh, {entry.cluster for entry in entries if remotes.PREFIX in entry.object}, wanted)
     for entry in [entry for entry in entries if entry.action == "restart"]:
         wanted.undo(book, entry, "made anew, with what stood before", keep=keep[entry.cluster])
     for entry, alias in renamed:
@@ -183,6 +184,14 @@ def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: 
         _others(mesh, entry, later, entries, wanted)
         gate = renames.unclaimed(mesh, entry.cluster, later)
         wanted.undo(book, entry, "as it was before", keep=keep[entry.cluster], gate=gate)
+
+
+def _heal(mesh: Mesh, names: set[str], wanted: Plan) -> None:
+    """Want istiods restarted that a change of a remote secret hurts (1.30.0 to 1.30.3), in these clusters."""
+    seen = versions.versions(mesh, table([], proxies.COLUMNS)) if names else None
+    for name in sorted(names):
+        if seen is not None and credentials.hurt(seen, name):
+            credentials.restart_istiods(wanted, name)
 
 
 def _forgotten(mesh: Mesh) -> Wait:

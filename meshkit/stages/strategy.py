@@ -81,6 +81,16 @@ class Choice:
     key_in: str = ""
     plug: tuple[str, ...] = ()
 
+    @property
+    def cost(self) -> str:
+        """What it costs in key hygiene to take a root whose key a cluster's own istiod made; empty where none is."""
+        if not self.key_in:
+            return ""
+        return (
+            f"whoever could read Secrets of {self.key_in}, or a backup of them, since it was made could do that then, "
+            "and can for as long as the root lives: no deletion takes a copied key back, and nothing is signed offline"
+        )
+
 
 def choose(states: Sequence[State], offer: Offer | None = None, wanted: str = "auto") -> Choice:
     """Return how all clusters come to one root.

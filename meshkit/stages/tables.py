@@ -181,6 +181,35 @@ REACH: Final[Shown] = {
     "caption": "API servers, asked from inside the other clusters",
     "key": ["cluster", "target"],
 }
+SYMPTOMS: Final[Shown] = {
+    "name": "symptoms",
+    "caption": "Symptoms that can be chosen",
+    "key": ["name"],
+    "compare": ["name"],
+}
+WALK: Final[Shown] = {
+    "name": "walk",
+    "caption": "The checks, the likeliest first",
+    "key": ["id"],
+    "show": ["step", "id", "verdict", "check", "subject", "observed", "follows_from"],
+    "compare": ["verdict"],
+    "limit": 20,
+}
+CAUSES: Final[Shown] = {
+    "name": "causes",
+    "caption": "What is not in order and follows from nothing",
+    "key": ["id", "subject"],
+    "show": ["place", "id", "subject", "check", "observed", "explains", "page"],
+    "compare": ["observed"],
+}
+CURE: Final[Shown] = {"name": "cure", "caption": "What to do", "key": ["step"], "compare": ["do"]}
+LOGS: Final[Shown] = {
+    "name": "logs",
+    "caption": "Known symptoms in the last lines of the logs",
+    "key": ["cluster", "pod", "symptom"],
+    "show": ["cluster", "pod", "symptom", "lines", "last", "reason"],
+    "compare": ["symptom"],
+}
 CLAIMS: Final[Shown] = {
     "name": "claims",
     "caption": "What each proxy says that it is",

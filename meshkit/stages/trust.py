@@ -9,17 +9,17 @@ meshkit.stages.overlap.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from meshkit.changes import MANAGED, Plan
 from meshkit.checks import Finding, Verdict
 from meshkit.errors import UnreachableError
-from meshkit.istio import authority, signing, versions, workloads
+from meshkit.istio import authority, authorization, signing, versions, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import istiods, table
-from meshkit.stages import apart, overlap, strategy, verify
+from meshkit.stages import apart, domains, overlap, strategy, verify
 from meshkit.stages.finding import Question
 from meshkit.stages.strategy import SHORT, Choice, Offer, Outcome, State
 
@@ -49,6 +49,7 @@ class Facts:
     handed: pd.DataFrame
     workloads: pd.DataFrame
     offer: Offer | None = None
+    policies: pd.DataFrame = field(default_factory=lambda: table([], authorization.COLUMNS))
 
 
 def look(mesh: Mesh) -> Facts:
@@ -65,6 +66,7 @@ def look(mesh: Mesh) -> Facts:
         "roots": held.roots,
         "handed": held.handed,
         "workloads": workloads.workloads,
+        "policies": authorization.trust_domains,
     }
     with ThreadPoolExecutor(len(questions)) as pool:
         told = dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True))
@@ -152,6 +154,8 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
     for name in mesh.clusters:
         findings += [check_authority(facts, name), *check_signers(facts, name), *check_intermediate(facts, name)]
         findings += check_trust_domain(mesh, facts, name)
+        findings.append(domains.check_domains(facts.identity, facts.certificates, name))
+        findings += domains.check_policies(mesh, facts.policies, facts.identity, facts.certificates, name)
     if choice.root:
         findings += [*check_root(facts, choice), *check_key(facts, choice)]
     if choice.outcome is Outcome.OVERLAP:
@@ -202,7 +206,7 @@ def check_way(facts: Facts, name: str) -> Iterator[Finding]:
 
 
 def _restarts(row: dict[Any, Any]) -> bool:
-    return row["kind"] in workloads.RESTARTABLE
+    return row["kind"] in workloads.RESTARTABLE and not row["stuck"]
 
 
 def check_authority(facts: Facts, name: str) -> Finding:
@@ -281,7 +285,9 @@ def check_key(facts: Facts, choice: Choice) -> Iterator[Finding]:
     own = rows[(rows["root"] == choice.root) & (rows["sha256"] == choice.root)]
     places = ", ".join(f"{row['cluster']}'s Secret {row['secret']}" for row in own.to_dict("records"))
     told = f"it is in {places}: who reads that can sign any identity in every cluster" if places else "in no Secret"
+    told += f"; {choice.cost}" if choice.cost and places else ""
     remedy = "once all is proved, keep a copy offline and delete it there; another cluster's intermediate will need it"
+    remedy += f"; or change to a root made offline: trust.strategy overlap, {strategy.NEW_ROOT}" if choice.cost else ""
     yield ask.judge(not places, told, remedy, otherwise=Verdict.WARN)
 
 

@@ -197,6 +197,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
             remotes=told["remote clusters"],
             claims=told["claims"],
             opened=told["names let in"],
+            claims=told["claims"],
         ),
         discovery=discovery.Facts(
             known=known,
@@ -239,7 +240,8 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
     for identifier in accepted:
         catalogue.find(identifier)
     findings = [*_common_ground(mesh, facts), *_trust(mesh, facts), *_ways_in(mesh, facts), *_joined(mesh, facts)]
-    findings += [*observe.check_proxies(mesh, facts.observe), *merged.check(mesh, facts.calls)]
+    findings += [*observe.check_proxies(mesh, facts.observe), *observe.check_serving(mesh, facts.observe)]
+    findings += merged.check(mesh, facts.calls)
     return [_accept(finding, accepted.get(finding.id, "")) for finding in findings]
 
 

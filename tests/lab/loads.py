@@ -10,7 +10,7 @@ Each cluster gets two workloads: `local` asks a Service whose endpoints are only
 endpoints are only in another. So no retry at home hides what is broken. By default each request is a new connection of
 the client to its sidecar, and each tenth a new TLS handshake between sidecars: what is pooled would go on with
 certificates that nobody takes any more. A call of the other cluster that fails is not tried again: handshakes that fail
-three times as often would leave two cores no time for anything else.
+three times as often would leave two cores no time for anything else. A lab of one cluster has `local` only.
 """
 
 from __future__ import annotations
@@ -105,13 +105,14 @@ class Loads:
     def __init__(self, lab: Lab, rate: float = RATE, connections: str = "new", *, per_connection: int = 10) -> None:
         self.lab, self.rate, self.connections, self.per_connection = lab, rate, connections, per_connection
         self.sites = sites(Settings.load(lab.home).clusters)
+        self.kinds = KINDS if len(self.sites) > 1 else KINDS[:1]
         self._followers: dict[str, _Everything] = {}
 
     def __enter__(self) -> Self:
         """Make Services, then the loads, and wait until each of them sends."""
         each(self.sites, lambda site: self._apply(site, self._services(site)))
         each(self.sites, self._start)
-        self._followers = {kind: _Everything(Mesh.open(self.mesh_file(kind))).start() for kind in KINDS}
+        self._followers = {kind: _Everything(Mesh.open(self.mesh_file(kind))).start() for kind in self.kinds}
         until(self._all_send, "every load sends", ARRIVES)
         return self
 
@@ -148,7 +149,7 @@ class Loads:
 
     def _all_send(self) -> bool:
         seen = {(kind, r.cluster) for kind, follower in self._followers.items() for r in follower.requests[-1000:]}
-        return len(seen) == len(KINDS) * len(self.sites)
+        return len(seen) == len(self.kinds) * len(self.sites)
 
     def _apply(self, site: Site, objects: list[Object]) -> None:
         for item in objects:
@@ -174,7 +175,7 @@ class Loads:
 
     def _start(self, site: Site) -> None:
         others = self.sites[site.number :] + self.sites[: site.number - 1]
-        for kind, target in zip(KINDS, (site, others[0]), strict=True):
+        for kind, target in zip(self.kinds, (site, *others[:1]), strict=True):
             text = (MANIFESTS / "load.yaml").read_text().replace("name: load", f"name: {kind}")
             text = text.replace("app: load", f"app: {kind}").replace("AccountName: load", f"AccountName: {kind}")
             objects = list(yaml.safe_load_all(text))
@@ -182,6 +183,6 @@ class Loads:
             url = f"--url=http://only-{target.name}:8000/hostname"
             container["args"] = [url, f"--rate={self.rate}", "--timeout=5s", f"--connections={self.connections}"]
             self._apply(site, objects)
-        for kind in KINDS:
+        for kind in self.kinds:
             wait = ("rollout", "status", f"deployment/{kind}", "-n", "sample", "--timeout=120s")
             self.lab.kubectl(site.context, *wait)

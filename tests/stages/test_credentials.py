@@ -13,7 +13,7 @@ from meshkit.istio import accounts, remotes, versions
 from meshkit.istio.fleet import table
 from meshkit.mesh import Mesh
 from meshkit.spec import MeshSpec
-from meshkit.stages import credentials, discovery, life
+from meshkit.stages import credentials, discovery, life, rollback
 from tests.objects import core, create, deployment
 from tests.stages.healthy import Row, mesh, told
 from tests.stages.test_discovery import facts, secret
@@ -102,7 +102,7 @@ def real(api_server: ApiServer, state: Path) -> Mesh:
     wish = {"credential": "expiring", "life": "1h", "renewBefore": "10m", "reader": "least"}
     document: dict[str, Any] = {"clusters": clusters, "remoteSecrets": wish, "mesh": {"rootNamespace": "reader-test"}}
     found = Mesh.open(MeshSpec.parse(document, where="test"))
-    create(found.clusters["east"], core("Namespace", "reader-test", ""))
+    found.clusters["east"].apply(core("Namespace", "reader-test", ""))
     return found
 
 
@@ -132,3 +132,21 @@ def test_a_token_that_ends_is_of_the_account_and_ends_with_its_secret(real: Mesh
     (change,) = plan.changes
     assert (change.action, change.object) == ("restart", f"Deployment {namespace}/istiod")
     assert change.wait
+
+
+@pytest.mark.parametrize(("number", "restarts"), [("1.30.2", 1), ("1.31.0", 0)])
+def test_istiods_that_a_removal_hurts_are_restarted_by_undo(
+    real: Mesh, monkeypatch: pytest.MonkeyPatch, number: str, restarts: int
+) -> None:
+    """After the last remote secret is gone; no such istiod is here, so its version is told."""
+    rows = table([{"cluster": "east", "component": "istiod", "version": number}], versions.VERSION_COLUMNS)
+    monkeypatch.setattr(versions, "versions", lambda *_: rows)
+    east, name = real.clusters["east"], f"istiod-{restarts}"
+    create(east, deployment(name, real.root_namespace, labels={"app": "istiod"}))
+    try:
+        plan = rollback.Plan(real, rollback.STAGE)
+        rollback._heal(real, {"east"}, plan)
+        assert [change.action for change in plan.changes if change.object.endswith(name)] == ["restart"] * restarts
+        rollback._heal(real, set(), plan)
+    finally:
+        east.delete(deployment(name, real.root_namespace))

@@ -12,11 +12,12 @@ import pytest
 from meshkit.answers import Answer
 from meshkit.changes import Change, Plan
 from meshkit.checks import Verdict
-from meshkit.istio import signing, trust, versions, workloads
+from meshkit.istio import authorization, signing, trust, versions, workloads
 from meshkit.istio.fleet import table
 from meshkit.sender import Traffic
 from meshkit.stages import rooted
 from meshkit.stages import trust as stage
+from meshkit.stages.strategy import Choice, Outcome
 from tests.stages.healthy import certificate, identity, mesh, told
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def signer(name: str) -> Row:
 
 def proxy(name: str) -> Row:
     """Return a proxy of the common root."""
-    return {**certificate(name), "anchor": SHORT, "roots": SHORT}
+    who = {"identity": "spiffe://cluster.local/ns/sample/sa/app"}
+    return {**certificate(name), **who, "anchor": SHORT, "roots": SHORT}
 
 
 def handed(name: str) -> Row:
@@ -61,6 +63,12 @@ def workload(name: str) -> Row:
     return {"cluster": name, "namespace": "sample", "kind": "Deployment", "workload": "app", "pods": 1, "names": "p"}
 
 
+def policy(name: str) -> Row:
+    """Return a policy that names the mesh's own identities."""
+    what = {"value": "cluster.local/ns/a/sa/b", "trust_domain": "cluster.local", "field": "principals"}
+    return {"cluster": name, "namespace": "sample", "policy": "own", "action": "ALLOW", **what}
+
+
 MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
     "identity": (identity, versions.IDENTITY_COLUMNS),
     "authorities": (authority, signing.AUTHORITY_COLUMNS),
@@ -69,6 +77,7 @@ MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
     "roots": (handed, trust.ROOT_COLUMNS),
     "handed": (configmap, trust.HANDED_COLUMNS),
     "workloads": (workload, workloads.COLUMNS),
+    "policies": (policy, authorization.COLUMNS),
 }
 
 
@@ -87,7 +96,7 @@ def test_two_plugged_clusters_pass_every_check() -> None:
     """And there is nothing to do."""
     findings = stage.check(mesh(), facts())
     assert {f.verdict for f in findings} == {PASS}
-    assert {f.id for f in findings} == {f"MK40{n}" for n in range(1, 10)}
+    assert {f.id for f in findings} == {*(f"MK40{n}" for n in range(1, 10)), "MK414", "MK415"}
 
 
 SPOILED = [
@@ -111,6 +120,14 @@ SPOILED = [
     ("MK408", "east", "roots", {"sha256": OTHER}, FAIL),
     ("MK408", "east", "certificates", {"roots": f"{SHORT},{OTHER[:16]}"}, FAIL),
     ("MK409", "east", "certificates", {"not_after": NOW - DAY}, FAIL),
+    ("MK414", "east", "identity", {"reason": "no answer"}, UNKNOWN),
+    ("MK414", "east", "identity", {"trust_domain": "td.test"}, FAIL),
+    ("MK414", "east", "identity", {"trust_domain": "td.test", "trust_domain_aliases": "x,cluster.local"}, PASS),
+    ("MK414", "west", "certificates", {"identity": "spiffe://td.test/ns/a/sa/b"}, FAIL),
+    ("MK414", "west", "certificates", {"identity": "", "reason": "no answer"}, UNKNOWN),
+    ("MK415", "east", "policies", {"reason": "no answer"}, UNKNOWN),
+    ("MK415", "east: sample/own", "policies", {"trust_domain": "td.test"}, WARN),
+    ("MK415", "east", "policies", {"trust_domain": "*.local"}, PASS),
 ]
 
 
@@ -134,6 +151,42 @@ def test_trust_domains_other_than_the_default() -> None:
     """The mesh file's counts."""
     wanted = mesh(mesh={"trustDomain": "other.local"})
     assert told(stage.check(wanted, facts()), "MK405", "east") == [FAIL]
+
+
+@pytest.mark.parametrize(
+    ("change", "aliases", "verdict", "said"),
+    [
+        ({}, "", FAIL, "lets them in no more"),
+        ({"action": "DENY"}, "", FAIL, "keeps them out no more"),
+        ({"field": "notPrincipals"}, "", FAIL, "keeps them out no more"),
+        ({"action": "DENY", "field": "source.principal notValues"}, "", FAIL, "lets them in no more"),
+        ({"action": "CUSTOM"}, "", FAIL, "does not apply to them any more"),
+        ({}, "td.test", PASS, "all 2 values"),
+        ({"literal": True}, "td.test", FAIL, "lets them in no more"),
+        ({"trust_domain": "*.test"}, "td.test", PASS, "all 2 values"),
+        ({"trust_domain": "cluster.local", "field": "trustDomains"}, "", PASS, "all 2 values"),
+    ],
+)
+def test_what_a_policy_will_mean_no_more_is_named(change: Row, aliases: str, verdict: Verdict, said: str) -> None:
+    """West's proxies are of another trust domain now; an alias translates whole principals only."""
+    named = {**policy("east"), "value": "td.test/ns/a/sa/b", "trust_domain": "td.test", "policy": "theirs", **change}
+    known = facts("policies", {}, named)
+    foreign = facts("certificates", {"identity": "spiffe://td.test/ns/a/sa/b"})
+    own = facts("identity", {"trust_domain_aliases": aliases})
+    found = stage.check(mesh(), replace(known, certificates=foreign.certificates, identity=own.identity))
+    (finding,) = [f for f in found if f.id == "MK415" and f.subject.startswith("east")]
+    assert finding.verdict is verdict
+    assert said in finding.observed
+    assert bool(finding.remedy) == (verdict is FAIL)
+
+
+def test_adopting_a_root_says_what_it_costs() -> None:
+    """Its key was in a cluster: no deletion takes that back."""
+    known = facts("authorities", {"secret": "istio-ca-secret", "sha256": ROOT})
+    (finding,) = stage.check_key(known, Choice(Outcome.ADOPT, "", root=ROOT, key_in="east"))
+    assert finding.verdict is WARN
+    assert "no deletion takes a copied key back" in finding.observed
+    assert "meshkit ca root" in finding.remedy
 
 
 class TestProof:

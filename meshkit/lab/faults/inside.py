@@ -52,7 +52,8 @@ def argv_of(pid: int) -> list[str]:
 
 def states(home: Path, site: Site) -> dict[str, Object]:
     """Return what a node tells of its containers, by the path of the file: NAMESPACE/POD/CONTAINER.json."""
-    script = 'cd "$1"; for f in */*/*.json; do echo "$f $(cat "$f")"; done'
+    # Not echo: dash's takes JSON's backslashes for its own.
+    script = 'cd "$1"; for f in */*/*.json; do printf "%s %s\\n" "$f" "$(cat "$f")"; done'
     told = run(home, "sh", "-c", script, "sh", str(cluster.state(site))).stdout
     pairs = (line.partition(" ") for line in told.splitlines())
     return {path: json.loads(text) for path, _, text in pairs if text}  # one that went meanwhile has none

@@ -29,6 +29,7 @@ PLACES: Mapping[str, tuple[str, str]] = {
 }
 GIVEN = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "deletionTimestamp")
 PATIENCE = 30.0
+WRITES = 10
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,23 @@ def put(kube: Kube, ref: Ref, wanted: Object) -> None:
     there = read(kube, ref)
     if there is None:
         kube.call("POST", ref.folder, fresh(wanted))
-        return
-    kube.call("PUT", ref.path, at_version(wanted, there))
+    else:
+        write_over(kube, ref, wanted, there)
+
+
+def write_over(kube: Kube, ref: Ref, wanted: Object, there: Object | None) -> None:
+    """Write an object over the one that is there; a controller that wrote in between is no conflict of ours."""
+    for left in range(WRITES, 0, -1):
+        if there is None:
+            return
+        try:
+            kube.call("PUT", ref.path, at_version(wanted, there))
+        except Refused as error:
+            if error.status != 409 or left == 1:
+                raise
+            there = read(kube, ref)
+        else:
+            return
 
 
 def put_back(kube: Kube, ref: Ref, before: Object | None) -> None:
@@ -87,9 +103,7 @@ def put_back(kube: Kube, ref: Ref, before: Object | None) -> None:
         return
     put(kube, ref, before)
     # A write takes the fields that it changes from their managers: a second one, which changes none, gives them back.
-    there = read(kube, ref)
-    if there is not None:
-        kube.call("PUT", ref.path, at_version(before, there))
+    write_over(kube, ref, before, read(kube, ref))
 
 
 def remove(kube: Kube, ref: Ref) -> None:

@@ -1,0 +1,67 @@
+"""AuthorizationPolicies that name a trust domain: found in all the fields that can, and read as istiod reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from meshkit.istio import authorization
+from tests.objects import create, definition
+
+if TYPE_CHECKING:
+    from meshkit.cluster import Cluster
+    from meshkit.mesh import Mesh
+    from tests.support import ApiServer
+
+WHOLE = "td.test/ns/a/sa/b"
+
+
+def policy(source: dict[str, Any] | None = None, when: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    """Return a policy of one rule."""
+    rule = {"from": [{"source": source or {}}], "when": [when] if when else []}
+    place = {"name": "p", "namespace": "default"}
+    kind = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy"}
+    return {**kind, "metadata": place, "spec": {"rules": [rule], **spec}}
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (policy({"principals": [WHOLE]}), [("ALLOW", "principals", "td.test", False)]),
+        (policy({"notPrincipals": [WHOLE]}, action="DENY"), [("DENY", "notPrincipals", "td.test", False)]),
+        (policy({"principals": ["td.test/*"]}), [("ALLOW", "principals", "td.test", True)]),
+        (policy({"principals": ["*", "*/ns/a/sa/b", "*/sa/b"]}), []),
+        (policy({"principals": ["*.test/ns/a/sa/b"]}), [("ALLOW", "principals", "*.test", False)]),
+        (policy({"trustDomains": ["td.test", "*"]}), [("ALLOW", "trustDomains", "td.test", False)]),
+        (policy({"namespaces": ["a"]}), []),
+        (
+            policy(when={"key": "source.principal", "values": [WHOLE], "notValues": ["*"]}),
+            [("ALLOW", "source.principal values", "td.test", False)],
+        ),
+        (policy(when={"key": "source.ip", "values": ["10.0.0.0/8"]}), []),
+        ({"metadata": {"name": "p", "namespace": "a"}, "spec": {}}, []),
+        ({"metadata": {"name": "p", "namespace": "a"}}, []),
+    ],
+)
+def test_what_a_policy_names(given: dict[str, Any], found: list[tuple[Any, ...]]) -> None:
+    """In every field that can name one; what leaves it open is left out."""
+    rows = authorization.parse(given)
+    assert [(row["action"], row["field"], row["trust_domain"], row["literal"]) for row in rows] == found
+
+
+def test_policies_of_a_cluster(mesh: Mesh, east: Cluster, api_server: ApiServer) -> None:
+    """None before their kind is there; each value is a row; a cluster that cannot be read is one with the reason."""
+    kind = definition("authorizationpolicies", "security.istio.io")
+    kind["spec"]["names"]["kind"] = "AuthorizationPolicy"
+    assert authorization.trust_domains(mesh).empty
+    create(east, kind)
+    try:
+        east._request("GET", "/apis/security.istio.io/v1")
+        create(east, policy({"principals": [WHOLE, "*"]}))
+        assert list(authorization.trust_domains(mesh)["value"]) == [WHOLE]
+        mesh.clusters["east"] = api_server.connect("nobody")
+        (row,) = authorization.trust_domains(mesh).to_dict("records")
+        assert "403" in row["reason"]
+    finally:
+        east.delete(kind)
