@@ -197,7 +197,6 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
             remotes=told["remote clusters"],
             claims=told["claims"],
             opened=told["names let in"],
-            claims=told["claims"],
         ),
         discovery=discovery.Facts(
             known=known,
