@@ -8,7 +8,7 @@ KILLS  ?= 3
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test drills lock prometheus
+.PHONY: help setup demo lint test drills lock prometheus checks
 
 help:
 	@echo "make demo     build and start a live mesh of one cluster here, take it to two, say where the report is"
@@ -16,6 +16,7 @@ help:
 	@echo "make drills   what takes longer: a whole migration and its undo, kills (KILLS=20), another user"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make setup    $(VENV) with everything locked; as root also the Debian packages that are lacking"
+	@echo "make checks   print docs/checks.md anew, from the catalogue and the code"
 	@echo "make lock     resolve requirements.lock anew (needs uv)"
 
 setup: $(READY)
@@ -54,6 +55,9 @@ test: lint prometheus
 drills: $(READY)
 	@$(RUN)/meshkit lab build
 	@MESHKIT_TEST_KILLS=$(KILLS) $(RUN)/python -m pytest -m drill
+
+checks: $(READY)
+	@$(RUN)/python -m meshkit.stages.catalogue > docs/checks.md.new && mv docs/checks.md.new docs/checks.md
 
 lock:
 	@uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml \

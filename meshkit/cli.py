@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 AUDIT = ("08", "09")
 LAST_STAGE = "10"
+MANY = 100
+"""So many proxies are shown one by one, more are counted."""
 
 mesh_file = click.argument("mesh_file", metavar="MESH.yaml", type=click.Path(path_type=Path))
 out = click.option(
@@ -57,7 +59,9 @@ def cli() -> None:
     Examples:
       meshkit demo                                a real two-cluster mesh on this machine, and its audit
       meshkit audit parameters/lab.yaml           is the mesh whole? reads, but for a probe
+      meshkit check parameters/lab.yaml           what is wrong with the mesh, the cause first; read-only
       meshkit proxies parameters/lab.yaml         every proxy of every cluster, and its true xDS states
+      meshkit pairs parameters/lab.yaml           every ordered pair, link by link: what is broken between them
       meshkit latency parameters/lab.yaml         how long each cluster takes to answer each other one
       meshkit run parameters/lab.yaml             all stages, as a plan
       meshkit run parameters/lab.yaml --mode apply
@@ -193,26 +197,123 @@ def audit(mesh_file: Path, out: Path, settings: Sequence[tuple[str, str]], timeo
 
 
 @cli.command()
-@mesh_file
+@click.argument("mesh_file", metavar="MESH.yaml", type=click.Path(path_type=Path), required=False)
+@click.option("--explain", metavar="ID", help="Print what one check is about, such as MK802, and end.")
 @output
-def proxies(mesh_file: Path, output: Output) -> int:
-    """Show the xDS state of every proxy of every cluster: one row for each proxy, the worst first.
+def check(*, mesh_file: Path | None, explain: str | None, output: Output) -> int:
+    """Ask all checks of all stages of a finished mesh: one list of findings, the causes first.
 
-    JSON and CSV have one row for each proxy and xDS type, with the proxy's own words where it refused something.
+    Read-only: nothing is changed in any API server; some requests are sent from the probe's client, which show what
+    only trying can tell. What may follow from another finding says so in column follows_from and stands after it; mend
+    what stands first. Exit code 1: a check failed. 3: something could not be found out.
+
+    \b
+    Examples:
+      meshkit check parameters/lab.yaml
+      meshkit check parameters/lab.yaml -o json | jq '.[] | select(.verdict == "fail" and .follows_from == "")'
+      meshkit check --explain MK802
+    """  # noqa: D301
+    from meshkit.stages import catalogue
+
+    if explain is not None:
+        click.echo(catalogue.explain(explain))
+        return 0
+    if mesh_file is None:
+        raise click.UsageError("name the mesh file: meshkit check MESH.yaml")
+    from meshkit.mesh import Mesh
+    from meshkit.stages import whole
+
+    _find_tools()
+    mesh = Mesh.open(mesh_file)
+    findings = whole.check(mesh, whole.look(mesh, lambda told: click.echo(told, err=True)))
+    table = whole.in_order(mesh, findings)
+    _print(whole.for_people(table) if output == "table" else table, output)
+    click.echo(whole.told(findings), err=True)
+    return _exit_code(findings)
+
+
+@cli.command()
+@mesh_file
+@click.option("-n", "--namespace", default="", metavar="NS", help="Only proxies of this namespace; no others are read.")
+@click.option("--cluster", "clusters", multiple=True, metavar="NAME", help="Only proxies that run there.")
+@click.option("--state", "states", multiple=True, metavar="STATE", help="Only proxies with a type in this state.")
+@click.option("--since", metavar="RUN", type=click.Path(path_type=Path), help="Show what changed since an earlier run.")
+@click.option("--all", "whole", is_flag=True, help="A line for each proxy, however many there are.")
+@output
+def proxies(
+    *,
+    mesh_file: Path,
+    namespace: str,
+    clusters: Sequence[str],
+    states: Sequence[str],
+    since: Path | None,
+    whole: bool,
+    output: Output,
+) -> int:
+    """Show the xDS state of every proxy of every cluster, the worst first.
+
+    One row for each proxy; of more than a hundred, those that are not in order, and the others counted by cluster,
+    istiod, kind and version. JSON and CSV have one row for each proxy and xDS type, with the proxy's own words where it
+    refused something. --since takes a run folder, or a file of that CSV or JSON, and shows only what is not as it was.
     Exit code 1: a proxy is not in sync. 3: something could not be read.
 
     \b
     Examples:
       meshkit proxies parameters/lab.yaml
+      meshkit proxies parameters/lab.yaml -n sample --state stale --state error
+      meshkit proxies parameters/lab.yaml --since runs/mesh1/20260301T120000Z-audit
       meshkit proxies parameters/lab.yaml -o json | jq '.[] | select(.state == "ERROR") | .nack'
     """  # noqa: D301
+    from meshkit.istio import rollup
     from meshkit.mesh import Mesh
+    from meshkit.runs import earlier
     from meshkit.stages import observe
 
+    before, read_at = earlier.proxy_status(since) if since else (None, None)
     mesh = Mesh.open(mesh_file)
-    facts = observe.look(mesh)
-    _print(facts.proxies if output == "table" else facts.status, output)
-    return _judge(observe.check_proxies(mesh, facts))
+    choose = rollup.chooser(mesh.clusters, namespace, clusters, states)
+    facts = observe.look(mesh, namespace)
+    if before is not None:
+        _print(rollup.trend(choose(before), choose(facts.status), read_at), output)
+    elif output == "table":
+        _show_proxies(rollup.summary(choose(facts.status)), whole=whole)
+    else:
+        _print(choose(facts.status), output)
+    having = set(facts.status["cluster"]) if namespace and len(facts.status) else set(mesh.clusters)
+    return _judge(f for f in observe.check_proxies(mesh, facts) if f.subject in having & set(clusters or mesh.clusters))
+
+
+@cli.command()
+@mesh_file
+@click.option(
+    "--samples", default=200, show_default=True, type=click.IntRange(min=0), help="Requests per pair; 0: none."
+)
+@output
+def pairs(mesh_file: Path, samples: int, output: Output) -> int:
+    """Show for every ordered pair of clusters all that a call between them rests on, and which link is broken.
+
+    One line for each pair, the worst first; JSON and CSV have a row for each istiod replica, with every link: secret,
+    address, credential, sync, gateway, endpoints, TLS through the gateway, answers and their times. Makes Services
+    `meshkit-probe-…` in the probe's namespace, and removes them at the end; with --samples 0 it only reads. Exit code
+    1: a link is broken. 3: something could not be read.
+
+    \b
+    Examples:
+      meshkit pairs parameters/lab.yaml
+      meshkit pairs parameters/lab.yaml --samples 0 -o json | jq '.[] | select(.verdict != "pass") | .why'
+    """  # noqa: D301
+    from meshkit.mesh import Mesh
+    from meshkit.stages import linked
+    from meshkit.stages import pairs as truth
+
+    mesh = Mesh.open(mesh_file)
+    if samples:
+        click.echo(f"trying {len(mesh.pairs)} pairs, {samples} requests each, every pair alone …", err=True)
+    facts, sent = truth.survey(mesh, samples) if samples else (truth.look(mesh), None)
+    findings = linked.check_all(mesh, facts, sent)
+    rows = truth.table(mesh, facts, findings, sent)
+    _print(truth.brief(rows) if output == "table" else rows, output)
+    return _judge(findings)
 
 
 @cli.command()
@@ -329,16 +430,39 @@ def _print(table: pd.DataFrame, output: Output) -> None:
     click.echo(terminal.render(table, output).rstrip("\n"))
 
 
+def _show_proxies(proxies: pd.DataFrame, *, whole: bool) -> None:
+    """Print a line for each proxy; of many, for each that is not in order, after the counts of all."""
+    from meshkit.istio import rollup
+
+    if whole or len(proxies) <= MANY:
+        _print(proxies, "table")
+        return
+    _print(rollup.groups(proxies), "table")
+    unwell = proxies[~proxies["worst"].isin(rollup.GOOD)]
+    click.echo(f"{len(proxies):,} proxies, {len(unwell):,} not in order", err=True)
+    if len(unwell):
+        click.echo()
+        _print(unwell.head(MANY), "table")
+    if len(unwell) > MANY:
+        click.echo(f"the {MANY} worst are shown; --all shows every one, -n, --cluster and --state choose", err=True)
+
+
 def _judge(findings: Iterable[Finding]) -> int:
     """Tell on stderr what is not in order, and return the exit code."""
-    from meshkit.checks import Verdict, overall
+    from meshkit.checks import Verdict
 
     found = list(findings)
     for finding in found:
         if finding.verdict not in (Verdict.PASS, Verdict.SKIPPED):
             told = f"{finding.verdict.symbol} {finding.id} {finding.subject}: {finding.observed}"
             click.echo(told + (f"\n    → {finding.remedy}" if finding.remedy else ""), err=True)
-    return {Verdict.FAIL: 1, Verdict.UNKNOWN: 3}.get(overall(found), 0)
+    return _exit_code(found)
+
+
+def _exit_code(findings: Sequence[Finding]) -> int:
+    from meshkit.checks import Verdict, overall
+
+    return {Verdict.FAIL: 1, Verdict.UNKNOWN: 3}.get(overall(findings), 0)
 
 
 def _told(result: RunResult) -> int:

@@ -405,6 +405,16 @@ class Cluster:
         where = f"{self.where}, pod {pod}"
         return transport.lines(self.api, path, where=where, timeout=timeout or self.timeout, query=query)
 
+    def log(self, pod: str, namespace: str, container: str, lines: int) -> list[str]:
+        """Return the last lines that a container logged.
+
+        Raises:
+            NotFoundError: there is no such pod or container.
+        """
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/log"
+        answer = self._request("GET", path, query=[("container", container), ("tailLines", str(lines))])
+        return answer.data.decode(errors="replace").splitlines()
+
     # --- how ---
 
     def resource(self, kind: str) -> _Resource:

@@ -24,8 +24,8 @@ SENDING = ("audit", "apply", "plan")
 BUILT = "multi-primary"
 
 
-def one_of(name: str, value: Any, known: Sequence[str]) -> None:
-    """Let one of the words pass.
+def one_of(name: str, value: Any, known: Sequence[str], *, option: str = "") -> None:
+    """Let one of the words pass; it is the value of a notebook's parameter, or of an option of the command line.
 
     Raises:
         InputError: it is another one, or no text.
@@ -33,8 +33,9 @@ def one_of(name: str, value: Any, known: Sequence[str]) -> None:
     if value in known:
         return
     nearest = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"say -p {name} {known[0]}"
-    raise InputError(f"expected {' or '.join(known)}, got {value!r}", where=f"parameter {name}", remedy=hint)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"say {option or f'-p {name}'} {known[0]}"
+    told = f"expected {' or '.join(known)}, got {value!r}"
+    raise InputError(told, where=option or f"parameter {name}", remedy=hint)
 
 
 def number(name: str, value: Any) -> None:

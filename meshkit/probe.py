@@ -261,7 +261,7 @@ class Probing:
                 f"{s}×{sum(a.status == s for a in answers)}" for s in sorted({a.status for a in answers})
             ),
             "answered_by": ",".join(sorted(names)),
-            "answered_in": ",".join(sorted({self._home(name) for name in names})),
+            "answered_in": ",".join(sorted({self.home(name) for name in names})),
             "server_identity": peer.get("By", ""),
             "client_identity": peer.get("URI", ""),
             "client_certificate": peer.get("Hash", ""),
@@ -271,7 +271,8 @@ class Probing:
             "error": told(bad) if bad else "",
         }
 
-    def _home(self, pod: str) -> str:
+    def home(self, pod: str) -> str:
+        """Return the cluster whose server a pod is, `?` where it is none of them."""
         homes = (
             n for n, side in self.sides.items() if isinstance(side, Side) and pod in {p.name for p in side.servers}
         )

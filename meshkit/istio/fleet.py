@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from meshkit.errors import UnreachableError
 from meshkit.mesh import Mesh, Unknown, gather
@@ -21,6 +23,8 @@ T = TypeVar("T")
 DEADLINE = 30.0
 MONITORING_PORT = 15014
 PROXY_CONTAINER = "istio-proxy"
+START = 60.0
+"""Seconds in which the proxy of a new pod should have started."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class Istiod:
 class Proxy:
     """One running pod that carries a proxy. `kind` is its role: sidecar, router, waypoint or ztunnel.
 
-    `cluster_id`, `network` and `mesh_id` are what it claims to istiod, as its container's environment says.
+    `cluster_id`, `network` and `mesh_id` are what it claims to istiod, as its container's environment says; `since` is
+    when its container started, or else its pod, and `trouble` what the node tells of it that is not well.
     """
 
     cluster: Cluster
@@ -66,11 +71,15 @@ class Proxy:
     ready: bool
     network: str = ""
     mesh_id: str = ""
+    node: str = ""
+    since: datetime | None = None
+    trouble: str = ""
 
 
 def istiods(cluster: Cluster, namespace: str = "istio-system") -> list[Istiod]:
     """Return the running istiods of a cluster, every revision, as istioctl finds them (`app=istiod`, Running)."""
-    pods = cluster.get("pods", namespace, labels="app=istiod", fields="status.phase=Running")
+    path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
+    pods = cluster.get(path, labels="app=istiod", fields="status.phase=Running")
     return [_istiod(cluster, pod) for pod in pods if not pod["metadata"].get("deletionTimestamp")]
 
 
@@ -89,7 +98,7 @@ def _istiod(cluster: Cluster, pod: dict[str, Any]) -> Istiod:
 
 def proxies(cluster: Cluster) -> list[Proxy]:
     """Return the running pods of a cluster with a container, or native sidecar, named `istio-proxy`."""
-    return [proxy for proxy, state in pods_with_proxy(cluster) if state == "Running"]
+    return carriers(cluster, cluster.get("/api/v1/pods", fields="status.phase=Running"))
 
 
 def pods_with_proxy(cluster: Cluster) -> list[tuple[Proxy, str]]:
@@ -102,14 +111,41 @@ def pods_with_proxy(cluster: Cluster) -> list[tuple[Proxy, str]]:
     return found
 
 
+def carriers(cluster: Cluster, pods: Iterable[dict[str, Any]], now: datetime | None = None) -> list[Proxy]:
+    """Return those of the pods that carry a proxy and are not on their way out.
+
+    One that is not running yet counts when its proxy ran once, or should have long since: a native sidecar that cannot
+    reach its istiod keeps its pod pending for ever.
+    """
+    at = now or datetime.now(UTC)
+    staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    found = ((pod, _proxy(cluster, pod)) for pod in staying)
+    return [proxy for pod, proxy in found if proxy and _counts(pod, proxy, at)]
+
+
+def _counts(pod: dict[str, Any], proxy: Proxy, now: datetime) -> bool:
+    told = _told(pod)
+    ran = "running" in told.get("state", {}) or bool(told.get("restartCount"))
+    late = proxy.since is not None and (now - proxy.since).total_seconds() > START
+    return bool(proxy.node) and (pod.get("status", {}).get("phase") == "Running" or ran or late)
+
+
+def _told(pod: dict[str, Any]) -> dict[str, Any]:
+    status = pod.get("status", {})
+    statuses = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
+    return next((s for s in statuses if s["name"] == PROXY_CONTAINER), {})
+
+
 def _proxy(cluster: Cluster, pod: dict[str, Any]) -> Proxy | None:
-    metadata, spec = pod["metadata"], pod["spec"]
+    metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status", {})
     containers = [*spec["containers"], *spec.get("initContainers", [])]
     container = next((c for c in containers if c["name"] == PROXY_CONTAINER), None)
     if container is None:
         return None
+    told = _told(pod)
+    running = told.get("state", {}).get("running", {})
     arguments = container.get("args", [])
-    conditions = pod.get("status", {}).get("conditions", [])
+    conditions = status.get("conditions", [])
     return Proxy(
         cluster=cluster,
         namespace=metadata["namespace"],
@@ -117,9 +153,29 @@ def _proxy(cluster: Cluster, pod: dict[str, Any]) -> Proxy | None:
         kind=arguments[1] if len(arguments) > 1 and arguments[0] == "proxy" else "sidecar",
         cluster_id=_env(container).get("ISTIO_META_CLUSTER_ID", ""),
         ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
-        network=_env(container).get("ISTIO_META_NETWORK", ""),
+        network=_env(container).get("ISTIO_META_NETWORK", "") or _env(container).get("NETWORK", ""),
         mesh_id=_env(container).get("ISTIO_META_MESH_ID", ""),
+        node=spec.get("nodeName", ""),
+        since=_moment(running.get("startedAt") or status.get("startTime") or metadata.get("creationTimestamp")),
+        trouble=_trouble(told),
     )
+
+
+def _trouble(told: dict[str, Any]) -> str:
+    waiting = told.get("state", {}).get("waiting", {})
+    ended = told.get("state", {}).get("terminated") or told.get("lastState", {}).get("terminated") or {}
+    restarts = told.get("restartCount", 0)
+    words = [
+        waiting.get("reason", ""),
+        f"restarted {restarts} times" if restarts else "",
+        f"last ended with exit code {ended.get('exitCode')}" if ended else "",
+        "its proxy is not ready" if told.get("ready") is False else "",
+    ]
+    return ", ".join(filter(None, words))
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _env(container: dict[str, Any]) -> dict[str, str]:
@@ -133,7 +189,7 @@ def ask_istiods(mesh: Mesh, question: Callable[[Istiod], T]) -> list[tuple[str, 
     """
     answers: list[tuple[str, Istiod | None, T | Unknown]] = []
     for name, found in mesh.each(
-        lambda cluster: _ask(istiods(cluster, mesh.root_namespace), question, DEADLINE)
+        lambda cluster: ask_all(istiods(cluster, mesh.root_namespace), question, DEADLINE)
     ).items():
         answers += [(name, None, found)] if isinstance(found, Unknown) else [(name, *pair) for pair in found]
     return answers
@@ -146,7 +202,7 @@ def ask_proxies(mesh: Mesh, question: Callable[[Proxy], T]) -> list[tuple[str, P
     """
 
     def ask(cluster: Cluster) -> list[tuple[Proxy, T | Unknown]]:
-        return _ask([proxy for proxy in proxies(cluster) if proxy.kind != "ztunnel"], question, 4 * DEADLINE)
+        return ask_all([proxy for proxy in proxies(cluster) if proxy.kind != "ztunnel"], question, 4 * DEADLINE)
 
     answers: list[tuple[str, Proxy | None, T | Unknown]] = []
     for name, found in mesh.each(ask, deadline=4 * DEADLINE).items():
@@ -157,7 +213,8 @@ def ask_proxies(mesh: Mesh, question: Callable[[Proxy], T]) -> list[tuple[str, P
 S = TypeVar("S")
 
 
-def _ask(subjects: list[S], question: Callable[[S], T], deadline: float) -> list[tuple[S, T | Unknown]]:
+def ask_all(subjects: list[S], question: Callable[[S], T], deadline: float) -> list[tuple[S, T | Unknown]]:
+    """Ask all subjects at once; those that fail or are late are Unknown."""
     # A little less than the cluster's own deadline, so that what did answer is not lost with what did not.
     answers = gather(question, subjects, deadline=0.8 * deadline)
     return list(zip(subjects, answers, strict=True))

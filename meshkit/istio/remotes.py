@@ -48,6 +48,7 @@ SECRET_COLUMNS = {
     "annotation": "str",
     "labelled": "bool",
     "server": "str",
+    "tls_server_name": "str",
     "auth": "str",
     "account": "str",
     "token_secret": "str",
@@ -92,6 +93,7 @@ class _Credential:
     """What one key of a remote secret holds. Its token and its CA stay in this module."""
 
     server: str = ""
+    tls_server_name: str = ""
     auth: str = ""
     token: str = field(default="", repr=False)
     ca: bytes = field(default=b"", repr=False)
@@ -101,7 +103,8 @@ def remote_secrets(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each cluster in each remote secret, with the live proof of its credential.
 
     Columns: cluster (that holds the secret), namespace, name, key (the cluster id that istiod will use), annotation
-    (the cluster id that it says), labelled (istiod sees it), server (API server address), auth (token, exec,
+    (the cluster id that it says), labelled (istiod sees it), server (API server address), tls_server_name (the name
+    that its certificate is to be good for, where the kubeconfig says one), auth (token, exec,
     clientCertificate, tokenFile, authProvider, basic, none, unreadable), account (namespace/name of the ServiceAccount
     that a token is of), token_secret (the Secret that the token stands on), issued, expires (of a JWT; NaT when it does
     not say, or never ends), ends (the same in words: `never`, a moment, or nothing where it is not told), credential
@@ -158,6 +161,7 @@ def _keys(secret: dict[str, Any]) -> list[tuple[dict[str, Any], _Credential]]:
             "annotation": metadata.get("annotations", {}).get(ANNOTATION, ""),
             "labelled": metadata.get("labels", {}).get(LABEL) == "true",
             "server": credential.server,
+            "tls_server_name": credential.tls_server_name,
             "auth": credential.auth,
             "account": "/".join(jwt.account(credential.token)).strip("/"),
             "token_secret": jwt.secret(credential.token)[0],
@@ -178,6 +182,7 @@ def _credential(value: str) -> _Credential:
         ca = base64.b64decode(cluster.get("certificate-authority-data", ""))
         return _Credential(
             server=str(cluster["server"]),
+            tls_server_name=str(cluster.get("tls-server-name", "")),
             auth=_auth(user),
             token=str(user.get("token", "")),
             ca=ca,

@@ -64,7 +64,7 @@ def services(mesh: Mesh) -> pd.DataFrame:
 
 def _services(cluster: Cluster, mesh: Mesh) -> list[dict[str, Any]]:
     ready = Counter((namespace, service) for namespace, service, _ in _addresses(cluster.get("endpointslices")))
-    local = _local_hosts(cluster, mesh)
+    local = local_hosts_of(cluster, mesh)
     rows = []
     for item in cluster.get("services"):
         namespace, name, spec = item["metadata"]["namespace"], item["metadata"]["name"], item["spec"]
@@ -103,7 +103,8 @@ def _port(port: Mapping[str, Any]) -> str:
 # --- clusterLocal -----------------------------------------------------------------------------------------------------
 
 
-def _local_hosts(cluster: Cluster, mesh: Mesh) -> dict[str, bool]:
+def local_hosts_of(cluster: Cluster, mesh: Mesh) -> dict[str, bool]:
+    """Return `local_hosts` of a cluster's meshConfig, as its istiod has it."""
     revision = mesh.spec.istio.revision
     suffix = f"-{revision}" if revision not in ("", "default") else ""
     found = cluster.find("configmaps", mesh.root_namespace, f"istio{suffix}") or {}

@@ -105,6 +105,44 @@ def down() -> None:
     lifecycle.stop(say)
 
 
+@lab.command()
+@output
+def faults(output: Output) -> None:
+    """Show each fault that `break` can make: what it breaks, what users see, which check names it, where it is now."""
+    from meshkit.lab.faults import drills
+    from meshkit.views.terminal import render
+
+    click.echo(render(drills.table(), output))
+
+
+@lab.command(name="break")
+@click.argument("name")
+@click.option("--cluster", default="west", show_default=True, help="The cluster that breaks.")
+def break_(*, name: str, cluster: str) -> None:
+    """Break the running mesh by a fault, really; `heal` takes it back.
+
+    \b
+    Examples:
+      meshkit lab break gateway-down
+      meshkit lab heal gateway-down
+    """  # noqa: D301
+    from meshkit.lab.faults import drills
+
+    drills.break_(name, cluster, say)
+
+
+@lab.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that is broken now, the latest first.")
+def heal(*, names: tuple[str, ...], everything: bool) -> None:
+    """Take faults back: every object and process as it was; waits until the mesh is whole."""
+    from meshkit.lab.faults import drills
+
+    if bool(names) == everything:
+        raise click.UsageError("give the names of faults, or --all")
+    drills.heal(list(drills.broken(drills.running())) if everything else list(names), say)
+
+
 @click.command()
 @output
 @click.option("--mend", is_flag=True, help="Run the commands that mend, as root; each is said first.")

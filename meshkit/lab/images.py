@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import mmap
+import os
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -13,6 +16,11 @@ from meshkit.lab.layout import PROXY_UID, programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+# What istio's linker was told of its version, alone between zeros.
+STAMP = re.compile(rb"\0(\d+\.\d+)-[0-9a-f]{12}\0")
+TAG = re.compile(r"\d\.\d\d")
 
 
 @dataclass(frozen=True)
@@ -27,18 +35,21 @@ class Image:
 
 def find(reference: str) -> Image | None:
     """Return what stands for an image reference, or None for one that this node does not know."""
-    name = reference.partition("@")[0].rpartition("/")[2].partition(":")[0]
+    name, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
     local, share = programs(), programs().parent / "share"
 
     def program(file: str, **more: Path) -> dict[str, Path]:
         return {f"/usr/local/bin/{file}": local / file, **more}
 
+    def istio(file: str) -> dict[str, Path]:
+        return {f"/usr/local/bin/{file}": of_version(local / file, tag)}
+
     known: dict[str, Callable[[], Image]] = {
-        r"pilot": lambda: Image(("/usr/local/bin/pilot-discovery",), uid=PROXY_UID, files=program("pilot-discovery")),
+        r"pilot": lambda: Image(("/usr/local/bin/pilot-discovery",), uid=PROXY_UID, files=istio("pilot-discovery")),
         r"proxyv2": lambda: Image(
             ("/usr/local/bin/pilot-agent",),
             files={
-                **program("pilot-agent"),
+                **istio("pilot-agent"),
                 "/usr/local/bin/envoy": envoy(),
                 "/var/lib/istio/envoy/envoy_bootstrap_tmpl.json": share / "envoy_bootstrap.json",
             },
@@ -51,6 +62,37 @@ def find(reference: str) -> Image | None:
         if re.fullmatch(pattern, name):
             return image()
     return None
+
+
+def of_version(program: Path, tag: str) -> Path:
+    """Return a program of Istio in the version of an image's tag: itself, or a copy of it with another stamp.
+
+    A release has other code, too; but what istiod, istioctl and meshkit see of a version is what the program says.
+    """
+    if not TAG.fullmatch(tag) or not program.exists():
+        return program
+    own, at = stamp(program)
+    if own in ("", tag):
+        return program
+    copy = program.parent.parent / "versions" / tag / program.name
+    if not copy.exists() or copy.stat().st_mtime < program.stat().st_mtime:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        new = copy.with_name(f"{copy.name}.{os.getpid()}")
+        shutil.copyfile(program, new)
+        with new.open("r+b") as file:
+            file.seek(at)
+            file.write(tag.encode())
+        new.chmod(0o755)
+        new.replace(copy)
+    return copy
+
+
+@functools.cache
+def stamp(program: Path) -> tuple[str, int]:
+    """Return the version (`1.31`) that a program of Istio was stamped with, and where; ("", 0) where it has none."""
+    with program.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+        found = STAMP.search(content)
+        return (found[1].decode(), found.start(1)) if found else ("", 0)
 
 
 def envoy() -> Path:

@@ -115,10 +115,11 @@ class LoadBalancers:
         """Assign missing addresses, and write routes.json where something changed."""
         routes: dict[str, int] = {}
         for service in self.services:
-            if service["spec"].get("type") != "LoadBalancer":
+            spec = service["spec"]
+            if spec.get("type") != "LoadBalancer" or spec.get("loadBalancerClass"):  # a class is somebody else's
                 continue
             ip = self._address(service)
-            routes |= {f"{ip}:{p['port']}": p["nodePort"] for p in service["spec"]["ports"] if p.get("nodePort")}
+            routes |= {f"{ip}:{p['port']}": p["nodePort"] for p in spec["ports"] if p.get("nodePort")}
         if routes != self.written:
             replace(self.routes, json.dumps(routes))
             self.written = routes

@@ -206,7 +206,10 @@ class Drill:
 
 
 def prove(mesh: Mesh, facts: Facts, done: Archive | None) -> list[Finding]:
-    """Drill a restore: read the files back, compare with every cluster anew, let the API servers try each object."""
+    """Drill a restore: read the files back, compare with every cluster anew, let the API servers try each object.
+
+    MK305: the archive's files can be read back, have the hashes that were noted, and are open to nobody else.
+    """
     ask = Question("MK305", "the archive is whole", done.path.name if done else "archive", "as written, mode 0700")
     if done is None:
         empty = all(isinstance(found, Found) and found.empty for found in facts.found.values())

@@ -20,7 +20,7 @@ from meshkit.istio import accounts, networks, proxies, remote_secret, remotes, s
 from meshkit.istio.fleet import table
 from meshkit.istio.remotes import PREFIX
 from meshkit.mesh import Mesh, Unknown
-from meshkit.stages import credentials, eastwest, merged, merging, reach, verify
+from meshkit.stages import credentials, eastwest, joined, merged, merging, reach, verify
 from meshkit.stages.credentials import check_handed_over, row_of, try_tokens, wanted
 from meshkit.stages.finding import Question, arrow, awaits, planned, refused, unreadable
 from meshkit.stages.life import check_life, usable
@@ -273,7 +273,7 @@ def plan(mesh: Mesh, facts: Facts, renew: str = "") -> Plan:
             renewed = wishes[name, target] == "renew"
             # Each change is one event more; a cluster that istiod does not know yet is told by its name alone.
             seen = {pod: count + len(waits) + 1 for pod, count in taken.items()} if renewed else {}
-            wait = _discovered(mesh, name, target, seen)
+            wait = discovered(mesh, name, target, seen)
             before = len(made.changes)
             token = None if to_come(name, target) else found[target]
             _hand_over(made, name, target, token, None if hurt and renewed else wait)
@@ -295,8 +295,8 @@ def _hand_over(made: Plan, holder: str, target: str, token: accounts.Token | Unk
         made.changes[-1].problem = why
 
 
-def _discovered(mesh: Mesh, reader: str, target: str, events: Mapping[str, int]) -> Wait:
-    """Wait until each istiod has taken the secret in (so many `events` of secrets), and synced the target with it."""
+def discovered(mesh: Mesh, reader: str, target: str, events: Mapping[str, int]) -> Wait:
+    """Return a wait until each istiod has taken a secret in (so many `events` of secrets), and synced the target."""
     alone = Mesh(mesh.spec, {reader: mesh.clusters[reader]})
     network = mesh.spec.cluster(target).network
 
@@ -339,13 +339,11 @@ def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame, old: Plan | None = None) 
         return [*refused(plan), *findings, *(planned(*ask.known.values()) for ask in asks)]
     now = verify.look(mesh)
     for reader, target in mesh.pairs:
-        findings += [verify.check_secret(mesh, now, reader, target), verify.check_credential(mesh, now, reader, target)]
-        findings += [*verify.check_sync(mesh, now, reader, target)]
+        findings += joined.check(mesh, now.identity, now.secrets, now.remotes, (reader, target))
         if mesh.spec.topology.network == "multi":
             findings += eastwest.check_gateway_seen(
-                mesh, now.gateways, now.gateways_seen, reader, target, identifier="MK806"
+                mesh, now.gateways, now.gateways_seen, reader, target, identifier="MK806", moved="MK838"
             )
-        findings += check_life(mesh, now.secrets, reader, target)
     return [*findings, *merged.check(mesh, calls)]
 
 

@@ -66,9 +66,19 @@ def unread(gateways: pd.DataFrame, name: str) -> str:
 
 
 def check_gateway_seen(
-    mesh: Mesh, gateways: pd.DataFrame, gateways_seen: pd.DataFrame, reader: str, target: str, *, identifier: str
+    mesh: Mesh,
+    gateways: pd.DataFrame,
+    gateways_seen: pd.DataFrame,
+    reader: str,
+    target: str,
+    *,
+    identifier: str,
+    moved: str = "",
 ) -> Iterator[Finding]:
-    """MK806: each istiod of the reader knows the gateway of the target's network, at the address that it has."""
+    """MK806: each istiod of the reader knows the gateway of the target's network, at the address that it has.
+
+    MK838: it knows it at the address that it has; asked apart where `moved` names this id.
+    """
     network = mesh.spec.cluster(target).network
     offered = gateways[(gateways["cluster"] == target) & (gateways["network"] == network)]
     addresses = {a for text in offered["addresses"] for a in text.split(",") if a}
@@ -89,5 +99,11 @@ def check_gateway_seen(
             yield ask.unknown(f"{observed}; what {target} offers could not be read: {reason}")
             continue
         # istiod resolves host names itself (EKS), so only numbers can be compared.
-        known = bool(seen) and (seen <= addresses or not any(a.replace(".", "").isdigit() for a in addresses))
-        yield ask.judge(known, observed, "without it, proxies get the pods' own addresses; see MK805")
+        same = seen <= addresses or not any(a.replace(".", "").isdigit() for a in addresses)
+        if not moved or not seen:
+            yield ask.judge(seen and same, observed, "without it, proxies get the pods' own addresses; see MK805")
+            continue
+        yield ask.answer(Verdict.PASS, observed)
+        at = Question(moved, "gateway is seen at the address that it has", arrow(reader, target), expected)
+        cure = "an old address stays while a name does not resolve; meshNetworks may name another; restart that istiod"
+        yield at.judge(same, observed, cure)

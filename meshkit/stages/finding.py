@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from meshkit.changes import Plan
 
 Row = Mapping[Any, Any]
+ARROW = "→"
 
 
 class Question:
@@ -64,7 +65,7 @@ def refused(plan: Plan) -> list[Finding]:
 
 def arrow(client: str, server: str) -> str:
     """Return the subject of a finding about a pair."""
-    return f"{client} → {server}"
+    return f"{client} {ARROW} {server}"
 
 
 def unreadable(table: pd.DataFrame, cluster: str, column: str) -> str:

@@ -103,6 +103,10 @@ def _plane(mesh: Mesh, name: str) -> dict[str, str]:
 def check(mesh: Mesh, facts: Facts, mode: str = "apply", *, drop_alias: bool = False) -> list[Finding]:
     """Judge what was read: tool, running versions, who installed, what earlier stages brought, restarts, former ids.
 
+    MK503: istioctl installed what runs; another installer would take this stage's changes back.
+    MK504: the root namespace has the network label of the mesh file, by which istiod places its pods.
+    MK505: there is a Secret `cacerts`, so that istiod does not sign with a root of its own.
+
     Raises:
         InputError: `drop_alias` is neither True nor False.
     """
@@ -251,7 +255,10 @@ def _samples(mesh: Mesh, wanted: Plan) -> None:
 
 
 def prove(mesh: Mesh, facts: Facts, done: Plan, now: Facts, *, drop_alias: bool = False) -> list[Finding]:
-    """Judge what is there `now`: identities, versions, what each proxy claims, xDS, the probe's workloads, chains."""
+    """Judge what is there `now`: identities, versions, what each proxy claims, xDS, the probe's workloads, chains.
+
+    MK520: nothing is proved of a plan that was not applied.
+    """
     gone = renames.check_dropped(mesh, facts.planes, drop_alias=drop_alias, pending=done.pending)
     if done.pending:
         known = ("MK520", "control planes are as the mesh file says", "all clusters", "applied and proved")

@@ -38,7 +38,7 @@ COLUMNS: Final = {
 }
 
 
-def look(mesh: Mesh) -> pd.DataFrame:
+def look(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
     """Call the probe's Service from each cluster, once its Envoy knows the others' endpoints, or after some patience.
 
     Columns: cluster, client (pod), service, serving (clusters with ready endpoints of it), endpoints (addresses that
@@ -58,7 +58,7 @@ def look(mesh: Mesh) -> pd.DataFrame:
             return {"reason": side.reason}
         homes = _homes(mesh, cluster.name, own, seen)
         serving = [name for name, found in own.items() if found]
-        found = _endpoints(mesh, side, homes, set(serving))
+        found = _endpoints(mesh, side, homes, set(serving), patience)
         return {
             "client": side.client.name,
             "serving": ",".join(serving),
@@ -95,9 +95,9 @@ def _ip(address: str) -> str:
     return address.rpartition(":")[0].strip("[]")
 
 
-def _endpoints(mesh: Mesh, side: Side, homes: dict[str, str], serving: set[str]) -> set[str]:
+def _endpoints(mesh: Mesh, side: Side, homes: dict[str, str], serving: set[str], patience: float) -> set[str]:
     spec = mesh.spec.probe
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         hosts = envoy.clusters(side.client)
         ours = hosts["host"].str.startswith(f"{spec.server}.{spec.namespace}.svc.") & (hosts["port"] == spec.port)

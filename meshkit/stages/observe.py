@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from meshkit import inputs, probe, statistics
 from meshkit.checks import Finding, Verdict
-from meshkit.istio import proxies, versions
+from meshkit.istio import proxies, rollup, versions
 from meshkit.istio.fleet import table
 from meshkit.stages.finding import Question, Row, arrow, awaits
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 STAGE = "09 observe"
 SETTLE, TRIES = 3.0, 3
-BAD = ("ERROR", "NOT CONNECTED", "STALE")
-GOOD = ("SYNCED", "IGNORED", "NOT SENT")
+LASTING = 15.0
+"""Seconds after which a state is no longer one of passing."""
+TOLD = 10
+"""So many proxies in one bad state are told one by one, more as a number."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,18 @@ class Facts:
     versions: pd.DataFrame
 
 
-def look(mesh: Mesh) -> Facts:
-    """Read every istiod's view of its proxies; a state that is only passing (STALE, not connected) is read again."""
+def look(mesh: Mesh, namespace: str = "") -> Facts:
+    """Read every istiod's view of its proxies, or of those of one namespace.
+
+    A state that may only be passing is read again: NOT CONNECTED, and STALE unless it has been so for long.
+    """
     for attempt in range(TRIES):
-        status = proxies.proxy_status(mesh)
-        if attempt + 1 == TRIES or not status["state"].isin(["STALE", "NOT CONNECTED"]).any():
+        status = proxies.proxy_status(mesh, namespace)
+        passing = (status["state"] == "NOT CONNECTED") | (status["state"] == "STALE") & ~(status["age_s"] > LASTING)
+        if attempt + 1 == TRIES or not passing.any():
             break
         time.sleep(SETTLE)
-    return Facts(status, proxies.summary(status), versions.versions(mesh, status))
+    return Facts(status, rollup.summary(status), versions.versions(mesh, status))
 
 
 def measure(mesh: Mesh, samples: int = 400, mode: str = "audit") -> pd.DataFrame:
@@ -64,13 +70,13 @@ def measure(mesh: Mesh, samples: int = 400, mode: str = "audit") -> pd.DataFrame
 
 
 def check(mesh: Mesh, facts: Facts, mode: str = "audit") -> list[Finding]:
-    """Judge proxies and versions.
+    """Judge proxies, who serves them, and versions.
 
     Raises:
         InputError: no such mode.
     """
     inputs.one_of("mode", mode, inputs.SENDING)
-    return [*check_proxies(mesh, facts, mode), *check_versions(mesh, facts)]
+    return [*check_proxies(mesh, facts, mode), *check_versions(mesh, facts), *check_serving(mesh, facts)]
 
 
 def prove(mesh: Mesh, samples: pd.DataFrame) -> list[Finding]:
@@ -93,32 +99,59 @@ def check_proxies(mesh: Mesh, facts: Facts, mode: str = "audit") -> Iterator[Fin
         rows = facts.status[(facts.status["cluster"] == name) | (facts.status["istiod_cluster"] == name)]
         if rows.empty:
             yield awaits(ask.fail("no proxy", "is anything injected there?"), mode, "05 install")
-        bad, unknown = rows[rows["state"].isin(BAD)], rows[~rows["state"].isin([*BAD, *GOOD])]
-        for row in bad.to_dict("records"):
-            state = " ".join(filter(None, (row["type"], row["state"])))
-            yield ask.fail(f"{row['proxy']}.{row['namespace']} {state}{why(row)}", cure(row["state"]))
-        for row in unknown.to_dict("records"):
-            yield ask.unknown(
-                f"{row['proxy'] or row['istiod'] or 'cluster'} {row['type']}: {row['nack'] or row['state']}"
-            )
+        bad, unknown = rows[rows["state"].isin(rollup.BAD)], rows[~rows["state"].isin([*rollup.BAD, *rollup.GOOD])]
+        for _, alike in bad.groupby(["state", "type"], sort=False):
+            for row, count in _few(alike):
+                told = " ".join(filter(None, (row["type"], row["state"])))
+                yield ask.fail(f"{_who(row)}{_and(count)} {told}{why(row)}", cure(row["state"], row, mesh))
+        for _, alike in unknown.groupby(["state", "type"], sort=False):
+            for row, count in _few(alike):
+                who = row["proxy"] or row["istiod"] or "cluster"
+                yield ask.unknown(f"{who}{_and(count)} {row['type']}: {row['nack'] or row['state']}")
         if len(rows) and bad.empty and unknown.empty:
             count = len(rows[["namespace", "proxy"]].drop_duplicates())
             yield ask.answer(Verdict.PASS, f"{count} proxies SYNCED")
 
 
+def _few(alike: pd.DataFrame) -> Iterator[tuple[Row, int]]:
+    """Yield each row, or, of more than people read, the one that has been so for longest and how many others are."""
+    rows = alike.sort_values("age_s", ascending=False, kind="stable").to_dict("records")
+    yield from ((row, 0) for row in rows) if len(rows) <= TOLD else [(rows[0], len(rows) - 1)]
+
+
+def _who(row: Row) -> str:
+    return ".".join(filter(None, (row["proxy"], row["namespace"])))
+
+
+def _first(rows: pd.DataFrame) -> str:
+    return _who(rows.iloc[0].to_dict())
+
+
+def _and(count: int) -> str:
+    return f" and {count:,} others" if count else ""
+
+
 def why(row: Row) -> str:
-    """Return what follows a bad state: the proxy's own words, or for how long it has been so."""
-    if row["nack"]:
-        return f": {' '.join(row['nack'].split())[:300]}"
-    return f" for {row['age_s']:.0f} s" if row["state"] == "STALE" else ""
+    """Return what follows a bad state: for how long it has been so, and the proxy's own words."""
+    known = row["age_s"] == row["age_s"]
+    lasted = {"STALE": f" for {row['age_s']:.0f} s or more", "NOT CONNECTED": f", up for {row['age_s']:.0f} s"}
+    words = f": {' '.join(row['nack'].split())[:300]}" if row["nack"] else ""
+    return (lasted.get(row["state"], "") if known else "") + words
 
 
-def cure(state: str) -> str:
-    """Return what to do about a state of a proxy."""
+def cure(state: str, row: Row, mesh: Mesh) -> str:
+    """Return what to do about a state of a proxy: the command that shows its cause."""
+    context = next((f"--context {c.context} " for c in mesh.spec.clusters if c.name == row["cluster"]), "")
+    pod = f"{context}-n {row['namespace']}"
+    log = f"`kubectl {pod} logs {row['proxy']} -c istio-proxy --tail 50`"
+    if row["proxy"].startswith("node/"):
+        return f"`kubectl {context}get pods -A -o wide -l app=ztunnel` shows where ztunnel runs"
     return {
-        "ERROR": "the proxy refused what istiod sent: find the object named there, often an EnvoyFilter, and mend it",
-        "STALE": "istiod waits for the proxy: look at the proxy's log and load; restart its pod if it hangs",
-        "NOT CONNECTED": "no istiod knows this proxy: its log (istio-proxy) tells of certificate or connection errors",
+        "ERROR": "the proxy refused what istiod sent: find the object that its words are about, often an EnvoyFilter, "
+        f"and mend it: `kubectl {context}get envoyfilters -A`",
+        "STALE": f"istiod waits for the proxy's answer: {log} tells of its load and its connection; "
+        f"if it hangs, `kubectl {pod} delete pod {row['proxy']}`",
+        "NOT CONNECTED": f"no istiod knows this proxy: {log} tells of certificate or connection errors",
     }[state]
 
 
@@ -137,6 +170,84 @@ def check_versions(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     told = "; ".join(f"{v}: {', '.join(sorted(set(known.loc[short == v, 'cluster'])))}" for v in found)
     mend = "bring all to one version before going on; restart proxies after an upgrade of istiod"
     yield ask.judge(len(found) == 1, told, mend)
+
+
+def check_serving(mesh: Mesh, facts: Facts) -> list[Finding]:
+    """Judge who serves which proxies: by version, by cluster, and whether anybody looks at them."""
+    return [*check_skew(mesh, facts), *check_owners(mesh, facts), *check_strangers(mesh, facts)]
+
+
+def check_skew(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+    """MK910: no proxy is newer than the istiod that serves it, or more than one minor version older.
+
+    Source: Istio's supported releases: the control plane may be one version ahead of the data plane, never behind it.
+    """
+    istiods = facts.versions[facts.versions["component"] == "istiod"]
+    told = {(row["cluster"], row["name"]): row["version"] for row in istiods.to_dict("records")}
+    served = facts.status[(facts.status["istiod"] != "") & (facts.status["proxy"] != "")]
+    for name in mesh.clusters:
+        ask = Question("MK910", "no proxy is ahead of its istiod", name, "same minor version, or one older")
+        own = served[served["cluster"] == name].drop_duplicates(["namespace", "proxy", "istiod"])
+        found: list[tuple[str, Verdict]] = []
+        for (home, istiod, version), alike in own.groupby(["istiod_cluster", "istiod", "version"]):
+            verdict = skew(str(version), told.get((home, istiod), ""))
+            some = f"{_first(alike)}{_and(len(alike) - 1)}"
+            found.append(
+                (f"{some}: {version or 'unknown'} at {istiod} {told.get((home, istiod)) or 'unknown'}", verdict)
+            )
+        wrong = [words for words, verdict in found if verdict is Verdict.FAIL]
+        unknown = [words for words, verdict in found if verdict is Verdict.UNKNOWN]
+        if wrong:
+            yield ask.fail("; ".join(wrong), "upgrade istiod first; then restart the workloads, so that they follow it")
+        elif unknown or not found:
+            yield ask.unknown("; ".join(unknown) or "no proxy is known to an istiod", "see MK901")
+        else:
+            yield ask.answer(Verdict.PASS, f"{len(own)} proxies follow their istiods")
+
+
+def skew(proxy: str, istiod: str) -> Verdict:
+    """Return whether a proxy of one version may be served by an istiod of another."""
+    own, its = versions.Version.parse(proxy), versions.Version.parse(istiod)
+    if own is None or its is None:
+        return Verdict.UNKNOWN
+    good = own.major == its.major and 0 <= its.minor - own.minor <= 1
+    return Verdict.PASS if good else Verdict.FAIL
+
+
+def check_owners(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+    """MK911: proxies are served by istiods of their own cluster, where it has any; else by those of another one."""
+    istiods = facts.versions[facts.versions["component"] == "istiod"]
+    for name in mesh.clusters:
+        ask = Question(
+            "MK911", "proxies are served by the istiods that own them", name, "its own istiods, if it has any"
+        )
+        here = istiods[istiods["cluster"] == name]
+        own = facts.status[(facts.status["cluster"] == name) & (facts.status["proxy"] != "")]
+        served = own[own["istiod"] != ""].drop_duplicates(["namespace", "proxy", "istiod"])
+        if (unread := here[here["name"] == ""]["reason"]).any() or served.empty:
+            yield ask.unknown(next(iter(unread), "no proxy of it is known to an istiod"), "see MK901")
+            continue
+        strange = served[served["istiod_cluster"] != name]
+        by = "; ".join(f"{len(rows)} by {home}" for home, rows in served.groupby("istiod_cluster"))
+        example = f", such as {_first(strange)}" if len(strange) else ""
+        mend = "look at the discoveryAddress that these pods were injected with, and at where it leads"
+        yield ask.judge(here.empty or strange.empty, by + (example if len(here) else ""), mend, otherwise=Verdict.WARN)
+
+
+def check_strangers(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+    """MK912: istiods serve proxies of this mesh's clusters only: another id is a cluster that nobody looks at."""
+    ask = Question("MK912", "istiods serve no unknown cluster", "mesh", f"only {', '.join(mesh.clusters)}")
+    unread = facts.status[(facts.status["proxy"] == "") & (facts.status["state"] == "UNKNOWN")]
+    for row in unread.to_dict("records"):
+        yield ask.unknown(f"{row['cluster']} {row['istiod']}: {row['nack']}")
+    strange = facts.status[~facts.status["cluster"].isin(list(mesh.clusters)) & (facts.status["proxy"] != "")]
+    alike = strange.drop_duplicates(["cluster", "namespace", "proxy"])
+    told = "; ".join(
+        f"{len(rows)} of cluster id {cluster!r}, such as {_first(rows)}" for cluster, rows in alike.groupby("cluster")
+    )
+    mend = "add the cluster to the mesh file; or, if these proxies were injected with a wrong id, inject them anew"
+    if told or unread.empty:
+        yield ask.judge(not told, told or "none else", mend, otherwise=Verdict.WARN)
 
 
 def release(version: str, gate: str) -> str:

@@ -109,8 +109,8 @@ def _row(rows: pd.DataFrame, cluster: str) -> Row:
 # --- who is who -------------------------------------------------------------------------------------------------------
 
 
-def check_networks(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
-    """MK201: each root namespace has the network label of the mesh file, or none yet."""
+def check_networks(mesh: Mesh, facts: Facts, *, finished: bool = False) -> Iterator[Finding]:
+    """MK201: each root namespace has the network label of the mesh file, or none before the mesh is `finished`."""
     for entry in mesh.spec.clusters:
         row = _row(facts.roots, entry.name)
         expected = f"{networks.NETWORK}={entry.network} on namespace {row['namespace']}"
@@ -122,7 +122,8 @@ def check_networks(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
             yield ask.judge(row["network"] == entry.network, row["network"], cure)
         else:
             told = "no label yet" if row["exists"] else "no such namespace yet"
-            yield ask.answer(Verdict.SKIPPED, f"{told}; {LATER}")
+            cure = f"kubectl --context {entry.context} label namespace {row['namespace']} {expected.partition(' ')[0]}"
+            yield ask.fail(told, cure) if finished else ask.answer(Verdict.SKIPPED, f"{told}; {LATER}")
 
 
 def check_ids(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
@@ -182,20 +183,26 @@ def _probe(mesh: Mesh, facts: Facts, cluster: str) -> Row:
     return _row(unread if len(unread) else rows[rows["namespace"] == mesh.spec.probe.namespace], cluster)
 
 
-def check_probe_namespace(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
-    """MK210: the probe's namespace asks for sidecars, in every cluster in the same way."""
+def check_probe_namespace(mesh: Mesh, facts: Facts, *, finished: bool = False) -> Iterator[Finding]:
+    """MK210: the probe's namespace asks for sidecars, in every cluster in the same way.
+
+    Without the label those that run keep their sidecars; what is made anew has none. Before the mesh is `finished`,
+    stage 02 labels it.
+    """
     wanted = wanted_label(mesh, facts)
     for name in mesh.clusters:
         row = _probe(mesh, facts, name)
         expected = f"{footing.text(wanted)} on namespace {mesh.spec.probe.namespace}"
         ask = Question("MK210", "the probe's namespace is injected", name, expected)
         own = footing.labels(row)
-        if row["reason"] == "missing":
-            yield ask.answer(Verdict.SKIPPED, f"no such namespace yet; {LATER}")
+        missing = "no such namespace" if row["reason"] == "missing" else "" if row["reason"] or own else "no label"
+        if missing:
+            label = " ".join(f"{key}={value}" for key, value in wanted.items())
+            context, namespace = mesh.spec.cluster(name).context, mesh.spec.probe.namespace
+            cure = f"kubectl --context {context} label namespace {namespace} {label}"
+            yield ask.fail(missing, cure) if finished else ask.answer(Verdict.SKIPPED, f"{missing}; {LATER}")
         elif row["reason"]:
             yield ask.unknown(row["reason"])
-        elif not own:
-            yield ask.answer(Verdict.SKIPPED, f"no label; {LATER}")
         elif own.get(injection.INJECTION) == "disabled":
             yield ask.fail(footing.text(own), "somebody turned it off there; name another namespace under `probe:`")
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from meshkit.errors import UnreachableError
 from meshkit.istio.fleet import istiods, table
@@ -11,7 +12,7 @@ from meshkit.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.probe import find_side
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
 
@@ -31,7 +32,7 @@ _NOT_RUN = (126, 127)
 _NOT_TRUSTED = 60
 
 
-def reach(mesh: Mesh) -> pd.DataFrame:
+def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None = None) -> pd.DataFrame:
     """Return one row for each ordered pair: does the target's API server answer the reader, at the address written?
 
     Columns: cluster (the reader), target, server, asked_from (pod), answer (HTTP status; `refused` where its
@@ -39,12 +40,18 @@ def reach(mesh: Mesh) -> pd.DataFrame:
 
     Asked by curl in the reader's istiod, or where that has no curl in the probe's client, without any credential: any
     HTTP status is an answer. The target's CA (ConfigMap kube-root-ca.crt) must vouch for it, as it must for istiod.
+
+    Args:
+        mesh: the mesh.
+        written: address and TLS server name (or nothing) by pair, as a remote secret has them; only these pairs are
+            asked then. Unless given, all are, at the address that the mesh file would have written.
     """
     authorities = mesh.each(_authority)
-    pairs = mesh.pairs
+    pairs = mesh.pairs if written is None else list(written)
+    given = written or {(a, b): (server(mesh.spec.cluster(b), mesh.clusters[b]), "") for a, b in pairs}
     vantages = mesh.each(lambda cluster: list(_vantages(cluster, mesh)))
     rows = gather(
-        lambda pair: _reach(mesh, *pair, vantages[pair[0]], authorities[pair[1]]),
+        lambda pair: _reach(mesh, pair, given[pair], vantages[pair[0]], authorities[pair[1]]),
         pairs,
         deadline=60.0,
         executor=DaemonThreads(8),
@@ -75,19 +82,25 @@ def _vantages(cluster: Cluster, mesh: Mesh) -> Iterator[tuple[str, str, str]]:
 
 
 def _reach(
-    mesh: Mesh, reader: str, target: str, vantages: list[tuple[str, str, str]] | Unknown, authority: str | Unknown
+    mesh: Mesh,
+    pair: tuple[str, str],
+    given: tuple[str, str],
+    vantages: list[tuple[str, str, str]] | Unknown,
+    authority: str | Unknown,
 ) -> dict[str, str]:
-    address = server(mesh.spec.cluster(target), mesh.clusters[target])
+    address, name = given
     row = {"server": address}
     if isinstance(vantages, Unknown):
         return {**row, "answer": "UNKNOWN", "detail": vantages.reason}
     flags = "--cacert /dev/stdin" if authority else "--insecure"
-    script = f'printf %s "$1" | curl -sS -m {_CURL_TIMEOUT} {flags} -o /dev/null -w "%{{http_code}}" "$2"'
-    command = ["sh", "-c", script, "sh", str(authority or ""), f"{address.rstrip('/')}/version"]
+    script = f'printf %s "$1" | curl -sS -m {_CURL_TIMEOUT} {flags} ${{3:+--connect-to "$3"}} -o /dev/null'
+    script += ' -w "%{http_code}" "$2"'
+    url, way = _url(address, name)
+    command = ["sh", "-c", script, "sh", str(authority or ""), url, way]
     untried = NOBODY
     for pod, namespace, container in vantages:
         try:
-            done = mesh.clusters[reader].exec(pod, namespace, container, command, 2 * _CURL_TIMEOUT)
+            done = mesh.clusters[pair[0]].exec(pod, namespace, container, command, 2 * _CURL_TIMEOUT)
         except UnreachableError as error:
             untried = f"{pod}: {error.message}"
             continue
@@ -99,3 +112,14 @@ def _reach(
         answer = {0: done.stdout.strip(), _NOT_TRUSTED: "refused"}.get(done.exit_code, "none")
         return {**row, "asked_from": pod, "answer": answer, "detail": said or unchecked}
     return {**row, "answer": "UNKNOWN", "detail": untried}
+
+
+def _url(address: str, name: str) -> tuple[str, str]:
+    """Return the URL to ask for, and where curl is to connect to for it where another TLS name is wanted."""
+    plain = f"{address.rstrip('/')}/version"
+    if not name:
+        return plain, ""
+    parts = urlsplit(address)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = parts.port or 443
+    return f"https://{name}:{port}{parts.path.rstrip('/')}/version", f"::{host}:{port}"

@@ -233,7 +233,8 @@ def unclaimed(mesh: Mesh, name: str, former: str) -> Wait:
     alone = Mesh(mesh.spec, {name: mesh.clusters[name]})
 
     def missing() -> str:
-        finding = _judge(Question("MK507", "", name, ""), identities(alone), former)
+        ask = Question("MK507", "nobody claims a cluster id that is dropped", name, f"no proxy says {former}")
+        finding = _judge(ask, identities(alone), former)
         return "" if finding.verdict is Verdict.PASS else finding.observed
 
     return missing

@@ -124,6 +124,9 @@ def kept_objects(mesh: Mesh, book: Journal) -> dict[tuple[str, str], str]:
 def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
     """Judge whether the journal may be undone here, and what would stay.
 
+    MK1201: each cluster is the one in which the journal's changes were made.
+    MK1202: what others changed, or use, of the run's objects is named, and stays unless it is consented to.
+
     Raises:
         InputError: `consent` is neither True nor False.
     """

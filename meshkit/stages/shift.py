@@ -270,7 +270,7 @@ def prove(mesh: Mesh, facts: Facts, made: Plan, traffic: Traffic, within: float 
     """Judge the traffic, step by step, and look whether everything is as it was."""
     if made.pending or not traffic.sent:
         known = sorted(_PROVED.items())
-        return [*refused(made), *(planned(f"MK{n}", what, facts.cluster, "under traffic") for n, what in known)]
+        return [*refused(made), *(planned(number, what, facts.cluster, "under traffic") for number, what in known)]
     moved = facts.cluster
     return [
         *(check_before(traffic, name) for name in mesh.clusters),
@@ -283,18 +283,18 @@ def prove(mesh: Mesh, facts: Facts, made: Plan, traffic: Traffic, within: float 
 
 
 _PROVED: Final = {
-    1006: "the own cluster answers first",
-    1007: "the others take over",
-    1008: "the own cluster answers again",
-    1009: "no request fails",
-    1010: "answers from elsewhere are fast enough",
-    1011: "everything is as it was",
+    "MK1006": "the own cluster answers first",
+    "MK1007": "the others take over",
+    "MK1008": "the own cluster answers again",
+    "MK1009": "no request fails",
+    "MK1010": "answers from elsewhere are fast enough",
+    "MK1011": "everything is as it was",
 }
 
 
 def check_before(traffic: Traffic, client: str) -> Finding:
     """MK1006: with the rule, and the server there, only the own cluster answers."""
-    ask = Question("MK1006", _PROVED[1006], client, "all answers from the own cluster, with the rule")
+    ask = Question("MK1006", _PROVED["MK1006"], client, "all answers from the own cluster, with the rule")
     rows = before(traffic, client)
     if not rows:
         return ask.unknown("no answer was seen between the rule and the next step")
@@ -305,12 +305,12 @@ def check_before(traffic: Traffic, client: str) -> Finding:
 
 def check_moved(traffic: Traffic, client: str, key: str, within: float) -> Finding:
     """MK1007 away, MK1008 back: how fast the answers moved, and that all of them did."""
-    number = 1007 if key == AWAY else 1008
+    number = "MK1007" if key == AWAY else "MK1008"
     # How long pods take to start is not the mesh's matter: the way back counts from the first answer at home.
     away = key == AWAY
     place, moment = ("elsewhere", "the step") if away else ("the own cluster", "its first")
     expected = f"all answers from {place} {within:g} s after {moment}"
-    ask = Question(f"MK{number}", _PROVED[number], client, expected)
+    ask = Question(number, _PROVED[number], client, expected)
     step = traffic.steps.get(key)
     if step is None or not step.settled:
         return ask.unknown("that step was not reached")
@@ -335,7 +335,7 @@ def _end_of(traffic: Traffic, key: str) -> float:
 def check_failed(mesh: Mesh, traffic: Traffic, client: str) -> Finding:
     """MK1009: the error rate of each client, over the whole time."""
     allowed = mesh.spec.gates.max_error_rate
-    ask = Question("MK1009", _PROVED[1009], client, f"at most {100 * allowed:g} % (gates.maxErrorRate)")
+    ask = Question("MK1009", _PROVED["MK1009"], client, f"at most {100 * allowed:g} % (gates.maxErrorRate)")
     rows = traffic.since(client, 0.0)
     failed = [row for row in rows if row.failed]
     if not rows:
@@ -348,7 +348,7 @@ def check_failed(mesh: Mesh, traffic: Traffic, client: str) -> Finding:
 def check_latency(mesh: Mesh, traffic: Traffic, client: str) -> Finding:
     """MK1010: how much slower it was, and whether the p99 is still within the gate."""
     gate = mesh.spec.gates.p99
-    ask = Question("MK1010", _PROVED[1010], client, f"p99 at most {1000 * gate:g} ms (gates.p99)")
+    ask = Question("MK1010", _PROVED["MK1010"], client, f"p99 at most {1000 * gate:g} ms (gates.p99)")
     near = _seconds(before(traffic, client))
     away = traffic.steps.get(AWAY)
     rows = traffic.since(client, away.begun, _end_of(traffic, AWAY)) if away else []
@@ -367,7 +367,7 @@ def check_left(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     """MK1011: no rule of ours is left, and the server has its replicas."""
     now = look(mesh, facts.cluster)
     for name in mesh.clusters:
-        ask = Question("MK1011", _PROVED[1011], name, "no rule of this stage, as many ready replicas")
+        ask = Question("MK1011", _PROVED["MK1011"], name, "no rule of this stage, as many ready replicas")
         row, was = now.workload(name), facts.workload(name)
         rules = now.rules[now.rules["cluster"] == name]
         if reason := row["reason"] or "".join(rules["reason"]):

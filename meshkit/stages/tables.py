@@ -75,6 +75,23 @@ PAIRS: Final[Shown] = {
     "show": ["client", "server", "statuses", "answered_by", "endpoints", "client_counted", "server_counted", "error"],
     "compare": ["statuses", "endpoints", "error"],
 }
+HELLOS: Final[Shown] = {
+    "name": "hellos",
+    "caption": "What answers a TLS hello at the other's gateway",
+    "key": ["client", "server", "address"],
+    "show": ["client", "server", "address", "port", "heard", "identity", "anchor", "detail", "reason"],
+    "compare": ["heard", "identity", "anchor", "reason"],
+}
+LINKS: Final[Shown] = {
+    "name": "links",
+    "caption": "Every pair, link by link, the worst first",
+    "key": ["client", "server", "istiod"],
+    "show": [
+        *("client", "server", "istiod", "verdict", "broken", "why", "secret", "api_server", "api_answer", "credential"),
+        *("sync", "knows", "gateway_seen", "endpoints", "hello", "reason"),
+    ],
+    "compare": ["verdict", "why", "credential", "sync", "knows", "gateway_seen", "endpoints", "hello"],
+}
 PROXIES: Final[Shown] = {
     "name": "proxies",
     "caption": "Every proxy, the worst first",
@@ -146,6 +163,13 @@ CHAINS: Final[Shown] = {
     ],
     "compare": ["signed_by", "ends_at", "trusts"],
 }
+WITNESSES: Final[Shown] = {
+    "name": "witnesses",
+    "caption": "The roots of each proxy, by its istiod's Secret, by istiod, and by itself",
+    "key": ["cluster", "namespace", "proxy"],
+    "show": ["cluster", "proxy", "secret", "served", "trusts", "ends_at", "agree", "reason"],
+    "compare": ["agree", "trusts", "ends_at"],
+}
 READERS: Final[Shown] = {
     "name": "readers",
     "caption": "How each cluster is to be read by the others",
@@ -156,6 +180,35 @@ REACH: Final[Shown] = {
     "name": "reach",
     "caption": "API servers, asked from inside the other clusters",
     "key": ["cluster", "target"],
+}
+SYMPTOMS: Final[Shown] = {
+    "name": "symptoms",
+    "caption": "Symptoms that can be chosen",
+    "key": ["name"],
+    "compare": ["name"],
+}
+WALK: Final[Shown] = {
+    "name": "walk",
+    "caption": "The checks, the likeliest first",
+    "key": ["id"],
+    "show": ["step", "id", "verdict", "check", "subject", "observed", "follows_from"],
+    "compare": ["verdict"],
+    "limit": 20,
+}
+CAUSES: Final[Shown] = {
+    "name": "causes",
+    "caption": "What is not in order and follows from nothing",
+    "key": ["id", "subject"],
+    "show": ["place", "id", "subject", "check", "observed", "explains", "page"],
+    "compare": ["observed"],
+}
+CURE: Final[Shown] = {"name": "cure", "caption": "What to do", "key": ["step"], "compare": ["do"]}
+LOGS: Final[Shown] = {
+    "name": "logs",
+    "caption": "Known symptoms in the last lines of the logs",
+    "key": ["cluster", "pod", "symptom"],
+    "show": ["cluster", "pod", "symptom", "lines", "last", "reason"],
+    "compare": ["symptom"],
 }
 CLAIMS: Final[Shown] = {
     "name": "claims",

@@ -19,7 +19,7 @@ from meshkit.errors import UnreachableError
 from meshkit.istio import authority, authorization, signing, versions, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import istiods, table
-from meshkit.stages import domains, overlap, strategy, verify
+from meshkit.stages import apart, domains, overlap, strategy, verify
 from meshkit.stages.finding import Question
 from meshkit.stages.strategy import SHORT, Choice, Offer, Outcome, State
 
@@ -46,6 +46,7 @@ class Facts:
     signers: pd.DataFrame
     certificates: pd.DataFrame
     roots: pd.DataFrame
+    handed: pd.DataFrame
     workloads: pd.DataFrame
     offer: Offer | None = None
     policies: pd.DataFrame = field(default_factory=lambda: table([], authorization.COLUMNS))
@@ -57,24 +58,32 @@ def look(mesh: Mesh) -> Facts:
     Raises:
         InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
     """
-    files = _files(mesh)
     questions = {
         "identity": versions.identity,
         "authorities": signing.authorities,
         "signers": signing.signers,
         "certificates": held.certificates,
         "roots": held.roots,
+        "handed": held.handed,
         "workloads": workloads.workloads,
         "policies": authorization.trust_domains,
     }
     with ThreadPoolExecutor(len(questions)) as pool:
         told = dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True))
-    return _with_offer(Facts(**told), files) if files else Facts(**told)
+    return with_offer(mesh, Facts(**told))
 
 
-def _with_offer(facts: Facts, files: authority.Offered) -> Facts:
+def with_offer(mesh: Mesh, facts: Facts) -> Facts:
+    """Return facts with the CA that the mesh file offers, if it does.
+
+    Raises:
+        InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
+    """
     import pandas as pd
 
+    files = _files(mesh)
+    if files is None:
+        return facts
     row = {"secret": "trust.rootDirectory", **signing.parse_root(files.root)}
     known = pd.concat([facts.authorities, table([row], signing.AUTHORITY_COLUMNS)], ignore_index=True)
     signers = {name: held.fingerprint(one.certificate) for name, one in files.plugged.items()}
@@ -151,6 +160,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
         findings += [*check_root(facts, choice), *check_key(facts, choice)]
     if choice.outcome is Outcome.OVERLAP:
         findings += [finding for name in mesh.clusters for finding in check_way(facts, name)]
+        findings += apart.check(mesh, states(mesh, facts))
     elif choice.root:
         findings += [check_held(facts, name, choice.root, "MK408") for name in mesh.clusters]
     return [*findings, *verify.check_certificates(mesh, facts.certificates, "MK409")]

@@ -18,9 +18,8 @@ from meshkit import inputs, probe
 from meshkit.checks import SEVERITY, Finding, Verdict
 from meshkit.istio import networks, remotes, trust, versions
 from meshkit.istio.fleet import table
-from meshkit.stages import eastwest, prometheus
-from meshkit.stages.finding import Question, Row, arrow, unreadable
-from meshkit.stages.life import check_life, usable
+from meshkit.stages import eastwest, joined, prometheus
+from meshkit.stages.finding import Question, Row, arrow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -64,6 +63,8 @@ def look(mesh: Mesh) -> Facts:
 def check(mesh: Mesh, facts: Facts, mode: str = "audit") -> list[Finding]:
     """Judge what was read: remote secrets, sync state, gateways, trust; in plan mode only where clusters are joined.
 
+    MK800: in plan mode there is nothing to verify before the clusters are one mesh.
+
     Raises:
         InputError: no such mode.
     """
@@ -73,15 +74,10 @@ def check(mesh: Mesh, facts: Facts, mode: str = "audit") -> list[Finding]:
         return [ask.answer(Verdict.SKIPPED, f"{missing}; stages 05 to 07 are to change that")]
     findings = [*check_istiods(mesh, facts.identity)]
     for reader, target in mesh.pairs:
-        findings += [
-            check_secret(mesh, facts, reader, target),
-            check_credential(mesh, facts, reader, target),
-            *check_life(mesh, facts.secrets, reader, target),
-            *check_sync(mesh, facts, reader, target),
-        ]
+        findings += joined.check(mesh, facts.identity, facts.secrets, facts.remotes, (reader, target))
         if mesh.spec.topology.network == "multi":
             findings += eastwest.check_gateway_seen(
-                mesh, facts.gateways, facts.gateways_seen, reader, target, identifier="MK806"
+                mesh, facts.gateways, facts.gateways_seen, reader, target, identifier="MK806", moved="MK838"
             )
     if mesh.spec.topology.network == "multi":
         findings += [eastwest.check_gateway(mesh, facts.gateways, name, "MK805") for name in mesh.clusters]
@@ -102,7 +98,7 @@ def unjoined(mesh: Mesh, facts: Facts) -> str:
 def prove(mesh: Mesh, facts: Facts, calls: pd.DataFrame) -> list[Finding]:
     """Judge the traffic of `try_pairs` against what was read: one set of findings for each pair.
 
-    Where none was sent, as in plan mode, nothing is proved, and the finding says so.
+    MK810: where none was sent, as in plan mode, nothing is proved.
     """
     if calls.empty:
         ask = Question("MK810", "every pair answers", "all pairs", "calls, each pair alone")
@@ -140,7 +136,7 @@ def pairs(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["client", "server", "verdict", "note"], dtype="str")
 
 
-# --- istiod and remote secrets ----------------------------------------------------------------------------------------
+# --- istiod -----------------------------------------------------------------------------------------------------------
 
 
 def check_istiods(mesh: Mesh, identity: pd.DataFrame, identifier: str = "MK801") -> Iterator[Finding]:
@@ -163,74 +159,6 @@ def check_istiods(mesh: Mesh, identity: pd.DataFrame, identifier: str = "MK801")
 
 def _identity(cluster_id: str, network: str, mesh_id: str, trust_domain: str) -> str:
     return f"id {cluster_id}, network {network or 'none'}, mesh {mesh_id or 'none'}, trust domain {trust_domain}"
-
-
-def check_secret(mesh: Mesh, facts: Facts, reader: str, target: str) -> Finding:
-    """MK802: the reader holds exactly one usable remote secret of the target."""
-    expected = f"one, labelled, in {mesh.root_namespace}, key = annotation = {target}"
-    ask = Question("MK802", "remote secret is there", arrow(reader, target), expected)
-    if reason := unreadable(facts.secrets, reader, "credential"):
-        return ask.unknown(reason)
-    theirs, ours = (mesh.spec.cluster(name).context for name in (target, reader))
-    cure = f"istioctl create-remote-secret --context {theirs} --name {target} | kubectl apply --context {ours} -f -"
-    held = facts.secrets[(facts.secrets["cluster"] == reader) & (facts.secrets["name"] != "")]
-    keyed = held[held["key"] == target]
-    good = keyed[usable(mesh, keyed)]
-    if len(good) == 1:
-        row = good.iloc[0]
-        right = row["annotation"] in ("", target)
-        return ask.judge(right, str(row["name"] if right else "annotation says " + row["annotation"]), cure)
-    if len(good) > 1:
-        told = f"{len(good)} secrets for one id: {', '.join(good['name'])}"
-        return ask.fail(told, "delete all but one; istiod takes the first and ignores the rest")
-    if len(keyed):
-        row = keyed.iloc[0]
-        place = f"in namespace {row['namespace']}" if row["labelled"] else f"without the label {remotes.LABEL}=true"
-        return ask.fail(f"{row['name']} is {place}: istiod ignores it", cure)
-    return ask.fail(f"none; it has {', '.join(sorted(held['key'])) or 'no remote secret'}", cure)
-
-
-def check_credential(mesh: Mesh, facts: Facts, reader: str, target: str) -> Finding:
-    """MK803: the credential in the reader's secret opens the target's API server now, with the rights of a reader."""
-    ask = Question("MK803", "credential opens the API server now", arrow(reader, target), f"ok, leads to {target}")
-    if reason := unreadable(facts.secrets, reader, "credential"):
-        return ask.unknown(reason)
-    rows = facts.secrets[(facts.secrets["cluster"] == reader) & (facts.secrets["key"] == target)]
-    if rows.empty:
-        return ask.fail("there is no secret to try", "see MK802")
-    used = rows[usable(mesh, rows)]
-    row = (rows if used.empty else used).iloc[0]
-    leads = f"leads to {row['leads_to']}" if row["leads_to"] else ""
-    observed = ", ".join(filter(None, (row["credential"], leads, row["detail"])))
-    if row["credential"] in ("unreachable", "untested") and row["auth"] != "unreadable":
-        return ask.unknown(observed, f"ask {target}'s API server with that credential from where {reader} runs")
-    good = row["credential"] == "ok" and row["leads_to"] == target
-    said = facts.remotes[(facts.remotes["cluster"] == reader) & (facts.remotes["remote"] == target)]
-    if not good and "synced" in set(said["status"]):
-        observed += "; istiod still says synced, and shows what it knew before"
-    return ask.judge(good, observed, _CURES.get(row["credential"], "run stage 07: it makes the secret anew"))
-
-
-_CURES = {
-    "403": "give its account these rights (istio-reader-clusterrole, stage 05), or run stage 07",
-    "other CA": "delete the secret and run stage 07; or do all ways to that API server end TLS with that CA?",
-}
-
-
-def check_sync(mesh: Mesh, facts: Facts, reader: str, target: str) -> Iterator[Finding]:
-    """MK804: each istiod replica of the reader says that it has synced the target."""
-    ask = Question("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")
-    own = facts.remotes[facts.remotes["cluster"] == reader]
-    if own.empty:
-        yield ask.fail("no istiod", "see MK801")
-    cure = f"istioctl remote-clusters --context {mesh.spec.cluster(reader).context}; its log names the cause"
-    for istiod in sorted(set(own["istiod"])):
-        rows = own[own["istiod"] == istiod]
-        if reason := unreadable(rows, reader, "status"):
-            yield ask.unknown(f"{istiod}: {reason}" if istiod else reason)
-            continue
-        states = list(rows[rows["remote"] == target]["status"])
-        yield ask.judge(states == ["synced"], f"{istiod}: {', '.join(states) or 'does not know it'}", cure)
 
 
 # --- trust ------------------------------------------------------------------------------------------------------------
@@ -287,20 +215,23 @@ def check_certificates(mesh: Mesh, certificates: pd.DataFrame, identifier: str =
 
 def check_pair(mesh: Mesh, facts: Facts, row: Row) -> Iterator[Finding]:
     """MK811 to MK814: who answered, by which way, as whom, and do both proxies' counters agree."""
-    subject, expected = arrow(row["client"], row["server"]), f"all calls 200, from pods of {row['server']}"
-    ask = Question("MK811", "every call is answered, by the target", subject, expected)
+    yield check_answers(row)
     if not row["sent"]:
-        yield ask.unknown(row["error"], "the pair could not be tried")
         return
-    yield _answered(ask, row)
     yield check_way(mesh, facts, row)
     if not row["error"]:
         yield check_identity(facts, row)
         yield check_counters(row)
 
 
-def _answered(ask: Question, row: Row) -> Finding:
-    cure = f"endpoints that the client's Envoy has: {row['endpoints'] or 'none'}; walk MK802 to MK807 of this pair"
+def check_answers(row: Row) -> Finding:
+    """MK811: every call was answered, and by the target alone; of a row of `Probing.calls` or of `pairs.traffic`."""
+    subject, expected = arrow(row["client"], row["server"]), f"all calls 200, from pods of {row['server']}"
+    ask = Question("MK811", "every call is answered, by the target", subject, expected)
+    if not row["sent"]:
+        return ask.unknown(row["error"], "the pair could not be tried")
+    known = f"endpoints that the client's Envoy has: {row['endpoints'] or 'none'}; " if "endpoints" in row else ""
+    cure = f"{known}walk MK802 to MK807 of this pair"
     if row["error"]:
         return ask.fail(f"{row['answered']} of {row['sent']} calls: {row['error']}", cure)
     observed = f"{row['statuses']} from {row['answered_by'] or 'pods that do not tell their names'}"

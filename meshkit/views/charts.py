@@ -19,6 +19,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
 from meshkit.marks import mark, plain, severity
 from meshkit.statistics import failed_requests, quantile
+from meshkit.views.links import link_matrix
 from meshkit.views.style import (
     FAINT,
     LINES,
@@ -46,6 +47,7 @@ __all__ = [
     "first_vs_warm",
     "latency_ecdf",
     "latency_heatmap",
+    "link_matrix",
     "pair_matrix",
     "requests_over_time",
     "state_overview",

@@ -5,115 +5,17 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from meshkit.istio import authority, envoy, jwt, minting, proxies, trust, versions
+from meshkit.istio import authority, envoy, jwt, minting, trust, versions
 from tests.istio.test_authority import load, root
 from tests.support import certificate_pem
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 TYPE = "type.googleapis.com/envoy.config."
 CLUSTER, LISTENER = f"{TYPE}cluster.v3.Cluster", f"{TYPE}listener.v3.Listener"
-
-
-def states(document: Any) -> dict[str, str]:
-    """Return type -> state of the one proxy in an answer of syncz."""
-    return {row["type"]: row["state"] for row in proxies.parse_syncz(document, NOW)}
-
-
-def current(**resources: Any) -> list[dict[str, Any]]:
-    """Return a syncz list of istiod 1.27 and later."""
-    entry = {"cluster_id": "east", "proxy": "a-1.sample", "proxy_type": "sidecar", "istio_version": "1.31.0"}
-    return [{**entry, "resources": resources}]
-
-
-class TestSyncz:
-    """`/debug/syncz` in all its forms."""
-
-    def test_the_state_rule_is_istiods_own(self) -> None:
-        """An error beats all; nothing sent; acked as sent; else stale (statusgen.go, debugSyncStatus)."""
-        document = current(
-            error={"sent": "1", "acked": "1", "lastError": "bad filter"},
-            new={"acked": ""},
-            good={"sent": "2", "acked": "2"},
-            late={"sent": "2", "acked": "1"},
-        )
-        assert states(document) == {"error": "ERROR", "new": "NOT SENT", "good": "SYNCED", "late": "STALE"}
-
-    def test_rows_carry_type_names_text_and_age(self) -> None:
-        """Types have istioctl's names, a NACK its text, and age counts from the time of sending."""
-        sent = {"sent": "1", "acked": "1", "sentTime": "2026-11-23T11:59:30.123456789Z"}
-        row = proxies.parse_syncz(current(**{LISTENER: {**sent, "lastError": "no such filter"}}), NOW)[0]
-        assert (row["namespace"], row["proxy"], row["kind"], row["version"]) == ("sample", "a-1", "sidecar", "1.31.0")
-        assert (row["type"], row["state"], row["nack"]) == ("LDS", "ERROR", "no such filter")
-        assert row["age_s"] == pytest.approx(29.877, abs=0.001)
-
-    def test_a_time_that_never_was_is_none(self) -> None:
-        """Go's zero time is not two thousand years of age."""
-        row = proxies.parse_syncz(current(**{CLUSTER: {"sentTime": "0001-01-01T00:00:00Z"}}), NOW)[0]
-        assert row["since"] is None
-        assert row["age_s"] != row["age_s"]
-
-    def test_an_old_list_has_nonces_only(self) -> None:
-        """Up to 1.2x there was a pair of nonces for each core type."""
-        old = {"proxy": "a-1.sample", "istio_version": "1.14.1", "cluster_sent": "1", "cluster_acked": "1"}
-        old |= {"listener_sent": "2", "listener_acked": "1", "endpoint_sent": "3", "endpoint_acked": "3"}
-        assert states([old]) == {"CDS": "SYNCED", "LDS": "STALE", "EDS": "SYNCED", "RDS": "NOT SENT"}
-
-    def test_what_istioctl_prints_as_json_is_read_too(self) -> None:
-        """The ClientConfig form, as `istioctl proxy-status -o json`."""
-        config = [
-            {"typeUrl": CLUSTER, "configStatus": "SYNCED", "lastUpdated": "2026-11-23T11:59:00Z"},
-            {"typeUrl": LISTENER, "configStatus": "ERROR", "errorState": {"details": "no"}},
-            {"typeUrl": "x", "configStatus": "NOT_SENT"},
-            {"typeUrl": "y"},
-        ]
-        node = {"id": "a-1.sample", "metadata": {"CLUSTER_ID": "east", "ISTIO_VERSION": "1.31.0"}}
-        document = {"resources": [{"node": node, "genericXdsConfigs": config}]}
-        assert states(document) == {"CDS": "SYNCED", "LDS": "ERROR", "x": "NOT SENT", "y": "IGNORED"}
-
-    def test_istioctls_own_connection_is_no_proxy(self) -> None:
-        """It subscribes to debug types while it asks."""
-        assert proxies.parse_syncz(current(**{"istio.io/debug/syncz": {"sent": "1"}}), NOW) == []
-
-    @pytest.mark.parametrize("nothing", [[], None, {}])
-    def test_no_proxies_are_no_rows(self, nothing: Any) -> None:
-        """An istiod that nobody is connected to is not an error."""
-        assert proxies.parse_syncz(nothing, NOW) == []
-
-
-class TestSummary:
-    """One row for each proxy."""
-
-    def test_the_worst_proxy_comes_first_with_its_worst_state(self) -> None:
-        """Types are columns; what a proxy did not subscribe to is IGNORED, of what is unknown nothing is said."""
-        status = _status(
-            [
-                ("fine", "CDS", "SYNCED"),
-                ("fine", "LDS", "SYNCED"),
-                ("bad", "CDS", "SYNCED"),
-                ("bad", "LDS", "ERROR"),
-                ("lost", "", "NOT CONNECTED"),
-                ("bad", "NDS", "STALE"),
-            ]
-        )
-        table = proxies.summary(status)
-        assert list(table["proxy"]) == ["bad", "lost", "fine"]
-        assert list(table["worst"]) == ["ERROR", "NOT CONNECTED", "SYNCED"]
-        assert list(table.columns[7:]) == ["CDS", "LDS", "EDS", "RDS", "NDS"]
-        assert list(table["NDS"]) == ["STALE", "", "IGNORED"]
-
-    def test_of_two_connections_the_worse_counts(self) -> None:
-        """A proxy that reconnects may be known twice."""
-        table = proxies.summary(_status([("p", "CDS", "STALE"), ("p", "CDS", "SYNCED")]))
-        assert list(table["CDS"]) == ["STALE"]
-
-    def test_no_proxies_give_an_empty_table(self) -> None:
-        """With its columns."""
-        assert list(proxies.summary(_status([])).columns[:7])[-1] == "worst"
 
 
 class TestEnvoy:
@@ -257,12 +159,3 @@ def test_a_tokens_end_is_read_from_it() -> None:
     assert jwt.ends(f"h.{claims}.s") == datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
     assert jwt.ends("h.e30.s") is None
     assert jwt.ends("opaque") is None
-
-
-def _status(rows: list[tuple[str, str, str]]) -> Any:
-    from meshkit.istio.fleet import table
-
-    return table(
-        ({"cluster": "east", "proxy": name, "type": kind, "state": state} for name, kind, state in rows),
-        proxies.COLUMNS,
-    )

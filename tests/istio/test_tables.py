@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from meshkit.istio import networks, proxies, remotes, trust, versions
+from meshkit.istio import networks, proxies, remotes, rollup, trust, versions
 from meshkit.mesh import Mesh
 from meshkit.spec import MeshSpec
 from tests.support import TOKENS, ApiServer, certificate_pem, free_port, write_kubeconfig
@@ -202,7 +202,35 @@ class TestPods:
             "classic": "NOT CONNECTED",
             "native": "NOT CONNECTED",
         }
-        assert list(proxies.summary(table)["worst"]) == ["NOT CONNECTED"] * 2
+        assert list(rollup.summary(table)["worst"]) == ["NOT CONNECTED"] * 2
+
+    def test_a_pod_that_waits_for_its_proxy_is_not_connected(self, mesh: Mesh, cluster: Cluster, put: Any) -> None:
+        """A native sidecar that restarts keeps its pod pending; one that is only just coming up does not count."""
+        spec = {"containers": [container("app")], "initContainers": [container("istio-proxy", "proxy", "sidecar")]}
+        told = {"name": "istio-proxy", "image": "none", "imageID": "", "ready": False, "restartCount": 4}
+        told["state"] = {"waiting": {"reason": "CrashLoopBackOff"}}
+        run(cluster, put, "failing", spec, phase="Pending", initContainerStatuses=[told])
+        run(cluster, put, "coming", spec, phase="Pending")
+        run(cluster, put, "over", spec, phase="Succeeded", initContainerStatuses=[told])
+        (row,) = proxies.proxy_status(Mesh(mesh.spec, {"here": cluster})).to_dict("records")
+        assert (row["proxy"], row["state"]) == ("failing", "NOT CONNECTED")
+        assert row["nack"] == "CrashLoopBackOff, restarted 4 times, its proxy is not ready"
+        assert 0 <= row["age_s"] < 60
+
+    def test_pods_in_ambient_mode_need_a_ztunnel_on_their_node(self, mesh: Mesh, cluster: Cluster, put: Any) -> None:
+        """Each node without one is told, with the number of its pods; ztunnel and waypoint have their kinds."""
+        captured = {proxies.REDIRECTED: "enabled"}
+        plain = {"containers": [container("app")]}
+        for name, node in (("a", "bare"), ("b", "bare"), ("c", "covered")):
+            run(cluster, put, name, plain, node=node, annotations=captured)
+        ztunnel = {"containers": [container("istio-proxy", "proxy", "ztunnel")]}
+        run(cluster, put, "ztunnel-1", ztunnel, node="covered", namespace=SYSTEM)
+        run(cluster, put, "waypoint-1", {"containers": [container("istio-proxy", "proxy", "waypoint")]})
+        alone = Mesh(mesh.spec, {"here": cluster})
+        rows = proxies.proxy_status(alone).set_index("proxy")
+        assert dict(rows["kind"]) == {"node/bare": "ztunnel", "waypoint-1": "waypoint", "ztunnel-1": "ztunnel"}
+        assert rows.loc["node/bare", "nack"] == "2 pods in ambient mode there, and no ztunnel"
+        assert set(proxies.proxy_status(alone, SYSTEM)["proxy"]) == {"ztunnel-1"}
 
     def test_what_an_unread_istiod_may_know_is_unknown(self, mesh: Mesh, cluster: Cluster, put: Any) -> None:
         """With an istiod that cannot be asked, nobody can say that a proxy is not connected."""
@@ -326,16 +354,19 @@ def run(
     *,
     namespace: str = "default",
     labels: dict[str, str] | None = None,
+    annotations: dict[str, str] | None = None,
+    node: str = "nowhere",
+    **status: Any,
 ) -> None:
     """Create a pod and say that it runs, as a kubelet would."""
-    metadata = {"name": name, "namespace": namespace, "labels": labels or {}}
+    metadata = {"name": name, "namespace": namespace, "labels": labels or {}, "annotations": annotations or {}}
     # Without a kubelet nobody would confirm the end of a pod: it gets no grace.
-    placed = {**spec, "nodeName": "nowhere", "terminationGracePeriodSeconds": 0}
+    placed = {**spec, "nodeName": node, "terminationGracePeriodSeconds": 0}
     put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": placed})
     cluster._request(
         "PATCH",
         f"/api/v1/namespaces/{namespace}/pods/{name}/status",
-        body={"status": {"phase": "Running"}},
+        body={"status": {"phase": "Running", **status}},
         content_type="application/merge-patch+json",
     )
 

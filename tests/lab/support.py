@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshkit.lab import lifecycle, meshfile, scenarios, status
+from meshkit.lab.faults import drills
 from meshkit.lab.layout import Settings, programs
 
 if TYPE_CHECKING:
@@ -116,6 +117,18 @@ class Lab:
         """Return the lab's daemons and containers as `meshkit lab status` shows them."""
         with in_folder(self.home):
             return status.table()
+
+
+@contextlib.contextmanager
+def broken(lab: Lab, name: str, cluster: str = "west") -> Iterator[None]:
+    """Break a lab by a fault, and heal it where that was not done meanwhile."""
+    with in_folder(lab.home):
+        drills.break_(name, cluster, print)
+    try:
+        yield
+    finally:
+        with in_folder(lab.home):
+            drills.heal([each for each in drills.broken(lab.home) if each == name], print)
 
 
 @dataclass(frozen=True)

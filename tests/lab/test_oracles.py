@@ -14,7 +14,7 @@ import pytest
 
 from meshkit.cluster import Cluster, NotFoundError
 from meshkit.errors import ChangeError, UnreachableError
-from meshkit.istio import envoy, networks, proxies, remotes, trust, versions
+from meshkit.istio import envoy, networks, proxies, remotes, rollup, trust, versions
 from meshkit.istio import fleet as istio_fleet
 from meshkit.mesh import Mesh, Unknown, gather
 from meshkit.spec import MeshSpec
@@ -83,7 +83,7 @@ class TestProxyStatus:
         """Name, cluster, istiod, version and the state under each type's name, as with `-v 1`."""
 
         def ours() -> set[tuple[str, ...]]:
-            table = proxies.summary(proxies.proxy_status(mesh))
+            table = rollup.summary(proxies.proxy_status(mesh))
             return {
                 (f"{row['proxy']}.{row['namespace']}", row["cluster"], row["istiod"], row["version"], kind, row[kind])
                 for row in table.to_dict("records")
@@ -112,7 +112,7 @@ class TestProxyStatus:
                 for config in resource["genericXdsConfigs"]
                 if "errorState" in config
             }
-            assert proxies.summary(proxies.proxy_status(mesh)).iloc[0]["worst"] == "ERROR"
+            assert rollup.summary(proxies.proxy_status(mesh)).iloc[0]["worst"] == "ERROR"
         finally:
             east.delete(manifest)
         _until(lambda: proxies.proxy_status(mesh), lambda t: set(t["state"]) == {"SYNCED"})

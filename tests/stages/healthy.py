@@ -39,7 +39,14 @@ def secret(name: str) -> Row:
     """Return the remote secret of the other cluster."""
     target = OTHER[name]
     held = {"cluster": name, "namespace": "istio-system", "name": f"istio-remote-secret-{target}", "key": target}
-    tried = {"auth": "token", "token_secret": "token", "ends": "never", "credential": "ok", "leads_to": target}
+    tried = {
+        "server": "https://192.0.2.7:6443",
+        "auth": "token",
+        "token_secret": "token",
+        "ends": "never",
+        "credential": "ok",
+        "leads_to": target,
+    }
     return {**held, "annotation": target, "labelled": True, **tried}
 
 

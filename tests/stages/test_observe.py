@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from meshkit.checks import Verdict, overall
-from meshkit.istio import proxies, versions
+from meshkit.istio import proxies, rollup, versions
 from meshkit.istio.fleet import table
 from meshkit.probe import SAMPLE_COLUMNS
 from meshkit.stages import observe
@@ -25,7 +25,7 @@ def facts(status: dict[str, Any] | None = None, version: dict[str, Any] | None =
     states[0] |= status or {}
     known[0] |= version or {}
     read = table(states, proxies.COLUMNS)
-    return observe.Facts(read, proxies.summary(read), table(known, versions.VERSION_COLUMNS))
+    return observe.Facts(read, rollup.summary(read), table(known, versions.VERSION_COLUMNS))
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,85 @@ def test_measured_traffic_is_held_against_the_gates(
     assert told(findings, "MK904", "east → west") == p99
     assert told(findings, "MK903", "west → east") == [UNKNOWN]
     assert told(findings, "MK904", "west → east") == []
+
+
+SERVED = {"istiod": "istiod", "version": "1.31.0"}
+
+
+@pytest.mark.parametrize(
+    ("proxy", "istiod", "verdict"),
+    [
+        ("1.31.0", "1.31.4", PASS),
+        ("1.31.4", "1.31.0", PASS),
+        ("1.30.9", "1.31.0", PASS),
+        ("1.31-abc", "1.31-def", PASS),
+        ("1.32.0", "1.31.0", FAIL),
+        ("1.29.2", "1.31.0", FAIL),
+        ("2.0.0", "1.31.0", FAIL),
+        ("", "1.31.0", UNKNOWN),
+        ("1.31.0", "", UNKNOWN),
+        ("master", "1.31.0", UNKNOWN),
+    ],
+)
+def test_a_proxy_may_be_one_minor_version_behind_its_istiod(proxy: str, istiod: str, verdict: Verdict) -> None:
+    """MK910: never ahead; of an unknown version nothing is said. West stays as it is."""
+    known = facts({**SERVED, "version": proxy}, {"version": istiod})
+    assert told(observe.check_skew(mesh(), known), "MK910", "east") == [verdict]
+
+
+def test_skew_without_a_served_proxy_is_unknown() -> None:
+    """MK910."""
+    assert told(observe.check_skew(mesh(), facts()), "MK910", "east") == [UNKNOWN]
+
+
+@pytest.mark.parametrize(
+    ("status", "version", "verdict"),
+    [
+        (SERVED, {}, PASS),
+        ({**SERVED, "istiod_cluster": "west"}, {}, Verdict.WARN),
+        ({**SERVED, "istiod_cluster": "west"}, {"cluster": "west"}, PASS),
+        ({}, {}, UNKNOWN),
+        (SERVED, {"name": "", "version": "", "reason": "no answer"}, UNKNOWN),
+    ],
+    ids=["its own", "another's, though it has one", "another's, as a remote", "nobody's", "not read"],
+)
+def test_proxies_belong_to_the_istiods_of_their_cluster(
+    status: dict[str, Any], version: dict[str, Any], verdict: Verdict
+) -> None:
+    """MK911: a cluster without istiods is served by another's, and that is told."""
+    found = list(observe.check_owners(mesh(), facts(status, version)))
+    assert told(found, "MK911", "east") == [verdict]
+    if verdict is PASS:
+        assert f"1 by {status.get('istiod_cluster', 'east')}" in found[0].observed
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        ({}, PASS),
+        ({"cluster": "Kubernetes"}, Verdict.WARN),
+        ({"proxy": "", "state": "UNKNOWN", "nack": "no answer"}, UNKNOWN),
+    ],
+)
+def test_proxies_of_a_cluster_that_nobody_looks_at_are_told(status: dict[str, Any], verdict: Verdict) -> None:
+    """MK912: by their cluster id; and what was not read may serve some."""
+    assert told(observe.check_strangers(mesh(), facts(status)), "MK912", "mesh") == [verdict]
+
+
+def test_a_thousand_proxies_in_one_bad_state_are_one_finding() -> None:
+    """MK901: the one that has been so for longest, how many others, and the command for it."""
+    rows = [
+        {"cluster": "east", "istiod_cluster": "east", "namespace": "sample", "proxy": f"p{n}", "type": "CDS"}
+        | {"state": "STALE", "age_s": float(n)}
+        for n in range(1000)
+    ]
+    known = observe.Facts(table(rows, proxies.COLUMNS), table([], {}), table([], versions.VERSION_COLUMNS))
+    (finding,) = [f for f in observe.check_proxies(mesh(), known) if f.subject == "east"]
+    assert finding.observed == "p999.sample and 999 others CDS STALE for 999 s or more"
+    assert "kubectl --context east -n sample logs p999 -c istio-proxy" in finding.remedy
+
+
+def test_a_state_of_unknown_age_has_no_number() -> None:
+    """MK901: an old istiod tells no times."""
+    found = next(iter(observe.check_proxies(mesh(), facts({"state": "STALE"}))))
+    assert found.observed == "app-east.sample CDS STALE"

@@ -12,7 +12,7 @@ from meshkit.checks import Verdict, overall
 from meshkit.stages import verify
 from tests.stages.healthy import call, facts, mesh, told
 
-PASS, FAIL, UNKNOWN, WARN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN
+PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 PAIR, BACK = "east → west", "west → east"
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
@@ -22,7 +22,8 @@ def test_a_healthy_mesh_passes_every_check() -> None:
     """And each check speaks of each of its subjects."""
     findings = verify.check(mesh(), facts())
     assert overall(findings) is PASS
-    assert {f.id for f in findings} == {f"MK80{n}" for n in range(1, 10)}
+    splits = {"MK830", "MK831", "MK832", "MK833", "MK836", "MK838"}
+    assert {f.id for f in findings} == {f"MK80{n}" for n in range(1, 10)} | splits
     assert {f.subject for f in findings} == {"east", "west", PAIR, BACK}
 
 
@@ -30,12 +31,23 @@ SPOILED = [
     ("MK801", "east", "identity", {"cluster_id": "Kubernetes"}, FAIL),
     ("MK801", "east", "identity", {"network": ""}, FAIL),
     ("MK801", "east", "identity", {"reason": "no answer"}, UNKNOWN),
-    ("MK802", PAIR, "secrets", {"annotation": "north"}, FAIL),
-    ("MK802", PAIR, "secrets", {"labelled": False}, FAIL),
-    ("MK802", PAIR, "secrets", {"namespace": "default"}, FAIL),
-    ("MK802", PAIR, "secrets", {"key": "north"}, FAIL),
+    ("MK802", PAIR, "secrets", {"key": "north", "annotation": "north", "leads_to": "north"}, FAIL),
+    ("MK802", PAIR, "secrets", {"namespace": "default"}, SKIPPED),
+    ("MK830", PAIR, "secrets", {"annotation": "north"}, FAIL),
+    ("MK830", PAIR, "secrets", {"key": "north"}, FAIL),
+    ("MK830", BACK, "identity", {"cluster_id": "Kubernetes"}, FAIL),
+    ("MK830", BACK, "identity", {"reason": "no answer"}, UNKNOWN),
+    ("MK831", PAIR, "identity", {"cluster_id": "west"}, FAIL),
+    ("MK832", PAIR, "secrets", {"labelled": False}, FAIL),
+    ("MK832", PAIR, "secrets", {"namespace": "default"}, FAIL),
+    ("MK833", PAIR, "secrets", {"server": "https://127.0.0.1:6443"}, FAIL),
+    ("MK833", PAIR, "secrets", {"server": "https://localhost:6443"}, FAIL),
+    ("MK833", PAIR, "secrets", {"server": "https://[::]:6443"}, FAIL),
+    ("MK833", PAIR, "secrets", {"server": ""}, FAIL),
     ("MK803", PAIR, "secrets", {"credential": "401", "leads_to": ""}, FAIL),
-    ("MK803", PAIR, "secrets", {"credential": "403", "detail": "may not watch pods"}, FAIL),
+    ("MK803", PAIR, "secrets", {"credential": "403", "detail": "may not watch pods"}, PASS),
+    ("MK836", PAIR, "secrets", {"credential": "403", "detail": "may not watch pods"}, FAIL),
+    ("MK836", PAIR, "secrets", {"credential": "401", "leads_to": ""}, SKIPPED),
     ("MK803", PAIR, "secrets", {"credential": "mismatch", "leads_to": "east"}, FAIL),
     ("MK803", PAIR, "secrets", {"credential": "unreachable"}, UNKNOWN),
     ("MK803", PAIR, "secrets", {"credential": "untested", "auth": "exec"}, UNKNOWN),
@@ -48,7 +60,9 @@ SPOILED = [
     ("MK805", "east", "gateways", {"port": 0}, FAIL),
     ("MK805", "east", "gateways", {"ready": 0}, FAIL),
     ("MK805", "east", "gateways", {"exposed_by": ""}, FAIL),
-    ("MK806", BACK, "gateways", {"addresses": "192.0.2.9"}, FAIL),
+    ("MK806", BACK, "gateways", {"addresses": "192.0.2.9"}, PASS),
+    ("MK838", BACK, "gateways", {"addresses": "192.0.2.9"}, FAIL),
+    ("MK838", PAIR, "gateways_seen", {"address": "192.0.2.9"}, FAIL),
     ("MK806", PAIR, "gateways_seen", {"network": "net-north"}, FAIL),
     ("MK807", "east", "certificates", {"anchor": "bb22", "roots": "bb22"}, FAIL),
     ("MK807", "west", "certificates", {"anchor": "bb22", "roots": "bb22"}, FAIL),
@@ -88,7 +102,7 @@ def test_what_is_not_there_is_no_pass(number: str, subject: str, table: str, ver
 
 
 UNREAD = [
-    ("identity", {"reason": "no answer"}, {"MK801": "east"}),
+    ("identity", {"reason": "no answer"}, {"MK801": "east", "MK830": BACK}),
     ("secrets", {"credential": "UNKNOWN", "detail": "no answer"}, {"MK802": PAIR, "MK803": PAIR}),
     ("remotes", {"status": "UNKNOWN", "reason": "no answer"}, {"MK804": PAIR}),
     ("gateways", {"reason": "no answer"}, {"MK805": "east", "MK806": BACK}),
@@ -120,13 +134,13 @@ def test_two_secrets_of_one_cluster_fail() -> None:
     known = facts()
     twice = pd.concat([known.secrets, known.secrets.assign(name="again")], ignore_index=True)
     known = verify.Facts(**{**vars(known), "secrets": twice})
-    assert told(verify.check(mesh(), known), "MK802", PAIR) == [FAIL]
+    assert told(verify.check(mesh(), known), "MK831", PAIR) == [FAIL]
 
 
 def test_a_flat_network_needs_no_gateway() -> None:
     """Neither MK805 nor MK806 is asked, and endpoints must be pods."""
     flat = mesh(topology={"network": "flat"})
-    assert not {f.id for f in verify.check(flat, facts())} & {"MK805", "MK806"}
+    assert not {f.id for f in verify.check(flat, facts())} & {"MK805", "MK806", "MK838"}
     direct = list(verify.check_pair(flat, facts(), call("east", "west", endpoints="10.0.0.7:8080")))
     assert overall(direct) is PASS
     assert told(verify.check_pair(flat, facts(), call("east", "west")), "MK812", PAIR) == [FAIL]

@@ -53,3 +53,13 @@ def certificates(proxies_each: int, clusters: int = 2) -> pd.DataFrame:
             end = start + timedelta(hours=24)
             rows.append((cluster, "sample", f"sleep-5f9c7d9d8b-{i:05d}", start, end, "O=cluster.local"))
     return pd.DataFrame(rows, columns=["cluster", "namespace", "proxy", "not_before", "not_after", "issuer"])
+
+
+LINKS = ("secret", "server", "credential", "sync", "replicas", "gateway", "endpoints", "hello", "answer")
+
+
+def links(clusters: int, worst: dict[tuple[str, str, str], tuple[str, str, str]] | None = None) -> pd.DataFrame:
+    """Return a verdict for each link of each ordered pair: pass, but for (verdict, id, told) of those named."""
+    pairs = [(a, b) for a in NAMES[:clusters] for b in NAMES[:clusters] if a != b]
+    rows = [(a, b, link, *(worst or {}).get((a, b, link), ("pass", "MK802", ""))) for a, b in pairs for link in LINKS]
+    return pd.DataFrame(rows, columns=["client", "server", "cell", "verdict", "id", "told"])

@@ -56,6 +56,7 @@ ALL: list[Draw] = [
     charts.latency_heatmap,
     charts.latency_ecdf,
     charts.pair_matrix,
+    charts.link_matrix,
     charts.first_vs_warm,
     charts.certificate_lifetimes,
 ]
@@ -295,3 +296,64 @@ def test_text_views_load_neither_pandas_nor_matplotlib(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'pandas', 'matplotlib', 'numpy'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+BROKEN = {
+    ("east", "west", "gateway"): ("fail", "MK838", "istiod-7c9: net-west at 192.0.2.9"),
+    ("east", "west", "answer"): ("fail", "MK811", "0 of 1 calls: 503"),
+    ("north", "east", "credential"): ("unknown", "MK803", "unreachable, no answer within 5 s"),
+    ("north", "west", "sync"): ("warn", "MK842", "istiod holds one of two"),
+}
+
+
+def rows_of(figure: Figure) -> list[str]:
+    """Return the labels of the rows, from the top."""
+    return [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
+def test_the_first_broken_link_is_framed_and_told_and_its_pair_is_the_first_row() -> None:
+    """Colour, symbol, id and words; what is unknown is hatched; what is well steps back."""
+    figure = charts.link_matrix(examples.links(3, BROKEN))
+    assert title(figure) == "3 of 6 ordered pairs whole, 1 broken (east → west), 1 unknown, 1 with a warning"
+    assert rows_of(figure)[:3] == ["east → west", "north → east", "north → west"]
+    shown = words(figure)
+    assert "✖ MK838" in shown
+    assert "gateway: istiod-7c9: net-west at 192.0.2.9" in shown
+    assert "0 of 1 calls" not in shown, "what follows is not told beside the cause"
+    assert len(hatched(figure)) == 1
+    frames = [patch for patch in figure.axes[0].patches if not patch.get_fill()]
+    assert len(frames) == 3
+    colours = [mpl.colors.to_hex(patch.get_facecolor()) for patch in figure.axes[0].patches if patch.get_fill()]
+    assert (colours.count(TONES["bad"]), colours.count(TONES["warn"])) == (2, 1)
+    png(figure)
+
+
+def test_of_90_pairs_those_that_are_not_well_are_drawn_and_one_row_stands_for_the_others() -> None:
+    """The broken one is the first; none is lost."""
+    figure = charts.link_matrix(examples.links(10, BROKEN))
+    assert rows_of(figure) == ["east → west", "north → east", "north → west", "87 others"]
+    assert "whole, every one of them" in words(figure)
+    png(figure)
+
+
+def test_more_unwell_pairs_than_fit_are_cut_and_the_rest_is_not_called_whole() -> None:
+    """A whole mesh in trouble: thirty rows, and the worst of the rest."""
+    sick = {(a, b, "secret"): ("fail", "MK802", "none") for a in examples.NAMES[:10] for b in examples.NAMES[:10]}
+    figure = charts.link_matrix(examples.links(10, sick))
+    assert len(rows_of(figure)) == 31
+    assert rows_of(figure)[-1] == "60 others"
+    assert "not drawn; the worst verdict of each link" in words(figure)
+    assert title(figure).startswith(
+        "0 of 90 ordered pairs whole, 90 broken (east → west, east → north, east → south, …)"
+    )
+    png(figure)
+
+
+def test_a_link_that_no_row_speaks_of_is_unknown() -> None:
+    """Never well by default."""
+    cells = examples.links(2)
+    figure = charts.link_matrix(cells.drop(index=cells.index[4]))
+    assert len(hatched(figure)) == 1
+    assert "1 of 2 ordered pairs whole, 1 unknown" in title(figure)

@@ -1,0 +1,92 @@
+"""Services that a cluster lacks while others have them: do their names resolve there, and do their pods run there?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from meshkit.istio.fleet import PROXY_CONTAINER, table
+from meshkit.istio.services import DOMAIN, SYSTEM, is_cluster_local, local_hosts_of
+from meshkit.mesh import Mesh, Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from meshkit.cluster import Cluster
+
+COLUMNS: Final = {
+    "cluster": "str", "namespace": "str", "service": "str", "held_by": "str", "pods": "str", "resolves": "bool",
+    "reason": "str",
+}  # fmt: skip
+CAPTURE: Final = "ISTIO_META_DNS_CAPTURE"
+Selector = dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A cluster's Services that take part in the mesh, with their selectors; its running pods, by namespace."""
+
+    services: Mapping[tuple[str, str], Selector]
+    pods: list[tuple[str, str, Selector]]
+    captures: bool
+
+
+def absent(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each Service that a cluster lacks and another one has.
+
+    Columns: cluster (that lacks it), namespace, service, held_by (clusters that have it, comma-joined), pods (running
+    there that the others' selector selects, comma-joined: they serve nobody), resolves (the cluster's proxies answer
+    for all of the mesh's names themselves: ISTIO_META_DNS_CAPTURE in every one), reason (why a cluster could not be
+    read). Those of Kubernetes and istiod, and those that stay in their cluster (clusterLocal), are left out.
+    """
+    answers = mesh.each(lambda cluster: _found(cluster, mesh))
+    rows: list[dict[str, Any]] = [
+        {"cluster": name, "reason": told.reason} for name, told in answers.items() if isinstance(told, Unknown)
+    ]
+    known = {name: found for name, found in answers.items() if isinstance(found, _Found)}
+    everything = sorted({key for found in known.values() for key in found.services})
+    for name, found in known.items():
+        for namespace, service in everything:
+            if (namespace, service) in found.services:
+                continue
+            holders = [other for other, theirs in known.items() if (namespace, service) in theirs.services]
+            selector = known[holders[0]].services[namespace, service]
+            pods = [pod for where, pod, labels in found.pods if where == namespace and selects(selector, labels)]
+            where = {"cluster": name, "namespace": namespace, "service": service, "held_by": ",".join(holders)}
+            rows.append({**where, "pods": ",".join(sorted(pods)), "resolves": found.captures})
+    return table(rows, COLUMNS)
+
+
+def selects(selector: Selector, labels: Selector) -> bool:
+    """Return whether a Service's selector selects a pod; an empty one selects none."""
+    return bool(selector) and selector.items() <= labels.items()
+
+
+def _found(cluster: Cluster, mesh: Mesh) -> _Found:
+    local = local_hosts_of(cluster, mesh)
+    services = {
+        (s["metadata"]["namespace"], s["metadata"]["name"]): s["spec"].get("selector") or {}
+        for s in cluster.get("services")
+        if s["metadata"]["namespace"] not in (*SYSTEM, mesh.root_namespace)
+        and not is_cluster_local(f"{s['metadata']['name']}.{s['metadata']['namespace']}.svc.{DOMAIN}", local)
+    }
+    running = [p for p in cluster.get("pods", fields="status.phase=Running") if not _ends(p)]
+    pods = [(p["metadata"]["namespace"], p["metadata"]["name"], p["metadata"].get("labels") or {}) for p in running]
+    return _Found(services, pods, all(map(_captures, filter(_sidecar, running))))
+
+
+def _ends(pod: dict[str, Any]) -> bool:
+    return bool(pod["metadata"].get("deletionTimestamp"))
+
+
+def _sidecar(pod: dict[str, Any]) -> dict[str, Any] | None:
+    containers = [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]
+    proxies = (c for c in containers if c["name"] == PROXY_CONTAINER)
+    return next((c for c in proxies if "router" not in (c.get("args") or [])), None)
+
+
+def _captures(pod: dict[str, Any]) -> bool:
+    env = {e["name"]: str(e.get("value", "")) for e in (_sidecar(pod) or {}).get("env") or []}
+    return env.get(CAPTURE, "").lower() == "true"

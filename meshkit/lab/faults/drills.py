@@ -1,0 +1,119 @@
+"""Break the running lab by a fault's name, heal it, and tell what is broken now."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import urllib3
+
+from meshkit.errors import ChangeError, InputError, UnreachableError
+from meshkit.lab import lifecycle
+from meshkit.lab.container import now
+from meshkit.lab.faults import health
+from meshkit.lab.faults.bench import Bench, Note, notes
+from meshkit.lab.faults.catalogue import KNOWN, find
+from meshkit.lab.kube import Refused
+from meshkit.lab.layout import Say, folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import pandas as pd
+
+COLUMNS = ["name", "breaks", "behind", "users", "finding", "broken"]
+
+
+def table() -> pd.DataFrame:
+    """Return every fault.
+
+    Columns: name, breaks (what, in a sentence), behind (pains P and facts F of Istio), users (what they see), finding
+    (id of the check that names it first), broken (the cluster where it is now, since when; empty where it is not).
+    """
+    import pandas as pd
+
+    now_broken = broken(folder())
+    rows = [[f.name, f.breaks, f.behind, f.users, f.finding, now_broken.get(f.name, "")] for f in KNOWN.values()]
+    return pd.DataFrame(rows, columns=COLUMNS).astype("str")
+
+
+def broken(home: Path) -> dict[str, str]:
+    """Return which faults are in the lab now, each with its cluster and since when; the latest comes first."""
+    latest = sorted(notes(home).items(), key=lambda item: item[1]["since"], reverse=True)
+    return {name: f"{told['cluster']}, since {told['since']}" for name, told in latest}
+
+
+def break_(name: str, cluster: str, say: Say) -> None:
+    """Break the running lab by a fault; one that fails halfway is taken back.
+
+    Raises:
+        InputError: no fault is called so, it is broken already, or there is no such cluster.
+        UnreachableError: no lab runs.
+        ChangeError: the lab is no whole mesh, or a step failed.
+    """
+    chosen, home = find(name), running()
+    note = Note(home, name)
+    bench = Bench(home, note, cluster)
+    note.begin(cluster, now())
+    with plainly():
+        try:
+            chosen.make(bench)
+        except BaseException:
+            bench.take_back()
+            note.end()
+            raise
+    say(f"{cluster}: {chosen.breaks}; heal it: `meshkit lab heal {name}`")
+
+
+def heal(names: list[str], say: Say) -> None:
+    """Take faults back, and wait until the mesh is whole.
+
+    Raises:
+        InputError: no fault is called so, or it is not broken.
+        UnreachableError: no lab runs.
+        ChangeError: a step failed, or the mesh does not become whole.
+    """
+    home = running()
+    for name in names:
+        find(name)
+        note = Note(home, name)
+        if not note.path.exists():
+            raise InputError(f"{name} is not broken", where="meshkit lab heal",
+                             remedy="`meshkit lab faults` shows what is")  # fmt: skip
+        with plainly():
+            Bench(home, note, note.read()["cluster"]).take_back()
+        note.end()
+        say(f"{name} is taken back")
+    if names and not broken(home):
+        say(f"the mesh is whole after {health.wait(home):.1f} s")
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """Make what an API server said, or did not say, an error of ours; its words may quote Secrets, so they stay out.
+
+    Raises:
+        ChangeError: it refused a step.
+        UnreachableError: it did not answer.
+    """
+    again = "`meshkit lab heal --all` takes back what was noted"
+    try:
+        yield
+    except Refused as error:
+        raise ChangeError(f"an API server refused a step with {error.status}", where="lab", remedy=again) from None
+    except urllib3.exceptions.HTTPError as error:
+        raise UnreachableError(f"an API server did not answer ({type(error).__name__})", where="lab",
+                               remedy=again) from None  # fmt: skip
+
+
+def running() -> Path:
+    """Return the folder of the lab that runs.
+
+    Raises:
+        UnreachableError: none does.
+    """
+    home = folder()
+    if lifecycle.keeper(home) is None:
+        raise UnreachableError("no lab runs", where=str(home), remedy="start one: `meshkit lab up --start meshed`")
+    return home

@@ -1,0 +1,135 @@
+"""What follows from what: which bad answer may be the reason for which other one, and findings in that order.
+
+A fault of a mesh shows at once in many places: without its credential, an istiod does not watch the other cluster, its
+clients lack endpoints, and no call gets there. Only the first of these is worth mending.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Final
+
+from meshkit.checks import SEVERITY, Finding, Verdict
+from meshkit.stages.finding import ARROW
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+UNREADABLE: Final = "MK101"
+"""A cluster that cannot be read leaves everything about it unknown."""
+
+_DIRECT: Final[Mapping[str, str]] = {
+    "MK102": "MK801 MK802 MK803",
+    "MK103": "MK711 MK839",
+    "MK106": "MK805",
+    "MK201": "MK711 MK805 MK806 MK839",
+    "MK203": "MK803 MK807 MK808",
+    "MK206": "MK702 MK711",
+    "MK207": "MK910",
+    "MK209": "MK702 MK711 MK712 MK804 MK805 MK901",
+    "MK210": "MK211 MK732",
+    "MK211": "MK703 MK711 MK712 MK807 MK839 MK840 MK842",
+    "MK402": "MK403 MK801 MK807",
+    "MK403": "MK807",
+    "MK405": "MK801 MK807",
+    "MK615": "MK806",
+    "MK701": "MK702",
+    "MK702": "MK803 MK804 MK834",
+    "MK703": "MK711 MK901",
+    "MK704": "MK803",
+    "MK709": "MK711",
+    "MK722": "MK711 MK712 MK839 MK840",
+    "MK726": "MK613 MK709 MK711 MK712 MK839 MK840 MK842",
+    "MK731": "MK732 MK804 MK901",
+    "MK732": "MK211",
+    "MK734": "MK702 MK711 MK840",
+    "MK801": "MK403 MK615 MK703 MK804 MK806 MK901",
+    "MK802": "MK803 MK809",
+    "MK803": "MK804 MK842",
+    "MK804": "MK711 MK806 MK837 MK839 MK842",
+    "MK805": "MK613 MK711 MK806 MK838 MK840",
+    "MK806": "MK711 MK837 MK839 MK840",
+    "MK613": "MK614 MK712 MK840",
+    "MK711": "MK712",
+    "MK807": "MK712 MK841",
+    "MK808": "MK807 MK901",
+    "MK809": "MK803",
+    "MK830": "MK803 MK804",
+    "MK831": "MK804",
+    "MK832": "MK803 MK804",
+    "MK833": "MK803 MK804 MK834",
+    "MK834": "MK804 MK842",
+    "MK835": "MK804 MK842",
+    "MK836": "MK804 MK842",
+    "MK838": "MK711 MK837 MK839 MK840",
+    "MK839": "MK711",
+    "MK840": "MK712",
+    "MK841": "MK712",
+    "MK842": "MK711 MK837 MK839",
+    "MK901": "MK711 MK712 MK910 MK911 MK912",
+}
+
+
+@functools.cache
+def consequences(identifier: str) -> tuple[str, ...]:
+    """Return the ids of the checks that a bad answer of this one may make bad, at once or by way of others."""
+    found: set[str] = set()
+    wave = {identifier}
+    while wave:
+        wave = {effect for cause in wave for effect in _DIRECT.get(cause, "").split()} - found
+        found |= wave
+    return tuple(sorted(found, key=_number))
+
+
+def reasons(identifier: str) -> tuple[str, ...]:
+    """Return the ids of the checks whose bad answer may make this one bad."""
+    return tuple(cause for cause in sorted(_DIRECT, key=_number) if identifier in consequences(cause))
+
+
+def _number(identifier: str) -> int:
+    return int(identifier.removeprefix("MK"))
+
+
+def follows(effect: Finding, cause: Finding, clusters: Collection[str]) -> bool:
+    """Tell whether a bad finding may be due to another one, by what both are about: the pair, or a cluster of it.
+
+    A warning is no reason for a failure. What names no cluster of the mesh is about all of them.
+    """
+    if SEVERITY.index(cause.verdict) < SEVERITY.index(effect.verdict):
+        return False
+    ours, theirs = (re.findall(_names(tuple(clusters)), found.subject) for found in (effect, cause))
+    if cause.id == UNREADABLE and effect.id != UNREADABLE:
+        return effect.verdict is Verdict.UNKNOWN and (not ours or bool({*ours} & {*theirs}))
+    if effect.id not in consequences(cause.id):
+        return False
+    if ARROW in effect.subject and ARROW in cause.subject:
+        return bool(ours == theirs)
+    return not ours or not theirs or bool({*ours} & {*theirs})
+
+
+@functools.cache
+def _names(clusters: tuple[str, ...]) -> str:
+    any_of = "|".join(map(re.escape, sorted(clusters, key=len, reverse=True)))
+    return rf"(?<![\w.-])(?:{any_of})(?![\w-])"
+
+
+def in_order(findings: Iterable[Finding], clusters: Collection[str]) -> list[tuple[Finding, Finding | None]]:
+    """Return findings, each with the one that it follows from: first what follows from nothing, the worst first.
+
+    Then what follows from those, and last what is in order. Of several reasons it is the first of the list.
+    """
+    found = sorted(findings, key=_rank)
+    bad = [one for one in found if one.verdict not in (Verdict.PASS, Verdict.SKIPPED)]
+    due = {id(one): next((cause for cause in bad if follows(one, cause, clusters)), None) for one in bad}
+    roots = [one for one in bad if due[id(one)] is None]
+    # The first reason of all, so that everybody is sent to what is to be mended.
+    first = {id(one): next((r for r in roots if follows(one, r, clusters)), due[id(one)]) for one in bad}
+    ordered = [*roots, *(one for one in bad if due[id(one)] is not None)]
+    good = [one for one in found if id(one) not in due]
+    return [(one, first.get(id(one)) if due.get(id(one)) else None) for one in [*ordered, *good]]
+
+
+def _rank(finding: Finding) -> tuple[int, int, int, str]:
+    far = len(consequences(finding.id))
+    return (-SEVERITY.index(finding.verdict), -far, _number(finding.id), finding.subject)

@@ -1,0 +1,257 @@
+"""Is a cluster known to another's istiod: the secret, whose it is, where it lies, its address, credential and rights.
+
+Stages 07 and 08 ask. Each cause has a check of its own; the more general one is skipped then, and says which.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from meshkit.checks import Finding, Verdict
+from meshkit.istio import remotes
+from meshkit.istio.remote_secret import address_kind
+from meshkit.stages.finding import Question, arrow, unreadable
+from meshkit.stages.life import check_life, usable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from meshkit.mesh import Mesh
+
+_CURES: Final = {
+    "other CA": "delete the secret and run stage 07; or do all ways to that API server end TLS with that CA?"
+}
+_NO_ADDRESS: Final = {"loopback": "loopback: istiod would ask itself", "nothing": "no address at all"}
+
+
+def check(
+    mesh: Mesh, identity: pd.DataFrame, secrets: pd.DataFrame, seen: pd.DataFrame, pair: tuple[str, str]
+) -> Iterator[Finding]:
+    """Judge all that a reader's istiods need to watch a target, from `versions.identity` and the tables of `remotes`.
+
+    Args:
+        mesh: the mesh.
+        identity: `versions.identity`.
+        secrets: `remotes.remote_secrets`.
+        seen: `remotes.remote_clusters`.
+        pair: (reader, target).
+    """
+    reader, target = pair
+    yield check_secret(mesh, secrets, reader, target)
+    yield from check_key(mesh, identity, secrets, reader, target)
+    yield from check_single(mesh, identity, secrets, reader, target)
+    yield from check_place(mesh, secrets, reader, target)
+    yield from check_address(mesh, secrets, reader, target)
+    yield check_credential(mesh, secrets, seen, reader, target)
+    yield from check_rights(mesh, secrets, seen, reader, target)
+    yield from check_life(mesh, secrets, reader, target)
+    yield from check_sync(mesh, seen, reader, target)
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+
+def held(secrets: pd.DataFrame, reader: str, target: str) -> pd.DataFrame:
+    """Return the rows of `remotes.remote_secrets` by which a reader was meant to watch a target.
+
+    Those with its key; without any, those whose credential leads there or whose annotation names it.
+    """
+    own = secrets[(secrets["cluster"] == reader) & (secrets["name"] != "")]
+    keyed = own[own["key"] == target]
+    meant = own[(own["leads_to"] == target) | (own["annotation"] == target)]
+    return keyed if len(keyed) else meant
+
+
+def read(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> pd.DataFrame:
+    """Return those of `held` that istiod reads: labelled, in its own namespace."""
+    rows = held(secrets, reader, target)
+    return rows[usable(mesh, rows)]
+
+
+def real_id(identity: pd.DataFrame, name: str) -> tuple[str, str]:
+    """Return a cluster's id as its own istiods have it, and why it is not known; a cluster without istiod has its name.
+
+    Source: CLUSTER_ID of the istiods, by which they name their own registry.
+    """
+    rows = identity[identity["cluster"] == name]
+    if reason := next((r for r in rows["reason"] if r), ""):
+        return "", reason
+    ids = sorted(set(rows["cluster_id"]))
+    return (name, "") if not ids else ("", f"its istiods have {len(ids)} ids") if len(ids) > 1 else (ids[0], "")
+
+
+def create(mesh: Mesh, reader: str, target: str) -> str:
+    """Return the command that makes a target's remote secret for a reader."""
+    entry, ours, space = mesh.spec.cluster(target), mesh.spec.cluster(reader).context, mesh.root_namespace
+    server = f" --server {entry.api_server}" if entry.api_server else ""
+    made = f"istioctl create-remote-secret --context {entry.context} --name {target}{server}"
+    return f"{made} | kubectl apply --context {ours} -n {space} -f -"
+
+
+def check_secret(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> Finding:
+    """MK802: the reader holds a remote secret of the target, which its istiod reads."""
+    expected = f"a secret with the label {remotes.LABEL}, in {mesh.root_namespace}, of {target}"
+    ask = Question("MK802", "remote secret is there", arrow(reader, target), expected)
+    if reason := unreadable(secrets, reader, "credential"):
+        return ask.unknown(reason)
+    rows, good = held(secrets, reader, target), read(mesh, secrets, reader, target)
+    if rows.empty:
+        others = sorted(set(secrets[secrets["cluster"] == reader]["key"]) - {""})
+        return ask.fail(f"none; it has {', '.join(others) or 'no remote secret'}", create(mesh, reader, target))
+    names = ", ".join(sorted(set((rows if good.empty else good)["name"])))
+    if good.empty:
+        return ask.answer(Verdict.SKIPPED, f"{names} is there, but istiod does not read it: see MK832")
+    return ask.answer(Verdict.PASS, names)
+
+
+def check_key(mesh: Mesh, identity: pd.DataFrame, secrets: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:
+    """MK830: the secret's key and annotation are the target's real cluster id.
+
+    istiod takes the key for the id of all endpoints from there; subsets by `topology.istio.io/cluster`, and proxies
+    that sign in from there, are matched by the real one.
+    """
+    own, why = real_id(identity, target)
+    expected = f"key = annotation = {own or target}, as istiod of {target} calls itself"
+    ask = Question("MK830", "remote secret has the cluster's own id", arrow(reader, target), expected)
+    rows = held(secrets, reader, target)
+    rows = rows if (good := rows[usable(mesh, rows)]).empty else good
+    if rows.empty:
+        return
+    told = "; ".join(f"{r['name']}: key {r['key']}, annotation {r['annotation'] or 'none'}" for r in _rows(rows))
+    if why:
+        yield ask.unknown(f"{told}; {why}")
+        return
+    right = all(r["key"] == own and r["annotation"] in ("", own) for r in _rows(rows))
+    gone = f"kubectl --context {mesh.spec.cluster(reader).context} -n {rows.iloc[0]['namespace']} delete secret"
+    yield ask.judge(right, told, f"{gone} {rows.iloc[0]['name']}; {create(mesh, reader, target)}")
+
+
+def check_single(
+    mesh: Mesh, identity: pd.DataFrame, secrets: pd.DataFrame, reader: str, target: str
+) -> Iterator[Finding]:
+    """MK831: no other secret has the same key, and it is not the reader's own id: istiod ignores both without an error.
+
+    Source: pkg/kube/multicluster/secretcontroller.go, addRemoteConfig.
+    """
+    ask = Question(
+        "MK831", "one remote secret for one id", arrow(reader, target), "one, and not of the reader's own id"
+    )
+    rows = read(mesh, secrets, reader, target)
+    if rows.empty:
+        return
+    own, key = real_id(identity, reader)[0], str(rows.iloc[0]["key"])
+    names = sorted(set(rows["name"]))
+    context = f"kubectl --context {mesh.spec.cluster(reader).context} -n {mesh.root_namespace} delete secret"
+    if key == own:
+        told = f"{names[0]} has the key {key}, which is {reader}'s own id: istiod ignores it"
+        yield ask.fail(told, f"{context} {names[0]}; {create(mesh, reader, target)}")
+        return
+    kept = f"{remotes.PREFIX}{target}" if f"{remotes.PREFIX}{target}" in names else names[0]
+    extra = " ".join(n for n in names if n != kept)
+    told = (
+        f"{len(names)} secrets for {key}: {', '.join(names)}; istiod takes the first that it meets" if extra else kept
+    )
+    yield ask.judge(not extra, told, f"{context} {extra}")
+
+
+def check_place(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:
+    """MK832: the secret lies in istiod's namespace, with the label; istiod reads no other."""
+    expected = f"namespace {mesh.root_namespace}, label {remotes.LABEL}=true"
+    ask = Question("MK832", "remote secret lies where istiod reads it", arrow(reader, target), expected)
+    rows, good = held(secrets, reader, target), read(mesh, secrets, reader, target)
+    if rows.empty:
+        return
+    if len(good):
+        yield ask.answer(Verdict.PASS, f"{good.iloc[0]['namespace']}/{good.iloc[0]['name']}")
+        return
+    row, context = rows.iloc[0], mesh.spec.cluster(reader).context
+    kubectl = f"kubectl --context {context} -n {row['namespace']}"
+    if row["namespace"] != mesh.root_namespace:
+        told = f"{row['name']} is in namespace {row['namespace']}: istiod ignores it"
+        yield ask.fail(told, f"{kubectl} delete secret {row['name']}; {create(mesh, reader, target)}")
+        return
+    told = f"{row['name']} is without the label {remotes.LABEL}=true: istiod ignores it"
+    yield ask.fail(told, f"{kubectl} label secret {row['name']} {remotes.LABEL}=true")
+
+
+def check_address(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:
+    """MK833: the API server's address in the secret leads to the target, not to whoever asks."""
+    ask = Question(
+        "MK833", "secret has an address for others", arrow(reader, target), "an address that is not loopback"
+    )
+    for row in _rows(read(mesh, secrets, reader, target)):
+        if row["auth"] == "unreadable":
+            continue
+        kind = address_kind(row["server"])
+        told = f"{row['server'] or 'none'} ({_NO_ADDRESS.get(kind, kind)})"
+        number = [entry.name for entry in mesh.spec.clusters].index(target)
+        cure = f"say clusters[{number}].apiServer in the mesh file, then {create(mesh, reader, target)}"
+        yield ask.judge(kind not in _NO_ADDRESS, told, cure)
+
+
+# --- credentials ------------------------------------------------------------------------------------------------------
+
+
+def check_credential(mesh: Mesh, secrets: pd.DataFrame, seen: pd.DataFrame, reader: str, target: str) -> Finding:
+    """MK803: the credential in the reader's secret opens the target's API server now."""
+    ask = Question("MK803", "credential opens the API server now", arrow(reader, target), f"ok, leads to {target}")
+    if reason := unreadable(secrets, reader, "credential"):
+        return ask.unknown(reason)
+    rows = held(secrets, reader, target)
+    if rows.empty:
+        return ask.fail("there is no secret to try", "see MK802")
+    used = rows[usable(mesh, rows)]
+    row = (rows if used.empty else used).iloc[0]
+    leads = f"leads to {row['leads_to']}" if row["leads_to"] else ""
+    observed = ", ".join(filter(None, (row["credential"], leads, row["detail"])))
+    if row["credential"] in ("unreachable", "untested") and row["auth"] != "unreadable":
+        return ask.unknown(observed, f"ask {target}'s API server with that credential from where {reader} runs")
+    if row["credential"] == "403":
+        return ask.answer(Verdict.PASS, f"it is taken, leads to {target}; its rights: see MK836")
+    # One with another key is tried at each cluster, and its key is MK830's matter.
+    other = row["credential"] == "mismatch" and row["leads_to"] == target
+    good = (row["credential"] == "ok" or other) and row["leads_to"] == target
+    observed += "" if good else _still(seen, reader, row["key"])
+    return ask.judge(good, observed, _CURES.get(row["credential"], "run stage 07: it makes the secret anew"))
+
+
+def check_rights(mesh: Mesh, secrets: pd.DataFrame, seen: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:
+    """MK836: the credential may watch all that istiod watches."""
+    ask = Question("MK836", "credential may watch what istiod does", arrow(reader, target), "all that a reader watches")
+    for row in _rows(read(mesh, secrets, reader, target)):
+        account = row["account"] or "its account"
+        if row["credential"] == "403":
+            cure = f"give {account} of {target} these rights (ClusterRole istio-reader-clusterrole, stage 05)"
+            told = f"{account}: {row['detail'] or 'forbidden'}{_still(seen, reader, row['key'])}"
+            yield ask.fail(told, f"{cure}, or run stage 07")
+        elif row["credential"] == "ok":
+            yield ask.answer(Verdict.PASS, f"{account} may")
+        else:
+            yield ask.answer(Verdict.SKIPPED, f"not to be asked with that credential ({row['credential']}): see MK803")
+
+
+def _still(seen: pd.DataFrame, reader: str, key: str) -> str:
+    said = seen[(seen["cluster"] == reader) & (seen["remote"] == key)]
+    return "; istiod still says synced, and shows what it knew before" if "synced" in set(said["status"]) else ""
+
+
+def check_sync(mesh: Mesh, seen: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:
+    """MK804: each istiod replica of the reader says that it has synced the target."""
+    ask = Question("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")
+    own = seen[seen["cluster"] == reader]
+    if own.empty:
+        yield ask.fail("no istiod", "see MK801")
+    cure = f"istioctl remote-clusters --context {mesh.spec.cluster(reader).context}; its log names the cause"
+    for istiod in sorted(set(own["istiod"])):
+        rows = own[own["istiod"] == istiod]
+        if reason := unreadable(rows, reader, "status"):
+            yield ask.unknown(f"{istiod}: {reason}" if istiod else reason)
+            continue
+        states = list(rows[rows["remote"] == target]["status"])
+        yield ask.judge(states == ["synced"], f"{istiod}: {', '.join(states) or 'does not know it'}", cure)
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, str]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

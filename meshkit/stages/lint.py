@@ -1,0 +1,190 @@
+"""Objects and Services that were right in one cluster: what they do once clusters are one mesh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from meshkit.checks import Finding, Verdict
+from meshkit.istio import rules
+from meshkit.istio.services import DOMAIN
+from meshkit.stages.finding import Question, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from meshkit.mesh import Mesh
+
+NAMED_AT_MOST: Final = 5
+
+
+def check_rules(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
+    """Judge a table of `istio.rules.rules`, cluster by cluster."""
+    for name in mesh.clusters:
+        rows = found[found["cluster"] == name]
+        yield from check_subsets(mesh, rows, name)
+        yield from check_plain(mesh, rows, name)
+        yield from check_identities(mesh, rows, name)
+        yield from check_blocks(mesh, rows, name)
+        yield from check_locality(mesh, rows, name)
+
+
+def check_subsets(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
+    """MK721: subsets of DestinationRules name clusters and networks that there are; others have no endpoint, so 503."""
+    ask = Question("MK721", "subsets name clusters that there are", name, f"one of {', '.join(mesh.clusters)}, if any")
+    cure = f"{_edit(mesh, name)}: say the cluster's id as istiod has it"
+    yield from _judged(ask, rows, rules.PINNED, cure)
+
+
+def check_plain(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
+    """MK722: mutual TLS is on for what other networks are to reach: gateways pass nothing else on.
+
+    istiod leaves the endpoints of other networks out where a PeerAuthentication, or the client's DestinationRule, turns
+    it off. Among clusters of one network it is no matter of the mesh.
+    """
+    ask = Question("MK722", "mutual TLS is on between networks", name, "no PeerAuthentication or rule turns it off")
+    cure = f"{_edit(mesh, name)}: PERMISSIVE or STRICT; ISTIO_MUTUAL in rules"
+    if mesh.spec.topology.network == "multi":
+        yield from _judged(ask, rows, rules.PLAIN, cure)
+
+
+def check_identities(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
+    """MK723: AuthorizationPolicies name identities of the mesh's trust domain, or of one of its aliases.
+
+    An ALLOW of another domain lets nobody in; a DENY of it holds nobody off.
+    """
+    domain = mesh.spec.mesh.trust_domain
+    ask = Question("MK723", "policies name identities that there are", name, f"of {domain}, or of an alias of it")
+    cure = f"{_edit(mesh, name)}; or say meshConfig.trustDomainAliases"
+    yield from _judged(ask, rows, rules.FOREIGN, cure)
+
+
+def check_blocks(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
+    """MK724: no AuthorizationPolicy goes by the caller's address: who comes from another network has the gateway's."""
+    ask = Question("MK724", "policies do not go by addresses", name, "principals or namespaces instead")
+    cure = f"{_edit(mesh, name)}: name principals or namespaces instead"
+    if mesh.spec.topology.network == "multi":
+        yield from _judged(ask, rows, rules.BY_ADDRESS, cure, worse=Verdict.WARN)
+
+
+def check_locality(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
+    """MK725: rules that ask for failover have outlierDetection: without it no endpoint is ever found bad."""
+    ask = Question("MK725", "failover can happen", name, "outlierDetection beside each failover")
+    cure = f"{_edit(mesh, name)}: add trafficPolicy.outlierDetection"
+    yield from _judged(ask, rows, rules.KEPT, cure, worse=Verdict.WARN)
+
+
+def _edit(mesh: Mesh, name: str) -> str:
+    return f"kubectl --context {mesh.spec.cluster(name).context} edit {{kind}} -n {{namespace}} {{name}}"
+
+
+def _judged(
+    ask: Question, rows: pd.DataFrame, trouble: str, cure: str, *, worse: Verdict = Verdict.FAIL
+) -> Iterator[Finding]:
+    if reason := next((r for r in rows["reason"] if r), ""):
+        yield ask.unknown(reason)
+        return
+    own = rows[rows["trouble"] == trouble].to_dict("records")
+    for row in own:
+        told = f"{row['kind']} {row['namespace']}/{row['name']}, {row['field']}: {row['says']}"
+        place = {"kind": str(row["kind"]).lower(), "namespace": row["namespace"], "name": row["name"]}
+        yield ask.answer(worse, told, cure.format(**place))
+    if not own:
+        yield ask.answer(Verdict.PASS, "none does otherwise")
+
+
+# --- Services ---------------------------------------------------------------------------------------------------------
+
+
+def check_absent(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
+    """MK726: no cluster lacks a Service whose pods run there, or whose name its clients could not resolve.
+
+    Without the Service, the pods serve nobody, and the other clusters lose their endpoints there. Names resolve all the
+    same where proxies answer for them (ISTIO_META_DNS_CAPTURE); elsewhere a stub, a Service without pods, will do.
+    """
+    spec = mesh.spec.probe
+    for name in mesh.clusters:
+        ask = Question("MK726", "no Service is missing", name, "each whose pods run there, or whose name is needed")
+        rows = found[found["cluster"] == name]
+        if reason := next((r for r in rows["reason"] if r), ""):
+            yield ask.unknown(reason)
+            continue
+        probes = (rows["namespace"] == spec.namespace) & (rows["service"] == spec.server)
+        lost = rows[(rows["pods"] != "") | probes]
+        for row in lost.to_dict("records"):
+            there = f"its pods run there ({row['pods']})" if row["pods"] else "it is the probe's server"
+            told = f"{row['namespace']}/{row['service']}: {row['held_by']} has it, and {there}"
+            yield ask.fail(told, stub(mesh, name, str(row["held_by"]), row))
+        nameless = rows[~rows["resolves"]].drop(index=lost.index, errors="ignore")
+        if len(nameless):
+            first = nameless.to_dict("records")[0]
+            example = stub(mesh, name, str(first["held_by"]), first)
+            cure = f"capture DNS (ISTIO_META_DNS_CAPTURE), or give it each as a stub: {example}"
+            told = f"{len(nameless)} names do not resolve there: {_some(nameless)}"
+            yield ask.answer(Verdict.WARN, told, cure)
+        elif lost.empty:
+            alone = f"; {len(rows)} are elsewhere only, and their names resolve" if len(rows) else ""
+            yield ask.answer(Verdict.PASS, f"none{alone}")
+
+
+def stub(mesh: Mesh, lacking: str, holder: str, row: Row) -> str:
+    """Return the command that gives a cluster a Service of the first of its holders (comma-joined)."""
+    theirs, ours = (mesh.spec.cluster(name.partition(",")[0]).context for name in (holder, lacking))
+    own = "del(.metadata.uid, .metadata.resourceVersion, .spec.clusterIP, .spec.clusterIPs, .spec.ports[].nodePort)"
+    get = f"kubectl --context {theirs} get service -n {row['namespace']} {row['service']} -o json"
+    return f"{get} | jq '{own}' | kubectl --context {ours} apply -f -"
+
+
+def check_headless(mesh: Mesh, services: pd.DataFrame) -> Iterator[Finding]:
+    """MK727: no headless Service is to be reached from other networks: its names lead to pods of the own cluster only.
+
+    istiod answers for the single pods of a headless Service by their addresses, which mean nothing on other networks
+    (ENABLE_MULTICLUSTER_HEADLESS is for one network). StatefulSets have such names.
+    """
+    if mesh.spec.topology.network != "multi":
+        return
+    ask = Question("MK727", "no headless Service over networks", "mesh", "none, or clusterLocal: it is meant to stay")
+    for row in services[services["service"] == ""].to_dict("records"):
+        yield Question("MK727", "no headless Service over networks", row["cluster"], "none").unknown(row["reason"])
+    rows = services[services["headless"] & ~services["cluster_local"] & (services["namespace"] != mesh.root_namespace)]
+    for (namespace, service), group in rows.groupby(["namespace", "service"]):
+        told = (
+            f"{namespace}/{service} in {', '.join(group['cluster'])}: clients reach the pods of their own cluster only"
+        )
+        cure = f"call it by a Service with a ClusterIP; or say clusterLocal of {service}.{namespace}.svc.{DOMAIN}"
+        yield ask.answer(Verdict.WARN, told, cure)
+    if rows.empty:
+        yield ask.answer(Verdict.PASS, "none")
+
+
+def check_namespaces(mesh: Mesh, injected: pd.DataFrame) -> Iterator[Finding]:
+    """MK214: a namespace asks for sidecars in all clusters that have it, or in none: it is one to Istio.
+
+    Where it does not, its pods are no part of the mesh there; calls that get to them come in plain text, or fail.
+    """
+    rows = injected[(injected["namespace"] != "") & (injected["namespace"] != mesh.spec.probe.namespace)]
+    ask = Question("MK214", "namespaces are injected alike", "mesh", "in every cluster, or in none")
+    unlike = 0
+    for namespace, group in rows.groupby("namespace"):
+        asks = {
+            row["cluster"]: row["istio_injection"] == "enabled" or (row["revision"] and not row["istio_injection"])
+            for row in group.to_dict("records")
+        }
+        plain = [name for name, wanted in asks.items() if not wanted]
+        if not plain or len(plain) == len(asks):
+            continue
+        unlike += 1
+        subject = f"{', '.join(plain)}: namespace {namespace}"
+        label = f"kubectl --context {mesh.spec.cluster(plain[0]).context} label namespace {namespace}"
+        told = f"no label there; {', '.join(sorted({*asks} - {*plain}))} has one"
+        there = Question("MK214", "namespaces are injected alike", subject, "in every cluster, or in none")
+        yield there.answer(Verdict.WARN, told, f"{label} istio-injection=enabled")
+    if not unlike and not (injected[injected["namespace"] == ""]["reason"] != "").any():
+        yield ask.answer(Verdict.PASS, f"{rows['namespace'].nunique()} namespaces besides the probe's")
+
+
+def _some(rows: pd.DataFrame) -> str:
+    names = [f"{row['namespace']}/{row['service']}" for row in rows.head(NAMED_AT_MOST).to_dict("records")]
+    more = f" and {len(rows) - NAMED_AT_MOST} more" if len(rows) > NAMED_AT_MOST else ""
+    return f"{', '.join(names)}{more}"

@@ -1,0 +1,375 @@
+"""Stage 11: from a symptom to its cause and cure; read-only.
+
+What the symptom makes likely is looked at first, but everything is read: `meshkit check` asks, and what follows from
+what decides which bad answer is the cause and which are its consequences.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import functools
+import re
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+from meshkit import inputs
+from meshkit.changes import Plan
+from meshkit.checks import SEVERITY, Finding, Verdict
+from meshkit.errors import InputError
+from meshkit.istio.fleet import PROXY_CONTAINER, Istiod, Proxy, ask_all, istiods, proxies, table
+from meshkit.mesh import Mesh, Unknown
+from meshkit.stages import catalogue, causes, discovery, gateways, prepare, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from meshkit.cluster import Cluster
+
+STAGE = "11 troubleshoot"
+LINES: Final = 400
+MENDS: Final = {
+    "02": "MK201 MK210",
+    "04": "MK402 MK403 MK404 MK405 MK406 MK807 MK841",
+    "05": "MK207 MK703 MK801",
+    "06": "MK613 MK615 MK805 MK838",
+    "07": "MK704 MK802 MK803 MK809 MK830 MK831 MK832 MK833 MK836",
+}
+"""The stage of a run whose plan mends what a check found."""
+WALK_COLUMNS = {
+    "step": "int64",
+    "id": "str",
+    "check": "str",
+    "verdict": "str",
+    "subject": "str",
+    "observed": "str",
+    "follows_from": "str",
+}
+CAUSE_COLUMNS = {
+    "place": "str",
+    "id": "str",
+    "subject": "str",
+    "check": "str",
+    "observed": "str",
+    "expected": "str",
+    "explains": "str",
+    "page": "str",
+}
+CURE_COLUMNS = {"step": "int64", "do": "str", "why": "str"}
+LOG_COLUMNS = {"cluster": "str", "pod": "str", "symptom": "str", "lines": "int64", "last": "str", "reason": "str"}
+SYMPTOM_COLUMNS = {"name": "str", "seen": "str", "where": "str", "first_suspects": "str"}
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """What people see of a fault.
+
+    `pattern` finds it in a log line; `checks` are the ids of those that it makes likely, the likeliest first.
+    """
+
+    name: str
+    seen: str
+    where: str
+    pattern: str
+    checks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The cause (none where all is in order), what else is not in order and what of it follows from what.
+
+    `others` are findings that follow from nothing either: first those that the symptom makes likely.
+    """
+
+    symptom: Symptom | None
+    cause: Finding | None
+    others: list[Finding]
+    follow: list[tuple[Finding, Finding]]
+    well: list[Finding]
+
+
+@functools.cache
+def known() -> dict[str, Symptom]:
+    """Return every symptom by its name: the lines of symptoms.csv, those that tell most first."""
+    text = resources.files("meshkit.stages").joinpath("symptoms.csv").read_text()
+    rows = csv.DictReader(text.splitlines())
+    return {row["name"]: Symptom(**{**row, "checks": tuple(row["checks"].split())}) for row in rows}  # type: ignore[arg-type]
+
+
+def symptoms() -> pd.DataFrame:
+    """Return what can be chosen.
+
+    Columns: name (for the parameter `symptom`), seen (what it is), where (one sees it), first_suspects (what is looked
+    at first).
+    """
+    rows = [
+        {
+            "name": one.name,
+            "seen": one.seen,
+            "where": one.where,
+            "first_suspects": ", ".join(catalogue.find(i).title for i in one.checks[:3]),
+        }
+        for one in known().values()
+    ]
+    return _listed(rows, SYMPTOM_COLUMNS)
+
+
+def recognise(text: str) -> Symptom | None:
+    """Return the symptom of a name or of a log line; of an empty text none.
+
+    Raises:
+        InputError: nothing is known by it; the nearest is named.
+    """
+    asked = text.strip()
+    if not asked:
+        return None
+    names = {name.casefold(): one for name, one in known().items()}
+    if asked.casefold() in names:
+        return names[asked.casefold()]
+    found = classify(asked)
+    if found:
+        return found
+    (near,) = difflib.get_close_matches(asked.casefold(), names, n=1, cutoff=0.0)
+    raise InputError(
+        f"no symptom is known by {asked[:80]!r}; the nearest is {names[near].name!r}",
+        where="parameter symptom",
+        remedy="give a name of the notebook's first table, or a line of a log; or nothing, to have all looked at",
+    )
+
+
+def classify(line: str) -> Symptom | None:
+    """Return the symptom of a log line, or None; of several the one that tells most."""
+    return next((one for one in known().values() if re.search(one.pattern, line, re.IGNORECASE)), None)
+
+
+def look(mesh: Mesh, mode: str = "audit") -> whole.Facts:
+    """Read everything that `meshkit check` reads.
+
+    Raises:
+        InputError: no such mode.
+    """
+    inputs.one_of("mode", mode, inputs.SENDING)
+    return whole.look(mesh)
+
+
+def check(mesh: Mesh, facts: whole.Facts) -> list[Finding]:
+    """Ask all checks of all stages."""
+    return whole.check(mesh, facts)
+
+
+# --- diagnosis --------------------------------------------------------------------------------------------------------
+
+
+def diagnose(mesh: Mesh, findings: Sequence[Finding], symptom: Symptom | None) -> Diagnosis:
+    """Tell the cause from its consequences.
+
+    A cause follows from nothing. Of several it is one that the symptom makes likely, or that leads to such a one; of
+    those, what failed before what is unknown, and what has the most consequences.
+    """
+    told = causes.in_order(findings, list(mesh.clusters))
+    bad = [(one, due) for one, due in told if not _well(one)]
+    roots = [one for one, due in bad if due is None]
+    follow = [(one, due) for one, due in bad if due]
+    likely = [one for one in roots if leads_to(one, symptom, follow)]
+    ordered = sorted(roots, key=lambda one: (one not in likely, -SEVERITY.index(one.verdict)))
+    cause = ordered[0] if ordered and (symptom is None or likely) else None
+    others = [one for one in ordered if one is not cause]
+    return Diagnosis(symptom, cause, others, follow, [one for one, _ in told if _well(one)])
+
+
+def _well(finding: Finding) -> bool:
+    return finding.verdict in (Verdict.PASS, Verdict.SKIPPED)
+
+
+def leads_to(finding: Finding, symptom: Symptom | None, follow: Sequence[tuple[Finding, Finding]]) -> bool:
+    """Return whether a finding is one that the symptom makes likely, or may be the reason for such a one.
+
+    A cluster that cannot be read leaves unknown what the symptom makes likely: it follows from that.
+    """
+    if symptom is None:
+        return True
+    ids = {finding.id, *causes.consequences(finding.id), *(one.id for one, due in follow if due is finding)}
+    return bool(ids & {*symptom.checks})
+
+
+def walk(mesh: Mesh, findings: Sequence[Finding], symptom: Symptom | None) -> pd.DataFrame:
+    """Return the checks in the order in which the symptom makes them likely; without one, the farthest-reaching first.
+
+    Columns: step, id, check (what is asked), verdict (the worst answer), subject and observed (of that answer; how many
+    more there are like it), follows_from (what may be the reason for it).
+    """
+    due = {id(one): reason for one, reason in causes.in_order(findings, list(mesh.clusters))}
+    ids = list(symptom.checks) if symptom else _far_reaching(findings)
+    rows: list[dict[str, Any]] = []
+    for identifier in ids:
+        answers = [one for one in findings if one.id == identifier]
+        if not answers:
+            continue
+        worst = max(answers, key=lambda one: SEVERITY.index(one.verdict))
+        alike = sum(one.verdict is worst.verdict for one in answers) - 1
+        reason = due.get(id(worst))
+        rows.append(
+            {
+                "step": len(rows) + 1,
+                **{key: str(getattr(worst, key)) for key in ("id", "check", "verdict", "observed")},
+                "subject": worst.subject + (f" and {alike} more" if alike else ""),
+                "follows_from": f"{reason.id} {reason.subject}" if reason else "",
+            }
+        )
+    return _listed(rows, WALK_COLUMNS)
+
+
+def _far_reaching(findings: Sequence[Finding]) -> list[str]:
+    ids = dict.fromkeys(one.id for one in findings)
+    return sorted(ids, key=lambda identifier: -len(causes.consequences(identifier)))
+
+
+def named(diagnosis: Diagnosis) -> pd.DataFrame:
+    """Return the cause, and what else is not in order and follows from nothing.
+
+    Columns: place (cause; likely too; not usual for the symptom), id, subject, check, observed, expected, explains
+    (ids of what follows from it), page (of Istio's documentation).
+    """
+    rows = []
+    for one in [*filter(None, [diagnosis.cause]), *diagnosis.others]:
+        place = "likely too" if leads_to(one, diagnosis.symptom, diagnosis.follow) else "not usual for the symptom"
+        explained = dict.fromkeys(effect.id for effect, reason in diagnosis.follow if reason is one)
+        rows.append(
+            {
+                **{key: str(getattr(one, key)) for key in ("id", "subject", "check", "observed", "expected")},
+                "place": "cause" if one is diagnosis.cause else place,
+                "explains": ", ".join(explained),
+                "page": catalogue.find(one.id).url,
+            }
+        )
+    return _listed(rows, CAUSE_COLUMNS)
+
+
+def _listed(rows: list[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
+    """Return a table in the order of its rows."""
+    numbered = table(({**row, "order": n} for n, row in enumerate(rows)), {**columns, "order": "int64"})
+    return numbered.sort_values("order", ignore_index=True).drop(columns="order")
+
+
+def conclusion(diagnosis: Diagnosis) -> str:
+    """Return the diagnosis as a sentence or two."""
+    seen = f"“{diagnosis.symptom.name}”" if diagnosis.symptom else "what is wrong"
+    one = diagnosis.cause
+    if one is None and not diagnosis.others:
+        return (
+            f"No check found a reason for {seen}: all {len(diagnosis.well)} answers are in order. The logs below may."
+        )
+    if one is None:
+        return f"Nothing that usually lies behind {seen} is amiss, but other things are: the table has them."
+    count = sum(reason is one for _, reason in diagnosis.follow)
+    tail = f" {count} other bad answers follow from it." if count else ""
+    told = f"{one.check} [{one.subject}] ({one.id}): {one.observed}.{tail}"
+    if one.verdict is Verdict.UNKNOWN:
+        return f"Before the reason for {seen} can be told this must be known: {told}"
+    return f"The reason for {seen}: {told}"
+
+
+def judged(diagnosis: Diagnosis) -> list[Finding]:
+    """Return findings for the verdict: causes as they are, what follows from one as skipped."""
+    follow = [
+        replace(
+            one, verdict=Verdict.SKIPPED, observed=f"follows from {due.id} [{due.subject}]: {one.observed}", remedy=""
+        )
+        for one, due in diagnosis.follow
+    ]
+    return [*filter(None, [diagnosis.cause]), *diagnosis.others, *follow, *diagnosis.well]
+
+
+# --- cure -------------------------------------------------------------------------------------------------------------
+
+
+def mends(finding: Finding | None) -> str:
+    """Return the stage whose plan mends what a finding found, or nothing where no stage does."""
+    return next((stage for stage, ids in MENDS.items() if finding and finding.id in ids.split()), "")
+
+
+def cure(diagnosis: Diagnosis, mesh_file: str) -> pd.DataFrame:
+    """Return what to do, step by step; nothing of it was done.
+
+    Columns: step, do (a command, or words), why.
+    """
+    one, rows = diagnosis.cause, []
+    if one is None:
+        return table([], CURE_COLUMNS)
+    if one.remedy:
+        rows.append((one.remedy, f"mends {one.id}: {one.check} [{one.subject}]"))
+    if stage := mends(one):
+        rows.append(
+            (f"meshkit run {mesh_file} --only {stage}", f"shows how stage {stage} would mend it; changes nothing")
+        )
+        rows.append((f"meshkit run {mesh_file} --only {stage} --mode apply", "makes what was shown, and proves it"))
+    rows.append((f"meshkit check --explain {one.id}", "what the check means, and what users told of it"))
+    rows.append((f"meshkit check {mesh_file}", f"{one.id} must be gone, and with it what follows from it"))
+    steps = [{"step": n, "do": do, "why": why} for n, (do, why) in enumerate(rows, 1)]
+    return _listed(steps, CURE_COLUMNS)
+
+
+def plan(mesh: Mesh, facts: whole.Facts, diagnosis: Diagnosis) -> Plan:
+    """Plan the cure where it is a matter of labels, gateways or remote secrets: shown by dry run, never made here.
+
+    Empty where meshkit cannot show it without more ado: the steps of `cure` tell how it is done.
+    """
+    stage = mends(diagnosis.cause)
+    if stage == "02":
+        return prepare.plan(mesh, facts.prepare)
+    if stage == "06":
+        return gateways.plan(mesh, facts.gateways)
+    if stage == "07":
+        tokens = discovery.plan_tokens(mesh, facts.discovery)
+        return tokens if tokens.changes else discovery.plan(mesh, facts.discovery)
+    return Plan(mesh, STAGE)
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+
+def logs(mesh: Mesh) -> pd.DataFrame:
+    """Return what the last lines of the logs say of known symptoms.
+
+    Read are istiods, gateways and the sidecars of the probe's client, 400 lines each.
+
+    Columns: cluster, pod, symptom, lines (how many of them say so), last (the last of these), reason (why a log could
+    not be read).
+    """
+    rows: list[dict[str, Any]] = []
+    for name, told in mesh.each(lambda cluster: _logs(mesh, cluster)).items():
+        rows += [{"cluster": name, "reason": told.reason}] if isinstance(told, Unknown) else told
+    return table(rows, LOG_COLUMNS)
+
+
+def _logs(mesh: Mesh, cluster: Cluster) -> list[dict[str, Any]]:
+    probe = mesh.spec.probe
+    sidecars = [
+        one
+        for one in proxies(cluster)
+        if one.kind == "router" or (one.namespace == probe.namespace and one.name.startswith(f"{probe.client}-"))
+    ]
+    rows: list[dict[str, Any]] = []
+    talkers: list[Istiod | Proxy] = [*istiods(cluster, mesh.root_namespace), *sidecars]
+    for pod, lines in ask_all(talkers, _read, 24.0):
+        where = {"cluster": cluster.name, "pod": pod.name}
+        if isinstance(lines, Unknown):
+            rows.append({**where, "reason": lines.reason})
+            continue
+        told: dict[str, list[str]] = {}
+        for line in lines:
+            if found := classify(line):
+                told.setdefault(found.name, []).append(line)
+        rows += [
+            {**where, "symptom": name, "lines": len(same), "last": " ".join(same[-1].split())[:300]}
+            for name, same in told.items()
+        ]
+    return rows
+
+
+def _read(pod: Istiod | Proxy) -> list[str]:
+    container = "discovery" if isinstance(pod, Istiod) else PROXY_CONTAINER
+    return pod.cluster.log(pod.name, pod.namespace, container, LINES)

@@ -1,0 +1,150 @@
+"""What is seen of a fault from outside: users' calls, istioctl's own commands, `meshkit check`; as rows of a table."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tests.lab.sameness import CONTEXTS
+
+if TYPE_CHECKING:
+    from tests.lab.support import Lab
+
+CALLS = 40
+GOOD = ("pass", "skipped")
+SAME = "nothing new"
+COLUMNS = ("fault", "users see", "first finding", "also found", "proxy-status", "remote-clusters", "analyze", "seconds")
+COMMANDS = {
+    "proxy-status": ("proxy-status", "-v", "1"),
+    "remote-clusters": ("remote-clusters",),
+    "analyze": ("analyze", "-A"),
+}
+HASH = re.compile(r"-[0-9a-f]{8,10}-[a-z0-9]{5}\b")
+
+
+@dataclass
+class Seen:
+    """What one look saw: the findings in their order, what each command said, and what became of calls."""
+
+    findings: list[dict[str, Any]]
+    said: dict[str, set[str]]
+    calls: list[str]
+    seconds: float = 0.0
+    first: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        bad = [f for f in self.findings if f["verdict"] not in GOOD]
+        self.first = bad[0] if bad else {"id": "", "subject": "", "observed": "nothing", "verdict": "pass"}
+
+
+def check(lab: Lab) -> list[dict[str, Any]]:
+    """Return the findings of `meshkit check`, in its order: causes first."""
+    done = lab.tool(sys.executable, "-m", "meshkit", "check", str(lab.mesh_file), "-o", "json", timeout=300)
+    assert done.returncode in (0, 1, 3), done.stderr
+    findings: list[dict[str, Any]] = json.loads(done.stdout)
+    return findings
+
+
+def bad(findings: list[dict[str, Any]]) -> list[str]:
+    """Return all findings that are not good, as lines."""
+    return [f"{f['verdict']} {f['id']} [{f['subject']}] {f['observed']}" for f in findings if f["verdict"] not in GOOD]
+
+
+def istioctl(lab: Lab) -> dict[str, set[str]]:
+    """Return the lines that istioctl's commands say on every context, without what differs from call to call."""
+    pairs = [(name, context) for name in COMMANDS for context in CONTEXTS]
+    with ThreadPoolExecutor() as pool:
+        texts = pool.map(lambda pair: ask(lab, *pair), pairs)
+    said: dict[str, set[str]] = {name: set() for name in COMMANDS}
+    for (name, context), text in zip(pairs, texts, strict=True):
+        lines = (plain(name, line) for line in text.splitlines())
+        said[name] |= {f"{context.removeprefix('lab-')}: {line}" for line in lines if line}
+    return said
+
+
+def ask(lab: Lab, name: str, context: str) -> str:
+    """Return what a command says: its table, or else its complaint."""
+    done = lab.tool("istioctl", "--context", context, *COMMANDS[name])
+    return done.stdout if done.stdout.strip() else done.stderr
+
+
+def plain(name: str, line: str) -> str:
+    """Return a line without hashes, times, and the order of what is named; nothing for headings and repetitions."""
+    if not line or line.startswith(("NAME", "Error: Analyzers found", "Info: ", "✔")):
+        return ""
+    line = HASH.sub("", line)
+    if name == "proxy-status":
+        states = sorted(set(re.findall(r"STALE|ERROR|NOT SENT|UNKNOWN", line))) or ["in sync"]
+        return f"{line.split()[0]} {', '.join(states)}"
+    if name == "analyze":
+        return " ".join(sorted(re.sub(r"[,.]", " ", line).split()))
+    return " ".join(line.split()[:3])
+
+
+def calls(lab: Lab) -> list[str]:
+    """Return, for each cluster, how many of its calls to httpbin failed, and which clusters answered."""
+    servers = {context: pods(lab, context) for context in CONTEXTS}
+    url = f"http://httpbin.sample:8000/hostname?[1-{CALLS}]"
+    exec_ = (
+        "exec",
+        "-n",
+        "sample",
+        "deploy/sleep",
+        "-c",
+        "sleep",
+        "--",
+        "curl",
+        "-s",
+        "-m",
+        "5",
+        "-w",
+        "\n%{http_code}\n",
+        url,
+    )
+
+    def one(context: str) -> str:
+        told = lab.tool("kubectl", "--context", context, *exec_, timeout=400).stdout
+        good = len(re.findall(r"^200$", told, re.MULTILINE))
+        answered = [c.removeprefix("lab-") for c in CONTEXTS if any(name in told for name in servers[c])]
+        told = f"{CALLS - good} of {CALLS} failed, answers of {' and '.join(answered) or 'none'}"
+        return f"{context.removeprefix('lab-')}: {told}"
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(one, CONTEXTS))
+
+
+def pods(lab: Lab, context: str) -> list[str]:
+    """Return the names of the pods of httpbin."""
+    return lab.kubectl(
+        context, "get", "pods", "-n", "sample", "-l", "app=httpbin", "-o", "jsonpath={.items[*].metadata.name}"
+    ).split()
+
+
+def news(now: set[str], healthy: set[str]) -> str:
+    """Return how what a command says differs from what it says of a healthy mesh."""
+    lines = [f"+ {line}" for line in sorted(now - healthy)] + [f"− {line}" for line in sorted(healthy - now)]
+    return "<br>".join(f"`{shortened(line)}`" for line in lines) or SAME
+
+
+def shortened(line: str, most: int = 160) -> str:
+    """Return a line that fits into a cell."""
+    line = line.replace("|", "\\|").replace("`", "'")
+    return line if len(line) <= most else f"{line[:most]}…"
+
+
+def row(name: str, seen: Seen, healthy: Seen) -> str:
+    """Return a fault's row of the table, in markdown."""
+    also = [f"{f['id']} [{f['subject']}]" for f in seen.findings if f["verdict"] not in GOOD and f is not seen.first]
+    first = f"**{seen.first['id']}** [{seen.first['subject']}] {shortened(seen.first['observed'])}"
+    said = [news(seen.said[command], healthy.said[command]) for command in COMMANDS]
+    cells = [f"`{name}`", "<br>".join(seen.calls), first, ", ".join(also) or "nothing", *said, f"{seen.seconds:.0f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def heading() -> str:
+    """Return the head of the table."""
+    return f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"

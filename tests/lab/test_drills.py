@@ -1,0 +1,71 @@
+"""Every fault of the lab is found by `meshkit check`, by its own check first; what istioctl says stands beside.
+
+$MESHKIT_TEST_FAULTS chooses them: `all`, or names with commas; unset, none. The table goes to $MESHKIT_TEST_TABLE.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from meshkit.lab.faults.catalogue import KNOWN, find
+from tests.lab import drill
+from tests.lab.support import broken
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from meshkit.lab.faults.fault import Fault
+    from tests.lab.support import Lab
+
+pytestmark = [pytest.mark.lab, pytest.mark.drill]
+NAMES = os.environ.get("MESHKIT_TEST_FAULTS", "")
+CHOSEN = list(KNOWN.values()) if NAMES == "all" else [find(name) for name in NAMES.split(",") if name]
+# Until istiod, or a connection that a firewall silenced, notices.
+NOTICED = 90.0
+
+
+def look(lab: Lab, findings: list[dict[str, str]]) -> drill.Seen:
+    """Return what is seen of the mesh now, beside findings that were made."""
+    return drill.Seen(findings, drill.istioctl(lab), drill.calls(lab))
+
+
+@pytest.fixture(scope="module")
+def healthy(meshed_lab: Lab) -> drill.Seen:
+    """What is seen of the mesh before anything is broken: nothing that is not good."""
+    findings = drill.check(meshed_lab)
+    assert drill.bad(findings) == []
+    return look(meshed_lab, findings)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The rows of the table; it is written when all are there."""
+    found: list[str] = []
+    yield found
+    path = Path(os.environ.get("MESHKIT_TEST_TABLE") or tmp_path_factory.mktemp("drills") / "table.md")
+    path.write_text("\n".join([drill.heading(), *found]) + "\n")
+    print(f"the table is in {path}")
+
+
+@pytest.mark.parametrize("fault", CHOSEN, ids=lambda fault: fault.name)
+def test_the_first_finding_names_the_fault(meshed_lab: Lab, fault: Fault, healthy: drill.Seen, rows: list[str]) -> None:
+    """Its own check is first, until it is healed; a healed mesh has nothing that is not good."""
+    began = time.monotonic()
+    with broken(meshed_lab, fault.name):
+        deadline = time.monotonic() + NOTICED
+        while (seen := drill.Seen(drill.check(meshed_lab), {}, [])).first["id"] != fault.finding:
+            if time.monotonic() > deadline:
+                break
+        found = look(meshed_lab, seen.findings)
+    found.seconds = time.monotonic() - began
+    rows.append(drill.row(fault.name, found, healthy))
+    print(*drill.bad(seen.findings), sep="\n")
+    assert found.first["id"] == fault.finding, drill.bad(found.findings)
+    deadline = time.monotonic() + NOTICED
+    while told := drill.bad(drill.check(meshed_lab)):
+        assert time.monotonic() < deadline, told

@@ -1,0 +1,152 @@
+"""What the checks of objects, Services and ways say of tables that a test made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from meshkit.checks import Finding, Verdict
+from meshkit.istio import absent, injection, networks, platform, rules, services
+from meshkit.istio.fleet import table
+from meshkit.stages import lint, paths, ways
+from tests.stages.healthy import mesh
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def verdicts(findings: Iterable[Finding]) -> dict[tuple[str, str], Verdict]:
+    """Return verdicts by id and subject."""
+    return {(f.id, f.subject): f.verdict for f in findings}
+
+
+def judged(**row: Any) -> dict[tuple[str, str], Verdict]:
+    """Return what is said of one row about east."""
+    return verdicts(lint.check_rules(mesh(), table([{"cluster": "east", **row}], rules.COLUMNS)))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "number", "worst"),
+    [
+        (rules.PINNED, "MK721", Verdict.FAIL),
+        (rules.PLAIN, "MK722", Verdict.FAIL),
+        (rules.FOREIGN, "MK723", Verdict.FAIL),
+        (rules.BY_ADDRESS, "MK724", Verdict.WARN),
+        (rules.KEPT, "MK725", Verdict.WARN),
+    ],
+)
+def test_each_trouble_has_a_check_of_its_own(trouble: str, number: str, worst: Verdict) -> None:
+    """All others pass, and the other cluster's, too."""
+    found = judged(trouble=trouble, kind="DestinationRule", namespace="sample", name="one", says="so", field="host")
+    assert {key for key, verdict in found.items() if verdict is not Verdict.PASS} == {(number, "east")}
+    assert found[number, "east"] is worst
+    assert set(judged(reason="no answer").values()) == {Verdict.UNKNOWN, Verdict.PASS}
+
+
+def test_in_one_network_mutual_tls_and_addresses_are_no_matter_of_the_mesh() -> None:
+    """There pods answer for themselves."""
+    flat = mesh(topology={"network": "flat"})
+    found = verdicts(lint.check_rules(flat, table([{"cluster": "east", "trouble": rules.PLAIN}], rules.COLUMNS)))
+    assert {number for number, _ in found} == {"MK721", "MK723", "MK725"}
+
+
+def lacking(**row: Any) -> Finding:
+    """Return what is said of west, which lacks a Service of east."""
+    held = {"cluster": "west", "namespace": "shop", "service": "cart", "held_by": "east"}
+    found = lint.check_absent(mesh(), table([{**held, "resolves": True, **row}], absent.COLUMNS))
+    return next(f for f in found if f.subject == "west")
+
+
+def test_a_service_whose_pods_run_there_must_be_there() -> None:
+    """They serve nobody without it; the remedy takes it from the cluster that has it."""
+    found = lacking(pods="cart-1,cart-2")
+    assert (found.id, found.verdict) == ("MK726", Verdict.FAIL)
+    assert "cart-1,cart-2" in found.observed
+    assert "kubectl --context east get service -n shop cart" in found.remedy
+    assert found.remedy.endswith("| kubectl --context west apply -f -")
+
+
+def test_a_service_that_is_elsewhere_only_must_resolve() -> None:
+    """Where proxies answer for its name, nothing is missing; but the probe's server is needed everywhere."""
+    assert lacking().verdict is Verdict.PASS
+    assert lacking(resolves=False).verdict is Verdict.WARN
+    assert lacking(namespace="sample", service="httpbin").verdict is Verdict.FAIL
+    assert lacking(reason="no answer").verdict is Verdict.UNKNOWN
+
+
+def test_a_headless_service_over_networks_is_warned_of() -> None:
+    """ClusterLocal says that it is meant to stay; in one network istiod can do it."""
+    row = {"cluster": "east", "namespace": "sample", "service": "db", "headless": True}
+    [found] = lint.check_headless(mesh(), table([row, {**row, "cluster": "west"}], services.SERVICE_COLUMNS))
+    assert (found.id, found.verdict) == ("MK727", Verdict.WARN)
+    assert "sample/db in east, west" in found.observed
+    [found] = lint.check_headless(mesh(), table([{**row, "cluster_local": True}], services.SERVICE_COLUMNS))
+    assert found.verdict is Verdict.PASS
+    assert not [*lint.check_headless(mesh(topology={"network": "flat"}), table([row], services.SERVICE_COLUMNS))]
+
+
+def test_namespaces_that_are_injected_in_one_cluster_only_are_warned_of() -> None:
+    """A label by revision counts as one; the probe's namespace has a check of its own."""
+    row = {"cluster": "east", "namespace": "shop", "istio_injection": "enabled"}
+    by_revision = {"cluster": "west", "namespace": "shop", "revision": "1-31"}
+    plain = {"cluster": "west", "namespace": "shop", "injected": 1}
+    assert set(verdicts(lint.check_namespaces(mesh(), table([row, by_revision], injection.COLUMNS))).values()) == {
+        Verdict.PASS
+    }
+    [found] = lint.check_namespaces(mesh(), table([row, plain], injection.COLUMNS))
+    assert (found.id, found.subject, found.verdict) == ("MK214", "west: namespace shop", Verdict.WARN)
+
+
+# --- ways -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict"),
+    [("ok", Verdict.PASS), ("no answer", Verdict.FAIL), ("untried", Verdict.SKIPPED), ("UNKNOWN", Verdict.UNKNOWN)],
+)
+def test_a_way_that_was_tried_passes_only_if_there_was_an_answer(state: str, verdict: Verdict) -> None:
+    """What nobody could try is no pass."""
+    rows = [
+        {"cluster": name, "way": way, "state": state, "detail": "told"}
+        for name in ("east", "west")
+        for way in (paths.TO_ISTIOD, paths.TO_WEBHOOK)
+    ]
+    found = verdicts(paths.check_tried(mesh(), table(rows, paths.COLUMNS)))
+    assert {number for number, _ in found} == {"MK731", "MK732"}
+    assert set(found.values()) == {verdict}
+
+
+def hosts(known: str, now: str, address: str = "lb.example") -> dict[tuple[str, str], Verdict]:
+    """Return what is said of a gateway of west, by its address, what east's istiod has, and what resolves now."""
+    offered = {"cluster": "west", "network": "net-west", "addresses": address}
+    seen = {"cluster": "east", "network": "net-west", "address": known}
+    name = {"cluster": "east", "name": "lb.example", "state": "resolved" if now else "not resolved", "address": now}
+    tables = (
+        table([name], ways.NAME_COLUMNS),
+        table([offered], networks.GATEWAY_COLUMNS),
+        table([seen], networks.SEEN_COLUMNS),
+    )
+    return verdicts(paths.check_hosts(mesh(), *tables))
+
+
+def test_istiod_must_have_the_address_to_which_a_load_balancers_name_leads_now() -> None:
+    """Numbers are compared elsewhere, and a name that does not resolve is unknown."""
+    pair = ("MK733", "east → west")
+    assert hosts("192.0.2.1", "192.0.2.1")[pair] is Verdict.PASS
+    assert hosts("192.0.2.1", "192.0.2.2")[pair] is Verdict.WARN
+    assert hosts("192.0.2.1", "")[pair] is Verdict.UNKNOWN
+    assert hosts("192.0.2.1", "", address="192.0.2.1")[pair] is Verdict.SKIPPED
+
+
+def test_an_address_within_ones_own_ranges_leads_nowhere() -> None:
+    """The other way round it is fine."""
+    known = [
+        {"cluster": "east", "pod_ranges": "10.1.0.0/16,10.2.0.0/16", "api_server": "https://192.0.2.1:6443"},
+        {"cluster": "west", "pod_ranges": "10.3.0.0/16", "api_server": "https://10.2.0.9:6443"},
+    ]
+    offered = {"cluster": "west", "addresses": "192.0.2.7,lb.example"}
+    found = paths.check_ranges(
+        mesh(), table(known, platform.INVENTORY_COLUMNS), table([offered], networks.GATEWAY_COLUMNS)
+    )
+    assert verdicts(found) == {("MK734", "east → west"): Verdict.FAIL, ("MK734", "west → east"): Verdict.PASS}
