@@ -160,7 +160,7 @@ def test_a_proxy_that_claims_an_alias_is_found_by_the_id_that_istiod_tells() -> 
     pod: Any = SimpleNamespace(cluster=SimpleNamespace(name="east"), kind="sidecar", cluster_id="Kubernetes")
     pod.namespace, pod.name = "sample", "loner"
     row = {"namespace": "sample", "proxy": "loner", "kind": "", "cluster_id": "east", "istiod_cluster": "east"}
-    assert proxies._place([row], {"east": [pod]}) == {("east", "sample", "loner")}
+    assert proxies._place([row], [pod]) == {("east", "sample", "loner")}
     assert (row["cluster"], row["kind"]) == ("east", "sidecar")
 
 
