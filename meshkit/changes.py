@@ -24,7 +24,7 @@ from meshkit.diffs import Object, identify, qualified, unified
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.istio import installer
 from meshkit.istio.fleet import table
-from meshkit.journal import Entry, Journal, exclusively, judge_name, private_folder
+from meshkit.journal import BEGUN, Entry, Journal, exclusively, judge_name, private_folder
 from meshkit.waiting import Wait, rolled_out, wait_for
 
 if TYPE_CHECKING:
@@ -288,7 +288,9 @@ class Plan:
             shown = "\n".join(step.preview(target) for step in steps())
             # What a later change of it is undone to, this one may have to go on from.
             same = any(c.reverses and (c.cluster, c.object) == (change.cluster, change.object) for c in self.changes)
-            return shown or (f"# {change.object}: on from the undo before" if same else "")
+            nothing = "nothing of it was made" if entry.event == BEGUN and last else ""
+            told = "on from the undo before" if same else nothing
+            return shown or (f"# {change.object}: {told}" if told else "")
 
         change.do = do
         self._add(change, preview)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meshkit.changes import Change
 from meshkit.diffs import identify, unified
@@ -41,11 +41,15 @@ class Step:
     now: Object | None = None
     former: Object | None = None
     """The Secrets, after and before it; where there was none before, the self-signed one that istiod went by."""
+    made: bool = True
+    """Whether something of it stands: a kill may have come before it was made, or after it was taken back."""
 
 
 def steps(mesh: Mesh, book: Journal, entries: Sequence[Entry]) -> list[Step]:
     """Return the changes of stage 04 that stand, in the order in which they were made."""
     found: list[Step] = []
+    live = {entry.cluster: mesh.clusters[entry.cluster] for entry in entries}
+    before: list[tuple[Step, Object | None]] = []
     for entry in entries:
         if entry.action == "restart":
             last = next((step for step in reversed(found) if step.cluster == entry.cluster), None)
@@ -57,7 +61,16 @@ def steps(mesh: Mesh, book: Journal, entries: Sequence[Entry]) -> list[Step]:
         self_signed = mesh.clusters[entry.cluster].find("secrets", mesh.root_namespace, signing.SELF_SIGNED)
         former = private["before"][0] or self_signed
         found.append(Step(entry.cluster, entry, now=private["manifests"][0], former=former))
+        before.append((found[-1], private["before"][0]))
+    after = {name: target.find("secrets", mesh.root_namespace, authority.SECRET) for name, target in live.items()}
+    for step, former in reversed(before):
+        step.made = _data(after[step.cluster]) != _data(former)
+        after[step.cluster] = former
     return found
+
+
+def _data(secret: Object | None) -> Any:
+    return (secret or {}).get("data")
 
 
 def plan(mesh: Mesh, book: Journal, entries: Sequence[Entry], wanted: Plan, keep: Mapping[str, Sequence[str]]) -> None:
@@ -104,11 +117,11 @@ class _Back:
 
     def drops(self, step: Step) -> bool:
         """Tell whether a live cluster trusts less when a step is taken back."""
-        return self._live(step) and bool(_standing(step.now)[0].bundle - _standing(step.former)[0].bundle)
+        return self._live(step) and step.made and bool(_standing(step.now)[0].bundle - _standing(step.former)[0].bundle)
 
     def take(self, step: Step) -> None:
         """Want one step taken back."""
-        if step.secret is None or step.former is None or not self._live(step):
+        if step.secret is None or step.former is None or not step.made or not self._live(step):
             # Nobody there has anything to lose: restarts alone, or a control plane that the run itself brought.
             self._undo(step)
             return
@@ -119,14 +132,19 @@ class _Back:
         signer = held.parse_chain(old["ca-cert.pem"])[0]
         wait = overlap.settled(self.mesh, step.cluster, then, signer)
         plain = step.former["metadata"]["name"] == signing.SELF_SIGNED
-        due = overlap.to_restart(
-            self.signers, step.cluster, None if plain else files["root-cert.pem"], old["root-cert.pem"]
-        )
+        text = None if plain else files["root-cert.pem"]
+        due = [] if self._signs_so(step) else overlap.to_restart(self.signers, step.cluster, text, old["root-cert.pem"])
         known = {entry.object for entry in step.restarts}
         more = [name for name in due if f"Deployment {self.mesh.root_namespace}/{name}" not in known]
         taken = overlap.served(self.mesh, step.cluster, then.bundle, signer)
         # Certificates of the former root are asked for anew later, in a step of their own.
         self._undo(step, gate, taken, taken if now.root != then.root else wait, more)
+
+    def _signs_so(self, step: Step) -> bool:
+        """Tell whether all istiods of a cluster sign with the self-signed CA that a step goes back to."""
+        own = self.signers[self.signers["cluster"] == step.cluster]
+        plain = step.former is not None and step.former["metadata"]["name"] == signing.SELF_SIGNED
+        return plain and bool((own["signs_with"] == signing.SELF_SIGNED).all())
 
     def _undo(
         self,
