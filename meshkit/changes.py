@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from meshkit import inputs, restore, temporary
 from meshkit.checks import Finding, Verdict
 from meshkit.cluster import FIELD_MANAGER, NotFoundError
-from meshkit.diffs import Object, identify, qualified, unified
+from meshkit.diffs import Object, identify, patched, qualified, unified
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.istio import installer
 from meshkit.istio.fleet import table
@@ -144,7 +144,7 @@ class Plan:
 
         def preview() -> str:
             if (earlier := self._earlier(change)) and earlier.expected:
-                change.before, change.expected = [earlier.expected], installer.merge(earlier.expected, manifest)
+                change.before, change.expected = [earlier.expected], patched(earlier.expected, manifest)
             else:
                 place = manifest["metadata"]
                 change.before = [target.find(qualified(manifest), place.get("namespace"), place["name"])]
@@ -215,7 +215,7 @@ class Plan:
         manifest: Object = {"apiVersion": "apps/v1", "kind": kind, "metadata": place, "spec": spec}
         change = Change(cluster, action, identify(manifest), why, manifests=[manifest], wait=wait, gate=gate)
 
-        def patched(*, dry_run: bool) -> Object:
+        def sent(*, dry_run: bool) -> Object:
             # Replicas belong to whoever made the workload: a merge patch is what kubectl scale and rollout send.
             return target.patch(manifest, dry_run=dry_run)
 
@@ -226,17 +226,17 @@ class Plan:
                 manifest["spec"] = _made_anew()  # when it is made, or a second one in one plan would change nothing
             if live is None:
                 raise NotFoundError(f"{change.object} is not there", where=target.where)
-            return unified(live, patched(dry_run=True))
+            return unified(live, sent(dry_run=True))
 
-        change.do, change.again = (lambda: patched(dry_run=False)), preview
+        change.do, change.again = (lambda: sent(dry_run=False)), preview
         self._add(change, preview)
 
-    def install(self, cluster: str, operator: Object, why: str) -> None:
+    def install(self, cluster: str, operator: Object, why: str, *, gate: Wait | None = None) -> None:
         """Want Istio installed as an IstioOperator says, by istioctl; no change where all of it is there already."""
         name = str(operator["spec"].get("profile", "default"))
         gateways = operator["spec"].get("components", {}).get("ingressGateways", [])
         named = ", ".join(g["name"] for g in gateways if name == "empty") or f"profile {name}"
-        change = Change(cluster, "install", f"Istio ({named})", why, manager=installer.MANAGER)
+        change = Change(cluster, "install", f"Istio ({named})", why, manager=installer.MANAGER, gate=gate)
         rendered = installer.render(operator)
 
         def preview() -> str:

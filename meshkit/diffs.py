@@ -57,6 +57,20 @@ def _mark(value: Any) -> str:
     return f"(secret, {len(text)} characters, mark {mark})"
 
 
+def patched(obj: Mapping[str, Any], patch: Mapping[str, Any]) -> Object:
+    """Return an object as a JSON merge patch (RFC 7386) leaves it: null takes a field away."""
+    result = copy.deepcopy(dict(obj))
+    for key, value in patch.items():
+        if isinstance(value, dict):
+            known = result.get(key)
+            result[key] = patched(known if isinstance(known, dict) else {}, value)
+        elif value is None:
+            result.pop(key, None)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
 def unified(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
     """Return the difference of two objects as a unified diff of their YAML, Secrets masked; empty if there is none."""
     old, new = (bare(obj) for obj in (before, after))

@@ -162,7 +162,9 @@ def _fields_of(manifest: Object, before: Object) -> Object:
         return had
 
     rest = {key: values(value, before.get(key)) for key, value in manifest.items() if key not in _WHO}
-    return {**manifest, **rest}
+    place, had = manifest["metadata"], before["metadata"]
+    notes = {key: values(place[key], had.get(key)) for key in ("labels", "annotations") if key in place}
+    return {**manifest, **rest, "metadata": {**place, **notes}}
 
 
 def with_alias(manifest: Object, alias: str) -> Object:

@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from meshkit import inputs, probe
@@ -56,11 +57,12 @@ class Step:
 
 
 class Traffic:
-    """Requests from the client of every cluster to the server's ordinary Service, `rate` a second each."""
+    """Requests from the client of every cluster, or of some, to the server's ordinary Service, `rate` a second each."""
 
-    def __init__(self, mesh: Mesh, rate: int = RATE) -> None:
+    def __init__(self, mesh: Mesh, rate: int = RATE, clients: Collection[str] | None = None) -> None:
         self.mesh = mesh
         self.rate = rate
+        self.clients = list(mesh.clusters if clients is None else clients)
         self.steps: dict[str, Step] = {}
         self.trouble: dict[str, str] = {}
         self._rows: list[Request] = []
@@ -86,11 +88,15 @@ class Traffic:
         """
         inputs.one_of("mode", mode, inputs.MODES)
         shut = sorted({f.id for f in gates if f.verdict in (Verdict.FAIL, Verdict.UNKNOWN)})
-        if mode != "apply" or shut:
-            print(f"no traffic is sent: {'mode is ' + mode if mode != 'apply' else 'held by ' + ', '.join(shut)}")
+        if mode != "apply" or shut or not self.clients:
+            why = (
+                f"mode is {mode}" if mode != "apply" else f"held by {', '.join(shut)}" if shut else "nobody is to send"
+            )
+            print(f"no traffic is sent: {why}")
             yield self
             return
-        sides = self.mesh.each(lambda cluster: probe.find_side(cluster, self.mesh))
+        found = self.mesh.each(lambda cluster: probe.find_side(cluster, self.mesh))
+        sides = {name: found[name] for name in self.clients}
         self._begin = time.time()
         threads = [threading.Thread(target=self._find_homes, daemon=True)]
         for name, side in sides.items():
@@ -124,7 +130,7 @@ class Traffic:
         program, *flags = curl(url, count, CALL_TIMEOUT)
         command = [program, "--rate", f"{self.rate}/s", *flags]
         while not self._ended.is_set():
-            heard = _Ear(lambda answer: self._note(client, side.client.name, answer))
+            heard = _Ear(partial(self._note, client, side.client.name))
             try:
                 place = (side.client.name, side.client.namespace, side.container)
                 done = side.cluster.exec(*place, command, BATCH + count * CALL_TIMEOUT, heard=heard)
@@ -135,6 +141,8 @@ class Traffic:
             except MeshkitError as error:
                 self.trouble[client] = error.message
                 self._ended.wait(0.5)
+                with suppress(MeshkitError):  # a client that was made anew meanwhile has another name
+                    side = probe.find_side(self.mesh.clusters[client], self.mesh)
 
     def _note(self, client: str, pod: str, answer: Answer) -> None:
         good = 200 <= answer.status < 300

@@ -55,7 +55,7 @@ class Istiod:
 class Proxy:
     """One running pod that carries a proxy. `kind` is its role: sidecar, router, waypoint or ztunnel.
 
-    `cluster_id` and `network` are what it claims to istiod, as its container's environment says.
+    `cluster_id`, `network` and `mesh_id` are what it claims to istiod, as its container's environment says.
     """
 
     cluster: Cluster
@@ -65,6 +65,7 @@ class Proxy:
     cluster_id: str
     ready: bool
     network: str = ""
+    mesh_id: str = ""
 
 
 def istiods(cluster: Cluster, namespace: str = "istio-system") -> list[Istiod]:
@@ -88,15 +89,24 @@ def _istiod(cluster: Cluster, pod: dict[str, Any]) -> Istiod:
 
 def proxies(cluster: Cluster) -> list[Proxy]:
     """Return the running pods of a cluster with a container, or native sidecar, named `istio-proxy`."""
-    found = (_proxy(cluster, pod) for pod in cluster.get("pods", fields="status.phase=Running"))
-    return [proxy for proxy in found if proxy]
+    return [proxy for proxy, state in pods_with_proxy(cluster) if state == "Running"]
+
+
+def pods_with_proxy(cluster: Cluster) -> list[tuple[Proxy, str]]:
+    """Return every pod with a proxy that has not ended, and its state: its phase, or `Ending`."""
+    found = []
+    for pod in cluster.get("pods", fields="status.phase!=Succeeded,status.phase!=Failed"):
+        if proxy := _proxy(cluster, pod):
+            ending = "deletionTimestamp" in pod["metadata"]
+            found.append((proxy, "Ending" if ending else str(pod.get("status", {}).get("phase", "Pending"))))
+    return found
 
 
 def _proxy(cluster: Cluster, pod: dict[str, Any]) -> Proxy | None:
     metadata, spec = pod["metadata"], pod["spec"]
     containers = [*spec["containers"], *spec.get("initContainers", [])]
     container = next((c for c in containers if c["name"] == PROXY_CONTAINER), None)
-    if container is None or metadata.get("deletionTimestamp"):
+    if container is None:
         return None
     arguments = container.get("args", [])
     conditions = pod.get("status", {}).get("conditions", [])
@@ -108,6 +118,7 @@ def _proxy(cluster: Cluster, pod: dict[str, Any]) -> Proxy | None:
         cluster_id=_env(container).get("ISTIO_META_CLUSTER_ID", ""),
         ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
         network=_env(container).get("ISTIO_META_NETWORK", ""),
+        mesh_id=_env(container).get("ISTIO_META_MESH_ID", ""),
     )
 
 

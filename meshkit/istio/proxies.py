@@ -134,7 +134,9 @@ def _place(rows: list[dict[str, Any]], known: dict[str, list[Proxy]]) -> set[tup
     index: dict[tuple[str, str, str], list[Proxy]] = defaultdict(list)
     for name, found in known.items():
         for proxy in found:
-            index[proxy.cluster_id or name, proxy.namespace, proxy.name].append(proxy)
+            # Of one that claims an alias istiod tells the id that the alias is for (pilot/pkg/xds/ads.go).
+            for claimed in {proxy.cluster_id or name, name}:
+                index[claimed, proxy.namespace, proxy.name].append(proxy)
     seen = set()
     for row in rows:
         pods = index.get((row["cluster_id"], row["namespace"], row["proxy"]), [])

@@ -53,6 +53,7 @@ ROOT_COLUMNS = {
     "of": "int64",
     "reason": "str",
 }
+HANDED_COLUMNS = {"cluster": "str", "namespace": "str", "roots": "str", "reason": "str"}
 
 
 def fingerprint(certificate: Certificate, length: int = 64) -> str:
@@ -208,6 +209,32 @@ def _secret_roots(cluster: Cluster, namespace: str) -> _Source:
         if pem:
             return _Source(f"secret {name}", [parse_bundle(base64.b64decode(pem))])
     return _Source("secret", [], f"neither cacerts nor istio-ca-secret in {namespace}")
+
+
+def handed(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each namespace with the roots that istiod hands out there, in ConfigMap istio-ca-root-cert.
+
+    Columns: cluster, namespace, roots (fingerprints, cut to 16 digits, sorted, comma-joined), reason (why a cluster
+    could not be read).
+    """
+    rows: list[dict[str, str]] = []
+    for name, found in mesh.each(handed_by).items():
+        if isinstance(found, Unknown):
+            rows.append({"cluster": name, "reason": found.reason})
+            continue
+        rows += [{"cluster": name, "namespace": place, "roots": ",".join(sorted(own))} for place, own in found.items()]
+    return table(rows, HANDED_COLUMNS)
+
+
+def handed_by(cluster: Cluster) -> dict[str, frozenset[str]]:
+    """Return the roots (cut to `SHORT`) that a cluster hands out in each namespace."""
+    maps = cluster.get("configmaps", fields="metadata.name=istio-ca-root-cert")
+    return {item["metadata"]["namespace"]: _short(item) for item in maps}
+
+
+def _short(config_map: dict[str, Any]) -> frozenset[str]:
+    pem = (config_map.get("data") or {}).get("root-cert.pem", "").encode()
+    return frozenset(fingerprint(one, SHORT) for one in parse_bundle(pem))
 
 
 def _config_map_roots(cluster: Cluster) -> _Source:

@@ -273,7 +273,7 @@ def plan(mesh: Mesh, facts: Facts, renew: str = "") -> Plan:
             renewed = wishes[name, target] == "renew"
             # Each change is one event more; a cluster that istiod does not know yet is told by its name alone.
             seen = {pod: count + len(waits) + 1 for pod, count in taken.items()} if renewed else {}
-            wait = _discovered(mesh, name, target, seen)
+            wait = discovered(mesh, name, target, seen)
             before = len(made.changes)
             token = None if to_come(name, target) else found[target]
             _hand_over(made, name, target, token, None if hurt and renewed else wait)
@@ -295,8 +295,8 @@ def _hand_over(made: Plan, holder: str, target: str, token: accounts.Token | Unk
         made.changes[-1].problem = why
 
 
-def _discovered(mesh: Mesh, reader: str, target: str, events: Mapping[str, int]) -> Wait:
-    """Wait until each istiod has taken the secret in (so many `events` of secrets), and synced the target with it."""
+def discovered(mesh: Mesh, reader: str, target: str, events: Mapping[str, int]) -> Wait:
+    """Return a wait until each istiod has taken a secret in (so many `events` of secrets), and synced the target."""
     alone = Mesh(mesh.spec, {reader: mesh.clusters[reader]})
     network = mesh.spec.cluster(target).network
 

@@ -14,7 +14,7 @@ import yaml
 
 from meshkit.changes import Plan
 from meshkit.checks import Finding, Verdict
-from meshkit.istio import eastwest, exposure, installer, networks, remotes, versions
+from meshkit.istio import eastwest, exposure, installer, networks, proxies, remotes, versions
 from meshkit.mesh import Mesh, Unknown
 from meshkit.stages import eastwest as judge
 from meshkit.stages import verify
@@ -35,13 +35,14 @@ OURS = f"istioctl, {eastwest.OPERATOR}"
 
 @dataclass(frozen=True)
 class Facts:
-    """What was looked at: identity, gateways, gateways_seen, remotes, opened; tables of the functions of that name."""
+    """What was looked at; each is a table of the function of that name."""
 
     identity: pd.DataFrame
     gateways: pd.DataFrame
     gateways_seen: pd.DataFrame
     remotes: pd.DataFrame
     opened: pd.DataFrame
+    claims: pd.DataFrame
 
 
 def look(mesh: Mesh) -> Facts:
@@ -52,6 +53,7 @@ def look(mesh: Mesh) -> Facts:
         "gateways_seen": networks.gateways_seen,
         "remotes": remotes.remote_clusters,
         "opened": exposure.opened,
+        "claims": proxies.claims,
     }
     with ThreadPoolExecutor(len(questions)) as pool:
         return Facts(**dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True)))
@@ -61,12 +63,33 @@ def look(mesh: Mesh) -> Facts:
 
 
 def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
-    """Judge whether gateways can be made: an istiod of the right id runs in every cluster, and the place is free."""
+    """Judge whether gateways can be made: istiods and proxies know who and where they are, and the place is free."""
     if mesh.spec.topology.network != "multi":
         ask = Question("MK602", "east-west gateways are needed", "the mesh", "clusters on different networks")
         return [ask.answer(Verdict.SKIPPED, "topology.network is flat: pods reach each other by their own addresses")]
-    gates = [awaits(finding, mode, BEFORE) for finding in verify.check_istiods(mesh, facts.identity, "MK601")]
-    return [*gates, *(check_place(mesh, facts, name) for name in mesh.clusters)]
+    gates = [*verify.check_istiods(mesh, facts.identity, "MK601")]
+    gates += [check_networks(mesh, facts, name) for name in mesh.clusters]
+    places = [check_place(mesh, facts, name) for name in mesh.clusters]
+    return [*(awaits(finding, mode, BEFORE) for finding in gates), *places]
+
+
+def check_networks(mesh: Mesh, facts: Facts, name: str) -> Finding:
+    """MK603: every proxy knows its network before that has a gateway.
+
+    To istiod one that knows none is on none: even its calls within the cluster are sent through a gateway as soon as
+    there is one (Istio 1.31, measured).
+    """
+    entry, rows = mesh.spec.cluster(name), facts.claims[facts.claims["cluster"] == name]
+    ask = Question("MK603", "proxies know their network", name, f"all: {entry.network}")
+    if reason := next((r for r in rows["reason"] if r), ""):
+        return ask.unknown(reason)
+    if rows.empty:
+        return ask.answer(Verdict.SKIPPED, "it has no proxy")
+    wrong = rows[rows["network"] != entry.network].to_dict("records")
+    named = ", ".join(f"{r['namespace']}/{r['proxy']} ({r['network'] or 'none'})" for r in wrong[:3])
+    told = f"{len(wrong)} of {len(rows)} do not: {named}" if wrong else f"all {len(rows)}"
+    cure = f"run stage 05; what it leaves: kubectl --context {entry.context} rollout restart, or make a bare pod anew"
+    return ask.judge(not wrong, told, cure)
 
 
 def check_place(mesh: Mesh, facts: Facts, name: str) -> Finding:

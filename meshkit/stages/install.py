@@ -3,7 +3,7 @@
 A live control plane that was called `Kubernetes` gets the name of the mesh file and goes on accepting the old one
 (`--clusterAliases`), since proxies claim the id that they were injected with until their pods are made anew. Then
 its workloads are restarted one by one, each waited for, so that every proxy knows its network before stage 07 tells
-it of another.
+it of another. The alias goes in a later run, when that is asked for and nobody claims it: see meshkit.stages.renames.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from meshkit.changes import Plan, rolled_out
 from meshkit.checks import Finding, Verdict
 from meshkit.errors import MeshkitError
-from meshkit.istio import copies, installer, networks, platform, proxies, signing, trust, versions, workloads
+from meshkit.istio import copies, installer, networks, platform, signing, trust, versions, workloads
 from meshkit.istio.eastwest import mesh_networks
 from meshkit.istio.fleet import istiods, table
 from meshkit.mesh import Mesh, Unknown
-from meshkit.stages import observe, verify
+from meshkit.stages import observe, renames, verify
 from meshkit.stages.finding import Question, awaits, planned, refused
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ PLANE_COLUMNS = {
     "istiod": "str",
     "cluster_id": "str",
     "becomes": "str",
+    "accepts": "str",
     "alias": "str",
     "installed_by": "str",
     "network_label": "str",
@@ -42,30 +43,33 @@ PLANE_COLUMNS = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What was looked at; `istioctl` is its version, or why there is none."""
+    """What was looked at; `identities` is of meshkit.stages.renames, `istioctl` its version, or why there is none."""
 
     planes: pd.DataFrame
     versions: pd.DataFrame
     workloads: pd.DataFrame
+    identities: pd.DataFrame
     istioctl: str
     istioctl_missing: bool = False
 
 
 def look(mesh: Mesh) -> Facts:
-    """Read control planes, versions and workloads of every cluster; changes nothing."""
+    """Read control planes, versions, workloads and proxies of every cluster; changes nothing."""
     try:
         tool, missing = installer.version(), False
     except MeshkitError as error:
         tool, missing = error.message, True
-    return Facts(planes(mesh), versions.versions(mesh), workloads.workloads(mesh), tool, missing)
+    found = workloads.workloads(mesh)
+    return Facts(planes(mesh), versions.versions(mesh), found, renames.identities(mesh), tool, missing)
 
 
 def planes(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each cluster: who its control plane is, and who it is to become.
 
     Columns: cluster, istiod (pods, comma-joined; empty: there is none yet), cluster_id, becomes (the mesh file's
-    name), alias (id that it is to accept besides), installed_by (istioctl, helm, another manager), network_label (of
-    its namespace), cacerts (whether the Secret is there), reason (why a cluster could not be read).
+    name), accepts (another id that it takes for its own now), alias (the one that it is to accept unless that is
+    dropped), installed_by (istioctl, helm, another manager), network_label (of its namespace), cacerts (whether the
+    Secret is there), reason (why a cluster could not be read).
     """
     rows = []
     for name, found in mesh.each(lambda cluster: _plane(mesh, cluster.name)).items():
@@ -78,14 +82,15 @@ def _plane(mesh: Mesh, name: str) -> dict[str, str]:
     running = istiods(cluster, root)
     deployments = cluster.get("deployments.v1.apps", root, labels="app=istiod")
     live = running[0].env.get("CLUSTER_ID", "") or installer.DEFAULT_ID if running else ""
-    said = installer.alias_of(deployments[0], name) if deployments else ""
+    accepts = installer.alias_of(deployments[0], live) if deployments else ""
     namespace = cluster.find("namespaces", None, root) or {"metadata": {}}
     return {
         "cluster": name,
         "istiod": ",".join(istiod.name for istiod in running),
         "cluster_id": live,
         "becomes": name,
-        "alias": said or (live if live not in ("", name) else ""),
+        "accepts": accepts,
+        "alias": accepts if live == name else live,
         "installed_by": platform.installer(deployments) if deployments else "",
         "network_label": namespace["metadata"].get("labels", {}).get(networks.NETWORK, ""),
         "cacerts": "yes" if signing.secret_data(cluster, root, "cacerts") else "no",
@@ -95,8 +100,12 @@ def _plane(mesh: Mesh, name: str) -> dict[str, str]:
 # --- gates ------------------------------------------------------------------------------------------------------------
 
 
-def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
-    """Judge what was read: the tool, the running versions, who installed, what earlier stages brought, restarts."""
+def check(mesh: Mesh, facts: Facts, mode: str = "apply", *, drop_alias: bool = False) -> list[Finding]:
+    """Judge what was read: tool, running versions, who installed, what earlier stages brought, restarts, former ids.
+
+    Raises:
+        InputError: `drop_alias` is neither True nor False.
+    """
     findings = [*check_tool(mesh, facts), *check_running(mesh, facts)]
     for row in facts.planes.to_dict("records"):
         name, reason = row["cluster"], row["reason"]
@@ -116,6 +125,7 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
             row["cacerts"] == "yes", "it is there" if row["cacerts"] == "yes" else "it is not there", "run stage 04"
         )
         findings.append(awaits(there, mode, "04 trust"))
+    findings += renames.check_former(facts.planes, facts.identities, drop_alias=drop_alias)
     return [*findings, *check_restarts(mesh, facts)]
 
 
@@ -160,7 +170,10 @@ def check_running(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
 
 
 def check_restarts(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
-    """MK506: every workload that must be restarted can be, without an interruption."""
+    """MK506: every workload that must be restarted can be, without an interruption.
+
+    What no restart would make anew is named, and not restarted.
+    """
     for row in stale(mesh, facts.workloads).to_dict("records"):
         what = f": {row['kind']} {row['namespace']}/{row['workload']}" if row["workload"] else ""
         ask = Question(
@@ -170,31 +183,39 @@ def check_restarts(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
             yield ask.unknown(row["reason"])
         else:
             cure = "give it a rolling update with a pod beside it and a preStop hook, or restart it when it suits"
+            if row["stuck"]:
+                cure = "it is left as it is: make its pods anew (`kubectl rollout resume`, or delete them) after this"
             yield ask.judge(not row["risk"], row["risk"] or "rolling", cure, otherwise=Verdict.WARN)
 
 
 def stale(mesh: Mesh, found: pd.DataFrame) -> pd.DataFrame:
-    """Return the workloads whose proxies claim another cluster id or network than the mesh file says."""
+    """Return the workloads whose proxies claim another cluster id, network or mesh id than the mesh file says."""
     ids = found["cluster"]
     nets = found["cluster"].map({c.name: c.network for c in mesh.spec.clusters})
-    right = (found["cluster_ids"] == ids) & (found["networks"] == nets)
+    right = (found["cluster_ids"] == ids) & (found["networks"] == nets) & (found["mesh_ids"] == mesh.spec.mesh.id)
     return found[~right]
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------
 
 
-def plan(mesh: Mesh, facts: Facts) -> Plan:
-    """Plan the installation of every cluster, the restarts that follow, and the probe's workloads where they lack."""
+def plan(mesh: Mesh, facts: Facts, *, drop_alias: bool = False) -> Plan:
+    """Plan the installation of every cluster, the restarts that follow, and the probe's workloads where they lack.
+
+    Where `drop_alias` says so, a control plane that was renamed before accepts its former id no more.
+    """
     wanted = Plan(mesh, STAGE)
     # Clusters without Istio first: nothing of theirs can suffer, and what is wrong with the tool shows there.
     by_age = sorted(facts.planes.to_dict("records"), key=lambda row: row["istiod"] != "")
     addresses = mesh_networks(mesh.spec, networks.gateways(mesh)) if mesh.spec.topology.mesh_networks else None
     for row in by_age:
         if not row["reason"]:
-            document = installer.operator(mesh.spec, row["cluster"], alias=row["alias"], mesh_networks=addresses)
+            name, going = row["cluster"], renames.dropped(row, drop_alias=drop_alias)
+            alias = "" if going == row["alias"] else row["alias"]
+            document = installer.operator(mesh.spec, name, alias=alias, mesh_networks=addresses)
             new = "a control plane of its own" if not row["istiod"] else f"id {row['becomes']}, network and mesh id"
-            wanted.install(row["cluster"], document, new)
+            gate = renames.unclaimed(mesh, name, going) if going else None
+            wanted.install(name, document, f"accepts {going} as its id no more" if going else new, gate=gate)
     _restarts(mesh, facts, wanted)
     _samples(mesh, wanted)
     return wanted
@@ -205,9 +226,9 @@ def _restarts(mesh: Mesh, facts: Facts, wanted: Plan) -> None:
     made_anew = {"istiod", "istio-ingressgateway", "istio-egressgateway"}
     for row in rows:
         own = row["namespace"] == mesh.root_namespace and row["workload"] in made_anew
-        if row["workload"] and row["kind"] in workloads.RESTARTABLE and not own:
+        if row["workload"] and not (row["stuck"] or own):
             network = "no network" if row["networks"] == "-" else f"network {row['networks']}"
-            claim = f"its proxies claim {row['cluster_ids']} and {network}"
+            claim = f"its proxies claim {row['cluster_ids']}, {network} and mesh {row['mesh_ids']}"
             wanted.restart(row["cluster"], row["kind"], row["namespace"], row["workload"], claim)
 
 
@@ -229,31 +250,17 @@ def _samples(mesh: Mesh, wanted: Plan) -> None:
 # --- proof ------------------------------------------------------------------------------------------------------------
 
 
-def prove(mesh: Mesh, done: Plan) -> list[Finding]:
-    """Judge what is there now: identities, versions, what each proxy claims, xDS, the probe's workloads, chains."""
+def prove(mesh: Mesh, facts: Facts, done: Plan, now: Facts, *, drop_alias: bool = False) -> list[Finding]:
+    """Judge what is there `now`: identities, versions, what each proxy claims, xDS, the probe's workloads, chains."""
+    gone = renames.check_dropped(mesh, facts.planes, drop_alias=drop_alias, pending=done.pending)
     if done.pending:
         known = ("MK520", "control planes are as the mesh file says", "all clusters", "applied and proved")
-        return [*refused(done), planned(*known)]
-    findings = list(verify.check_istiods(mesh, versions.identity(mesh), "MK521"))
-    findings += check_claims(mesh)
+        return [*refused(done), planned(*known), *gone]
+    findings = [*verify.check_istiods(mesh, versions.identity(mesh), "MK521"), *gone]
+    findings += renames.check_claims(mesh, now.identities)
     seen = {"MK901": "MK523", "MK902": "MK526"}
     findings += [replace(finding, id=seen[finding.id]) for finding in observe.check(mesh, observe.look(mesh))]
     return [*findings, *check_sample(mesh), *check_anchors(mesh)]
-
-
-def check_claims(mesh: Mesh) -> Iterator[Finding]:
-    """MK522: every proxy claims the cluster id and the network of its cluster."""
-    claims = proxies.claims(mesh)
-    for entry in mesh.spec.clusters:
-        ask = Question("MK522", "proxies claim the right id and network", entry.name, f"{entry.name}, {entry.network}")
-        rows = claims[claims["cluster"] == entry.name]
-        if reason := next((r for r in rows["reason"] if r), ""):
-            yield ask.unknown(reason)
-            continue
-        wrong = rows[(rows["cluster_id"] != entry.name) | (rows["network"] != entry.network)]
-        names = ", ".join(f"{r.proxy}.{r.namespace}" for r in wrong.head(5).itertuples())
-        told = f"{len(wrong)} of {len(rows)} do not: {names}" if len(wrong) else f"all {len(rows)}"
-        yield ask.judge(wrong.empty, told, "restart their workloads: kubectl rollout restart")
 
 
 def check_sample(mesh: Mesh) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from meshkit.errors import InputError
 from meshkit.istio import authority, bundles, signing, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import istiods
+from meshkit.stages import apart
 from meshkit.stages.strategy import SHORT
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from meshkit.changes import Plan
-    from meshkit.cluster import Cluster
     from meshkit.diffs import Object
     from meshkit.mesh import Mesh
     from meshkit.stages.strategy import Choice, State
@@ -172,20 +172,10 @@ def served(mesh: Mesh, name: str, bundle: frozenset[str], signer: Certificate) -
         old = [i.name for i in running if not held.signed_by(signing.serving_certificate(i), signer)]
         if old or not running:
             return f"{', '.join(old)} signs as before" if old else "no istiod runs"
-        other = [namespace for namespace, roots in _handed(cluster) if roots != bundle]
+        other = [namespace for namespace, roots in held.handed_by(cluster).items() if roots != bundle]
         return f"{len(other)} namespaces hand out other roots, e.g. {other[0]}" if other else ""
 
     return missing
-
-
-def _handed(cluster: Cluster) -> Iterator[tuple[str, frozenset[str]]]:
-    for item in cluster.get("configmaps", fields="metadata.name=istio-ca-root-cert"):
-        pem = (item.get("data") or {}).get("root-cert.pem", "").encode()
-        yield item["metadata"]["namespace"], _set(pem)
-
-
-def _set(pem: bytes) -> frozenset[str]:
-    return frozenset(held.fingerprint(one, SHORT) for one in held.parse_bundle(pem))
 
 
 def settled(mesh: Mesh, name: str, after: Standing, signer: Certificate) -> Wait:
@@ -296,7 +286,12 @@ class Overlap:
         self.held = {s.name: self._held(s) for s in states if s.live}
         all_roots = [*more_roots, *(one for now in self.held.values() for one in held.parse_bundle(now.text))]
         self.known = {held.fingerprint(one, SHORT): one.public_bytes(Encoding.PEM) for one in all_roots}
+        apart.pause(self.wanted, states)
+        together = False
         for move in moves(states, self.choice.root, self.choice.plug):
+            if move.phase is not Phase.WIDEN and not together:
+                together = True
+                apart.resume(self.wanted, self.facts.signers)
             files = dict(self.held[move.cluster].files)
             if move.phase is Phase.SIGN and move.secret:
                 files = {**intermediate(move.cluster).files, "root-cert.pem": files["root-cert.pem"]}

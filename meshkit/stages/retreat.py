@@ -14,7 +14,7 @@ from meshkit.changes import Change
 from meshkit.diffs import identify, unified
 from meshkit.istio import authority, signing, workloads
 from meshkit.istio import trust as held
-from meshkit.stages import overlap
+from meshkit.stages import apart, overlap
 from meshkit.stages.strategy import SHORT
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Step:
     cluster: str
     secret: Entry | None
     restarts: list[Entry] = field(default_factory=list)
+    reading: Entry | None = None
+    """Instead: a remote secret that was paused, or read again (meshkit.stages.apart)."""
     now: Object | None = None
     former: Object | None = None
     """The Secrets, after and before it; where there was none before, the self-signed one that istiod went by."""
@@ -52,12 +54,16 @@ def steps(mesh: Mesh, book: Journal, entries: Sequence[Entry]) -> list[Step]:
     before: list[tuple[Step, Object | None]] = []
     for entry in entries:
         if entry.action == "restart":
-            last = next((step for step in reversed(found) if step.cluster == entry.cluster), None)
+            own = (step for step in reversed(found) if step.cluster == entry.cluster and not step.reading)
+            last = next(own, None)
             if last is None:
                 found.append(last := Step(entry.cluster, None))
             last.restarts.append(entry)
             continue
         private = book.private(entry)
+        if apart.is_of(private["manifests"]):
+            found.append(Step(entry.cluster, None, reading=entry, former=private["before"][0]))
+            continue
         self_signed = mesh.clusters[entry.cluster].find("secrets", mesh.root_namespace, signing.SELF_SIGNED)
         former = private["before"][0] or self_signed
         found.append(Step(entry.cluster, entry, now=private["manifests"][0], former=former))
@@ -76,7 +82,7 @@ def _data(secret: Object | None) -> Any:
 def plan(mesh: Mesh, book: Journal, entries: Sequence[Entry], wanted: Plan, keep: Mapping[str, Sequence[str]]) -> None:
     """Want the changes of stage 04 taken back, the newest first; `keep` are objects of clusters that stay."""
     found = steps(mesh, book, entries)
-    first = {step.cluster: _standing(step.former)[0] for step in reversed(found) if step.former}
+    first = {step.cluster: _standing(step.former)[0] for step in reversed(found) if step.former and not step.reading}
     back = _Back(mesh, book, wanted, first, keep)
     dropping = [step for step in reversed(found) if back.drops(step)]
     for step in reversed(found):
@@ -117,10 +123,17 @@ class _Back:
 
     def drops(self, step: Step) -> bool:
         """Tell whether a live cluster trusts less when a step is taken back."""
-        return self._live(step) and step.made and bool(_standing(step.now)[0].bundle - _standing(step.former)[0].bundle)
+        if step.secret is None or not step.made or not self._live(step):
+            return False
+        return bool(_standing(step.now)[0].bundle - _standing(step.former)[0].bundle)
 
     def take(self, step: Step) -> None:
         """Want one step taken back."""
+        if step.reading and step.former:
+            wait = apart.arrives(self.mesh, step.cluster, step.former)
+            keep = self.keep.get(step.cluster, [])
+            self.wanted.undo(self.book, step.reading, "as it was before", keep=keep, wait=wait)
+            return
         if step.secret is None or step.former is None or not step.made or not self._live(step):
             # Nobody there has anything to lose: restarts alone, or a control plane that the run itself brought.
             self._undo(step)

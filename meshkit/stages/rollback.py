@@ -5,8 +5,8 @@ of the same objects stays. What meshkit made is removed, unless others changed o
 removed with consent only.
 
 Within a stage restarts come last: proxies are made anew when all that they read has been put back. A control plane
-that gets its old id back accepts both ids until then. The roots of trust have a way back of their own: see
-meshkit.stages.retreat.
+that gets its old id back accepts both ids until no proxy claims the later one. The roots of trust have a way back of
+their own: see meshkit.stages.retreat.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from meshkit.istio.fleet import table
 from meshkit.journal import Journal
 from meshkit.mesh import Mesh, Unknown
 from meshkit.probe import find_side
-from meshkit.stages import retreat, serving
+from meshkit.stages import renames, retreat, serving
 from meshkit.stages.finding import Question, planned, refused
 
 if TYPE_CHECKING:
@@ -176,8 +176,10 @@ def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: 
     for entry in [entry for entry in entries if entry.action == "restart"]:
         wanted.undo(book, entry, "made anew, with what stood before", keep=keep[entry.cluster])
     for entry, alias in renamed:
-        _others(mesh, entry, alias.partition("=")[0], entries, wanted)
-        wanted.undo(book, entry, "as it was before", keep=keep[entry.cluster])
+        later = alias.partition("=")[0]
+        _others(mesh, entry, later, entries, wanted)
+        gate = renames.unclaimed(mesh, entry.cluster, later)
+        wanted.undo(book, entry, "as it was before", keep=keep[entry.cluster], gate=gate)
 
 
 def _forgotten(mesh: Mesh) -> Wait:
@@ -205,7 +207,7 @@ def _others(mesh: Mesh, entry: Entry, later: str, entries: list[Entry], wanted: 
     for row in rows.to_dict("records"):
         what = f"{row['kind']} {row['namespace']}/{row['workload']}"
         installed = row["namespace"] == mesh.root_namespace
-        if (entry.cluster, what) not in known and not installed and row["kind"] in workloads.RESTARTABLE:
+        if (entry.cluster, what) not in known and not installed and not row["stuck"]:
             wanted.restart(entry.cluster, row["kind"], row["namespace"], row["workload"], f"its proxies claim {later}")
 
 

@@ -1,13 +1,16 @@
-"""Stage 04's proof: every cluster signs under the common root, every proxy holds it alone."""
+"""Stage 04's proof: every cluster signs under the common root, every proxy holds it alone, no request failed for it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from meshkit import probe
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import authority
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import table
+from meshkit.mesh import Unknown
+from meshkit.sender import Traffic
 from meshkit.stages.finding import Question, planned, refused
 from meshkit.stages.strategy import SHORT
 from meshkit.stages.trust import Facts, check_held, choose, of_cluster, state_of
@@ -34,10 +37,34 @@ CHAIN_COLUMNS = {
     "not_after": held.UTC_TIME,
     "reason": "str",
 }
+WITNESS_COLUMNS = {
+    "cluster": "str",
+    "namespace": "str",
+    "proxy": "str",
+    "secret": "str",
+    "served": "str",
+    "trusts": "str",
+    "shows": "str",
+    "ends_at": "str",
+    "agree": "str",
+    "reason": "str",
+}
+RATE: Final = 20
+"""Requests a second from each client while trust changes."""
 
 
-def prove(mesh: Mesh, facts: Facts, after: Facts, wanted: Plan) -> list[Finding]:
-    """Judge what was looked at after the changes, against the root that was chosen before.
+def watch(mesh: Mesh, wanted: Plan) -> Traffic:
+    """Return the requests that are to be sent while a plan is carried out: from every cluster that has a client.
+
+    A cluster without one, as a new one has none, is left out, and `check_requests` says so. An empty plan needs none.
+    """
+    found = {} if wanted.empty else mesh.each(lambda cluster: probe.find_side(cluster, mesh))
+    sides = {name: side for name, side in found.items() if not isinstance(side, Unknown) and side.servers}
+    return Traffic(mesh, RATE, clients=list(sides))
+
+
+def prove(mesh: Mesh, facts: Facts, after: Facts, wanted: Plan, traffic: Traffic) -> list[Finding]:
+    """Judge what was looked at after the changes, against the root that was chosen before, and the requests meanwhile.
 
     New certificates are proved by each istiod's own, which it made with its CA when it took that: see signing.signers.
     """
@@ -52,7 +79,8 @@ def prove(mesh: Mesh, facts: Facts, after: Facts, wanted: Plan) -> list[Finding]
             findings += [planned(*question.known.values()) for question in (plugged, signs)]
             continue
         findings += [_plugged(after, name, root, plugged), *_signs(after, name, signs)]
-        findings.append(check_held(after, name, root, "MK413"))
+        findings += [check_held(after, name, root, "MK413"), check_witnesses(after, name)]
+        findings += check_requests(mesh, facts, wanted, traffic, name)
     return findings
 
 
@@ -96,3 +124,80 @@ def chains(before: Facts, after: Facts) -> pd.DataFrame:
     state = now.eq(old).map({True: "same", False: "new"}).where(now != "", "gone")
     rows: list[dict[str, Any]] = both.assign(certificate=state).to_dict("records")  # type: ignore[assignment]
     return table(rows, CHAIN_COLUMNS)
+
+
+def check_witnesses(after: Facts, name: str) -> Finding:
+    """MK418: the Secret, what istiod hands out, and what each proxy holds and shows say the same, by fingerprint."""
+    ask = Question("MK418", "all witnesses tell of the same roots", name, "Secret, istiod and every proxy agree")
+    rows = of_cluster(witnesses(after), name)
+    if unread := [f"{row['proxy'] or 'cluster'}: {row['reason']}" for row in rows.to_dict("records") if row["reason"]]:
+        return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
+    if rows.empty:
+        return ask.answer(Verdict.SKIPPED, "it has no proxy")
+    wrong = [f"{row['proxy']}: {row['agree']}" for row in rows.to_dict("records") if row["agree"] != "yes"]
+    told = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies"
+    cure = (
+        "istiod hands out what it has loaded: its log tells why it did not take the Secret; then run this stage again"
+    )
+    return ask.judge(not wrong, told, cure)
+
+
+def check_requests(mesh: Mesh, facts: Facts, wanted: Plan, traffic: Traffic, name: str) -> Iterator[Finding]:
+    """MK419: no request failed in a live cluster while trust was changed; one in which nobody looked is warned of."""
+    allowed = mesh.spec.gates.max_error_rate
+    ask = Question("MK419", "no request fails meanwhile", name, f"at most {100 * allowed:g} % (gates.maxErrorRate)")
+    if wanted.empty or of_cluster(facts.certificates, name).empty:
+        yield ask.answer(Verdict.SKIPPED, "nothing was changed" if wanted.empty else "it had no proxy")
+        return
+    rows = traffic.since(name, 0.0)
+    if not rows:
+        spec = mesh.spec.probe
+        told = f"nobody looked: no client {spec.client} with a server {spec.server} in namespace {spec.namespace} there"
+        cure = "name workloads of that cluster under `probe:`; look at your own error rates meanwhile"
+        yield ask.answer(Verdict.WARN, told, cure)
+        return
+    failed = [row for row in rows if row.failed]
+    told = f"{len(failed)} of {len(rows)} failed" + (f"; the first: {failed[0].error}" if failed else "")
+    cure = (
+        "the chart shows at which step; `istioctl proxy-config log` and the client's access log tell which side refused"
+    )
+    yield ask.judge(len(failed) <= allowed * len(rows), told, cure)
+
+
+def witnesses(facts: Facts) -> pd.DataFrame:
+    """Return what the three witnesses of each proxy's trust say, by fingerprints cut to 16 digits.
+
+    Columns: cluster, namespace, proxy, secret (the roots of the Secret that its istiod goes by), served (those that
+    istiod hands out in its namespace), trusts (those that the proxy holds), shows (its leaf), ends_at (the root that
+    its chain ends at, verified by signature), agree (`yes`, or who says something else), reason (why it is unknown).
+    """
+    used = facts.authorities[facts.authorities["used"]].set_index("cluster")["roots"].to_dict()
+    served = facts.handed.set_index(["cluster", "namespace"])["roots"].to_dict()
+    unread = {row["cluster"]: row["reason"] for row in facts.handed.to_dict("records") if row["reason"]}
+    rows = []
+    for proxy in facts.certificates.to_dict("records"):
+        name, place = str(proxy["cluster"]), (proxy["cluster"], proxy["namespace"])
+        row = {
+            "cluster": name,
+            "namespace": proxy["namespace"],
+            "proxy": proxy["proxy"],
+            "secret": used.get(name, ""),
+            "served": served.get(place, ""),
+            "trusts": proxy["roots"],
+            "shows": proxy["sha256"][:SHORT],
+            "ends_at": proxy["anchor"],
+            "reason": proxy["reason"] or unread.get(name, ""),
+        }
+        rows.append({**row, "agree": "" if row["reason"] else _agreement(row)})
+    return table(rows, WITNESS_COLUMNS)
+
+
+def _agreement(row: dict[str, str]) -> str:
+    told = []
+    if row["secret"] and row["served"] != row["secret"]:
+        told.append("istiod hands out other roots than its Secret has")
+    if row["trusts"] != row["served"]:
+        told.append("the proxy holds other roots than istiod hands out")
+    if row["ends_at"] not in row["trusts"].split(",") or not row["ends_at"]:
+        told.append("its chain ends at none of its roots")
+    return "; ".join(told) or "yes"

@@ -146,6 +146,13 @@ CHAINS: Final[Shown] = {
     ],
     "compare": ["signed_by", "ends_at", "trusts"],
 }
+WITNESSES: Final[Shown] = {
+    "name": "witnesses",
+    "caption": "The roots of each proxy, by its istiod's Secret, by istiod, and by itself",
+    "key": ["cluster", "namespace", "proxy"],
+    "show": ["cluster", "proxy", "secret", "served", "trusts", "ends_at", "agree", "reason"],
+    "compare": ["agree", "trusts", "ends_at"],
+}
 READERS: Final[Shown] = {
     "name": "readers",
     "caption": "How each cluster is to be read by the others",
@@ -315,6 +322,13 @@ WORKLOADS: Final[Shown] = {
     "caption": "Workloads with a proxy, and what their proxies claim",
     "key": ["cluster", "namespace", "kind", "workload"],
 }
+LEFT: Final[Shown] = {
+    "name": "proxies-left",
+    "caption": "Proxies that claim another id, network or mesh id, or cannot be read",
+    "key": ["cluster", "namespace", "proxy"],
+    "limit": 20,
+}
+LEFT_AFTER: Final[Shown] = {**LEFT, "name": "proxies-left-after", "caption": "Proxies that are left"}
 JOURNAL: Final[Shown] = {
     "name": "journal-entries",
     "caption": "The journal",

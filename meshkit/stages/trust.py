@@ -19,7 +19,7 @@ from meshkit.errors import UnreachableError
 from meshkit.istio import authority, signing, versions, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import istiods, table
-from meshkit.stages import overlap, strategy, verify
+from meshkit.stages import apart, overlap, strategy, verify
 from meshkit.stages.finding import Question
 from meshkit.stages.strategy import SHORT, Choice, Offer, Outcome, State
 
@@ -46,6 +46,7 @@ class Facts:
     signers: pd.DataFrame
     certificates: pd.DataFrame
     roots: pd.DataFrame
+    handed: pd.DataFrame
     workloads: pd.DataFrame
     offer: Offer | None = None
 
@@ -63,6 +64,7 @@ def look(mesh: Mesh) -> Facts:
         "signers": signing.signers,
         "certificates": held.certificates,
         "roots": held.roots,
+        "handed": held.handed,
         "workloads": workloads.workloads,
     }
     with ThreadPoolExecutor(len(questions)) as pool:
@@ -147,6 +149,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
         findings += [*check_root(facts, choice), *check_key(facts, choice)]
     if choice.outcome is Outcome.OVERLAP:
         findings += [finding for name in mesh.clusters for finding in check_way(facts, name)]
+        findings += apart.check(mesh, states(mesh, facts))
     elif choice.root:
         findings += [check_held(facts, name, choice.root, "MK408") for name in mesh.clusters]
     return [*findings, *verify.check_certificates(mesh, facts.certificates, "MK409")]

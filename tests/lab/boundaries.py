@@ -46,8 +46,9 @@ class Noted:
 
 def words(change: Mapping[str, Any]) -> str:
     """Return what a change of stage 04 is, in a few words."""
-    what, phase = change["object"].rpartition("/")[2], change["why"].partition(":")[0]
-    return f"{change['cluster']}: {phase if what == 'cacerts' else change['action'] + ' ' + what}"
+    phase, colon, _ = change["why"].partition(":")
+    what = change["object"].rpartition("/")[2]
+    return f"{change['cluster']}: {phase if colon and len(phase) < len(what) + 9 else change['action'] + ' ' + what}"
 
 
 class Going:

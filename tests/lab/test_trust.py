@@ -20,6 +20,7 @@ from meshkit.checks import Finding, Verdict
 from meshkit.istio import authority, minting, signing
 from meshkit.lab import scenarios
 from meshkit.lab.layout import sites
+from meshkit.sender import Traffic
 from meshkit.stages import rooted, trust
 from meshkit.stages.strategy import Outcome
 from tests.istio.test_authority import root
@@ -106,7 +107,7 @@ def carried_out(mesh: Mesh, only: tuple[str, ...] = ()) -> tuple[Plan, list[Find
     plan.changes = [change for change in plan.changes if not only or change.action in only]
     plan.carry_out("apply", gates=trust.check(mesh, facts))
     assert not plan.pending, [f.to_dict() for f in plan.held]
-    return plan, rooted.prove(mesh, facts, trust.look(mesh), plan)
+    return plan, rooted.prove(mesh, facts, trust.look(mesh), plan, rooted.watch(mesh, plan))
 
 
 def test_plan_mode_changes_nothing(lab: Lab, mesh: Mesh) -> None:
@@ -121,7 +122,9 @@ def test_plan_mode_changes_nothing(lab: Lab, mesh: Mesh) -> None:
         ("east", "restart", False),
     ]
     plan.carry_out("plan", gates=trust.check(mesh, facts))
-    assert {f.verdict for f in rooted.prove(mesh, facts, trust.look(mesh), plan)} == {Verdict.SKIPPED}
+    assert {f.verdict for f in rooted.prove(mesh, facts, trust.look(mesh), plan, rooted.watch(mesh, plan))} == {
+        Verdict.SKIPPED
+    }
     assert versions(lab) == before
 
 
@@ -261,7 +264,7 @@ def test_a_dead_cluster_is_unknown_and_holds_the_plan(lab: Lab) -> None:
     findings = trust.check(dead, facts)
     assert verdicts(findings, "MK401")["MK401"] == {Verdict.UNKNOWN}
     assert trust.plan(dead, facts).empty
-    proof = rooted.prove(dead, facts, facts, trust.plan(dead, facts))
+    proof = rooted.prove(dead, facts, facts, trust.plan(dead, facts), Traffic(dead))
     assert Verdict.PASS not in {f.verdict for f in proof}
 
 

@@ -11,7 +11,7 @@ import pytest
 from meshkit.changes import Plan
 from meshkit.checks import Finding, Verdict
 from meshkit.errors import UnreachableError
-from meshkit.istio import exposure, networks, remotes
+from meshkit.istio import exposure, networks, proxies, remotes
 from meshkit.istio.fleet import table
 from meshkit.lab.layout import programs
 from meshkit.mesh import Mesh
@@ -39,6 +39,11 @@ def opened(cluster: str, service: str = "httpbin", namespace: str = "sample", en
     return {**row, "part_of": part, "sni": sni, "gateway": f"gw-{cluster}"}
 
 
+def claim(cluster: str, **change: str) -> Row:
+    """Return what a cluster's one proxy claims."""
+    return {"cluster": cluster, "namespace": "sample", "proxy": "app", "network": f"net-{cluster}", **change}
+
+
 def facts(east: Row | None = None, **change: list[Row]) -> gateways.Facts:
     """Return the facts of a healthy mesh after stage 07, with another gateway in east, or other tables."""
     known = healthy.facts("gateways", east) if east else healthy.facts()
@@ -50,6 +55,7 @@ def facts(east: Row | None = None, **change: list[Row]) -> gateways.Facts:
         gateways_seen=table(change.get("seen", both), networks.SEEN_COLUMNS),
         remotes=table(change.get("remotes", [healthy.remote(n) for n in healthy.OTHER]), remotes.REMOTE_COLUMNS),
         opened=table(change.get("opened", [opened(n) for n in healthy.OTHER]), exposure.COLUMNS),
+        claims=table(change.get("claims", [claim(n) for n in healthy.OTHER]), proxies.CLAIM_COLUMNS),
     )
 
 
@@ -63,8 +69,25 @@ def test_a_healthy_mesh_passes_every_check() -> None:
     mesh = healthy.mesh()
     findings = [*gateways.check(mesh, facts()), *proved(mesh, facts())]
     assert {f.verdict for f in findings} == {PASS}
-    assert {f.id for f in findings} == {"MK601", "MK602", "MK611", "MK612", "MK613", "MK614"}
+    assert {f.id for f in findings} == {"MK601", "MK602", "MK603", "MK611", "MK612", "MK613", "MK614"}
     assert {f.subject for f in findings} == {"east", "west", PAIR, "west → east"}
+
+
+@pytest.mark.parametrize(
+    ("change", "mode", "verdict"),
+    [
+        ({"network": ""}, "apply", FAIL),
+        ({"network": "net-west"}, "apply", FAIL),
+        ({"network": ""}, "plan", SKIPPED),
+        ({"reason": "no answer"}, "apply", UNKNOWN),
+    ],
+)
+def test_no_gateway_before_every_proxy_knows_its_network(change: Row, mode: str, verdict: Verdict) -> None:
+    """Its local calls would go through the gateway; stage 05 is to change that, and the proxy is named."""
+    findings = gateways.check(healthy.mesh(), facts(claims=[claim("east", **change), claim("west")]), mode)
+    assert told(findings, "MK603", "east") == [verdict]
+    assert told(findings, "MK603", "west") == [PASS]
+    assert all("sample/app" in f.observed for f in findings if f.verdict is FAIL)
 
 
 def test_a_flat_mesh_needs_no_gateway() -> None:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 
-from meshkit.changes import Plan
+from meshkit.answers import Answer
+from meshkit.changes import Change, Plan
 from meshkit.checks import Verdict
 from meshkit.istio import signing, trust, versions, workloads
 from meshkit.istio.fleet import table
+from meshkit.sender import Traffic
 from meshkit.stages import rooted
 from meshkit.stages import trust as stage
 from tests.stages.healthy import certificate, identity, mesh, told
@@ -49,6 +51,11 @@ def handed(name: str) -> Row:
     return {"cluster": name, "source": "configmap istio-ca-root-cert", "sha256": ROOT, "holders": 3, "of": 3}
 
 
+def configmap(name: str) -> Row:
+    """Return what istiod hands out where the proxy lives."""
+    return {"cluster": name, "namespace": proxy(name)["namespace"], "roots": SHORT}
+
+
 def workload(name: str) -> Row:
     """Return a workload that is made anew without a gap."""
     return {"cluster": name, "namespace": "sample", "kind": "Deployment", "workload": "app", "pods": 1, "names": "p"}
@@ -60,6 +67,7 @@ MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
     "signers": (signer, signing.SIGNER_COLUMNS),
     "certificates": (proxy, trust.CERTIFICATE_COLUMNS),
     "roots": (handed, trust.ROOT_COLUMNS),
+    "handed": (configmap, trust.HANDED_COLUMNS),
     "workloads": (workload, workloads.COLUMNS),
 }
 
@@ -134,12 +142,13 @@ class TestProof:
     def prove(self, after: stage.Facts) -> list[Any]:
         """Judge an empty plan."""
         nothing = Plan(mesh(), stage.STAGE)
-        return rooted.prove(mesh(), facts(), after, nothing)
+        return rooted.prove(mesh(), facts(), after, nothing, Traffic(mesh()))
 
     def test_all_is_well(self) -> None:
         """For each cluster."""
         findings = self.prove(facts())
-        assert {(f.id, f.verdict) for f in findings} == {(f"MK41{n}", PASS) for n in (1, 2, 3)}
+        passed = {(f"MK41{n}", PASS) for n in (1, 2, 3, 8)}
+        assert {(f.id, f.verdict) for f in findings} == {*passed, ("MK419", SKIPPED)}
 
     @pytest.mark.parametrize(
         ("number", "spoiled", "change", "verdict"),
@@ -153,6 +162,12 @@ class TestProof:
             ("MK413", "certificates", {"anchor": OTHER[:16]}, FAIL),
             ("MK413", "certificates", {"roots": f"{SHORT},{OTHER[:16]}"}, FAIL),
             ("MK413", "certificates", {"reason": "no answer"}, UNKNOWN),
+            ("MK418", "authorities", {"roots": f"{SHORT},{OTHER[:16]}"}, FAIL),
+            ("MK418", "handed", {"roots": OTHER[:16]}, FAIL),
+            ("MK418", "handed", {"reason": "no answer"}, UNKNOWN),
+            ("MK418", "certificates", {"roots": f"{SHORT},{OTHER[:16]}"}, FAIL),
+            ("MK418", "certificates", {"anchor": ""}, FAIL),
+            ("MK418", "certificates", {"reason": "no answer"}, UNKNOWN),
         ],
     )
     def test_what_is_not_proved_is_told(self, number: str, spoiled: str, change: Row, verdict: Verdict) -> None:
@@ -163,7 +178,46 @@ class TestProof:
         """All of it."""
         plan = Plan(mesh(), stage.STAGE)
         plan.pending = True
-        assert {f.verdict for f in rooted.prove(mesh(), facts(), facts(), plan)} == {SKIPPED}
+        assert {f.verdict for f in rooted.prove(mesh(), facts(), facts(), plan, Traffic(mesh()))} == {SKIPPED}
+
+
+class TestRequests:
+    """What was sent while trust changed."""
+
+    def verdicts(self, *statuses: int) -> list[Verdict]:
+        """Judge requests of east that were answered so, while a plan of one change was carried out."""
+        plan, traffic = Plan(mesh(), stage.STAGE), Traffic(mesh())
+        plan.changes.append(Change("east", "update", "Secret istio-system/cacerts", "widen"))
+        for status in statuses:
+            traffic._note("east", "sleep", Answer(status, 0.01, "", ""))
+        return told(rooted.prove(mesh(), facts(), facts(), plan, traffic), "MK419", "east")
+
+    def test_all_are_answered(self) -> None:
+        """Then it passes."""
+        assert self.verdicts(200, 200) == [PASS]
+
+    def test_one_is_lost(self) -> None:
+        """One is one too many, unless the mesh file allows it."""
+        assert self.verdicts(200, 503) == [FAIL]
+
+    def test_nobody_looked(self) -> None:
+        """That is not good."""
+        assert self.verdicts() == [WARN]
+
+    def test_nothing_was_changed(self) -> None:
+        """Then nothing was to be seen, and nobody is asked."""
+        nothing = Plan(mesh(), stage.STAGE)
+        assert rooted.watch(mesh(), nothing).clients == []
+        proof = rooted.prove(mesh(), facts(), facts(), nothing, Traffic(mesh()))
+        assert told(proof, "MK419", "east") == [SKIPPED]
+
+
+def test_witnesses_tell_who_disagrees() -> None:
+    """Each by its name."""
+    rows = rooted.witnesses(facts("handed", {"roots": OTHER[:16]})).to_dict("records")
+    assert [row["agree"].count(";") for row in rows] == [1, 0]
+    assert "istiod hands out other roots" in rows[0]["agree"]
+    assert rows[1]["agree"] == "yes"
 
 
 def test_chains_tell_same_from_new_and_gone() -> None:
