@@ -82,7 +82,8 @@ def _data(secret: Object | None) -> Any:
 def plan(mesh: Mesh, book: Journal, entries: Sequence[Entry], wanted: Plan, keep: Mapping[str, Sequence[str]]) -> None:
     """Want the changes of stage 04 taken back, the newest first; `keep` are objects of clusters that stay."""
     found = steps(mesh, book, entries)
-    first = {step.cluster: _standing(step.former)[0] for step in reversed(found) if step.former and not step.reading}
+    first = {name: _standing(_authority(mesh, name))[0] for name in mesh.clusters}  # of those that were not changed
+    first |= {step.cluster: _standing(step.former)[0] for step in reversed(found) if step.former and not step.reading}
     back = _Back(mesh, book, wanted, first, keep)
     dropping = [step for step in reversed(found) if back.drops(step)]
     for step in reversed(found):
@@ -90,6 +91,13 @@ def plan(mesh: Mesh, book: Journal, entries: Sequence[Entry], wanted: Plan, keep
             for other in dropping:
                 back.renew(other)
         back.take(step)
+
+
+def _authority(mesh: Mesh, name: str) -> Object | None:
+    """Return the Secret that a cluster's istiods go by when they start."""
+    names = (authority.SECRET, signing.SELF_SIGNED)
+    found = (mesh.clusters[name].find("secrets", mesh.root_namespace, one) for one in names)
+    return next(filter(None, found), None)
 
 
 def _standing(secret: Object | None) -> tuple[overlap.Standing, dict[str, bytes]]:

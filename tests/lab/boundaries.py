@@ -48,7 +48,7 @@ def words(change: Mapping[str, Any]) -> str:
     """Return what a change of stage 04 is, in a few words."""
     phase, colon, _ = change["why"].partition(":")
     what = change["object"].rpartition("/")[2]
-    return f"{change['cluster']}: {phase if colon and len(phase) < len(what) + 9 else change['action'] + ' ' + what}"
+    return f"{change['cluster']}: {phase if colon and ' ' not in phase else change['action'] + ' ' + what}"
 
 
 class Going:
