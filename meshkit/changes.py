@@ -24,7 +24,7 @@ from meshkit.diffs import Object, identify, patched, qualified, unified
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.istio import installer
 from meshkit.istio.fleet import table
-from meshkit.journal import BEGUN, Entry, Journal, exclusively, judge_name, private_folder
+from meshkit.journal import Entry, Journal, exclusively, judge_name, private_folder
 from meshkit.waiting import Wait, rolled_out, wait_for
 
 if TYPE_CHECKING:
@@ -288,9 +288,11 @@ class Plan:
             shown = "\n".join(step.preview(target) for step in steps())
             # What a later change of it is undone to, this one may have to go on from.
             same = any(c.reverses and (c.cluster, c.object) == (change.cluster, change.object) for c in self.changes)
-            nothing = "nothing of it was made" if entry.event == BEGUN and last else ""
-            told = "on from the undo before" if same else nothing
-            return shown or (f"# {change.object}: {told}" if told else "")
+            if shown or same:
+                return shown or f"# {change.object}: on from the undo before"
+            # The journal is to say so, or a later undo of it would take away what others made since.
+            nothing = last and not restore.steps(target, entry, private)
+            return f"# {change.object}: nothing of it is left" if nothing else ""
 
         change.do = do
         self._add(change, preview)

@@ -82,8 +82,8 @@ def _data(secret: Object | None) -> Any:
 def plan(mesh: Mesh, book: Journal, entries: Sequence[Entry], wanted: Plan, keep: Mapping[str, Sequence[str]]) -> None:
     """Want the changes of stage 04 taken back, the newest first; `keep` are objects of clusters that stay."""
     found = steps(mesh, book, entries)
-    first = {name: _standing(_authority(mesh, name))[0] for name in mesh.clusters}  # of those that were not changed
-    first |= {step.cluster: _standing(step.former)[0] for step in reversed(found) if step.former and not step.reading}
+    first = {name: _authority(mesh, name) for name in mesh.clusters}  # that of a cluster which was not changed stays
+    first |= {step.cluster: step.former for step in reversed(found) if step.former and not step.reading}
     back = _Back(mesh, book, wanted, first, keep)
     dropping = [step for step in reversed(found) if back.drops(step)]
     for step in reversed(found):
@@ -118,7 +118,7 @@ class _Back:
         mesh: Mesh,
         book: Journal,
         wanted: Plan,
-        first: dict[str, overlap.Standing],
+        first: Mapping[str, Object | None],
         keep: Mapping[str, Sequence[str]],
     ) -> None:
         self.mesh, self.book, self.wanted, self.first, self.keep = mesh, book, wanted, first, keep
@@ -144,11 +144,12 @@ class _Back:
             return
         if step.secret is None or step.former is None or not step.made or not self._live(step):
             # Nobody there has anything to lose: restarts alone, or a control plane that the run itself brought.
-            self._undo(step)
+            self._undo(step, wait=self._serves(step) if step.restarts and self._live(step) else None)
             return
         (now, files), (then, old) = _standing(step.now), _standing(step.former)
-        others = [standing.bundle for name, standing in self.first.items() if name != step.cluster]
-        tolerated = frozenset().union(*others) - self.first[step.cluster].bundle
+        first = {name: _standing(secret)[0].bundle for name, secret in self.first.items()}
+        others = [bundle for name, bundle in first.items() if name != step.cluster]
+        tolerated = frozenset().union(*others) - first[step.cluster]
         gate = overlap.guard(self.mesh, step.cluster, now, then, tolerated)
         signer = held.parse_chain(old["ca-cert.pem"])[0]
         wait = overlap.settled(self.mesh, step.cluster, then, signer)
@@ -160,6 +161,12 @@ class _Back:
         taken = overlap.served(self.mesh, step.cluster, then.bundle, signer)
         # Certificates of the former root are asked for anew later, in a step of their own.
         self._undo(step, gate, taken, taken if now.root != then.root else wait, more)
+
+    def _serves(self, step: Step) -> Wait | None:
+        """Return a wait until a cluster's istiods serve what stands there once a step is taken back that holds none."""
+        standing, files = _standing(step.former or self.first[step.cluster])
+        chain = held.parse_chain(files.get("ca-cert.pem", b""))
+        return overlap.served(self.mesh, step.cluster, standing.bundle, chain[0]) if chain else None
 
     def _signs_so(self, step: Step) -> bool:
         """Tell whether all istiods of a cluster sign with the self-signed CA that a step goes back to."""
