@@ -130,8 +130,8 @@ class _Back:
         return bool((self.certificates["cluster"] == step.cluster).any())
 
     def drops(self, step: Step) -> bool:
-        """Tell whether a live cluster trusts less when a step is taken back."""
-        if step.secret is None or not step.made or not self._live(step):
+        """Tell whether a live cluster trusts less when a step is taken back; one that the run brought goes as it is."""
+        if step.secret is None or step.former is None or not step.made or not self._live(step):
             return False
         return bool(_standing(step.now)[0].bundle - _standing(step.former)[0].bundle)
 
