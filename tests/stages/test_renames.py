@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from meshkit.checks import Verdict
 from meshkit.errors import InputError
-from meshkit.istio import workloads
+from meshkit.istio import proxies, workloads
 from meshkit.istio.fleet import table
+from meshkit.mesh import Unknown
 from meshkit.stages import install, renames
 from tests.stages.healthy import OTHER, Row, mesh, told
 
@@ -134,7 +136,7 @@ def workload(**change: Any) -> Row:
         ({"cluster_ids": "Kubernetes,east"}, True),
         ({"networks": "-"}, True),
         ({"mesh_ids": "cluster.local"}, True),
-        ({"reason": "no answer"}, True),
+        ({"cluster_ids": "", "reason": "no answer"}, True),
     ],
 )
 def test_who_must_be_restarted(change: Row, stale: bool) -> None:
@@ -151,3 +153,46 @@ def test_what_no_restart_makes_anew_is_named_and_told_how() -> None:
     paused = found["east: Deployment sample/app"]
     assert paused.verdict is WARN
     assert "left as it is" in paused.remedy
+
+
+def test_a_proxy_that_claims_an_alias_is_found_by_the_id_that_istiod_tells() -> None:
+    """Else it would be connected and not connected at once."""
+    pod: Any = SimpleNamespace(cluster=SimpleNamespace(name="east"), kind="sidecar", cluster_id="Kubernetes")
+    pod.namespace, pod.name = "sample", "loner"
+    row = {"namespace": "sample", "proxy": "loner", "kind": "", "cluster_id": "east", "istiod_cluster": "east"}
+    assert proxies._place([row], [pod]) == {("east", "sample", "loner")}
+    assert (row["cluster"], row["kind"]) == ("east", "sidecar")
+
+
+class TestWhatIsRead:
+    """Pods, Envoys and istiods together; who is asked is told, not asked."""
+
+    def read(self, monkeypatch: pytest.MonkeyPatch, answer: Any, *connected: str) -> list[Row]:
+        """Return the rows of a mesh whose one running pod gives this answer, and whose istiods know these proxies."""
+        known = mesh()
+        pods = [{"namespace": "sample", "proxy": "app", "state": "Running", "cluster_id": "east"}]
+        monkeypatch.setattr(type(known), "each", lambda *_: {"east": pods, "west": Unknown("no answer")})
+        monkeypatch.setattr(renames, "_told", lambda _: {("east", "sample", "app"): answer} if answer else {})
+        row = {"cluster": "east", "istiod": "istiod", "istiod_cluster": "east", "namespace": "sample"}
+        rows = [{**row, "proxy": name} for name in connected]
+        monkeypatch.setattr(renames, "proxy_status", lambda _: table(rows, proxies.COLUMNS))
+        monkeypatch.setattr(renames, "SETTLE", 0.0)
+        found: list[Row] = renames.identities(known).to_dict("records")  # type: ignore[assignment]
+        return found
+
+    def test_pod_and_envoy_are_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """And a cluster that cannot be is a row."""
+        east, west = self.read(monkeypatch, "Kubernetes", "app")
+        assert (east["cluster_id"], east["told"], east["reason"]) == ("east", "Kubernetes", "")
+        assert (west["cluster"], west["reason"]) == ("west", "no answer")
+
+    @pytest.mark.parametrize("answer", [Unknown("no answer within 10 s"), None])
+    def test_an_envoy_that_does_not_answer_is_unread(self, monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+        """Whatever its pod says."""
+        assert self.read(monkeypatch, answer)[0]["reason"]
+
+    def test_who_is_connected_and_no_pod_is_unread(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A virtual machine, say."""
+        rows = self.read(monkeypatch, "east", "app", "machine")
+        (row,) = [row for row in rows if row["proxy"] == "machine"]
+        assert "no pod" in row["reason"]
