@@ -288,7 +288,11 @@ class Plan:
             shown = "\n".join(step.preview(target) for step in steps())
             # What a later change of it is undone to, this one may have to go on from.
             same = any(c.reverses and (c.cluster, c.object) == (change.cluster, change.object) for c in self.changes)
-            return shown or (f"# {change.object}: on from the undo before" if same else "")
+            if shown or same:
+                return shown or f"# {change.object}: on from the undo before"
+            # The journal is to say so, or a later undo of it would take away what others made since.
+            nothing = last and not restore.steps(target, entry, private)
+            return f"# {change.object}: nothing of it is left" if nothing else ""
 
         change.do = do
         self._add(change, preview)

@@ -228,6 +228,17 @@ class TestJournal:
         assert not any(there(east, one) for one in wanted)
         undo_all(mesh)
 
+    @pytest.mark.parametrize("moment", ["before", "after"])
+    def test_what_was_killed_is_undone_though_nothing_of_it_was_made(
+        self, mesh: Mesh, east: Cluster, space: str, api_server: ApiServer, moment: str
+    ) -> None:
+        """The journal says so, too: or a later undo of it would take away what a later run made."""
+        argv = [sys.executable, "-c", KILLED, str(api_server.kubeconfig), space, moment]
+        subprocess.run(argv, check=False, capture_output=True)
+        undo_all(mesh)
+        assert [entry.event for entry in Journal.open("shop", "run").entries] == ["undone", "undone"]
+        assert not any(there(east, config_map(name, space)) for name in ("one", "two"))
+
     def test_a_journal_of_another_cluster_is_refused(self, mesh: Mesh, east: Cluster, space: str) -> None:
         """The name is the same, the UID is not: nothing is written there."""
         Journal.open("shop", "run").about(clusters={"east": "another-uid"})

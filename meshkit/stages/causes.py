@@ -94,14 +94,15 @@ def _number(identifier: str) -> int:
 def follows(effect: Finding, cause: Finding, clusters: Collection[str]) -> bool:
     """Tell whether a bad finding may be due to another one, by what both are about: the pair, or a cluster of it.
 
-    A warning is no reason for a failure. What names no cluster of the mesh is about all of them.
+    A warning is no reason for a failure; what is unknown is none for anything, but for a cluster that cannot be read.
+    What names no cluster of the mesh is about all of them.
     """
     if SEVERITY.index(cause.verdict) < SEVERITY.index(effect.verdict):
         return False
     ours, theirs = (re.findall(_names(tuple(clusters)), found.subject) for found in (effect, cause))
     if cause.id == UNREADABLE and effect.id != UNREADABLE:
         return effect.verdict is Verdict.UNKNOWN and (not ours or bool({*ours} & {*theirs}))
-    if effect.id not in consequences(cause.id):
+    if effect.id not in consequences(cause.id) or cause.verdict is Verdict.UNKNOWN:
         return False
     if ARROW in effect.subject and ARROW in cause.subject:
         return bool(ours == theirs)

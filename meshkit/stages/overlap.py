@@ -178,8 +178,11 @@ def served(mesh: Mesh, name: str, bundle: frozenset[str], signer: Certificate) -
     return missing
 
 
-def settled(mesh: Mesh, name: str, after: Standing, signer: Certificate) -> Wait:
-    """Return a wait until a cluster's istiods and all of its proxies stand by what its Secret says."""
+def settled(mesh: Mesh, name: str, after: Standing, signer: Certificate, *, renewed: bool = True) -> Wait:
+    """Return a wait until a cluster's istiods and all of its proxies stand by what its Secret says.
+
+    Unless they are to be `renewed`, their certificates may be of any root that they trust.
+    """
     taken = served(mesh, name, after.bundle, signer)
 
     def missing() -> str:
@@ -190,7 +193,7 @@ def settled(mesh: Mesh, name: str, after: Standing, signer: Certificate) -> Wait
         wrong = [f"{_who(row)}: {row['reason']}" for row in _rows(rows[rows["reason"] != ""])]
         for row in _rows(rows[rows["reason"] == ""]):
             roots = frozenset(row["roots"].split(","))
-            if roots != after.bundle or row["anchor"] != after.root:
+            if roots != after.bundle or row["anchor"] not in ({after.root} if renewed else after.bundle):
                 wrong.append(f"{_who(row)} trusts {', '.join(sorted(roots))}, and shows a chain to {row['anchor']}")
         return _some(wrong)
 
@@ -230,9 +233,12 @@ def to_restart(signers: pd.DataFrame, name: str, old: bytes | None, new: bytes) 
 
 
 def retold(bundle: bytes, root: bytes) -> bytes:
-    """Return another text of the same roots: with one of them once more at its end, or without that."""
-    once = bundle.removesuffix(root)
-    return once if once.endswith(root) else bundles.repeated(bundle, root)
+    """Return another text of the same roots: with one of them once more at its end, twice more, or no more.
+
+    Three texts: an istiod that has not taken the last one yet must not find again what it has.
+    """
+    twice = bundle.removesuffix(root).removesuffix(root)
+    return twice if twice.endswith(root) else bundles.repeated(bundle, root)
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -351,7 +357,10 @@ class Overlap:
         after = Held(files, move.after, plugged=True, ours=now.ours, taken=True)
         self.held[move.cluster] = after
         handed = served(self.mesh, move.cluster, move.after.bundle, after.signer)
-        last = handed if move.phase is Phase.SIGN else settled(self.mesh, move.cluster, move.after, after.signer)
+        last = handed
+        if move.phase is not Phase.SIGN:
+            renewed = move.phase is not Phase.WIDEN  # a run that was killed may have got as far as to sign already
+            last = settled(self.mesh, move.cluster, move.after, after.signer, renewed=renewed)
         steps: list[Callable[[Wait | None, Wait | None], None]] = []
         if changes:
             steps.append(lambda gate, wait: self._put(move, after, gate, wait))

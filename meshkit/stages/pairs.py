@@ -231,10 +231,10 @@ def table(mesh: Mesh, facts: Facts, findings: Iterable[Finding], sent: pd.DataFr
     rows = []
     for pair in mesh.pairs:
         known = {**_of_secret(mesh, facts, *pair), **_of_client(facts, *pair), **_sent(sent, *pair)}
-        own = facts.known.remotes[facts.known.remotes["cluster"] == pair[0]]
+        own, why = facts.known.remotes[facts.known.remotes["cluster"] == pair[0]], known.pop("reason", "")
         for istiod in sorted(set(own["istiod"])) or [""]:
             seen = _of_replica(mesh, facts, *pair, istiod)
-            reason = "; ".join(dict.fromkeys(r for r in (known.pop("reason", ""), seen.pop("reason", "")) if r))
+            reason = "; ".join(dict.fromkeys(r for r in (why, seen.pop("reason", "")) if r))
             rows.append({"client": pair[0], "server": pair[1], "istiod": istiod, **known, **seen, "reason": reason})
             rows[-1] |= dict(zip(("verdict", "broken", "why"), worst[pair], strict=True))
     frame = fleet.table(rows, COLUMNS)
@@ -372,7 +372,7 @@ def _worst(mesh: Mesh, findings: Iterable[Finding]) -> dict[tuple[str, str], tup
 def brief(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one line for each pair of `table`, the worst first, that a terminal has room for.
 
-    Columns: pair, verdict, broken, why (cut), answered ("200/200"), p50, p95, p99 (ms), by (the istiod replicas).
+    Columns: pair, verdict, broken, why (cut), answered ("200/200"), p50, p95, p99 (ms).
     """
     lines = []
     for row in rows.drop_duplicates(["client", "server"]).to_dict("records"):

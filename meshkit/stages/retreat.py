@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meshkit.changes import Change
 from meshkit.diffs import identify, unified
@@ -43,11 +43,15 @@ class Step:
     now: Object | None = None
     former: Object | None = None
     """The Secrets, after and before it; where there was none before, the self-signed one that istiod went by."""
+    made: bool = True
+    """Whether something of it stands: a kill may have come before it was made, or after it was taken back."""
 
 
 def steps(mesh: Mesh, book: Journal, entries: Sequence[Entry]) -> list[Step]:
     """Return the changes of stage 04 that stand, in the order in which they were made."""
     found: list[Step] = []
+    live = {entry.cluster: mesh.clusters[entry.cluster] for entry in entries}
+    before: list[tuple[Step, Object | None]] = []
     for entry in entries:
         if entry.action == "restart":
             own = (step for step in reversed(found) if step.cluster == entry.cluster and not step.reading)
@@ -63,13 +67,23 @@ def steps(mesh: Mesh, book: Journal, entries: Sequence[Entry]) -> list[Step]:
         self_signed = mesh.clusters[entry.cluster].find("secrets", mesh.root_namespace, signing.SELF_SIGNED)
         former = private["before"][0] or self_signed
         found.append(Step(entry.cluster, entry, now=private["manifests"][0], former=former))
+        before.append((found[-1], private["before"][0]))
+    after = {name: target.find("secrets", mesh.root_namespace, authority.SECRET) for name, target in live.items()}
+    for step, former in reversed(before):
+        step.made = _data(after[step.cluster]) != _data(former)
+        after[step.cluster] = former
     return found
+
+
+def _data(secret: Object | None) -> Any:
+    return (secret or {}).get("data")
 
 
 def plan(mesh: Mesh, book: Journal, entries: Sequence[Entry], wanted: Plan, keep: Mapping[str, Sequence[str]]) -> None:
     """Want the changes of stage 04 taken back, the newest first; `keep` are objects of clusters that stay."""
     found = steps(mesh, book, entries)
-    first = {step.cluster: _standing(step.former)[0] for step in reversed(found) if step.former and not step.reading}
+    first = {name: _authority(mesh, name) for name in mesh.clusters}  # that of a cluster which was not changed stays
+    first |= {step.cluster: step.former for step in reversed(found) if step.former and not step.reading}
     back = _Back(mesh, book, wanted, first, keep)
     dropping = [step for step in reversed(found) if back.drops(step)]
     for step in reversed(found):
@@ -77,6 +91,13 @@ def plan(mesh: Mesh, book: Journal, entries: Sequence[Entry], wanted: Plan, keep
             for other in dropping:
                 back.renew(other)
         back.take(step)
+
+
+def _authority(mesh: Mesh, name: str) -> Object | None:
+    """Return the Secret that a cluster's istiods go by when they start."""
+    names = (authority.SECRET, signing.SELF_SIGNED)
+    found = (mesh.clusters[name].find("secrets", mesh.root_namespace, one) for one in names)
+    return next(filter(None, found), None)
 
 
 def _standing(secret: Object | None) -> tuple[overlap.Standing, dict[str, bytes]]:
@@ -97,7 +118,7 @@ class _Back:
         mesh: Mesh,
         book: Journal,
         wanted: Plan,
-        first: dict[str, overlap.Standing],
+        first: Mapping[str, Object | None],
         keep: Mapping[str, Sequence[str]],
     ) -> None:
         self.mesh, self.book, self.wanted, self.first, self.keep = mesh, book, wanted, first, keep
@@ -109,12 +130,10 @@ class _Back:
         return bool((self.certificates["cluster"] == step.cluster).any())
 
     def drops(self, step: Step) -> bool:
-        """Tell whether a live cluster trusts less when a step is taken back."""
-        return (
-            step.reading is None
-            and self._live(step)
-            and bool(_standing(step.now)[0].bundle - _standing(step.former)[0].bundle)
-        )
+        """Tell whether a live cluster trusts less when a step is taken back; one that the run brought goes as it is."""
+        if step.secret is None or step.former is None or not step.made or not self._live(step):
+            return False
+        return bool(_standing(step.now)[0].bundle - _standing(step.former)[0].bundle)
 
     def take(self, step: Step) -> None:
         """Want one step taken back."""
@@ -123,25 +142,37 @@ class _Back:
             keep = self.keep.get(step.cluster, [])
             self.wanted.undo(self.book, step.reading, "as it was before", keep=keep, wait=wait)
             return
-        if step.secret is None or step.former is None or not self._live(step):
+        if step.secret is None or step.former is None or not step.made or not self._live(step):
             # Nobody there has anything to lose: restarts alone, or a control plane that the run itself brought.
-            self._undo(step)
+            self._undo(step, wait=self._serves(step) if step.restarts and self._live(step) else None)
             return
         (now, files), (then, old) = _standing(step.now), _standing(step.former)
-        others = [standing.bundle for name, standing in self.first.items() if name != step.cluster]
-        tolerated = frozenset().union(*others) - self.first[step.cluster].bundle
+        first = {name: _standing(secret)[0].bundle for name, secret in self.first.items()}
+        others = [bundle for name, bundle in first.items() if name != step.cluster]
+        tolerated = frozenset().union(*others) - first[step.cluster]
         gate = overlap.guard(self.mesh, step.cluster, now, then, tolerated)
         signer = held.parse_chain(old["ca-cert.pem"])[0]
         wait = overlap.settled(self.mesh, step.cluster, then, signer)
         plain = step.former["metadata"]["name"] == signing.SELF_SIGNED
-        due = overlap.to_restart(
-            self.signers, step.cluster, None if plain else files["root-cert.pem"], old["root-cert.pem"]
-        )
+        text = None if plain else files["root-cert.pem"]
+        due = [] if self._signs_so(step) else overlap.to_restart(self.signers, step.cluster, text, old["root-cert.pem"])
         known = {entry.object for entry in step.restarts}
         more = [name for name in due if f"Deployment {self.mesh.root_namespace}/{name}" not in known]
         taken = overlap.served(self.mesh, step.cluster, then.bundle, signer)
         # Certificates of the former root are asked for anew later, in a step of their own.
         self._undo(step, gate, taken, taken if now.root != then.root else wait, more)
+
+    def _serves(self, step: Step) -> Wait | None:
+        """Return a wait until a cluster's istiods serve what stands there once a step is taken back that holds none."""
+        standing, files = _standing(step.former or self.first[step.cluster])
+        chain = held.parse_chain(files.get("ca-cert.pem", b""))
+        return overlap.served(self.mesh, step.cluster, standing.bundle, chain[0]) if chain else None
+
+    def _signs_so(self, step: Step) -> bool:
+        """Tell whether all istiods of a cluster sign with the self-signed CA that a step goes back to."""
+        own = self.signers[self.signers["cluster"] == step.cluster]
+        plain = step.former is not None and step.former["metadata"]["name"] == signing.SELF_SIGNED
+        return plain and bool((own["signs_with"] == signing.SELF_SIGNED).all())
 
     def _undo(
         self,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 STAGE = "11 troubleshoot"
 LINES: Final = 400
+SHOWN: Final = 6
 MENDS: Final = {
     "02": "MK201 MK210",
     "04": "MK402 MK403 MK404 MK405 MK406 MK807 MK841",
@@ -236,12 +237,13 @@ def named(diagnosis: Diagnosis) -> pd.DataFrame:
     rows = []
     for one in [*filter(None, [diagnosis.cause]), *diagnosis.others]:
         place = "likely too" if leads_to(one, diagnosis.symptom, diagnosis.follow) else "not usual for the symptom"
-        explained = dict.fromkeys(effect.id for effect, reason in diagnosis.follow if reason is one)
+        effects = list(dict.fromkeys(effect.id for effect, reason in diagnosis.follow if reason is one))
+        more = f" and {len(effects) - SHOWN} more" if len(effects) > SHOWN else ""
         rows.append(
             {
                 **{key: str(getattr(one, key)) for key in ("id", "subject", "check", "observed", "expected")},
                 "place": "cause" if one is diagnosis.cause else place,
-                "explains": ", ".join(explained),
+                "explains": ", ".join(effects[:SHOWN]) + more,
                 "page": catalogue.find(one.id).url,
             }
         )

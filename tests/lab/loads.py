@@ -121,7 +121,7 @@ class Loads:
         for follower in self._followers.values():
             follower.stop(patience=0)
         label = ",".join(f"{key}={value}" for key, value in MARK.items())
-        kinds = "deployments,services,serviceaccounts,destinationrules,virtualservices"
+        kinds = "deployments,services,serviceaccounts,destinationrules,virtualservices,sidecars"
         each(self.sites, lambda s: self.lab.kubectl(s.context, "delete", kinds, "-n", "sample", "-l", label))
 
     def mesh_file(self, kind: str, **more: Any) -> str:
@@ -171,7 +171,10 @@ class Loads:
             if home != site:
                 route = [{"route": [{"destination": {"host": host}}], "retries": {"attempts": 0}}]
                 objects.append(_object(NETWORKING, "VirtualService", host, {"hosts": [host], "http": route}))
-        return objects
+        # httpbin closes what was idle for five seconds, a request that comes just then with it: nothing is idle there.
+        once = {"inboundConnectionPool": {"http": {"maxRequestsPerConnection": 1}}}
+        chosen = {"workloadSelector": {"labels": {"app": "httpbin"}}, **once}
+        return [*objects, _object(NETWORKING, "Sidecar", "httpbin.sample", chosen)]
 
     def _start(self, site: Site) -> None:
         others = self.sites[site.number :] + self.sites[: site.number - 1]

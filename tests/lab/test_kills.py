@@ -100,7 +100,7 @@ class Killed:
         try:
             self._await(moment, process, known)
         finally:
-            seen = _slain(process)
+            seen = slain(process)
         if len(self.folders()) > known:
             self.last = self.folders()[-1]
         change = "none"
@@ -162,7 +162,7 @@ def _stages(folder: Path) -> list[str]:
     return numbers
 
 
-def _slain(process: psutil.Popen) -> str:
+def slain(process: psutil.Popen) -> str:
     """Kill a process and all of its descendants with -9, so that none can do anything about it; return their names."""
     family: list[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -72,7 +72,8 @@ def test_the_table_says_what_istioctl_says(meshed_lab: Lab) -> None:
         seen = json.loads(meshed_lab.istioctl(f"lab-{client}", "x", "internal-debug", "networkz"))
         assert row["gateway_seen"] == ",".join(g["Addr"] for g in seen if g["Network"] == f"net-{server}")
         assert row["knows"] == row["ready"] == 1
-        assert (row["credential"], row["rights"], row["api_answer"][:1]) == ("ok", "ok", "4")
+        assert (row["credential"], row["rights"]) == ("ok", "ok")
+        assert row["api_answer"] in ("200", "401")
     shown = facts.hellos.set_index("server")["sha256"]
     for name in mesh.clusters:
         assert shown[name] == certificate(meshed_lab, name), "the certificate of httpbin's own proxy"

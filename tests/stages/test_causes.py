@@ -53,6 +53,12 @@ def test_a_warning_is_no_reason_for_a_failure() -> None:
     assert follows(finding("MK805", "west", Verdict.WARN), warned, CLUSTERS)
 
 
+def test_what_is_unknown_is_no_reason() -> None:
+    """Nobody has seen it to be bad."""
+    unknown = finding("MK805", "west", Verdict.UNKNOWN)
+    assert not follows(finding("MK711", EAST_WEST, Verdict.UNKNOWN), unknown, CLUSTERS)
+
+
 def test_names_of_clusters_are_whole_words() -> None:
     """East-2 is not east."""
     cause = finding("MK805", "east-2")

@@ -1,0 +1,332 @@
+"""The kill and undo matrix: an overlap of two live roots is killed at every boundary, then resumed, or taken back.
+
+Every change of stage 04 is hit as it begins, halfway, and when it is done; under load, on one lab. A run that is
+resumed is killed again at the next change, and so on to the last; then it comes to the end, and all of it is taken
+back, by an undo that is killed after each change that it takes back. A run that is taken back at once is a new one each
+time, and must come back to the beginning. The matrix is printed.
+
+MESHKIT_TEST_CELLS says how many boundaries are hit so, spread over all of them (none: all); MESHKIT_TEST_ROOTS=default
+tries it where proxies and istiods take other roots only when they start; MESHKIT_TEST_RATE is the load's, of each kind
+in each cluster; MESHKIT_TEST_STRANGERS may name a lab that runs already.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from meshkit.lab import scenarios
+from meshkit.mesh import Mesh
+from meshkit.stages import trust
+from tests.lab.boundaries import Going, Noted, Trust, astray, entries, roots_of, words
+from tests.lab.loads import Loads
+from tests.lab.sameness import differences, snapshot
+from tests.lab.support import Lab, until
+from tests.lab.test_migration import Done, meshkit
+from tests.lab.test_overlap import fingerprint, within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from meshkit.journal import Entry
+    from tests.lab.loads import Count
+    from tests.lab.sameness import Key
+    from tests.lab.support import Object
+
+pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(3 * 3600)]
+
+LIVE = os.environ.get("MESHKIT_TEST_ROOTS", "live") == "live"
+RATE = float(os.environ.get("MESHKIT_TEST_RATE") or 25)
+"""Of each kind in each cluster: a hundred requests a second in all."""
+APPLY = ("--only", "04", "--mode", "apply")
+HELD = 20.0
+NAMES = ("east", "west")
+
+
+class When(StrEnum):
+    """When in the life of a change a run is killed."""
+
+    BEGINS = "as it begins"
+    HALFWAY = "halfway"
+    DONE = "when it is done"
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A change, by its place in a whole run and its words, and when it is hit; `seconds` it took in a whole run."""
+
+    place: int
+    words: str
+    when: When
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.place + 1} {self.words}, {self.when}"
+
+    def is_reached(self, noted: list[Noted], order: list[str], first: int) -> bool:
+        """Tell whether a run has come so far that goes on from the place `first` of the order of a whole run."""
+        place, event = first, "done" if self.when is When.DONE else "begun"
+        for change in noted:
+            place = next((n for n in range(place, len(order)) if order[n] == change.words), place)
+            if place >= self.place and change.event == event:
+                return True
+        return False
+
+
+@dataclass
+class Part:
+    """What happened from a first to a last second: what was wrong afterwards, and what became of the requests."""
+
+    begun: float = field(default_factory=time.time)
+    ended: float = 0.0
+    wrong: list[str] = field(default_factory=list)
+    counts: list[Count] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether it ended right, and no request was lost."""
+        return not self.wrong and not any(count.failed for count in self.counts) and within(self.counts) > 0
+
+    def __str__(self) -> str:
+        lost = [str(count) for count in self.counts if count.failed]
+        failed = sum(len(count.failed) for count in self.counts)
+        return "; ".join([f"{'✔' if self.good else '✘'} {failed} of {within(self.counts)}", *self.wrong, *lost])
+
+
+@dataclass
+class Bench:
+    """A mesh of strangers under load: where it stands before an overlap, and where after it."""
+
+    lab: Lab
+    loads: Loads
+    home: Path
+    mesh_file: str
+    before: dict[str, Trust]
+    after: dict[str, Trust]
+    objects: dict[Key, Object]
+    order: list[str] = field(default_factory=list)
+    """The changes of a whole run, in words."""
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh, with nothing remembered."""
+        return Mesh.open(self.mesh_file)
+
+    def state(self) -> Path:
+        """Return a private store that nothing was noted in yet."""
+        return Path(tempfile.mkdtemp(dir=self.home))
+
+    def boundaries(self) -> tuple[list[Boundary], list[Part]]:
+        """Carry the stage out, and take it back; return the boundaries of all its changes, and what happened."""
+        state, part = self.state(), Part()
+        done = meshkit(state, "run", self.mesh_file, *APPLY)
+        changes = entries(state)
+        told = [f"{entry.n} {words(vars(entry))} {entry.seconds:.1f} s" for entry in changes]
+        print(f"\na whole run: {done.record['seconds']} s", *told, sep="\n  ", flush=True)
+        self.judged(part, done, self.at_the_end, state)
+        back = self.taken_back(state, done.folder)
+        self.order = [words(vars(entry)) for entry in changes]
+        found = [Boundary(n, self.order[n], when, entry.seconds) for n, entry in enumerate(changes) for when in When]
+        return found, [part, back]
+
+    def killed(self, state: Path, at: Boundary, *argv: str, first: int = 0) -> Path:
+        """Kill a run at a boundary, if it has not ended by then; return its folder."""
+        going = Going(state, "run", self.mesh_file, *(argv or APPLY))
+        known = len(entries(state)) if argv else 0
+        try:
+            going.stop_when(lambda noted: at.is_reached(noted[known:], self.order, first))
+            if at.when is When.HALFWAY:
+                going.go_on()
+                time.sleep(at.seconds / 2)
+        finally:
+            going.kill()
+        last = entries(state)[-1]
+        print(f"killed: {at}; the journal says {last.n} {last.event}", flush=True)
+        return going.folder
+
+    def resumed(self, chosen: list[Boundary]) -> tuple[list[Part], Part]:
+        """Kill a run at one boundary, resume it, kill it at the next, and so on to the end; then take it back.
+
+        Returns what happened from one kill to the next, and on the way back.
+        """
+        state, first = self.state(), 0
+        parts, argv = [Part()], APPLY
+        for at in chosen:
+            folder = self.killed(state, at, *argv, first=first)
+            argv, first = ("--resume", str(folder)), at.place
+            parts[-1].ended = time.time()
+            parts.append(Part())
+        done = meshkit(state, "run", self.mesh_file, *argv)
+        self.judged(parts[-1], done, self.at_the_end, state, kills=len(chosen))
+        for part in parts[:-1]:
+            self.count(part)
+        return parts, self.taken_back(state, done.folder, kills=len(chosen))
+
+    def undone(self, at: Boundary) -> Part:
+        """Kill a run, and take back what it did."""
+        state, part = self.state(), Part()
+        return self.taken_back(state, self.killed(state, at), part)
+
+    def taken_back(self, state: Path, folder: Path, part: Part | None = None, kills: int = 1) -> Part:
+        """Take a run back."""
+        part = part or Part()
+        done = meshkit(state, "undo", str(folder), "--mode", "apply")
+        return self.judged(part, done, self.at_the_beginning, state, kills)
+
+    def judged(
+        self, part: Part, done: Done, judge: Callable[[list[Entry]], list[str]], state: Path, kills: int = 1
+    ) -> Part:
+        """Judge what a part left."""
+        part.ended = time.time()
+        changes = entries(state)
+        part.wrong = [f"exit code {done.code}"] if done.code else []
+        part.wrong += [*judge(changes), *in_order(changes, kills)]
+        self.count(part)
+        if not part.good:
+            print(part, done.said[-6000:], sep="\n", flush=True)
+        return part
+
+    def count(self, part: Part) -> None:
+        """Count what became of the requests within clusters."""
+        part.counts = [count for count in self.loads.counts(part.begun, part.ended) if count.kind == "local"]
+
+    def at_the_end(self, _changes: list[Entry]) -> list[str]:
+        """Return what is not as after a run that was never killed."""
+        left = trust.plan(self.mesh, trust.look(self.mesh)).changes
+        planned = [f"still planned: {change.cluster}: {change.action} {change.object}" for change in left]
+        return [*astray(self.mesh, self.after), *planned]
+
+    def at_the_beginning(self, changes: list[Entry]) -> list[str]:
+        """Return what is not as it was before the first run."""
+        told = [*astray(self.mesh, self.before), *differences(self.objects, snapshot(self.lab))]
+        return told + [
+            f"not undone: {entry.n} {words(vars(entry))}"
+            for entry in changes
+            if entry.stands and entry.stage == trust.STAGE
+        ]
+
+
+def in_order(changes: list[Entry], kills: int) -> list[str]:
+    """Return what of a journal is not as it should be after runs that were killed, and ended well."""
+    told = [f"{entry.n} failed: {entry.reason}" for entry in changes if entry.event == "failed"]
+    if [entry.n for entry in changes] != list(range(1, len(changes) + 1)):
+        told.append("the journal's numbers have gaps")
+    if len(left := [entry.n for entry in changes if entry.event == "begun"]) > kills:
+        told.append(f"begun, and not ended: {left}")
+    return told
+
+
+@pytest.fixture(scope="module")
+def bench(short_folder: Path) -> Iterator[Bench]:
+    """Two live clusters with a root each, and a new one in files."""
+    running = os.environ.get("MESHKIT_TEST_STRANGERS")
+    lab = Lab(Path(running) if running else short_folder / "matrix")
+    root = lab.home / "certs"
+    try:
+        if not running:
+            lab.start("strangers", live_roots=LIVE)
+        if not root.exists():
+            scenarios.make_root(scenarios.Tools(lab.home))
+        with Loads(lab, RATE) as loads:
+            mesh_file = loads.mesh_file("local", trust={"strategy": "overlap", "rootDirectory": str(root)})
+            new = Trust(fingerprint((root / "root-cert.pem").read_bytes()), "cacerts")
+            before = roots_of(Mesh.open(mesh_file))
+            home = Path(tempfile.mkdtemp(dir=short_folder))
+            yield Bench(lab, loads, home, mesh_file, before, dict.fromkeys(before, new), snapshot(lab))
+    finally:
+        if not running:
+            lab.stop()
+
+
+def test_a_run_killed_at_any_boundary_is_resumed_or_taken_back(bench: Bench) -> None:
+    """In each cell how many requests within clusters failed, of how many, and what else was wrong."""
+    begun = time.monotonic()
+    boundaries, (there, back) = bench.boundaries()
+    ends = {"a run that is not killed": there, "… and taken back": back}
+    hit = chosen(boundaries, int(os.environ.get("MESHKIT_TEST_CELLS") or len(boundaries)))
+    resumed: dict[Boundary, Part] = {}
+    for number, cells in enumerate(runs(hit), 1):
+        parts, back = bench.resumed(cells)
+        resumed |= dict(zip(cells, parts[1:], strict=True))
+        ends |= {f"run {number}, until it is killed first": parts[0], f"… and taken back after kill {len(cells)}": back}
+        print(*(f"{at}, resumed: {resumed[at]}" for at in cells), f"taken back: {back}", sep="\n", flush=True)
+    undone: dict[Boundary, Part] = {}
+    for at in hit:
+        undone[at] = bench.undone(at)
+        print(f"{at}, taken back: {undone[at]}", flush=True)
+    rows = [f"| {at.place + 1} | {at.words} | {at.when} | {resumed[at]} | {undone[at]} |" for at in hit]
+    print("", *HEAD, *rows, "", *(f"- {what}: {part}" for what, part in ends.items()), sep="\n")
+    print(f"{time.monotonic() - begun:.0f} s", flush=True)
+    assert [row for row in rows if "✘" in row] == []
+    assert [f"{what}: {part}" for what, part in ends.items() if not part.good] == []
+
+
+def runs(hit: list[Boundary]) -> list[list[Boundary]]:
+    """Return which boundaries one run can be killed at, one after the other: a change is hit once in each."""
+    found: list[list[Boundary]] = []
+    for at in hit:
+        free = next((cells for cells in found if cells[-1].place < at.place), None)
+        if free is None:
+            found.append(free := [])
+        free.append(at)
+    return found
+
+
+HEAD = (
+    "| no. | change | killed | resumed | taken back |",
+    "|---|---|---|---|---|",
+)
+
+
+def chosen(boundaries: list[Boundary], count: int) -> list[Boundary]:
+    """Return as many of the boundaries, spread over all of them."""
+    return [boundaries[round(i * (len(boundaries) - 1) / max(1, count - 1))] for i in range(count)]
+
+
+def envoy_of(lab: Lab, cluster: str, app: str) -> tuple[str, psutil.Process]:
+    """Return the name of an app's pod in the namespace sample, and its Envoy."""
+    rows = lab.status()
+    rows = rows[(rows["cluster"] == cluster) & (rows["component"] == "istio-proxy")]
+    (row,) = rows[rows["pod"].str.startswith(f"sample/{app}-")].to_dict("records")
+    (envoy,) = [p for p in psutil.Process(row["pid"]).children(recursive=True) if p.name() == "envoy"]
+    return row["pod"].partition("/")[2], envoy
+
+
+def test_a_proxy_that_stands_still_holds_the_gate(bench: Bench) -> None:
+    """Nobody signs under the new root while a proxy cannot be read; it is named, and when it runs again all goes on."""
+    state, part = bench.state(), Part()
+    pod, envoy = envoy_of(bench.lab, "west", "sleep")
+    going = Going(state, "run", bench.mesh_file, *APPLY)
+    try:
+        going.stop_when(is_wide)
+        wide = len(entries(state))
+        envoy.suspend()
+        going.go_on()
+        held = until(lambda: [x for x in going.said().splitlines() if "is held" in x and pod in x], "it is held", 90)
+        time.sleep(HELD)
+        assert going.process.is_running()
+        assert len(entries(state)) == wide
+        assert {n: one.root for n, one in roots_of(bench.mesh).items()} == {n: t.root for n, t in bench.before.items()}
+    finally:
+        envoy.resume()
+    released = time.monotonic()
+    done = Done(going.end(), going.said(), going.folder)
+    bench.judged(part, done, bench.at_the_end, state, kills=0)
+    print(f"\n{held[0]}\nended {time.monotonic() - released:.0f} s after it ran again; {part}")
+    assert part.good, str(part)
+    back = bench.taken_back(state, going.folder)
+    assert back.good, str(back)
+
+
+def is_wide(noted: list[Noted]) -> bool:
+    """Tell whether every proxy trusts the new root, and nobody is to sign under it yet."""
+    widened = [n for n, change in enumerate(noted) if change.words.endswith(": widen")]
+    return len(widened) == len(NAMES) and widened[-1] < len(noted) - 1 and {c.event for c in noted} == {"done"}
