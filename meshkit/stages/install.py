@@ -265,8 +265,9 @@ def prove(mesh: Mesh, facts: Facts, done: Plan, now: Facts, *, drop_alias: bool 
         return [*refused(done), planned(*known), *gone]
     findings = [*verify.check_istiods(mesh, versions.identity(mesh), "MK521"), *gone]
     findings += renames.check_claims(mesh, now.identities)
-    seen = {"MK901": "MK523", "MK902": "MK526"}
-    findings += [replace(finding, id=seen[finding.id]) for finding in observe.check(mesh, observe.look(mesh))]
+    seen = observe.look(mesh)
+    findings += [replace(finding, id="MK523") for finding in observe.check_proxies(mesh, seen)]
+    findings += [replace(finding, id="MK526") for finding in observe.check_versions(mesh, seen)]
     return [*findings, *check_sample(mesh), *check_anchors(mesh)]
 
 

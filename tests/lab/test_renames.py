@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.lab.loads import Count
+    from tests.lab.support import Object
     from tests.lab.test_migration import Done
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1200)]
@@ -151,17 +152,32 @@ def test_after_the_drop_istiod_refuses_the_former_id(renaming: Renaming) -> None
     """The gate's reason: a proxy that claims it never becomes ready. Undone, the alias is back, and it does."""
     drop = renaming.runs["drop"]
     sample = renaming.sample
-    former = [{"name": "ISTIO_META_CLUSTER_ID", "value": "Kubernetes"}]
-    sample.pod("former", sleeper(), {"name": "istio-proxy", "image": "auto", "env": former})
+    sample.apply(as_before(sample.get("pod", "loner")))
     told = until(lambda: refusals(renaming), "istiod refuses it", 90)
     assert REFUSED in told
-    assert not sample.state("former", "istio-proxy").get("ready")
+    assert "Ready" not in ready_conditions(sample.get("pod", "former"))
     undone = meshkit(renaming.state, "undo", str(drop.folder), "--mode", "apply")
     assert undone.code == 0, undone.said[-4000:]
     assert renaming.alias() == "Kubernetes"
     sample.ready("pod/former", 120)
     sample.kubectl("delete", "pod", "former")
     assert renaming.failed() == []
+
+
+def as_before(pod: Object) -> Object:
+    """Return a pod like another, whose proxy claims the former id, as if it had been injected before the rename."""
+    labels = {**pod["metadata"]["labels"], "app": "former", "sidecar.istio.io/inject": "false"}
+    spec = {key: value for key, value in pod["spec"].items() if key != "nodeName"}
+    for container in [*spec["containers"], *spec.get("initContainers", [])]:
+        for env in container.get("env", []):
+            if env["name"] == "ISTIO_META_CLUSTER_ID":
+                env["value"] = installer.DEFAULT_ID
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "former", "labels": labels}, "spec": spec}
+
+
+def ready_conditions(pod: Object) -> list[str]:
+    """Return which of a pod's conditions are true."""
+    return [c["type"] for c in pod["status"].get("conditions", []) if c["status"] == "True"]
 
 
 def refusals(renaming: Renaming) -> str:
