@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from meshkit.cluster import NotFoundError
 from meshkit.istio import authorization
+from tests.lab.support import until
 from tests.objects import create, definition
 
 if TYPE_CHECKING:
@@ -50,6 +52,15 @@ def test_what_a_policy_names(given: dict[str, Any], found: list[tuple[Any, ...]]
     assert [(row["action"], row["field"], row["trust_domain"], row["literal"]) for row in rows] == found
 
 
+def served(east: Cluster) -> bool:
+    """Tell whether the API server answers for the kind yet."""
+    try:
+        east._request("GET", "/apis/security.istio.io/v1/authorizationpolicies")
+    except NotFoundError:
+        return False
+    return True
+
+
 def test_policies_of_a_cluster(mesh: Mesh, east: Cluster, api_server: ApiServer) -> None:
     """None before their kind is there; each value is a row; a cluster that cannot be read is one with the reason."""
     kind = definition("authorizationpolicies", "security.istio.io")
@@ -57,7 +68,7 @@ def test_policies_of_a_cluster(mesh: Mesh, east: Cluster, api_server: ApiServer)
     assert authorization.trust_domains(mesh).empty
     create(east, kind)
     try:
-        east._request("GET", "/apis/security.istio.io/v1")
+        until(lambda: served(east), "the new kind is served")
         create(east, policy({"principals": [WHOLE, "*"]}))
         assert list(authorization.trust_domains(mesh)["value"]) == [WHOLE]
         mesh.clusters["east"] = api_server.connect("nobody")
