@@ -12,6 +12,7 @@ is the load's, of each kind in each cluster; MESHKIT_TEST_STRANGERS may name a l
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 import time
@@ -83,6 +84,7 @@ class Boundary:
         return False
 
 
+HOW = ("resumed", "taken back")
 Cell = tuple[Boundary, str]
 
 
@@ -245,8 +247,7 @@ def bench(short_folder: Path) -> Iterator[Bench]:
 def test_a_run_killed_at_any_boundary_is_resumed_or_taken_back(bench: Bench) -> None:
     """In each cell how many requests within clusters failed, of how many, and what else was wrong."""
     begun = time.monotonic()
-    cells = [(at, how) for at in bench.boundaries() for how in ("resumed", "taken back")]
-    hit = chosen(cells, int(os.environ.get("MESHKIT_TEST_CELLS") or len(cells)))
+    hit = chosen(bench.boundaries(), int(os.environ.get("MESHKIT_TEST_CELLS") or 0))
     parts: dict[tuple[Boundary, str], Part] = {}
     ends: dict[str, Part] = {}
     for number, stops in enumerate(runs([at for at, how in hit if how == "resumed"]), 1):
@@ -263,9 +264,12 @@ def test_a_run_killed_at_any_boundary_is_resumed_or_taken_back(bench: Bench) -> 
     assert [f"{what}: {part}" for what, part in ends.items() if not part.good] == []
 
 
-def chosen(cells: list[Cell], count: int) -> list[Cell]:
-    """Return as many of the cells, spread over all of them."""
-    return [cells[int((n + 0.5) * len(cells) / count)] for n in range(count)]
+def chosen(boundaries: list[Boundary], count: int) -> list[Cell]:
+    """Return as many cells, spread over all boundaries, resumed and taken back in turn; all of them if it is none."""
+    if not count:
+        return [(at, how) for at in boundaries for how in HOW]
+    spread = [boundaries[int((n + 0.5) * len(boundaries) / count)] for n in range(count)]
+    return list(zip(spread, itertools.cycle(HOW), strict=False))
 
 
 def runs(stops: list[Boundary]) -> list[list[Boundary]]:
@@ -284,7 +288,7 @@ def matrix(parts: dict[tuple[Boundary, str], Part]) -> Iterator[str]:
     yield "| no. | change | killed | resumed | taken back |"
     yield "|---|---|---|---|---|"
     for at in sorted({at for at, _ in parts}, key=lambda at: (at.place, list(When).index(at.when))):
-        told = [str(parts.get((at, how), "not tried")) for how in ("resumed", "taken back")]
+        told = [str(parts.get((at, how), "not tried")) for how in HOW]
         yield f"| {at.place + 1} | {at.words} | {at.when} | {told[0]} | {told[1]} |"
 
 
