@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from meshkit.cluster import NotFoundError
 from meshkit.istio import authorization
+from meshkit.waiting import wait_for
 from tests.objects import create, definition
 
 if TYPE_CHECKING:
@@ -50,6 +52,15 @@ def test_what_a_policy_names(given: dict[str, Any], found: list[tuple[Any, ...]]
     assert [(row["action"], row["field"], row["trust_domain"], row["literal"]) for row in rows] == found
 
 
+def served(cluster: Cluster) -> str:
+    """Create a policy, or return why that cannot be yet."""
+    try:
+        create(cluster, policy({"principals": [WHOLE, "*"]}))
+    except NotFoundError as error:
+        return error.message
+    return ""
+
+
 def test_policies_of_a_cluster(mesh: Mesh, east: Cluster, api_server: ApiServer) -> None:
     """None before their kind is there; each value is a row; a cluster that cannot be read is one with the reason."""
     kind = definition("authorizationpolicies", "security.istio.io")
@@ -57,8 +68,7 @@ def test_policies_of_a_cluster(mesh: Mesh, east: Cluster, api_server: ApiServer)
     assert authorization.trust_domains(mesh).empty
     create(east, kind)
     try:
-        east._request("GET", "/apis/security.istio.io/v1")
-        create(east, policy({"principals": [WHOLE, "*"]}))
+        wait_for(lambda: served(east), "the kind is served")
         assert list(authorization.trust_domains(mesh)["value"]) == [WHOLE]
         mesh.clusters["east"] = api_server.connect("nobody")
         (row,) = authorization.trust_domains(mesh).to_dict("records")
