@@ -5,6 +5,8 @@ RUN    := $(VENV)/bin
 READY  := $(VENV)/ready
 # How often the drill of killed runs kills; 20 takes half an hour.
 KILLS  ?= 3
+# How many cells of the kill and undo matrix are tried; CELLS= tries all of them, for hours.
+CELLS  ?= 3
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
@@ -13,7 +15,7 @@ MAKEFLAGS += --no-print-directory
 help:
 	@echo "make demo     build and start a live mesh of one cluster here, take it to two, say where the report is"
 	@echo "make test     lint, types, layers, tests, and the real lab end to end"
-	@echo "make drills   what takes longer: a whole migration and its undo, kills (KILLS=20), another user"
+	@echo "make drills   what takes longer: a whole migration and its undo, kills (KILLS=20, CELLS=), another user"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make setup    $(VENV) with everything locked; as root also the Debian packages that are lacking"
 	@echo "make checks   print docs/checks.md anew, from the catalogue and the code"
@@ -54,7 +56,7 @@ test: lint prometheus
 
 drills: $(READY)
 	@$(RUN)/meshkit lab build
-	@MESHKIT_TEST_KILLS=$(KILLS) $(RUN)/python -m pytest -m drill
+	@MESHKIT_TEST_KILLS=$(KILLS) MESHKIT_TEST_CELLS=$(CELLS) $(RUN)/python -m pytest -m drill
 
 checks: $(READY)
 	@$(RUN)/python -m meshkit.stages.catalogue > docs/checks.md.new && mv docs/checks.md.new docs/checks.md

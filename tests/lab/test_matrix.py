@@ -2,12 +2,12 @@
 
 Every change of stage 04 is hit as it begins, halfway, and when it is done; under load, on one lab. A run that is
 resumed is killed again at the next change, and so on to the last; then it comes to the end, and all of it is taken
-back, by an undo that is killed after each change that it takes back. A run that is taken back at once is a new one each
-time, and must come back to the beginning. The matrix is printed.
+back. A run that is taken back at once is a new one each time, and must come back to the beginning. The matrix is
+printed.
 
-MESHKIT_TEST_CELLS says how many boundaries are hit so, spread over all of them (none: all); MESHKIT_TEST_ROOTS=default
-tries it where proxies and istiods take other roots only when they start; MESHKIT_TEST_RATE is the load's, of each kind
-in each cluster; MESHKIT_TEST_STRANGERS may name a lab that runs already.
+MESHKIT_TEST_CELLS says how many cells of the matrix are tried, spread over all of them (none: all);
+MESHKIT_TEST_ROOTS=default tries it where proxies and istiods take other roots only when they start; MESHKIT_TEST_RATE
+is the load's, of each kind in each cluster; MESHKIT_TEST_STRANGERS may name a lab that runs already.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ RATE = float(os.environ.get("MESHKIT_TEST_RATE") or 25)
 """Of each kind in each cluster: a hundred requests a second in all."""
 APPLY = ("--only", "04", "--mode", "apply")
 HELD = 20.0
+MIDDLE = {"restart": 6.0}
+"""Seconds to the middle of what takes longer than a second or two."""
 NAMES = ("east", "west")
 
 
@@ -61,7 +63,7 @@ class When(StrEnum):
 
 @dataclass(frozen=True)
 class Boundary:
-    """A change, by its place in a whole run and its words, and when it is hit; `seconds` it took in a whole run."""
+    """A change, by its place in a whole run and its words, and when it is hit; `seconds` are to the middle of it."""
 
     place: int
     words: str
@@ -79,6 +81,9 @@ class Boundary:
             if place >= self.place and change.event == event:
                 return True
         return False
+
+
+Cell = tuple[Boundary, str]
 
 
 @dataclass
@@ -124,30 +129,21 @@ class Bench:
         """Return a private store that nothing was noted in yet."""
         return Path(tempfile.mkdtemp(dir=self.home))
 
-    def boundaries(self) -> tuple[list[Boundary], list[Part]]:
-        """Carry the stage out, and take it back; return the boundaries of all its changes, and what happened."""
-        state, part = self.state(), Part()
-        done = meshkit(state, "run", self.mesh_file, *APPLY)
-        changes = entries(state)
-        told = [f"{entry.n} {words(vars(entry))} {entry.seconds:.1f} s" for entry in changes]
-        print(f"\na whole run: {done.record['seconds']} s", *told, sep="\n  ", flush=True)
-        self.judged(part, done, self.at_the_end, state)
-        back = self.taken_back(state, done.folder)
-        self.order = [words(vars(entry)) for entry in changes]
-        found = [Boundary(n, self.order[n], when, entry.seconds) for n, entry in enumerate(changes) for when in When]
-        return found, [part, back]
+    def boundaries(self) -> list[Boundary]:
+        """Return the boundaries of all changes that are planned."""
+        changes = trust.plan(self.mesh, trust.look(self.mesh)).changes
+        self.order = [words(vars(change)) for change in changes]
+        half = [0.0 if change.wait is None else MIDDLE.get(change.action, 0.7) for change in changes]
+        return [Boundary(n, told, when, half[n]) for n, told in enumerate(self.order) for when in When]
 
     def killed(self, state: Path, at: Boundary, *argv: str, first: int = 0) -> Path:
         """Kill a run at a boundary, if it has not ended by then; return its folder."""
-        going = Going(state, "run", self.mesh_file, *(argv or APPLY))
-        known = len(entries(state)) if argv else 0
-        try:
+        known = len(entries(state))
+        with Going(state, "run", self.mesh_file, *(argv or APPLY)) as going:
             going.stop_when(lambda noted: at.is_reached(noted[known:], self.order, first))
             if at.when is When.HALFWAY:
                 going.go_on()
-                time.sleep(at.seconds / 2)
-        finally:
-            going.kill()
+                time.sleep(at.seconds)
         last = entries(state)[-1]
         print(f"killed: {at}; the journal says {last.n} {last.event}", flush=True)
         return going.folder
@@ -249,46 +245,47 @@ def bench(short_folder: Path) -> Iterator[Bench]:
 def test_a_run_killed_at_any_boundary_is_resumed_or_taken_back(bench: Bench) -> None:
     """In each cell how many requests within clusters failed, of how many, and what else was wrong."""
     begun = time.monotonic()
-    boundaries, (there, back) = bench.boundaries()
-    ends = {"a run that is not killed": there, "… and taken back": back}
-    hit = chosen(boundaries, int(os.environ.get("MESHKIT_TEST_CELLS") or len(boundaries)))
-    resumed: dict[Boundary, Part] = {}
-    for number, cells in enumerate(runs(hit), 1):
-        parts, back = bench.resumed(cells)
-        resumed |= dict(zip(cells, parts[1:], strict=True))
-        ends |= {f"run {number}, until it is killed first": parts[0], f"… and taken back after kill {len(cells)}": back}
-        print(*(f"{at}, resumed: {resumed[at]}" for at in cells), f"taken back: {back}", sep="\n", flush=True)
-    undone: dict[Boundary, Part] = {}
-    for at in hit:
-        undone[at] = bench.undone(at)
-        print(f"{at}, taken back: {undone[at]}", flush=True)
-    rows = [f"| {at.place + 1} | {at.words} | {at.when} | {resumed[at]} | {undone[at]} |" for at in hit]
-    print("", *HEAD, *rows, "", *(f"- {what}: {part}" for what, part in ends.items()), sep="\n")
-    print(f"{time.monotonic() - begun:.0f} s", flush=True)
-    assert [row for row in rows if "✘" in row] == []
+    cells = [(at, how) for at in bench.boundaries() for how in ("resumed", "taken back")]
+    hit = chosen(cells, int(os.environ.get("MESHKIT_TEST_CELLS") or len(cells)))
+    parts: dict[tuple[Boundary, str], Part] = {}
+    ends: dict[str, Part] = {}
+    for number, stops in enumerate(runs([at for at, how in hit if how == "resumed"]), 1):
+        found, back = bench.resumed(stops)
+        parts |= {(at, "resumed"): part for at, part in zip(stops, found[1:], strict=True)}
+        ends |= {f"run {number} until it was first killed": found[0], f"run {number} taken back from its end": back}
+        print(*(f"{at}, resumed: {parts[at, 'resumed']}" for at in stops), f"taken back: {back}", sep="\n", flush=True)
+    for at in (at for at, how in hit if how == "taken back"):
+        parts[at, "taken back"] = bench.undone(at)
+        print(f"{at}, taken back: {parts[at, 'taken back']}", flush=True)
+    print("", *matrix(parts), "", *(f"- {what}: {part}" for what, part in ends.items()), sep="\n")
+    print(f"{time.monotonic() - begun:.0f} s, {RATE:g} requests a second of each kind in each cluster", flush=True)
+    assert [f"{at}, {how}: {part}" for (at, how), part in parts.items() if not part.good] == []
     assert [f"{what}: {part}" for what, part in ends.items() if not part.good] == []
 
 
-def runs(hit: list[Boundary]) -> list[list[Boundary]]:
+def chosen(cells: list[Cell], count: int) -> list[Cell]:
+    """Return as many of the cells, spread over all of them."""
+    return [cells[int((n + 0.5) * len(cells) / count)] for n in range(count)]
+
+
+def runs(stops: list[Boundary]) -> list[list[Boundary]]:
     """Return which boundaries one run can be killed at, one after the other: a change is hit once in each."""
     found: list[list[Boundary]] = []
-    for at in hit:
-        free = next((cells for cells in found if cells[-1].place < at.place), None)
+    for at in stops:
+        free = next((one for one in found if one[-1].place < at.place), None)
         if free is None:
             found.append(free := [])
         free.append(at)
     return found
 
 
-HEAD = (
-    "| no. | change | killed | resumed | taken back |",
-    "|---|---|---|---|---|",
-)
-
-
-def chosen(boundaries: list[Boundary], count: int) -> list[Boundary]:
-    """Return as many of the boundaries, spread over all of them."""
-    return [boundaries[round(i * (len(boundaries) - 1) / max(1, count - 1))] for i in range(count)]
+def matrix(parts: dict[tuple[Boundary, str], Part]) -> Iterator[str]:
+    """Yield the lines of a table: failed and sent requests within clusters, by boundary and what was done then."""
+    yield "| no. | change | killed | resumed | taken back |"
+    yield "|---|---|---|---|---|"
+    for at in sorted({at for at, _ in parts}, key=lambda at: (at.place, list(When).index(at.when))):
+        told = [str(parts.get((at, how), "not tried")) for how in ("resumed", "taken back")]
+        yield f"| {at.place + 1} | {at.words} | {at.when} | {told[0]} | {told[1]} |"
 
 
 def envoy_of(lab: Lab, cluster: str, app: str) -> tuple[str, psutil.Process]:
@@ -303,22 +300,23 @@ def envoy_of(lab: Lab, cluster: str, app: str) -> tuple[str, psutil.Process]:
 def test_a_proxy_that_stands_still_holds_the_gate(bench: Bench) -> None:
     """Nobody signs under the new root while a proxy cannot be read; it is named, and when it runs again all goes on."""
     state, part = bench.state(), Part()
+    wide = [at.words.endswith(": sign") for at in bench.boundaries() if at.when is When.BEGINS].index(True)
     pod, envoy = envoy_of(bench.lab, "west", "sleep")
-    going = Going(state, "run", bench.mesh_file, *APPLY)
-    try:
-        going.stop_when(is_wide)
-        wide = len(entries(state))
+    with Going(state, "run", bench.mesh_file, *APPLY) as going:
+        going.stop_when(lambda noted: [change.event for change in noted] == ["done"] * wide)
         envoy.suspend()
-        going.go_on()
-        held = until(lambda: [x for x in going.said().splitlines() if "is held" in x and pod in x], "it is held", 90)
-        time.sleep(HELD)
-        assert going.process.is_running()
-        assert len(entries(state)) == wide
-        assert {n: one.root for n, one in roots_of(bench.mesh).items()} == {n: t.root for n, t in bench.before.items()}
-    finally:
-        envoy.resume()
-    released = time.monotonic()
-    done = Done(going.end(), going.said(), going.folder)
+        try:
+            going.go_on()
+            held = until(lambda: named(going, pod), "it is held", 90)
+            time.sleep(HELD)
+            assert going.process.is_running()
+            assert len(entries(state)) == wide
+            signs = {name: one.root for name, one in roots_of(bench.mesh).items()}
+            assert signs == {name: one.root for name, one in bench.before.items()}
+        finally:
+            envoy.resume()
+        released = time.monotonic()
+        done = Done(going.end(), going.said(), going.folder)
     bench.judged(part, done, bench.at_the_end, state, kills=0)
     print(f"\n{held[0]}\nended {time.monotonic() - released:.0f} s after it ran again; {part}")
     assert part.good, str(part)
@@ -326,7 +324,6 @@ def test_a_proxy_that_stands_still_holds_the_gate(bench: Bench) -> None:
     assert back.good, str(back)
 
 
-def is_wide(noted: list[Noted]) -> bool:
-    """Tell whether every proxy trusts the new root, and nobody is to sign under it yet."""
-    widened = [n for n, change in enumerate(noted) if change.words.endswith(": widen")]
-    return len(widened) == len(NAMES) and widened[-1] < len(noted) - 1 and {c.event for c in noted} == {"done"}
+def named(going: Going, pod: str) -> list[str]:
+    """Return the lines in which a run says that it is held, and by whom."""
+    return [line.strip() for line in going.said().splitlines() if " is held " in line and pod in line]
