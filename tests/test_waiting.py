@@ -52,7 +52,8 @@ def test_a_workload_that_is_not_there_is_missing(east: Cluster, space: str) -> N
 @pytest.mark.usefixtures("controllers")
 def test_a_rollout_tells_how_far_it_is(east: Cluster, space: str) -> None:
     """How many pods were made anew, and how many answer; and that it is paused, for then it never ends."""
-    app = create(east, deployment("app", space, replicas=2))
+    app = deployment("app", space, replicas=2)
+    create(east, app)
     rolled = waiting.rolled_out(east, "Deployment", space, "app")
 
     def told(text: str) -> None:

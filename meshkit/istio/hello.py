@@ -39,7 +39,8 @@ _NO_TOOL: Final = 97
 # Either way hands the bytes over, takes what comes until the other side closes, and tells how it ended.
 _SCRIPT: Final = r"""
 if command -v bash >/dev/null && command -v timeout >/dev/null; then
-  { timeout "$3" bash -c 'exec 3<>"/dev/tcp/$1/$2" || exit 98; printf "$3" >&3; cat <&3' bash "$1" "$2" "$4"
+  { timeout "$3" bash -c 'trap "" PIPE; exec 3<>"/dev/tcp/$1/$2" || exit 98; printf "$3" >&3 2>/dev/null; cat <&3' \
+      bash "$1" "$2" "$4"
     echo "exit $?" >&2; } | base64
 elif command -v nc >/dev/null; then
   { printf "$4" | nc -w "$3" "$1" "$2"; echo "exit $?" >&2; } | base64

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from meshkit.cluster import NotFoundError
+from meshkit.errors import MeshkitError
 from meshkit.istio import authorization
 from tests.lab.support import until
 from tests.objects import create, definition
@@ -56,7 +56,7 @@ def served(east: Cluster) -> bool:
     """Tell whether the API server answers for the kind yet."""
     try:
         east._request("GET", "/apis/security.istio.io/v1/authorizationpolicies")
-    except NotFoundError:
+    except MeshkitError:  # 404, then 429 while its storage is made
         return False
     return True
 

@@ -109,9 +109,14 @@ def test_one_who_never_answers_is_silent() -> None:
 
 def test_what_is_no_tls_is_told() -> None:
     """HTTP, say."""
-    told = b"HTTP/1.1 400 Bad Request\r\n\r\n"
-    # What comes in is read first: to close with bytes unread resets the connection, and the answer may be lost.
-    with serving(lambda connection: connection.recv(4096) and connection.sendall(told)) as port:
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):  # to close with bytes unread would reset the connection
+            pass
+
+    with serving(answer) as port:
         heard = said(port)
     assert heard.word == hello.STRANGE
     assert "HTTP/1.1" in heard.detail
