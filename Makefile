@@ -15,8 +15,8 @@ MAKEFLAGS += --no-print-directory
 help:
 	@echo "make demo     build and start a live mesh of one cluster here, take it to two, say where the report is"
 	@echo "make test     lint, types, layers, tests, and the real lab end to end"
-	@echo "make drills   what takes longer: a whole migration and its undo, kills (KILLS=20, CELLS=), another user"
-	@echo "make trials   tests that were not seen to pass whole yet"
+	@echo "make drills   what takes longer: a whole migration and its undo, kills (KILLS=20), another user"
+	@echo "make trials   tests that were not seen to pass whole yet; CELLS= is the whole kill and undo matrix"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make setup    $(VENV) with everything locked; as root also the Debian packages that are lacking"
 	@echo "make checks   print docs/checks.md anew, from the catalogue and the code"
@@ -57,11 +57,11 @@ test: lint prometheus
 
 drills: $(READY)
 	@$(RUN)/meshkit lab build
-	@MESHKIT_TEST_KILLS=$(KILLS) MESHKIT_TEST_CELLS=$(CELLS) $(RUN)/python -m pytest -m drill
+	@MESHKIT_TEST_KILLS=$(KILLS) $(RUN)/python -m pytest -m drill
 
 trials: $(READY)
 	@$(RUN)/meshkit lab build
-	@$(RUN)/python -m pytest -m trial
+	@MESHKIT_TEST_CELLS=$(CELLS) $(RUN)/python -m pytest -m trial
 
 checks: $(READY)
 	@$(RUN)/python -m meshkit.stages.catalogue > docs/checks.md.new && mv docs/checks.md.new docs/checks.md
