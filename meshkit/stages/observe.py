@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from meshkit.mesh import Mesh
 
 STAGE = "09 observe"
+NO_PROXY = "no proxy: MK901 says whether that is wrong"
 SETTLE, TRIES = 3.0, 3
 LASTING = 15.0
 """Seconds after which a state is no longer one of passing."""
@@ -96,7 +97,7 @@ def check_proxies(mesh: Mesh, facts: Facts, mode: str = "audit") -> Iterator[Fin
     """MK901: every proxy is connected and has taken what its istiod sent."""
     for name in mesh.clusters:
         ask = Question("MK901", "every proxy is connected and in sync", name, "all SYNCED")
-        rows = facts.status[(facts.status["cluster"] == name) | (facts.status["istiod_cluster"] == name)]
+        rows = _rows_of(facts, name)
         if rows.empty:
             yield awaits(ask.fail("no proxy", "is anything injected there?"), mode, "05 install")
         bad, unknown = rows[rows["state"].isin(rollup.BAD)], rows[~rows["state"].isin([*rollup.BAD, *rollup.GOOD])]
@@ -187,6 +188,9 @@ def check_skew(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     served = facts.status[(facts.status["istiod"] != "") & (facts.status["proxy"] != "")]
     for name in mesh.clusters:
         ask = Question("MK910", "no proxy is ahead of its istiod", name, "same minor version, or one older")
+        if _rows_of(facts, name).empty:
+            yield ask.answer(Verdict.SKIPPED, NO_PROXY)
+            continue
         own = served[served["cluster"] == name].drop_duplicates(["namespace", "proxy", "istiod"])
         found: list[tuple[str, Verdict]] = []
         for (home, istiod, version), alike in own.groupby(["istiod_cluster", "istiod", "version"]):
@@ -205,6 +209,11 @@ def check_skew(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
             yield ask.answer(Verdict.PASS, f"{len(own)} proxies follow their istiods")
 
 
+def _rows_of(facts: Facts, name: str) -> pd.DataFrame:
+    """Return what was seen of a cluster, and by its istiods: nothing where it has neither istiod nor proxy."""
+    return facts.status[(facts.status["cluster"] == name) | (facts.status["istiod_cluster"] == name)]
+
+
 def skew(proxy: str, istiod: str) -> Verdict:
     """Return whether a proxy of one version may be served by an istiod of another."""
     own, its = versions.Version.parse(proxy), versions.Version.parse(istiod)
@@ -221,6 +230,9 @@ def check_owners(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         ask = Question(
             "MK911", "proxies are served by the istiods that own them", name, "its own istiods, if it has any"
         )
+        if _rows_of(facts, name).empty:
+            yield ask.answer(Verdict.SKIPPED, NO_PROXY)
+            continue
         here = istiods[istiods["cluster"] == name]
         own = facts.status[(facts.status["cluster"] == name) & (facts.status["proxy"] != "")]
         served = own[own["istiod"] != ""].drop_duplicates(["namespace", "proxy", "istiod"])
