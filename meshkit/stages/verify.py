@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from meshkit import inputs, probe
-from meshkit.checks import SEVERITY, Finding, Verdict
+from meshkit.checks import Finding, Verdict, overall, worst_first
 from meshkit.istio import networks, remotes, trust, versions
 from meshkit.istio.fleet import table
 from meshkit.stages import eastwest, joined, prometheus
@@ -128,11 +128,10 @@ def pairs(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
     rows = []
     for client in mesh.clusters:
         for server in mesh.clusters:
-            own = [f for f in findings if f.subject == arrow(client, server)]
-            worst = max(own, key=lambda f: SEVERITY.index(f.verdict), default=None)
-            verdict = worst.verdict.value if worst else "unknown"
-            note = "" if worst is None or worst.verdict is Verdict.PASS else f"{worst.id} {worst.observed}"
-            rows.append({"client": client, "server": server, "verdict": verdict, "note": note})
+            own = worst_first(f for f in findings if f.subject == arrow(client, server))
+            verdict = overall(own)  # what was skipped beside what passed takes nothing from it
+            note = "" if not own or verdict in (Verdict.PASS, Verdict.SKIPPED) else f"{own[0].id} {own[0].observed}"
+            rows.append({"client": client, "server": server, "verdict": verdict.value, "note": note})
     return pd.DataFrame(rows, columns=["client", "server", "verdict", "note"], dtype="str")
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from meshkit.checks import Verdict, overall
 from meshkit.stages import verify
+from meshkit.stages.finding import Question
 from tests.stages.healthy import call, facts, mesh, told
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
@@ -184,4 +185,13 @@ def test_the_matrix_shows_the_worst_verdict_and_what_decided_and_unknown_where_n
     matrix = verify.pairs(mesh(), findings).set_index(["client", "server"])
     assert matrix.loc[("east", "west"), "verdict"] == "fail"
     assert matrix.loc[("east", "west"), "note"] == "MK812 no endpoint"
+    assert matrix.loc[("west", "east"), "verdict"] == "unknown"
+
+
+def test_a_pair_whose_checks_pass_or_are_skipped_is_whole() -> None:
+    """One istiod has no replica to disagree with."""
+    ask = ("MK837", "replicas agree", "east → west", "the same")
+    known = [Question(*ask).answer(verdict, "") for verdict in (PASS, Verdict.SKIPPED)]
+    matrix = verify.pairs(mesh(), known).set_index(["client", "server"])
+    assert tuple(matrix.loc[("east", "west")]) == ("pass", "")
     assert matrix.loc[("west", "east"), "verdict"] == "unknown"
