@@ -5,6 +5,8 @@ RUN    := $(VENV)/bin
 READY  := $(VENV)/ready
 # How often the drill of killed runs kills; 20 takes half an hour.
 KILLS  ?= 3
+# Which drills, as pytest names them.
+DRILLS ?= tests
 # How many cells of the kill and undo matrix are tried; CELLS= tries all of them, for hours.
 CELLS  ?= 3
 MAKEFLAGS += --no-print-directory
@@ -15,7 +17,7 @@ MAKEFLAGS += --no-print-directory
 help:
 	@echo "make demo     build and start a live mesh of one cluster here, take it to two, say where the report is"
 	@echo "make test     lint, types, layers, tests, and the real lab end to end"
-	@echo "make drills   what takes longer: a whole migration and its undo, kills (KILLS=20), another user"
+	@echo "make drills   what takes longer: a whole migration and its undo, kills (KILLS=20), another user; DRILLS= chooses"
 	@echo "make trials   tests that were not seen to pass whole yet; CELLS= is the whole kill and undo matrix"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make setup    $(VENV) with everything locked; as root also the Debian packages that are lacking"
@@ -57,7 +59,7 @@ test: lint prometheus
 
 drills: $(READY)
 	@$(RUN)/meshkit lab build
-	@MESHKIT_TEST_KILLS=$(KILLS) $(RUN)/python -m pytest -m drill
+	@MESHKIT_TEST_KILLS=$(KILLS) $(RUN)/python -m pytest -m drill $(DRILLS)
 
 trials: $(READY)
 	@$(RUN)/meshkit lab build
