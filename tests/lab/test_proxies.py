@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -79,12 +80,14 @@ def remote(meshed_lab: Lab) -> Iterator[Space]:
         "spec": {"type": "LoadBalancer", "selector": {"app": "istiod"}, "ports": [{"name": "xds", "port": 15012}]},
     }
     meshed_lab.kubectl("lab-east", "apply", "-f", "-", stdin=json.dumps(service))
-    try:
-        for made in space(meshed_lab, "lab-west"):
-            meshed_lab.kubectl("lab-west", "label", "namespace", made.name, "istio-injection=enabled")
-            yield made
-    finally:
-        meshed_lab.kubectl("lab-east", "delete", "service", PRIMARY, *SYSTEM)
+    for made in space(meshed_lab, "lab-west"):
+        meshed_lab.kubectl("lab-west", "label", "namespace", made.name, "istio-injection=enabled")
+        yield made
+        # The next test counts west's proxies.
+        meshed_lab.kubectl("lab-west", "delete", "pods", "--all", "-n", made.name, "--wait")
+        mesh = Mesh.open(meshed_lab.mesh_file)
+        until(partial(forgotten, mesh, made.name), "every istiod has forgotten its pods")
+    meshed_lab.kubectl("lab-east", "delete", "service", PRIMARY, *SYSTEM)
 
 
 def test_a_remotes_proxy_is_told_with_the_istiod_that_owns_it(meshed_lab: Lab, remote: Space) -> None:
@@ -113,6 +116,11 @@ def test_a_remotes_proxy_is_told_with_the_istiod_that_owns_it(meshed_lab: Lab, r
     (owners,) = [f for f in observe.check_owners(mesh, observe.look(mesh)) if f.subject == "west"]
     assert owners.verdict is Verdict.WARN
     assert f"1 by east; 4 by west, such as far.{remote.name}" in owners.observed
+
+
+def forgotten(mesh: Mesh, namespace: str) -> bool:
+    """Tell whether no istiod knows a proxy of a namespace any more, and no pod there has one."""
+    return bool(proxies.proxy_status(mesh, namespace).empty)
 
 
 def injected(name: str, istiod: str) -> dict[str, Any]:
