@@ -378,7 +378,7 @@ def _unreachable(error: BaseException, where: str, timeout: float) -> Unreachabl
         return UnreachableError("it refuses the connection", where=where, remedy="is the API server running?")
     if is_a(urllib3.exceptions.TimeoutError, TimeoutError, websocket.WebSocketTimeoutException):
         remedy = "check network, VPN and firewall, or allow more time"
-        return UnreachableError(f"no answer within {timeout:g} s", where=where, remedy=remedy)
+        return UnreachableError(f"no answer within {timeout:.3g} s", where=where, remedy=remedy)
     if is_a(ssl.SSLError, urllib3.exceptions.SSLError) or "SSLError" in text:
         detail = "its certificate is not trusted" if "CERTIFICATE_VERIFY_FAILED" in text else "TLS failed"
         return UnreachableError(
