@@ -81,8 +81,11 @@ def test_make_refuses_an_old_python_in_a_clear_word(goal: str, tmp_path: Path) -
     assert f"make {goal} PYTHON=python3.12" in done.stderr
 
 
-def test_ci_runs_the_tests_and_the_drills() -> None:
-    """`.ci/run` is a program that ends with the drills, so that pytest has the last word."""
+def test_ci_runs_the_tests_and_a_drill() -> None:
+    """`.ci/run` is a program that ends with the whole migration, so that pytest has the last word."""
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    assert script.read_text().rstrip().splitlines()[-2:] == ["make test", "make drills"]
+    assert script.read_text().rstrip().splitlines()[-2:] == [
+        "make test",
+        "make drills DRILLS=tests/lab/test_migration.py",
+    ]
