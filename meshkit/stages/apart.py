@@ -18,6 +18,7 @@ from meshkit.istio.fleet import ask_proxies
 from meshkit.mesh import Mesh, Unknown
 from meshkit.stages import credentials, discovery
 from meshkit.stages.finding import Question, arrow
+from meshkit.stages.strategy import SHORT
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -68,11 +69,8 @@ def strangers(states: Sequence[State]) -> set[tuple[str, str]]:
 
 
 def _trusts(one: State, other: State) -> bool:
-    stood_by = {other.root[:_SHORT], *other.anchors} - {""}
+    stood_by = {other.root[:SHORT], *other.anchors} - {""}
     return stood_by <= one.bundle
-
-
-_SHORT: Final = 16
 
 
 def check(mesh: Mesh, states: Sequence[State]) -> Iterator[Finding]:

@@ -78,7 +78,7 @@ def prove(mesh: Mesh, facts: Facts, after: Facts, wanted: Plan, traffic: Traffic
     MK412: each istiod signs with it. Its own certificate proves that: it made it with its CA when it took that.
     """
     root = choose(mesh, facts).root
-    findings = refused(wanted)
+    findings, told = refused(wanted), witnesses(after)
     for name in mesh.clusters:
         plugged = Question("MK411", "the intermediate is of the common root", name, f"cacerts under {root[:SHORT]}")
         signs = Question(
@@ -88,7 +88,7 @@ def prove(mesh: Mesh, facts: Facts, after: Facts, wanted: Plan, traffic: Traffic
             findings += [planned(*question.known.values()) for question in (plugged, signs)]
             continue
         findings += [_plugged(after, name, root, plugged), *_signs(after, name, signs)]
-        findings += [check_held(after, name, root, "MK413"), check_witnesses(after, name)]
+        findings += [check_held(after, name, root, "MK413"), check_witnesses(told, name)]
         findings += check_requests(mesh, facts, wanted, traffic, name)
     return findings
 
@@ -135,20 +135,20 @@ def chains(before: Facts, after: Facts) -> pd.DataFrame:
     return table(rows, CHAIN_COLUMNS)
 
 
-def check_witnesses(after: Facts, name: str) -> Finding:
+def check_witnesses(told: pd.DataFrame, name: str) -> Finding:
     """MK418: the Secret, what istiod hands out, and what each proxy holds and shows say the same, by fingerprint."""
     ask = Question("MK418", "all witnesses tell of the same roots", name, "Secret, istiod and every proxy agree")
-    rows = of_cluster(witnesses(after), name)
+    rows = of_cluster(told, name)
     if unread := [f"{row['proxy'] or 'cluster'}: {row['reason']}" for row in rows.to_dict("records") if row["reason"]]:
         return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
     if rows.empty:
         return ask.answer(Verdict.SKIPPED, "it has no proxy")
     wrong = [f"{row['proxy']}: {row['agree']}" for row in rows.to_dict("records") if row["agree"] != "yes"]
-    told = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies"
+    observed = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies"
     cure = (
         "istiod hands out what it has loaded: its log tells why it did not take the Secret; then run this stage again"
     )
-    return ask.judge(not wrong, told, cure)
+    return ask.judge(not wrong, observed, cure)
 
 
 def check_requests(mesh: Mesh, facts: Facts, wanted: Plan, traffic: Traffic, name: str) -> Iterator[Finding]:
