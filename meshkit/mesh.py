@@ -92,7 +92,7 @@ def gather(
 def _outcome(future: concurrent.futures.Future[T], deadline: float) -> T | Unknown:
     if not future.done():
         future.cancel()
-        return Unknown(f"{_LATE} {deadline:g} s")
+        return Unknown(f"{_LATE} {deadline:.3g} s")
     try:
         return future.result()
     except MeshkitError as error:

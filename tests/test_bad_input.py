@@ -167,7 +167,7 @@ def test_an_api_server_that_refuses_the_connection_is_unreachable_not_failed(tmp
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     assert "refuses the connection" in done.stderr
-    assert seconds < 90
+    assert seconds < 45
 
 
 def test_an_api_server_that_never_answers_is_unreachable_in_time(tmp_path: Path, silent_server: int) -> None:
