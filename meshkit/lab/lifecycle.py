@@ -214,7 +214,8 @@ def end(home: Path) -> bool:
 def lives(process: psutil.Process) -> bool:
     """Return whether a process still runs; one that only waits to be collected by its parent does not."""
     try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
+        # A killed process is a zombie from its first thread's end on: the others may still hold its sockets.
+        return bool(process.status() != psutil.STATUS_ZOMBIE) or process.num_threads() > 1
     except psutil.NoSuchProcess:
         return False
 
