@@ -50,7 +50,7 @@ def test_ten_stages_pass(lab: Lab, migrated: Done) -> None:
 
 def test_all_six_ordered_pairs_answer_alone(migrated: Done) -> None:
     """In mutual TLS, from the cluster that was asked."""
-    calls = migrated.table("calls")
+    calls = migrated.table("pairs")
     across = calls[calls["client"] != calls["server"]]
     assert set(zip(across["client"], across["server"], strict=True)) == PAIRS
     assert (across["answered"] == across["sent"]).all(), across.to_dict("records")
