@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 CALLS = 40
 GOOD = ("pass", "skipped")
 SAME = "nothing new"
-COLUMNS = ("fault", "users see", "first finding", "also found", "proxy-status", "remote-clusters", "analyze", "seconds")
+SEEN = ("fault", "users see", "first finding", "follows from it", "of its own")
+COLUMNS = (*SEEN, "proxy-status", "remote-clusters", "analyze", "seconds")
 COMMANDS = {
     "proxy-status": ("proxy-status", "-v", "1"),
     "remote-clusters": ("remote-clusters",),
@@ -37,8 +38,17 @@ class Seen:
     first: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        bad = [f for f in self.findings if f["verdict"] not in GOOD]
-        self.first = bad[0] if bad else {"id": "", "subject": "", "observed": "nothing", "verdict": "pass"}
+        self.first = next(iter(self.bad), {"id": "", "subject": "", "observed": "nothing", "verdict": "pass"})
+
+    @property
+    def bad(self) -> list[dict[str, Any]]:
+        """The findings that are not good."""
+        return [f for f in self.findings if f["verdict"] not in GOOD]
+
+    @property
+    def apart(self) -> list[dict[str, Any]]:
+        """Those of them that neither are of the first one's check nor follow from another one."""
+        return [f for f in self.bad if f["id"] != self.first["id"] and not f["follows_from"]]
 
 
 def check(lab: Lab) -> list[dict[str, Any]]:
@@ -51,7 +61,11 @@ def check(lab: Lab) -> list[dict[str, Any]]:
 
 def bad(findings: list[dict[str, Any]]) -> list[str]:
     """Return all findings that are not good, as lines."""
-    return [f"{f['verdict']} {f['id']} [{f['subject']}] {f['observed']}" for f in findings if f["verdict"] not in GOOD]
+    return [
+        f"{f['verdict']} {f['id']} [{f['subject']}] {f['observed']} ← {f['follows_from'] or 'nothing'}"
+        for f in findings
+        if f["verdict"] not in GOOD
+    ]
 
 
 def istioctl(lab: Lab) -> dict[str, set[str]]:
@@ -138,11 +152,24 @@ def shortened(line: str, most: int = 160) -> str:
 
 def row(name: str, seen: Seen, healthy: Seen) -> str:
     """Return a fault's row of the table, in markdown."""
-    also = [f"{f['id']} [{f['subject']}]" for f in seen.findings if f["verdict"] not in GOOD and f is not seen.first]
+    others = [f for f in seen.bad if f is not seen.first and f not in seen.apart]
     first = f"**{seen.first['id']}** [{seen.first['subject']}] {shortened(seen.first['observed'])}"
     said = [news(seen.said[command], healthy.said[command]) for command in COMMANDS]
-    cells = [f"`{name}`", "<br>".join(seen.calls), first, ", ".join(also) or "nothing", *said, f"{seen.seconds:.0f}"]
+    cells = [
+        f"`{name}`",
+        "<br>".join(seen.calls),
+        first,
+        named(others),
+        named(seen.apart),
+        *said,
+        f"{seen.seconds:.0f}",
+    ]
     return f"| {' | '.join(cells)} |"
+
+
+def named(findings: list[dict[str, Any]]) -> str:
+    """Return findings by their ids and subjects."""
+    return ", ".join(f"{f['id']} [{f['subject']}]" for f in findings) or "nothing"
 
 
 def heading() -> str:

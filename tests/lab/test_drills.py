@@ -54,7 +54,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("fault", CHOSEN, ids=lambda fault: fault.name)
 def test_the_first_finding_names_the_fault(meshed_lab: Lab, fault: Fault, healthy: drill.Seen, rows: list[str]) -> None:
-    """Its own check is first, until it is healed; a healed mesh has nothing that is not good."""
+    """Its own check is first, and nothing is bad that does not follow; a healed mesh has nothing that is not good."""
     began = time.monotonic()
     with broken(meshed_lab, fault.name):
         deadline = time.monotonic() + NOTICED
@@ -64,8 +64,9 @@ def test_the_first_finding_names_the_fault(meshed_lab: Lab, fault: Fault, health
         found = look(meshed_lab, seen.findings)
     found.seconds = time.monotonic() - began
     rows.append(drill.row(fault.name, found, healthy))
-    print(*drill.bad(seen.findings), sep="\n")
+    print(rows[-1], *drill.bad(seen.findings), sep="\n")
     assert found.first["id"] == fault.finding, drill.bad(found.findings)
+    assert found.apart == [], drill.bad(found.apart)
     deadline = time.monotonic() + NOTICED
     while told := drill.bad(drill.check(meshed_lab)):
         assert time.monotonic() < deadline, told
