@@ -10,6 +10,7 @@ import json
 import math
 import re
 import sys
+import textwrap
 from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
@@ -155,14 +156,16 @@ def figure(fig: Figure, name: str, alt: str = "") -> None:
 
 
 def record(name: str, value: Any) -> None:
-    """Hand a small fact on to `record.json`, and show it as one line; a long mapping as one line for each key.
+    """Hand a small fact on to `record.json`, and show it: a text whole, a long mapping as one line for each key.
 
     Raises:
         TypeError: the value is not JSON.
     """
     shown = json.dumps(value, ensure_ascii=False)
     line = f"{name}: {shown if len(shown) <= 120 else shown[:117] + '…'}"
-    if len(shown) > 120 and isinstance(value, dict):
+    if isinstance(value, str):
+        line = textwrap.fill(f"{name}: {value}", 110, subsequent_indent="  ")
+    elif len(shown) > 120 and isinstance(value, dict):
         line = "\n".join([f"{name}:", *(f"  {key}: {entry}" for key, entry in value.items())])
     _show({"text/plain": line, RECORD: {"name": name, "value": json.loads(shown)}})
 

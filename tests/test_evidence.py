@@ -151,6 +151,14 @@ def test_what_passed_is_folded_under_the_verdict(shown: Callable[..., RichOutput
     assert html.index("doubtful") < html.index("<details>") < html.index("good")
 
 
+def test_a_long_text_is_wrapped_and_whole(shown: Callable[..., RichOutput]) -> None:
+    """A sentence that explains a choice ends where it ends."""
+    why = "adopt: " + " ".join(["no trust breaks"] * 20)
+    lines = shown(record, "strategy", why).data["text/plain"].splitlines()
+    assert max(map(len, lines)) <= 110
+    assert " ".join(line.strip() for line in lines) == f"strategy: {why}"
+
+
 def test_a_record_is_a_line_and_a_fact(shown: Callable[..., RichOutput]) -> None:
     """Small facts go to record.json."""
     data = shown(record, "istio", {"east": "1.31.0"}).data
