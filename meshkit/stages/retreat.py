@@ -14,6 +14,7 @@ from meshkit.changes import Change
 from meshkit.diffs import identify, unified
 from meshkit.istio import authority, signing, workloads
 from meshkit.istio import trust as held
+from meshkit.journal import DONE
 from meshkit.stages import apart, overlap
 from meshkit.stages.strategy import SHORT
 
@@ -72,7 +73,29 @@ def steps(mesh: Mesh, book: Journal, entries: Sequence[Entry]) -> list[Step]:
     for step, former in reversed(before):
         step.made = _data(after[step.cluster]) != _data(former)
         after[step.cluster] = former
+    _join_repeated(found)
     return found
+
+
+def _join_repeated(found: Sequence[Step]) -> None:
+    """Let what a resumed run restarted belong to the first of the changes of a phase that it made once more.
+
+    Only when that one is taken back does what stood before come back, and only then must it be made anew.
+    """
+    first: dict[str, Step] = {}
+    for step in found:
+        if not step.secret or not step.made:
+            continue
+        before = first.get(step.cluster)
+        if before and before.secret and _phase(before.secret) == _phase(step.secret):
+            before.restarts += step.restarts
+            step.restarts = []
+        else:
+            first[step.cluster] = step
+
+
+def _phase(entry: Entry) -> str:
+    return entry.why.partition(":")[0]
 
 
 def _data(secret: Object | None) -> Any:
@@ -156,7 +179,8 @@ class _Back:
         plain = step.former["metadata"]["name"] == signing.SELF_SIGNED
         text = None if plain else files["root-cert.pem"]
         due = [] if self._signs_so(step) else overlap.to_restart(self.signers, step.cluster, text, old["root-cert.pem"])
-        known = {entry.object for entry in step.restarts}
+        # One that a kill may have come before is not counted on: there may be nothing of it to take back.
+        known = {entry.object for entry in step.restarts if entry.event == DONE}
         more = [name for name in due if f"Deployment {self.mesh.root_namespace}/{name}" not in known]
         taken = overlap.served(self.mesh, step.cluster, then.bundle, signer)
         # Certificates of the former root are asked for anew later, in a step of their own.
@@ -184,8 +208,8 @@ class _Back:
     ) -> None:
         """Want the Secret put back, then the istiods restarted that look at it only then, then the workloads."""
         keep = self.keep.get(step.cluster, [])
-        plane = [entry for entry in step.restarts if self._is_istiod(entry)]
-        rest = [entry for entry in step.restarts if not self._is_istiod(entry)]
+        plane = [entry for entry in reversed(step.restarts) if self._is_istiod(entry)]
+        rest = [entry for entry in reversed(step.restarts) if not self._is_istiod(entry)]
         if step.secret:
             last = wait if not (plane or rest or more) else None
             self.wanted.undo(self.book, step.secret, "as it was before", keep=keep, gate=gate, wait=last)
