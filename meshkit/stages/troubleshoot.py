@@ -20,7 +20,7 @@ from meshkit.checks import SEVERITY, Finding, Verdict
 from meshkit.errors import InputError
 from meshkit.istio.fleet import PROXY_CONTAINER, Istiod, Proxy, ask_all, istiods, proxies, table
 from meshkit.mesh import Mesh, Unknown
-from meshkit.stages import catalogue, causes, discovery, gateways, prepare, whole
+from meshkit.stages import catalogue, causes, discovery, gateways, prepare, ways, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 STAGE = "11 troubleshoot"
 LINES: Final = 400
 SHOWN: Final = 6
+OURS: Final = re.compile(rf" PassthroughCluster .*:{ways.DISCARD}\b")
+"""Access log lines of the checks' own tries."""
 MENDS: Final = {
     "02": "MK201 MK210",
     "04": "MK402 MK403 MK404 MK405 MK406 MK807 MK841",
@@ -111,7 +113,7 @@ def symptoms() -> pd.DataFrame:
             "name": one.name,
             "seen": one.seen,
             "where": one.where,
-            "first_suspects": ", ".join(catalogue.find(i).title for i in one.checks[:3]),
+            "first_suspects": ", ".join(catalogue.find(i).title for i in one.checks[:2]),
         }
         for one in known().values()
     ]
@@ -336,7 +338,8 @@ def plan(mesh: Mesh, facts: whole.Facts, diagnosis: Diagnosis) -> Plan:
 def logs(mesh: Mesh) -> pd.DataFrame:
     """Return what the last lines of the logs say of known symptoms.
 
-    Read are istiods, gateways and the sidecars of the probe's client, 400 lines each.
+    Read are istiods, gateways and the sidecars of the probe's client, 400 lines each. What the checks themselves tried
+    there is left out.
 
     Columns: cluster, pod, symptom, lines (how many of them say so), last (the last of these), reason (why a log could
     not be read).
@@ -363,7 +366,7 @@ def _logs(mesh: Mesh, cluster: Cluster) -> list[dict[str, Any]]:
             continue
         told: dict[str, list[str]] = {}
         for line in lines:
-            if found := classify(line):
+            if (found := classify(line)) and not OURS.search(line):
                 told.setdefault(found.name, []).append(line)
         rows += [
             {**where, "symptom": name, "lines": len(same), "last": " ".join(same[-1].split())[:300]}

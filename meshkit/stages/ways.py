@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 CURL_TIMEOUT = 5
 DEADLINE = 30.0
 UNRESOLVED = (5, 6)
+DISCARD = 9
+"""The port at which names are tried; nobody listens there, and a sidecar notes each try as refused."""
 _MARK = "@meshkit "
 POD_COLUMNS = {
     "client": "str",
@@ -208,13 +210,13 @@ def _resolve(caller: Caller | Unknown | None, host: str) -> dict[str, Any]:
         return {"state": "untried", "detail": "no pod of the probe's client to try from"}
     if isinstance(caller, Unknown):
         raise MeshkitError(caller.reason)
-    # Port 9 (discard): the name is resolved before anything is sent, and what answers there does not matter.
-    done = caller.curl("-o", "/dev/null", "--connect-timeout", "3", "-v", f"http://{host}:9/")
+    # The name is resolved before anything is sent, and what answers there does not matter.
+    done = caller.curl("-o", "/dev/null", "--connect-timeout", "3", "-v", f"http://{host}:{DISCARD}/")
     where = {"tried_from": caller.pod}
     said = done.stderr.strip().splitlines()
     if done.exit_code in UNRESOLVED:
         return {**where, "state": "not resolved", "detail": (said or [""])[-1][:200]}
-    tried = re.search(r"Trying \[?([0-9a-fA-F.:]+?)\]?:9\b", done.stderr)
+    tried = re.search(rf"Trying \[?([0-9a-fA-F.:]+?)\]?:{DISCARD}\b", done.stderr)
     if tried is None:
         return {**where, "state": "UNKNOWN", "detail": (said or [f"curl: exit code {done.exit_code}"])[-1][:200]}
     return {**where, "state": "resolved", "address": tried[1]}

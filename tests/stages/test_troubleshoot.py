@@ -192,3 +192,11 @@ class TestCure:
         assert len(ids) == len(set(ids))
         assert all(catalogue.find(identifier).asked == "check" for identifier in ids)
         assert set(troubleshoot.MENDS) <= set(catalogue.STAGES)
+
+
+def test_what_the_checks_tried_themselves_is_no_symptom() -> None:
+    """A name is tried at a port where nobody listens; the sidecar's access log says so as it would of users' calls."""
+    line = '"- - -" 0 UF,URX - - "delayed_connect_error" "10.0.0.1:{0}" PassthroughCluster - 10.0.0.1:{0}'
+    assert troubleshoot.OURS.search(line.format(9))
+    assert not troubleshoot.OURS.search(line.format(8080))
+    assert troubleshoot.classify(line.format(8080)) is not None
