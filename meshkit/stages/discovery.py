@@ -43,7 +43,7 @@ CURED_BY: Final = {
     "MK703": "05 install",
     "MK704": "05 install",
 }
-_DEFECTS = "go to 1.31 first, which is free of this (istio#60612, #60920, #61043)"
+_DEFECTS = "go to 1.31 first, which is free of this: see MK240"
 
 
 @dataclass(frozen=True)
@@ -221,11 +221,11 @@ def _strange(held: pd.DataFrame, seen: pd.DataFrame, ours: str, target: str) -> 
 
 
 def check_version(facts: Facts, name: str, wishes: list[str]) -> Iterator[Finding]:
-    """MK707: the reader's istiods take remote secrets without harm; 1.30.0 to 1.30.3 must be restarted after a change.
+    """MK707: the reader's istiods take remote secrets without harm; some must be restarted after a change (see MK240).
 
     The plan has that restart. Making a secret for a cluster that was not known does not hurt them.
     """
-    ask = Question("MK707", "istiod's version takes remote secrets", name, "none of 1.30.0 to 1.30.3")
+    ask = Question("MK707", "istiod's version takes remote secrets", name, "one that a change does not hurt")
     rows = facts.versions[(facts.versions["cluster"] == name) & (facts.versions["component"] == "istiod")]
     for row in rows.to_dict("records"):
         if versions.Version.parse(row["version"]) is None:
