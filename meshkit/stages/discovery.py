@@ -96,9 +96,18 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply", renew: str = "") -> lis
     for pair in mesh.pairs:
         findings += [check_reach(facts, *pair, mode), check_others(mesh, facts, *pair)]
         findings += [*check_life(mesh, facts.known.secrets, *pair, renewed=bool(wishes[pair]))]
-    new = {pair for pair, wish in wishes.items() if wish == "make"}
-    findings += [*merging.check_merging(mesh, facts.services, facts.merging, new), *merging.check_alike(facts.merging)]
+    begun = merging.check_merging(mesh, facts.services, facts.merging, _new(mesh, facts, renew))
+    findings += [*begun, *merging.check_alike(facts.merging)]
     return [awaits(f, mode, CURED_BY[f.id]) if f.id in CURED_BY else f for f in findings]
+
+
+def local(mesh: Mesh, facts: Facts, renew: str = "") -> pd.DataFrame:
+    """Return which Services could stay in their clusters: see `merging.proposals`."""
+    return merging.proposals(mesh, facts.merging, _new(mesh, facts, renew))
+
+
+def _new(mesh: Mesh, facts: Facts, renew: str) -> set[tuple[str, str]]:
+    return {pair for pair, wish in wanted(mesh, facts, renew).items() if wish == "make"}
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------
