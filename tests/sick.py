@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Sickness = Literal[500, 429, "refuses", "slow"]
 SLOW_AFTER = 10.0
+RETRY_AFTER = "60"
+"""Seconds that a busy server asks for, as kube-apiserver's priority and fairness does: nobody is to wait them out."""
 
 
 @contextlib.contextmanager
@@ -30,6 +32,8 @@ def sick_api_server(sickness: Sickness, slow_after: float = SLOW_AFTER) -> Itera
                 over.wait(slow_after)
             self.send_response(200 if sickness == "slow" else int(sickness))
             self.send_header("Content-Length", "2")
+            if sickness == 429:
+                self.send_header("Retry-After", RETRY_AFTER)
             self.end_headers()
             self.wfile.write(b"{}")
 
