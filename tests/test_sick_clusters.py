@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from tests.support import ApiServer
 
 DEADLINE = 50.0
-SAYS = {
+SAYS: dict[Sickness, str] = {
     500: "it answered 500",
     429: "it answered 429",
     "refuses": "it refuses the connection",
     "slow": "no answer within",
+    "stranger": "its answer is none of an API server",
 }
 COMMANDS = pytest.mark.parametrize(
     "command", [["check"], ["proxies"], ["pairs", "--samples", "0"]], ids=lambda words: words[0]
@@ -51,7 +52,7 @@ def mesh_file(folder: Path, east: tuple[str, Path], west: tuple[str, Path]) -> s
 
 
 @COMMANDS
-@pytest.mark.parametrize("sickness", [500, 429, "refuses", "slow"])
+@pytest.mark.parametrize("sickness", list(SAYS))
 @pytest.mark.usefixtures("hasty")
 def test_a_sick_cluster_is_unknown_in_time_and_the_other_is_judged(
     api_server: ApiServer,
