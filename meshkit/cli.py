@@ -183,7 +183,8 @@ def undo(*, run: Path, mode: str, mesh_file: Path | None, consent: bool, out: Pa
 def audit(mesh_file: Path, out: Path, settings: Sequence[tuple[str, str]], timeout: int) -> int:
     """Verify and observe a mesh: stages 08 and 09, read-only but for the probe.
 
-    Both run, whatever the first one says. A second audit's report shows what changed since the first.
+    The probe makes Services `meshkit-probe-…` in its namespace, and removes them at the end. Both stages run, whatever
+    the first one says. A second audit's report shows what changed since the first.
 
     \b
     Example:
@@ -252,10 +253,10 @@ def proxies(
 ) -> int:
     """Show the xDS state of every proxy of every cluster, the worst first.
 
-    One row for each proxy; of more than a hundred, those that are not in order, and the others counted by cluster,
-    istiod, kind and version. JSON and CSV have one row for each proxy and xDS type, with the proxy's own words where it
-    refused something. --since takes a run folder, or a file of that CSV or JSON, and shows only what is not as it was.
-    Exit code 1: a proxy is not in sync. 3: something could not be read.
+    Read-only: nothing is changed in any API server. One row for each proxy; of more than a hundred, those that are not
+    in order, and the others counted by cluster, istiod, kind and version. JSON and CSV have one row for each proxy and
+    xDS type, with the proxy's own words where it refused something. --since takes a run folder, or a file of that CSV
+    or JSON, and shows only what is not as it was. Exit code 1: a proxy is not in sync. 3: something could not be read.
 
     \b
     Examples:

@@ -176,7 +176,8 @@ class Cluster:
         token = ""
         while True:
             page = [(key, value) for key, value in [*query, ("continue", token)] if value]
-            document = self.get_json(path, query=page, timeout=max(0.001, deadline - time.monotonic()))
+            left = max(0.001, deadline - time.monotonic())
+            document = self.get_json(path, query=page, timeout=left, having="metadata")
             if "items" not in document:
                 return [document]
             kind, version = str(document.get("kind", "")).removesuffix("List"), document.get("apiVersion", "")
@@ -192,9 +193,11 @@ class Cluster:
         query: Sequence[tuple[str, str]] = (),
         accept: str = "application/json",
         timeout: float = 0.0,
+        having: str = "",
     ) -> Any:
-        """Return what the API server answers to GET of a path, decoded."""
-        return self._decoded(self._request("GET", path, query=query, headers={"Accept": accept}, timeout=timeout))
+        """Return what the API server answers to GET of a path, decoded; an object with the field `having`, if named."""
+        answer = self._request("GET", path, query=query, headers={"Accept": accept}, timeout=timeout)
+        return self._decoded(answer, having)
 
     def kinds(self, wanted: Callable[[str], bool], *, namespaced: bool = False) -> list[str]:
         """Return every kind that can be listed now in the API groups wanted, as `virtualservices.networking.istio.io`.
@@ -216,7 +219,7 @@ class Cluster:
 
     def version(self) -> str:
         """Return the Kubernetes version, such as `v1.37.2`."""
-        return str(self.get_json("/version")["gitVersion"])
+        return str(self.get_json("/version", having="gitVersion")["gitVersion"])
 
     def uid(self) -> str:
         """Return the cluster's identity: the UID of its kube-system namespace, as Istio takes it."""
@@ -240,7 +243,7 @@ class Cluster:
         }
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         answer = self._request("POST", path, body=review, content_type="application/json")
-        return bool(self._decoded(answer).get("status", {}).get("allowed"))
+        return bool(self._decoded(answer, "status")["status"].get("allowed"))
 
     # --- write ---
 
@@ -309,9 +312,8 @@ class Cluster:
             "spec": {"expirationSeconds": seconds, "boundObjectRef": bound},
         }
         path = f"{self.resource('serviceaccounts').path(namespace, account)}/token"
-        return str(
-            self._decoded(self._request("POST", path, body=body, content_type="application/json"))["status"]["token"]
-        )
+        answer = self._request("POST", path, body=body, content_type="application/json")
+        return str(self._decoded(answer, "status")["status"]["token"])
 
     # --- into pods ---
 
@@ -436,7 +438,7 @@ class Cluster:
 
     def _discover(self) -> Iterator[_Resource]:
         for root in ("/api", "/apis"):
-            for group in self.get_json(root, accept=_DISCOVERY).get("items", []):
+            for group in self.get_json(root, accept=_DISCOVERY, having="items")["items"]:
                 name = group["metadata"].get("name", "")
                 for version in group["versions"]:
                     for item in version.get("resources", []):
@@ -476,13 +478,15 @@ class Cluster:
             body=payload,
         )
 
-    def _decoded(self, answer: transport.Response) -> Any:
+    def _decoded(self, answer: transport.Response, having: str = "") -> Any:
+        remedy = "is the server address that of an API server, and no proxy before it?"
         try:
-            return json.loads(answer.data)
+            document = json.loads(answer.data)
         except ValueError:
-            raise UnreachableError(
-                "its answer is not JSON", where=self.where, remedy="is the server address that of an API server?"
-            ) from None
+            raise UnreachableError("its answer is not JSON", where=self.where, remedy=remedy) from None
+        if having and not (isinstance(document, dict) and having in document):
+            raise UnreachableError("its answer is none of an API server", where=self.where, remedy=remedy)
+        return document
 
     def _stream(
         self, path: str, query: Sequence[tuple[str, str]], protocols: str, timeout: float, pod: str

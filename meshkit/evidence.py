@@ -114,6 +114,13 @@ def plan(plan: Plan) -> None:
         _show({"text/plain": text, "text/html": f'<div class="mk">{_STYLE}{html}</div>'})
 
 
+def text(words: str, title: str) -> None:
+    """Show a text as it is, such as a file to write, folded under a title; nothing where there is none."""
+    if words:
+        html = f"<details><summary>{escape(title)}</summary><pre>{escape(words)}</pre></details>"
+        _show({"text/plain": f"{title}:\n{words}", "text/html": f'<div class="mk">{_STYLE}{html}</div>'})
+
+
 def _lines_changed(diff: str) -> str:
     signs = Counter(line[:1] for line in diff.splitlines())
     return f"+{signs['+']} −{signs['-']} lines"

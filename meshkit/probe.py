@@ -111,7 +111,9 @@ class Probing:
             UnreachableError: a Service could not be removed; the message says which, and how to remove it.
         """
         gone = self.mesh.each(lambda cluster: self._unmake(cluster) if cluster.name in self.entered else None)
-        left = [f"{name} ({done.reason})" for name, done in gone.items() if isinstance(done, Unknown)]
+        # One that was silent from the start is unknown here too, and nothing was made in it.
+        lost = {name: done for name, done in gone.items() if isinstance(done, Unknown) and name in self.entered}
+        left = [f"{name} ({done.reason})" for name, done in lost.items()]
         if left:
             selector = ",".join(f"{k}={v}" for k, v in COMPONENT.items())
             namespace = self.mesh.spec.probe.namespace

@@ -12,13 +12,15 @@ from tests.support import free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Sickness = Literal[500, 429, "refuses", "slow"]
+Sickness = Literal[500, 429, "refuses", "slow", "stranger"]
 SLOW_AFTER = 10.0
+RETRY_AFTER = "60"
+"""Seconds that a busy server asks for, as kube-apiserver's priority and fairness does: nobody is to wait them out."""
 
 
 @contextlib.contextmanager
 def sick_api_server(sickness: Sickness, slow_after: float = SLOW_AFTER) -> Iterator[str]:
-    """Yield its address: it answers everything with that status, answers late, or does not listen at all."""
+    """Yield its address: it answers everything with that status, late, not at all, or as no API server would."""
     if sickness == "refuses":
         yield f"http://127.0.0.1:{free_port()}"
         return
@@ -28,10 +30,14 @@ def sick_api_server(sickness: Sickness, slow_after: float = SLOW_AFTER) -> Itera
         def do_GET(self) -> None:
             if sickness == "slow":
                 over.wait(slow_after)
-            self.send_response(200 if sickness == "slow" else int(sickness))
+            self.send_response(sickness if isinstance(sickness, int) else 200)
             self.send_header("Content-Length", "2")
-            self.end_headers()
-            self.wfile.write(b"{}")
+            if sickness == 429:
+                self.send_header("Retry-After", RETRY_AFTER)
+            # Who waited in vain is gone by then.
+            with contextlib.suppress(ConnectionError):
+                self.end_headers()
+                self.wfile.write(b"{}")
 
         do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815
 

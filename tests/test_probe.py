@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshkit.answers import Answer, curl, hostname, parse_answers, parse_xfcc, told
+from meshkit.errors import UnreachableError
 from meshkit.mesh import Unknown
 from meshkit.probe import LEAST_PATIENCE, PATIENCE, Probing, main_container, sample, workload
 from tests.stages.healthy import mesh
@@ -135,6 +137,15 @@ def test_patience_with_a_pair_depends_on_how_long_the_clients_others_took() -> N
     probing.worked_after["east"] = 4.0
     assert probing._patience("east") == 16.0
     assert probing._patience("west") == PATIENCE
+
+
+def test_only_where_services_were_made_are_they_said_to_be_left() -> None:
+    """A cluster that was silent from the start has none."""
+    quiet = mesh()
+    quiet.each(lambda _: time.sleep(1), deadline=0.05)
+    Probing(quiet, "abc123").remove()
+    with pytest.raises(UnreachableError, match=r"Services are still in west \(no answer within"):
+        Probing(quiet, "abc123", entered={"west"}).remove()
 
 
 def test_pairs_of_clusters_that_cannot_take_part_are_rows_that_say_why() -> None:

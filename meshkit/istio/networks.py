@@ -5,6 +5,7 @@ A remote network without a gateway is taken for directly reachable: proxies then
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +167,15 @@ def _seen_by(istiod: Istiod) -> list[dict[str, Any]]:
         }
         for entry in istiod.debug("networkz") or []
     ]
+
+
+def is_number(address: str) -> bool:
+    """Return whether an address is a number, and no name."""
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
 
 
 def _labels(item: dict[str, Any]) -> dict[str, str]:

@@ -240,7 +240,7 @@ def _item(part: str, found: Manifest) -> Item:
 
 def count(cluster: Cluster, kind: str) -> int:
     """Return how many objects of a kind there are, by the API server's own count."""
-    page = cluster.get_json(cluster.resource(kind).path(None), query=[("limit", "1")])
+    page = cluster.get_json(cluster.resource(kind).path(None), query=[("limit", "1")], having="items")
     return len(page["items"] or []) + int(page["metadata"].get("remainingItemCount") or 0)
 
 

@@ -140,7 +140,8 @@ def _secrets(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
         labelled = cluster.get("secrets", namespace, labels={LABEL: "true"})
     known = {(s["metadata"]["namespace"], s["metadata"]["name"]) for s in labelled}
     # Those that lost their label are found by name, without reading any other secret's data.
-    named = cluster.get_json(f"/api/v1/namespaces/{namespace}/secrets", accept=_METADATA_ONLY)["items"] or []
+    path = f"/api/v1/namespaces/{namespace}/secrets"
+    named = cluster.get_json(path, accept=_METADATA_ONLY, having="items")["items"] or []
     lost = [
         item["metadata"]["name"]
         for item in named
@@ -280,7 +281,7 @@ def _why_refused(cluster: Cluster, token: str) -> str:
 
 def _ask(cluster: Cluster, namespace: str) -> dict[str, str]:
     try:
-        cluster.get_json("/api/v1/services", query=[("limit", "1")])
+        cluster.get_json("/api/v1/services", query=[("limit", "1")], having="items")
         missing = [*_not_watched(cluster, namespace)]
     except MeshkitError as error:
         refused = next((code for code in ("401", "403") if f"({code})" in error.message), "unreachable")

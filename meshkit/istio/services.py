@@ -103,13 +103,31 @@ def _port(port: Mapping[str, Any]) -> str:
 # --- clusterLocal -----------------------------------------------------------------------------------------------------
 
 
-def local_hosts_of(cluster: Cluster, mesh: Mesh) -> dict[str, bool]:
-    """Return `local_hosts` of a cluster's meshConfig, as its istiod has it."""
+def mesh_config(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
+    """Return a cluster's meshConfig, as its istiod has it: `mesh` of the ConfigMap of the mesh file's revision."""
     revision = mesh.spec.istio.revision
     suffix = f"-{revision}" if revision not in ("", "default") else ""
     found = cluster.find("configmaps", mesh.root_namespace, f"istio{suffix}") or {}
-    settings = yaml.safe_load((found.get("data") or {}).get("mesh", "")) or {}
-    return local_hosts(settings, mesh.root_namespace)
+    settings: dict[str, Any] = yaml.safe_load((found.get("data") or {}).get("mesh", "")) or {}
+    return settings
+
+
+def local_hosts_of(cluster: Cluster, mesh: Mesh) -> dict[str, bool]:
+    """Return `local_hosts` of a cluster's meshConfig."""
+    return local_hosts(mesh_config(cluster, mesh), mesh.root_namespace)
+
+
+def local_entry(hosts: Iterable[str]) -> dict[str, Any]:
+    """Return the entry of meshConfig's serviceSettings that keeps hosts in their clusters.
+
+    Source: istio.mesh.v1alpha1, MeshConfig.ServiceSettings.
+    """
+    return {"settings": {"clusterLocal": True}, "hosts": list(hosts)}
+
+
+def local_words(host: str) -> str:
+    """Return `local_entry` of one host in one line of YAML, for a remedy."""
+    return f"meshConfig.serviceSettings: [{{settings: {{clusterLocal: true}}, hosts: ['{host}']}}]"
 
 
 def local_hosts(settings: Mapping[str, Any], root_namespace: str) -> dict[str, bool]:

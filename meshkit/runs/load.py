@@ -138,8 +138,9 @@ class Follower:
     def _metadata(self, cluster: Cluster, selector: str) -> list[dict[str, Any]]:
         # Metadata only, from the API server's cache: next to no load, every second.
         query = [("resourceVersion", "0"), *([("labelSelector", selector)] if selector else [])]
-        found = cluster.get_json(f"/api/v1/namespaces/{self._namespace}/pods", query=query, accept=_METADATA)
-        return [item["metadata"] for item in found.get("items") or []]
+        path = f"/api/v1/namespaces/{self._namespace}/pods"
+        found = cluster.get_json(path, query=query, accept=_METADATA, having="items")
+        return [item["metadata"] for item in found["items"] or []]
 
     def _find_homes(self, cluster: Cluster) -> None:
         with self._lock:

@@ -108,7 +108,7 @@ def hellos(
 
     Columns: client, server, address, port, sni, heard (a word of `hello.Heard`, or UNKNOWN), identity (SPIFFE URI) and
     sha256 of the certificate shown, issuer, anchor (fingerprint of the root that its chain ends at, of those that the
-    client's proxy holds; empty: it ends at none), detail, reason (why nobody could ask).
+    client's proxy holds; empty: it ends at none), detail, reason (why nobody could ask, or no root is known).
 
     Args:
         mesh: the mesh.
@@ -151,6 +151,8 @@ def _told(heard: hello.Heard, client: Client) -> dict[str, Any]:
         return {"heard": "UNKNOWN", "reason": heard.detail}
     if not heard.chain:
         return row
+    if not client.roots:
+        row["reason"] = "the client's proxy shows no root that it trusts"
     leaf, root = heard.chain[0], trust.chain_end(heard.chain, client.roots)
     shown = {"identity": trust.spiffe(leaf), "sha256": trust.fingerprint(leaf)}
     return {

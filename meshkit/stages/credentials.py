@@ -14,6 +14,7 @@ from meshkit.errors import InputError
 from meshkit.istio import accounts, remote_secret, remotes, versions
 from meshkit.istio.remotes import PREFIX
 from meshkit.mesh import Mesh, Unknown
+from meshkit.stages import defects
 from meshkit.stages.finding import Question, planned, unreadable
 from meshkit.stages.life import ends_soon, usable
 from meshkit.waiting import wait_for
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from meshkit.stages.discovery import Facts
 
 ALL: Final = "all"
-FIRST_DEFECTIVE, LAST_DEFECTIVE = versions.Version(1, 30), versions.Version(1, 30, 3)
 DEAD: Final = ("401", "403", "mismatch")
 REVOKED_WITHIN: Final = 60.0
 """An API server remembers a good token for ten seconds; an aggregate of them, each by itself."""
@@ -248,12 +248,12 @@ def check_revoked(mesh: Mesh, plan: Plan) -> Iterator[Finding]:
 def hurt(rows: pd.DataFrame, cluster: str) -> bool:
     """Tell whether an istiod of a cluster must be restarted after a remote secret was changed or removed.
 
-    1.30.0 to 1.30.3 keep a stale registry, wipe endpoints, or drop other networks' gateways (istio#60612, #60920,
-    #61043). `rows` is of `istio.versions.versions`.
+    As `defects.csv` says of its release, or may say, where nobody has looked. `rows` is of `istio.versions.versions`.
     """
     seen = rows[(rows["cluster"] == cluster) & (rows["component"] == "istiod")]
     known = [version for text in seen["version"] if (version := versions.Version.parse(text))]
-    return any(FIRST_DEFECTIVE <= version <= LAST_DEFECTIVE for version in known)
+    of_secrets = [defect for defect in defects.known() if defect.when == defects.SECRET]
+    return any(defect.in_version(version) for defect in of_secrets for version in known)
 
 
 def restart_istiods(plan: Plan, cluster: str, wait: Wait | None = None) -> None:

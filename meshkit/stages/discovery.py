@@ -43,7 +43,7 @@ CURED_BY: Final = {
     "MK703": "05 install",
     "MK704": "05 install",
 }
-_DEFECTS = "go to 1.31 first, which is free of this (istio#60612, #60920, #61043)"
+_DEFECTS = "go to 1.31 first, which is free of this: see MK240"
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,18 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply", renew: str = "") -> lis
     for pair in mesh.pairs:
         findings += [check_reach(facts, *pair, mode), check_others(mesh, facts, *pair)]
         findings += [*check_life(mesh, facts.known.secrets, *pair, renewed=bool(wishes[pair]))]
-    new = {pair for pair, wish in wishes.items() if wish == "make"}
-    findings += [*merging.check_merging(mesh, facts.services, facts.merging, new), *merging.check_alike(facts.merging)]
+    begun = merging.check_merging(mesh, facts.services, facts.merging, _new(mesh, facts, renew))
+    findings += [*begun, *merging.check_alike(facts.merging)]
     return [awaits(f, mode, CURED_BY[f.id]) if f.id in CURED_BY else f for f in findings]
+
+
+def local(mesh: Mesh, facts: Facts, renew: str = "") -> pd.DataFrame:
+    """Return which Services could stay in their clusters: see `merging.proposals`."""
+    return merging.proposals(mesh, facts.merging, _new(mesh, facts, renew))
+
+
+def _new(mesh: Mesh, facts: Facts, renew: str) -> set[tuple[str, str]]:
+    return {pair for pair, wish in wanted(mesh, facts, renew).items() if wish == "make"}
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------
@@ -221,11 +230,11 @@ def _strange(held: pd.DataFrame, seen: pd.DataFrame, ours: str, target: str) -> 
 
 
 def check_version(facts: Facts, name: str, wishes: list[str]) -> Iterator[Finding]:
-    """MK707: the reader's istiods take remote secrets without harm; 1.30.0 to 1.30.3 must be restarted after a change.
+    """MK707: the reader's istiods take remote secrets without harm; some must be restarted after a change (see MK240).
 
     The plan has that restart. Making a secret for a cluster that was not known does not hurt them.
     """
-    ask = Question("MK707", "istiod's version takes remote secrets", name, "none of 1.30.0 to 1.30.3")
+    ask = Question("MK707", "istiod's version takes remote secrets", name, "one that a change does not hurt")
     rows = facts.versions[(facts.versions["cluster"] == name) & (facts.versions["component"] == "istiod")]
     for row in rows.to_dict("records"):
         if versions.Version.parse(row["version"]) is None:

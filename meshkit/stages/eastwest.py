@@ -65,6 +65,11 @@ def unread(gateways: pd.DataFrame, name: str) -> str:
     return next((str(reason) for reason in rows["reason"] if not reason.startswith("no Service")), "")
 
 
+def deaf(row: Row) -> str:
+    """Return why an istiod could not be asked for a row of `networks.gateways_seen`, or nothing if it was."""
+    return "" if row["reason"].startswith("it knows") else str(row["reason"])
+
+
 def check_gateway_seen(
     mesh: Mesh,
     gateways: pd.DataFrame,
@@ -90,7 +95,7 @@ def check_gateway_seen(
     if own.empty:
         yield ask.unknown("no istiod to ask", "see MK801")
     for istiod, rows in own.groupby("istiod"):
-        if reason := next((r for r in rows["reason"] if r and not r.startswith("it knows")), ""):
+        if reason := next(filter(None, map(deaf, rows.to_dict("records"))), ""):
             yield ask.unknown(reason)
             continue
         seen = set(rows[rows["network"] == network]["address"])
@@ -99,11 +104,18 @@ def check_gateway_seen(
             yield ask.unknown(f"{observed}; what {target} offers could not be read: {reason}")
             continue
         # istiod resolves host names itself (EKS), so only numbers can be compared.
-        same = seen <= addresses or not any(a.replace(".", "").isdigit() for a in addresses)
+        named = bool(addresses) and not any(map(networks.is_number, addresses))
+        same = seen <= addresses or named
         if not moved or not seen:
             yield ask.judge(seen and same, observed, "without it, proxies get the pods' own addresses; see MK805")
             continue
         yield ask.answer(Verdict.PASS, observed)
         at = Question(moved, "gateway is seen at the address that it has", arrow(reader, target), expected)
+        if named:
+            yield at.answer(Verdict.SKIPPED, f"{observed}; it has a host name, which istiod resolves: see MK733")
+            continue
+        if not addresses:
+            yield at.unknown(f"{observed}; {target} offers no address to compare it with", "see MK805")
+            continue
         cure = "an old address stays while a name does not resolve; meshNetworks may name another; restart that istiod"
         yield at.judge(same, observed, cure)

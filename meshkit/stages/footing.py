@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import injection, platform, policies, services
 from meshkit.istio.versions import Version
+from meshkit.stages import reach
 from meshkit.stages.finding import Question, Row, arrow
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 GRACE = 120.0
 """Seconds by which a workload certificate is dated back: ClockSkewGracePeriod (security/pkg/pki/util)."""
 _NOBODY = "no istiod and no client"
-_UNCHECKED = "its certificate was not checked"
 
 
 # --- clocks -----------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def check_reach(api_servers: pd.DataFrame) -> Iterator[Finding]:
             yield ask.fail(f"{row['server']} from {row['asked_from']}: {answer}, {detail}", cure)
         else:
             told = f"{row['server']} answers {answer} to {row['asked_from']}"
-            good = not detail.startswith(_UNCHECKED)
+            good = not detail.startswith(reach.UNCHECKED)
             yield ask.judge(good, told if good else f"{told}; {detail}", cure, otherwise=Verdict.WARN)
 
 

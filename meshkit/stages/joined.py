@@ -141,7 +141,7 @@ def check_single(
     rows = read(mesh, secrets, reader, target)
     if rows.empty:
         return
-    own, key = real_id(identity, reader)[0], str(rows.iloc[0]["key"])
+    (own, why), key = real_id(identity, reader), str(rows.iloc[0]["key"])
     names = sorted(set(rows["name"]))
     context = f"kubectl --context {mesh.spec.cluster(reader).context} -n {mesh.root_namespace} delete secret"
     if key == own:
@@ -153,6 +153,9 @@ def check_single(
     told = (
         f"{len(names)} secrets for {key}: {', '.join(names)}; istiod takes the first that it meets" if extra else kept
     )
+    if why and not extra:
+        yield ask.unknown(f"{kept}; {why}")
+        return
     yield ask.judge(not extra, told, f"{context} {extra}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import hello
-from meshkit.stages import eastwest, joined, verify
+from meshkit.stages import eastwest, joined, pairs, reach, verify
 from meshkit.stages.finding import Question, Row, arrow
 
 if TYPE_CHECKING:
@@ -89,6 +89,9 @@ def check_server(mesh: Mesh, facts: Facts, client: str, server: str) -> Iterator
     name = str(secret.iloc[0]["tls_server_name"]) if len(secret) else ""
     good = f"good for {name or 'that address'}, by {server}'s own CA"
     at = Question("MK835", "API server's certificate is for that name", arrow(client, server), good)
+    if row["detail"].startswith(reach.UNCHECKED):
+        yield at.unknown(said, f"kubectl --context {mesh.spec.cluster(server).context} get configmap kube-root-ca.crt")
+        return
     cure = (
         f"istiod refuses it too: let the certificate name it, or give the name it has: {_named(mesh, client, server)}"
     )
@@ -147,6 +150,7 @@ def check_replicas(mesh: Mesh, facts: Facts, client: str, server: str) -> Findin
     lost = [r for r in remotes.to_dict("records") if r["status"] == "UNKNOWN"]
     rows = facts.shards[(facts.shards["cluster"] == client) & (facts.shards["target"] == server)]
     lost += [r for r in rows.to_dict("records") if r["reason"]]
+    lost += [r for r in gates[gates["cluster"] == client].to_dict("records") if eastwest.deaf(r)]
     if lost:
         return ask.unknown(": ".join(filter(None, (lost[0]["istiod"], lost[0]["reason"]))))
     replicas = sorted(set(remotes["istiod"]) - {""})
@@ -217,24 +221,34 @@ def check_hello(mesh: Mesh, facts: Facts, client: str, server: str) -> Iterator[
     ask = Question(
         "MK840", "gateway lets the SNI through", arrow(client, server), "a certificate, or another TLS answer"
     )
+    unread = eastwest.unread(facts.known.gateways, server)
     if rows.empty:
-        seen = facts.known.gateways_seen[facts.known.gateways_seen["cluster"] == client]["reason"]
-        reasons = [
-            *(r for r in seen if r and not r.startswith("it knows")),
-            eastwest.unread(facts.known.gateways, server),
-        ]
-        why = next(filter(None, reasons), "")
-        told = "there is no gateway address to try"
-        yield ask.unknown(f"{told}: {why}") if why else ask.fail(told, "see MK805 and MK806")
+        yield _untried(mesh, facts, ask, client, server)
     for row in rows.to_dict("records"):
         at = f"{row['address']}:{row['port']}"
         if row["heard"] == "UNKNOWN":
             yield ask.unknown(f"{at}: {row['reason']}", "it needs bash or nc in the client's pod")
             continue
         said = f"{at}: {row['heard']}" + (f" ({row['detail']})" if row["detail"] else "")
-        yield ask.judge(row["heard"] in (hello.OPEN, hello.ALERT), said, _hello_cure(mesh, row, server))
         if row["heard"] in (hello.OPEN, hello.ALERT):
+            yield ask.answer(Verdict.PASS, said)
             yield _trusted(client, server, row)
+        elif unread:
+            # Nobody knows whether this is still its address, or whether the cluster is up at all.
+            yield ask.unknown(f"{said}; what {server} offers could not be read: {unread}", f"is {server} up?")
+        else:
+            yield ask.fail(said, _hello_cure(mesh, row, server))
+
+
+def _untried(mesh: Mesh, facts: Facts, ask: Question, client: str, server: str) -> Finding:
+    """Return a failure only where all who could name a gateway were asked, and none named one."""
+    if pairs.gateways(mesh, facts.known, client, server):
+        return ask.unknown("no hello was sent")
+    seen = facts.known.gateways_seen[facts.known.gateways_seen["cluster"] == client]
+    unread = eastwest.unread(facts.known.gateways, server)
+    why = next(filter(None, [*map(eastwest.deaf, seen.to_dict("records")), unread]), "")
+    told = "there is no gateway address to try"
+    return ask.unknown(f"{told}: {why}") if why else ask.fail(told, "see MK805 and MK806")
 
 
 def _hello_cure(mesh: Mesh, row: Row, server: str) -> str:
@@ -255,6 +269,8 @@ def _trusted(client: str, server: str, row: Row) -> Finding:
     ask = Question("MK841", "what answers there is trusted", arrow(client, server), wanted)
     if not row["sha256"]:
         return ask.answer(Verdict.SKIPPED, f"no certificate was shown: {row['detail']}")
+    if row["reason"]:
+        return ask.unknown(row["reason"], "see MK807")
     told = f"{row['identity'] or 'no SPIFFE identity'}, of {row['issuer'] or 'nobody'}"
     ends = (
         f"{told}, ends at {row['anchor']}"

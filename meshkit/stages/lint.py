@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import rules
-from meshkit.istio.services import DOMAIN
+from meshkit.istio.services import DOMAIN, local_words
 from meshkit.stages.finding import Question, Row
 
 if TYPE_CHECKING:
@@ -152,7 +152,8 @@ def check_headless(mesh: Mesh, services: pd.DataFrame) -> Iterator[Finding]:
         told = (
             f"{namespace}/{service} in {', '.join(group['cluster'])}: clients reach the pods of their own cluster only"
         )
-        cure = f"call it by a Service with a ClusterIP; or say clusterLocal of {service}.{namespace}.svc.{DOMAIN}"
+        local = local_words(f"{service}.{namespace}.svc.{DOMAIN}")
+        cure = f"call it by a Service with a ClusterIP; or say that it is meant to stay: {local}"
         yield ask.answer(Verdict.WARN, told, cure)
     if rows.empty:
         yield ask.answer(Verdict.PASS, "none")

@@ -18,7 +18,7 @@ from meshkit.checks import SEVERITY, Finding, Verdict
 from meshkit.istio import fleet, networks, remotes, shards, trust, versions
 from meshkit.istio.remote_secret import address_kind
 from meshkit.mesh import DaemonThreads, Mesh, Unknown, gather
-from meshkit.stages import clients, joined, reach, verify
+from meshkit.stages import clients, eastwest, joined, reach, verify
 from meshkit.stages.finding import arrow
 from meshkit.statistics import quantile
 
@@ -88,7 +88,7 @@ def look(mesh: Mesh, known: verify.Facts | None = None) -> Facts:
         facts, who = joins.result(), found.result()
         asked = pool.submit(lambda: reach.reach(mesh, _written(mesh, facts)))
         multi = mesh.spec.topology.network == "multi"
-        at = {pair: _gateways(mesh, facts, *pair) for pair in mesh.pairs} if multi else {}
+        at = {pair: gateways(mesh, facts, *pair) for pair in mesh.pairs} if multi else {}
         heard = pool.submit(lambda: clients.hellos(mesh, who, at))
         gates = {name: {a for pair, known in at.items() for a, _ in known if pair[1] == name} for name in mesh.clusters}
         ways = clients.ways(mesh, who, gates)
@@ -123,7 +123,7 @@ def _written(mesh: Mesh, known: verify.Facts) -> dict[tuple[str, str], tuple[str
     return found
 
 
-def _gateways(mesh: Mesh, known: verify.Facts, client: str, server: str) -> list[clients.Address]:
+def gateways(mesh: Mesh, known: verify.Facts, client: str, server: str) -> list[clients.Address]:
     """Return where a client's proxies would find a server's gateway: as its istiods see it, else as it is offered."""
     network = mesh.spec.cluster(server).network
     rows = known.gateways_seen
@@ -283,7 +283,7 @@ def _of_replica(mesh: Mesh, facts: Facts, client: str, server: str, istiod: str)
     gates, offered = own(facts.known.gateways_seen), facts.known.gateways
     network = mesh.spec.cluster(server).network
     offered = offered[(offered["cluster"] == server) & (offered["network"] == network)]
-    deaf = next((r for r in gates["reason"] if r and not r.startswith("it knows")), "")
+    deaf = next(filter(None, map(eastwest.deaf, gates.to_dict("records"))), "")
     there = held[held["target"] == server]
     counts = {name: sum(len([a for a in text.split(",") if a]) for text in there[name]) for name in ("known", "ready")}
     reasons = [*seen["reason"], deaf, *there["reason"]]

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from meshkit.checks import Finding, Verdict
 from meshkit.errors import MeshkitError
-from meshkit.istio import injection
+from meshkit.istio import injection, networks
 from meshkit.istio.fleet import istiods, table
 from meshkit.istio.policies import WEBHOOK, XDS
 from meshkit.mesh import Mesh, Unknown
+from meshkit.stages import eastwest
 from meshkit.stages.finding import Question, Row, arrow
 from meshkit.stages.ways import Caller, callers, handshake
 
@@ -142,15 +143,19 @@ def check_hosts(mesh: Mesh, names: pd.DataFrame, gateways: pd.DataFrame, seen: p
             "MK733", "istiod has the gateway's address of now", arrow(reader, target), "as its name resolves"
         )
         own = gateways[(gateways["cluster"] == target) & (gateways["network"] == mesh.spec.cluster(target).network)]
-        hosts = {a for text in own["addresses"] for a in text.split(",") if a and not is_number(a)}
+        hosts = {a for text in own["addresses"] for a in text.split(",") if a and not networks.is_number(a)}
+        theirs = seen[(seen["cluster"] == reader) & (seen["network"] == mesh.spec.cluster(target).network)]
         resolved = names[(names["cluster"] == reader) & names["name"].isin(hosts) & (names["state"] == "resolved")]
+        deaf = map(eastwest.deaf, seen[seen["cluster"] == reader].to_dict("records"))
+        if reason := eastwest.unread(gateways, target) or next(filter(None, deaf), ""):
+            yield ask.unknown(reason)
+            continue
         if not hosts:
             yield ask.answer(Verdict.SKIPPED, "its gateway has no host name")
             continue
         if resolved.empty:
             yield ask.unknown(f"{', '.join(sorted(hosts))} could not be resolved there", "see MK206")
             continue
-        theirs = seen[(seen["cluster"] == reader) & (seen["network"] == mesh.spec.cluster(target).network)]
         known, now = set(theirs["address"]) - {""}, set(resolved["address"])
         told = f"istiod has {', '.join(sorted(known)) or 'none'}; the name leads to {', '.join(sorted(now))}"
         cure = "a name of many addresses may differ for a while; else restart istiod, and look at its DNS"
@@ -165,23 +170,14 @@ def check_ranges(mesh: Mesh, inventory: pd.DataFrame, gateways: pd.DataFrame) ->
     rows = {row["cluster"]: row for row in inventory.to_dict("records")}
     for reader, target in mesh.pairs:
         ask = Question("MK734", "others' addresses are not one's own", arrow(reader, target), "outside its own ranges")
-        if reason := rows[reader]["reason"] or rows[target]["reason"]:
+        if reason := rows[reader]["reason"] or rows[target]["reason"] or eastwest.unread(gateways, target):
             yield ask.unknown(reason)
             continue
         offered = gateways[gateways["cluster"] == target]["addresses"]
         api = str(rows[target]["api_server"]).rpartition("//")[2].rpartition(":")[0].strip("[]")
-        theirs = sorted({a for text in [*offered, api] for a in text.split(",") if is_number(a)})
+        theirs = sorted({a for text in [*offered, api] for a in text.split(",") if networks.is_number(a)})
         ranges = [r for key in ("pod_ranges", "service_ranges") for r in str(rows[reader][key]).split(",") if r]
         own = [ipaddress.ip_network(text, strict=False) for text in ranges]
         hit = [f"{a} is in {net}" for a in theirs for net in own if ipaddress.ip_address(a) in net]
         cure = f"give {target}'s gateway or API server another address, or {reader} other ranges"
         yield ask.judge(not hit, "; ".join(hit) or f"{', '.join(theirs) or 'no number'}: none is", cure)
-
-
-def is_number(address: str) -> bool:
-    """Return whether an address is a number, and no name."""
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return True

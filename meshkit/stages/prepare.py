@@ -21,7 +21,7 @@ from meshkit.errors import MeshkitError
 from meshkit.istio import injection, installer, networks, platform, policies, proxies, services, versions
 from meshkit.istio.fleet import ask_istiods
 from meshkit.mesh import Unknown
-from meshkit.stages import footing, reach, ways
+from meshkit.stages import defects, footing, reach, ways
 from meshkit.stages.finding import Question, Row, planned
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
         *footing.check_names(mesh, facts.names),
         *footing.check_versions(mesh, facts.versions, facts.istioctl, facts.no_istioctl),
         *footing.check_kubernetes(facts.versions, target),
+        *defects.check(mesh, facts.versions, facts.services),
         *footing.check_policies(mesh, facts.policies),
         *check_probe_namespace(mesh, facts),
         *footing.check_injection(mesh, facts.injection),

@@ -26,6 +26,7 @@ REACH_COLUMNS: Final = {
     "answer": "str",
     "detail": "str",
 }
+UNCHECKED: Final = "its certificate was not checked"
 NOBODY: Final = "no istiod and no client of the probe runs there"
 _CURL_TIMEOUT = 5
 _NOT_RUN = (126, 127)
@@ -108,7 +109,8 @@ def _reach(
             untried = f"{pod} has no curl"
             continue
         said = next(iter(done.stderr.strip().splitlines()), "")[:200]
-        unchecked = "" if authority else "its certificate was not checked: no ConfigMap kube-root-ca.crt"
+        why = authority.reason if isinstance(authority, Unknown) else "no ConfigMap kube-root-ca.crt"
+        unchecked = "" if authority else f"{UNCHECKED}: {why}"
         answer = {0: done.stdout.strip(), _NOT_TRUSTED: "refused"}.get(done.exit_code, "none")
         return {**row, "asked_from": pod, "answer": answer, "detail": said or unchecked}
     return {**row, "answer": "UNKNOWN", "detail": untried}

@@ -187,7 +187,7 @@ def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: 
 
 
 def _heal(mesh: Mesh, names: set[str], wanted: Plan) -> None:
-    """Want istiods restarted that a change of a remote secret hurts (1.30.0 to 1.30.3), in these clusters."""
+    """Want istiods restarted that a change of a remote secret hurts, in these clusters."""
     seen = versions.versions(mesh, table([], proxies.COLUMNS)) if names else None
     for name in sorted(names):
         if seen is not None and credentials.hurt(seen, name):

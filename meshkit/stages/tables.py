@@ -222,6 +222,11 @@ MERGING: Final[Shown] = {
     "key": ["namespace", "service"],
     "show": ["namespace", "service", "endpoints", "type", "effect", "conflict"],
 }
+LOCAL: Final[Shown] = {
+    "name": "local",
+    "caption": "Services that could stay in each cluster, and why",
+    "key": ["namespace", "service"],
+}
 MERGED: Final[Shown] = {
     "name": "merged",
     "caption": "The probe's Service as each cluster's client sees it",

@@ -37,6 +37,7 @@ from meshkit.stages import (
     assess,
     catalogue,
     causes,
+    defects,
     discovery,
     eastwest,
     footing,
@@ -263,6 +264,7 @@ def _common_ground(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     yield from footing.check_names(mesh, found.names)
     yield from footing.check_versions(mesh, found.versions, found.istioctl, found.no_istioctl)
     yield from footing.check_kubernetes(found.versions, mesh.spec.istio.version or found.istioctl)
+    yield from defects.check(mesh, found.versions, found.services)
     yield from footing.check_policies(mesh, found.policies)
     yield from prepare.check_probe_namespace(mesh, found, finished=True)
     yield from footing.check_injection(mesh, found.injection)
@@ -308,7 +310,6 @@ def _joined(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         yield discovery.check_server(mesh, found, name)
         yield discovery.check_claims(mesh, found, name)
         yield discovery.check_reader(mesh, found, name)
-        yield from discovery.check_version(found, name, [])
     for reader, target in mesh.pairs:
         yield discovery.check_reach(found, reader, target)
         yield from joined.check(mesh, known.identity, known.secrets, known.remotes, (reader, target))

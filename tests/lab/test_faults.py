@@ -16,13 +16,9 @@ import pytest
 from meshkit import Mesh
 from meshkit.checks import Finding, Verdict, overall
 from meshkit.stages import observe, verify
-from tests.lab import faults
-from tests.lab.support import until
+from tests.lab.support import broken, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
     from tests.lab.support import Lab
 
 pytestmark = pytest.mark.lab
@@ -32,23 +28,23 @@ EAST_WEST, WEST_EAST = verify.arrow("east", "west"), verify.arrow("west", "east"
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault: how it is made and healed, the findings that name the cause, and the pairs that break."""
+    """A fault of the lab, made in west: the findings that name the cause, and the pairs that break."""
 
-    made: Callable[[Lab], AbstractContextManager[None]]
+    name: str
     causes: set[tuple[str, str]]
     pairs: set[str] = field(default_factory=lambda: {EAST_WEST})
 
 
 FAULTS = [
-    Fault(faults.unlabelled_gateway, {("MK805", "west"), ("MK806", EAST_WEST), ("MK812", EAST_WEST)}),
-    Fault(faults.unexposed_services, {("MK805", "west"), ("MK811", EAST_WEST)}),
-    Fault(faults.missing_remote_secret, {("MK802", EAST_WEST), ("MK804", EAST_WEST), ("MK811", EAST_WEST)}),
-    Fault(faults.revoked_credential, {("MK803", EAST_WEST)}),
-    Fault(faults.gateway_without_pods, {("MK805", "west"), ("MK811", EAST_WEST)}),
+    Fault("gateway-without-network-label", {("MK805", "west"), ("MK806", EAST_WEST), ("MK812", EAST_WEST)}),
+    Fault("exposure-missing", {("MK805", "west"), ("MK811", EAST_WEST)}),
+    Fault("secret-in-wrong-namespace", {("MK832", EAST_WEST), ("MK804", EAST_WEST), ("MK811", EAST_WEST)}),
+    Fault("revoked-credential", {("MK803", EAST_WEST)}),
+    Fault("gateway-down", {("MK805", "west"), ("MK811", EAST_WEST)}),
     # What is refused is one proxy's matter, and what it took before goes on working.
-    Fault(faults.refused_configuration, {("MK901", "east")}, set()),
+    Fault("nacked-envoyfilter", {("MK901", "west")}, set()),
     Fault(
-        faults.two_roots,
+        "different-roots",
         {("MK807", "east"), ("MK807", "west"), ("MK811", EAST_WEST), ("MK811", WEST_EAST)},
         {EAST_WEST, WEST_EAST},
     ),
@@ -80,11 +76,11 @@ def bad(findings: list[Finding]) -> list[str]:
     return [f"{f.verdict} {f.id} [{f.subject}] {f.observed}" for f in findings if f.verdict not in good]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.made.__name__)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_each_fault_turns_the_audit_red_in_its_own_pair_until_it_is_healed(meshed_lab: Lab, fault: Fault) -> None:
     """The cause is named, no other pair blamed, nothing unknown, and the healed mesh is green without a warning."""
     visible = {cause for cause in fault.causes if not cause[0].startswith("MK81")}
-    with fault.made(meshed_lab):
+    with broken(meshed_lab, fault.name):
         until(lambda: visible <= failed(seen(meshed_lab)), f"failed: {visible}")
         began = time.monotonic()
         findings = audit(meshed_lab)
@@ -99,25 +95,25 @@ def test_each_fault_turns_the_audit_red_in_its_own_pair_until_it_is_healed(meshe
 def test_two_audits_by_the_command_line_say_red_then_green_and_what_changed(meshed_lab: Lab, tmp_path: Path) -> None:
     """Exit codes, records, JUnit and reports of a broken and a healed mesh agree, and their evidence verifies."""
     small = ("--out", str(tmp_path), "-p", "samples", "40", "-p", "calls", "3")
-    with faults.unlabelled_gateway(meshed_lab):
+    with broken(meshed_lab, "gateway-without-network-label"):
         until(lambda: ("MK806", EAST_WEST) in failed(seen(meshed_lab)), "the fault is seen")
         first = meshkit("audit", str(meshed_lab.mesh_file), *small)
     assert first.returncode == 1, first.stderr
     until(lambda: overall(seen(meshed_lab)) is Verdict.PASS, "green again", 60)
     second = meshkit("audit", str(meshed_lab.mesh_file), *small)
     assert second.returncode == 0, second.stderr
-    broken, healed = (Path(done.stdout.strip()) for done in (first, second))
-    assert record(broken) == (1, ["failed", "failed"])
-    assert record(healed) == (0, ["passed", "passed"])
-    failures = [name for name, told in cases(broken) if "failure" in told]
+    red, green = (Path(done.stdout.strip()) for done in (first, second))
+    assert record(red) == (1, ["failed", "failed"])
+    assert record(green) == (0, ["passed", "passed"])
+    failures = [name for name, told in cases(red) if "failure" in told]
     assert f"istiod knows the other network's gateway [{EAST_WEST}]" in failures
     assert not any(WEST_EAST in name for name in failures), failures
-    assert {word for _, told in cases(healed) for word in told} <= {"skipped"}
-    assert (broken / "report.html").stat().st_size > 10_000
-    report = (healed / "report.html").read_text()
-    assert f'Compared with <a href="../{broken.name}/report.html">' in report
+    assert {word for _, told in cases(green) for word in told} <= {"skipped"}
+    assert (red / "report.html").stat().st_size > 10_000
+    report = (green / "report.html").read_text()
+    assert f'Compared with <a href="../{red.name}/report.html">' in report
     assert "MK806" in report
-    for run in (broken, healed):
+    for run in (red, green):
         assert meshkit("record", "verify", str(run)).returncode == 0
 
 

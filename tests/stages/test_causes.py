@@ -78,6 +78,24 @@ def test_worse_comes_first_then_what_has_more_consequences() -> None:
     assert found[-1][2] == "MK802"
 
 
+def test_a_network_policy_is_told_once_with_the_ways_that_it_closes() -> None:
+    """What would block a way, and the tries that did not get through, are one thing to mend; only in that cluster."""
+    found = order(
+        finding("MK731", "east"),
+        finding("MK732", "east"),
+        finding("MK901", "east"),
+        finding("MK731", "west"),
+        finding("MK209", "east"),
+    )
+    assert [(number, cause) for number, subject, cause in found if subject == "east"] == [
+        ("MK209", ""),
+        ("MK731", "MK209"),
+        ("MK732", "MK209"),
+        ("MK901", "MK209"),
+    ]
+    assert ("MK731", "west", "") in found
+
+
 def test_consequences_and_reasons_are_two_sides_of_one_thing() -> None:
     """What the one has, the other has."""
     assert "MK711" in consequences("MK802")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from meshkit.checks import Finding, Verdict, overall
+from meshkit.errors import UnreachableError
 from meshkit.istio import proxies, remote_secret, remotes, services, versions
 from meshkit.istio.fleet import table
 from meshkit.stages import discovery, merged, merging, reach, verify
@@ -216,14 +218,14 @@ def test_an_address_that_is_not_for_others_renews_nothing() -> None:
         ("1.30.0", "none", WARN),
         ("1.30.1", "ok", PASS),
         ("1.30.3", "401", WARN),
-        ("1.30.4", "401", PASS),
+        ("1.30.4", "401", WARN),
         ("1.30-abc", "401", WARN),
         ("1.31-abc", "401", PASS),
         ("", "401", UNKNOWN),
     ],
 )
 def test_istiods_that_are_hurt_by_a_change_are_named(number: str, credential: str, verdict: Verdict) -> None:
-    """1.30.0 to 1.30.3: a warning, and a restart in the plan after a change."""
+    """1.30, as far as it is known: a warning, and a restart in the plan after a change."""
     known = undiscovered() if credential == "none" else facts("secrets", {"credential": credential})
     known = discovery.Facts(**{**vars(known), "versions": facts("versions", {"version": number}).versions})
     assert told(discovery.check(mesh(), known), "MK707", "east") == [verdict]
@@ -248,6 +250,54 @@ def test_a_merge_is_a_warning_where_it_is_new_and_not_meant() -> None:
     assert merges("shop", {("east", "north")}) == [PASS]
     assert merges("shop", set()) == [PASS]
     assert merges("sample", {("east", "west")}) == [PASS]
+
+
+def proposed(new: set[tuple[str, str]], change: Row | None = None, **of_all: Any) -> dict[str, str]:
+    """Return host and rule of what could stay at home, of a Service of two clusters changed in east, or in both."""
+    own = [{**service(name), "namespace": "shop", **of_all} for name in OTHER]
+    rows = table([{**own[0], **(change or {})}, own[1]], services.SERVICE_COLUMNS)
+    found = merging.proposals(mesh(), services.merging(rows, list(OTHER), "istio-system"), new)
+    return dict(zip(found["host"], found["rule"], strict=True))
+
+
+def test_what_could_stay_at_home_is_proposed_by_a_rule_that_says_why() -> None:
+    """What differs, what is headless, what serves its own clients until now; nothing else."""
+    host, new = "web.shop.svc.cluster.local", {("east", "west")}
+    assert proposed(new) == {host: "each cluster serves its own clients until now; is it meant to be one?"}
+    assert proposed(set()) == {}, "it is one already, and alike"
+    assert "two things by one name" in proposed(set(), {"ports": "tcp:5432/TCP"})[host]
+    assert "their own cluster only" in proposed(set(), headless=True)[host]
+    assert proposed(new, cluster_local=True) == {}, "it stays already"
+    assert proposed(new, namespace="sample") == {}, "the probe's is meant to be one"
+    assert proposed(new, namespace="istio-system") == {}
+
+
+def test_the_patch_keeps_what_meshconfig_says_today_in_every_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists are replaced as a whole; what could not be read is told."""
+    theirs = {"settings": {"clusterLocal": True}, "hosts": ["*.db.svc.cluster.local"]}
+    answers: list[Any] = [{"serviceSettings": [theirs]}, {"serviceSettings": [theirs]}]
+    monkeypatch.setattr(merging, "mesh_config", lambda *_: _raised(answers.pop()))
+    wanted = table([{"host": "web.shop.svc.cluster.local"}], merging.LOCAL_COLUMNS)
+    document = yaml.safe_load(merging.patch(mesh(), wanted))
+    ours = {"settings": {"clusterLocal": True}, "hosts": ["web.shop.svc.cluster.local"]}
+    assert document["kind"] == "IstioOperator"
+    assert document["spec"] == {"meshConfig": {"serviceSettings": [theirs, ours]}}
+    answers += [{}, UnreachableError("no answer within 10 s")]
+    assert "are missing here: no answer within 10 s" in merging.patch(mesh(), wanted)
+    assert merging.patch(mesh(), table([], merging.LOCAL_COLUMNS)) == ""
+
+
+def _raised(answer: Any) -> Any:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def test_the_one_line_of_a_remedy_is_the_entry_in_yaml() -> None:
+    """Whoever copies it has no quotes to mend."""
+    host = "*.shop.svc.cluster.local"
+    line = services.local_words(host)
+    assert yaml.safe_load(line.replace("meshConfig.", "")) == {"serviceSettings": [services.local_entry([host])]}
 
 
 def proven(change: Row) -> list[Finding]:

@@ -150,3 +150,18 @@ def test_an_address_within_ones_own_ranges_leads_nowhere() -> None:
         mesh(), table(known, platform.INVENTORY_COLUMNS), table([offered], networks.GATEWAY_COLUMNS)
     )
     assert verdicts(found) == {("MK734", "east → west"): Verdict.FAIL, ("MK734", "west → east"): Verdict.PASS}
+
+
+def test_addresses_of_a_gateway_that_could_not_be_read_are_neither_right_nor_wrong() -> None:
+    """Nor is what an istiod has that could not be asked."""
+    lost = {"cluster": "west", "reason": "no answer"}
+    offered = {"cluster": "west", "network": "net-west", "service": "eastwest", "addresses": "lb.example"}
+    seen = {"cluster": "east", "network": "net-west", "address": "192.0.2.1"}
+    for gateway, view in ((lost, seen), (offered, {**lost, "cluster": "east"})):
+        tables = table([gateway], networks.GATEWAY_COLUMNS), table([view], networks.SEEN_COLUMNS)
+        found = verdicts(paths.check_hosts(mesh(), table([], ways.NAME_COLUMNS), *tables))
+        assert found["MK733", "east → west"] is Verdict.UNKNOWN
+    ranges = [{"cluster": name, "pod_ranges": "10.1.0.0/16"} for name in ("east", "west")]
+    read = table(ranges, platform.INVENTORY_COLUMNS)
+    found = verdicts(paths.check_ranges(mesh(), read, table([lost], networks.GATEWAY_COLUMNS)))
+    assert found == {("MK734", "east → west"): Verdict.UNKNOWN, ("MK734", "west → east"): Verdict.PASS}

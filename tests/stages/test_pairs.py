@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from meshkit.checks import Verdict, overall
-from meshkit.istio import remotes, shards
+from meshkit.istio import networks, remotes, shards
 from meshkit.istio.fleet import table
 from meshkit.mesh import Mesh
 from meshkit.spec import MeshSpec
@@ -110,6 +110,7 @@ SPOILED = [
     ("MK834", "server", "reach", {"answer": "503"}, UNKNOWN),
     ("MK834", "server", "reach", {"answer": "429"}, UNKNOWN),
     ("MK835", "server", "reach", {"answer": "refused", "detail": "no alternative name matches"}, FAIL),
+    ("MK835", "server", "reach", {"detail": f"{reach.UNCHECKED}: no answer"}, UNKNOWN),
     ("MK842", "sync", "shards", {"known": ""}, FAIL),
     ("MK842", "sync", "shards", {"known": "10.9.9.9"}, FAIL),
     ("MK842", "sync", "shards", {"known": "10.0.0.4,10.9.9.9"}, WARN),
@@ -125,6 +126,7 @@ SPOILED = [
     ("MK840", "hello", "hellos", {"heard": "no TLS"}, FAIL),
     ("MK840", "hello", "hellos", {"heard": "UNKNOWN", "reason": "no tool"}, UNKNOWN),
     ("MK841", "hello", "hellos", {"anchor": ""}, FAIL),
+    ("MK841", "hello", "hellos", {"anchor": "", "reason": "no root is known"}, UNKNOWN),
     ("MK802", "secret", "secrets", {"key": "north", "annotation": "north", "leads_to": "north"}, FAIL),
     ("MK830", "secret", "secrets", {"annotation": "north"}, FAIL),
     ("MK832", "secret", "secrets", {"namespace": "default"}, FAIL),
@@ -158,7 +160,7 @@ def test_a_table_without_a_row_is_no_pass(name: str) -> None:
     cells = pairs.cells(mesh(), findings).set_index(["client", "cell"])["verdict"]
     checks = {"reach": "MK834", "ways": "MK839", "hellos": "MK840", "shards": "MK842"}
     assert PASS not in told(findings, checks[name], PAIR)
-    expected = {"ways": ("endpoints", "unknown"), "hellos": ("hello", "fail")}
+    expected = {"ways": ("endpoints", "unknown"), "hellos": ("hello", "unknown")}
     if name in expected:
         cell, verdict = expected[name]
         assert cells["east", cell] == verdict
@@ -171,6 +173,44 @@ def test_an_api_server_that_does_not_answer_us_either_is_unknown_not_unreachable
     rows = pd.concat([known.known.secrets.query("cluster == 'east'"), lost], ignore_index=True)
     known = replace(known, known=replace(known.known, secrets=rows))
     assert told(linked.check_all(mesh(), known), "MK834", PAIR) == [UNKNOWN]
+
+
+NONE_SEEN, NONE_OFFERED = {"reason": "it knows no gateway"}, {"reason": "no Service has the label"}
+
+
+@pytest.mark.parametrize(
+    ("seen", "offered", "verdict"),
+    [
+        (NONE_SEEN, NONE_OFFERED, FAIL),
+        (NONE_SEEN, {"reason": "no answer within 10 s"}, UNKNOWN),
+        ({"reason": "no answer within 10 s"}, NONE_OFFERED, UNKNOWN),
+    ],
+)
+def test_no_gateway_to_try_is_a_failure_only_where_all_were_asked_who_could_name_one(
+    seen: Row, offered: Row, verdict: Verdict
+) -> None:
+    """East's istiods, and west, which offers it."""
+    known = facts("hellos", none=True)
+    gates, theirs = known.known.gateways_seen, known.known.gateways
+    blind = table([{"cluster": "east", "istiod": "istiod-east", **seen}], networks.SEEN_COLUMNS)
+    bare = table([{"cluster": "west", **offered}], networks.GATEWAY_COLUMNS)
+    held = replace(
+        known.known,
+        gateways_seen=pd.concat([blind, gates[gates["cluster"] != "east"]], ignore_index=True),
+        gateways=pd.concat([bare, theirs[theirs["cluster"] != "west"]], ignore_index=True),
+    )
+    assert told(linked.check_all(mesh(), replace(known, known=held)), "MK840", PAIR) == [verdict]
+
+
+@pytest.mark.parametrize("word", ["closed", "refused", "silent", "no TLS"])
+def test_a_hello_to_a_gateway_of_a_cluster_that_cannot_be_read_is_unknown(word: str) -> None:
+    """Whether the address is still its gateway's is what nobody knows; that it answers is known all the same."""
+    unread = table([{"cluster": "west", "reason": "no answer within 10 s"}], networks.GATEWAY_COLUMNS)
+    known = facts("hellos", {"heard": word})
+    theirs = known.known.gateways
+    held = replace(known.known, gateways=pd.concat([unread, theirs[theirs["cluster"] != "west"]], ignore_index=True))
+    assert told(linked.check_all(mesh(), replace(known, known=held)), "MK840", PAIR) == [UNKNOWN]
+    assert told(linked.check_all(mesh(), replace(facts(), known=held)), "MK840", PAIR) == [PASS]
 
 
 def two_replicas(**second: Row) -> pairs.Facts:
@@ -194,6 +234,7 @@ def two_replicas(**second: Row) -> pairs.Facts:
         ({"gateways_seen": {"address": "192.0.2.9"}}, FAIL, "gateway: istiod-east 192.0.2.2, istiod-second 192.0.2.9"),
         ({"shards": {"known": ""}}, FAIL, "endpoints: istiod-east 10.0.0.4, istiod-second none"),
         ({"shards": {"reason": "dead"}}, UNKNOWN, "istiod-second: dead"),
+        ({"gateways_seen": {"network": "", "address": "", "reason": "dead"}}, UNKNOWN, "istiod-second: dead"),
     ],
 )
 def test_replicas_that_disagree_are_a_finding_and_stand_in_rows_of_their_own(

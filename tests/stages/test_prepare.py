@@ -90,6 +90,8 @@ CASES = [
     ("MK208", "versions", {"component": "kubernetes", "version": "v1.33.0"}, PASS),
     ("MK208", "versions", {"component": "kubernetes", "version": "v1.32.9"}, WARN),
     ("MK208", "versions", {"component": "kubernetes", **DEAD}, UNKNOWN),
+    ("MK240", "versions", {}, PASS),
+    ("MK240", "versions", {"version": "1.28.3"}, WARN),
     ("MK209", "", {}, PASS),
     ("MK209", "policies", {"state": "blocked", "way": "proxies to istiod", "policies": "deny"}, FAIL),
     ("MK209", "policies", {"state": "by address", "way": "proxies to istiod", "policies": "some"}, WARN),

@@ -62,6 +62,9 @@ SPOILED = [
     ("MK805", "east", "gateways", {"exposed_by": ""}, FAIL),
     ("MK806", BACK, "gateways", {"addresses": "192.0.2.9"}, PASS),
     ("MK838", BACK, "gateways", {"addresses": "192.0.2.9"}, FAIL),
+    ("MK838", BACK, "gateways", {"addresses": ""}, UNKNOWN),
+    ("MK838", BACK, "gateways", {"addresses": "eastwest.example.com"}, SKIPPED),
+    ("MK838", BACK, "gateways", {"addresses": "2001:db8::1"}, FAIL),
     ("MK838", PAIR, "gateways_seen", {"address": "192.0.2.9"}, FAIL),
     ("MK806", PAIR, "gateways_seen", {"network": "net-north"}, FAIL),
     ("MK807", "east", "certificates", {"anchor": "bb22", "roots": "bb22"}, FAIL),
@@ -104,7 +107,7 @@ def test_what_is_not_there_is_no_pass(number: str, subject: str, table: str, ver
 
 
 UNREAD = [
-    ("identity", {"reason": "no answer"}, {"MK801": "east", "MK830": BACK}),
+    ("identity", {"reason": "no answer"}, {"MK801": "east", "MK830": BACK, "MK831": PAIR}),
     ("secrets", {"credential": "UNKNOWN", "detail": "no answer"}, {"MK802": PAIR, "MK803": PAIR}),
     ("remotes", {"status": "UNKNOWN", "reason": "no answer"}, {"MK804": PAIR}),
     ("gateways", {"reason": "no answer"}, {"MK805": "east", "MK806": BACK}),

@@ -1,0 +1,108 @@
+"""Known defects of istiod's releases in meshes of many clusters, as data.
+
+`defects.csv` has one line for each: `first` and `last` release that has it (no first: all before; no last: all before
+`free`), the first release known to be `free` of it, `when` it strikes, what it `breaks`, the remedy, and its source.
+Releases between `last` and `free` were not looked at. A defect that is mended in two lines of releases has two lines.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from meshkit.checks import Verdict
+from meshkit.istio.versions import Version
+from meshkit.stages.finding import Question
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from meshkit.checks import Finding
+    from meshkit.mesh import Mesh
+
+HAS, MAY_HAVE = "has", "may have"
+SECRET: Final = "secret"  # noqa: S105 - when a remote secret is renewed or removed
+_ANY: Final = 10**6
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One line of `defects.csv`.
+
+    `when` is rename (of a running cluster), root (its change), metric, policy (rules of HTTP), secret (a remote one is
+    renewed or removed), or what a cluster must have to meet it: ambient, headless.
+    """
+
+    first: str
+    last: str
+    free: str
+    when: str
+    breaks: str
+    remedy: str
+    source: str
+
+    def in_version(self, version: Version) -> str:
+        """Return whether a release has it: `has`, `may have` (nobody looked, or it names no patch), or nothing."""
+        first, free = Version.parse(self.first) or Version(0, 0), Version.parse(self.free) or Version(_ANY, 0)
+        last, named = Version.parse(self.last) or free, version.patch >= 0
+        earliest, latest = (version, version) if named else (replace(version, patch=0), replace(version, patch=_ANY))
+        if earliest >= free or latest < first:
+            return ""
+        return HAS if named and version <= last else MAY_HAVE
+
+    @property
+    def url(self) -> str:
+        """Where it is told."""
+        repository, _, number = self.source.partition("#")
+        return f"https://github.com/{repository}/issues/{number}"
+
+
+@functools.cache
+def known() -> tuple[Defect, ...]:
+    """Return every defect, in the order of the file."""
+    text = resources.files("meshkit.stages").joinpath("defects.csv").read_text(encoding="utf-8")
+    return tuple(Defect(**row) for row in csv.DictReader(text.splitlines()))
+
+
+def check(mesh: Mesh, versions: pd.DataFrame, services: pd.DataFrame) -> Iterator[Finding]:
+    """MK240: no release of istiod that runs has a known defect in meshes of many clusters.
+
+    Where nobody has looked whether a release is mended, it says so. Defects of ambient mode and of headless Services
+    count where these are. All of them, each with its source: meshkit/stages/defects.csv.
+
+    Args:
+        mesh: the mesh.
+        versions: of `istio.versions.versions`.
+        services: of `istio.services.services`.
+    """
+    for name in mesh.clusters:
+        ask = Question("MK240", "istiod's version has no known defect", name, "a release without any that is known")
+        rows = versions[versions["cluster"] == name]
+        met = {"ambient"} if (rows["component"] == "ztunnel").any() else set()
+        own = services[services["cluster"] == name]
+        met |= {"headless"} if mesh.spec.topology.network == "flat" and own["headless"].any() else set()
+        istiods = rows[rows["component"] == "istiod"].drop_duplicates(["version", "reason"]).to_dict("records")
+        if not istiods:
+            yield ask.answer(Verdict.SKIPPED, "no istiod runs there")
+        for row in istiods:
+            yield from _of_version(ask, str(row["version"]), str(row["reason"]), met)
+
+
+def _of_version(ask: Question, text: str, reason: str, met: set[str]) -> Iterator[Finding]:
+    version = Version.parse(text)
+    if reason or version is None:
+        yield ask.unknown(reason or f"version {text or 'unknown'}")
+        return
+    asked = [defect for defect in known() if defect.when not in {"ambient", "headless"} - met]
+    found = [(defect, said) for defect in asked if (said := defect.in_version(version))]
+    for defect, said in found:
+        open_end = f"; free of it is {defect.free}, and {text} was not looked at" if said == MAY_HAVE else ""
+        told = f"{text} {said} this ({defect.url}): {defect.breaks}{open_end}"
+        yield ask.answer(Verdict.WARN, told, defect.remedy)
+    if not found:
+        yield ask.answer(Verdict.PASS, f"{text}: none of {len(asked)}")

@@ -1,0 +1,95 @@
+"""Known defects by release: who has them, at the borders of each range."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshkit.checks import Verdict
+from meshkit.istio import services, versions
+from meshkit.istio.fleet import table
+from meshkit.istio.versions import Version
+from meshkit.stages import defects
+from meshkit.stages.defects import HAS, MAY_HAVE
+from tests.stages.healthy import mesh
+
+PASS, WARN, UNKNOWN, SKIPPED = Verdict.PASS, Verdict.WARN, Verdict.UNKNOWN, Verdict.SKIPPED
+ALIASES, BYTES, METRIC, POLICY = (f"istio/istio#{n}" for n in (56021, 59909, 60082, 60806))
+STALE, GATEWAYS, SHARDS, WAYPOINTS, HEADLESS = (f"istio/istio#{n}" for n in (60612, 60920, 61043, 61092, 61038))
+OF_1_30 = {GATEWAYS, SHARDS, WAYPOINTS}
+
+BORDERS = [
+    ("1.26.9", {ALIASES, BYTES, HEADLESS}, set()),
+    ("1.27.0", {BYTES, HEADLESS}, set()),
+    ("1.28.9", {BYTES, HEADLESS}, set()),
+    ("1.29.0", {BYTES, METRIC, POLICY, HEADLESS}, set()),
+    ("1.29.5", {BYTES, METRIC, POLICY, HEADLESS}, set()),
+    ("1.29.6", {BYTES, METRIC, HEADLESS}, set()),
+    ("1.29.7", {BYTES, HEADLESS}, {METRIC}),
+    ("1.30.0", {POLICY, STALE, HEADLESS} | OF_1_30, set()),
+    ("1.30.2", {POLICY, STALE, HEADLESS} | OF_1_30, set()),
+    ("1.30.3", {HEADLESS} | OF_1_30, set()),
+    ("1.30.4", {HEADLESS}, OF_1_30),
+    ("1.30-eed52ebb66ad", set(), {POLICY, STALE, HEADLESS} | OF_1_30),
+    ("1.31.0", {HEADLESS}, set()),
+    ("1.31.1", set(), {HEADLESS}),
+    ("1.31-eed52ebb66ad", set(), {HEADLESS}),
+    ("1.32.0", set(), set()),
+    ("1.32-eed52ebb66ad", set(), set()),
+]
+
+
+@pytest.mark.parametrize(("text", "has", "may_have"), BORDERS)
+def test_a_release_has_the_defects_that_were_told_of_it(text: str, has: set[str], may_have: set[str]) -> None:
+    """The last bad release and the first good one of every line, releases that nobody looked at, and builds."""
+    version = Version.parse(text)
+    assert version is not None
+    said = {word: {d.source for d in defects.known() if d.in_version(version) == word} for word in (HAS, MAY_HAVE)}
+    assert said == {HAS: has, MAY_HAVE: may_have}
+
+
+def test_every_line_is_whole_and_its_releases_stand_in_order() -> None:
+    """Whoever adds one learns what it needs."""
+    for defect in defects.known():
+        first, last, free = (Version.parse(text) for text in (defect.first, defect.last, defect.free))
+        assert free, defect
+        assert (first or Version(0, 0)) <= (last or free) <= free, defect
+        assert last != free, defect
+        assert defect.when in {"rename", "root", "metric", "policy", "secret", "ambient", "headless"}
+        assert defect.breaks
+        assert defect.remedy
+        assert defect.url.startswith("https://github.com/istio/istio/issues/")
+
+
+def found(*istiods: dict[str, Any], headless: bool = False, **change: Any) -> list[tuple[Verdict, str]]:
+    """Return verdict and words of MK240 about east, whose components are these."""
+    rows = [{"cluster": "east", "component": "istiod", **row} for row in istiods]
+    own = [{"cluster": "east", "namespace": "db", "service": "db", "headless": headless}]
+    tables = table(rows, versions.VERSION_COLUMNS), table(own, services.SERVICE_COLUMNS)
+    return [(f.verdict, f.observed) for f in defects.check(mesh(**change), *tables) if f.subject == "east"]
+
+
+def test_each_defect_of_each_release_that_runs_is_a_warning_with_its_source() -> None:
+    """Two istiods of one release are told once; what is not known is no pass."""
+    assert found({"version": "1.31.0", "name": "a"}, {"version": "1.31.0", "name": "b"}) == [
+        (PASS, "1.31.0: none of 8")
+    ]
+    two = found({"version": "1.31.0"}, {"version": "1.30.2"})
+    assert [verdict for verdict, _ in two] == [WARN, WARN, WARN, WARN, PASS]
+    assert all("1.30.2 has this (https://github.com/istio/istio/issues/" in told for _, told in two[:4])
+    assert "free of it is 1.31.0, and 1.30.4 was not looked at" in found({"version": "1.30.4"})[0][1]
+    assert found({"reason": "no answer"}) == [(UNKNOWN, "no answer")]
+    assert found({"version": "custom"})[0][0] is UNKNOWN
+    assert found() == [(SKIPPED, "no istiod runs there")]
+
+
+def test_what_a_cluster_does_not_have_cannot_strike_it() -> None:
+    """Waypoints are ambient mode's; headless Services of other clusters are reached in one network only."""
+    ztunnel = {"component": "ztunnel", "version": "1.30.3"}
+    assert not any("waypoints" in told for _, told in found({"version": "1.30.3"}))
+    assert any("waypoints" in told for _, told in found({"version": "1.30.3"}, ztunnel))
+    flat = {"topology": {"network": "flat"}}
+    assert [verdict for verdict, _ in found({"version": "1.31.0"}, headless=True)] == [PASS]
+    assert [verdict for verdict, _ in found({"version": "1.31.0"}, **flat)] == [PASS]
+    assert [verdict for verdict, _ in found({"version": "1.31.0"}, headless=True, **flat)] == [WARN]
