@@ -104,10 +104,12 @@ def test_an_answer_is_right_near_or_wrong(answer: str, outcome: Outcome | None, 
     assert rules.judge(answer, find("gateway-down")) == (outcome, near)
 
 
-@pytest.mark.parametrize(("answer", "nearest"), [("gatway-down", "gateway-down"), ("MK80", "MK80"), ("", "no fault is called ''")])
-def test_an_answer_that_names_nothing_is_refused(answer: str, nearest: str) -> None:
+@pytest.mark.parametrize(
+    ("answer", "told"), [("gatway-down", "gateway-down"), ("MK80", "MK80"), ("", "no fault is called ''")]
+)
+def test_an_answer_that_names_nothing_is_refused(answer: str, told: str) -> None:
     """With what is nearest."""
-    with pytest.raises(InputError, match=nearest):
+    with pytest.raises(InputError, match=told):
         rules.judge(answer, find("gateway-down"))
 
 
