@@ -143,15 +143,14 @@ def test_a_round_is_known_again_by_its_lines(state: Path) -> None:
     sheet.add(state / "other", "begun", seed=8, number=1, clusters=2)
     sheet.add(lab, "broken")
     sheet.add(lab, "hint")
-    sheet.add(lab, "tried", answer="MK101")
+    sheet.add(lab, "wrong", answer="MK101")
     one = sheet.latest(lab)
     assert one is not None
     assert (one.seed, one.number, one.hints, one.tries, one.outcome) == (7, 3, 1, ["MK101"], None)
     assert fault.name not in sheet.path().read_text()
     assert fault.name not in sheet.table().to_csv()
     assert list(sheet.table()["outcome"]) == ["open", "open"]
-    sheet.add(lab, "tried", answer=fault.name)
-    sheet.add(lab, "decided", outcome=Outcome.NAME)
+    sheet.add(lab, "decided", outcome=Outcome.NAME, answer=fault.name)
     one = sheet.latest(lab)
     assert one is not None
     sheet.add(lab, "ended", **one.closing())

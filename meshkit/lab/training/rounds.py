@@ -101,10 +101,10 @@ def answer(name: str, say: Say = print) -> tuple[bool, str]:
     with sheet.held():
         one = opened(home, say)
         outcome, near = rules.judge(name, one.drawn[0])
-        sheet.add(home, "tried", answer=name.strip())
         if outcome is None:
+            sheet.add(home, "wrong", answer=name.strip())
             return False, f"✖ not {name.strip()}{f'; near: {near}' if near else ''} (−{rules.WRONG})"
-        sheet.add(home, "decided", outcome=outcome)
+        sheet.add(home, "decided", outcome=outcome, answer=name.strip())
         return True, f"✔ {outcome}: {revealed(latest(home))}"
 
 

@@ -160,9 +160,10 @@ def _take(found: list[Round], line: dict[str, Any]) -> None:
             one.since = time
         case "hint":
             one.hints += 1
-        case "tried":
+        case "wrong":
             one.tries.append(line["answer"])
         case "decided":
+            one.tries += [line["answer"]] if line.get("answer") else []
             one.outcome, one.decided = Outcome(line["outcome"]), time
         case "ended":
             one.score = line
