@@ -196,6 +196,8 @@ def start_(*, seed: int | None, number: int) -> None:
 def hint() -> None:
     """Take the next of three hints: what users see, the command that shows it, the check; each costs points.
 
+    `meshkit lab drill start` tells again, for nothing, what was taken.
+
     \b
     Example:
       meshkit lab drill hint

@@ -294,7 +294,7 @@ def break_untold(home: Path, one: Round, say: Say) -> None:
 def revealed(one: Round) -> str:
     """Return what was broken, and what its round is worth."""
     fault, site = one.drawn
-    spent = f"{one.hints} hints, {one.wrong} wrong answers, {one.seconds} s"
+    spent = f"{one.hints} hints, {one.wrong} wrong, {one.seconds} s"
     return (
         f"{fault.name} in {site.name}. {fault.breaks}. {fault.finding} names it (`meshkit check --explain "
         f"{fault.finding}`).\n{one.points} of {rules.FULL} points: {spent}"

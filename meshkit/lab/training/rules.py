@@ -40,9 +40,11 @@ LOOK: Final[Mapping[str, str]] = {
     ),
     "kubectl --context {site} get clusterrolebindings -o wide | grep istio": "reader-without-rbac",
     "kubectl --context {site} get namespaces --show-labels": "namespace-without-network-label injection-label-missing",
-    "kubectl --context {site} get deploy,svc,gateways.networking.istio.io -n istio-system --show-labels -o wide": (
-        "gateway-down gateway-without-address gateway-without-network-label wrong-gateway-port exposure-missing "
-        "exposure-selector-wrong"
+    "kubectl --context {site} get deploy,svc -n istio-system -L topology.istio.io/network": (
+        "gateway-down gateway-without-address gateway-without-network-label wrong-gateway-port"
+    ),
+    "kubectl --context {site} get gateways.networking.istio.io -n istio-system -o yaml": (
+        "exposure-missing exposure-selector-wrong"
     ),
     "kubectl --context {site} get services -n sample": "service-missing headless-over-networks",
     "kubectl --context {peer} get peerauthentications,destinationrules,virtualservices -n sample -o yaml": (
