@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -356,3 +357,41 @@ def test_the_notebook_runs_headless(lab: Lab, tmp_path: Path, answer: str, outco
     if code:
         with pytest.raises(CheckFailed, match=f"{outcome}, 0 of 10 points"):
             rounds.conclude()
+
+
+@pytest.mark.lab
+@pytest.mark.trial
+def test_the_notebook_asks_whoever_sits_there(lab: Lab) -> None:
+    """As JupyterLab would, cell by cell: looking further leaves the round open; then a hint, a slip, and the check."""
+    from jupyter_client.manager import start_new_kernel
+
+    seed, number = number_of("exposure-missing", WEST)
+    code = [
+        cell.source
+        for cell in nbformat.read(folder("notebooks") / "training.ipynb", 4).cells
+        if cell.cell_type == "code"
+    ]
+    code.insert(1, f"seed, number = {seed}, {number}")
+    asking = code.index("rounds.ask(answer)")
+    replies, told = iter(["", "hint", "exposure-mising", "MK805"]), []
+    manager, client = start_new_kernel(
+        kernel_name="python3", env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    try:
+        for source in [*code[: asking + 1], *code[asking:]]:
+            done = client.execute_interactive(
+                source,
+                allow_stdin=True,
+                stdin_hook=lambda _: client.input(next(replies)),
+                output_hook=lambda message: told.append(str(message["content"].get("text", ""))),
+                timeout=120,
+            )
+            assert done["content"]["status"] == "ok", done["content"]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    said = "".join(told)
+    assert "the round stays open" in said
+    assert "the nearest is exposure-missing" in said
+    assert "found by its check, 7 of 10 points" in said
+    assert list(sheet.table()["tries"]) == [1]

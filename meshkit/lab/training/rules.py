@@ -28,15 +28,17 @@ TOLD: Final = (
     f"a check's id in place of the fault's name {BY_CHECK}; a right answer keeps {LEAST} at least"
 )
 LOOK: Final[Mapping[str, str]] = {
-    "meshkit pairs {mesh} --samples 0": "expired-credential revoked-credential unreachable-api-server",
+    "meshkit pairs {mesh} --samples 0": (
+        "expired-credential revoked-credential unreachable-api-server loopback-server"
+    ),
     "meshkit pairs {mesh} --samples 20": "firewall-15443",
     "meshkit proxies {mesh} --cluster {cluster}": "nacked-envoyfilter paused-proxy",
     "istioctl --context {peer} remote-clusters": "stale-istiod-replica",
     "istioctl --context {site} version": "version-skew",
     "istioctl --context {site} proxy-config secret deploy/sleep.sample": "different-roots combined-root-missing",
     "date -u; kubectl --context {site} get --raw /healthz -v 8 2>&1 | grep Date": "skewed-clock",
-    "kubectl --context {peer} get secrets -A -l istio/multiCluster=true -o yaml": (
-        "wrong-cluster-id duplicate-id secret-in-wrong-namespace loopback-server"
+    "kubectl --context {peer} get secrets -A -l istio/multiCluster=true": (
+        "wrong-cluster-id duplicate-id secret-in-wrong-namespace"
     ),
     "kubectl --context {site} get clusterrolebindings -o wide | grep istio": "reader-without-rbac",
     "kubectl --context {site} get namespaces --show-labels": "namespace-without-network-label injection-label-missing",
