@@ -118,6 +118,8 @@ def judge(answer: str, fault: Fault) -> tuple[Outcome | None, str]:
             return Outcome.CHECK, ""
         if identifier in causes.consequences(fault.finding):
             near = "what it finds follows from the fault: what is the reason for it?"
+        elif fault.finding in causes.consequences(identifier):
+            near = "what it finds may be a reason for what is asked"
         return None, near
     given = find(asked.lower())
     if given is fault:
