@@ -36,13 +36,20 @@ def test_help_shows_examples_and_each_command(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    "command", [["run"], ["audit"], ["record", "verify"], ["ca", "root"], ["ca", "take"], ["ca", "show"]]
+    "command",
+    [
+        ["run"],
+        ["audit"],
+        ["record", "verify"],
+        *(["ca", word] for word in ("root", "take", "show")),
+        *(["lab", "drill", word] for word in ("start", "hint", "answer", "give-up", "score")),
+    ],
 )
 def test_every_command_helps_with_an_example(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     """Copy, paste, done."""
     code, out, _ = call(capsys, *command, "--help")
     assert code == 0
-    assert f"meshkit {' '.join(command)} " in out.split("Example")[1]
+    assert f"meshkit {' '.join(command)}" in out.split("Example")[1]
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -12,15 +12,19 @@ import pytest
 
 from meshkit.resources import folder
 from meshkit.runs import parameters
+from meshkit.runs.run import stages
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NOTEBOOKS = sorted(folder("notebooks").glob("*.ipynb"))
+STAGES = [path for path in NOTEBOOKS if path.name[0].isdigit()]
+TRAINING = folder("notebooks") / "training.ipynb"
 SECTIONS = ["Look", "Check", "Plan and apply", "Prove", "Verdict"]
 LONGEST_CELL = 12
 
-pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+of_every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+of_a_stage = pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
 
 
 def cells(path: Path, kind: str) -> list[Any]:
@@ -33,6 +37,7 @@ def parameter_cells(path: Path) -> list[Any]:
     return [cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", [])]
 
 
+@of_every
 def test_a_notebook_is_valid_and_stripped(path: Path) -> None:
     """No outputs, no execution counts, nobody's kernel; ids that stay."""
     nb = nbformat.read(path, as_version=4)
@@ -44,6 +49,7 @@ def test_a_notebook_is_valid_and_stripped(path: Path) -> None:
     assert len({cell.id for cell in nb.cells}) == len(nb.cells)
 
 
+@of_a_stage
 def test_a_notebook_begins_with_its_number_and_keeps_the_order_of_its_sections(path: Path) -> None:
     """One H1, whose number is the file's; look, check, plan, prove, verdict."""
     first, *rest = cells(path, "markdown")
@@ -53,6 +59,7 @@ def test_a_notebook_begins_with_its_number_and_keeps_the_order_of_its_sections(p
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == SECTIONS
 
 
+@of_every
 def test_a_notebook_says_what_it_does_to_a_cluster(path: Path) -> None:
     """In its metadata for programs, and in its first cell for people."""
     nb = nbformat.read(path, as_version=4)
@@ -61,8 +68,9 @@ def test_a_notebook_says_what_it_does_to_a_cluster(path: Path) -> None:
         assert f"- **{word}**: " in nb.cells[0].source
 
 
+@of_every
 def test_parameters_stand_in_one_cell_that_meshkit_and_papermill_read_alike(path: Path) -> None:
-    """Typed literals with a help text each; only `mesh_file` differs between notebooks."""
+    """Typed literals with a help text each."""
     from papermill import inspect_notebook
 
     assert len(parameter_cells(path)) == 1
@@ -73,10 +81,17 @@ def test_parameters_stand_in_one_cell_that_meshkit_and_papermill_read_alike(path
         for name, p in theirs.items()
     }
     assert all(p.type and p.help and p.accepts(p.default) for p in ours)
-    assert ours[0].name == "mesh_file"
-    assert (path.parent / ours[0].default).exists()
 
 
+@of_a_stage
+def test_the_first_parameter_is_the_mesh_file(path: Path) -> None:
+    """Its default is the lab's."""
+    first = parameters.read(path)[0]
+    assert first.name == "mesh_file"
+    assert (path.parent / first.default).exists()
+
+
+@of_every
 def test_code_cells_are_short_plain_and_introduced(path: Path) -> None:
     """At most 12 lines; no functions, classes, loops, shell or magic; prose or a sibling's output before each."""
     for cell in cells(path, "code"):
@@ -90,18 +105,30 @@ def test_code_cells_are_short_plain_and_introduced(path: Path) -> None:
     assert not re.search("(code ){2}", " ".join(kinds) + " "), "a code cell without prose before it"
 
 
+@of_a_stage
 def test_the_verdict_is_the_last_code_cell(path: Path) -> None:
     """And what follows says where to go next."""
     assert re.search(r"^evidence\.conclude\(\w+\.STAGE, findings\)$", cells(path, "code")[-1].source, re.MULTILINE)
     assert "**What next**" in cells(path, "markdown")[-1].source
 
 
+@of_a_stage
 def test_the_stage_of_a_notebook_has_its_name(path: Path) -> None:
     """`08-verify` is told by meshkit.stages.verify, whose STAGE is `08 verify`."""
     number, _, name = path.stem.partition("-")
     assert f"{number} {name}" == importlib.import_module(f"meshkit.stages.{name}").STAGE
 
 
+def test_the_training_is_no_stage() -> None:
+    """It works on the lab only, has sections of its own, and no run takes it for one of its stages."""
+    text = "\n".join(cell.source for cell in cells(TRAINING, "markdown"))
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Break", "Look", "Hints", "Answer", "Score"]
+    assert [p.name for p in parameters.read(TRAINING)] == ["seed", "number", "hints", "answer"]
+    assert cells(TRAINING, "code")[-1].source == "rounds.conclude()"
+    assert set(stages().values()) == {*STAGES}
+
+
+@of_every
 def test_every_link_leads_to_something(path: Path) -> None:
     """Files beside the notebook, notebooks that it names, and addresses with a host."""
     text = "\n".join(cell.source for cell in cells(path, "markdown"))

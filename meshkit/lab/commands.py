@@ -108,7 +108,10 @@ def down() -> None:
 @lab.command()
 @output
 def faults(output: Output) -> None:
-    """Show each fault that `break` can make: what it breaks, what users see, which check names it, where it is now."""
+    """Show each fault that `break` can make: what it breaks, what users see, which check names it, where it is now.
+
+    While a round of `meshkit lab drill` is open, column broken says `untold` of every fault.
+    """
     from meshkit.lab.faults import drills
     from meshkit.views.terminal import render
 
@@ -135,12 +138,127 @@ def break_(*, name: str, cluster: str) -> None:
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that is broken now, the latest first.")
 def heal(*, names: tuple[str, ...], everything: bool) -> None:
-    """Take faults back: every object and process as it was; waits until the mesh is whole."""
+    """Take faults back: every object and process as it was; waits until the mesh is whole.
+
+    While a round of `meshkit lab drill` is open names are refused; --all heals that, too, and the round is lost.
+    """
     from meshkit.lab.faults import drills
 
     if bool(names) == everything:
         raise click.UsageError("give the names of faults, or --all")
+    if names:
+        drills.refuse_in_training(drills.running())
     drills.heal(list(drills.broken(drills.running())) if everything else list(names), say)
+
+
+@lab.group()
+def drill() -> None:
+    """Train: find out what the mesh was broken by. Rounds are drawn by a seed, hinted at, judged, healed and scored.
+
+    A round outlives kills: the next of these commands goes on where it was. The score is kept when the lab is taken
+    down.
+
+    \b
+    Examples:
+      meshkit lab drill start                     a seed is drawn, and told
+      meshkit lab drill start --seed 7 --number 3 the same fault in the same cluster, each time
+      meshkit lab drill hint                      what users see; then where to look; then the check
+      meshkit lab drill answer gateway-down       or a check's id; a right answer heals
+      meshkit lab drill give-up                   tells and heals
+      meshkit lab drill score -o json
+    """  # noqa: D301
+
+
+@drill.command(name="start")
+@click.option("--seed", type=click.IntRange(min=1), metavar="N", help="Chooses fault and cluster; drawn unless given.")
+@click.option(
+    "--number", default=1, show_default=True, metavar="K", type=click.IntRange(min=1), help="Which of the seed's order."
+)
+def start_(*, seed: int | None, number: int) -> None:
+    """Break the running mesh by what the seed draws, untold; a round that is open goes on.
+
+    The lab must be a whole mesh over several networks: `meshkit lab up --start meshed`. No fault comes twice in the
+    numbers of one seed.
+
+    \b
+    Examples:
+      meshkit lab drill start
+      meshkit lab drill start --seed 7 --number 3
+    """  # noqa: D301
+    from meshkit.lab.training import rounds
+
+    rounds.start(seed, number, say)
+    say(f'look around: `meshkit check {rounds.mesh_file()}`, or kubectl and istioctl after `eval "$(meshkit lab env)"`')
+    say("then: `meshkit lab drill hint`, `answer NAME` or `give-up`; `meshkit lab faults` has the names")
+
+
+@drill.command()
+def hint() -> None:
+    """Take the next of three hints: what users see, the command that shows it, the check; each costs points.
+
+    `meshkit lab drill start` tells again, for nothing, what was taken.
+
+    \b
+    Example:
+      meshkit lab drill hint
+    """  # noqa: D301
+    from meshkit.lab.training import rounds
+
+    click.echo(rounds.hint(say=say))
+
+
+@drill.command()
+@click.argument("name")
+def answer(name: str) -> int:
+    """Answer with a fault's name, or with a check's id, which is worth less. A right answer heals the mesh.
+
+    Exit code 1: the answer is wrong. 2: it names nothing, and costs nothing.
+
+    \b
+    Examples:
+      meshkit lab drill answer gateway-down
+      meshkit lab drill answer MK805
+    """  # noqa: D301
+    from meshkit.lab.training import rounds
+
+    right, told = rounds.answer(name, say)
+    click.echo(told)
+    if right:
+        rounds.finish(say)
+    return 0 if right else 1
+
+
+@drill.command(name="give-up")
+def give_up() -> None:
+    """Tell what is broken, and what `meshkit check` says of it now; then heal the mesh.
+
+    \b
+    Example:
+      meshkit lab drill give-up
+    """  # noqa: D301
+    from meshkit.lab.training import rounds
+
+    click.echo(rounds.give_up(say))
+    rounds.finish(say)
+
+
+@drill.command()
+@output
+def score(output: Output) -> None:
+    """Show every round with its points, the oldest first; of one that is open the fault stays untold.
+
+    \b
+    Examples:
+      meshkit lab drill score
+      meshkit lab drill score -o json | jq 'map(.points // 0) | add'
+    """  # noqa: D301
+    from meshkit.lab.training import rules, sheet
+    from meshkit.views.terminal import render
+
+    table = sheet.table()
+    click.echo(render(table, output).rstrip("\n"))
+    counted = table["points"].dropna()
+    say(f"{counted.sum()} of {rules.FULL * len(counted)} points; {sheet.path()}; {rules.TOLD}")
 
 
 @click.command()

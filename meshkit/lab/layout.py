@@ -85,12 +85,16 @@ def sites(clusters: int) -> list[Site]:
     return [Site(n + 1) for n in range(clusters)]
 
 
+def state() -> Path:
+    """Return meshkit's folder under the user's state folder: what stays when a lab is taken down."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "meshkit"
+
+
 def folder() -> Path:
-    """Return the lab's folder: $MESHKIT_LAB_DIR, else meshkit/lab under the user's state folder."""
+    """Return the lab's folder: $MESHKIT_LAB_DIR, else `lab` in meshkit's state folder."""
     if named := os.environ.get("MESHKIT_LAB_DIR"):
         return Path(named).absolute()
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(state) / "meshkit/lab"
+    return state() / "lab"
 
 
 def programs() -> Path:

@@ -31,8 +31,8 @@ class Note:
     def __init__(self, home: Path, fault: str) -> None:
         self.path = home / "faults" / f"{fault}.json"
 
-    def begin(self, cluster: str, since: str) -> None:
-        """Claim the fault.
+    def begin(self, cluster: str, since: str, *, untold: bool = False) -> None:
+        """Claim the fault; one that is untold is somebody's training.
 
         Raises:
             InputError: it is broken already.
@@ -43,7 +43,7 @@ class Note:
         except FileExistsError:
             raise InputError(f"{self.path.stem} is broken already", where="meshkit lab break",
                              remedy=f"heal it first: `meshkit lab heal {self.path.stem}`") from None  # fmt: skip
-        self._write({"cluster": cluster, "since": since, "undo": [], "after": []})
+        self._write({"cluster": cluster, "since": since, "untold": untold, "undo": [], "after": []})
 
     def read(self) -> dict[str, Any]:
         """Return the note; one that was only begun tells of nothing to take back."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import urllib3
@@ -23,17 +25,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ["name", "breaks", "behind", "users", "finding", "broken"]
+UNTOLD = "untold"
+SPEAKS_AFTER = 5.0
 
 
 def table() -> pd.DataFrame:
     """Return every fault.
 
     Columns: name, breaks (what, in a sentence), behind (pains P and facts F of Istio), users (what they see), finding
-    (id of the check that names it first), broken (the cluster where it is now, since when; empty where it is not).
+    (id of the check that names it first), broken (the cluster where it is now, since when; empty where it is not;
+    `untold` for all of them while a training goes on).
     """
     import pandas as pd
 
-    now_broken = broken(folder())
+    now_broken = dict.fromkeys(KNOWN, UNTOLD) if in_training(folder()) else broken(folder())
     rows = [[f.name, f.breaks, f.behind, f.users, f.finding, now_broken.get(f.name, "")] for f in KNOWN.values()]
     return pd.DataFrame(rows, columns=COLUMNS).astype("str")
 
@@ -44,26 +49,50 @@ def broken(home: Path) -> dict[str, str]:
     return {name: f"{told['cluster']}, since {told['since']}" for name, told in latest}
 
 
-def break_(name: str, cluster: str, say: Say) -> None:
-    """Break the running lab by a fault; one that fails halfway is taken back.
+def in_training(home: Path) -> bool:
+    """Return whether the lab is broken for a training, so that nobody is told by what."""
+    return any(told.get("untold") for told in notes(home).values())
+
+
+def refuse_in_training(home: Path) -> None:
+    """Let pass unless a training goes on: whether a name is refused would tell what is broken.
 
     Raises:
-        InputError: no fault is called so, it is broken already, or there is no such cluster.
+        InputError: one goes on.
+    """
+    if in_training(home):
+        raise InputError("a training goes on, and what is broken is untold", where="meshkit lab",
+                         remedy="`meshkit lab drill answer NAME` or `give-up` ends it")  # fmt: skip
+
+
+def break_(name: str, cluster: str, say: Say, *, untold: bool = False) -> None:
+    """Break the running lab by a fault; one that fails halfway is taken back.
+
+    Args:
+        name: of the fault.
+        cluster: that breaks.
+        say: is told how it goes.
+        untold: nobody is told by what the lab is broken.
+
+    Raises:
+        InputError: no fault is called so, it is broken already, a training goes on, or there is no such cluster.
         UnreachableError: no lab runs.
         ChangeError: the lab is no whole mesh, or a step failed.
     """
     chosen, home = find(name), running()
+    refuse_in_training(home)
     note = Note(home, name)
     bench = Bench(home, note, cluster)
-    note.begin(cluster, now())
-    with plainly():
+    note.begin(cluster, now(), untold=untold)
+    with plainly(), patiently(say, "breaking the mesh"):
         try:
             chosen.make(bench)
         except BaseException:
             bench.take_back()
             note.end()
             raise
-    say(f"{cluster}: {chosen.breaks}; heal it: `meshkit lab heal {name}`")
+    if not untold:
+        say(f"{cluster}: {chosen.breaks}; heal it: `meshkit lab heal {name}`")
 
 
 def heal(names: list[str], say: Say) -> None:
@@ -81,12 +110,41 @@ def heal(names: list[str], say: Say) -> None:
         if not note.path.exists():
             raise InputError(f"{name} is not broken", where="meshkit lab heal",
                              remedy="`meshkit lab faults` shows what is")  # fmt: skip
-        with plainly():
+        with plainly(), patiently(say, f"taking {name} back"):
             Bench(home, note, note.read()["cluster"]).take_back()
         note.end()
         say(f"{name} is taken back")
     if names and not broken(home):
-        say(f"the mesh is whole after {health.wait(home):.1f} s")
+        await_whole(home, say)
+
+
+def await_whole(home: Path, say: Say) -> None:
+    """Wait until the mesh is whole.
+
+    Raises:
+        ChangeError: it does not become whole.
+    """
+    with patiently(say, "waiting for the mesh to be whole"):
+        took = health.wait(home)
+    say(f"the mesh is whole after {took:.1f} s")
+
+
+@contextlib.contextmanager
+def patiently(say: Say, doing: str) -> Iterator[None]:
+    """Say every five seconds what is being done, and for how long."""
+    begun, done = time.monotonic(), threading.Event()
+
+    def speak() -> None:
+        while not done.wait(SPEAKS_AFTER):
+            say(f"{doing} for {time.monotonic() - begun:.0f} s …")
+
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        speaker.join()
 
 
 @contextlib.contextmanager
