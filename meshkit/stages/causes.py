@@ -23,7 +23,7 @@ _DIRECT: Final[Mapping[str, str]] = {
     "MK102": "MK801 MK802 MK803",
     "MK103": "MK711 MK839",
     "MK106": "MK805",
-    "MK201": "MK711 MK805 MK806 MK839",
+    "MK201": "MK711 MK801 MK805 MK806 MK839",
     "MK203": "MK803 MK807 MK808",
     "MK206": "MK702 MK711",
     "MK207": "MK910",

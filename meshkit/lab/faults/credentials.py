@@ -33,7 +33,7 @@ def remote(bench: Bench) -> Ref:
     return Ref("Secret", f"istio-remote-secret-{bench.site.name}")
 
 
-@fault(behind="P6 F3 F4", users=UNSEEN, finding="MK803")
+@fault(behind="P6 F3 F4", users=UNSEEN, finding="MK809")
 def expired_credential(bench: Bench) -> None:
     """The token of the remote secret in the other cluster expired an hour ago."""
     token = expired(token_of(bench), bench.home / bench.site.name / "sa.key")
