@@ -20,9 +20,13 @@ class Answer:
     error: str
 
 
-def curl(url: str, count: int, timeout: float) -> list[str]:
-    """Return the command that sends requests one after the other on one connection, each within `timeout` seconds."""
+def curl(url: str, count: int, timeout: float, *, fail_early: bool = False) -> list[str]:
+    """Return the command that sends requests one after the other on one connection, each within `timeout` seconds.
+
+    With `fail_early` the first that gets no answer at all is the last.
+    """
     flags = ["--silent", "--show-error", "--max-time", f"{timeout:g}", "--write-out", f"\n{MARK}{_OUTCOME}\n"]
+    flags += ["--fail-early"] if fail_early else []
     return ["curl", *flags, url if count == 1 else f"{url}?[1-{count}]"]
 
 

@@ -55,6 +55,8 @@ def test_curl_asks_once_or_in_a_row() -> None:
     assert curl("http://a:1/b", 1, 5)[-1] == "http://a:1/b"
     assert curl("http://a:1/b", 9, 5)[-1] == "http://a:1/b?[1-9]"
     assert "--max-time 5 " in " ".join(curl("http://a:1/b", 9, 5))
+    assert "--fail-early" in curl("http://a:1/b", 9, 5, fail_early=True)
+    assert "--fail-early" not in curl("http://a:1/b", 9, 5)
 
 
 @pytest.mark.parametrize(
