@@ -46,6 +46,8 @@ REHEARSAL_SHOWN: Final[dict[str, Any]] = {
 }
 CSS_DPI = 96
 _EXIT = {Verdict.FAIL: CheckFailed.exit_code, Verdict.UNKNOWN: UnreachableError.exit_code}
+LEFT = ' style="text-align:left"'
+"""JupyterLab drops our rules from a notebook that was executed elsewhere, and sets texts to the right then."""
 # The class is thrice in the selectors to outweigh JupyterLab's own rules for tables.
 _STYLE = """<style>
 .mk table { border-collapse: collapse; font-size: 13px; margin: .3em 0 }
@@ -239,7 +241,7 @@ def table_html(payload: Mapping[str, Any], *, limit: int, more: str = "") -> str
     name = escape(payload["name"])
     numeric = [re.match(r"u?int|float", dtype, re.IGNORECASE) is not None for dtype in dtypes]
     marks = [' class="n"' if number else "" for number in numeric]
-    head = "".join(f"<th{mark}>{escape(column)}</th>" for column, mark in zip(columns, marks, strict=True))
+    head = "".join(f"<th{mark or LEFT}>{escape(column)}</th>" for column, mark in zip(columns, marks, strict=True))
     body = "".join(
         "<tr>"
         + "".join(f"<td{mark or _whole(v)}>{cell_html(v)}</td>" for v, mark in zip(row, marks, strict=True))
@@ -259,7 +261,7 @@ def table_html(payload: Mapping[str, Any], *, limit: int, more: str = "") -> str
 
 def _whole(value: Any) -> str:
     # Pod names and addresses break at their hyphens otherwise, over three lines each.
-    return ' class="w"' if isinstance(value, str) and len(value) <= 44 else ""
+    return f' class="w"{LEFT}' if isinstance(value, str) and len(value) <= 44 else LEFT
 
 
 def table_text(payload: Mapping[str, Any], *, limit: int) -> str:
@@ -292,12 +294,14 @@ def findings_html(findings: Iterable[Mapping[str, str]]) -> str:
     """Return findings as an HTML table with their remedies; of none, an empty text."""
     rows = [
         "<tr>"
-        + "".join(f"<td>{cell_html(f[key])}</td>" for key in ("verdict", "id", "check", "subject", "expected"))
+        + "".join(f"<td{LEFT}>{cell_html(f[key])}</td>" for key in ("verdict", "id", "check", "subject", "expected"))
         # The remedy stands under what was observed: a column of its own would leave every column too narrow to read.
-        + f"<td>{cell_html(f['observed'])}{'<br><b>→</b> ' + escape(f['remedy']) if f['remedy'] else ''}</td></tr>"
+        + f"<td{LEFT}>{cell_html(f['observed'])}"
+        + (f"<br><b>→</b> {escape(f['remedy'])}" if f["remedy"] else "")
+        + "</td></tr>"
         for f in findings
     ]
-    heads = "".join(f"<th>{head}</th>" for head in ("verdict", "id", "check", "subject", "expected", "observed"))
+    heads = "".join(f"<th{LEFT}>{head}</th>" for head in ("verdict", "id", "check", "subject", "expected", "observed"))
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
 
 
