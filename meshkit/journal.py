@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from meshkit import resources
 from meshkit.errors import ChangeError, InputError
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ BEGUN, DONE, FAILED, UNDONE = "begun", "done", "failed", "undone"
 
 def private_store() -> Path:
     """Return the folder of what undo needs, 0700: `$XDG_STATE_HOME/meshkit/changes`, or in ~/.local/state."""
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local/state")
-    return _private(Path(state) / "meshkit" / "changes")
+    return _private(resources.state() / "changes")
 
 
 def private_folder(mesh_id: str) -> Path:

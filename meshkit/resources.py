@@ -1,7 +1,8 @@
-"""Where the notebooks and the parameter examples lie: beside the package in a checkout, inside it in a wheel."""
+"""Where things lie: notebooks and parameter examples beside the package or inside it, and what is kept for the user."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -10,3 +11,8 @@ def folder(name: str) -> Path:
     package = Path(__file__).parent
     checkout = package.parent / name
     return checkout if checkout.is_dir() else package / "data" / name
+
+
+def state() -> Path:
+    """Return meshkit's folder of what stays: `$XDG_STATE_HOME/meshkit`, or in ~/.local/state."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "meshkit"

@@ -185,10 +185,12 @@ def start_(*, seed: int | None, number: int) -> None:
       meshkit lab drill start
       meshkit lab drill start --seed 7 --number 3
     """  # noqa: D301
+    from meshkit.lab import meshfile
     from meshkit.lab.training import rounds
 
     rounds.start(seed, number, say)
-    say(f'look around: `meshkit check {rounds.mesh_file()}`, or kubectl and istioctl after `eval "$(meshkit lab env)"`')
+    look = f"`meshkit check {meshfile.mesh_file()}`"
+    say(f'look around: {look}, or kubectl and istioctl after `eval "$(meshkit lab env)"`')
     say("then: `meshkit lab drill hint`, `answer NAME` or `give-up`; `meshkit lab faults` has the names")
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from meshkit import resources
+
 Say = Callable[[str], None]
 """Where the lab's talk goes, a line at a time."""
 
@@ -85,16 +87,11 @@ def sites(clusters: int) -> list[Site]:
     return [Site(n + 1) for n in range(clusters)]
 
 
-def state() -> Path:
-    """Return meshkit's folder under the user's state folder: what stays when a lab is taken down."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "meshkit"
-
-
 def folder() -> Path:
     """Return the lab's folder: $MESHKIT_LAB_DIR, else `lab` in meshkit's state folder."""
     if named := os.environ.get("MESHKIT_LAB_DIR"):
         return Path(named).absolute()
-    return state() / "lab"
+    return resources.state() / "lab"
 
 
 def programs() -> Path:

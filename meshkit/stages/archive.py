@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from meshkit import resources
 from meshkit.errors import ChangeError
 from meshkit.istio import objects
 
@@ -185,8 +186,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def folder_of(mesh_id: str) -> Path:
     """Return where archives of a mesh lie, in its private folder; it may not be there yet."""
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "meshkit" / "changes" / mesh_id / "backup"
+    return resources.state() / "changes" / mesh_id / "backup"
 
 
 def latest(folder: Path) -> Archive | None:

@@ -6,7 +6,6 @@ the row says so. A sidecar accepts any connection itself, so only what the other
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -193,16 +192,8 @@ def _wanted(mesh: Mesh) -> dict[str, list[tuple[str, str]]]:
             ]
             addresses = offered[offered["cluster"] == other.name]["addresses"]
             hosts += [(a, "gateway") for text in addresses for a in text.split(",")]
-            wanted[name] += [(h, f"{of} of {other.name}") for h, of in hosts if h and not _is_address(h)]
+            wanted[name] += [(h, f"{of} of {other.name}") for h, of in hosts if h and not networks.is_number(h)]
     return wanted
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _resolve(caller: Caller | Unknown | None, host: str) -> dict[str, Any]:

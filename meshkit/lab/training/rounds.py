@@ -5,6 +5,7 @@ What is decided is noted first and done then, so a round that was killed anywher
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from typing import TYPE_CHECKING, Final
@@ -74,9 +75,7 @@ def hint(count: int | None = None, say: Say = print) -> str:
         InputError: no round is open.
         UnreachableError: no lab runs.
     """
-    home = drills.running()
-    with sheet.held():
-        one = opened(home, say)
+    with answering(say) as (home, one):
         wanted = min(one.hints + 1 if count is None else count, len(rules.HINTS))
         for _ in range(one.hints, wanted):
             sheet.add(home, "hint")
@@ -85,7 +84,7 @@ def hint(count: int | None = None, say: Say = print) -> str:
 
 def taken(one: Round) -> str:
     """Return the hints of a round that were taken."""
-    told = rules.hints(*one.drawn, mesh_file())
+    told = rules.hints(*one.drawn, str(meshfile.mesh_file()))
     lines = [f"{words} (−{cost})" for words, cost in zip(told, rules.HINTS, strict=True)][: one.hints]
     return "\n".join(lines) or "no hint was taken"
 
@@ -97,9 +96,7 @@ def answer(name: str, say: Say = print) -> tuple[bool, str]:
         InputError: no round is open, or there is neither a fault nor a check of that name.
         UnreachableError: no lab runs.
     """
-    home = drills.running()
-    with sheet.held():
-        one = opened(home, say)
+    with answering(say) as (home, one):
         outcome, near = rules.judge(name, one.drawn[0])
         if outcome is None:
             sheet.add(home, "wrong", answer=name.strip())
@@ -115,9 +112,7 @@ def give_up(say: Say = print, outcome: Outcome = Outcome.GIVEN_UP) -> str:
         InputError: no round is open.
         UnreachableError: no lab runs.
     """
-    home = drills.running()
-    with sheet.held():
-        one = opened(home, say)
+    with answering(say) as (home, one):
         sheet.add(home, "decided", outcome=outcome)
         told = [f"✖ {outcome}: {revealed(latest(home))}", "what `meshkit check` says of it:", *evidence(one, say)]
     return "\n".join(told)
@@ -146,8 +141,8 @@ def ask(given: str = "", say: Say = print) -> None:
         UnreachableError: no lab runs.
         ChangeError: the mesh does not become whole.
     """
-    with sheet.held():
-        opened(drills.running(), say)
+    with answering(say):
+        pass  # there is one
     for words in typed(given.strip()):
         if not words:
             say("the round stays open: look further, and run this cell again")
@@ -224,6 +219,19 @@ def opened(home: Path, say: Say) -> Round:
     if one is None or not one.since:
         raise none_open()
     return one
+
+
+@contextlib.contextmanager
+def answering(say: Say) -> Iterator[tuple[Path, Round]]:
+    """Yield the lab's folder and its open round, which nobody else changes meanwhile.
+
+    Raises:
+        InputError: no round is open.
+        UnreachableError: no lab runs.
+    """
+    home = drills.running()
+    with sheet.held():
+        yield home, opened(home, say)
 
 
 def none_open() -> InputError:
@@ -319,8 +327,3 @@ def evidence(one: Round, say: Say) -> list[str]:
     if own not in {finding.id for finding, _ in bad}:
         lines.append(f"  {own} is not among {len(bad)} bad answers now: some faults are noticed late")
     return lines
-
-
-def mesh_file() -> str:
-    """Return the path of the lab's mesh file."""
-    return str(meshfile.mesh_file())

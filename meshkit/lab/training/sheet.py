@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from meshkit import resources
 from meshkit.errors import InputError
 from meshkit.lab.container import now
-from meshkit.lab.layout import state
 from meshkit.lab.training.rules import Outcome, draw, points
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Round:
 
 def path() -> Path:
     """Return the file of the sheet."""
-    return state() / "training.jsonl"
+    return resources.state() / "training.jsonl"
 
 
 @contextlib.contextmanager
