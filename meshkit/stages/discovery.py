@@ -141,6 +141,8 @@ def check_reach(facts: Facts, reader: str, target: str, mode: str = "apply") -> 
         "none": f"does a firewall, route or name stand between? {reader}'s istiod needs the same way",
         "refused": f"istiod refuses it too: its certificate must name that address, and be of {target}'s own CA",
     }
+    if row["answer"] not in cures and row["detail"].startswith(reach.UNCHECKED):
+        return ask.unknown(observed, f"read there what the CA is: kubectl get configmap kube-root-ca.crt, of {target}")
     return ask.judge(row["answer"] not in cures, observed, cures.get(row["answer"], ""))
 
 

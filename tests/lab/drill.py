@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from meshkit.lab.faults import inside
 from tests.lab.sameness import CONTEXTS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.lab.support import Lab
 
 CALLS = 40
@@ -71,8 +77,9 @@ def bad(findings: list[dict[str, Any]]) -> list[str]:
 def istioctl(lab: Lab) -> dict[str, set[str]]:
     """Return the lines that istioctl's commands say on every context, without what differs from call to call."""
     pairs = [(name, context) for name in COMMANDS for context in CONTEXTS]
+    config = kubeconfig(lab)
     with ThreadPoolExecutor() as pool:
-        texts = pool.map(lambda pair: ask(lab, *pair), pairs)
+        texts = pool.map(lambda pair: ask(lab, config, *pair), pairs)
     said: dict[str, set[str]] = {name: set() for name in COMMANDS}
     for (name, context), text in zip(pairs, texts, strict=True):
         lines = (plain(name, line) for line in text.splitlines())
@@ -80,10 +87,31 @@ def istioctl(lab: Lab) -> dict[str, set[str]]:
     return said
 
 
-def ask(lab: Lab, name: str, context: str) -> str:
-    """Return what a command says: its table, or else its complaint."""
-    done = lab.tool("istioctl", "--context", context, *COMMANDS[name])
+def ask(lab: Lab, config: Path, name: str, context: str) -> str:
+    """Return what a command says: its table, or else its complaint.
+
+    From inside the lab's network: `analyze` connects to every cluster that a remote secret names, at its address there.
+    """
+    program = lab.command("istioctl")[0][0]
+    argv = ("--kubeconfig", str(config), "--context", context, *COMMANDS[name])
+    try:
+        done = inside.run(lab.home, program, *argv, check=False)
+    except subprocess.TimeoutExpired as expired:
+        return f"no answer within {expired.timeout:.0f} s"
     return done.stdout if done.stdout.strip() else done.stderr
+
+
+def kubeconfig(lab: Lab) -> Path:
+    """Write the lab's kubeconfig with the addresses that its API servers have inside the lab; return its path."""
+    servers = {c["context"]: c["apiServer"] for c in yaml.safe_load(lab.mesh_file.read_text())["clusters"]}
+    config = yaml.safe_load(lab.kubeconfig.read_text())
+    for context in config["contexts"]:
+        cluster = next(each for each in config["clusters"] if each["name"] == context["context"]["cluster"])
+        cluster["cluster"]["server"] = servers[context["name"]]
+    path = lab.home / "kubeconfig-inside"
+    path.write_text(yaml.safe_dump(config))
+    path.chmod(0o600)
+    return path
 
 
 def plain(name: str, line: str) -> str:

@@ -40,6 +40,7 @@ RATE: Final = 100
 NETWORKING: Final = "networking.istio.io/v1"
 MARK: Final = {"meshkit-lab/part-of": "loads"}
 ARRIVES: Final = 60.0
+STEADY: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,13 @@ class Loads:
         self._followers: dict[str, _Everything] = {}
 
     def __enter__(self) -> Self:
-        """Make Services, then the loads, and wait until each of them sends."""
+        """Make Services, then the loads; wait until each of them sends, and this machine carries them."""
         each(self.sites, lambda site: self._apply(site, self._services(site)))
         each(self.sites, self._start)
         self._followers = {kind: _Everything(Mesh.open(self.mesh_file(kind))).start() for kind in self.kinds}
         until(self._all_send, "every load sends", ARRIVES)
+        steady = f"no request within a cluster fails for {STEADY:.0f} s: is this machine busy with other things?"
+        until(self._is_carried, steady, ARRIVES)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,6 +153,10 @@ class Loads:
     def _all_send(self) -> bool:
         seen = {(kind, r.cluster) for kind, follower in self._followers.items() for r in follower.requests[-1000:]}
         return len(seen) == len(self.kinds) * len(self.sites)
+
+    def _is_carried(self) -> bool:
+        begun = time.time()
+        return not any(count.failed for count in self.counts(begun, begun + STEADY) if count.kind == "local")
 
     def _apply(self, site: Site, objects: list[Object]) -> None:
         for item in objects:

@@ -133,6 +133,7 @@ SPOILED = [
     ("MK702", PAIR, "reach", {"answer": "none", "detail": "curl: (28) timed out"}, FAIL),
     ("MK702", PAIR, "reach", {"answer": "refused"}, FAIL),
     ("MK702", PAIR, "reach", {"answer": "UNKNOWN", "detail": reach.NOBODY}, UNKNOWN),
+    ("MK702", PAIR, "reach", {"answer": "200", "detail": f"{reach.UNCHECKED}: no answer"}, UNKNOWN),
     ("MK703", "east", "claims", {"network": ""}, FAIL),
     ("MK703", "east", "claims", {"network": "net-west"}, FAIL),
     ("MK703", "east", "claims", {"cluster_id": "Kubernetes"}, FAIL),
