@@ -220,13 +220,16 @@ class Plan:
             return target.patch(manifest, dry_run=dry_run)
 
         def preview() -> str:
-            live = target.find(qualified(manifest), namespace, name)
-            change.before = [live]
             if action == "restart":
                 manifest["spec"] = _made_anew()  # when it is made, or a second one in one plan would change nothing
-            if live is None:
-                raise NotFoundError(f"{change.object} is not there", where=target.where)
-            return unified(live, sent(dry_run=True))
+            if (earlier := self._earlier(change)) and earlier.expected:
+                change.before, change.expected = [earlier.expected], patched(earlier.expected, manifest)
+            else:
+                change.before = [target.find(qualified(manifest), namespace, name)]
+                if change.before == [None]:
+                    raise NotFoundError(f"{change.object} is not there", where=target.where)
+                change.expected = sent(dry_run=True)
+            return unified(change.before[0], change.expected)
 
         change.do, change.again = (lambda: sent(dry_run=False)), preview
         self._add(change, preview)

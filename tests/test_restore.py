@@ -195,6 +195,21 @@ class TestWorkloads:
         assert back["metadata"]["labels"] == {"theirs": "1"}
         assert east.get("pods", space) == []
 
+    def test_pods_without_annotations_are_made_anew_twice_in_one_plan(
+        self, mesh: Mesh, east: Cluster, space: str
+    ) -> None:
+        """The second restart is shown as it will be after the first; nobody else changed what that one did."""
+        app = create(east, deployment("app", space))
+        assert "annotations" not in app["spec"]["template"]["metadata"]
+
+        def twice(plan: Plan) -> None:
+            for why in ("widen", "renew"):
+                plan.restart("east", "Deployment", space, "app", why)
+
+        made(mesh, twice)
+        assert undone(mesh) == ["nothing"]
+        assert live(east, app)["spec"] == app["spec"]
+
     def test_a_restart_waits_for_what_is_rolled_out(self, east: Cluster, space: str) -> None:
         """A pod that no node runs is never ready: what is missing is told."""
         create(east, deployment("app", space, replicas=1))

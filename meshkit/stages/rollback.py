@@ -177,13 +177,20 @@ def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: 
         wait = _forgotten(mesh) if entry is last_secret else None
         wanted.undo(book, entry, why, alias=alias, keep=keep[entry.cluster], last=not alias, wait=wait)
     _heal(mesh, {entry.cluster for entry in entries if remotes.PREFIX in entry.object}, wanted)
-    for entry in [entry for entry in entries if entry.action == "restart"]:
+    for entry in _restarts(entries):
         wanted.undo(book, entry, "made anew, with what stood before", keep=keep[entry.cluster])
     for entry, alias in renamed:
         later = alias.partition("=")[0]
         _others(mesh, entry, later, entries, wanted)
         gate = renames.unclaimed(mesh, entry.cluster, later)
         wanted.undo(book, entry, "as it was before", keep=keep[entry.cluster], gate=gate)
+
+
+def _restarts(entries: list[Entry]) -> list[Entry]:
+    """Return the restarts, workload by workload as they were made; of each the last first: what stood before stays."""
+    found = [entry for entry in reversed(entries) if entry.action == "restart"]
+    order = list(dict.fromkeys((entry.cluster, entry.object) for entry in entries))
+    return sorted(found, key=lambda entry: order.index((entry.cluster, entry.object)))
 
 
 def _heal(mesh: Mesh, names: set[str], wanted: Plan) -> None:
