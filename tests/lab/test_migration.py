@@ -63,6 +63,11 @@ class Done:
         """Its record.json."""
         return dict(json.loads((self.folder / "record.json").read_text()))
 
+    @property
+    def findings(self) -> list[dict[str, str]]:
+        """All findings of all its stages."""
+        return list(json.loads((self.folder / "results.json").read_text())["findings"])
+
     def plans(self) -> list[pd.DataFrame]:
         """Its plans, in order; a rehearsal, which is taken back, is none."""
         return [self.table(path.stem) for path in sorted((self.folder / "tables").glob("plan*.csv"))]

@@ -86,7 +86,7 @@ def renaming(short_folder: Path) -> Iterator[Renaming]:
 
 def findings(done: Done, number: str) -> list[dict[str, str]]:
     """Return the findings of one check of stage 05."""
-    return [f for f in json.loads((done.folder / "results.json").read_text())["findings"] if f["id"] == number]
+    return [f for f in done.findings if f["id"] == number]
 
 
 def test_a_live_cluster_is_renamed_and_who_is_left_is_named(renaming: Renaming) -> None:
