@@ -7,7 +7,7 @@ READY  := $(VENV)/ready
 KILLS  ?= 3
 # Which drills, as pytest names them.
 DRILLS ?= tests
-# How many cells of the kill and undo matrix are tried; CELLS= tries all of them, for hours.
+# At how many boundaries the kill and undo matrix kills a run; CELLS= is all of them, for two hours.
 CELLS  ?= 3
 MAKEFLAGS += --no-print-directory
 

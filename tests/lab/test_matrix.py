@@ -5,14 +5,13 @@ resumed is killed again at the next change, and so on to the last; then it comes
 back. A run that is taken back at once is a new one each time, and must come back to the beginning. The matrix is
 printed.
 
-MESHKIT_TEST_CELLS says how many cells of the matrix are tried, spread over all of them (none: all);
+MESHKIT_TEST_CELLS says how many boundaries are tried, spread over all of them (none: all);
 MESHKIT_TEST_ROOTS=default tries it where proxies and istiods take other roots only when they start; MESHKIT_TEST_RATE
 is the load's, of each kind in each cluster; MESHKIT_TEST_STRANGERS may name a lab that runs already.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import tempfile
@@ -37,7 +36,7 @@ from tests.lab.test_migration import Done, meshkit
 from tests.lab.test_overlap import fingerprint, within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from meshkit.journal import Entry
     from tests.lab.loads import Count
@@ -85,10 +84,6 @@ class Boundary:
             if place >= self.place and change.event == event:
                 return True
         return False
-
-
-HOW = ("resumed", "taken back")
-Cell = tuple[Boundary, str]
 
 
 @dataclass
@@ -247,32 +242,35 @@ def bench(short_folder: Path) -> Iterator[Bench]:
             lab.stop()
 
 
-def test_a_run_killed_at_any_boundary_is_resumed_or_taken_back(bench: Bench) -> None:
-    """In each cell how many requests within clusters failed, of how many, and what else was wrong."""
-    begun = time.monotonic()
-    hit = chosen(bench.boundaries(), int(os.environ.get("MESHKIT_TEST_CELLS") or 0))
-    parts: dict[tuple[Boundary, str], Part] = {}
+def test_a_run_killed_at_any_boundary_is_resumed_to_its_end(bench: Bench) -> None:
+    """No request within a cluster is lost, all stands by the new root; and the whole of it is taken back from there."""
+    cells: dict[Boundary, Part] = {}
     ends: dict[str, Part] = {}
-    for number, stops in enumerate(runs([at for at, how in hit if how == "resumed"]), 1):
+    for number, stops in enumerate(runs(chosen(bench.boundaries())), 1):
         found, back = bench.resumed(stops)
-        parts |= {(at, "resumed"): part for at, part in zip(stops, found[1:], strict=True)}
+        cells |= dict(zip(stops, found[1:], strict=True))
         ends |= {f"run {number} until it was first killed": found[0], f"run {number} taken back from its end": back}
-        print(*(f"{at}, resumed: {parts[at, 'resumed']}" for at in stops), f"taken back: {back}", sep="\n", flush=True)
-    for at in (at for at, how in hit if how == "taken back"):
-        parts[at, "taken back"] = bench.undone(at)
-        print(f"{at}, taken back: {parts[at, 'taken back']}", flush=True)
-    print("", *matrix(parts), "", *(f"- {what}: {part}" for what, part in ends.items()), sep="\n")
-    print(f"{time.monotonic() - begun:.0f} s, {RATE:g} requests a second of each kind in each cluster", flush=True)
-    assert [f"{at}, {how}: {part}" for (at, how), part in parts.items() if not part.good] == []
+        print(*(f"{at}, resumed: {cells[at]}" for at in stops), f"taken back: {back}", sep="\n", flush=True)
+    report("resumed", cells)
+    print(*(f"- {what}: {part}" for what, part in ends.items()), sep="\n", flush=True)
+    assert [f"{at}: {part}" for at, part in cells.items() if not part.good] == []
     assert [f"{what}: {part}" for what, part in ends.items() if not part.good] == []
 
 
-def chosen(boundaries: list[Boundary], count: int) -> list[Cell]:
-    """Return as many cells, spread over all boundaries, resumed and taken back in turn; all of them if it is none."""
-    if not count:
-        return [(at, how) for at in boundaries for how in HOW]
-    spread = [boundaries[int((n + 0.5) * len(boundaries) / count)] for n in range(count)]
-    return list(zip(spread, itertools.cycle(HOW), strict=False))
+def test_a_run_killed_at_any_boundary_is_taken_back(bench: Bench) -> None:
+    """No request within a cluster is lost, and all is as it was before."""
+    cells: dict[Boundary, Part] = {}
+    for at in chosen(bench.boundaries()):
+        cells[at] = bench.undone(at)
+        print(f"{at}, taken back: {cells[at]}", flush=True)
+    report("taken back", cells)
+    assert [f"{at}: {part}" for at, part in cells.items() if not part.good] == []
+
+
+def chosen(boundaries: list[Boundary]) -> list[Boundary]:
+    """Return as many boundaries as are asked for, spread over all of them; all of them unless told."""
+    count = int(os.environ.get("MESHKIT_TEST_CELLS") or len(boundaries))
+    return [boundaries[int((n + 0.5) * len(boundaries) / count)] for n in range(count)]
 
 
 def runs(stops: list[Boundary]) -> list[list[Boundary]]:
@@ -286,13 +284,12 @@ def runs(stops: list[Boundary]) -> list[list[Boundary]]:
     return found
 
 
-def matrix(parts: dict[tuple[Boundary, str], Part]) -> Iterator[str]:
-    """Yield the lines of a table: failed and sent requests within clusters, by boundary and what was done then."""
-    yield "| no. | change | killed | resumed | taken back |"
-    yield "|---|---|---|---|---|"
-    for at in sorted({at for at, _ in parts}, key=lambda at: (at.place, list(When).index(at.when))):
-        told = [str(parts.get((at, how), "not tried")) for how in HOW]
-        yield f"| {at.place + 1} | {at.words} | {at.when} | {told[0]} | {told[1]} |"
+def report(how: str, cells: Mapping[Boundary, Part]) -> None:
+    """Print a column of the matrix: failed and sent requests within clusters, by boundary."""
+    print("", f"| no. | change | killed | {how} |", "|---|---|---|---|", sep="\n")
+    for at, part in cells.items():
+        print(f"| {at.place + 1} | {at.words} | {at.when} | {part} |")
+    print(f"{RATE:g} requests a second of each kind in each cluster", flush=True)
 
 
 def envoy_of(lab: Lab, cluster: str, app: str) -> tuple[str, psutil.Process]:
