@@ -1,10 +1,11 @@
-"""Clusters that read each other and do not trust each other yet are kept apart until all trust the same roots.
+"""Clusters that read each other and do not trust each other yet are kept apart until the overlap is done.
 
 While one trusts the other already and not the other way round, a server refuses a client only after the client has sent
 its request: Envoy does not try that again. Measured with Istio 1.31: of 1,020 requests to a Service that both clusters
-serve, 87 were lost between the first cluster's new roots and the second's. So the label that makes an istiod read a
-remote secret is taken off for so long; no call between the two succeeds then anyway. Services that only the other
-cluster has are as unreachable as before.
+serve, 87 were lost between the first cluster's new roots and the second's. An east-west gateway that is made anew cuts
+what is under way through it, too: 10 of 9,779 were lost by those of the later phases, when the two already trusted each
+other. So the label that makes an istiod read a remote secret is taken off for so long; no call between the two
+succeeded before either. Services that only the other cluster has are as unreachable as before.
 """
 
 from __future__ import annotations

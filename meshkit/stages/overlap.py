@@ -293,17 +293,14 @@ class Overlap:
         all_roots = [*more_roots, *(one for now in self.held.values() for one in held.parse_bundle(now.text))]
         self.known = {held.fingerprint(one, SHORT): one.public_bytes(Encoding.PEM) for one in all_roots}
         apart.pause(self.wanted, states)
-        together = False
         for move in moves(states, self.choice.root, self.choice.plug):
-            if move.phase is not Phase.WIDEN and not together:
-                together = True
-                apart.resume(self.wanted, self.facts.signers)
             files = dict(self.held[move.cluster].files)
             if move.phase is Phase.SIGN and move.secret:
                 files = {**intermediate(move.cluster).files, "root-cert.pem": files["root-cert.pem"]}
             elif move.secret:
                 files["root-cert.pem"] = self._text(move)
             self._step(move, files)
+        apart.resume(self.wanted, self.facts.signers)
 
     def _text(self, move: Move) -> bytes:
         if move.phase is Phase.NARROW:

@@ -5,7 +5,8 @@ resumed is killed again at the next change, and so on to the last; then it comes
 back. A run that is taken back at once is a new one each time, and must come back to the beginning. The matrix is
 printed.
 
-MESHKIT_TEST_CELLS says how many boundaries are tried, spread over all of them (none: all);
+MESHKIT_TEST_CELLS says how many boundaries are tried, spread over all of them (none: all); MESHKIT_TEST_WHEN which of
+them (`halfway`, say, or two words of When with a comma);
 MESHKIT_TEST_ROOTS=default tries it where proxies and istiods take other roots only when they start; MESHKIT_TEST_RATE
 is the load's, of each kind in each cluster; MESHKIT_TEST_STRANGERS may name a lab that runs already.
 """
@@ -269,6 +270,8 @@ def test_a_run_killed_at_any_boundary_is_taken_back(bench: Bench) -> None:
 
 def chosen(boundaries: list[Boundary]) -> list[Boundary]:
     """Return as many boundaries as are asked for, spread over all of them; all of them unless told."""
+    when = os.environ.get("MESHKIT_TEST_WHEN") or ",".join(When)
+    boundaries = [at for at in boundaries if at.when in when.split(",")]
     count = int(os.environ.get("MESHKIT_TEST_CELLS") or len(boundaries))
     return [boundaries[int((n + 0.5) * len(boundaries) / count)] for n in range(count)]
 
