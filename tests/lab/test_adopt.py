@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tests.lab.loads import Count
 
-pytestmark = [pytest.mark.lab, pytest.mark.trial, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1200)]
 
 SYSTEM = "istio-system"
 NAMES = ("east", "west")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.lab.support import Object
     from tests.lab.test_migration import Done
 
-pytestmark = [pytest.mark.lab, pytest.mark.trial, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1200)]
 EAST = "lab-east"
 DROP = ("--only", "05", "-p", "drop_alias", "true")
 REFUSED = 'client claims to be in cluster "Kubernetes", but we only know about local cluster "east"'
