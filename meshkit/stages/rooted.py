@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from meshkit import probe
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from meshkit.changes import Plan
+    from meshkit.changes import Change, Plan
     from meshkit.mesh import Mesh
 
 CHAIN_COLUMNS = {
@@ -50,6 +51,7 @@ WITNESS_COLUMNS = {
     "agree": "str",
     "reason": "str",
 }
+WORKLOAD: Final = "a workload"
 RATE: Final = 20
 """Requests a second from each client while trust changes."""
 
@@ -65,10 +67,21 @@ def watch(mesh: Mesh, wanted: Plan) -> Traffic:
 
 
 def marks(wanted: Plan) -> list[tuple[datetime, str]]:
-    """Return when each change was begun, for a chart: `east: widen`, where it is a step of an overlap."""
-    phases = [change.why.partition(": ")[0] for change in wanted.changes if change.begun]
-    told = zip(phases, wanted.marks, strict=True)
-    return [(at, f"{words.partition(': ')[0]}: {phase}" if phase.isalpha() else words) for phase, (at, words) in told]
+    """Return when the changes were begun, for a chart: `east: widen`, `east: restart 7 workloads` for all in a row."""
+    moments: list[tuple[datetime, str]] = []
+    begun = [change for change in wanted.changes if change.begun]
+    for (cluster, words), group in groupby(begun, lambda change: (change.cluster, _words(change))):
+        changes = list(group)
+        told = words if len(changes) == 1 else words.replace(WORKLOAD, f"{len(changes)} workloads")
+        moments += [(change.begun, f"{cluster}: {told}") for change in changes[:1] if change.begun]
+    return moments
+
+
+def _words(change: Change) -> str:
+    phase, name = change.why.partition(": ")[0], change.object.rpartition("/")[2]
+    if phase.isalpha():
+        return phase
+    return f"{change.action} {WORKLOAD if change.action == 'restart' and not name.startswith('istiod') else name}"
 
 
 def prove(mesh: Mesh, facts: Facts, after: Facts, wanted: Plan, traffic: Traffic) -> list[Finding]:

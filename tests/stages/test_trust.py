@@ -266,12 +266,16 @@ class TestRequests:
 
 
 def test_marks_name_the_steps_of_an_overlap() -> None:
-    """And other changes by what they do; those that were not begun have none."""
+    """And other changes by what they do, restarts in a row together; those that were not begun have none."""
     plan = Plan(mesh(), stage.STAGE)
     for action, why in (("update", "widen: its proxies trust both"), ("restart", "it takes it only when it starts")):
         plan.changes.append(Change("east", action, "Deployment istio-system/istiod", why, begun=NOW))
+    for name in ("gateway", "httpbin"):
+        plan.changes.append(Change("east", "restart", f"Deployment sample/{name}", "made anew", begun=NOW))
+    plan.changes.append(Change("west", "restart", "Deployment sample/httpbin", "made anew", begun=NOW))
     plan.changes.append(Change("east", "update", "Secret istio-system/cacerts", "narrow: only one"))
-    assert rooted.marks(plan) == [(NOW, "east: widen"), (NOW, "east: restart istiod")]
+    words = ["east: widen", "east: restart istiod", "east: restart 2 workloads", "west: restart a workload"]
+    assert rooted.marks(plan) == [(NOW, told) for told in words]
 
 
 def test_witnesses_tell_who_disagrees() -> None:
