@@ -32,7 +32,7 @@ from meshkit.stages import trust
 from tests.lab.boundaries import Going, Noted, Trust, astray, entries, roots_of, words
 from tests.lab.loads import Loads
 from tests.lab.sameness import differences, snapshot
-from tests.lab.support import Lab, until
+from tests.lab.support import Lab, Space, sleeper, until
 from tests.lab.test_migration import Done, meshkit
 from tests.lab.test_overlap import fingerprint, within
 
@@ -295,33 +295,36 @@ def report(how: str, cells: Mapping[Boundary, Part]) -> None:
     print(f"{RATE:g} requests a second of each kind in each cluster", flush=True)
 
 
-def envoy_of(lab: Lab, cluster: str, app: str) -> tuple[str, psutil.Process]:
-    """Return the name of an app's pod in the namespace sample, and its Envoy."""
-    rows = lab.status()
-    rows = rows[(rows["cluster"] == cluster) & (rows["component"] == "istio-proxy")]
-    (row,) = rows[rows["pod"].str.startswith(f"sample/{app}-")].to_dict("records")
-    (envoy,) = [p for p in psutil.Process(row["pid"]).children(recursive=True) if p.name() == "envoy"]
-    return row["pod"].partition("/")[2], envoy
+@pytest.fixture
+def idler(bench: Bench) -> Iterator[psutil.Process]:
+    """The Envoy of west's pod `idler`, which sends nothing and is sent nothing: while it stands still no call fails."""
+    sample = Space(bench.lab, "lab-west", "sample")
+    sample.pod("idler", sleeper())
+    sample.ready("pod/idler", 90)
+    rows = bench.lab.status()
+    (agent,) = rows[(rows["component"] == "istio-proxy") & (rows["pod"] == "sample/idler")]["pid"]
+    (envoy,) = [p for p in psutil.Process(agent).children(recursive=True) if p.name() == "envoy"]
+    yield envoy
+    sample.kubectl("delete", "pod", "idler")
 
 
-def test_a_proxy_that_stands_still_holds_the_gate(bench: Bench) -> None:
+def test_a_proxy_that_stands_still_holds_the_gate(bench: Bench, idler: psutil.Process) -> None:
     """Nobody signs under the new root while a proxy cannot be read; it is named, and when it runs again all goes on."""
     state, part = bench.state(), Part()
     wide = [at.words.endswith(": sign") for at in bench.boundaries() if at.when is When.BEGINS].index(True)
-    pod, envoy = envoy_of(bench.lab, "west", "sleep")
     with Going(state, "run", bench.mesh_file, *APPLY) as going:
         going.stop_when(lambda noted: [change.event for change in noted] == ["done"] * wide)
-        envoy.suspend()
+        idler.suspend()
         try:
             going.go_on()
-            held = until(lambda: named(going, pod), "it is held", 90)
+            held = until(lambda: named(going, "idler.sample of west"), "it is held", 90)
             time.sleep(HELD)
             assert going.process.is_running()
             assert len(entries(state)) == wide
             signs = {name: one.root for name, one in roots_of(bench.mesh).items()}
             assert signs == {name: one.root for name, one in bench.before.items()}
         finally:
-            envoy.resume()
+            idler.resume()
         released = time.monotonic()
         done = Done(going.end(), going.said(), going.folder)
     bench.judged(part, done, bench.at_the_end, state, kills=0)
@@ -331,6 +334,6 @@ def test_a_proxy_that_stands_still_holds_the_gate(bench: Bench) -> None:
     assert back.good, str(back)
 
 
-def named(going: Going, pod: str) -> list[str]:
-    """Return the lines in which a run says that it is held, and by whom."""
-    return [line.strip() for line in going.said().splitlines() if " is held " in line and pod in line]
+def named(going: Going, proxy: str) -> list[str]:
+    """Return the lines in which a run says that it is held by a proxy."""
+    return [line.strip() for line in going.said().splitlines() if " is held " in line and proxy in line]
