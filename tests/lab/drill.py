@@ -90,12 +90,12 @@ def istioctl(lab: Lab) -> dict[str, set[str]]:
 def ask(lab: Lab, config: Path, name: str, context: str) -> str:
     """Return what a command says: its table, or else its complaint.
 
-    From inside the lab's network: `analyze` connects to every cluster that a remote secret names, at its address there.
+    On the cluster's own machine: `analyze` connects to every cluster that a remote secret names, at its address there.
     """
     program = lab.command("istioctl")[0][0]
     argv = ("--kubeconfig", str(config), "--context", context, *COMMANDS[name])
     try:
-        done = inside.run(lab.home, program, *argv, check=False)
+        done = inside.run(lab.home, program, *argv, netns=context.removeprefix("lab-"), check=False)
     except subprocess.TimeoutExpired as expired:
         return f"no answer within {expired.timeout:.0f} s"
     return done.stdout if done.stdout.strip() else done.stderr
