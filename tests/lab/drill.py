@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CALLS = 40
 GOOD = ("pass", "skipped")
+PATIENCE = 20.0
 SAME = "nothing new"
 SEEN = ("fault", "users see", "first finding", "follows from it", "of its own")
 COLUMNS = (*SEEN, "proxy-status", "remote-clusters", "analyze", "seconds")
@@ -38,7 +39,7 @@ class Seen:
     """What one look saw: the findings in their order, what each command said, and what became of calls."""
 
     findings: list[dict[str, Any]]
-    said: dict[str, set[str]]
+    said: dict[str, dict[str, str]]
     calls: list[str]
     seconds: float = 0.0
     first: dict[str, Any] = field(init=False)
@@ -74,16 +75,18 @@ def bad(findings: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def istioctl(lab: Lab) -> dict[str, set[str]]:
-    """Return the lines that istioctl's commands say on every context, without what differs from call to call."""
+def istioctl(lab: Lab) -> dict[str, dict[str, str]]:
+    """Return the lines that istioctl's commands say on every context, each by itself without what differs by call."""
     pairs = [(name, context) for name in COMMANDS for context in CONTEXTS]
     config = kubeconfig(lab)
     with ThreadPoolExecutor() as pool:
         texts = pool.map(lambda pair: ask(lab, config, *pair), pairs)
-    said: dict[str, set[str]] = {name: set() for name in COMMANDS}
+    said: dict[str, dict[str, str]] = {name: {} for name in COMMANDS}
     for (name, context), text in zip(pairs, texts, strict=True):
-        lines = (plain(name, line) for line in text.splitlines())
-        said[name] |= {f"{context.removeprefix('lab-')}: {line}" for line in lines if line}
+        where = context.removeprefix("lab-")
+        lines = [HASH.sub("", line) for line in text.splitlines()]
+        keys = {key: line if name == "analyze" else key for line in lines if (key := plain(name, line))}
+        said[name] |= {f"{where}: {key}": f"{where}: {line}" for key, line in keys.items()}
     return said
 
 
@@ -95,7 +98,7 @@ def ask(lab: Lab, config: Path, name: str, context: str) -> str:
     program = lab.command("istioctl")[0][0]
     argv = ("--kubeconfig", str(config), "--context", context, *COMMANDS[name])
     try:
-        done = inside.run(lab.home, program, *argv, netns=context.removeprefix("lab-"), check=False)
+        done = inside.run(lab.home, program, *argv, netns=context.removeprefix("lab-"), check=False, timeout=PATIENCE)
     except subprocess.TimeoutExpired as expired:
         return f"no answer within {expired.timeout:.0f} s"
     return done.stdout if done.stdout.strip() else done.stderr
@@ -118,10 +121,9 @@ def plain(name: str, line: str) -> str:
     """Return a line without hashes, times, and the order of what is named; nothing for headings and repetitions."""
     if not line or line.startswith(("NAME", "Error: Analyzers found", "Info: ", "✔")):
         return ""
-    line = HASH.sub("", line)
     if name == "proxy-status":
         states = sorted(set(re.findall(r"STALE|ERROR|NOT SENT|UNKNOWN", line))) or ["in sync"]
-        return f"{line.split()[0]} {', '.join(states)}"
+        return f"{line.split(maxsplit=1)[0]} {', '.join(states)}"
     if name == "analyze":
         return " ".join(sorted(re.sub(r"[,.]", " ", line).split()))
     return " ".join(line.split()[:3])
@@ -166,9 +168,10 @@ def pods(lab: Lab, context: str) -> list[str]:
     ).split()
 
 
-def news(now: set[str], healthy: set[str]) -> str:
+def news(now: dict[str, str], healthy: dict[str, str]) -> str:
     """Return how what a command says differs from what it says of a healthy mesh."""
-    lines = [f"+ {line}" for line in sorted(now - healthy)] + [f"− {line}" for line in sorted(healthy - now)]
+    lines = [f"+ {now[key]}" for key in sorted(now.keys() - healthy.keys())]
+    lines += [f"− {healthy[key]}" for key in sorted(healthy.keys() - now.keys())]
     return "<br>".join(f"`{shortened(line)}`" for line in lines) or SAME
 
 

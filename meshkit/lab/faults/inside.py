@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
-def run(home: Path, *argv: str, netns: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    home: Path, *argv: str, netns: str = "", check: bool = True, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
     """Run a program in the box, in the WAN's network namespace or in one that is named.
 
     Raises:
+        TimeoutExpired: it did not end in time.
         UnreachableError: no lab runs.
         ChangeError: the program failed, and `check` is set.
     """
@@ -35,7 +38,7 @@ def run(home: Path, *argv: str, netns: str = "", check: bool = True) -> subproce
     there = ["nsenter", f"--net=/run/netns/{netns}"] if netns else []
     command = ["nsenter", f"--target={first}", *user, "--mount", "--net", "--pid", "--", *there, *argv]
     env = {**os.environ, "PATH": os.pathsep.join([os.environ.get("PATH", os.defpath), SBIN])}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, env=env)
     if check and done.returncode:
         said = " | ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
         raise ChangeError(f"`{' '.join(argv[:4])}` failed in the box: {said}", where="lab")
