@@ -24,6 +24,7 @@ CALLS = 40
 GOOD = ("pass", "skipped")
 PATIENCE = 20.0
 SAME = "nothing new"
+SILENT = "no answer"
 SEEN = ("fault", "users see", "first finding", "follows from it", "of its own")
 COLUMNS = (*SEEN, "proxy-status", "remote-clusters", "analyze", "seconds")
 COMMANDS = {
@@ -100,7 +101,7 @@ def ask(lab: Lab, config: Path, name: str, context: str) -> str:
     try:
         done = inside.run(lab.home, program, *argv, netns=context.removeprefix("lab-"), check=False, timeout=PATIENCE)
     except subprocess.TimeoutExpired as expired:
-        return f"no answer within {expired.timeout:.0f} s"
+        return f"{SILENT} within {expired.timeout:.0f} s"
     return done.stdout if done.stdout.strip() else done.stderr
 
 
@@ -125,7 +126,8 @@ def plain(name: str, line: str) -> str:
         states = sorted(set(re.findall(r"STALE|ERROR|NOT SENT|UNKNOWN", line))) or ["in sync"]
         return f"{line.split(maxsplit=1)[0]} {', '.join(states)}"
     if name == "analyze":
-        return " ".join(sorted(re.sub(r"[,.]", " ", line).split()))
+        # It names a Service of two clusters by either of them.
+        return " ".join(sorted(re.sub(r"\[cluster-\S+\]|[,.]", " ", line).split()))
     return " ".join(line.split()[:3])
 
 
@@ -170,8 +172,9 @@ def pods(lab: Lab, context: str) -> list[str]:
 
 def news(now: dict[str, str], healthy: dict[str, str]) -> str:
     """Return how what a command says differs from what it says of a healthy mesh."""
+    silent = tuple(line.partition(": ")[0] for line in now.values() if SILENT in line)
     lines = [f"+ {now[key]}" for key in sorted(now.keys() - healthy.keys())]
-    lines += [f"− {healthy[key]}" for key in sorted(healthy.keys() - now.keys())]
+    lines += [f"− {healthy[key]}" for key in sorted(healthy.keys() - now.keys()) if not key.startswith(silent)]
     return "<br>".join(f"`{shortened(line)}`" for line in lines) or SAME
 
 

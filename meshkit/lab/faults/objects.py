@@ -32,8 +32,8 @@ PATIENCE = 30.0
 WRITES = 10
 REMOTE = "istio/multiCluster"
 SWAPS = 5.0
-"""Seconds that an istiod has to take what a remote secret says. Told of it once more before that, one of 1.31 makes a third
-cluster of the two that it is swapping, and may end with a queue that stands still: no remote secret counts any more."""
+"""Seconds that an istiod has to take what a remote secret says. Told of it once more before that, one of 1.31 makes a
+third cluster of the two that it swaps, and may end with a queue that stands still: no remote secret counts any more."""
 
 
 @dataclass(frozen=True)
