@@ -11,11 +11,10 @@ succeeded before either. Services that only the other cluster has are as unreach
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from meshkit.istio import envoy, networks, remotes
-from meshkit.istio.fleet import ask_proxies
+from meshkit.istio.fleet import ask_proxies, table
 from meshkit.mesh import Mesh, Unknown
 from meshkit.stages import credentials, discovery
 from meshkit.stages.finding import Question, arrow
@@ -36,31 +35,24 @@ PAUSED: Final = "meshkit/apart-until-trusted"
 """The annotation of a remote secret whose label was taken off."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """A remote secret of a cluster: which clusters it lets the reader read, and whether that is paused."""
-
-    reader: str
-    name: str
-    targets: tuple[str, ...]
-    paused: bool
+COLUMNS: Final = {"cluster": "str", "secret": "str", "targets": "str", "paused": "bool", "reason": "str"}
 
 
-def readings(mesh: Mesh) -> list[Reading]:
+def readings(mesh: Mesh) -> pd.DataFrame:
     """Return the remote secrets of all clusters that istiods read, or that were paused.
 
-    Raises:
-        UnreachableError: those of a cluster cannot be read.
+    Columns: cluster (the reader), secret, targets (clusters, with commas), paused, reason (why they cannot be read).
     """
-    found = []
-    for name, cluster in mesh.clusters.items():
-        for secret in cluster.get("secrets", mesh.root_namespace):
-            meta = secret["metadata"]
+    rows: list[dict[str, Any]] = []
+    for name, found in mesh.each(lambda cluster: cluster.get("secrets", mesh.root_namespace)).items():
+        if isinstance(found, Unknown):
+            rows.append({"cluster": name, "reason": found.reason})
+            continue
+        for meta, targets in ((secret["metadata"], sorted(secret.get("data") or {})) for secret in found):
             paused = PAUSED in (meta.get("annotations") or {})
             if paused or (meta.get("labels") or {}).get(remotes.LABEL) == "true":
-                targets = tuple(sorted(secret.get("data") or {}))
-                found.append(Reading(name, meta["name"], targets, paused))
-    return found
+                rows.append({"cluster": name, "secret": meta["name"], "targets": ",".join(targets), "paused": paused})
+    return table(rows, COLUMNS)
 
 
 def strangers(states: Sequence[State]) -> set[tuple[str, str]]:
@@ -74,48 +66,62 @@ def _trusts(one: State, other: State) -> bool:
     return stood_by <= one.bundle
 
 
-def check(mesh: Mesh, states: Sequence[State]) -> Iterator[Finding]:
+def check(known: pd.DataFrame, states: Sequence[State]) -> Iterator[Finding]:
     """MK417: what is read of clusters without common trust can be paused: no secret holds others, too."""
-    pairs = strangers(states)
-    if not pairs:
-        return
-    for reading in readings(mesh):
-        apart = [target for target in reading.targets if (reading.reader, target) in pairs]
-        if not apart:
+    pairs, expected = strangers(states), "a secret of its own"
+    for row in known.to_dict("records") if pairs else ():
+        reader, targets = row["cluster"], row["targets"].split(",")
+        apart = [target for target in targets if (reader, target) in pairs]
+        if not apart and not row["reason"]:
             continue
-        ask = Question(
-            "MK417", "they are kept apart until they trust", arrow(reading.reader, apart[0]), "a secret of its own"
-        )
-        more = sorted(set(reading.targets) - set(apart))
+        subject = arrow(reader, apart[0]) if apart else reader
+        ask = Question("MK417", "they are kept apart until they trust", subject, expected)
+        if row["reason"]:
+            yield ask.unknown(row["reason"])
+            continue
+        more = sorted(set(targets) - set(apart))
         cure = "make one remote secret for each cluster (stage 07 does), or requests between them may be lost meanwhile"
-        yield ask.judge(not more, f"{reading.name} also holds {', '.join(more)}" if more else reading.name, cure)
+        yield ask.judge(not more, f"{row['secret']} also holds {', '.join(more)}" if more else row["secret"], cure)
 
 
-def pause(wanted: Plan, states: Sequence[State]) -> None:
+def check_together(known: pd.DataFrame, name: str) -> Finding:
+    """MK420: no remote secret of a cluster is paused any more."""
+    rows = known[known["cluster"] == name]
+    ask = Question("MK420", "clusters that were kept apart read each other", name, "no remote secret is paused")
+    if reason := next((r for r in rows["reason"] if r), ""):
+        return ask.unknown(reason)
+    left = list(rows[rows["paused"]]["secret"])
+    told = f"paused: {', '.join(left)}" if left else f"none of {len(rows)}"
+    return ask.judge(not left, told, "run this stage again: its plan puts the label back")
+
+
+def pause(wanted: Plan, known: pd.DataFrame, states: Sequence[State]) -> None:
     """Want istiods to forget the clusters that theirs does not trust yet, or that do not trust it."""
     pairs = strangers(states)
-    for reading in readings(wanted.mesh) if pairs else ():
-        if reading.targets and all((reading.reader, target) in pairs for target in reading.targets):
-            told = " and ".join(reading.targets)
-            why = f"apart: {reading.reader} and {told} do not trust each other yet; requests between could be lost"
-            wait = forgotten(wanted.mesh, reading.reader, reading.targets)
-            wanted.patch(reading.reader, manifest(wanted.mesh, reading.name, paused=True), why, wait=wait)
+    for row in known[known["targets"] != ""].to_dict("records"):
+        reader, targets = row["cluster"], row["targets"].split(",")
+        if all((reader, target) in pairs for target in targets):
+            told = " and ".join(targets)
+            why = f"apart: {reader} and {told} do not trust each other yet; requests between could be lost"
+            wait = forgotten(wanted.mesh, reader, targets)
+            wanted.patch(reader, manifest(wanted.mesh, row["secret"], paused=True), why, wait=wait)
 
 
-def resume(wanted: Plan, signers: pd.DataFrame) -> None:
+def resume(wanted: Plan, known: pd.DataFrame, signers: pd.DataFrame) -> None:
     """Want paused clusters to be read again: those of earlier runs, and those that this plan pauses."""
     mesh = wanted.mesh
     asked = {(c.cluster, str(c.manifests[0]["metadata"]["name"])) for c in wanted.changes if is_of(c.manifests)}
-    for reading in readings(mesh):
-        if not reading.paused and (reading.reader, reading.name) not in asked:
+    for row in known.to_dict("records"):
+        reader, targets = row["cluster"], row["targets"].split(",")
+        if not row["paused"] and (reader, row["secret"]) not in asked:
             continue
-        waits = [discovery.discovered(mesh, reading.reader, target, {}) for target in reading.targets]
-        why = f"together: {reading.reader} reads {' and '.join(reading.targets)} again, which trusts what it trusts"
-        hurt = credentials.hurt(signers.assign(component="istiod"), reading.reader)
+        waits = [discovery.discovered(mesh, reader, target, {}) for target in targets]
+        why = f"together: {reader} reads {' and '.join(targets)} again, which trusts what it trusts"
+        hurt = credentials.hurt(signers.assign(component="istiod"), reader)
         wait = None if hurt else _all(waits)
-        wanted.patch(reading.reader, manifest(mesh, reading.name, paused=False), why, wait=wait)
+        wanted.patch(reader, manifest(mesh, row["secret"], paused=False), why, wait=wait)
         if hurt:
-            credentials.restart_istiods(wanted, reading.reader, _all(waits))
+            credentials.restart_istiods(wanted, reader, _all(waits))
 
 
 def is_of(manifests: Sequence[Object]) -> bool:

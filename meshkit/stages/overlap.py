@@ -292,7 +292,7 @@ class Overlap:
         self.held = {s.name: self._held(s) for s in states if s.live}
         all_roots = [*more_roots, *(one for now in self.held.values() for one in held.parse_bundle(now.text))]
         self.known = {held.fingerprint(one, SHORT): one.public_bytes(Encoding.PEM) for one in all_roots}
-        apart.pause(self.wanted, states)
+        apart.pause(self.wanted, self.facts.readings, states)
         for move in moves(states, self.choice.root, self.choice.plug):
             files = dict(self.held[move.cluster].files)
             if move.phase is Phase.SIGN and move.secret:
@@ -300,7 +300,6 @@ class Overlap:
             elif move.secret:
                 files["root-cert.pem"] = self._text(move)
             self._step(move, files)
-        apart.resume(self.wanted, self.facts.signers)
 
     def _text(self, move: Move) -> bytes:
         if move.phase is Phase.NARROW:

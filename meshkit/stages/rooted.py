@@ -12,6 +12,7 @@ from meshkit.istio import trust as held
 from meshkit.istio.fleet import table
 from meshkit.mesh import Unknown
 from meshkit.sender import Traffic
+from meshkit.stages import apart
 from meshkit.stages.finding import Question, planned, refused
 from meshkit.stages.strategy import SHORT
 from meshkit.stages.trust import Facts, check_held, choose, of_cluster, state_of
@@ -89,6 +90,7 @@ def prove(mesh: Mesh, facts: Facts, after: Facts, wanted: Plan, traffic: Traffic
 
     MK411: each cluster's `cacerts` is a sound intermediate of the common root.
     MK412: each istiod signs with it. Its own certificate proves that: it made it with its CA when it took that.
+    MK420: no cluster is kept apart from another any more.
     """
     root = choose(mesh, facts).root
     findings, told = refused(wanted), witnesses(after)
@@ -102,6 +104,7 @@ def prove(mesh: Mesh, facts: Facts, after: Facts, wanted: Plan, traffic: Traffic
             continue
         findings += [_plugged(after, name, root, plugged), *_signs(after, name, signs)]
         findings += [check_held(after, name, root, "MK413"), check_witnesses(told, name)]
+        findings.append(apart.check_together(after.readings, name))
         findings += check_requests(mesh, facts, wanted, traffic, name)
     return findings
 

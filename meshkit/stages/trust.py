@@ -50,6 +50,7 @@ class Facts:
     workloads: pd.DataFrame
     offer: Offer | None = None
     policies: pd.DataFrame = field(default_factory=lambda: table([], authorization.COLUMNS))
+    readings: pd.DataFrame = field(default_factory=lambda: table([], apart.COLUMNS))
 
 
 def look(mesh: Mesh) -> Facts:
@@ -67,6 +68,7 @@ def look(mesh: Mesh) -> Facts:
         "handed": held.handed,
         "workloads": workloads.workloads,
         "policies": authorization.trust_domains,
+        "readings": apart.readings,
     }
     with ThreadPoolExecutor(len(questions)) as pool:
         told = dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True))
@@ -160,7 +162,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
         findings += [*check_root(facts, choice), *check_key(facts, choice)]
     if choice.outcome is Outcome.OVERLAP:
         findings += [finding for name in mesh.clusters for finding in check_way(facts, name)]
-        findings += apart.check(mesh, states(mesh, facts))
+        findings += apart.check(facts.readings, states(mesh, facts))
     elif choice.root:
         findings += [check_held(facts, name, choice.root, "MK408") for name in mesh.clusters]
     return [*findings, *verify.check_certificates(mesh, facts.certificates, "MK409")]
@@ -354,6 +356,7 @@ def plan(mesh: Mesh, facts: Facts) -> Plan:
     for name in bare:
         if name not in reloading:
             _restart(mesh, facts, wanted, name, plugs=name in choice.plug)
+    apart.resume(wanted, facts.readings, facts.signers)
     return wanted
 
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
+from meshkit.changes import Plan
 from meshkit.diffs import patched
+from meshkit.istio import signing
+from meshkit.istio.fleet import table
 from meshkit.istio.remotes import LABEL
+from meshkit.mesh import Mesh
+from meshkit.spec import MeshSpec
 from meshkit.stages import apart
 from meshkit.stages.strategy import State
+from tests.objects import core, mesh_of
 from tests.stages.healthy import mesh
+
+if TYPE_CHECKING:
+    from tests.conftest import ApiServer
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 
@@ -52,6 +63,31 @@ def test_a_secret_that_was_paused_and_resumed_is_as_it_was() -> None:
     assert {key: again["metadata"][key] for key in ("labels", "annotations")} == {
         key: secret["metadata"][key] for key in ("labels", "annotations")
     }
+
+
+@pytest.mark.usefixtures("state")
+def test_what_a_killed_run_left_paused_is_planned_to_be_read_again(api_server: ApiServer) -> None:
+    """By whatever run comes next; what is read, or is none of ours, is left alone."""
+    file = {"kubeconfig": str(api_server.kubeconfig)}
+    clusters = [{"name": name, "context": name, "network": name, **file} for name in ("east", "west")]
+    spec = MeshSpec.parse({"clusters": clusters, "mesh": {"rootNamespace": "apart"}}, where="test")
+    east = mesh_of(api_server.kubeconfig).clusters["east"]
+    found = Mesh(spec, {"east": east})
+    east.apply(core("Namespace", "apart", ""))
+    for name, meta in {
+        "left": {"annotations": {apart.PAUSED: "true"}}, "read": {"labels": {LABEL: "true"}}, "other": {},
+    }.items():  # fmt: skip
+        secret = core("Secret", name, "apart", stringData={"west": "kubeconfig"})
+        east.apply({**secret, "metadata": {**secret["metadata"], **meta}})
+    known = apart.readings(found)
+    assert [(r["secret"], r["targets"], r["paused"]) for r in known.to_dict("records")] == [
+        ("left", "west", True), ("read", "west", False),
+    ]  # fmt: skip
+    wanted = Plan(found, "04 trust")
+    apart.resume(wanted, known, table([], signing.SIGNER_COLUMNS))
+    (change,) = wanted.changes
+    assert (change.object, change.why.partition(":")[0]) == ("Secret apart/left", "together")
+    assert f'+    {LABEL}: "true"' in change.diff.replace("'", '"')
 
 
 def test_a_merge_patch_takes_away_what_is_null_at_any_depth() -> None:

@@ -15,7 +15,7 @@ from meshkit.checks import Verdict
 from meshkit.istio import authorization, signing, trust, versions, workloads
 from meshkit.istio.fleet import table
 from meshkit.sender import Traffic
-from meshkit.stages import rooted
+from meshkit.stages import apart, rooted
 from meshkit.stages import trust as stage
 from meshkit.stages.strategy import Choice, Outcome
 from tests.stages.healthy import certificate, identity, mesh, told
@@ -200,7 +200,7 @@ class TestProof:
     def test_all_is_well(self) -> None:
         """For each cluster."""
         findings = self.prove(facts())
-        passed = {(f"MK41{n}", PASS) for n in (1, 2, 3, 8)}
+        passed = {(f"MK4{n}", PASS) for n in (11, 12, 13, 18, 20)}
         assert {(f.id, f.verdict) for f in findings} == {*passed, ("MK419", SKIPPED)}
 
     @pytest.mark.parametrize(
@@ -226,6 +226,13 @@ class TestProof:
     def test_what_is_not_proved_is_told(self, number: str, spoiled: str, change: Row, verdict: Verdict) -> None:
         """And never passes."""
         assert told(self.prove(facts(spoiled, change)), number, "east") == [verdict]
+
+    @pytest.mark.parametrize(("change", "verdict"), [({"paused": True}, FAIL), ({"reason": "no answer"}, UNKNOWN)])
+    def test_who_is_still_kept_apart_is_told(self, change: Row, verdict: Verdict) -> None:
+        """By the secret that is paused, where it can be read."""
+        row = {"cluster": "east", "secret": "istio-remote-secret-west", "targets": "west", **change}
+        after = replace(facts(), readings=table([row], apart.COLUMNS))
+        assert told(self.prove(after), "MK420", "east") == [verdict]
 
     def test_what_was_not_applied_is_skipped(self) -> None:
         """All of it."""
