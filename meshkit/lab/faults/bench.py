@@ -147,9 +147,14 @@ class Bench:
 
     def restart(self, site: Site, *which: str) -> None:
         """Restart istiod, all proxies, or the pods of a Deployment (NAMESPACE/NAME), now and after the fault's end."""
+        self.restart_later(site, *which)
+        for each in which:
+            pods.restart(self.kube(site), each)
+
+    def restart_later(self, site: Site, *which: str) -> None:
+        """Restart them after the fault's end only."""
         for each in which:
             self.note.add("after", {"do": "restart", "site": site.number, "which": each})
-            pods.restart(self.kube(site), each)
 
     def settle(self, site: Site) -> None:
         """Wait until every Deployment of a cluster has what it asks for."""

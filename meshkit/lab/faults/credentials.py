@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from meshkit.errors import ChangeError
 from meshkit.lab.faults.fault import fault
 from meshkit.lab.faults.objects import Ref, fresh
+from meshkit.lab.faults.pods import ISTIOD
 from meshkit.lab.layout import API_PORT
 
 if TYPE_CHECKING:
@@ -107,7 +108,12 @@ def with_kubeconfig(secret: Object, key: str, change: Callable[[Any], object]) -
 
 
 def rewrite(bench: Bench, change: Callable[[Any], object]) -> None:
-    """Change the kubeconfig by which the peer reads the cluster."""
+    """Change the kubeconfig by which the peer reads the cluster to one by which it cannot.
+
+    An istiod of 1.31 whose secret is mended while it tries the bad one keeps a dead half of that, and takes no remote
+    secret any more once this one goes: it is restarted at the end.
+    """
+    bench.restart_later(bench.peer, ISTIOD)
     bench.edit(bench.peer, remote(bench), lambda secret: with_kubeconfig(secret, bench.site.name, change))
 
 

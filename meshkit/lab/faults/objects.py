@@ -30,10 +30,6 @@ PLACES: Mapping[str, tuple[str, str]] = {
 GIVEN = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "deletionTimestamp")
 PATIENCE = 30.0
 WRITES = 10
-REMOTE = "istio/multiCluster"
-SWAPS = 5.0
-"""Seconds that an istiod has to take what a remote secret says. Told of it once more before that, one of 1.31 makes a
-third cluster of the two that it swaps, and may end with a queue that stands still: no remote secret counts any more."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +102,6 @@ def put_back(kube: Kube, ref: Ref, before: Object | None) -> None:
         remove(kube, ref)
         return
     put(kube, ref, before)
-    if REMOTE in (before["metadata"].get("labels") or {}):
-        time.sleep(SWAPS)
     # A write takes the fields that it changes from their managers: a second one, which changes none, gives them back.
     write_over(kube, ref, before, read(kube, ref))
 
