@@ -241,6 +241,15 @@ def retold(bundle: bytes, root: bytes) -> bytes:
     return twice if twice.endswith(root) else bundles.repeated(bundle, root)
 
 
+def unheard(bundle: bytes, root: bytes, heard: Collection[bytes]) -> bytes:
+    """Return another text of the same roots, which is none of those that were heard: one of them once more, and again.
+
+    Told the same text as the time before last, a proxy that missed the one between has nothing to ask for.
+    """
+    text = bundles.repeated(bundle, root)
+    return unheard(text, root, heard) if text in heard else text
+
+
 # --- the plan ---------------------------------------------------------------------------------------------------------
 
 

@@ -108,6 +108,9 @@ def plan(mesh: Mesh, book: Journal, entries: Sequence[Entry], wanted: Plan, keep
     first = {name: _authority(mesh, name) for name in mesh.clusters}  # that of a cluster which was not changed stays
     first |= {step.cluster: step.former for step in reversed(found) if step.former and not step.reading}
     back = _Back(mesh, book, wanted, first, keep)
+    for step in (step for step in found if not step.reading):
+        texts = {_standing(secret)[1].get("root-cert.pem", b"") for secret in (step.now, step.former)}
+        back.heard[step.cluster] = back.heard.get(step.cluster, set()) | texts
     dropping = [step for step in reversed(found) if back.drops(step)]
     for step in reversed(found):
         if step in dropping[:1]:  # nobody anywhere may show a chain to a root before one cluster drops it
@@ -148,6 +151,7 @@ class _Back:
         self.certificates: pd.DataFrame = held.certificates(mesh)
         self.signers: pd.DataFrame = signing.signers(mesh)
         self.workloads: pd.DataFrame = workloads.workloads(mesh)
+        self.heard: dict[str, set[bytes]] = {}
 
     def _live(self, step: Step) -> bool:
         return bool((self.certificates["cluster"] == step.cluster).any())
@@ -248,9 +252,9 @@ class _Back:
         from cryptography.hazmat.primitives.serialization import Encoding
 
         target = self.mesh.clusters[step.cluster]
-        texts = held.parse_chain(files["root-cert.pem"])
-        other = {**files, "root-cert.pem": overlap.retold(files["root-cert.pem"], texts[-1].public_bytes(Encoding.PEM))}
-        data = {"root-cert.pem": base64.b64encode(other["root-cert.pem"]).decode()}
+        root = held.parse_chain(files["root-cert.pem"])[-1].public_bytes(Encoding.PEM)
+        text = overlap.unheard(files["root-cert.pem"], root, self.heard[step.cluster])
+        data = {"root-cert.pem": base64.b64encode(text).decode()}
         metadata = {"name": authority.SECRET, "namespace": self.mesh.root_namespace}
         manifest: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}
 

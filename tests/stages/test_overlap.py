@@ -97,3 +97,10 @@ def test_another_text_of_the_same_roots(before: bytes) -> None:
     for _ in range(3):
         texts.append(overlap.retold(texts[-1], root))
     assert texts == [before + count * root for count in (1, 2, 3, 1)]
+
+
+def test_a_text_that_nobody_heard() -> None:
+    """Of the same roots, whatever was told of them on the way there."""
+    root = b"-----one-----\n"
+    assert overlap.unheard(root, root, {root}) == 2 * root
+    assert overlap.unheard(root, root, {root, 2 * root, 3 * root}) == 4 * root
