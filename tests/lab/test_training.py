@@ -97,7 +97,7 @@ def test_every_fault_is_shown_by_one_command() -> None:
         ("namespace-without-network-label", None, "it is of the same family, gateways"),
         ("skewed-clock", None, ""),
         ("MK711", None, "what it finds follows from the fault: what is the reason for it?"),
-        ("MK106", None, "what it finds may be a reason for what is asked"),
+        ("MK201", None, "what it finds may be a reason for what is asked"),
         ("MK203", None, ""),
     ],
 )

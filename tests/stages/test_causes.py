@@ -48,9 +48,9 @@ def test_a_cluster_that_cannot_be_read_is_the_reason_for_all_that_is_unknown_abo
 
 def test_a_warning_is_no_reason_for_a_failure() -> None:
     """Else the first of the list were something that nobody must mend."""
-    warned = finding("MK106", "west", Verdict.WARN)
-    assert not follows(finding("MK805", "west"), warned, CLUSTERS)
-    assert follows(finding("MK805", "west", Verdict.WARN), warned, CLUSTERS)
+    warned = finding("MK805", "west", Verdict.WARN)
+    assert not follows(finding("MK613", "west"), warned, CLUSTERS)
+    assert follows(finding("MK613", "west", Verdict.WARN), warned, CLUSTERS)
 
 
 def test_what_is_unknown_is_no_reason() -> None:
