@@ -203,7 +203,7 @@ def row(name: str, seen: Seen, healthy: Seen) -> str:
 
 def named(findings: list[dict[str, Any]]) -> str:
     """Return findings by their ids and subjects."""
-    return ", ".join(f"{f['id']} [{f['subject']}]" for f in findings) or "nothing"
+    return ", ".join(dict.fromkeys(f"{f['id']} [{f['subject']}]" for f in findings)) or "nothing"
 
 
 def heading() -> str:
