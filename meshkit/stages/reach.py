@@ -39,8 +39,9 @@ def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None 
     Columns: cluster (the reader), target, server, asked_from (pod), answer (HTTP status; `refused` where its
     certificate is not good for that address, `none` where nothing answered, UNKNOWN where nobody could ask), detail.
 
-    Asked by curl in the reader's istiod, or where that has no curl in the probe's client, without any credential: any
-    HTTP status is an answer. The target's CA (ConfigMap kube-root-ca.crt) must vouch for it, as it must for istiod.
+    Asked by curl in each of the reader's istiods, or where none has curl in the probe's client, without any credential:
+    any HTTP status is an answer; the first istiod that gets none is the one told of. The target's CA (ConfigMap
+    kube-root-ca.crt) must vouch for it, as it must for istiod.
 
     Args:
         mesh: the mesh.
@@ -99,7 +100,10 @@ def _reach(
     url, way = _url(address, name)
     command = ["sh", "-c", script, "sh", str(authority or ""), url, way]
     untried = NOBODY
+    good: dict[str, str] = {}
     for pod, namespace, container in vantages:
+        if good and container != "discovery":
+            break
         try:
             done = mesh.clusters[pair[0]].exec(pod, namespace, container, command, 2 * _CURL_TIMEOUT)
         except UnreachableError as error:
@@ -112,8 +116,11 @@ def _reach(
         why = authority.reason if isinstance(authority, Unknown) else "no ConfigMap kube-root-ca.crt"
         unchecked = "" if authority else f"{UNCHECKED}: {why}"
         answer = {0: done.stdout.strip(), _NOT_TRUSTED: "refused"}.get(done.exit_code, "none")
-        return {**row, "asked_from": pod, "answer": answer, "detail": said or unchecked}
-    return {**row, "answer": "UNKNOWN", "detail": untried}
+        told = {**row, "asked_from": pod, "answer": answer, "detail": said or unchecked}
+        if not answer.isdigit():
+            return told
+        good = good or told
+    return good or {**row, "answer": "UNKNOWN", "detail": untried}
 
 
 def _url(address: str, name: str) -> tuple[str, str]:

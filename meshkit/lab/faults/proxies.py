@@ -81,7 +81,7 @@ def firewall_15012(bench: Bench) -> None:
     bench.firewall(bench.site.name, "PREROUTING", "-p", "tcp", "--dport", str(ISTIOD_PORT), "-j", "DROP")
 
 
-@fault(behind="P9 P10 F4", users="proxies of one replica get only answers from their own cluster", finding="MK804")
+@fault(behind="P9 P10 F4", users="proxies of one replica get only answers from their own cluster", finding="MK702")
 def stale_istiod_replica(bench: Bench) -> None:
     """The other cluster has two replicas of istiod; one started while it could not reach the API server."""
     reader, target = bench.peer, bench.site
