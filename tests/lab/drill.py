@@ -126,8 +126,8 @@ def plain(name: str, line: str) -> str:
         states = sorted(set(re.findall(r"STALE|ERROR|NOT SENT|UNKNOWN", line))) or ["in sync"]
         return f"{line.split(maxsplit=1)[0]} {', '.join(states)}"
     if name == "analyze":
-        # It names a Service of two clusters by either of them.
-        return " ".join(sorted(re.sub(r"\[cluster-\S+\]|[,.]", " ", line).split()))
+        # By code and object: it names a Service of two clusters by either of them, and what differs in any order.
+        return re.sub(r"\[cluster-\S+\] ", "", line).partition(")")[0]
     return " ".join(line.split()[:3])
 
 
