@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.lab.support import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.trial]
+pytestmark = [pytest.mark.lab, pytest.mark.drill]
 NOTICED = 90.0
 SEEN = {
     "revoked-credential": "401 in istiod's log",
