@@ -153,7 +153,7 @@ BREAKS = [
     Break("revoked-credential", "credential MK803"),
     Break("expired-credential", "credential MK803"),
     Break("reader-without-rbac", "credential MK836"),
-    Break("stale-istiod-replica", "sync MK804"),
+    Break("stale-istiod-replica", "server MK834"),
     Break("different-roots", "hello MK841", ("fail", "hello MK841")),
 ]
 
