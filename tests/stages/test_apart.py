@@ -74,17 +74,17 @@ def test_what_a_killed_run_left_paused_is_planned_to_be_read_again(api_server: A
     east = mesh_of(api_server.kubeconfig).clusters["east"]
     found = Mesh(spec, {"east": east})
     east.apply(core("Namespace", "apart", ""))
-    for name, meta in {
-        "left": {"annotations": {apart.PAUSED: "true"}}, "read": {"labels": {LABEL: "true"}}, "other": {},
-    }.items():  # fmt: skip
-        secret = core("Secret", name, "apart", stringData={"west": "kubeconfig"})
-        east.apply({**secret, "metadata": {**secret["metadata"], **meta}})
-    known = apart.readings(found)
+    marks = {"left": {"annotations": {apart.PAUSED: "true"}}, "read": {"labels": {LABEL: "true"}}, "other": {}}
+    secrets = [core("Secret", name, "apart", stringData={"west": "kubeconfig"}) for name in marks]
+    for secret in secrets:
+        east.apply({**secret, "metadata": {**secret["metadata"], **marks[secret["metadata"]["name"]]}})
+    wanted, known = Plan(found, "04 trust"), apart.readings(found)
+    apart.resume(wanted, known, table([], signing.SIGNER_COLUMNS))
+    for secret in secrets:  # other tests look for remote secrets on this server, too
+        east.delete(secret)
     assert [(r["secret"], r["targets"], r["paused"]) for r in known.to_dict("records")] == [
         ("left", "west", True), ("read", "west", False),
     ]  # fmt: skip
-    wanted = Plan(found, "04 trust")
-    apart.resume(wanted, known, table([], signing.SIGNER_COLUMNS))
     (change,) = wanted.changes
     assert (change.object, change.why.partition(":")[0]) == ("Secret apart/left", "together")
     assert f'+    {LABEL}: "true"' in change.diff.replace("'", '"')
