@@ -270,9 +270,9 @@ def test_a_run_killed_at_any_boundary_is_taken_back(bench: Bench) -> None:
 
 def chosen(boundaries: list[Boundary]) -> list[Boundary]:
     """Return as many boundaries as are asked for, spread over all of them; all of them unless told."""
-    when = os.environ.get("MESHKIT_TEST_WHEN") or ",".join(When)
-    boundaries = [at for at in boundaries if at.when in when.split(",")]
-    count = int(os.environ.get("MESHKIT_TEST_CELLS") or len(boundaries))
+    when = {When(word) for word in (os.environ.get("MESHKIT_TEST_WHEN") or ",".join(When)).split(",")}
+    boundaries = [at for at in boundaries if at.when in when]
+    count = int(os.environ.get("MESHKIT_TEST_CELLS") or 0) or len(boundaries)
     return [boundaries[int((n + 0.5) * len(boundaries) / count)] for n in range(count)]
 
 
