@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 CALLS = 40
 GOOD = ("pass", "skipped")
 PATIENCE = 20.0
+# Until istiod, or a connection that a firewall silenced, notices.
+NOTICED = 90.0
 SAME = "nothing new"
 SILENT = "no answer"
 SEEN = ("fault", "users see", "first finding", "follows from it", "of its own")

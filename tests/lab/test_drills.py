@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.lab, pytest.mark.drill]
 NAMES = os.environ.get("MESHKIT_TEST_FAULTS", "")
 CHOSEN = list(KNOWN.values()) if NAMES == "all" else [find(name) for name in NAMES.split(",") if name]
-# Until istiod, or a connection that a firewall silenced, notices.
-NOTICED = 90.0
 
 
 def look(lab: Lab, findings: list[dict[str, str]]) -> drill.Seen:
@@ -57,7 +55,7 @@ def test_the_first_finding_names_the_fault(meshed_lab: Lab, fault: Fault, health
     """Its own check is first, and nothing is bad that does not follow; a healed mesh has nothing that is not good."""
     began = time.monotonic()
     with broken(meshed_lab, fault.name):
-        deadline = time.monotonic() + NOTICED
+        deadline = time.monotonic() + drill.NOTICED
         while (seen := drill.Seen(drill.check(meshed_lab), {}, [])).first["id"] != fault.finding:
             if time.monotonic() > deadline:
                 break
@@ -67,6 +65,6 @@ def test_the_first_finding_names_the_fault(meshed_lab: Lab, fault: Fault, health
     print(rows[-1], *drill.bad(seen.findings), sep="\n")
     assert found.first["id"] == fault.finding, drill.bad(found.findings)
     assert found.apart == [], drill.bad(found.apart)
-    deadline = time.monotonic() + NOTICED
+    deadline = time.monotonic() + drill.NOTICED
     while told := drill.bad(drill.check(meshed_lab)):
         assert time.monotonic() < deadline, told
