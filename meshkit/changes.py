@@ -143,18 +143,9 @@ class Plan:
         target = self.mesh.clusters[cluster]
 
         def preview() -> str:
-            if (earlier := self._earlier(change)) and earlier.expected:
-                change.before, change.expected = [earlier.expected], patched(earlier.expected, manifest)
-            else:
-                place = manifest["metadata"]
-                change.before = [target.find(qualified(manifest), place.get("namespace"), place["name"])]
-                change.expected = target.patch(manifest, dry_run=True)
-            return unified(change.before[0], change.expected)
+            return self._patched(change, manifest)
 
-        def do() -> None:
-            target.patch(manifest, dry_run=False)
-
-        change.do, change.again = do, preview
+        change.do, change.again = (lambda: target.patch(manifest, dry_run=False)), preview
         self._add(change, preview)
 
     def delete(self, cluster: str, manifest: Object, why: str) -> None:
@@ -212,26 +203,16 @@ class Plan:
     ) -> None:
         target = self.mesh.clusters[cluster]
         place = {"namespace": namespace, "name": name}
+        # Replicas belong to whoever made the workload: a merge patch is what kubectl scale and rollout send.
         manifest: Object = {"apiVersion": "apps/v1", "kind": kind, "metadata": place, "spec": spec}
         change = Change(cluster, action, identify(manifest), why, manifests=[manifest], wait=wait, gate=gate)
-
-        def sent(*, dry_run: bool) -> Object:
-            # Replicas belong to whoever made the workload: a merge patch is what kubectl scale and rollout send.
-            return target.patch(manifest, dry_run=dry_run)
 
         def preview() -> str:
             if action == "restart":
                 manifest["spec"] = _made_anew()  # when it is made, or a second one in one plan would change nothing
-            if (earlier := self._earlier(change)) and earlier.expected:
-                change.before, change.expected = [earlier.expected], patched(earlier.expected, manifest)
-            else:
-                change.before = [target.find(qualified(manifest), namespace, name)]
-                if change.before == [None]:
-                    raise NotFoundError(f"{change.object} is not there", where=target.where)
-                change.expected = sent(dry_run=True)
-            return unified(change.before[0], change.expected)
+            return self._patched(change, manifest)
 
-        change.do, change.again = (lambda: sent(dry_run=False)), preview
+        change.do, change.again = (lambda: target.patch(manifest, dry_run=False)), preview
         self._add(change, preview)
 
     def install(self, cluster: str, operator: Object, why: str, *, gate: Wait | None = None) -> None:
@@ -306,6 +287,18 @@ class Plan:
         before = same[: same.index(change)] if change in same else same
         return before[-1] if before and before[-1].status == "planned" else None
 
+    def _patched(self, change: Change, manifest: Object) -> str:
+        """Return what a merge patch changes, of what the change before it in this plan leaves, or of what is there."""
+        if (earlier := self._earlier(change)) and earlier.expected:
+            change.before, change.expected = [earlier.expected], patched(earlier.expected, manifest)
+        else:
+            target = self.mesh.clusters[change.cluster]
+            change.before = [restore.find(target, manifest)]
+            if change.before == [None]:
+                raise NotFoundError(f"{change.object} is not there", where=target.where)
+            change.expected = target.patch(manifest, dry_run=True)
+        return unified(change.before[0], change.expected)
+
     def _installed(self, change: Change, manifest: Object) -> tuple[Object | None, str]:
         try:
             return restore.installed(self.mesh.clusters[change.cluster], manifest)
@@ -354,11 +347,6 @@ class Plan:
             row = {"n": n, "cluster": c.cluster, "action": c.action, "object": c.object, "why": c.why}
             rows.append({**row, "status": c.status, "seconds": round(c.seconds, 2), "detail": c.problem or c.detail})
         return table(rows, COLUMNS).sort_values("n", ignore_index=True)
-
-    @property
-    def marks(self) -> list[tuple[datetime, str]]:
-        """When each change was begun, for a chart."""
-        return [(c.begun, f"{c.cluster}: {c.action} {c.object.rpartition('/')[2]}") for c in self.changes if c.begun]
 
     def carry_out(self, mode: str, *, gates: Sequence[Finding] = (), journal: str = "") -> pd.DataFrame:
         """Make the changes if the mode is `apply` and no gate stands before them; return `table`.

@@ -69,12 +69,11 @@ def watch(mesh: Mesh, wanted: Plan) -> Traffic:
 
 def marks(wanted: Plan) -> list[tuple[datetime, str]]:
     """Return when the changes were begun, for a chart: `east: widen`, `east: restart 7 workloads` for all in a row."""
-    moments: list[tuple[datetime, str]] = []
-    begun = [change for change in wanted.changes if change.begun]
-    for (cluster, words), group in groupby(begun, lambda change: (change.cluster, _words(change))):
-        changes = list(group)
-        told = words if len(changes) == 1 else words.replace(WORKLOAD, f"{len(changes)} workloads")
-        moments += [(change.begun, f"{cluster}: {told}") for change in changes[:1] if change.begun]
+    moments = []
+    begun = [(change.begun, f"{change.cluster}: {_words(change)}") for change in wanted.changes if change.begun]
+    for words, group in groupby(begun, lambda mark: mark[1]):
+        first, *more = (moment for moment, _ in group)
+        moments.append((first, words.replace(WORKLOAD, f"{1 + len(more)} workloads") if more else words))
     return moments
 
 
