@@ -108,9 +108,7 @@ def plan(mesh: Mesh, book: Journal, entries: Sequence[Entry], wanted: Plan, keep
     first = {name: _authority(mesh, name) for name in mesh.clusters}  # that of a cluster which was not changed stays
     first |= {step.cluster: step.former for step in reversed(found) if step.former and not step.reading}
     back = _Back(mesh, book, wanted, first, keep)
-    for step in (step for step in found if not step.reading):
-        texts = {_standing(secret)[1].get("root-cert.pem", b"") for secret in (step.now, step.former)}
-        back.heard[step.cluster] = back.heard.get(step.cluster, set()) | texts
+    back.heard = {_text(secret) for step in found if not step.reading for secret in (step.now, step.former)}
     dropping = [step for step in reversed(found) if back.drops(step)]
     for step in reversed(found):
         if step in dropping[:1]:  # nobody anywhere may show a chain to a root before one cluster drops it
@@ -136,6 +134,11 @@ def _standing(secret: Object | None) -> tuple[overlap.Standing, dict[str, bytes]
     return overlap.Standing(str(row.get("root", ""))[:SHORT], bundle), data
 
 
+def _text(secret: Object | None) -> bytes:
+    """Return the roots that a Secret hands out, as they stand there."""
+    return _standing(secret)[1].get("root-cert.pem", b"")
+
+
 class _Back:
     """The plan of the way back, and what was looked at for it."""
 
@@ -151,7 +154,8 @@ class _Back:
         self.certificates: pd.DataFrame = held.certificates(mesh)
         self.signers: pd.DataFrame = signing.signers(mesh)
         self.workloads: pd.DataFrame = workloads.workloads(mesh)
-        self.heard: dict[str, set[bytes]] = {}
+        self.heard: set[bytes] = set()
+        """The texts of roots that the run told anybody of."""
 
     def _live(self, step: Step) -> bool:
         return bool((self.certificates["cluster"] == step.cluster).any())
@@ -253,7 +257,7 @@ class _Back:
 
         target = self.mesh.clusters[step.cluster]
         root = held.parse_chain(files["root-cert.pem"])[-1].public_bytes(Encoding.PEM)
-        text = overlap.unheard(files["root-cert.pem"], root, self.heard[step.cluster])
+        text = overlap.unheard(files["root-cert.pem"], root, self.heard)
         data = {"root-cert.pem": base64.b64encode(text).decode()}
         metadata = {"name": authority.SECRET, "namespace": self.mesh.root_namespace}
         manifest: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}
