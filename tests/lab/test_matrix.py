@@ -2,8 +2,8 @@
 
 Every change of stage 04 is hit as it begins, halfway, and when it is done; under load, on one lab. A run that is
 resumed is killed again at the next change, and so on to the last; then it comes to the end, and all of it is taken
-back. A run that is taken back at once is a new one each time, and must come back to the beginning. The matrix is
-printed.
+back. A run that is taken back at once is a new one each time, and must come back to the beginning. A kill counts where
+the journal says that it struck: what was missed is tried again, sooner. The matrix is printed.
 
 MESHKIT_TEST_CELLS says how many boundaries are tried, spread over all of them (none: all); MESHKIT_TEST_WHEN which of
 them (`halfway`, say, or two words of When with a comma);
@@ -17,7 +17,7 @@ import os
 import re
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +50,8 @@ LIVE = os.environ.get("MESHKIT_TEST_ROOTS", "live") == "live"
 RATE = float(os.environ.get("MESHKIT_TEST_RATE") or 25)
 """Of each kind in each cluster: a hundred requests a second in all."""
 APPLY = ("--only", "04", "--mode", "apply")
+TRIES = 3
+"""Runs that are made so that a kill strikes where it should."""
 HELD = 20.0
 MIDDLE = {"restart": 6.0}
 """Seconds to the middle of what takes longer than a second or two."""
@@ -72,19 +74,43 @@ class Boundary:
     place: int
     words: str
     when: When
-    seconds: float
+    seconds: float = field(compare=False)
 
     def __str__(self) -> str:
         return f"{self.place + 1} {self.words}, {self.when}"
 
-    def is_reached(self, noted: list[Noted], order: list[str], first: int) -> bool:
-        """Tell whether a run has come so far that goes on from the place `first` of the order of a whole run."""
-        place, event = first, "done" if self.when is When.DONE else "begun"
+    @property
+    def event(self) -> str:
+        """What a journal says last of the change when a run is killed here."""
+        return "done" if self.when is When.DONE else "begun"
+
+    def sooner(self, times: int) -> Boundary:
+        """Return it with a shorter way to the middle, for it was missed so many times."""
+        return replace(self, seconds=self.seconds / 2**times)
+
+
+@dataclass(frozen=True)
+class Struck:
+    """How far a run has come: the place of its last change in the order of a whole run, and what is noted of it."""
+
+    place: int
+    event: str
+
+    @classmethod
+    def of(cls, noted: list[Noted], order: list[str], first: int) -> Struck:
+        """Return how far a run has come that goes on from the place `first`."""
+        place = first
         for change in noted:
             place = next((n for n in range(place, len(order)) if order[n] == change.words), place)
-            if place >= self.place and change.event == event:
-                return True
-        return False
+        return cls(place, noted[-1].event if noted else "")
+
+    def is_at(self, boundary: Boundary) -> bool:
+        """Tell whether this is the boundary."""
+        return (self.place, self.event) == (boundary.place, boundary.event)
+
+    def is_past(self, boundary: Boundary) -> bool:
+        """Tell whether the boundary is behind."""
+        return self.place > boundary.place or (self.place == boundary.place and self.event == "done")
 
 
 @dataclass
@@ -137,40 +163,53 @@ class Bench:
         half = [0.0 if change.wait is None else MIDDLE.get(change.action, 0.7) for change in planned]
         return [Boundary(n, told, when, half[n]) for n, told in enumerate(self.order) for when in When]
 
-    def killed(self, state: Path, at: Boundary, *argv: str, first: int = 0) -> Path:
-        """Kill a run at a boundary, if it has not ended by then; return its folder."""
+    def killed(self, state: Path, at: Boundary, *argv: str, first: int = 0) -> tuple[Path, Struck]:
+        """Kill a run that goes on from the place `first` at a boundary; return its folder, and where it was struck."""
         known = len(entries(state))
+
+        def struck(noted: list[Noted]) -> Struck:
+            return Struck.of(noted[known:], self.order, first)
+
         with Going(state, "run", self.mesh_file, *(argv or APPLY)) as going:
-            going.stop_when(lambda noted: at.is_reached(noted[known:], self.order, first))
+            going.stop_when(lambda noted: struck(noted).is_at(at) or struck(noted).is_past(at))
             if at.when is When.HALFWAY:
                 going.go_on()
                 time.sleep(at.seconds)
-        last = entries(state)[-1]
-        print(f"killed: {at}; the journal says {last.n} {last.event}", flush=True)
-        return going.folder
+        where = struck([Noted(entry.n, entry.event, words(vars(entry))) for entry in entries(state)])
+        print(f"killed: {at}; it was struck at {where.place + 1} {where.event}", flush=True)
+        return going.folder, where
 
-    def resumed(self, chosen: list[Boundary]) -> tuple[list[Part], Part]:
+    def resumed(self, chosen: list[Boundary]) -> tuple[dict[Boundary, Part], dict[str, Part]]:
         """Kill a run at one boundary, resume it, kill it at the next, and so on to the end; then take it back.
 
-        Returns what happened from one kill to the next, and on the way back.
+        Returns what happened after each boundary that was struck until the next was, and the other parts by name. A
+        boundary that a late kill has left behind is not tried.
         """
         state, first = self.state(), 0
-        parts, argv = [Part()], APPLY
+        begun = Part()
+        parts: list[tuple[Boundary | None, Part]] = [(None, begun)]
+        argv, where = APPLY, Struck(-1, "")
         for at in chosen:
-            folder = self.killed(state, at, *argv, first=first)
-            argv, first = ("--resume", str(folder)), at.place
-            parts[-1].ended = time.time()
-            parts.append(Part())
+            if where.place >= at.place:
+                continue
+            folder, where = self.killed(state, at, *argv, first=first)
+            argv, first = ("--resume", str(folder)), where.place
+            parts[-1][1].ended = time.time()
+            parts.append((at if where.is_at(at) else None, Part()))
+        kills = len(parts) - 1
         done = meshkit(state, "run", self.mesh_file, *argv)
-        self.judged(parts[-1], done, self.at_the_end, state, kills=len(chosen))
-        for part in parts[:-1]:
+        self.judged(parts[-1][1], done, self.at_the_end, state, kills)
+        for _, part in parts[:-1]:
             self.count(part)
-        return parts, self.taken_back(state, done.folder, kills=len(chosen))
+        others = {f"until it was killed, or missed, {n}": part for n, (at, part) in enumerate(parts) if at is None}
+        others[f"taken back after {kills} kills"] = self.taken_back(state, done.folder, kills=kills)
+        return {at: part for at, part in parts if at is not None}, others
 
-    def undone(self, at: Boundary) -> Part:
-        """Kill a run, and take back what it did."""
+    def undone(self, at: Boundary) -> tuple[Part, bool]:
+        """Kill a run, and take back what it did; tell whether the kill struck where it should."""
         state, part = self.state(), Part()
-        return self.taken_back(state, self.killed(state, at), part)
+        folder, where = self.killed(state, at)
+        return self.taken_back(state, folder, part), where.is_at(at)
 
     def taken_back(self, state: Path, folder: Path, part: Part | None = None, kills: int = 1) -> Part:
         """Take a run back."""
@@ -246,26 +285,38 @@ def bench(short_folder: Path) -> Iterator[Bench]:
 def test_a_run_killed_at_any_boundary_is_resumed_to_its_end(bench: Bench) -> None:
     """No request within a cluster is lost, all stands by the new root; and the whole of it is taken back from there."""
     cells: dict[Boundary, Part] = {}
-    ends: dict[str, Part] = {}
+    others: dict[str, Part] = {}
     for number, stops in enumerate(runs(chosen(bench.boundaries())), 1):
-        found, back = bench.resumed(stops)
-        cells |= dict(zip(stops, found[1:], strict=True))
-        ends |= {f"run {number} until it was first killed": found[0], f"run {number} taken back from its end": back}
-        print(*(f"{at}, resumed: {cells[at]}" for at in stops), f"taken back: {back}", sep="\n", flush=True)
+        for tried in range(TRIES):
+            if missed := [at for at in stops if at not in cells]:
+                hit, rest = bench.resumed([at.sooner(tried) for at in missed])
+                cells |= hit
+                others |= {f"run {number}.{tried + 1}, {what}": part for what, part in rest.items()}
+                print(*(f"{at}, resumed: {part}" for at, part in hit.items()), sep="\n")
+                print(*(f"{what}: {part}" for what, part in rest.items()), sep="\n", flush=True)
+        assert [str(at) for at in stops if at not in cells] == [], f"not struck in {TRIES} runs"
     report("resumed", cells)
-    print(*(f"- {what}: {part}" for what, part in ends.items()), sep="\n", flush=True)
+    print(*(f"- {what}: {part}" for what, part in others.items()), sep="\n", flush=True)
     assert [f"{at}: {part}" for at, part in cells.items() if not part.good] == []
-    assert [f"{what}: {part}" for what, part in ends.items() if not part.good] == []
+    assert [f"{what}: {part}" for what, part in others.items() if not part.good] == []
 
 
 def test_a_run_killed_at_any_boundary_is_taken_back(bench: Bench) -> None:
     """No request within a cluster is lost, and all is as it was before."""
     cells: dict[Boundary, Part] = {}
+    wrong: list[str] = []
     for at in chosen(bench.boundaries()):
-        cells[at] = bench.undone(at)
-        print(f"{at}, taken back: {cells[at]}", flush=True)
+        for tried in range(TRIES):
+            part, struck = bench.undone(at.sooner(tried))
+            print(f"{at}, {'taken back' if struck else 'but missed, and taken back'}: {part}", flush=True)
+            wrong += [] if part.good else [f"{at}: {part}"]
+            if struck:
+                cells[at] = part
+                break
+        else:
+            wrong.append(f"{at}: not struck in {TRIES} runs")
     report("taken back", cells)
-    assert [f"{at}: {part}" for at, part in cells.items() if not part.good] == []
+    assert wrong == []
 
 
 def chosen(boundaries: list[Boundary]) -> list[Boundary]:
