@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 LABEL = "istio/multiCluster"
 ANNOTATION = "networking.istio.io/cluster"
 PREFIX = "istio-remote-secret-"
+PAUSED = "meshkit/apart-until-trusted"
+"""The annotation of a remote secret whose label stage 04 took off: see `meshkit.stages.apart`."""
 REMOTE_COLUMNS = {
     "cluster": "str",
     "istiod": "str",
@@ -47,6 +49,7 @@ SECRET_COLUMNS = {
     "key": "str",
     "annotation": "str",
     "labelled": "bool",
+    "paused": "bool",
     "server": "str",
     "tls_server_name": "str",
     "auth": "str",
@@ -103,7 +106,8 @@ def remote_secrets(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each cluster in each remote secret, with the live proof of its credential.
 
     Columns: cluster (that holds the secret), namespace, name, key (the cluster id that istiod will use), annotation
-    (the cluster id that it says), labelled (istiod sees it), server (API server address), tls_server_name (the name
+    (the cluster id that it says), labelled (istiod sees it), paused (stage 04 took its label off),
+    server (API server address), tls_server_name (the name
     that its certificate is to be good for, where the kubeconfig says one), auth (token, exec,
     clientCertificate, tokenFile, authProvider, basic, none, unreadable), account (namespace/name of the ServiceAccount
     that a token is of), token_secret (the Secret that the token stands on), issued, expires (of a JWT; NaT when it does
@@ -139,13 +143,14 @@ def _secrets(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
         # One may have the right to read them in istiod's namespace only.
         labelled = cluster.get("secrets", namespace, labels={LABEL: "true"})
     known = {(s["metadata"]["namespace"], s["metadata"]["name"]) for s in labelled}
-    # Those that lost their label are found by name, without reading any other secret's data.
+    # Those that lost their label are found by their metadata, without reading any other secret's data.
     path = f"/api/v1/namespaces/{namespace}/secrets"
     named = cluster.get_json(path, accept=_METADATA_ONLY, having="items")["items"] or []
     lost = [
-        item["metadata"]["name"]
-        for item in named
-        if item["metadata"]["name"].startswith(PREFIX) and (namespace, item["metadata"]["name"]) not in known
+        meta["name"]
+        for meta in (item["metadata"] for item in named)
+        if (meta["name"].startswith(PREFIX) or PAUSED in (meta.get("annotations") or {}))
+        and (namespace, meta["name"]) not in known
     ]
     return labelled + [secret for name in lost if (secret := cluster.find("secrets", namespace, name))]
 
@@ -161,6 +166,7 @@ def _keys(secret: dict[str, Any]) -> list[tuple[dict[str, Any], _Credential]]:
             "key": key,
             "annotation": metadata.get("annotations", {}).get(ANNOTATION, ""),
             "labelled": metadata.get("labels", {}).get(LABEL) == "true",
+            "paused": PAUSED in metadata.get("annotations", {}),
             "server": credential.server,
             "tls_server_name": credential.tls_server_name,
             "auth": credential.auth,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from meshkit.istio import envoy, networks, remotes
 from meshkit.istio.fleet import ask_proxies, table
 from meshkit.mesh import Mesh, Unknown
-from meshkit.stages import credentials, discovery
+from meshkit.stages import credentials, discovery, joined
 from meshkit.stages.finding import Question, arrow
 from meshkit.stages.strategy import SHORT
 
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from meshkit.diffs import Object
     from meshkit.stages.strategy import State
     from meshkit.waiting import Wait
-
-PAUSED: Final = "meshkit/apart-until-trusted"
-"""The annotation of a remote secret whose label was taken off."""
-
 
 COLUMNS: Final = {"cluster": "str", "secret": "str", "targets": "str", "paused": "bool", "reason": "str"}
 
@@ -49,7 +45,7 @@ def readings(mesh: Mesh) -> pd.DataFrame:
             rows.append({"cluster": name, "reason": found.reason})
             continue
         for meta, targets in ((secret["metadata"], sorted(secret.get("data") or {})) for secret in found):
-            paused = PAUSED in (meta.get("annotations") or {})
+            paused = remotes.PAUSED in (meta.get("annotations") or {})
             if paused or (meta.get("labels") or {}).get(remotes.LABEL) == "true":
                 rows.append({"cluster": name, "secret": meta["name"], "targets": ",".join(targets), "paused": paused})
     return table(rows, COLUMNS)
@@ -92,7 +88,7 @@ def check_together(known: pd.DataFrame, name: str) -> Finding:
         return ask.unknown(reason)
     left = list(rows[rows["paused"]]["secret"])
     told = f"paused: {', '.join(left)}" if left else f"none of {len(rows)}"
-    return ask.judge(not left, told, "run this stage again: its plan puts the label back")
+    return ask.judge(not left, told, joined.RESUMED_BY)
 
 
 def pause(wanted: Plan, known: pd.DataFrame, states: Sequence[State]) -> None:
@@ -126,7 +122,7 @@ def resume(wanted: Plan, known: pd.DataFrame, signers: pd.DataFrame) -> None:
 
 def is_of(manifests: Sequence[Object]) -> bool:
     """Tell whether a change, by its manifests, pauses or resumes the reading of a cluster."""
-    return any(PAUSED in (m["metadata"].get("annotations") or {}) for m in manifests)
+    return any(remotes.PAUSED in (m["metadata"].get("annotations") or {}) for m in manifests)
 
 
 def arrives(mesh: Mesh, reader: str, before: Object) -> Wait:
@@ -140,7 +136,7 @@ def arrives(mesh: Mesh, reader: str, before: Object) -> Wait:
 def manifest(mesh: Mesh, name: str, *, paused: bool) -> Object:
     """Return the merge patch that pauses a remote secret, or lets it be read again."""
     place = {"name": name, "namespace": mesh.root_namespace}
-    labels, notes = {remotes.LABEL: None if paused else "true"}, {PAUSED: "true" if paused else None}
+    labels, notes = {remotes.LABEL: None if paused else "true"}, {remotes.PAUSED: "true" if paused else None}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {**place, "labels": labels, "annotations": notes}}
 
 

@@ -205,6 +205,8 @@ def check_others(mesh: Mesh, facts: Facts, reader: str, target: str) -> Finding:
     held = facts.known.secrets[facts.known.secrets["cluster"] == reader]
     seen = held[usable(mesh, held)]
     remove = f"kubectl --context {mesh.spec.cluster(reader).context} delete secret -n NAMESPACE NAME, then run again"
+    if paused := sorted(held[(held["key"] == target) & held["paused"]]["name"]):
+        return ask.fail(f"{paused[0]} is paused by stage 04", joined.RESUMED_BY)
     if strange := _strange(held, seen, ours, target):
         return ask.fail(strange, remove)
     for row in seen[seen["key"] == target].to_dict("records"):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from meshkit.mesh import Mesh
 
+RESUMED_BY: Final = "run stage 04 again, to the end: its plan puts the label back once they trust each other"
+"""What mends a paused remote secret; to put the label back by hand would lose requests."""
 _CURES: Final = {
     "other CA": "delete the secret and run stage 07; or do all ways to that API server end TLS with that CA?"
 }
@@ -174,6 +176,12 @@ def check_place(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> 
     if row["namespace"] != mesh.root_namespace:
         told = f"{row['name']} is in namespace {row['namespace']}: istiod ignores it"
         yield ask.fail(told, f"{kubectl} delete secret {row['name']}; {create(mesh, reader, target)}")
+        return
+    if row["paused"]:
+        told = (
+            f"{row['name']} is paused: stage 04 took its label off while {reader} and {target} do not trust each other"
+        )
+        yield ask.fail(told, RESUMED_BY)
         return
     told = f"{row['name']} is without the label {remotes.LABEL}=true: istiod ignores it"
     yield ask.fail(told, f"{kubectl} label secret {row['name']} {remotes.LABEL}=true")

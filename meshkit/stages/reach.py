@@ -40,8 +40,8 @@ def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None 
     certificate is not good for that address, `none` where nothing answered, UNKNOWN where nobody could ask), detail.
 
     Asked by curl in each of the reader's istiods, or where none has curl in the probe's client, without any credential:
-    any HTTP status is an answer; the first istiod that gets none is the one told of. The target's CA (ConfigMap
-    kube-root-ca.crt) must vouch for it, as it must for istiod.
+    any HTTP status is an answer; the first istiod that gets none is the one told of, and where only some of them could
+    ask it is UNKNOWN. The target's CA (ConfigMap kube-root-ca.crt) must vouch for it, as it must for istiod.
 
     Args:
         mesh: the mesh.
@@ -100,6 +100,7 @@ def _reach(
     url, way = _url(address, name)
     command = ["sh", "-c", script, "sh", str(authority or ""), url, way]
     untried = NOBODY
+    silent: list[str] = []
     good: dict[str, str] = {}
     for pod, namespace, container in vantages:
         if good and container != "discovery":
@@ -108,6 +109,7 @@ def _reach(
             done = mesh.clusters[pair[0]].exec(pod, namespace, container, command, 2 * _CURL_TIMEOUT)
         except UnreachableError as error:
             untried = f"{pod}: {error.message}"
+            silent += [untried] if container == "discovery" else []
             continue
         if done.exit_code in _NOT_RUN:
             untried = f"{pod} has no curl"
@@ -120,6 +122,8 @@ def _reach(
         if not answer.isdigit():
             return told
         good = good or told
+    if silent and good.get("asked_from") in {pod for pod, _, container in vantages if container == "discovery"}:
+        return {**row, "answer": "UNKNOWN", "detail": f"{good['asked_from']} gets {good['answer']}, but {silent[0]}"}
     return good or {**row, "answer": "UNKNOWN", "detail": untried}
 
 

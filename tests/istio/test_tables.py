@@ -146,6 +146,15 @@ class TestRemoteSecrets:
             (SYSTEM, False),
         ]
 
+    def test_a_paused_secret_is_found_whatever_its_name(self, mesh: Mesh, api_server: ApiServer, put: Any) -> None:
+        """Its label was taken off by stage 04, which left an annotation."""
+        secret = remote_secret("here", api_server)
+        del secret["metadata"]["labels"]
+        secret["metadata"] |= {"name": "of-another-making", "annotations": {remotes.PAUSED: "true"}}
+        put(secret)
+        row = the_secret(mesh)
+        assert (row["name"], row["labelled"], row["paused"]) == ("of-another-making", False, True)
+
     def test_an_unreadable_cluster_is_a_row(self, mesh: Mesh) -> None:
         """It says that nothing is known, and why."""
         row = remotes.remote_secrets(mesh).query("cluster == 'gone'").iloc[0]

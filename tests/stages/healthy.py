@@ -47,7 +47,7 @@ def secret(name: str) -> Row:
         "credential": "ok",
         "leads_to": target,
     }
-    return {**held, "annotation": target, "labelled": True, **tried}
+    return {**held, "annotation": target, "labelled": True, "paused": False, **tried}
 
 
 def remote(name: str) -> Row:

@@ -10,7 +10,7 @@ from meshkit.changes import Plan
 from meshkit.diffs import patched
 from meshkit.istio import signing
 from meshkit.istio.fleet import table
-from meshkit.istio.remotes import LABEL
+from meshkit.istio.remotes import LABEL, PAUSED
 from meshkit.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages import apart
@@ -74,7 +74,7 @@ def test_what_a_killed_run_left_paused_is_planned_to_be_read_again(api_server: A
     east = mesh_of(api_server.kubeconfig).clusters["east"]
     found = Mesh(spec, {"east": east})
     east.apply(core("Namespace", "apart", ""))
-    marks = {"left": {"annotations": {apart.PAUSED: "true"}}, "read": {"labels": {LABEL: "true"}}, "other": {}}
+    marks = {"left": {"annotations": {PAUSED: "true"}}, "read": {"labels": {LABEL: "true"}}, "other": {}}
     secrets = [core("Secret", name, "apart", stringData={"west": "kubeconfig"}) for name in marks]
     for secret in secrets:
         east.apply({**secret, "metadata": {**secret["metadata"], **marks[secret["metadata"]["name"]]}})

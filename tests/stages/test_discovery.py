@@ -150,6 +150,7 @@ SPOILED = [
     ("MK706", PAIR, "secrets", {"annotation": "north"}, FAIL),
     ("MK706", PAIR, "secrets", {"namespace": "default"}, FAIL),
     ("MK706", PAIR, "secrets", {"labelled": False}, FAIL),
+    ("MK706", PAIR, "secrets", {"labelled": False, "paused": True}, FAIL),
     ("MK706", PAIR, "secrets", {"credential": "unreachable"}, UNKNOWN),
     ("MK706", PAIR, "secrets", {"credential": "UNKNOWN", "detail": "no answer"}, UNKNOWN),
     ("MK708", "east", "services", {"service": "", "reason": "no answer"}, UNKNOWN),

@@ -39,6 +39,7 @@ SPOILED = [
     ("MK830", BACK, "identity", {"reason": "no answer"}, UNKNOWN),
     ("MK831", PAIR, "identity", {"cluster_id": "west"}, FAIL),
     ("MK832", PAIR, "secrets", {"labelled": False}, FAIL),
+    ("MK832", PAIR, "secrets", {"labelled": False, "paused": True}, FAIL),
     ("MK832", PAIR, "secrets", {"namespace": "default"}, FAIL),
     ("MK833", PAIR, "secrets", {"server": "https://127.0.0.1:6443"}, FAIL),
     ("MK833", PAIR, "secrets", {"server": "https://localhost:6443"}, FAIL),

@@ -1,0 +1,53 @@
+"""Which istiods were asked, and what is said when only some of them could be: replicas whose pods cannot be entered.
+
+They are fakes: no pod of the lab can be made to refuse it while its istiod serves.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from meshkit.cluster import ExecResult
+from meshkit.errors import UnreachableError
+from meshkit.mesh import Mesh
+from meshkit.spec import MeshSpec
+from meshkit.stages import reach
+
+PAIR = ("east", "west")
+ANSWERS = ExecResult(stdout="401", stderr="", exit_code=0)
+SILENT = ExecResult(stdout="000", stderr="curl: (28) timed out", exit_code=28)
+NO_CURL = ExecResult(stdout="", stderr="", exit_code=127)
+CLOSED = UnreachableError("it cannot be entered")
+
+
+@pytest.mark.parametrize(
+    ("istiods", "answer", "asked_from"),
+    [
+        ([ANSWERS, ANSWERS], "401", "istiod-0"),
+        ([ANSWERS, SILENT], "none", "istiod-1"),
+        ([ANSWERS, CLOSED], "UNKNOWN", ""),
+        ([CLOSED, ANSWERS], "UNKNOWN", ""),
+        ([CLOSED, SILENT], "none", "istiod-1"),
+        ([NO_CURL, NO_CURL], "401", "client"),
+        ([CLOSED, CLOSED], "401", "client"),
+    ],
+)
+def test_every_istiod_is_asked_and_where_only_some_can_be_it_is_unknown(
+    istiods: list[Any], answer: str, asked_from: str
+) -> None:
+    """The client of the probe speaks for them only where none could be asked."""
+    pods = {**{f"istiod-{n}": said for n, said in enumerate(istiods)}, "client": ANSWERS}
+
+    def enter(pod: str, *_: Any) -> ExecResult:
+        if isinstance(said := pods[pod], UnreachableError):
+            raise said
+        return said
+
+    vantages = [(pod, "istio-system", "sleep" if pod == "client" else "discovery") for pod in pods]
+    clusters: Any = {"east": SimpleNamespace(exec=enter)}
+    spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "east", "network": "n"}]}, where="test")
+    row = reach._reach(Mesh(spec, clusters), PAIR, ("https://192.0.2.1", ""), vantages, "a CA")
+    assert (row["answer"], row.get("asked_from", "")) == (answer, asked_from)
