@@ -12,23 +12,22 @@ how a killed run is resumed. Nothing is ever forced on another field manager.
 from __future__ import annotations
 
 import copy
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from meshkit import inputs, restore, temporary
+from meshkit import execution, inputs, restore
 from meshkit.checks import Finding, Verdict
 from meshkit.cluster import FIELD_MANAGER, NotFoundError
 from meshkit.diffs import Object, identify, patched, qualified, unified
-from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
+from meshkit.errors import ChangeError, MeshkitError
 from meshkit.istio import installer
 from meshkit.istio.fleet import table
-from meshkit.journal import Entry, Journal, exclusively, judge_name, private_folder
-from meshkit.waiting import Wait, rolled_out, wait_for
+from meshkit.journal import Entry, Journal, private_folder
+from meshkit.waiting import Wait, rolled_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
@@ -79,6 +78,20 @@ class Change:
     begun: datetime | None = None
     seconds: float = float("nan")
     detail: str = ""
+
+    def confirm(self) -> None:
+        """Ask the server again what would be changed.
+
+        Raises:
+            ChangeError: it is not what was shown.
+        """
+        shown = self.diff  # to ask again renews it
+        if self.again and _changed(self.again()) != _changed(shown):
+            raise ChangeError(
+                f"{self.object} was changed by others since the plan was shown",
+                where=f"cluster {self.cluster}",
+                remedy="run the stage again: it plans anew",
+            )
 
 
 class Plan:
@@ -351,119 +364,10 @@ class Plan:
     def carry_out(self, mode: str, *, gates: Sequence[Finding] = (), journal: str = "") -> pd.DataFrame:
         """Make the changes if the mode is `apply` and no gate stands before them; return `table`.
 
-        Each is noted in the journal before and after it, and waited for. What the server's dry run says now must be
-        what the plan showed.
-
-        Raises:
-            InputError: another mode than plan or apply, no name of a journal, or a topology that is not built yet.
-            ChangeError: a change failed; what was made stands in the journal, and `meshkit undo` takes it back. Or,
-                of a temporary plan: a killed run had left something, which was taken back.
-            UnreachableError: a cluster was lost before anything was changed.
+        Raises: see `meshkit.execution.carry_out`.
         """
-        self._judge(mode, journal)
-        self.pending = not self.empty
-        self.held = [f for f in (*gates, *self.findings()) if f.verdict in (Verdict.FAIL, Verdict.UNKNOWN)]
-        if mode == "plan":
-            print(f"mode is plan: {len(self.changes)} changes are shown, none is made" if self.changes else _NOTHING)
-            return self.table()
-        self._recover(mode)
-        if self.held:
-            print(f"held: {', '.join(sorted({f.id for f in self.held}))}; nothing was changed")
-            for change in self.changes:
-                change.status = "held"
-            return self.table()
-        if self.empty and not self.temporary:
-            print(_NOTHING)
-            return self.table()
-        uids = temporary.uids(self.mesh)
-        with exclusively(uids.values()):
-            book = _open_journal(self, journal, uids)
-            made: list[temporary.Made] = []
-            try:
-                for n, change in enumerate(self.changes, 1):
-                    self._make(n, change, book, made)
-            except BaseException as error:
-                self._stopped(error)
-                raise
-            finally:
-                if self.temporary:
-                    self._take_back(made)
-        self.pending = False
+        execution.carry_out(self, mode, gates, journal)
         return self.table()
-
-    def _recover(self, mode: str) -> None:
-        if self.temporary and temporary.recover(self.mesh, mode):
-            raise ChangeError(
-                "the plan was made before that was taken back", remedy="run the stage again: it plans anew"
-            )
-
-    def _judge(self, mode: str, journal: str) -> None:
-        inputs.one_of("mode", mode, MODES)
-        if journal:
-            judge_name(journal)
-        if mode == "apply" and not all(change.reverses for change in self.changes):
-            inputs.built(self.mesh.spec)
-
-    def _make(self, n: int, change: Change, book: Journal, made: list[temporary.Made]) -> None:
-        at = f"{n}/{len(self.changes)} {change.cluster}: {change.action} {change.object}"
-        if change.gate:
-            wait_for(change.gate, f"{at} is held until it can be made")
-        began, change.begun = time.monotonic(), datetime.now(UTC)
-        shown = change.diff  # to ask again renews it
-        if change.again and _changed(change.again()) != _changed(shown):
-            raise ChangeError(
-                f"{change.object} was changed by others since the plan was shown",
-                where=f"cluster {change.cluster}",
-                remedy="run the stage again: it plans anew",
-            )
-        entry = None if change.reverses else self._begin(change, book)
-        made += [(book, entry)] if entry else []
-        change.status = "begun"
-        try:
-            print(at)
-            change.do()
-            if change.wait:
-                wait_for(change.wait, change.object)
-            if entry:
-                target = self.mesh.clusters[change.cluster]
-                book.done(entry, [restore.find(target, manifest) for manifest in change.manifests])
-        except BaseException as error:
-            reason = error.message if isinstance(error, MeshkitError) else type(error).__name__
-            change.status, change.detail = "failed", reason
-            if entry:
-                book.failed(entry, reason)
-            raise
-        change.status, change.seconds = "done", time.monotonic() - began
-        print(f"{at}: done in {change.seconds:.1f} s")
-
-    def _begin(self, change: Change, book: Journal) -> Entry:
-        private = {"before": change.before, "manifests": change.manifests}
-        return book.begin(
-            private,
-            stage=self.stage,
-            cluster=change.cluster,
-            action=change.action,
-            object=change.object,
-            why=change.why,
-            manager=change.manager,
-            temporary=self.temporary,
-        )
-
-    def _stopped(self, error: BaseException) -> None:
-        for change in self.changes:
-            if change.status == "planned":
-                change.status = "not run"
-        if isinstance(error, UnreachableError) and any(c.status in ("done", "failed") for c in self.changes):
-            raise ChangeError(error.message, where=error.where, remedy=error.remedy) from None
-
-    def _take_back(self, made: Sequence[temporary.Made]) -> None:
-        temporary.take_back(self.mesh, made)
-        for change in self.changes:
-            if change.status == "done":
-                change.status = "undone"
-
-
-_NOTHING = "nothing to change"
 
 
 def _made_anew() -> Object:
@@ -474,21 +378,3 @@ def _made_anew() -> Object:
 def _changed(diff: str) -> list[str]:
     # Neither a restart's own moment nor what stands beside a change is what it is about.
     return [line for line in diff.splitlines() if line[:1] in "+-" and RESTARTED not in line]
-
-
-def _open_journal(plan: Plan, name: str, uids: Mapping[str, str]) -> Journal:
-    """Return the journal, which is about these clusters and no others.
-
-    Raises:
-        InputError: a cluster of that name is another one now.
-    """
-    book = Journal.open(plan.mesh.spec.mesh.id, name)
-    known = book.header.get("clusters", {})
-    if strangers := [cluster for cluster, uid in uids.items() if known.get(cluster, uid) != uid]:
-        raise InputError(
-            f"cluster {', '.join(strangers)} is another one than the journal's: its kube-system has another UID",
-            where=f"journal {book.name}",
-            remedy="begin a new run",
-        )
-    book.about(clusters={**known, **uids})
-    return book
