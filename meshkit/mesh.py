@@ -158,6 +158,14 @@ class Mesh:
         """Every ordered pair of cluster names, (client, server)."""
         return self.spec.pairs
 
+    def ask(self, **questions: Callable[[Mesh], Any]) -> dict[str, Any]:
+        """Return the answers to questions about the whole mesh by their names, asked side by side.
+
+        Each may have to wait for a cluster that does not answer. What a question raises is raised.
+        """
+        with concurrent.futures.ThreadPoolExecutor(len(questions)) as pool:
+            return dict(zip(questions, pool.map(lambda ask: ask(self), questions.values()), strict=True))
+
     def each(self, function: Callable[[Cluster], T], *, deadline: float = 30.0) -> dict[str, T | Unknown]:
         """Ask every cluster at once; return the answers by name, in the file's order.
 

@@ -119,6 +119,19 @@ def test_opening_sends_nothing(tmp_path: Path) -> None:
     assert mesh.pairs == []
 
 
+def test_questions_about_the_whole_mesh_are_asked_side_by_side() -> None:
+    """Each waits for all the others here; what one raises is raised."""
+    spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "east", "network": "net-east"}]}, where="test")
+    mesh, met = Mesh(spec, {}), threading.Barrier(3, timeout=10)
+
+    def meet(_: Mesh) -> bool:
+        return met.wait() >= 0
+
+    assert mesh.ask(first=meet, second=meet, third=meet) == {"first": True, "second": True, "third": True}
+    with pytest.raises(ZeroDivisionError):
+        mesh.ask(wrong=lambda _: 1 // 0, right=str)
+
+
 def test_gather_keeps_order_and_bounds_its_threads() -> None:
     """Answers stand in the subjects' order; no more than so many run at once."""
     running, most, lock = 0, 0, threading.Lock()

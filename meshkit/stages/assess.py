@@ -7,7 +7,6 @@ networks of their own or on one flat network; where facts call for another topol
 from __future__ import annotations
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,17 +59,17 @@ class Recommendation:
 
 def look(mesh: Mesh) -> Facts:
     """Read every cluster, and try ways between them from the probe's client where it runs; changes nothing."""
-    questions = {
-        "inventory": platform.inventory,
-        "identity": versions.identity,
-        "versions": versions.versions,
-        "roots": trust.roots,
-        "load_balancers": platform.load_balancers,
-        "api_servers": reach.reach,
-        "pods": ways.pods,
-    }
-    with ThreadPoolExecutor(len(questions)) as pool:
-        return Facts(**dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True)))
+    return Facts(
+        **mesh.ask(
+            inventory=platform.inventory,
+            identity=versions.identity,
+            versions=versions.versions,
+            roots=trust.roots,
+            load_balancers=platform.load_balancers,
+            api_servers=reach.reach,
+            pods=ways.pods,
+        )
+    )
 
 
 # --- the recommendation -----------------------------------------------------------------------------------------------

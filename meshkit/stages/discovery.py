@@ -9,7 +9,6 @@ only with the token can the remote secrets be made (`plan`), and what they repla
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -65,16 +64,14 @@ class Facts:
 def look(mesh: Mesh) -> Facts:
     """Read istiods, proxies, Services and remote secrets, and try every credential that there is; changes nothing."""
     # The proxies' own versions are not asked for: an empty status stands for them.
-    questions = {
-        "known": verify.look,
-        "claims": proxies.claims,
-        "readers": remote_secret.readers,
-        "reach": reach.reach,
-        "services": services.services,
-        "versions": partial(versions.versions, status=table([], proxies.COLUMNS)),
-    }
-    with ThreadPoolExecutor(len(questions)) as pool:
-        found = dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True))
+    found = mesh.ask(
+        known=verify.look,
+        claims=proxies.claims,
+        readers=remote_secret.readers,
+        reach=reach.reach,
+        services=services.services,
+        versions=partial(versions.versions, status=table([], proxies.COLUMNS)),
+    )
     same = services.merging(found["services"], list(mesh.clusters), mesh.root_namespace)
     return Facts(**found, merging=same)
 

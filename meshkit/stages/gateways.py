@@ -6,7 +6,6 @@ Only where clusters are on different networks. A gateway that others made is use
 from __future__ import annotations
 
 import functools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from meshkit.stages.finding import Question, Row, arrow, awaits, planned, refuse
 from meshkit.waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import pandas as pd
 
@@ -47,16 +46,16 @@ class Facts:
 
 def look(mesh: Mesh) -> Facts:
     """Read gateways, what they let in, and what each istiod knows of them; changes nothing."""
-    questions: dict[str, Callable[[Mesh], pd.DataFrame]] = {
-        "identity": versions.identity,
-        "gateways": networks.gateways,
-        "gateways_seen": networks.gateways_seen,
-        "remotes": remotes.remote_clusters,
-        "opened": exposure.opened,
-        "claims": proxies.claims,
-    }
-    with ThreadPoolExecutor(len(questions)) as pool:
-        return Facts(**dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True)))
+    return Facts(
+        **mesh.ask(
+            identity=versions.identity,
+            gateways=networks.gateways,
+            gateways_seen=networks.gateways_seen,
+            remotes=remotes.remote_clusters,
+            opened=exposure.opened,
+            claims=proxies.claims,
+        )
+    )
 
 
 # --- check ------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from meshkit.stages.finding import arrow
 from meshkit.statistics import quantile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     import pandas as pd
 
@@ -97,15 +97,13 @@ def look(mesh: Mesh, known: verify.Facts | None = None) -> Facts:
 
 def _known(mesh: Mesh) -> verify.Facts:
     """Read stage 08's tables, but for those that ask every proxy."""
-    questions: dict[str, Callable[[Mesh], pd.DataFrame]] = {
-        "identity": versions.identity,
-        "secrets": remotes.remote_secrets,
-        "remotes": remotes.remote_clusters,
-        "gateways": networks.gateways,
-        "gateways_seen": networks.gateways_seen,
-    }
-    with ThreadPoolExecutor(len(questions)) as pool:
-        tables = dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True))
+    tables = mesh.ask(
+        identity=versions.identity,
+        secrets=remotes.remote_secrets,
+        remotes=remotes.remote_clusters,
+        gateways=networks.gateways,
+        gateways_seen=networks.gateways_seen,
+    )
     unasked = {
         "certificates": fleet.table([], trust.CERTIFICATE_COLUMNS),
         "roots": fleet.table([], trust.ROOT_COLUMNS),

@@ -11,7 +11,6 @@ already stops this stage (MK213), and stage 06 makes gateways only after stage 0
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,27 +58,25 @@ class Facts:
 
 def look(mesh: Mesh) -> Facts:
     """Read every cluster, and try API servers and names from pods; changes nothing."""
-    questions = {
-        "roots": platform.root_namespaces,
-        "identity": versions.identity,
-        "claims": proxies.claims,
-        "clocks": platform.clocks,
-        "inventory": platform.inventory,
-        "api_servers": reach.reach,
-        "names": ways.names,
-        "versions": versions.versions,
-        "policies": policies.network_policies,
-        "injection": injection.namespaces,
-        "services": services.services,
-        "gateways": networks.gateways,
-    }
     try:
         found, reason = installer.version(), ""
     except MeshkitError as error:
         found, reason = "", error.message
-    with ThreadPoolExecutor(len(questions)) as pool:
-        answers = pool.map(lambda ask: ask(mesh), questions.values())
-        return Facts(**dict(zip(questions, answers, strict=True)), istioctl=found, no_istioctl=reason)
+    told = mesh.ask(
+        roots=platform.root_namespaces,
+        identity=versions.identity,
+        claims=proxies.claims,
+        clocks=platform.clocks,
+        inventory=platform.inventory,
+        api_servers=reach.reach,
+        names=ways.names,
+        versions=versions.versions,
+        policies=policies.network_policies,
+        injection=injection.namespaces,
+        services=services.services,
+        gateways=networks.gateways,
+    )
+    return Facts(**told, istioctl=found, no_istioctl=reason)
 
 
 def check(mesh: Mesh, facts: Facts) -> list[Finding]:

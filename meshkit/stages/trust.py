@@ -8,7 +8,6 @@ meshkit.stages.overlap.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -59,19 +58,17 @@ def look(mesh: Mesh) -> Facts:
     Raises:
         InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
     """
-    questions = {
-        "identity": versions.identity,
-        "authorities": signing.authorities,
-        "signers": signing.signers,
-        "certificates": held.certificates,
-        "roots": held.roots,
-        "handed": held.handed,
-        "workloads": workloads.workloads,
-        "policies": authorization.trust_domains,
-        "readings": apart.readings,
-    }
-    with ThreadPoolExecutor(len(questions)) as pool:
-        told = dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True))
+    told = mesh.ask(
+        identity=versions.identity,
+        authorities=signing.authorities,
+        signers=signing.signers,
+        certificates=held.certificates,
+        roots=held.roots,
+        handed=held.handed,
+        workloads=workloads.workloads,
+        policies=authorization.trust_domains,
+        readings=apart.readings,
+    )
     return with_offer(mesh, Facts(**told))
 
 

@@ -9,7 +9,6 @@ something else failed.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -46,18 +45,17 @@ class Facts:
 
 def look(mesh: Mesh) -> Facts:
     """Read objects, istiods and proxies of every cluster; changes nothing."""
-    # Side by side: each waits for a cluster that does not answer.
-    questions = {
-        "identity": versions.identity,
-        "secrets": remotes.remote_secrets,
-        "remotes": remotes.remote_clusters,
-        "gateways": networks.gateways,
-        "gateways_seen": networks.gateways_seen,
-        "certificates": trust.certificates,
-        "roots": trust.roots,
-    }
-    with ThreadPoolExecutor(len(questions)) as pool:
-        return Facts(**dict(zip(questions, pool.map(lambda ask: ask(mesh), questions.values()), strict=True)))
+    return Facts(
+        **mesh.ask(
+            identity=versions.identity,
+            secrets=remotes.remote_secrets,
+            remotes=remotes.remote_clusters,
+            gateways=networks.gateways,
+            gateways_seen=networks.gateways_seen,
+            certificates=trust.certificates,
+            roots=trust.roots,
+        )
+    )
 
 
 def check(mesh: Mesh, facts: Facts, mode: str = "audit") -> list[Finding]:
