@@ -115,11 +115,12 @@ class TestRendered:
     def test_a_plan_shows_each_object_that_would_differ(self, tmp_path: Path, mesh: Mesh, east: Cluster) -> None:
         """New ones are named; what cannot be checked before its namespace is there is told; nothing is made."""
         plan = Plan(mesh, "05 install")
-        plan.install("east", installer.operator(spec_of(tmp_path), "east"), "the test")
+        spec = spec_of(tmp_path, mesh={"rootNamespace": "not-there-yet"})
+        plan.install("east", installer.operator(spec, "east"), "the test")
         [change] = plan.changes
         assert change.problem.startswith("cannot be checked yet: ")
         assert "+ CustomResourceDefinition gateways.networking.istio.io" in change.diff
-        assert "+ Deployment istio-system/istiod" in change.diff
+        assert "+ Deployment not-there-yet/istiod" in change.diff
         assert east.find("customresourcedefinitions", None, "gateways.networking.istio.io") is None
 
     def test_what_istio_sets_at_run_time_is_no_difference(self, plain: list[Object], east: Cluster) -> None:
