@@ -12,13 +12,12 @@ CELLS  ?= 3
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test drills trials lock prometheus checks
+.PHONY: help setup demo lint test drills lock prometheus checks
 
 help:
 	@echo "make demo     build and start a live mesh of one cluster here, take it to two, say where the report is"
 	@echo "make test     lint, types, layers, tests, and the real lab end to end"
-	@echo "make drills   what takes longer: a whole migration and its undo, kills (KILLS=20), another user; DRILLS= chooses"
-	@echo "make trials   tests that were not seen to pass whole yet; CELLS= is the whole kill and undo matrix"
+	@echo "make drills   what takes longer: a whole migration, every fault, trust changed and killed (CELLS=); DRILLS= chooses"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make setup    $(VENV) with everything locked; as root also the Debian packages that are lacking"
 	@echo "make checks   print docs/checks.md anew, from the catalogue and the code"
@@ -55,15 +54,11 @@ lint: $(READY)
 
 test: lint prometheus
 	@$(RUN)/meshkit lab build
-	@$(RUN)/python -m pytest -m "not drill and not trial"
+	@$(RUN)/python -m pytest -m "not drill"
 
 drills: $(READY)
 	@$(RUN)/meshkit lab build
-	@MESHKIT_TEST_KILLS=$(KILLS) $(RUN)/python -m pytest -m drill $(DRILLS)
-
-trials: $(READY)
-	@$(RUN)/meshkit lab build
-	@MESHKIT_TEST_CELLS=$(CELLS) $(RUN)/python -m pytest -m trial
+	@MESHKIT_TEST_KILLS=$(KILLS) MESHKIT_TEST_CELLS=$(CELLS) $(RUN)/python -m pytest -m drill $(DRILLS)
 
 checks: $(READY)
 	@$(RUN)/python -m meshkit.stages.catalogue > docs/checks.md.new && mv docs/checks.md.new docs/checks.md

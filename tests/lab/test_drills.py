@@ -1,6 +1,6 @@
 """Every fault of the lab is found by `meshkit check`, by its own check first; what istioctl says stands beside.
 
-$MESHKIT_TEST_FAULTS chooses them: `all`, or names with commas; unset, none. The table goes to $MESHKIT_TEST_TABLE.
+$MESHKIT_TEST_FAULTS chooses them: names with commas; unset, all. The table goes to $MESHKIT_TEST_TABLE.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tests.lab.support import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill]
-NAMES = os.environ.get("MESHKIT_TEST_FAULTS", "")
-CHOSEN = list(KNOWN.values()) if NAMES == "all" else [find(name) for name in NAMES.split(",") if name]
+NAMES = os.environ.get("MESHKIT_TEST_FAULTS") or ",".join(KNOWN)
+CHOSEN = [find(name) for name in NAMES.split(",")]
 
 
 def look(lab: Lab, findings: list[dict[str, str]]) -> drill.Seen:

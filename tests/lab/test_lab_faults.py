@@ -148,7 +148,7 @@ def exact(lab: Lab) -> dict[tuple[str, str], Object]:
 
 
 @pytest.mark.lab
-@pytest.mark.trial
+@pytest.mark.drill
 @pytest.mark.parametrize("name", ["secret-in-wrong-namespace", "gateway-without-address", "exposure-missing"])
 def test_a_mesh_is_broken_once_and_healed_by_another_process_to_what_it_was(meshed_lab: Lab, name: str) -> None:
     """The list shows it, a second break is refused, the mesh is not whole; after `heal` every object is as before."""
@@ -172,7 +172,7 @@ def test_a_mesh_is_broken_once_and_healed_by_another_process_to_what_it_was(mesh
 
 
 @pytest.mark.lab
-@pytest.mark.trial
+@pytest.mark.drill
 def test_what_one_fault_changed_another_may_not(meshed_lab: Lab) -> None:
     """The second is refused with the first's name, nothing of it stays, and `heal --all` takes the first back."""
     with broken(meshed_lab, "gateway-without-network-label"):

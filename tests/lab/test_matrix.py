@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from tests.lab.sameness import Key
     from tests.lab.support import Object
 
-pytestmark = [pytest.mark.lab, pytest.mark.trial, pytest.mark.timeout(3 * 3600)]
+pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(3 * 3600)]
 
 LIVE = os.environ.get("MESHKIT_TEST_ROOTS", "live") == "live"
 RATE = float(os.environ.get("MESHKIT_TEST_RATE") or 25)

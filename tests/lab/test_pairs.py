@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from meshkit.checks import Finding
     from tests.lab.support import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.trial]
+pytestmark = [pytest.mark.lab, pytest.mark.drill]
 
 PAIR, BACK = "east → west", "west → east"
 DEADLINE = 90.0

@@ -236,7 +236,7 @@ def number_of(name: str, site: Site, seed: int = 1) -> tuple[int, int]:
 
 
 @pytest.mark.lab
-@pytest.mark.trial
+@pytest.mark.drill
 def test_a_round_on_the_command_line(lab: Lab) -> None:
     """Broken untold, hinted at, answered wrongly and rightly, healed, scored; a second round meanwhile is refused."""
     seed, number = number_of("gateway-down", WEST)
@@ -267,7 +267,7 @@ def test_a_round_on_the_command_line(lab: Lab) -> None:
 
 
 @pytest.mark.lab
-@pytest.mark.trial
+@pytest.mark.drill
 def test_giving_up_shows_what_the_checks_say(lab: Lab) -> None:
     """The fault, its check among the causes, no point; the mesh is healed."""
     seed, number = number_of("exposure-missing", EAST)
@@ -281,7 +281,7 @@ def test_giving_up_shows_what_the_checks_say(lab: Lab) -> None:
 
 
 @pytest.mark.lab
-@pytest.mark.trial
+@pytest.mark.drill
 def test_a_round_outlives_kills(lab: Lab) -> None:
     """Killed while it breaks, it goes on with the same fault; killed while it heals, the next command heals."""
     seed, number = number_of("gateway-down", WEST)
@@ -311,7 +311,7 @@ def kill_when(lab: Lab, argv: tuple[str, ...], there: object) -> None:
 
 
 @pytest.mark.lab
-@pytest.mark.trial
+@pytest.mark.drill
 def test_what_another_hand_healed_is_lost_and_counts_nowhere(lab: Lab) -> None:
     """`meshkit lab heal --all` ends a round; the next command says so."""
     seed, number = number_of("exposure-missing", WEST)
@@ -324,7 +324,7 @@ def test_what_another_hand_healed_is_lost_and_counts_nowhere(lab: Lab) -> None:
 
 
 @pytest.mark.lab
-@pytest.mark.trial
+@pytest.mark.drill
 def test_a_mesh_that_is_not_whole_is_refused(lab: Lab) -> None:
     """Where something is broken already, with its name and the remedy."""
     drills.break_("exposure-missing", "west", print)
@@ -336,7 +336,7 @@ def test_a_mesh_that_is_not_whole_is_refused(lab: Lab) -> None:
 
 
 @pytest.mark.lab
-@pytest.mark.trial
+@pytest.mark.drill
 @pytest.mark.parametrize(
     ("answer", "outcome", "code"), [("exposure-missing", "found", 0), ("", "not answered", 1), ("MK203", "given up", 1)]
 )
@@ -361,7 +361,7 @@ def test_the_notebook_runs_headless(lab: Lab, tmp_path: Path, answer: str, outco
 
 
 @pytest.mark.lab
-@pytest.mark.trial
+@pytest.mark.drill
 def test_the_notebook_asks_whoever_sits_there(lab: Lab) -> None:
     """As JupyterLab would, cell by cell: looking further leaves the round open; then a hint, a slip, and the check."""
     from jupyter_client.manager import start_new_kernel
