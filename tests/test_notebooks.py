@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import re
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import nbformat
@@ -103,6 +105,26 @@ def test_code_cells_are_short_plain_and_introduced(path: Path) -> None:
     kinds = [cell.cell_type for cell in nbformat.read(path, as_version=4).cells]
     assert kinds[0] == kinds[-1] == "markdown"
     assert not re.search("(code ){2}", " ".join(kinds) + " "), "a code cell without prose before it"
+
+
+@of_every
+def test_a_notebook_asks_modules_only_for_what_they_have(path: Path) -> None:
+    """What it imports is there, and each name that it takes from a module: many a cell runs on a live mesh only."""
+    tree = ast.parse("\n".join(cell.source for cell in cells(path, "code")))
+    modules: dict[str, ModuleType] = {}
+    for node in ast.walk(tree):
+        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(f"{node.module}.{alias.name}")
+            if isinstance(found := getattr(importlib.import_module(str(node.module)), alias.name), ModuleType):
+                modules[alias.asname or alias.name] = found
+    taken = {
+        (n.value.id, n.attr) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)
+    }
+    assert [
+        f"{name}.{what}" for name, what in sorted(taken) if name in modules and not hasattr(modules[name], what)
+    ] == []
+    assert modules
 
 
 @of_a_stage
