@@ -12,6 +12,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import settings
 
 from meshkit.cluster import Cluster
 from meshkit.errors import UnreachableError
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meshkit.mesh import Mesh
+
+# A test judges what is said, not how fast a shared machine says it.
+settings.register_profile("meshkit", deadline=None)
+settings.load_profile("meshkit")
 
 
 @pytest.fixture(scope="session")
