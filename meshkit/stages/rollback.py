@@ -21,12 +21,13 @@ from meshkit.checks import Finding, Verdict
 from meshkit.cluster import Cluster
 from meshkit.diffs import Object, identify
 from meshkit.errors import InputError, MeshkitError
-from meshkit.istio import installer, proxies, remotes, versions, workloads
+from meshkit.istio import installer, proxies, remotes, signing, versions, workloads
+from meshkit.istio import trust as held
 from meshkit.istio.fleet import table
 from meshkit.journal import Journal
 from meshkit.mesh import Mesh, Unknown
 from meshkit.probe import find_side
-from meshkit.stages import credentials, renames, retreat, serving
+from meshkit.stages import credentials, renames, retreat, rooted, serving
 from meshkit.stages.finding import Question, planned, refused
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ def prove(mesh: Mesh, facts: Facts, done: Plan) -> list[Finding]:
     """Judge what is left: every change, every control plane that stays, and calls within each cluster that stays."""
     if done.pending:
         return [*refused(done), planned("MK1203", "the run is taken back", facts.book.name, "undone and proved")]
-    return [*check_left(mesh, facts), *check_planes(mesh, facts), *check_calls(mesh)]
+    return [*check_left(mesh, facts), *check_planes(mesh, facts), *check_trust(mesh, facts), *check_calls(mesh)]
 
 
 def check_left(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
@@ -313,6 +314,22 @@ def check_planes(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
             yield ask.judge(observed == expected, observed, "look at Deployment istiod")
         else:
             yield ask.answer(Verdict.SKIPPED, f"{observed}; the run installed nothing there")
+
+
+def check_trust(mesh: Mesh, facts: Facts) -> list[Finding]:
+    """MK418, where the run changed trust: no proxy still holds a root that its cluster does not hand out any more.
+
+    Met with Istio 1.31: an agent answered its Envoy from its cache just when istiod's roots changed, and nobody tells
+    it again before istiod is restarted.
+    """
+    changed = [
+        name for name in mesh.clusters if any(e.cluster == name for e in facts.book.entries if e.stage == retreat.STAGE)
+    ]
+    if not changed:
+        return []
+    questions = {"authorities": signing.authorities, "handed": held.handed, "certificates": held.certificates}
+    rows = rooted.agreement(**mesh.ask(**questions))
+    return [rooted.check_witnesses(rows, name) for name in changed]
 
 
 def check_calls(mesh: Mesh) -> Iterator[Finding]:

@@ -40,6 +40,7 @@ CHAIN_COLUMNS = {
     "not_after": held.UTC_TIME,
     "reason": "str",
 }
+OUTDATED = "the proxy holds other roots than istiod hands out"
 WITNESS_COLUMNS = {
     "cluster": "str",
     "namespace": "str",
@@ -163,7 +164,8 @@ def check_witnesses(told: pd.DataFrame, name: str) -> Finding:
     cure = (
         "istiod hands out what it has loaded: its log tells why it did not take the Secret; then run this stage again"
     )
-    return ask.judge(not wrong, observed, cure)
+    alone = "kubectl rollout restart its workload, or istiod: it was not told, or answered from its agent's cache"
+    return ask.judge(not wrong, observed, alone if wrong and all(OUTDATED in each for each in wrong) else cure)
 
 
 def check_requests(mesh: Mesh, facts: Facts, wanted: Plan, traffic: Traffic, name: str) -> Iterator[Finding]:
@@ -195,11 +197,16 @@ def witnesses(facts: Facts) -> pd.DataFrame:
     istiod hands out in its namespace), trusts (those that the proxy holds), shows (its leaf), ends_at (the root that
     its chain ends at, verified by signature), agree (`yes`, or who says something else), reason (why it is unknown).
     """
-    used = facts.authorities[facts.authorities["used"]].set_index("cluster")["roots"].to_dict()
-    served = facts.handed.set_index(["cluster", "namespace"])["roots"].to_dict()
-    unread = {row["cluster"]: row["reason"] for row in facts.handed.to_dict("records") if row["reason"]}
+    return agreement(facts.authorities, facts.handed, facts.certificates)
+
+
+def agreement(authorities: pd.DataFrame, handed: pd.DataFrame, certificates: pd.DataFrame) -> pd.DataFrame:
+    """Return `witnesses` of `signing.authorities`, and of `handed` and `certificates` of `meshkit.istio.trust`."""
+    used = authorities[authorities["used"]].set_index("cluster")["roots"].to_dict()
+    served = handed.set_index(["cluster", "namespace"])["roots"].to_dict()
+    unread = {row["cluster"]: row["reason"] for row in handed.to_dict("records") if row["reason"]}
     rows = []
-    for proxy in facts.certificates.to_dict("records"):
+    for proxy in certificates.to_dict("records"):
         name, place = str(proxy["cluster"]), (proxy["cluster"], proxy["namespace"])
         row = {
             "cluster": name,
@@ -221,7 +228,7 @@ def _agreement(row: dict[str, str]) -> str:
     if row["secret"] and row["served"] != row["secret"]:
         told.append("istiod hands out other roots than its Secret has")
     if row["trusts"] != row["served"]:
-        told.append("the proxy holds other roots than istiod hands out")
+        told.append(OUTDATED)
     if row["ends_at"] not in row["trusts"].split(",") or not row["ends_at"]:
         told.append("its chain ends at none of its roots")
     return "; ".join(told) or "yes"
