@@ -17,7 +17,7 @@ MAKEFLAGS += --no-print-directory
 help:
 	@echo "make demo     build and start a live mesh of one cluster here, take it to two, say where the report is"
 	@echo "make test     lint, types, layers, tests, and the real lab end to end"
-	@echo "make drills   what takes longer: a whole migration, every fault, trust changed and killed (CELLS=); DRILLS= chooses"
+	@echo "make drills   what takes longer: a whole migration, every fault, kills (KILLS=20, CELLS=); DRILLS= chooses"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make setup    $(VENV) with everything locked; as root also the Debian packages that are lacking"
 	@echo "make checks   print docs/checks.md anew, from the catalogue and the code"

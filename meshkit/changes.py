@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from meshkit import execution, inputs, restore
+from meshkit import execution, restore
 from meshkit.checks import Finding, Verdict
 from meshkit.cluster import FIELD_MANAGER, NotFoundError
 from meshkit.diffs import Object, identify, patched, qualified, unified
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 
     from meshkit.mesh import Mesh
 
-__all__ = ["MODES", "Change", "Journal", "Plan", "Wait", "private_folder", "rolled_out"]
+__all__ = ["Change", "Journal", "Plan", "Wait", "private_folder", "rolled_out"]
 
-MODES = inputs.MODES
 MANAGED = {"app.kubernetes.io/managed-by": "meshkit"}
 RESTARTED = "meshkit/restarted-at"
 COLUMNS = {

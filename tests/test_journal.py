@@ -101,7 +101,7 @@ class TestEvents:
             "opened", "begun", "begun", "begun", "done", "failed", "undone",
         ]  # fmt: skip
 
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     @given(st.text(max_size=20))
     def test_any_text_comes_back(self, text: str) -> None:
         """Line separators of all scripts, quotes, arrows."""

@@ -37,7 +37,7 @@ def binomial_cdf(k: int, n: int, q: Fraction) -> Fraction:
     return sum((math.comb(n, i) * q**i * (1 - q) ** (n - i) for i in range(k + 1)), Fraction(0))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(n=st.integers(0, 400), q=st.sampled_from([Fraction(1, 2), Fraction(9, 10), Fraction(99, 100)]))
 def test_ranks_cover_at_least_95_percent_and_are_the_tightest(n: int, q: Fraction) -> None:
     """In exact arithmetic each tail holds at most 2.5 %, and one rank closer would hold more."""
@@ -69,7 +69,7 @@ def test_intervals_hold_the_true_quantile_in_95_of_100_experiments(q: float) -> 
     assert held.mean() >= 0.94
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(values=times)
 def test_quantiles_are_numpys_and_lie_inside_their_intervals_in_order(values: list[float]) -> None:
     """p50 <= p90 <= p99, each equal to numpy's quantile and between its own bounds."""
@@ -87,7 +87,7 @@ def test_quantiles_are_numpys_and_lie_inside_their_intervals_in_order(values: li
     assert row["p90_ms"] <= row["p99_ms"] * (1 + 1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(values=times.filter(bool), factor=st.sampled_from([0.5, 2.0, 1000.0]))
 def test_slower_samples_scale_every_bound(values: list[float], factor: float) -> None:
     """Times as many milliseconds give as many times the quantiles and bounds."""

@@ -22,7 +22,7 @@ from meshkit.istio.fleet import ask_istiods, table
 from meshkit.mesh import Mesh, Unknown, gather
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
 
@@ -106,15 +106,14 @@ def remote_secrets(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each cluster in each remote secret, with the live proof of its credential.
 
     Columns: cluster (that holds the secret), namespace, name, key (the cluster id that istiod will use), annotation
-    (the cluster id that it says), labelled (istiod sees it), paused (stage 04 took its label off),
-    server (API server address), tls_server_name (the name
-    that its certificate is to be good for, where the kubeconfig says one), auth (token, exec,
-    clientCertificate, tokenFile, authProvider, basic, none, unreadable), account (namespace/name of the ServiceAccount
-    that a token is of), token_secret (the Secret that the token stands on), issued, expires (of a JWT; NaT when it does
-    not say, or never ends), ends (the same in words: `never`, a moment, or nothing where it is not told), credential
-    (ok, mismatch, 401, 403, other CA, unreachable, untested, UNKNOWN; mismatch is a good one of another cluster than
-    its key says), tried_at (the API server that was asked), leads_to (the cluster of the mesh that takes it), detail
-    (what is missing or wrong, in words).
+    (the cluster id that it says), labelled (istiod sees it), paused (stage 04 took its label off), server (API server
+    address), tls_server_name (the name that its certificate is to be good for, where the kubeconfig says one), auth
+    (token, exec, clientCertificate, tokenFile, authProvider, basic, none, unreadable), account (namespace/name of the
+    ServiceAccount that a token is of), token_secret (the Secret that the token stands on), issued, expires (of a JWT;
+    NaT when it does not say, or never ends), ends (the same in words: `never`, a moment, or nothing where it is not
+    told), credential (ok, mismatch, 401, 403, other CA, unreachable, untested, UNKNOWN; mismatch is a good one of
+    another cluster than its key says), tried_at (the API server that was asked), leads_to (the cluster of the mesh that
+    takes it), detail (what is missing or wrong, in words).
 
     A credential is tried at our own address of the cluster that its key names, never at the address as written: that
     is for istiod's eyes, and may lead to a stranger from here. Only secrets in istiod's own namespace count for it;
@@ -136,6 +135,11 @@ def remote_secrets(mesh: Mesh) -> pd.DataFrame:
     return table(rows, SECRET_COLUMNS)
 
 
+def is_paused(metadata: Mapping[str, Any]) -> bool:
+    """Tell by its metadata whether a remote secret was paused: see `PAUSED`."""
+    return PAUSED in (metadata.get("annotations") or {})
+
+
 def _secrets(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
     try:
         labelled = cluster.get("secrets", labels={LABEL: "true"})
@@ -149,8 +153,7 @@ def _secrets(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
     lost = [
         meta["name"]
         for meta in (item["metadata"] for item in named)
-        if (meta["name"].startswith(PREFIX) or PAUSED in (meta.get("annotations") or {}))
-        and (namespace, meta["name"]) not in known
+        if (meta["name"].startswith(PREFIX) or is_paused(meta)) and (namespace, meta["name"]) not in known
     ]
     return labelled + [secret for name in lost if (secret := cluster.find("secrets", namespace, name))]
 
@@ -166,7 +169,7 @@ def _keys(secret: dict[str, Any]) -> list[tuple[dict[str, Any], _Credential]]:
             "key": key,
             "annotation": metadata.get("annotations", {}).get(ANNOTATION, ""),
             "labelled": metadata.get("labels", {}).get(LABEL) == "true",
-            "paused": PAUSED in metadata.get("annotations", {}),
+            "paused": is_paused(metadata),
             "server": credential.server,
             "tls_server_name": credential.tls_server_name,
             "auth": credential.auth,

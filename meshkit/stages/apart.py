@@ -45,7 +45,7 @@ def readings(mesh: Mesh) -> pd.DataFrame:
             rows.append({"cluster": name, "reason": found.reason})
             continue
         for meta, targets in ((secret["metadata"], sorted(secret.get("data") or {})) for secret in found):
-            paused = remotes.PAUSED in (meta.get("annotations") or {})
+            paused = remotes.is_paused(meta)
             if paused or (meta.get("labels") or {}).get(remotes.LABEL) == "true":
                 rows.append({"cluster": name, "secret": meta["name"], "targets": ",".join(targets), "paused": paused})
     return table(rows, COLUMNS)
@@ -122,7 +122,7 @@ def resume(wanted: Plan, known: pd.DataFrame, signers: pd.DataFrame) -> None:
 
 def is_of(manifests: Sequence[Object]) -> bool:
     """Tell whether a change, by its manifests, pauses or resumes the reading of a cluster."""
-    return any(remotes.PAUSED in (m["metadata"].get("annotations") or {}) for m in manifests)
+    return any(remotes.is_paused(m["metadata"]) for m in manifests)
 
 
 def arrives(mesh: Mesh, reader: str, before: Object) -> Wait:

@@ -99,8 +99,7 @@ def _reach(
     script += ' -w "%{http_code}" "$2"'
     url, way = _url(address, name)
     command = ["sh", "-c", script, "sh", str(authority or ""), url, way]
-    untried = NOBODY
-    silent: list[str] = []
+    untried, silent, asker = NOBODY, "", ""
     good: dict[str, str] = {}
     for pod, namespace, container in vantages:
         if good and container != "discovery":
@@ -109,7 +108,7 @@ def _reach(
             done = mesh.clusters[pair[0]].exec(pod, namespace, container, command, 2 * _CURL_TIMEOUT)
         except UnreachableError as error:
             untried = f"{pod}: {error.message}"
-            silent += [untried] if container == "discovery" else []
+            silent = silent or (untried if container == "discovery" else "")
             continue
         if done.exit_code in _NOT_RUN:
             untried = f"{pod} has no curl"
@@ -121,9 +120,9 @@ def _reach(
         told = {**row, "asked_from": pod, "answer": answer, "detail": said or unchecked}
         if not answer.isdigit():
             return told
-        good = good or told
-    if silent and good.get("asked_from") in {pod for pod, _, container in vantages if container == "discovery"}:
-        return {**row, "answer": "UNKNOWN", "detail": f"{good['asked_from']} gets {good['answer']}, but {silent[0]}"}
+        good, asker = good or told, asker or container
+    if silent and asker == "discovery":
+        return {**row, "answer": "UNKNOWN", "detail": f"{good['asked_from']} gets {good['answer']}, but {silent}"}
     return good or {**row, "answer": "UNKNOWN", "detail": untried}
 
 

@@ -322,14 +322,12 @@ def check_trust(mesh: Mesh, facts: Facts) -> list[Finding]:
     Met with Istio 1.31: an agent answered its Envoy from its cache just when istiod's roots changed, and nobody tells
     it again before istiod is restarted.
     """
-    changed = [
-        name for name in mesh.clusters if any(e.cluster == name for e in facts.book.entries if e.stage == retreat.STAGE)
-    ]
+    changed = {entry.cluster for entry in facts.book.entries if entry.stage == retreat.STAGE}
     if not changed:
         return []
-    questions = {"authorities": signing.authorities, "handed": held.handed, "certificates": held.certificates}
-    rows = rooted.agreement(**mesh.ask(**questions))
-    return [rooted.check_witnesses(rows, name) for name in changed]
+    tables = mesh.ask(authorities=signing.authorities, handed=held.handed, certificates=held.certificates)
+    rows = rooted.agreement(**tables)
+    return [rooted.check_witnesses(rows, name) for name in mesh.clusters if name in changed]
 
 
 def check_calls(mesh: Mesh) -> Iterator[Finding]:

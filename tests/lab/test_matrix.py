@@ -108,9 +108,9 @@ class Struck:
         """Tell whether this is the boundary."""
         return (self.place, self.event) == (boundary.place, boundary.event)
 
-    def is_past(self, boundary: Boundary) -> bool:
-        """Tell whether the boundary is behind."""
-        return self.place > boundary.place or (self.place == boundary.place and self.event == "done")
+    def has_reached(self, boundary: Boundary) -> bool:
+        """Tell whether this is the boundary, or one behind it."""
+        return self.place > boundary.place or (self.place == boundary.place and self.event in (boundary.event, "done"))
 
 
 @dataclass
@@ -171,7 +171,7 @@ class Bench:
             return Struck.of(noted[known:], self.order, first)
 
         with Going(state, "run", self.mesh_file, *(argv or APPLY)) as going:
-            going.stop_when(lambda noted: struck(noted).is_at(at) or struck(noted).is_past(at))
+            going.stop_when(lambda noted: struck(noted).has_reached(at))
             if at.when is When.HALFWAY:
                 going.go_on()
                 time.sleep(at.seconds)
@@ -185,15 +185,14 @@ class Bench:
         Returns what happened after each boundary that was struck until the next was, and the other parts by name. A
         boundary that a late kill has left behind is not tried.
         """
-        state, first = self.state(), 0
-        begun = Part()
-        parts: list[tuple[Boundary | None, Part]] = [(None, begun)]
+        state = self.state()
+        parts: list[tuple[Boundary | None, Part]] = [(None, Part())]
         argv, where = APPLY, Struck(-1, "")
         for at in chosen:
             if where.place >= at.place:
                 continue
-            folder, where = self.killed(state, at, *argv, first=first)
-            argv, first = ("--resume", str(folder)), where.place
+            folder, where = self.killed(state, at, *argv, first=max(where.place, 0))
+            argv = ("--resume", str(folder))
             parts[-1][1].ended = time.time()
             parts.append((at if where.is_at(at) else None, Part()))
         kills = len(parts) - 1

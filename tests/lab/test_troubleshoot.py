@@ -41,9 +41,7 @@ def test_a_symptom_leads_to_the_cause_and_its_cure(meshed_lab: Lab, tmp_path: Pa
     """The fault's own check is the cause, the cure begins with its remedy; once healed, nothing is amiss."""
     number = find(name).finding
     with broken(meshed_lab, name):
-        until(
-            lambda: number in {f["id"] for f in drill.Seen(drill.check(meshed_lab), {}, []).bad}, number, drill.NOTICED
-        )
+        until(lambda: number in bad_ids(meshed_lab), number, drill.NOTICED)
         done = looked_into(meshed_lab, tmp_path, SEEN[name])
     assert done.code == 1, done.said[-3000:]
     (cause,) = done.table("causes").query("place == 'cause'").to_dict("records")

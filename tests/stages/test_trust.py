@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,8 +15,9 @@ from meshkit.changes import Change, Plan
 from meshkit.checks import Verdict
 from meshkit.istio import authorization, signing, trust, versions, workloads
 from meshkit.istio.fleet import table
+from meshkit.mesh import Mesh
 from meshkit.sender import Traffic
-from meshkit.stages import apart, rooted
+from meshkit.stages import apart, rollback, rooted
 from meshkit.stages import trust as stage
 from meshkit.stages.strategy import Choice, Outcome
 from tests.stages.healthy import certificate, identity, mesh, told
@@ -291,6 +293,23 @@ def test_witnesses_tell_who_disagrees() -> None:
     assert [row["agree"].count(";") for row in rows] == [1, 0]
     assert "istiod hands out other roots" in rows[0]["agree"]
     assert rows[1]["agree"] == "yes"
+
+
+@pytest.mark.parametrize(("spoiled", "verdict"), [("", Verdict.PASS), (OTHER[:16], Verdict.FAIL)])
+def test_an_undo_is_not_proved_while_a_proxy_holds_other_roots(
+    spoiled: str, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked only where the run changed trust."""
+    known = facts("certificates", {"roots": spoiled}) if spoiled else facts()
+    monkeypatch.setattr(Mesh, "ask", lambda _, **asked: {name: getattr(known, name) for name in asked})
+
+    def proved(stage_of_it: str) -> list[tuple[str, str, Verdict]]:
+        book: Any = SimpleNamespace(entries=[SimpleNamespace(stage=stage_of_it, cluster="east")])
+        found = rollback.check_trust(mesh(), rollback.Facts(book, table([], rollback.ENTRY_COLUMNS), {}, {}))
+        return [(finding.id, finding.subject, finding.verdict) for finding in found]
+
+    assert proved("04 trust") == [("MK418", "east", verdict)]
+    assert proved("06 gateways") == []
 
 
 def test_chains_tell_same_from_new_and_gone() -> None:
