@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
+    from cryptography.x509 import Certificate
 
     from meshkit.changes import Plan
     from meshkit.diffs import Object
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
     from meshkit.waiting import Wait
 
 STAGE = "04 trust"
+ANOTHER = "another text of the same roots: its proxies ask for certificates of what signs now"
+UNHEARD = "its proxies trust what they did before, by a text that they never heard: none misses it"
+"""Told the text that it began with, an istio-agent may keep more roots for as long as it lives.
+
+It tells its Envoy of other roots before it forgets the certificate that the last ones came with, and may answer with
+those. It finds out with its next certificate, unless the roots of that one are those that it remembers from before.
+Source: security/pkg/nodeagent/cache/secretcache.go, `UpdateConfigTrustBundle` and `GenerateSecret`.
+"""
 
 
 @dataclass
@@ -105,10 +114,11 @@ def _data(secret: Object | None) -> Any:
 def plan(mesh: Mesh, book: Journal, entries: Sequence[Entry], wanted: Plan, keep: Mapping[str, Sequence[str]]) -> None:
     """Want the changes of stage 04 taken back, the newest first; `keep` are objects of clusters that stay."""
     found = steps(mesh, book, entries)
-    first = {name: _authority(mesh, name) for name in mesh.clusters}  # that of a cluster which was not changed stays
-    first |= {step.cluster: step.former for step in reversed(found) if step.former and not step.reading}
+    live = {name: _authority(mesh, name) for name in mesh.clusters}
+    first = live | {step.cluster: step.former for step in reversed(found) if step.former and not step.reading}
     back = _Back(mesh, book, wanted, first, keep)
     back.heard = {_text(secret) for step in found if not step.reading for secret in (step.now, step.former)}
+    back.heard |= {_text(secret) for secret in live.values()}  # an undo before this one may have told another
     dropping = [step for step in reversed(found) if back.drops(step)]
     for step in reversed(found):
         if step in dropping[:1]:  # nobody anywhere may show a chain to a root before one cluster drops it
@@ -132,6 +142,10 @@ def _standing(secret: Object | None) -> tuple[overlap.Standing, dict[str, bytes]
     row = signing.parse_authority(authority.SECRET, data)
     bundle = frozenset(str(row.get("roots", "")).split(",")) - {""}
     return overlap.Standing(str(row.get("root", ""))[:SHORT], bundle), data
+
+
+def _signer(files: Mapping[str, bytes]) -> Certificate:
+    return held.parse_chain(files["ca-cert.pem"])[0]
 
 
 def _text(secret: Object | None) -> bytes:
@@ -181,8 +195,11 @@ class _Back:
         first = {name: _standing(secret)[0].bundle for name, secret in self.first.items()}
         others = [bundle for name, bundle in first.items() if name != step.cluster]
         tolerated = frozenset().union(*others) - first[step.cluster]
-        gate = overlap.guard(self.mesh, step.cluster, now, then, tolerated)
-        signer = held.parse_chain(old["ca-cert.pem"])[0]
+        gate: Wait | None = overlap.guard(self.mesh, step.cluster, now, then, tolerated)
+        if now.root == then.root and now.bundle - then.bundle and self._takes_live(step, files, old):
+            own = overlap.settled(self.mesh, step.cluster, then, _signer(files))
+            files, gate = self._tell(step, files, old["root-cert.pem"], UNHEARD, own, gate), None
+        signer = _signer(old)
         wait = overlap.settled(self.mesh, step.cluster, then, signer)
         plain = step.former["metadata"]["name"] == signing.SELF_SIGNED
         text = None if plain else files["root-cert.pem"]
@@ -241,9 +258,10 @@ class _Back:
         own = self.workloads[self.workloads["cluster"] == step.cluster]
         due = own[own["names"].map(lambda names: bool(late & set(names.split(","))))]
         live = due["live_roots"] & overlap.takes_live(self.signers, step.cluster)
-        signer = held.parse_chain(files["ca-cert.pem"])[0]
+        signer = _signer(files)
         if live.any():
-            self._retell(step, files, overlap.settled(self.mesh, step.cluster, now, signer))
+            renewed = overlap.settled(self.mesh, step.cluster, now, signer)
+            self._tell(step, files, files["root-cert.pem"], ANOTHER, renewed)
         made_anew = {(e.cluster, e.object) for e in self.book.entries if e.action == "restart" and e.stands}
         for row in due[~live].to_dict("records"):
             what = f"{row['kind']} {row['namespace']}/{row['workload']}"
@@ -252,12 +270,24 @@ class _Back:
                 told = "its certificate is of a root that goes"
                 self.wanted.restart(step.cluster, row["kind"], row["namespace"], row["workload"], told, gate=gate)
 
-    def _retell(self, step: Step, files: dict[str, bytes], wait: Wait) -> None:
+    def _takes_live(self, step: Step, files: Mapping[str, bytes], old: Mapping[str, bytes]) -> bool:
+        """Tell whether all istiods of a cluster hand out the roots of what stood before while they run."""
+        if self._signs_so(step) or not overlap.takes_live(self.signers, step.cluster):
+            return False
+        text = self._unheard(old["root-cert.pem"])
+        return not overlap.to_restart(self.signers, step.cluster, files["root-cert.pem"], text)
+
+    def _unheard(self, text: bytes) -> bytes:
         from cryptography.hazmat.primitives.serialization import Encoding
 
-        target = self.mesh.clusters[step.cluster]
-        root = held.parse_chain(files["root-cert.pem"])[-1].public_bytes(Encoding.PEM)
-        text = overlap.unheard(files["root-cert.pem"], root, self.heard)
+        root = held.parse_chain(text)[-1].public_bytes(Encoding.PEM)
+        return overlap.unheard(text, root, self.heard)
+
+    def _tell(  # noqa: PLR0917  (whom, of what, which, why, and when)
+        self, step: Step, files: Mapping[str, bytes], roots: bytes, why: str, wait: Wait, gate: Wait | None = None
+    ) -> dict[str, bytes]:
+        """Want a cluster told some roots in a text that nobody heard; return the files of cacerts with it."""
+        target, text = self.mesh.clusters[step.cluster], self._unheard(roots)
         data = {"root-cert.pem": base64.b64encode(text).decode()}
         metadata = {"name": authority.SECRET, "namespace": self.mesh.root_namespace}
         manifest: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}
@@ -265,8 +295,9 @@ class _Back:
         def do() -> None:
             target.patch(manifest)
 
-        why = "another text of the same roots: its proxies ask for certificates of what signs now"
-        change = Change(step.cluster, "patch", identify(manifest), why, manifests=[manifest], wait=wait, do=do)
+        change = Change(step.cluster, "patch", identify(manifest), why, manifests=[manifest], wait=wait, gate=gate)
+        change.do = do
         change.reverses = True  # the next change puts back all of it
         change.diff = unified(None, manifest)
         self.wanted.changes.append(change)
+        return {**files, "root-cert.pem": text}

@@ -264,21 +264,26 @@ def bench(short_folder: Path) -> Iterator[Bench]:
     """Two live clusters with a root each, and a new one in files."""
     running = os.environ.get("MESHKIT_TEST_STRANGERS")
     lab = Lab(Path(running) if running else short_folder / "matrix")
-    root = lab.home / "certs"
     try:
         if not running:
             lab.start("strangers", live_roots=LIVE)
-        if not root.exists():
-            scenarios.make_root(scenarios.Tools(lab.home))
-        with Loads(lab, RATE) as loads:
-            mesh_file = loads.mesh_file("local", trust={"strategy": "overlap", "rootDirectory": str(root)})
-            new = Trust(fingerprint((root / "root-cert.pem").read_bytes()), "cacerts")
-            before = roots_of(Mesh.open(mesh_file))
-            home = Path(tempfile.mkdtemp(dir=short_folder))
-            yield Bench(lab, loads, home, mesh_file, before, dict.fromkeys(before, new), snapshot(lab))
+        yield from on(lab, short_folder)
     finally:
         if not running:
             lab.stop()
+
+
+def on(lab: Lab, folder: Path) -> Iterator[Bench]:
+    """Put load on a lab of strangers, and keep what is noted of runs in a folder."""
+    root = lab.home / "certs"
+    if not root.exists():
+        scenarios.make_root(scenarios.Tools(lab.home))
+    with Loads(lab, RATE) as loads:
+        mesh_file = loads.mesh_file("local", trust={"strategy": "overlap", "rootDirectory": str(root)})
+        new = Trust(fingerprint((root / "root-cert.pem").read_bytes()), "cacerts")
+        before = roots_of(Mesh.open(mesh_file))
+        home = Path(tempfile.mkdtemp(dir=folder))
+        yield Bench(lab, loads, home, mesh_file, before, dict.fromkeys(before, new), snapshot(lab))
 
 
 def test_a_run_killed_at_any_boundary_is_resumed_to_its_end(bench: Bench) -> None:

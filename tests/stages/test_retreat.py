@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from meshkit.istio import minting, signing, trust, workloads
+from meshkit.istio.fleet import table
 from meshkit.journal import BEGUN, DONE, Entry
 from meshkit.stages import retreat
 
@@ -81,3 +85,81 @@ def test_a_restart_belongs_to_the_change_whose_reversal_needs_it(
 def test_a_restart_without_a_secret_is_a_step_of_its_own() -> None:
     """As after a run that found the Secret there."""
     assert Book((DONE, *RESTART)).steps() == [(0, [1], True)]
+
+
+# --- what a plan does about it ----------------------------------------------------------------------------------------
+
+OLD, NEW = (minting.root("ec-p256", "Root CA", "Istio", 9) for _ in "on")
+OLD_PEM, NEW_PEM = (one.certificate.public_bytes(Encoding.PEM) for one in (OLD, NEW))
+SELF_SIGNED = {"ca-cert.pem": OLD_PEM, "ca-key.pem": minting.key_pem(OLD.key)}
+WIDE = {**SELF_SIGNED, "cert-chain.pem": OLD_PEM, "root-cert.pem": OLD_PEM + NEW_PEM}
+
+
+def holding(name: str, files: dict[str, bytes]) -> dict[str, Any]:
+    """Return a Secret that holds files."""
+    data = {file: base64.b64encode(pem).decode() for file, pem in files.items()}
+    return {"kind": "Secret", "metadata": {"name": name, "namespace": "istio-system"}, "data": data}
+
+
+class Wanted:
+    """A plan that notes in words what is wanted of it: whose roots are told, what is undone and what restarted."""
+
+    def __init__(self) -> None:
+        self.changes: list[Any] = []
+        self.told: list[str] = []
+
+    def words(self) -> list[str]:
+        """Return what is wanted, in order."""
+        for change in self.changes:
+            text = base64.b64decode(change.manifests[0]["data"]["root-cert.pem"])
+            roots = "".join("O" if one == OLD.certificate else "N" for one in trust.parse_chain(text))
+            self.told.append(f"tell {roots}{', held' * bool(change.gate)}")
+        self.changes = []
+        return self.told
+
+    def undo(self, _book: object, entry: Entry, _why: str, **of: Any) -> None:
+        """Note an undo."""
+        self.words().append(f"undo {entry.action}{', held' * bool(of.get('gate'))}")
+
+    def restart(self, _cluster: str, _kind: str, _namespace: str, name: str, _why: str, **_of: object) -> None:
+        """Note a restart."""
+        self.words().append(f"restart {name}")
+
+
+LIVE = {"version": "1.31.0", "multi_root": True, "signs_with": "cacerts"}
+
+
+@pytest.mark.parametrize(
+    ("istiod", "already", "wanted"),
+    [
+        (LIVE, b"", ["tell OO, held", "undo create", "restart istiod"]),
+        (LIVE, 2 * OLD_PEM, ["tell OOO, held", "undo create", "restart istiod"]),
+        (LIVE | {"version": "1.29.0"}, b"", ["undo create, held", "restart istiod"]),
+        (LIVE | {"multi_root": False}, b"", ["undo create, held", "restart istiod"]),
+        (LIVE | {"signs_with": "istio-ca-secret"}, b"", ["undo create, held"]),
+    ],
+    ids=["live", "told before", "taken after a restart", "one root at a time", "killed before it was taken"],
+)
+def test_fewer_roots_are_told_by_a_text_that_no_agent_began_with(
+    monkeypatch: pytest.MonkeyPatch, istiod: dict[str, Any], already: bytes, wanted: list[str]
+) -> None:
+    """Only then what stood before comes back; where an istiod would have to be restarted for it, at once."""
+    old, wide = holding("istio-ca-secret", SELF_SIGNED), holding("cacerts", WIDE)
+    now = holding("cacerts", WIDE | ({"root-cert.pem": already} if already else {}))
+    secrets = {"cacerts": now, "istio-ca-secret": old}
+    east = SimpleNamespace(find=lambda _resource, _namespace, name: secrets.get(name))
+    mesh = cast("Any", SimpleNamespace(clusters={"east": east}, root_namespace="istio-system"))
+    short = trust.fingerprint(OLD.certificate, trust.SHORT)
+    facts = {
+        (trust, "certificates"): table([{"cluster": "east", "anchor": short}], trust.CERTIFICATE_COLUMNS),
+        (signing, "signers"): table([{"cluster": "east", "istiod": "istiod-5d-x", **istiod}], signing.SIGNER_COLUMNS),
+        (workloads, "workloads"): table([{"cluster": "east", "names": "httpbin"}], workloads.COLUMNS),
+    }
+    for (module, name), frame in facts.items():
+        monkeypatch.setattr(module, name, lambda _mesh, frame=frame: frame)
+    what = "Secret istio-system/cacerts"
+    entry = Entry(1, DONE, retreat.STAGE, "east", "create", what, WIDEN, "meshkit", False, "")
+    book = SimpleNamespace(entries=[entry], private=lambda _entry: {"before": [None], "manifests": [wide]})
+    plan = Wanted()
+    retreat.plan(mesh, cast("Any", book), [entry], cast("Any", plan), {})
+    assert plan.words() == wanted
