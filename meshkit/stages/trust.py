@@ -8,7 +8,7 @@ meshkit.stages.overlap.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +47,9 @@ class Facts:
     roots: pd.DataFrame
     handed: pd.DataFrame
     workloads: pd.DataFrame
+    policies: pd.DataFrame
+    readings: pd.DataFrame
     offer: Offer | None = None
-    policies: pd.DataFrame = field(default_factory=lambda: table([], authorization.COLUMNS))
-    readings: pd.DataFrame = field(default_factory=lambda: table([], apart.COLUMNS))
 
 
 def look(mesh: Mesh) -> Facts:

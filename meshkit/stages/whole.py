@@ -16,6 +16,7 @@ from meshkit.checks import SEVERITY, Finding, Verdict
 from meshkit.errors import MeshkitError
 from meshkit.istio import (
     absent,
+    authorization,
     exposure,
     injection,
     installer,
@@ -34,6 +35,7 @@ from meshkit.istio import (
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import table
 from meshkit.stages import (
+    apart,
     assess,
     catalogue,
     causes,
@@ -188,7 +190,10 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
                 certificates=told["certificates"],
                 roots=told["roots"],
                 handed=told["handed"],
+                # What a plan and its proof go by: nothing here judges them.
                 workloads=table([], workloads.COLUMNS),
+                policies=table([], authorization.COLUMNS),
+                readings=table([], apart.COLUMNS),
             ),
         ),
         gateways=gateways.Facts(

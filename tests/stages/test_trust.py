@@ -71,6 +71,11 @@ def policy(name: str) -> Row:
     return {"cluster": name, "namespace": "sample", "policy": "own", "action": "ALLOW", **what}
 
 
+def reading(name: str) -> Row:
+    """Return a remote secret that a cluster's istiods read."""
+    return {"cluster": name, "secret": "istio-remote-secret-other", "targets": "other", "paused": False}
+
+
 MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
     "identity": (identity, versions.IDENTITY_COLUMNS),
     "authorities": (authority, signing.AUTHORITY_COLUMNS),
@@ -80,6 +85,7 @@ MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
     "handed": (configmap, trust.HANDED_COLUMNS),
     "workloads": (workload, workloads.COLUMNS),
     "policies": (policy, authorization.COLUMNS),
+    "readings": (reading, apart.COLUMNS),
 }
 
 
