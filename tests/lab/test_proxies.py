@@ -35,6 +35,7 @@ SYSTEM = ("-n", "istio-system")
 PRIMARY = "istiod-for-remotes"
 DEADLINE = 30.0
 PAUSE = 2.0
+REST = "all proxies are up to date, and stay so"
 
 
 def meshkit(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -46,6 +47,7 @@ def meshkit(*argv: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_lists_every_proxy_and_compares_with_an_earlier_list(meshed_lab: Lab, tmp_path: Path) -> None:
     """All clusters at once, beside istioctl once for each; nothing changed since, then one proxy has another state."""
     mesh_file = str(meshed_lab.mesh_file)
+    until(partial(at_rest, Mesh.open(mesh_file)), REST)
     began = time.monotonic()
     listed = meshkit(mesh_file, "-o", "json")
     ours = time.monotonic() - began
@@ -157,7 +159,7 @@ def at_rest(mesh: Mesh) -> set[tuple[Any, ...]]:
     time.sleep(PAUSE)
     now = proxies.proxy_status(mesh)
     stays = of_east(before, "since") == of_east(now, "since")
-    return of_east(now) if stays and set(now["state"]) <= {"SYNCED", "IGNORED"} else set()
+    return of_east(now) if stays and set(now["state"]) <= set(rollup.GOOD) else set()
 
 
 @contextlib.contextmanager
@@ -197,7 +199,7 @@ def test_a_cluster_that_is_unwell_is_unknown_and_the_others_are_right(
 ) -> None:
     """Within the deadline; east's rows are what they are without it, and no verdict of west passes."""
     spec = MeshSpec.load(meshed_lab.mesh_file)
-    known = until(partial(at_rest, Mesh.open(spec)), "all proxies are up to date, and stay so")
+    known = until(partial(at_rest, Mesh.open(spec)), REST)
     with unwell(status, delay) as address:
         document = spec.model_dump(by_alias=True)
         kubeconfig = write_kubeconfig(tmp_path / "west", address, None, {"lab-west": "t"})
