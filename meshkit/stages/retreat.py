@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 STAGE = "04 trust"
 ANOTHER = "another text of the same roots: its proxies ask for certificates of what signs now"
-UNHEARD = "its proxies trust what they did before, by a text that they never heard: none misses it"
+UNHEARD = "its proxies trust what they did before, in a text that none of them heard yet: so none misses it"
 """Told the text that it began with, an istio-agent may keep more roots for as long as it lives.
 
 It tells its Envoy of other roots before it forgets the certificate that the last ones came with, and may answer with
@@ -171,8 +171,12 @@ class _Back:
         self.heard: set[bytes] = set()
         """The texts of roots that the run told anybody of."""
 
+    @staticmethod
+    def _of(step: Step, rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[rows["cluster"] == step.cluster]
+
     def _live(self, step: Step) -> bool:
-        return bool((self.certificates["cluster"] == step.cluster).any())
+        return len(self._of(step, self.certificates)) > 0
 
     def drops(self, step: Step) -> bool:
         """Tell whether a live cluster trusts less when a step is taken back; one that the run brought goes as it is."""
@@ -197,8 +201,10 @@ class _Back:
         tolerated = frozenset().union(*others) - first[step.cluster]
         gate: Wait | None = overlap.guard(self.mesh, step.cluster, now, then, tolerated)
         if now.root == then.root and now.bundle - then.bundle and self._takes_live(step, files, old):
-            own = overlap.settled(self.mesh, step.cluster, then, _signer(files))
-            files, gate = self._tell(step, files, old["root-cert.pem"], UNHEARD, own, gate), None
+            told = overlap.settled(self.mesh, step.cluster, then, _signer(files))
+            if not self._of(step, self.workloads)["live_roots"].all():  # some wait until they are made anew
+                told = overlap.served(self.mesh, step.cluster, then.bundle, _signer(files))
+            files, gate = self._tell(step, files, old["root-cert.pem"], UNHEARD, told, gate), None
         signer = _signer(old)
         wait = overlap.settled(self.mesh, step.cluster, then, signer)
         plain = step.former["metadata"]["name"] == signing.SELF_SIGNED
@@ -219,7 +225,7 @@ class _Back:
 
     def _signs_so(self, step: Step) -> bool:
         """Tell whether all istiods of a cluster sign with the self-signed CA that a step goes back to."""
-        own = self.signers[self.signers["cluster"] == step.cluster]
+        own = self._of(step, self.signers)
         plain = step.former is not None and step.former["metadata"]["name"] == signing.SELF_SIGNED
         return plain and bool((own["signs_with"] == signing.SELF_SIGNED).all())
 
@@ -253,9 +259,9 @@ class _Back:
     def renew(self, step: Step) -> None:
         """Want certificates of roots that are to go asked for anew: by another text of the roots, or by restarts."""
         (now, files), (then, _) = _standing(step.now), _standing(step.former)
-        rows = self.certificates[self.certificates["cluster"] == step.cluster]
+        rows = self._of(step, self.certificates)
         late = set(rows[rows["anchor"].isin(list(now.bundle - then.bundle))]["proxy"])
-        own = self.workloads[self.workloads["cluster"] == step.cluster]
+        own = self._of(step, self.workloads)
         due = own[own["names"].map(lambda names: bool(late & set(names.split(","))))]
         live = due["live_roots"] & overlap.takes_live(self.signers, step.cluster)
         signer = _signer(files)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from meshkit.istio import minting, signing, trust, workloads
 from meshkit.istio.fleet import table
 from meshkit.journal import BEGUN, DONE, Entry
-from meshkit.stages import retreat
+from meshkit.stages import overlap, retreat
 
 ISTIOD = "Deployment istio-system/istiod"
 
@@ -113,7 +113,7 @@ class Wanted:
         for change in self.changes:
             text = base64.b64decode(change.manifests[0]["data"]["root-cert.pem"])
             roots = "".join("O" if one == OLD.certificate else "N" for one in trust.parse_chain(text))
-            self.told.append(f"tell {roots}{', held' * bool(change.gate)}")
+            self.told.append(f"tell {roots} until {change.wait}{', held' * bool(change.gate)}")
         self.changes = []
         return self.told
 
@@ -126,22 +126,24 @@ class Wanted:
         self.words().append(f"restart {name}")
 
 
-LIVE = {"version": "1.31.0", "multi_root": True, "signs_with": "cacerts"}
+ISTIOD_LIVE = {"version": "1.31.0", "multi_root": True, "signs_with": "cacerts"}
+AT_ONCE = ["undo create, held", "restart istiod"]
 
 
 @pytest.mark.parametrize(
-    ("istiod", "already", "wanted"),
+    ("istiod", "proxies", "already", "wanted"),
     [
-        (LIVE, b"", ["tell OO, held", "undo create", "restart istiod"]),
-        (LIVE, 2 * OLD_PEM, ["tell OOO, held", "undo create", "restart istiod"]),
-        (LIVE | {"version": "1.29.0"}, b"", ["undo create, held", "restart istiod"]),
-        (LIVE | {"multi_root": False}, b"", ["undo create, held", "restart istiod"]),
-        (LIVE | {"signs_with": "istio-ca-secret"}, b"", ["undo create, held"]),
+        (ISTIOD_LIVE, True, b"", ["tell OO until settled, held", "undo create", "restart istiod"]),
+        (ISTIOD_LIVE, True, 2 * OLD_PEM, ["tell OOO until settled, held", "undo create", "restart istiod"]),
+        (ISTIOD_LIVE, False, b"", ["tell OO until served, held", "undo create", "restart istiod"]),
+        (ISTIOD_LIVE | {"version": "1.29.0"}, True, b"", AT_ONCE),
+        (ISTIOD_LIVE | {"multi_root": False}, True, b"", AT_ONCE),
+        (ISTIOD_LIVE | {"signs_with": "istio-ca-secret"}, True, b"", AT_ONCE[:1]),
     ],
-    ids=["live", "told before", "taken after a restart", "one root at a time", "killed before it was taken"],
+    ids=["all live", "told before", "a proxy is not", "taken after a restart", "one root at a time", "not taken yet"],
 )
 def test_fewer_roots_are_told_by_a_text_that_no_agent_began_with(
-    monkeypatch: pytest.MonkeyPatch, istiod: dict[str, Any], already: bytes, wanted: list[str]
+    monkeypatch: pytest.MonkeyPatch, *, istiod: dict[str, Any], proxies: bool, already: bytes, wanted: list[str]
 ) -> None:
     """Only then what stood before comes back; where an istiod would have to be restarted for it, at once."""
     old, wide = holding("istio-ca-secret", SELF_SIGNED), holding("cacerts", WIDE)
@@ -150,13 +152,16 @@ def test_fewer_roots_are_told_by_a_text_that_no_agent_began_with(
     east = SimpleNamespace(find=lambda _resource, _namespace, name: secrets.get(name))
     mesh = cast("Any", SimpleNamespace(clusters={"east": east}, root_namespace="istio-system"))
     short = trust.fingerprint(OLD.certificate, trust.SHORT)
+    workload = {"cluster": "east", "names": "httpbin", "live_roots": proxies}
     facts = {
         (trust, "certificates"): table([{"cluster": "east", "anchor": short}], trust.CERTIFICATE_COLUMNS),
         (signing, "signers"): table([{"cluster": "east", "istiod": "istiod-5d-x", **istiod}], signing.SIGNER_COLUMNS),
-        (workloads, "workloads"): table([{"cluster": "east", "names": "httpbin"}], workloads.COLUMNS),
+        (workloads, "workloads"): table([workload], workloads.COLUMNS),
     }
     for (module, name), frame in facts.items():
         monkeypatch.setattr(module, name, lambda _mesh, frame=frame: frame)
+    for name in ("settled", "served"):
+        monkeypatch.setattr(overlap, name, lambda *_, name=name: name)
     what = "Secret istio-system/cacerts"
     entry = Entry(1, DONE, retreat.STAGE, "east", "create", what, WIDEN, "meshkit", False, "")
     book = SimpleNamespace(entries=[entry], private=lambda _entry: {"before": [None], "manifests": [wide]})
