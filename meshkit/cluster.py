@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 from meshkit import transport
-from meshkit.errors import InputError, MeshkitError, UnreachableError
+from meshkit.errors import ConflictError, InputError, MeshkitError, UnreachableError
 from meshkit.transport import NotFoundError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ PAGE = 500
 _DISCOVERY = ",".join(
     f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList" for version in ("v2", "v2beta1")
 )
+_APPLY = "application/apply-patch+yaml"
 _STDOUT, _STDERR, _ERROR = 1, 2, 3
 
 
@@ -250,7 +251,10 @@ class Cluster:
     def apply(
         self, manifest: Mapping[str, Any], dry_run: bool = False, *, manager: str = FIELD_MANAGER
     ) -> dict[str, Any]:
-        """Apply an object server-side as a field manager, never by force, and return what it became.
+        """Apply an object server-side as a field manager, never by force on another, and return what it became.
+
+        What that manager itself has patched since is its own, although the server tells of a conflict: it keeps the
+        books of patches and of applies apart.
 
         Raises:
             ConflictError: others own fields of it.
@@ -259,7 +263,13 @@ class Cluster:
         path = self._path_of(manifest)
         query = [("fieldManager", manager), ("fieldValidation", "Strict")]
         query += [("dryRun", "All")] if dry_run else []
-        answer = self._request("PATCH", path, query=query, body=manifest, content_type="application/apply-patch+yaml")
+        try:
+            answer = self._request("PATCH", path, query=query, body=manifest, content_type=_APPLY)
+        except ConflictError as error:
+            if any(owner != manager for owner, _ in error.conflicts):
+                raise
+            forced = [*query, ("force", "true")]
+            answer = self._request("PATCH", path, query=forced, body=manifest, content_type=_APPLY)
         result: dict[str, Any] = self._decoded(answer)
         return result
 
@@ -269,7 +279,7 @@ class Cluster:
         Raises:
             ChangeError: the server would refuse it.
         """
-        path, kind = self._path_of(manifest), "application/json" if create else "application/apply-patch+yaml"
+        path, kind = self._path_of(manifest), "application/json" if create else _APPLY
         method, path = ("POST", path.rpartition("/")[0]) if create else ("PATCH", path)
         query = [("dryRun", "All"), ("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
         query += [] if create else [("force", "true")]

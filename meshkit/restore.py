@@ -109,7 +109,8 @@ class Step:
         try:
             return cluster.apply(self.manifest, dry_run, manager=self.manager)
         except ConflictError as error:  # what others took over since is theirs
-            rest = without(self.manifest, [field for _, field in error.conflicts])
+            theirs = [field for owner, field in error.conflicts if owner != self.manager]
+            rest = without(self.manifest, theirs)
             return cluster.apply(rest, dry_run, manager=self.manager)
 
 
