@@ -40,6 +40,7 @@ CHAIN_COLUMNS = {
     "not_after": held.UTC_TIME,
     "reason": "str",
 }
+NO_SECRET, NO_ROOTS = "-", "none"
 OUTDATED = "the proxy holds other roots than istiod hands out"
 WITNESS_COLUMNS = {
     "cluster": "str",
@@ -160,12 +161,13 @@ def check_witnesses(told: pd.DataFrame, name: str) -> Finding:
     if rows.empty:
         return ask.answer(Verdict.SKIPPED, "it has no proxy")
     wrong = [f"{row['proxy']}: {row['agree']}" for row in rows.to_dict("records") if row["agree"] != "yes"]
-    observed = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies"
+    alone = "; no Secret says what its CA is" if (rows["secret"] == NO_SECRET).any() else ""
+    observed = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies{alone}"
     cure = (
         "istiod hands out what it has loaded: its log tells why it did not take the Secret; then run this stage again"
     )
-    alone = "kubectl rollout restart its workload, or istiod: it was not told, or answered from its agent's cache"
-    return ask.judge(not wrong, observed, alone if wrong and all(OUTDATED in each for each in wrong) else cure)
+    untold = "kubectl rollout restart its workload, or istiod: it was not told, or answered from its agent's cache"
+    return ask.judge(not wrong, observed, untold if wrong and all(OUTDATED in each for each in wrong) else cure)
 
 
 def check_requests(mesh: Mesh, facts: Facts, wanted: Plan, traffic: Traffic, name: str) -> Iterator[Finding]:
@@ -193,7 +195,8 @@ def check_requests(mesh: Mesh, facts: Facts, wanted: Plan, traffic: Traffic, nam
 def witnesses(facts: Facts) -> pd.DataFrame:
     """Return what the three witnesses of each proxy's trust say, by fingerprints cut to 16 digits.
 
-    Columns: cluster, namespace, proxy, secret (the roots of the Secret that its istiod goes by), served (those that
+    Columns: cluster, namespace, proxy, secret (the roots of the Secret that its istiod goes by;
+    `-` where there is no such Secret, `none` where no root can be read in it), served (those that
     istiod hands out in its namespace), trusts (those that the proxy holds), shows (its leaf), ends_at (the root that
     its chain ends at, verified by signature), agree (`yes`, or who says something else), reason (why it is unknown).
     """
@@ -204,7 +207,8 @@ def agreement(authorities: pd.DataFrame, handed: pd.DataFrame, certificates: pd.
     """Return `witnesses` of `signing.authorities`, and of `handed` and `certificates` of `meshkit.istio.trust`."""
     used = authorities[authorities["used"]].set_index("cluster")["roots"].to_dict()
     served = handed.set_index(["cluster", "namespace"])["roots"].to_dict()
-    unread = {row["cluster"]: row["reason"] for row in handed.to_dict("records") if row["reason"]}
+    asked = [*authorities.to_dict("records"), *handed.to_dict("records")]
+    unread = {row["cluster"]: row["reason"] for row in asked if row["reason"]}
     rows = []
     for proxy in certificates.to_dict("records"):
         name, place = str(proxy["cluster"]), (proxy["cluster"], proxy["namespace"])
@@ -212,7 +216,7 @@ def agreement(authorities: pd.DataFrame, handed: pd.DataFrame, certificates: pd.
             "cluster": name,
             "namespace": proxy["namespace"],
             "proxy": proxy["proxy"],
-            "secret": used.get(name, ""),
+            "secret": used.get(name, NO_SECRET) or NO_ROOTS,
             "served": served.get(place, ""),
             "trusts": proxy["roots"],
             "shows": proxy["sha256"][:SHORT],
@@ -225,7 +229,9 @@ def agreement(authorities: pd.DataFrame, handed: pd.DataFrame, certificates: pd.
 
 def _agreement(row: dict[str, str]) -> str:
     told = []
-    if row["secret"] and row["served"] != row["secret"]:
+    if row["secret"] == NO_ROOTS:
+        told.append("no root can be read in its Secret")
+    elif row["secret"] != NO_SECRET and row["served"] != row["secret"]:
         told.append("istiod hands out other roots than its Secret has")
     if row["trusts"] != row["served"]:
         told.append(OUTDATED)
