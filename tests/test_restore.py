@@ -65,6 +65,15 @@ def undone(mesh: Mesh, *, consent: bool = False) -> list[str]:
 class TestObjects:
     """Create, update and delete."""
 
+    def test_what_meshkit_patched_itself_is_put_back(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """As the way back of stage 04 does in between; what another changed since is his."""
+        east.apply(config_map("x", space, a="1", b="1"))
+        applied(mesh, config_map("x", space, a="2", b="2"))
+        east.patch(config_map("x", space, a="3"))
+        edit(east, config_map("x", space, b="theirs"))
+        undone(mesh)
+        assert live(east, config_map("x", space))["data"] == {"a": "1", "b": "theirs"}
+
     def test_create_update_and_delete_are_taken_back(self, mesh: Mesh, east: Cluster, space: str) -> None:
         """What a user added meanwhile stays, in objects that were there before."""
         create(east, labelled(config_map("old", space, a="1"), team="pay"))
@@ -228,6 +237,24 @@ def test_a_journal_of_another_cluster_is_not_undone(mesh: Mesh, east: Cluster, s
     assert gate.observed == f"UID {east.uid()}, the journal's is another-uid"
     assert rollback.plan(mesh, facts).empty
     assert there(east, config_map("x", space))
+
+
+def test_the_newest_change_of_trust_goes_back_first(mesh: Mesh, east: Cluster, space: str) -> None:
+    """Else what stands is under a root that nobody signs under any more. A run that changed no trust goes any time."""
+
+    def run(stage: str, name: str) -> None:
+        plan = Plan(mesh, stage)
+        plan.apply("east", config_map(name, space), "the test")
+        plan.carry_out("apply", journal=name)
+
+    def verdicts(name: str) -> list[Verdict]:
+        return [f.verdict for f in rollback.check(mesh, rollback.look(mesh, name)) if f.id == "MK1206"]
+
+    run("04 trust", "first")
+    run("06 gateways", "other")
+    assert (verdicts("first"), verdicts("other")) == ([Verdict.PASS], [])
+    run("04 trust", "second")
+    assert (verdicts("first"), verdicts("second")) == ([Verdict.FAIL], [Verdict.PASS])
 
 
 def test_what_is_kept_in_one_cluster_goes_in_the_other(api_server: ApiServer, east: Cluster, space: str) -> None:

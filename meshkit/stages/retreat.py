@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshkit.changes import Change
 from meshkit.diffs import identify, unified
+from meshkit.errors import InputError
 from meshkit.istio import authority, signing, workloads
 from meshkit.istio import trust as held
 from meshkit.journal import DONE
@@ -81,6 +82,7 @@ def steps(mesh: Mesh, book: Journal, entries: Sequence[Entry]) -> list[Step]:
     after = {name: target.find("secrets", mesh.root_namespace, authority.SECRET) for name, target in live.items()}
     for step, former in reversed(before):
         step.made = _data(after[step.cluster]) != _data(former)
+        step.now = after[step.cluster] or step.now  # others may have changed it since
         after[step.cluster] = former
     _join_repeated(found)
     return found
@@ -117,6 +119,8 @@ def plan(mesh: Mesh, book: Journal, entries: Sequence[Entry], wanted: Plan, keep
     live = {name: _authority(mesh, name) for name in mesh.clusters}
     first = live | {step.cluster: step.former for step in reversed(found) if step.former and not step.reading}
     back = _Back(mesh, book, wanted, first, keep)
+    for step in found:
+        back.judge(step)
     back.heard = {_text(secret) for step in found if not step.reading for secret in (step.now, step.former)}
     back.heard |= {_text(secret) for secret in live.values()}  # an undo before this one may have told another
     dropping = [step for step in reversed(found) if back.drops(step)]
@@ -184,6 +188,29 @@ class _Back:
             return False
         return bool(_standing(step.now)[0].bundle - _standing(step.former)[0].bundle)
 
+    def judge(self, step: Step) -> None:
+        """Refuse to leave proxies without the CA that stood before.
+
+        Raises:
+            InputError: it was istiod's own, and its Secret is gone. A control plane that the run brought had none.
+        """
+        if step.secret and step.made and not step.former and self._live(step) and not self._brought(step.cluster):
+            raise InputError(
+                f"{signing.SELF_SIGNED}, by which its istiod went before the run, is gone: without {authority.SECRET} "
+                "it would make a new root, which no proxy trusts",
+                where=f"cluster {step.cluster}, namespace {self.mesh.root_namespace}",
+                remedy="put it back from your copy of it, or from the backup of stage 03, then undo again",
+            )
+
+    def _brought(self, name: str) -> bool:
+        """Tell whether the run installed the control plane of a cluster."""
+        private = (self.book.private(e) for e in self.book.entries if e.cluster == name and e.action == "install")
+        pairs = (pair for known in private for pair in zip(known["manifests"], known["before"], strict=True))
+        return any(
+            made["kind"] == "Deployment" and made["metadata"]["name"].startswith("istiod") and before is None
+            for made, before in pairs
+        )
+
     def take(self, step: Step) -> None:
         """Want one step taken back."""
         if step.reading and step.former:
@@ -200,7 +227,8 @@ class _Back:
         others = [bundle for name, bundle in first.items() if name != step.cluster]
         tolerated = frozenset().union(*others) - first[step.cluster]
         gate: Wait | None = overlap.guard(self.mesh, step.cluster, now, then, tolerated)
-        if now.root == then.root and now.bundle - then.bundle and self._takes_live(step, files, old):
+        trusted = now.bundle.union(*(text.split(",") for text in self._of(step, self.certificates)["roots"] if text))
+        if now.root == then.root and trusted - then.bundle and self._takes_live(step, files, old):
             told = overlap.settled(self.mesh, step.cluster, then, _signer(files))
             if not self._of(step, self.workloads)["live_roots"].all():  # some wait until they are made anew
                 told = overlap.served(self.mesh, step.cluster, then.bundle, _signer(files))

@@ -127,6 +127,7 @@ def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
 
     MK1201: each cluster is the one in which the journal's changes were made.
     MK1202: what others changed, or use, of the run's objects is named, and stays unless it is consented to.
+    MK1206: no later run changed trust since: it would be left with roots that nobody signs under any more.
 
     Raises:
         InputError: `consent` is neither True nor False.
@@ -147,7 +148,22 @@ def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
     if not facts.kept and not facts.strangers:
         ask = Question("MK1202", "nobody else uses what is removed", "all clusters", "only meshkit had a hand in it")
         findings.append(ask.answer(Verdict.PASS, "nobody"))
-    return findings
+    return [*findings, *_check_order(mesh, facts.book)]
+
+
+def _check_order(mesh: Mesh, book: Journal) -> Iterator[Finding]:
+    mine = _trust_changes(book)
+    if not mine:
+        return
+    ask = Question("MK1206", "no later run changed trust since", "mesh", "the newest run goes back first")
+    last = max(entry.begun for entry in mine)
+    others = [other for other in Journal.all_of(mesh.spec.mesh.id) if other.name != book.name]
+    later = [other.name for other in others if any(entry.begun > last for entry in _trust_changes(other))]
+    yield ask.judge(not later, ", ".join(later) or "none", "undo them first: `meshkit undo RUN`, the newest first")
+
+
+def _trust_changes(book: Journal) -> list[Entry]:
+    return [entry for entry in book.entries if entry.stands and entry.stage == retreat.STAGE]
 
 
 def plan(mesh: Mesh, facts: Facts, *, consent: bool = False) -> Plan:

@@ -223,18 +223,36 @@ def check_authority(facts: Facts, name: str) -> Finding:
 
 
 def check_signers(facts: Facts, name: str) -> Iterator[Finding]:
-    """MK403: it can be seen what each istiod signs with now."""
+    """MK403: it can be seen what each istiod signs with now, and its proxies trust what it takes when it starts."""
     ask = Question("MK403", "what istiod signs with is seen", name, "a Secret of the cluster")
+    used, lacking = of_cluster(facts.authorities, name), _not_trusting(facts, name)
+    next_one = next(iter(used[used["used"]]["sha256"]), "")
     for row in of_cluster(facts.signers, name).to_dict("records"):
         who = row["istiod"] or "cluster"
+        now = f"{row['signs_with']}, {row['signer'][:SHORT]}" if row["signs_with"] else row["reason"]
         if not row["issuer"]:
             yield ask.unknown(
                 f"{who}: {row['reason']}", "does istiod sign certificates at all, and can 15012 be reached?"
             )
+        elif lacking and row["signer"] != next_one:
+            told = f"{who}: {now}; {len(lacking)} proxies, e.g. {lacking[0]}, do not trust what it takes when it starts"
+            cure = (
+                "when it restarts it signs what they refuse: put back what it signs with now, with both roots in its "
+                "root-cert.pem, and change the signer once all of them hold both"
+            )
+            yield ask.fail(told, cure)
         elif row["signs_with"]:
-            yield ask.answer(Verdict.PASS, f"{who}: {row['signs_with']}, {row['signer'][:SHORT]}")
+            yield ask.answer(Verdict.PASS, f"{who}: {now}")
         else:
-            yield ask.answer(Verdict.WARN, f"{who}: {row['reason']}", "a restart of istiod makes it take what is there")
+            yield ask.answer(Verdict.WARN, f"{who}: {now}", "a restart of istiod makes it take what is there")
+
+
+def _not_trusting(facts: Facts, name: str) -> list[str]:
+    """Return the proxies of a cluster that do not hold the root of the Secret that its istiods take when they start."""
+    used = of_cluster(facts.authorities, name)
+    roots = set(used[used["used"]]["root"].str[:SHORT])
+    rows = of_cluster(facts.certificates, name).to_dict("records")
+    return [row["proxy"] or "cluster" for row in rows if not roots <= set(row["roots"].split(","))]
 
 
 def check_intermediate(facts: Facts, name: str) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from meshkit.errors import InputError
 from meshkit.istio import minting, signing, trust, workloads
 from meshkit.istio.fleet import table
 from meshkit.journal import BEGUN, DONE, Entry
@@ -92,6 +93,7 @@ def test_a_restart_without_a_secret_is_a_step_of_its_own() -> None:
 OLD, NEW = (minting.root("ec-p256", "Root CA", "Istio", 9) for _ in "on")
 OLD_PEM, NEW_PEM = (one.certificate.public_bytes(Encoding.PEM) for one in (OLD, NEW))
 SELF_SIGNED = {"ca-cert.pem": OLD_PEM, "ca-key.pem": minting.key_pem(OLD.key)}
+LATER = minting.intermediate(NEW, "east", "istio-system").files
 WIDE = {**SELF_SIGNED, "cert-chain.pem": OLD_PEM, "root-cert.pem": OLD_PEM + NEW_PEM}
 
 
@@ -146,25 +148,72 @@ def test_fewer_roots_are_told_by_a_text_that_no_agent_began_with(
     monkeypatch: pytest.MonkeyPatch, *, istiod: dict[str, Any], proxies: bool, already: bytes, wanted: list[str]
 ) -> None:
     """Only then what stood before comes back; where an istiod would have to be restarted for it, at once."""
-    old, wide = holding("istio-ca-secret", SELF_SIGNED), holding("cacerts", WIDE)
-    now = holding("cacerts", WIDE | ({"root-cert.pem": already} if already else {}))
-    secrets = {"cacerts": now, "istio-ca-secret": old}
-    east = SimpleNamespace(find=lambda _resource, _namespace, name: secrets.get(name))
-    mesh = cast("Any", SimpleNamespace(clusters={"east": east}, root_namespace="istio-system"))
-    short = trust.fingerprint(OLD.certificate, trust.SHORT)
-    workload = {"cluster": "east", "names": "httpbin", "live_roots": proxies}
-    facts = {
-        (trust, "certificates"): table([{"cluster": "east", "anchor": short}], trust.CERTIFICATE_COLUMNS),
-        (signing, "signers"): table([{"cluster": "east", "istiod": "istiod-5d-x", **istiod}], signing.SIGNER_COLUMNS),
-        (workloads, "workloads"): table([workload], workloads.COLUMNS),
-    }
-    for (module, name), frame in facts.items():
-        monkeypatch.setattr(module, name, lambda _mesh, frame=frame: frame)
-    for name in ("settled", "served"):
-        monkeypatch.setattr(overlap, name, lambda *_, name=name: name)
-    what = "Secret istio-system/cacerts"
-    entry = Entry(1, DONE, retreat.STAGE, "east", "create", what, WIDEN, "meshkit", False, "")
-    book = SimpleNamespace(entries=[entry], private=lambda _entry: {"before": [None], "manifests": [wide]})
-    plan = Wanted()
-    retreat.plan(mesh, cast("Any", book), [entry], cast("Any", plan), {})
-    assert plan.words() == wanted
+    east = East(istiod=istiod, live_roots=proxies)
+    east.secrets["cacerts"] = holding("cacerts", WIDE | ({"root-cert.pem": already} if already else {}))
+    assert east.planned(monkeypatch) == wanted
+
+
+def test_what_stands_now_is_what_a_change_goes_back_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later run brought another root: to sign under the old one again is held until every proxy trusts it."""
+    east = East()
+    east.secrets["cacerts"] = holding("cacerts", LATER)
+    assert east.planned(monkeypatch) == AT_ONCE
+    (before, after) = east.guarded
+    assert before.root == trust.fingerprint(NEW.certificate, trust.SHORT)
+    assert after.root == trust.fingerprint(OLD.certificate, trust.SHORT)
+
+
+def test_nothing_is_taken_back_that_leaves_proxies_without_their_ca(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An istiod that finds neither Secret makes a new root; a control plane that the run brought may go with it."""
+    east = East()
+    del east.secrets["istio-ca-secret"]
+    with pytest.raises(InputError, match=r"istio-ca-secret, .* is gone"):
+        east.planned(monkeypatch)
+    istiod = {"kind": "Deployment", "metadata": {"name": "istiod", "namespace": "istio-system"}}
+    east.installed = [{"before": [None], "manifests": [istiod]}]
+    assert east.planned(monkeypatch) == ["undo create"]
+
+
+class East:
+    """A cluster whose cacerts a run made, with one proxy; and the plan of the way back."""
+
+    def __init__(self, istiod: dict[str, Any] | None = None, *, live_roots: bool = True) -> None:
+        self.istiod, self.live_roots = istiod or ISTIOD_LIVE, live_roots
+        self.secrets = {"cacerts": holding("cacerts", WIDE), "istio-ca-secret": holding("istio-ca-secret", SELF_SIGNED)}
+        self.installed: list[dict[str, Any]] = []
+        self.guarded: tuple[overlap.Standing, ...] = ()
+
+    def planned(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Return what is planned, in words."""
+        east = SimpleNamespace(find=lambda _resource, _namespace, name: self.secrets.get(name))
+        mesh = cast("Any", SimpleNamespace(clusters={"east": east}, root_namespace="istio-system"))
+        old, new = (trust.fingerprint(one.certificate, trust.SHORT) for one in (OLD, NEW))
+        proxy = {"cluster": "east", "anchor": old, "roots": f"{old},{new}"}
+        istiod = {"cluster": "east", "istiod": "istiod-5d-x", **self.istiod}
+        workload = {"cluster": "east", "names": "httpbin", "live_roots": self.live_roots}
+        facts = {
+            (trust, "certificates"): table([proxy], trust.CERTIFICATE_COLUMNS),
+            (signing, "signers"): table([istiod], signing.SIGNER_COLUMNS),
+            (workloads, "workloads"): table([workload], workloads.COLUMNS),
+        }
+        for (module, name), frame in facts.items():
+            monkeypatch.setattr(module, name, lambda _mesh, frame=frame: frame)
+        for name in ("settled", "served"):
+            monkeypatch.setattr(overlap, name, lambda *_, name=name: name)
+        monkeypatch.setattr(overlap, "guard", self.guard)
+        what = "Secret istio-system/cacerts"
+        entry = Entry(1, DONE, retreat.STAGE, "east", "create", what, WIDEN, "meshkit", False, "")
+        known = [{"before": [None], "manifests": [holding("cacerts", WIDE)]}, *self.installed]
+        more = [
+            Entry(n, DONE, "05 install", "east", "install", "Istio", "", "meshkit", False, "")
+            for n, _ in enumerate(self.installed, 2)
+        ]
+        book = SimpleNamespace(entries=[entry, *more], private=lambda entry: known[entry.n - 1])
+        plan = Wanted()
+        retreat.plan(mesh, cast("Any", book), [entry], cast("Any", plan), {})
+        return plan.words()
+
+    def guard(self, _mesh: object, _name: str, before: overlap.Standing, after: overlap.Standing, *_: object) -> str:
+        """Remember what a change is guarded from, and for."""
+        self.guarded = (before, after)
+        return "guard"

@@ -147,6 +147,22 @@ def test_a_check_tells_what_is_wrong(number: str, subject: str, spoiled: str, ch
     assert all(f.remedy for f in findings if f.verdict in (FAIL, WARN))
 
 
+@pytest.mark.parametrize(
+    ("signs", "stands", "verdict"),
+    [
+        ({"signs_with": "istio-ca-secret", "signer": "own"}, OTHER, FAIL),
+        ({"signs_with": "", "signer": ""}, OTHER, FAIL),
+        ({"signs_with": "istio-ca-secret", "signer": "own"}, ROOT, PASS),
+        ({}, OTHER, PASS),
+    ],
+    ids=["its own CA", "what is there no more", "of the same root", "it signs so already"],
+)
+def test_what_an_istiod_takes_next_is_trusted_already(signs: Row, stands: str, verdict: Verdict) -> None:
+    """Or the first restart, whoever does it, has it sign what running proxies refuse."""
+    known = replace(facts("signers", signs), authorities=facts("authorities", {"root": stands}).authorities)
+    assert told(list(stage.check_signers(known, "east")), "MK403", "east") == [verdict]
+
+
 def test_a_cluster_without_anything_is_skipped() -> None:
     """It has no CA and no proxy, and is no fault."""
     known = {name: getattr(facts(), name) for name in MAKERS}
@@ -224,6 +240,8 @@ class TestProof:
             ("MK413", "certificates", {"roots": f"{SHORT},{OTHER[:16]}"}, FAIL),
             ("MK413", "certificates", {"reason": "no answer"}, UNKNOWN),
             ("MK418", "authorities", {"roots": f"{SHORT},{OTHER[:16]}"}, FAIL),
+            ("MK418", "authorities", {"roots": ""}, FAIL),
+            ("MK418", "authorities", {"reason": "no answer", "used": False}, UNKNOWN),
             ("MK418", "handed", {"roots": OTHER[:16]}, FAIL),
             ("MK418", "handed", {"reason": "no answer"}, UNKNOWN),
             ("MK418", "certificates", {"roots": f"{SHORT},{OTHER[:16]}"}, FAIL),
