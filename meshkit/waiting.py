@@ -18,6 +18,8 @@ DEADLINE = 180.0
 _EVERY = 0.5
 _TELL = 5.0
 _SELDOM = 60.0
+_NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
+"""A pod that ended, or was evicted, answers nobody; its ReplicaSet may leave it there for good."""
 
 
 def wait_for(wait: Wait, what: str, *, deadline: float = DEADLINE) -> None:
@@ -78,6 +80,16 @@ def _unfinished(cluster: Cluster, namespace: str, workload: dict[str, Any]) -> s
     if min(updated, ready) < wanted:
         paused = "it is paused; " if spec.get("paused") else ""
         return f"{paused}{updated} of {wanted} pods made anew, {ready} available"
-    pods = cluster.get("pods", namespace, labels=spec["selector"].get("matchLabels") or {})
+    pods = cluster.get("pods", namespace, labels=_selector(spec["selector"]), fields=_NOT_ENDED)
     old = max(len(pods) - wanted, sum("deletionTimestamp" in pod["metadata"] for pod in pods))
     return f"{old} old pods are going" if old > 0 else ""
+
+
+def _selector(selector: dict[str, Any]) -> str:
+    """Return a workload's selector as `kubectl -l` takes it."""
+    told = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    for one in selector.get("matchExpressions") or []:
+        key, values = one["key"], ",".join(one.get("values") or [])
+        known = {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "Exists": key}
+        told.append(known.get(one["operator"], f"!{key}"))
+    return ",".join(told)

@@ -8,7 +8,7 @@ import pytest
 
 from meshkit import waiting
 from meshkit.errors import ChangeError, UnreachableError
-from tests.objects import create, deployment, edit
+from tests.objects import core, create, deployment, edit, labelled
 
 if TYPE_CHECKING:
     from meshkit.cluster import Cluster
@@ -63,3 +63,20 @@ def test_a_rollout_tells_how_far_it_is(east: Cluster, space: str) -> None:
     again = {"metadata": {"annotations": {"restarted": "now"}}}
     edit(east, {**app, "spec": {"paused": True, "template": again}})
     told("it is paused; 0 of 2 pods made anew, 0 available")
+
+
+@pytest.mark.usefixtures("controllers")
+def test_a_pod_that_ended_is_not_waited_for(east: Cluster, space: str) -> None:
+    """It is there as long as nobody deletes it; what still runs is waited for, whatever the selector is made of."""
+    app = deployment("app", space)
+    expressions = [{"key": "app", "operator": "In", "values": ["app", "x"]}, {"key": "no", "operator": "DoesNotExist"}]
+    app["spec"]["selector"] = {"matchExpressions": expressions}
+    create(east, app)
+    pod = core("Pod", "old", space, spec=app["spec"]["template"]["spec"])
+    create(east, labelled(pod, app="app"))
+    create(east, labelled({**pod, "metadata": {**pod["metadata"], "name": "other"}}, app="app", no="x"))
+    rolled = waiting.rolled_out(east, "Deployment", space, "app")
+    waiting.wait_for(lambda: "" if rolled() == "1 old pods are going" else rolled() or "done", "counted", deadline=30)
+    path, body = f"{east._path_of(pod)}/status", {"status": {"phase": "Failed"}}
+    east._request("PATCH", path, body=body, content_type="application/merge-patch+json")
+    assert rolled() == ""

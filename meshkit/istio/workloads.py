@@ -118,6 +118,8 @@ def stuck(kind: str, workload: dict[str, Any] | None) -> str:
         return "it is paused: nothing restarts its pods until it is resumed"
     if workload["spec"].get("updateStrategy", {}).get("type") == "OnDelete":
         return "its strategy is OnDelete: nothing restarts its pods"
+    if kept := (workload["spec"].get("updateStrategy", {}).get("rollingUpdate") or {}).get("partition"):
+        return f"its partition leaves the first {kept} of its pods as they are"
     return ""
 
 

@@ -87,6 +87,7 @@ def test_a_cluster_that_cannot_be_read_is_a_row_with_the_reason(mesh: Mesh, api_
         ("StatefulSet", {"replicas": 2}, ""),
         ("StatefulSet", {"replicas": 2, "updateStrategy": {"type": "OnDelete"}}, "OnDelete"),
         ("StatefulSet", {"replicas": 2, "updateStrategy": {"rollingUpdate": {"maxUnavailable": "60%"}}}, "none beside"),
+        ("StatefulSet", {"replicas": 2, "updateStrategy": {"rollingUpdate": {"partition": 1}}}, "leaves the first 1"),
         ("DaemonSet", {"updateStrategy": {"type": "OnDelete"}}, "OnDelete"),
         ("Job", {}, "a Job is made anew"),
     ],
