@@ -20,7 +20,7 @@ from meshkit.stages import apart, overlap
 from meshkit.stages.strategy import SHORT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from cryptography.x509 import Certificate
@@ -59,7 +59,10 @@ class Step:
 
 
 def steps(mesh: Mesh, book: Journal, entries: Sequence[Entry]) -> list[Step]:
-    """Return the changes of stage 04 that stand, in the order in which they were made."""
+    """Return the changes of stage 04 in the order in which they were made, with the restarts of them that stand.
+
+    A Secret that an undo before this one put back keeps its restarts: they may still be to be made.
+    """
     found: list[Step] = []
     live = {entry.cluster: mesh.clusters[entry.cluster] for entry in entries}
     before: list[tuple[Step, Object | None]] = []
@@ -69,10 +72,12 @@ def steps(mesh: Mesh, book: Journal, entries: Sequence[Entry]) -> list[Step]:
             last = next(own, None)
             if last is None:
                 found.append(last := Step(entry.cluster, None))
-            last.restarts.append(entry)
+            last.restarts += [entry] if entry.stands else []
             continue
         private = book.private(entry)
         if apart.is_of(private["manifests"]):
+            if not entry.stands:
+                continue
             found.append(Step(entry.cluster, None, reading=entry, former=private["before"][0]))
             continue
         self_signed = mesh.clusters[entry.cluster].find("secrets", mesh.root_namespace, signing.SELF_SIGNED)
@@ -81,6 +86,9 @@ def steps(mesh: Mesh, book: Journal, entries: Sequence[Entry]) -> list[Step]:
         before.append((found[-1], private["before"][0]))
     after = {name: target.find("secrets", mesh.root_namespace, authority.SECRET) for name, target in live.items()}
     for step, former in reversed(before):
+        if not (step.secret and step.secret.stands):
+            step.made = False
+            continue
         step.made = _data(after[step.cluster]) != _data(former)
         step.now = after[step.cluster] or step.now  # others may have changed it since
         after[step.cluster] = former
@@ -113,9 +121,13 @@ def _data(secret: Object | None) -> Any:
     return (secret or {}).get("data")
 
 
-def plan(mesh: Mesh, book: Journal, entries: Sequence[Entry], wanted: Plan, keep: Mapping[str, Sequence[str]]) -> None:
-    """Want the changes of stage 04 taken back, the newest first; `keep` are objects of clusters that stay."""
-    found = steps(mesh, book, entries)
+def plan(mesh: Mesh, book: Journal, wanted: Plan, keep: Mapping[str, Sequence[str]]) -> None:
+    """Want the changes of stage 04 taken back, the newest first; `keep` are objects of clusters that stay.
+
+    Raises:
+        InputError: what a live cluster's istiod went by before is gone.
+    """
+    found = steps(mesh, book, [entry for entry in book.entries if entry.stage == STAGE])
     live = {name: _authority(mesh, name) for name in mesh.clusters}
     first = live | {step.cluster: step.former for step in reversed(found) if step.former and not step.reading}
     back = _Back(mesh, book, wanted, first, keep)
@@ -152,6 +164,11 @@ def _signer(files: Mapping[str, bytes]) -> Certificate:
     return held.parse_chain(files["ca-cert.pem"])[0]
 
 
+def _names(row: Mapping[Any, Any]) -> set[str]:
+    """Return the names of a workload's proxies."""
+    return set(row["names"].split(","))
+
+
 def _text(secret: Object | None) -> bytes:
     """Return the roots that a Secret hands out, as they stand there."""
     return _standing(secret)[1].get("root-cert.pem", b"")
@@ -172,6 +189,8 @@ class _Back:
         self.certificates: pd.DataFrame = held.certificates(mesh)
         self.signers: pd.DataFrame = signing.signers(mesh)
         self.workloads: pd.DataFrame = workloads.workloads(mesh)
+        self.signed: dict[str, int] = {}
+        """By cluster, how many changes are planned before it signs as before again."""
         self.heard: set[bytes] = set()
         """The texts of roots that the run told anybody of."""
 
@@ -220,7 +239,8 @@ class _Back:
             return
         if step.secret is None or step.former is None or not step.made or not self._live(step):
             # Nobody there has anything to lose: restarts alone, or a control plane that the run itself brought.
-            self._undo(step, wait=self._serves(step) if step.restarts and self._live(step) else None)
+            serves = self._serves(step) if step.restarts and self._live(step) else None
+            self._undo(step, taken=serves, wait=serves)
             return
         (now, files), (then, old) = _standing(step.now), _standing(step.former)
         first = {name: _standing(secret)[0].bundle for name, secret in self.first.items()}
@@ -242,8 +262,24 @@ class _Back:
         known = {entry.object for entry in step.restarts if entry.event == DONE}
         more = [name for name in due if f"Deployment {self.mesh.root_namespace}/{name}" not in known]
         taken = overlap.served(self.mesh, step.cluster, then.bundle, signer)
-        # Certificates of the former root are asked for anew later, in a step of their own.
-        self._undo(step, gate, taken, taken if now.root != then.root else wait, more)
+        if now.root != then.root:  # certificates of the former root are asked for anew later, in a step of their own
+            self.signed[step.cluster] = len(self.wanted.changes)
+            wait = taken
+        self._undo(step, gate, taken, wait, more, self._others(step, then) if now.bundle != then.bundle else ())
+
+    def _others(self, step: Step, then: overlap.Standing) -> list[tuple[str, str, str]]:
+        """Return workloads that came since: not of the run, and their proxies get other roots only when made anew.
+
+        Kind, namespace and name of each.
+        """
+        known = {entry.object for entry in step.restarts}
+        rows, trusts = self._of(step, self.workloads), self._of(step, self.certificates)
+        live = rows["live_roots"] & overlap.takes_live(self.signers, step.cluster)
+        rows = rows[rows["kind"].isin(workloads.RESTARTABLE) & ~rows["stuck"] & ~live]
+        differs = trusts["roots"].map(lambda text: frozenset(text.split(",")) != then.bundle)
+        late = set(trusts[differs & (trusts["reason"] == "")]["proxy"])
+        found = [(r["kind"], r["namespace"], r["workload"]) for r in rows.to_dict("records") if late & _names(r)]
+        return [(kind, where, name) for kind, where, name in found if f"{kind} {where}/{name}" not in known]
 
     def _serves(self, step: Step) -> Wait | None:
         """Return a wait until a cluster's istiods serve what stands there once a step is taken back that holds none."""
@@ -257,29 +293,43 @@ class _Back:
         plain = step.former is not None and step.former["metadata"]["name"] == signing.SELF_SIGNED
         return plain and bool((own["signs_with"] == signing.SELF_SIGNED).all())
 
-    def _undo(
+    def _undo(  # noqa: PLR0917  (what, when it may begin, until when, and what else)
         self,
         step: Step,
         gate: Wait | None = None,
         taken: Wait | None = None,
         wait: Wait | None = None,
         more: Sequence[str] = (),
+        others: Sequence[tuple[str, str, str]] = (),
     ) -> None:
         """Want the Secret put back, then the istiods restarted that look at it only then, then the workloads."""
-        keep = self.keep.get(step.cluster, [])
         plane = [entry for entry in reversed(step.restarts) if self._is_istiod(entry)]
         rest = [entry for entry in reversed(step.restarts) if not self._is_istiod(entry)]
-        if step.secret:
-            last = wait if not (plane or rest or more) else None
-            self.wanted.undo(self.book, step.secret, "as it was before", keep=keep, gate=gate, wait=last)
-        for name in more:
-            last = wait if name == more[-1] and not rest else None
-            why = "it takes what stood before only when it starts"
-            self.wanted.restart(step.cluster, "Deployment", self.mesh.root_namespace, name, why, wait=last)
-        for entry in (*plane, *rest):
-            last = wait if entry is (*plane, *rest)[-1] else None
-            first = taken if entry in rest[:1] else None
-            self.wanted.undo(self.book, entry, "made anew, with what stood before", keep=keep, gate=first, wait=last)
+        todo: list[Callable[[Wait | None, Wait | None], None]] = []
+        if step.secret and step.secret.stands:
+            todo.append(self._back(step.secret, "as it was before"))
+        starts = "it takes what stood before only when it starts"
+        todo += [self._anew(step, "Deployment", self.mesh.root_namespace, name, starts) for name in more]
+        todo += [self._back(entry, "made anew, with what stood before") for entry in plane]
+        proxies = len(todo)
+        todo += [self._back(entry, "made anew, with what stood before") for entry in rest]
+        todo += [self._anew(step, *one, "it came since, and its proxies get other roots only so") for one in others]
+        for n, want in enumerate(todo):
+            want(gate if n == 0 and gate else taken if n == proxies else None, wait if n == len(todo) - 1 else None)
+
+    def _back(self, entry: Entry, why: str) -> Callable[[Wait | None, Wait | None], None]:
+        def want(gate: Wait | None, wait: Wait | None) -> None:
+            self.wanted.undo(self.book, entry, why, keep=self.keep.get(entry.cluster, []), gate=gate, wait=wait)
+
+        return want
+
+    def _anew(
+        self, step: Step, kind: str, namespace: str, name: str, why: str
+    ) -> Callable[[Wait | None, Wait | None], None]:
+        def want(gate: Wait | None, wait: Wait | None) -> None:
+            self.wanted.restart(step.cluster, kind, namespace, name, why, gate=gate, wait=wait)
+
+        return want
 
     def _is_istiod(self, entry: Entry) -> bool:
         return entry.object.startswith(f"Deployment {self.mesh.root_namespace}/istiod")
@@ -290,13 +340,14 @@ class _Back:
         rows = self._of(step, self.certificates)
         late = set(rows[rows["anchor"].isin(list(now.bundle - then.bundle))]["proxy"])
         own = self._of(step, self.workloads)
-        due = own[own["names"].map(lambda names: bool(late & set(names.split(","))))]
+        due = own[[bool(late & _names(row)) for row in own.to_dict("records")]]
         live = due["live_roots"] & overlap.takes_live(self.signers, step.cluster)
         signer = _signer(files)
         if live.any():
             renewed = overlap.settled(self.mesh, step.cluster, now, signer)
             self._tell(step, files, files["root-cert.pem"], ANOTHER, renewed)
-        made_anew = {(e.cluster, e.object) for e in self.book.entries if e.action == "restart" and e.stands}
+        since = self.wanted.changes[self.signed.get(step.cluster, 0) :]
+        made_anew = {(change.cluster, change.object) for change in since if change.action.endswith("restart")}
         for row in due[~live].to_dict("records"):
             what = f"{row['kind']} {row['namespace']}/{row['workload']}"
             if row["kind"] in workloads.RESTARTABLE and (step.cluster, what) not in made_anew:

@@ -182,7 +182,7 @@ def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: 
     renamed = []
     keep = {name: [what for where, what in kept if where == name] for name in mesh.clusters}
     if entries[0].stage == retreat.STAGE:
-        retreat.plan(mesh, book, entries, wanted, keep)
+        retreat.plan(mesh, book, wanted, keep)
         return
     last_secret = next((entry for entry in entries if remotes.PREFIX in entry.object), None)
     for entry in reversed([entry for entry in entries if entry.action != "restart"]):

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from meshkit.errors import InputError
 from meshkit.istio import minting, signing, trust, workloads
 from meshkit.istio.fleet import table
-from meshkit.journal import BEGUN, DONE, Entry
+from meshkit.journal import BEGUN, DONE, UNDONE, Entry
 from meshkit.stages import overlap, retreat
 
 ISTIOD = "Deployment istio-system/istiod"
@@ -73,8 +73,12 @@ WIDEN, SIGN = "widen: its proxies trust both", "sign: the new one signs"
             [(DONE, "create", WIDEN, "AB"), (DONE, *RESTART), (DONE, "update", SIGN, "B"), (DONE, *RESTART)],
             [(1, [2], True), (3, [4], True)],
         ),
+        (
+            [(DONE, "create", WIDEN, "AB"), (DONE, *RESTART), (UNDONE, "update", SIGN, "B"), (DONE, *RESTART)],
+            [(1, [2], True), (3, [4], False)],
+        ),
     ],
-    ids=["unbroken", "killed before the restart", "killed before the Secret", "another phase"],
+    ids=["unbroken", "killed before the restart", "killed before the Secret", "another phase", "undone in part"],
 )
 def test_a_restart_belongs_to_the_change_whose_reversal_needs_it(
     changes: list[tuple[str, str, str, str]], steps: list[tuple[int, list[int], bool]]
@@ -128,8 +132,10 @@ class Wanted:
         self.words().append(f"restart {name}")
 
 
+STAGES = {"install": "05 install"}
 ISTIOD_LIVE = {"version": "1.31.0", "multi_root": True, "signs_with": "cacerts"}
 AT_ONCE = ["undo create, held", "restart istiod"]
+AT_ONCE_AGAIN = ["undo create, held", "undo restart", "restart httpbin"]
 
 
 @pytest.mark.parametrize(
@@ -137,9 +143,9 @@ AT_ONCE = ["undo create, held", "restart istiod"]
     [
         (ISTIOD_LIVE, True, b"", ["tell OO until settled, held", "undo create", "restart istiod"]),
         (ISTIOD_LIVE, True, 2 * OLD_PEM, ["tell OOO until settled, held", "undo create", "restart istiod"]),
-        (ISTIOD_LIVE, False, b"", ["tell OO until served, held", "undo create", "restart istiod"]),
+        (ISTIOD_LIVE, False, b"", ["tell OO until served, held", "undo create", "restart istiod", "restart httpbin"]),
         (ISTIOD_LIVE | {"version": "1.29.0"}, True, b"", AT_ONCE),
-        (ISTIOD_LIVE | {"multi_root": False}, True, b"", AT_ONCE),
+        (ISTIOD_LIVE | {"multi_root": False}, True, b"", [*AT_ONCE, "restart httpbin"]),
         (ISTIOD_LIVE | {"signs_with": "istio-ca-secret"}, True, b"", AT_ONCE[:1]),
     ],
     ids=["all live", "told before", "a proxy is not", "taken after a restart", "one root at a time", "not taken yet"],
@@ -170,8 +176,34 @@ def test_nothing_is_taken_back_that_leaves_proxies_without_their_ca(monkeypatch:
     with pytest.raises(InputError, match=r"istio-ca-secret, .* is gone"):
         east.planned(monkeypatch)
     istiod = {"kind": "Deployment", "metadata": {"name": "istiod", "namespace": "istio-system"}}
-    east.installed = [{"before": [None], "manifests": [istiod]}]
+    east.more = [(DONE, "install", "Istio", {"before": [None], "manifests": [istiod]})]
     assert east.planned(monkeypatch) == ["undo create"]
+
+
+def test_what_is_left_of_an_undo_comes_first_and_what_came_since_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The narrow bundle was put back, and the run killed before the restart: nobody waits for what that brings."""
+    east = East(ISTIOD_LIVE | {"multi_root": False}, live_roots=False)
+    narrow = {"before": [holding("cacerts", WIDE)], "manifests": [holding("cacerts", LATER)]}
+    east.more = [
+        (DONE, "restart", ISTIOD, {}),
+        (UNDONE, "update", "Secret istio-system/cacerts", narrow),
+        (DONE, "restart", "Deployment sample/gone", {}),
+    ]
+    assert east.planned(monkeypatch) == ["undo restart, held", *AT_ONCE_AGAIN]
+
+
+def test_a_certificate_of_a_root_that_goes_is_asked_for_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a workload that the run made anew before: that restart is taken back only when the root is gone."""
+    east = East(ISTIOD_LIVE | {"multi_root": False}, live_roots=False)
+    east.anchor = NEW
+    signed = holding("cacerts", LATER | {"root-cert.pem": WIDE["root-cert.pem"]})
+    east.secrets["cacerts"] = signed
+    east.more = [
+        (DONE, "restart", "Deployment sample/httpbin", {}),
+        (DONE, "update", "Secret istio-system/cacerts", {"before": [holding("cacerts", WIDE)], "manifests": [signed]}),
+    ]
+    back = ["undo create, held", "restart istiod", "undo restart, held"]
+    assert east.planned(monkeypatch) == ["undo update, held", "restart httpbin", *back]
 
 
 class East:
@@ -180,7 +212,9 @@ class East:
     def __init__(self, istiod: dict[str, Any] | None = None, *, live_roots: bool = True) -> None:
         self.istiod, self.live_roots = istiod or ISTIOD_LIVE, live_roots
         self.secrets = {"cacerts": holding("cacerts", WIDE), "istio-ca-secret": holding("istio-ca-secret", SELF_SIGNED)}
-        self.installed: list[dict[str, Any]] = []
+        self.more: list[tuple[str, str, str, dict[str, Any]]] = []
+        """Changes after the first: event, action, object, and what the journal keeps of it."""
+        self.anchor = OLD
         self.guarded: tuple[overlap.Standing, ...] = ()
 
     def planned(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -188,29 +222,37 @@ class East:
         east = SimpleNamespace(find=lambda _resource, _namespace, name: self.secrets.get(name))
         mesh = cast("Any", SimpleNamespace(clusters={"east": east}, root_namespace="istio-system"))
         old, new = (trust.fingerprint(one.certificate, trust.SHORT) for one in (OLD, NEW))
-        proxy = {"cluster": "east", "anchor": old, "roots": f"{old},{new}"}
+        shown = trust.fingerprint(self.anchor.certificate, trust.SHORT)
+        proxy = {"cluster": "east", "proxy": "httpbin", "anchor": shown, "roots": f"{old},{new}"}
         istiod = {"cluster": "east", "istiod": "istiod-5d-x", **self.istiod}
-        workload = {"cluster": "east", "names": "httpbin", "live_roots": self.live_roots}
+        what = {"kind": "Deployment", "namespace": "sample", "workload": "httpbin"}
+        workload = {"cluster": "east", **what, "names": "httpbin"}
         facts = {
             (trust, "certificates"): table([proxy], trust.CERTIFICATE_COLUMNS),
             (signing, "signers"): table([istiod], signing.SIGNER_COLUMNS),
-            (workloads, "workloads"): table([workload], workloads.COLUMNS),
+            (workloads, "workloads"): table([{**workload, "live_roots": self.live_roots}], workloads.COLUMNS),
         }
         for (module, name), frame in facts.items():
             monkeypatch.setattr(module, name, lambda _mesh, frame=frame: frame)
         for name in ("settled", "served"):
             monkeypatch.setattr(overlap, name, lambda *_, name=name: name)
         monkeypatch.setattr(overlap, "guard", self.guard)
-        what = "Secret istio-system/cacerts"
-        entry = Entry(1, DONE, retreat.STAGE, "east", "create", what, WIDEN, "meshkit", False, "")
-        known = [{"before": [None], "manifests": [holding("cacerts", WIDE)]}, *self.installed]
-        more = [
-            Entry(n, DONE, "05 install", "east", "install", "Istio", "", "meshkit", False, "")
-            for n, _ in enumerate(self.installed, 2)
+        first = (
+            DONE,
+            "create",
+            "Secret istio-system/cacerts",
+            {"before": [None], "manifests": [holding("cacerts", WIDE)]},
+        )
+        changes = [first, *self.more]
+        entries = [
+            Entry(
+                n, event, "05" if action == "install" else retreat.STAGE, "east", action, what, "", "meshkit", False, ""
+            )
+            for n, (event, action, what, _) in enumerate(changes, 1)
         ]
-        book = SimpleNamespace(entries=[entry, *more], private=lambda entry: known[entry.n - 1])
+        book = SimpleNamespace(entries=entries, private=lambda entry: changes[entry.n - 1][3])
         plan = Wanted()
-        retreat.plan(mesh, cast("Any", book), [entry], cast("Any", plan), {})
+        retreat.plan(mesh, cast("Any", book), cast("Any", plan), {})
         return plan.words()
 
     def guard(self, _mesh: object, _name: str, before: overlap.Standing, after: overlap.Standing, *_: object) -> str:
