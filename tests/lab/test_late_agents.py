@@ -1,11 +1,13 @@
 """An overlap and its way back where every istio-agent is late: it answers from its cache just when roots go.
 
 Of some 600 agents one was seen to be, once (docs/trust.md). A real one cannot be made to be late at will, so this is
-built from its own source with two pauses of 0.2 s in it, each where the scheduler may make one.
+built from its own source with two pauses of 0.2 s in it, each where the scheduler may make one. One more is told of no
+roots at all while it runs, as that of a pod that is older than the switch.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,7 @@ FILE = "security/pkg/nodeagent/cache/secretcache.go"
 BEGINNING = "func (sc *SecretManagerClient) UpdateConfigTrustBundle("
 PAUSE = "time.Sleep(200 * time.Millisecond)"
 TOLD, FORGETS = "\tsc.configTrustBundle = trustBundle\n", "\tsc.cache.SetWorkload(nil)\n"
+DEAF = json.dumps({"proxyMetadata": {"PROXY_CONFIG_XDS_AGENT": "false"}})
 LATE = "late to forget the certificate of more roots"
 
 
@@ -73,10 +76,13 @@ def late_agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def bench(late_agents: Path, short_folder: Path) -> Iterator[Bench]:
-    """Two live clusters with a root each, under load, and a new root in files."""
+    """Two live clusters with a root each, under load, and a new root in files; west's httpbin takes none live."""
     lab = Lab(short_folder / "late")
     try:
         lab.start("strangers", live_roots=True)
+        deaf = json.dumps({"spec": {"template": {"metadata": {"annotations": {"proxy.istio.io/config": DEAF}}}}})
+        lab.kubectl("lab-west", "patch", "deployment", "httpbin", "-n", "sample", "-p", deaf)
+        lab.kubectl("lab-west", "rollout", "status", "deployment/httpbin", "-n", "sample", "--timeout=90s")
         yield from on(lab, short_folder)
     finally:
         lab.stop()
