@@ -343,17 +343,20 @@ class _Back:
         due = own[[bool(late & _names(row)) for row in own.to_dict("records")]]
         live = due["live_roots"] & overlap.takes_live(self.signers, step.cluster)
         signer = _signer(files)
-        if live.any():
-            renewed = overlap.settled(self.mesh, step.cluster, now, signer)
-            self._tell(step, files, files["root-cert.pem"], ANOTHER, renewed)
+        taken = overlap.served(self.mesh, step.cluster, now.bundle, signer)
         since = self.wanted.changes[self.signed.get(step.cluster, 0) :]
         made_anew = {(change.cluster, change.object) for change in since if change.action.endswith("restart")}
-        for row in due[~live].to_dict("records"):
-            what = f"{row['kind']} {row['namespace']}/{row['workload']}"
-            if row["kind"] in workloads.RESTARTABLE and (step.cluster, what) not in made_anew:
-                gate = overlap.served(self.mesh, step.cluster, now.bundle, signer)
-                told = "its certificate is of a root that goes"
-                self.wanted.restart(step.cluster, row["kind"], row["namespace"], row["workload"], told, gate=gate)
+        rest = [
+            (row["kind"], row["namespace"], row["workload"])
+            for row in due[~live].to_dict("records")
+            if row["kind"] in workloads.RESTARTABLE
+            and (step.cluster, f"{row['kind']} {row['namespace']}/{row['workload']}") not in made_anew
+        ]
+        if live.any():  # those that are made anew next are still to come
+            told = taken if rest else overlap.settled(self.mesh, step.cluster, now, signer)
+            self._tell(step, files, files["root-cert.pem"], ANOTHER, told)
+        for one in rest:
+            self.wanted.restart(step.cluster, *one, "its certificate is of a root that goes", gate=taken)
 
     def _takes_live(self, step: Step, files: Mapping[str, bytes], old: Mapping[str, bytes]) -> bool:
         """Tell whether all istiods of a cluster hand out the roots of what stood before while they run."""

@@ -303,7 +303,7 @@ def check_key(facts: Facts, choice: Choice) -> Iterator[Finding]:
     places = ", ".join(f"{row['cluster']}'s Secret {row['secret']}" for row in own.to_dict("records"))
     told = f"it is in {places}: who reads that can sign any identity in every cluster" if places else "in no Secret"
     told += f"; {choice.cost}" if choice.cost and places else ""
-    remedy = "once all is proved, keep a copy offline and delete it there; another cluster's intermediate will need it"
+    remedy = "once all is proved, keep a copy offline and delete it there; an undo, and another cluster, will need it"
     remedy += f"; or change to a root made offline: trust.strategy overlap, {strategy.NEW_ROOT}" if choice.cost else ""
     yield ask.judge(not places, told, remedy, otherwise=Verdict.WARN)
 

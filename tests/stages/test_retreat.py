@@ -206,15 +206,29 @@ def test_a_certificate_of_a_root_that_goes_is_asked_for_anew(monkeypatch: pytest
     assert east.planned(monkeypatch) == ["undo update, held", "restart httpbin", *back]
 
 
+def test_who_is_made_anew_next_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two proxies one asks for another certificate while it runs."""
+    east = East()
+    east.anchor = NEW
+    east.deaf = "sleep"
+    signed = holding("cacerts", LATER | {"root-cert.pem": WIDE["root-cert.pem"]})
+    east.secrets["cacerts"] = signed
+    back = {"before": [holding("cacerts", WIDE)], "manifests": [signed]}
+    east.more = [(DONE, "update", "Secret istio-system/cacerts", back)]
+    assert east.planned(monkeypatch)[:3] == ["undo update, held", "tell ONN until served", "restart sleep"]
+    east.deaf = ""
+    assert east.planned(monkeypatch)[:2] == ["undo update, held", "tell ONN until settled"]
+
+
 class East:
-    """A cluster whose cacerts a run made, with one proxy; and the plan of the way back."""
+    """A cluster whose cacerts a run made, with a proxy (and a `deaf` one if that has a name); its way back."""
 
     def __init__(self, istiod: dict[str, Any] | None = None, *, live_roots: bool = True) -> None:
         self.istiod, self.live_roots = istiod or ISTIOD_LIVE, live_roots
         self.secrets = {"cacerts": holding("cacerts", WIDE), "istio-ca-secret": holding("istio-ca-secret", SELF_SIGNED)}
         self.more: list[tuple[str, str, str, dict[str, Any]]] = []
         """Changes after the first: event, action, object, and what the journal keeps of it."""
-        self.anchor = OLD
+        self.anchor, self.deaf = OLD, ""
         self.guarded: tuple[overlap.Standing, ...] = ()
 
     def planned(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -223,31 +237,25 @@ class East:
         mesh = cast("Any", SimpleNamespace(clusters={"east": east}, root_namespace="istio-system"))
         old, new = (trust.fingerprint(one.certificate, trust.SHORT) for one in (OLD, NEW))
         shown = trust.fingerprint(self.anchor.certificate, trust.SHORT)
-        proxy = {"cluster": "east", "proxy": "httpbin", "anchor": shown, "roots": f"{old},{new}"}
         istiod = {"cluster": "east", "istiod": "istiod-5d-x", **self.istiod}
-        what = {"kind": "Deployment", "namespace": "sample", "workload": "httpbin"}
-        workload = {"cluster": "east", **what, "names": "httpbin"}
+        live = {"httpbin": self.live_roots} | ({self.deaf: False} if self.deaf else {})
+        proxies = [{"cluster": "east", "proxy": name, "anchor": shown, "roots": f"{old},{new}"} for name in live]
+        where = {"cluster": "east", "kind": "Deployment", "namespace": "sample"}
+        owners = [{**where, "workload": name, "names": name, "live_roots": is_live} for name, is_live in live.items()]
         facts = {
-            (trust, "certificates"): table([proxy], trust.CERTIFICATE_COLUMNS),
+            (trust, "certificates"): table(proxies, trust.CERTIFICATE_COLUMNS),
             (signing, "signers"): table([istiod], signing.SIGNER_COLUMNS),
-            (workloads, "workloads"): table([{**workload, "live_roots": self.live_roots}], workloads.COLUMNS),
+            (workloads, "workloads"): table(owners, workloads.COLUMNS),
         }
         for (module, name), frame in facts.items():
             monkeypatch.setattr(module, name, lambda _mesh, frame=frame: frame)
         for name in ("settled", "served"):
             monkeypatch.setattr(overlap, name, lambda *_, name=name: name)
         monkeypatch.setattr(overlap, "guard", self.guard)
-        first = (
-            DONE,
-            "create",
-            "Secret istio-system/cacerts",
-            {"before": [None], "manifests": [holding("cacerts", WIDE)]},
-        )
-        changes = [first, *self.more]
+        made = {"before": [None], "manifests": [holding("cacerts", WIDE)]}
+        changes = [(DONE, "create", "Secret istio-system/cacerts", made), *self.more]
         entries = [
-            Entry(
-                n, event, "05" if action == "install" else retreat.STAGE, "east", action, what, "", "meshkit", False, ""
-            )
+            Entry(n, event, STAGES.get(action, retreat.STAGE), "east", action, what, "", "meshkit", False, "")
             for n, (event, action, what, _) in enumerate(changes, 1)
         ]
         book = SimpleNamespace(entries=entries, private=lambda entry: changes[entry.n - 1][3])
