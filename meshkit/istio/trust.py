@@ -232,13 +232,14 @@ def handed(mesh: Mesh) -> pd.DataFrame:
 
 def handed_by(cluster: Cluster) -> dict[str, frozenset[str]]:
     """Return the roots (cut to `SHORT`) that a cluster hands out in each namespace."""
+    return {place: frozenset(one[:SHORT] for one in text) for place, text in texts_handed_by(cluster).items()}
+
+
+def texts_handed_by(cluster: Cluster) -> dict[str, list[str]]:
+    """Return the fingerprints of what a cluster hands out in each namespace, in their order, repeated as they are."""
     maps = cluster.get("configmaps", fields="metadata.name=istio-ca-root-cert")
-    return {item["metadata"]["namespace"]: _short(item) for item in maps}
-
-
-def _short(config_map: dict[str, Any]) -> frozenset[str]:
-    pem = (config_map.get("data") or {}).get("root-cert.pem", "").encode()
-    return frozenset(fingerprint(one, SHORT) for one in parse_bundle(pem))
+    pems = {item["metadata"]["namespace"]: (item.get("data") or {}).get("root-cert.pem", "") for item in maps}
+    return {place: [fingerprint(one) for one in parse_chain(pem.encode())] for place, pem in pems.items()}
 
 
 def _config_map_roots(cluster: Cluster) -> _Source:

@@ -178,6 +178,20 @@ def served(mesh: Mesh, name: str, bundle: frozenset[str], signer: Certificate) -
     return missing
 
 
+def handed_again(mesh: Mesh, name: str, text: bytes) -> Wait:
+    """Return a wait until a cluster hands out the certificates of a text in every namespace, each as often as there.
+
+    An istiod that was restarted writes them only once it leads.
+    """
+    wanted = [held.fingerprint(one) for one in held.parse_chain(text)]
+
+    def missing() -> str:
+        other = [place for place, chain in held.texts_handed_by(mesh.clusters[name]).items() if chain != wanted]
+        return f"{len(other)} namespaces hand out another text of the roots, e.g. {other[0]}" if other else ""
+
+    return missing
+
+
 def settled(mesh: Mesh, name: str, after: Standing, signer: Certificate, *, renewed: bool = True) -> Wait:
     """Return a wait until a cluster's istiods and all of its proxies stand by what its Secret says.
 

@@ -164,6 +164,10 @@ def _signer(files: Mapping[str, bytes]) -> Certificate:
     return held.parse_chain(files["ca-cert.pem"])[0]
 
 
+def _both(first: Wait, second: Wait) -> Wait:
+    return lambda: first() or second()
+
+
 def _names(row: Mapping[Any, Any]) -> set[str]:
     """Return the names of a workload's proxies."""
     return set(row["names"].split(","))
@@ -248,13 +252,14 @@ class _Back:
         tolerated = frozenset().union(*others) - first[step.cluster]
         gate: Wait | None = overlap.guard(self.mesh, step.cluster, now, then, tolerated)
         trusted = now.bundle.union(*(text.split(",") for text in self._of(step, self.certificates)["roots"] if text))
+        signer = _signer(old)
+        wait = overlap.settled(self.mesh, step.cluster, then, signer)
         if now.root == then.root and trusted - then.bundle and self._takes_live(step, files, old):
             told = overlap.settled(self.mesh, step.cluster, then, _signer(files))
             if not self._of(step, self.workloads)["live_roots"].all():  # some wait until they are made anew
                 told = overlap.served(self.mesh, step.cluster, then.bundle, _signer(files))
             files, gate = self._tell(step, files, old["root-cert.pem"], UNHEARD, told, gate), None
-        signer = _signer(old)
-        wait = overlap.settled(self.mesh, step.cluster, then, signer)
+            wait = _both(wait, overlap.handed_again(self.mesh, step.cluster, old["root-cert.pem"]))
         plain = step.former["metadata"]["name"] == signing.SELF_SIGNED
         text = None if plain else files["root-cert.pem"]
         due = [] if self._signs_so(step) else overlap.to_restart(self.signers, step.cluster, text, old["root-cert.pem"])
