@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from meshkit.istio import trust
+from meshkit.istio import minting, trust
 from meshkit.istio.fleet import table
 from meshkit.stages import overlap
 from meshkit.stages.overlap import Move, Phase, Standing
@@ -104,3 +107,18 @@ def test_a_text_that_nobody_heard() -> None:
     root = b"-----one-----\n"
     assert overlap.unheard(root, root, {root}) == 2 * root
     assert overlap.unheard(root, root, {root, 2 * root, 3 * root}) == 4 * root
+
+
+def test_roots_are_handed_out_again_when_each_namespace_has_their_text() -> None:
+    """The same root twice is the same roots, and another text."""
+    pem = minting.root("ec-p256", "Root CA", "Istio", 9).certificate.public_bytes(Encoding.PEM).decode()
+    held = {"default": pem, "sample": 2 * pem}
+
+    def get(_kind: str, **_: str) -> list[dict[str, Any]]:
+        return [{"metadata": {"namespace": place}, "data": {"root-cert.pem": text}} for place, text in held.items()]
+
+    mesh = cast("Any", SimpleNamespace(clusters={"east": SimpleNamespace(get=get)}))
+    missing = overlap.handed_again(mesh, "east", pem.encode())
+    assert missing() == "1 namespaces hand out another text of the roots, e.g. sample"
+    held["sample"] = pem
+    assert missing() == ""
