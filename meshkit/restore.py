@@ -131,7 +131,7 @@ def steps(
     if alias:
         return back
     made = [manifest for manifest, before in pairs if before is None]
-    if entry.action == "install" and any(_is_istiod(manifest) for manifest in made):
+    if entry.action == "install" and any(is_istiod(manifest) for manifest in made):
         made += _byproducts(cluster)
     there = [live for manifest in made if (live := find(cluster, manifest)) and identify(live) not in keep]
     return [*back, *(Step("remove", live, live) for live in sorted(there, key=_rank))]
@@ -170,7 +170,7 @@ def _fields_of(manifest: Object, before: Object) -> Object:
 
 def with_alias(manifest: Object, alias: str) -> Object:
     """Return istiod's Deployment with another cluster id that it accepts; any other object as it is."""
-    if not alias or not _is_istiod(manifest):
+    if not alias or not is_istiod(manifest):
         return manifest
     result = copy.deepcopy(manifest)
     for container in result["spec"]["template"]["spec"]["containers"]:
@@ -179,7 +179,8 @@ def with_alias(manifest: Object, alias: str) -> Object:
     return result
 
 
-def _is_istiod(manifest: Object) -> bool:
+def is_istiod(manifest: Object) -> bool:
+    """Tell whether an object is the Deployment of a control plane, of whatever revision."""
     return manifest["kind"] == "Deployment" and str(manifest["metadata"]["name"]).startswith("istiod")
 
 

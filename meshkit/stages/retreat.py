@@ -10,6 +10,7 @@ import base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from meshkit import restore
 from meshkit.changes import Change
 from meshkit.diffs import identify, unified
 from meshkit.errors import InputError
@@ -20,7 +21,7 @@ from meshkit.stages import apart, overlap
 from meshkit.stages.strategy import SHORT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     import pandas as pd
     from cryptography.x509 import Certificate
@@ -173,6 +174,12 @@ def _names(row: Mapping[Any, Any]) -> set[str]:
     return set(row["names"].split(","))
 
 
+def _restartable(rows: Iterable[Mapping[Any, Any]], known: Collection[str]) -> list[tuple[str, str, str]]:
+    """Return kind, namespace and name of those workloads that a rollout makes anew, and that are not known objects."""
+    found = [(r["kind"], r["namespace"], r["workload"]) for r in rows if r["kind"] in workloads.RESTARTABLE]
+    return [(kind, where, name) for kind, where, name in found if f"{kind} {where}/{name}" not in known]
+
+
 def _text(secret: Object | None) -> bytes:
     """Return the roots that a Secret hands out, as they stand there."""
     return _standing(secret)[1].get("root-cert.pem", b"")
@@ -229,17 +236,12 @@ class _Back:
         """Tell whether the run installed the control plane of a cluster."""
         private = (self.book.private(e) for e in self.book.entries if e.cluster == name and e.action == "install")
         pairs = (pair for known in private for pair in zip(known["manifests"], known["before"], strict=True))
-        return any(
-            made["kind"] == "Deployment" and made["metadata"]["name"].startswith("istiod") and before is None
-            for made, before in pairs
-        )
+        return any(restore.is_istiod(made) and before is None for made, before in pairs)
 
     def take(self, step: Step) -> None:
         """Want one step taken back."""
         if step.reading and step.former:
-            wait = apart.arrives(self.mesh, step.cluster, step.former)
-            keep = self.keep.get(step.cluster, [])
-            self.wanted.undo(self.book, step.reading, "as it was before", keep=keep, wait=wait)
+            self._back(step.reading, "as it was before")(None, apart.arrives(self.mesh, step.cluster, step.former))
             return
         if step.secret is None or step.former is None or not step.made or not self._live(step):
             # Nobody there has anything to lose: restarts alone, or a control plane that the run itself brought.
@@ -280,11 +282,10 @@ class _Back:
         known = {entry.object for entry in step.restarts}
         rows, trusts = self._of(step, self.workloads), self._of(step, self.certificates)
         live = rows["live_roots"] & overlap.takes_live(self.signers, step.cluster)
-        rows = rows[rows["kind"].isin(workloads.RESTARTABLE) & ~rows["stuck"] & ~live]
+        rows = rows[~rows["stuck"] & ~live]
         differs = trusts["roots"].map(lambda text: frozenset(text.split(",")) != then.bundle)
         late = set(trusts[differs & (trusts["reason"] == "")]["proxy"])
-        found = [(r["kind"], r["namespace"], r["workload"]) for r in rows.to_dict("records") if late & _names(r)]
-        return [(kind, where, name) for kind, where, name in found if f"{kind} {where}/{name}" not in known]
+        return _restartable([row for row in rows.to_dict("records") if late & _names(row)], known)
 
     def _serves(self, step: Step) -> Wait | None:
         """Return a wait until a cluster's istiods serve what stands there once a step is taken back that holds none."""
@@ -350,13 +351,9 @@ class _Back:
         signer = _signer(files)
         taken = overlap.served(self.mesh, step.cluster, now.bundle, signer)
         since = self.wanted.changes[self.signed.get(step.cluster, 0) :]
-        made_anew = {(change.cluster, change.object) for change in since if change.action.endswith("restart")}
-        rest = [
-            (row["kind"], row["namespace"], row["workload"])
-            for row in due[~live].to_dict("records")
-            if row["kind"] in workloads.RESTARTABLE
-            and (step.cluster, f"{row['kind']} {row['namespace']}/{row['workload']}") not in made_anew
-        ]
+        own_since = [change for change in since if change.cluster == step.cluster]
+        made_anew = {change.object for change in own_since if change.action.endswith("restart")}
+        rest = _restartable(due[~live].to_dict("records"), made_anew)
         if live.any():  # those that are made anew next are still to come
             told = taken if rest else overlap.settled(self.mesh, step.cluster, now, signer)
             self._tell(step, files, files["root-cert.pem"], ANOTHER, told)

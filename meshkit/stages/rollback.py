@@ -260,7 +260,7 @@ def _istiod(book: Journal, entry: Entry) -> tuple[Object | None, Object | None]:
     """Return istiod's Deployment as a change installed it, and as it was before; (None, None) of any other change."""
     private = book.private(entry) if entry.action == "install" else {"manifests": [], "before": []}
     for manifest, before in zip(private["manifests"], private["before"], strict=True):
-        if manifest["kind"] == "Deployment" and manifest["metadata"]["name"].startswith("istiod"):
+        if restore.is_istiod(manifest):
             return manifest, before
     return None, None
 
@@ -335,8 +335,8 @@ def check_planes(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
 def check_trust(mesh: Mesh, facts: Facts) -> list[Finding]:
     """MK418, where the run changed trust: no proxy still holds a root that its cluster does not hand out any more.
 
-    Met with Istio 1.31: an agent answered its Envoy from its cache just when istiod's roots changed, and nobody tells
-    it again before istiod is restarted.
+    Met with Istio 1.31: an agent answered its Envoy from its cache just when istiod's roots changed, and keeps what it
+    answered (see `meshkit.stages.retreat.UNHEARD`).
     """
     changed = {entry.cluster for entry in facts.book.entries if entry.stage == retreat.STAGE}
     if not changed:

@@ -166,7 +166,7 @@ def check_witnesses(told: pd.DataFrame, name: str) -> Finding:
     cure = (
         "istiod hands out what it has loaded: its log tells why it did not take the Secret; then run this stage again"
     )
-    untold = "kubectl rollout restart its workload, or istiod: it was not told, or answered from its agent's cache"
+    untold = "kubectl rollout restart its workload: it was not told, or answered from its agent's cache"
     return ask.judge(not wrong, observed, untold if wrong and all(OUTDATED in each for each in wrong) else cure)
 
 
@@ -195,10 +195,10 @@ def check_requests(mesh: Mesh, facts: Facts, wanted: Plan, traffic: Traffic, nam
 def witnesses(facts: Facts) -> pd.DataFrame:
     """Return what the three witnesses of each proxy's trust say, by fingerprints cut to 16 digits.
 
-    Columns: cluster, namespace, proxy, secret (the roots of the Secret that its istiod goes by;
-    `-` where there is no such Secret, `none` where no root can be read in it), served (those that
-    istiod hands out in its namespace), trusts (those that the proxy holds), shows (its leaf), ends_at (the root that
-    its chain ends at, verified by signature), agree (`yes`, or who says something else), reason (why it is unknown).
+    Columns: cluster, namespace, proxy, secret (the roots of the Secret that its istiod goes by; `-` where there is no
+    such Secret, `none` where no root can be read in it), served (those that istiod hands out in its namespace), trusts
+    (those that the proxy holds), shows (its leaf), ends_at (the root that its chain ends at, verified by signature),
+    agree (`yes`, or who says something else), reason (why it is unknown).
     """
     return agreement(facts.authorities, facts.handed, facts.certificates)
 
