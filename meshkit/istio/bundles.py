@@ -156,18 +156,6 @@ def _other(old: bytes, new: bytes, rule: Rule, env: Mapping[str, str]) -> Predic
     return Prediction(Taken.LIVE, f"it takes live: {rule.words}", UPDATING)
 
 
-def reaches(istiod: Mapping[str, str], proxy: Mapping[str, str]) -> bool:
-    """Tell whether a running proxy gets other roots when its istiod has them, and asks for a new certificate then.
-
-    Otherwise it gets them with its next certificate: after half of that one's life, or when its pod is made anew.
-
-    Args:
-        istiod: the environment of istiod's container.
-        proxy: the environment of the proxy's container; `proxyMetadata` stands there.
-    """
-    return is_on(istiod, MULTI_ROOT) and is_on(proxy, XDS_AGENT)
-
-
 def is_on(env: Mapping[str, str], name: str, *, default: bool = False) -> bool:
     """Return a switch in a container's environment, read as Istio reads it (Go's strconv.ParseBool)."""
     text = env.get(name, "")

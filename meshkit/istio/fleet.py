@@ -23,6 +23,7 @@ T = TypeVar("T")
 DEADLINE = 30.0
 MONITORING_PORT = 15014
 PROXY_CONTAINER = "istio-proxy"
+NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
 START = 60.0
 """Seconds in which the proxy of a new pod should have started."""
 
@@ -80,7 +81,7 @@ def istiods(cluster: Cluster, namespace: str = "istio-system") -> list[Istiod]:
     """Return the running istiods of a cluster, every revision, as istioctl finds them (`app=istiod`, Running)."""
     path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
     pods = cluster.get(path, labels="app=istiod", fields="status.phase=Running")
-    return [_istiod(cluster, pod) for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    return [_istiod(cluster, pod) for pod in pods if not _ends(pod)]
 
 
 def _istiod(cluster: Cluster, pod: dict[str, Any]) -> Istiod:
@@ -96,19 +97,25 @@ def _istiod(cluster: Cluster, pod: dict[str, Any]) -> Istiod:
     )
 
 
+def running(cluster: Cluster) -> list[dict[str, Any]]:
+    """Return the pods of a cluster that run, or whose native sidecar runs while they wait for their other containers.
+
+    Those that are on their way out are left out.
+    """
+    staying = [pod for pod in cluster.get("/api/v1/pods", fields=NOT_ENDED) if not _ends(pod)]
+    return [pod for pod in staying if _phase(pod) == "Running" or "running" in _told(pod)["state"]]
+
+
 def proxies(cluster: Cluster) -> list[Proxy]:
     """Return the running pods of a cluster with a container, or native sidecar, named `istio-proxy`."""
-    return carriers(cluster, cluster.get("/api/v1/pods", fields="status.phase=Running"))
+    return carriers(cluster, running(cluster))
 
 
 def pods_with_proxy(cluster: Cluster) -> list[tuple[Proxy, str]]:
     """Return every pod with a proxy that has not ended, and its state: its phase, or `Ending`."""
-    found = []
-    for pod in cluster.get("pods", fields="status.phase!=Succeeded,status.phase!=Failed"):
-        if proxy := _proxy(cluster, pod):
-            ending = "deletionTimestamp" in pod["metadata"]
-            found.append((proxy, "Ending" if ending else str(pod.get("status", {}).get("phase", "Pending"))))
-    return found
+    pods = cluster.get("/api/v1/pods", fields=NOT_ENDED)
+    found = ((_proxy(cluster, pod), "Ending" if _ends(pod) else _phase(pod)) for pod in pods)
+    return [(proxy, state) for proxy, state in found if proxy]
 
 
 def carriers(cluster: Cluster, pods: Iterable[dict[str, Any]], now: datetime | None = None) -> list[Proxy]:
@@ -118,22 +125,30 @@ def carriers(cluster: Cluster, pods: Iterable[dict[str, Any]], now: datetime | N
     reach its istiod keeps its pod pending for ever.
     """
     at = now or datetime.now(UTC)
-    staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
-    found = ((pod, _proxy(cluster, pod)) for pod in staying)
+    found = ((pod, _proxy(cluster, pod)) for pod in pods if not _ends(pod))
     return [proxy for pod, proxy in found if proxy and _counts(pod, proxy, at)]
 
 
 def _counts(pod: dict[str, Any], proxy: Proxy, now: datetime) -> bool:
     told = _told(pod)
-    ran = "running" in told.get("state", {}) or bool(told.get("restartCount"))
+    ran = "running" in told["state"] or bool(told.get("restartCount"))
     late = proxy.since is not None and (now - proxy.since).total_seconds() > START
-    return bool(proxy.node) and (pod.get("status", {}).get("phase") == "Running" or ran or late)
+    return bool(proxy.node) and (_phase(pod) == "Running" or ran or late)
+
+
+def _ends(pod: dict[str, Any]) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def _phase(pod: dict[str, Any]) -> str:
+    return str(pod.get("status", {}).get("phase", "Pending"))
 
 
 def _told(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return the status of a pod's proxy; its `state` is empty where the node has told nothing yet."""
     status = pod.get("status", {})
     statuses = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
-    return next((s for s in statuses if s["name"] == PROXY_CONTAINER), {})
+    return {"state": {}, **next((s for s in statuses if s["name"] == PROXY_CONTAINER), {})}
 
 
 def _proxy(cluster: Cluster, pod: dict[str, Any]) -> Proxy | None:
@@ -143,7 +158,7 @@ def _proxy(cluster: Cluster, pod: dict[str, Any]) -> Proxy | None:
     if container is None:
         return None
     told = _told(pod)
-    running = told.get("state", {}).get("running", {})
+    runs = told["state"].get("running", {})
     arguments = container.get("args", [])
     conditions = status.get("conditions", [])
     return Proxy(
@@ -156,14 +171,14 @@ def _proxy(cluster: Cluster, pod: dict[str, Any]) -> Proxy | None:
         network=_env(container).get("ISTIO_META_NETWORK", "") or _env(container).get("NETWORK", ""),
         mesh_id=_env(container).get("ISTIO_META_MESH_ID", ""),
         node=spec.get("nodeName", ""),
-        since=_moment(running.get("startedAt") or status.get("startTime") or metadata.get("creationTimestamp")),
+        since=_moment(runs.get("startedAt") or status.get("startTime") or metadata.get("creationTimestamp")),
         trouble=_trouble(told),
     )
 
 
 def _trouble(told: dict[str, Any]) -> str:
-    waiting = told.get("state", {}).get("waiting", {})
-    ended = told.get("state", {}).get("terminated") or told.get("lastState", {}).get("terminated") or {}
+    waiting = told["state"].get("waiting", {})
+    ended = told["state"].get("terminated") or told.get("lastState", {}).get("terminated") or {}
     restarts = told.get("restartCount", 0)
     words = [
         waiting.get("reason", ""),
@@ -195,14 +210,21 @@ def ask_istiods(mesh: Mesh, question: Callable[[Istiod], T]) -> list[tuple[str, 
     return answers
 
 
-def ask_proxies(mesh: Mesh, question: Callable[[Proxy], T]) -> list[tuple[str, Proxy | None, T | Unknown]]:
+def ask_proxies(
+    mesh: Mesh, question: Callable[[Proxy], T], *, ztunnels: str = ""
+) -> list[tuple[str, Proxy | None, T | Unknown]]:
     """Ask every Envoy of every cluster, eight at once in each: (cluster name, proxy, answer).
 
-    Ztunnels are no Envoys and are left out. A cluster that cannot be read is one entry without proxy.
+    Ztunnels are no Envoys: they are left out, or Unknown for a reason, if one is given. A cluster that cannot be read
+    is one entry without proxy.
     """
 
     def ask(cluster: Cluster) -> list[tuple[Proxy, T | Unknown]]:
-        return ask_all([proxy for proxy in proxies(cluster) if proxy.kind != "ztunnel"], question, 4 * DEADLINE)
+        found = proxies(cluster)
+        envoys = [proxy for proxy in found if proxy.kind != "ztunnel"]
+        others = [proxy for proxy in found if proxy.kind == "ztunnel" and ztunnels]
+        unasked: list[tuple[Proxy, T | Unknown]] = [(proxy, Unknown(ztunnels)) for proxy in others]
+        return ask_all(envoys, question, 4 * DEADLINE) + unasked
 
     answers: list[tuple[str, Proxy | None, T | Unknown]] = []
     for name, found in mesh.each(ask, deadline=4 * DEADLINE).items():

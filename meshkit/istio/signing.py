@@ -7,7 +7,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from meshkit.errors import InputError, UnreachableError
-from meshkit.istio import authority
+from meshkit.istio import authority, bundles
 from meshkit.istio.certificates import key_kind
 from meshkit.istio.fleet import Istiod, ask_istiods, table
 from meshkit.istio.trust import SHORT, UTC_TIME, chain_end, fingerprint, parse_bundle, parse_chain, signed_by
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 SELF_SIGNED = "istio-ca-secret"
 SECURE_PORT = 15012
-MULTI_ROOT = "ISTIO_MULTIROOT_MESH"
 AUTHORITY_COLUMNS = {
     "cluster": "str",
     "secret": "str",
@@ -46,6 +45,7 @@ SIGNER_COLUMNS = {
     "issuer": "str",
     "version": "str",
     "multi_root": "bool",
+    "auto_reload": "bool",
     "not_before": UTC_TIME,
     "not_after": UTC_TIME,
     "reason": "str",
@@ -130,8 +130,9 @@ def signers(mesh: Mesh) -> pd.DataFrame:
 
     Columns: cluster, istiod, signs_with (the Secret whose certificate issued the istiod's own, verified by signature),
     signer (sha256 of that certificate), issuer (RFC 4514), version, multi_root (it takes other roots while it runs:
-    ISTIO_MULTIROOT_MESH), not_before and not_after (UTC, of the istiod's own), reason (why signs_with is empty; without
-    an issuer, it could not be seen).
+    ISTIO_MULTIROOT_MESH), auto_reload (before 1.31, it looks at cacerts while it runs: AUTO_RELOAD_PLUGIN_CERTS),
+    not_before and not_after (UTC, of the istiod's own), reason (why signs_with is empty; without an issuer, it could
+    not be seen).
 
     Source: a TLS handshake with istiod's port 15012 by port-forward. An istiod makes its serving certificate anew with
     its CA whenever that CA is loaded, so it is the newest certificate that there is (pilot/pkg/bootstrap, GenKeyCert).
@@ -148,7 +149,8 @@ def _signer(istiod: Istiod, namespace: str) -> dict[str, Any]:
     told = {
         "issuer": own.issuer.rfc4514_string(),
         "version": istiod_version(istiod),
-        "multi_root": istiod.env.get(MULTI_ROOT) == "true",
+        "multi_root": bundles.is_on(istiod.env, bundles.MULTI_ROOT),
+        "auto_reload": bundles.is_on(istiod.env, bundles.AUTO_RELOAD, default=True),
         "not_before": own.not_valid_before_utc,
         "not_after": own.not_valid_after_utc,
     }

@@ -53,6 +53,7 @@ ROOT_COLUMNS = {
     "of": "int64",
     "reason": "str",
 }
+ZTUNNEL = "a ztunnel, which holds certificates of all pods of its node: meshkit does not read them"
 HANDED_COLUMNS = {"cluster": "str", "namespace": "str", "roots": "str", "reason": "str"}
 
 
@@ -89,7 +90,7 @@ def certificates(mesh: Mesh) -> pd.DataFrame:
     Source: the `default` and `ROOTCA` secrets of each Envoy's config dump. It holds no private key.
     """
     rows = []
-    for name, proxy, answer in ask_proxies(mesh, lambda proxy: parse_identity(envoy.secrets(proxy))):
+    for name, proxy, answer in ask_proxies(mesh, lambda p: parse_identity(envoy.secrets(p)), ztunnels=ZTUNNEL):
         where = _where(name, proxy)
         rows.append({**where, "reason": answer.reason} if isinstance(answer, Unknown) else {**where, **answer})
     return table(rows, CERTIFICATE_COLUMNS)
@@ -190,7 +191,7 @@ def roots(mesh: Mesh) -> pd.DataFrame:
         rows += [{"cluster": name, **row} for source in known for row in _root_rows(source)]
     held: dict[str, list[list[Certificate]]] = {name: [] for name in mesh.clusters}
     failed: dict[str, list[str]] = {name: [] for name in mesh.clusters}
-    for name, proxy, answer in ask_proxies(mesh, _proxy_roots):
+    for name, proxy, answer in ask_proxies(mesh, _proxy_roots, ztunnels=ZTUNNEL):
         if isinstance(answer, Unknown):
             failed[name].append(f"{proxy.name}.{proxy.namespace}: {answer.reason}" if proxy else answer.reason)
         else:

@@ -9,7 +9,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from meshkit.istio.fleet import PROXY_CONTAINER, table
+from meshkit.istio import bundles
+from meshkit.istio.fleet import PROXY_CONTAINER, running, table
 from meshkit.istio.policies import matches
 from meshkit.mesh import Mesh, Unknown
 
@@ -35,7 +36,6 @@ COLUMNS = {
     "risk": "str",
     "reason": "str",
 }
-XDS_AGENT = "PROXY_CONFIG_XDS_AGENT"
 RESTARTABLE = ("Deployment", "StatefulSet", "DaemonSet")
 
 
@@ -60,10 +60,10 @@ def _workloads(cluster: Cluster) -> list[dict[str, Any]]:
     sets = {_key(o): o for o in cluster.get("replicasets.v1.apps")}
     budgets = cluster.get("poddisruptionbudgets.v1.policy")
     found: dict[tuple[str, str, str], dict[str, dict[str, str]]] = {}
-    for pod in cluster.get("pods", fields="status.phase=Running"):
+    for pod in running(cluster):
         containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
         proxy = next((c for c in containers if c["name"] == PROXY_CONTAINER), None)
-        if proxy is None or pod["metadata"].get("deletionTimestamp"):
+        if proxy is None:
             continue
         kind, name = _owner(pod, sets)
         env = {e["name"]: e.get("value", "") for e in proxy.get("env", [])}
@@ -83,7 +83,7 @@ def _workloads(cluster: Cluster) -> list[dict[str, Any]]:
             "networks": _all(pods.values(), "ISTIO_META_NETWORK"),
             "mesh_ids": _all(pods.values(), "ISTIO_META_MESH_ID"),
             "names": ",".join(sorted(pods)),
-            "live_roots": all(env.get(XDS_AGENT) == "true" for env in pods.values()),
+            "live_roots": all(bundles.is_on(env, bundles.XDS_AGENT) for env in pods.values()),
             **judged(kind, (namespace, name)),
         }
         for (namespace, kind, name), pods in found.items()

@@ -10,6 +10,7 @@ succeeded before either. Services that only the other cluster has are as unreach
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,7 @@ from meshkit.stages.finding import Question, arrow
 from meshkit.stages.strategy import SHORT
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     import pandas as pd
 
@@ -113,11 +114,16 @@ def resume(wanted: Plan, known: pd.DataFrame, signers: pd.DataFrame) -> None:
             continue
         waits = [discovery.discovered(mesh, reader, target, {}) for target in targets]
         why = f"together: {reader} reads {' and '.join(targets)} again, which trusts what it trusts"
-        hurt = credentials.hurt(signers.assign(component="istiod"), reader)
-        wait = None if hurt else _all(waits)
-        wanted.patch(reader, manifest(mesh, row["secret"], paused=False), why, wait=wait)
-        if hurt:
-            credentials.restart_istiods(wanted, reader, _all(waits))
+        again = functools.partial(wanted.patch, reader, manifest(mesh, row["secret"], paused=False), why)
+        heard(wanted, signers, reader, again, _all(waits))
+
+
+def heard(wanted: Plan, signers: pd.DataFrame, reader: str, want: Callable[..., None], wait: Wait) -> None:
+    """Want a change of a remote secret, and its istiods made anew where their release takes it in wrongly."""
+    hurt = credentials.hurt(signers.assign(component="istiod"), reader)
+    want(wait=None if hurt else wait)
+    if hurt:
+        credentials.restart_istiods(wanted, reader, wait)
 
 
 def is_of(manifests: Sequence[Object]) -> bool:

@@ -240,7 +240,7 @@ def to_restart(signers: pd.DataFrame, name: str, old: bytes | None, new: bytes) 
     """
     found = set()
     for row in _rows(signers[(signers["cluster"] == name) & (signers["istiod"] != "")]):
-        env = {signing.MULTI_ROOT: str(row["multi_root"]).lower()}
+        env = {bundles.MULTI_ROOT: str(row["multi_root"]), bundles.AUTO_RELOAD: str(row["auto_reload"])}
         if bundles.predict(old, new, row["version"], env).taken is bundles.Taken.RESTART:
             found.add(signing.deployment_of(row["istiod"]))
     return sorted(found)
@@ -262,6 +262,28 @@ def unheard(bundle: bytes, root: bytes, heard: Collection[bytes]) -> bytes:
     """
     text = bundles.repeated(bundle, root)
     return unheard(text, root, heard) if text in heard else text
+
+
+def tell_apart(roots: Collection[Certificate]) -> None:
+    """Refuse roots of which one is the other, issued again: a certificate of the one is one of the other, too.
+
+    Raises:
+        InputError: two of them have the same name and key.
+    """
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    first: dict[tuple[bytes, bytes], str] = {}
+    for root in roots:
+        digest = held.fingerprint(root, SHORT)
+        key = root.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        before = first.setdefault((root.subject.public_bytes(), key), digest)
+        if before != digest:
+            raise InputError(
+                f"roots {before} and {digest} have the same name and key: whatever the one signed, the other did, "
+                "so it cannot be told when no proxy needs the one any more",
+                where=f"root {root.subject.rfc4514_string()}",
+                remedy="change to a root with a key of its own: `meshkit ca root` makes one",
+            )
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -315,6 +337,7 @@ class Overlap:
         self.held = {s.name: self._held(s) for s in states if s.live}
         all_roots = [*more_roots, *(one for now in self.held.values() for one in held.parse_bundle(now.text))]
         self.known = {held.fingerprint(one, SHORT): one.public_bytes(Encoding.PEM) for one in all_roots}
+        tell_apart(all_roots)
         apart.pause(self.wanted, self.facts.readings, states)
         for move in moves(states, self.choice.root, self.choice.plug):
             files = dict(self.held[move.cluster].files)

@@ -7,6 +7,7 @@ guards the way back: see meshkit.stages.overlap. Certificates of a root that is 
 from __future__ import annotations
 
 import base64
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -241,7 +242,9 @@ class _Back:
     def take(self, step: Step) -> None:
         """Want one step taken back."""
         if step.reading and step.former:
-            self._back(step.reading, "as it was before")(None, apart.arrives(self.mesh, step.cluster, step.former))
+            back = functools.partial(self._back(step.reading, "as it was before"), None)
+            arrives = apart.arrives(self.mesh, step.cluster, step.former)
+            apart.heard(self.wanted, self.signers, step.cluster, back, arrives)
             return
         if step.secret is None or step.former is None or not step.made or not self._live(step):
             # Nobody there has anything to lose: restarts alone, or a control plane that the run itself brought.

@@ -129,11 +129,11 @@ def test_a_bundle_that_has_all_roots_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("istiod", "proxy", "told"), [("true", "true", True), ("true", "", False), ("", "true", False), ("T", "1", True)]
+    ("text", "on"), [("true", True), ("T", True), ("1", True), ("", False), ("false", False), ("yes", False)]
 )
-def test_running_proxies_get_other_roots_if_both_sides_are_told_to(istiod: str, proxy: str, told: bool) -> None:
-    """pilot/pkg/xds/pcds.go, and PROXY_CONFIG_XDS_AGENT of pilot-agent's options."""
-    assert bundles.reaches({bundles.MULTI_ROOT: istiod}, {bundles.XDS_AGENT: proxy}) is told
+def test_a_switch_is_read_as_istio_reads_it(text: str, on: bool) -> None:
+    """Go's strconv.ParseBool; what it does not take is what stands without it."""
+    assert bundles.is_on({bundles.XDS_AGENT: text}, bundles.XDS_AGENT) is on
 
 
 def test_the_document_has_every_rule_and_every_word() -> None:

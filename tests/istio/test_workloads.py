@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from meshkit.istio import trust
 from meshkit.istio.workloads import risk, workloads
 from tests.objects import core, create, deployment
 
@@ -15,17 +16,29 @@ if TYPE_CHECKING:
     from tests.support import ApiServer
 
 
-def pod(cluster: Cluster, name: str, namespace: str, *, native: bool = False, proxy: bool = True, **more: Any) -> None:
-    """Create a running pod, as a kubelet reports it; its proxy claims cluster Kubernetes and no network."""
+def pod(
+    cluster: Cluster,
+    name: str,
+    namespace: str,
+    *,
+    native: bool = False,
+    proxy: bool = True,
+    status: dict[str, Any] | None = None,
+    node: str = "",
+    arguments: tuple[str, ...] = (),
+    **more: Any,
+) -> None:
+    """Create a pod, running if nothing else is said; its proxy claims cluster Kubernetes and no network."""
     env = [{"name": "ISTIO_META_CLUSTER_ID", "value": "Kubernetes"}]
     main = {"name": "main", "image": "none"}
-    side = [{"name": "istio-proxy", "image": "none", "env": env}] if proxy else []
+    side = [{"name": "istio-proxy", "image": "none", "env": env, "args": list(arguments)}] if proxy else []
     always = [{**one, "restartPolicy": "Always"} for one in side]
     spec = {"containers": [main], "initContainers": always} if native else {"containers": [main, *side]}
     manifest = core("Pod", name, namespace, spec=spec)
     manifest["metadata"] |= more
+    manifest["spec"] |= {"nodeName": node} if node else {}
     create(cluster, manifest)
-    running = {**core("Pod", name, namespace), "status": {"phase": "Running"}}
+    running = {**core("Pod", name, namespace), "status": status or {"phase": "Running"}}
     path = f"{cluster._path_of(manifest)}/status"
     cluster._request("PATCH", path, body=running, content_type="application/merge-patch+json")
 
@@ -63,6 +76,29 @@ def test_each_workload_is_found_by_its_running_proxies(mesh: Mesh, east: Cluster
         ("Deployment", "app", 2, "Kubernetes", "-", "app-1-a,app-1-b", False, False, ""),
     ]
     assert set(found["mesh_ids"]) == {"-"}
+
+
+def test_a_native_sidecar_counts_while_its_pod_waits(mesh: Mesh, east: Cluster, space: str) -> None:
+    """It holds certificates, and shows them; one that has not started yet holds none."""
+    for name, state in (("early", {"waiting": {}}), ("runs", {"running": {"startedAt": "2026-11-26T12:00:00Z"}})):
+        told = {
+            "name": "istio-proxy",
+            "image": "none",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": state,
+        }
+        pod(east, name, space, native=True, status={"phase": "Pending", "initContainerStatuses": [told]})
+    found = workloads(mesh)
+    assert list(found[found["namespace"] == space]["names"]) == ["runs"]
+
+
+def test_a_ztunnel_is_unknown_and_not_left_out(mesh: Mesh, east: Cluster, space: str) -> None:
+    """Whoever waits for all proxies must not take a node's pods in ambient mode for nobody."""
+    pod(east, "ztunnel-x", space, node="n", arguments=("proxy", "ztunnel"))
+    for found in (trust.certificates(mesh), trust.roots(mesh).query("source == 'proxies'")):
+        assert any("a ztunnel" in reason for reason in found[found["reason"] != ""]["reason"])
 
 
 def test_a_cluster_that_cannot_be_read_is_a_row_with_the_reason(mesh: Mesh, api_server: ApiServer) -> None:

@@ -7,13 +7,17 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import BasicConstraints, CertificateBuilder, random_serial_number
 
-from meshkit.istio import minting, trust
+from meshkit.errors import InputError
+from meshkit.istio import minting, signing, trust
 from meshkit.istio.fleet import table
 from meshkit.stages import overlap
 from meshkit.stages.overlap import Move, Phase, Standing
 from meshkit.stages.strategy import State
+from tests.support import certificate_pem
 
 A, B, N = ("a" * 64, "b" * 64, "e" * 64)
 a, b, n = (digest[:16] for digest in (A, B, N))
@@ -107,6 +111,39 @@ def test_a_text_that_nobody_heard() -> None:
     root = b"-----one-----\n"
     assert overlap.unheard(root, root, {root}) == 2 * root
     assert overlap.unheard(root, root, {root, 2 * root, 3 * root}) == 4 * root
+
+
+def test_a_root_that_was_issued_again_cannot_be_told_from_the_first() -> None:
+    """With the same key, as istiod's own CA does; whatever one of them signed, the other did."""
+    first, other = (minting.root("ec-p256", "Root CA", "Istio", 9) for _ in range(2))
+    overlap.tell_apart([first.certificate, other.certificate, first.certificate])
+    old = first.certificate
+    again = CertificateBuilder(old.subject, old.subject, old.public_key(), random_serial_number())
+    again = again.not_valid_before(old.not_valid_before_utc).not_valid_after(old.not_valid_after_utc)
+    again = again.add_extension(BasicConstraints(ca=True, path_length=None), critical=True)
+    renewed = again.sign(first.key, SHA256())
+    assert trust.chain_end([old], [renewed]) == renewed
+    with pytest.raises(InputError, match="have the same name and key"):
+        overlap.tell_apart([old, other.certificate, renewed])
+
+
+@pytest.mark.parametrize(
+    ("version", "more", "due"),
+    [
+        ("1.29.2", {}, []),
+        ("1.29.2", {"auto_reload": False}, ["istiod"]),
+        ("1.31.0", {"auto_reload": False}, []),
+        ("1.31.0", {"multi_root": False}, ["istiod"]),
+    ],
+)
+def test_which_istiods_take_more_roots_only_when_they_start(
+    version: str, more: dict[str, bool], due: list[str]
+) -> None:
+    """By their release, and by what their environment switches off."""
+    row = {"cluster": "east", "istiod": "istiod-5d-x", "version": version, "multi_root": True, "auto_reload": True}
+    one, two = (certificate_pem(name) for name in ("one", "two"))
+    rows = table([row | more], signing.SIGNER_COLUMNS)
+    assert overlap.to_restart(rows, "east", one, one + two) == due
 
 
 def test_roots_are_handed_out_again_when_each_namespace_has_their_text() -> None:

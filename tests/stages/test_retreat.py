@@ -13,7 +13,7 @@ from meshkit.errors import InputError
 from meshkit.istio import minting, signing, trust, workloads
 from meshkit.istio.fleet import table
 from meshkit.journal import BEGUN, DONE, UNDONE, Entry
-from meshkit.stages import overlap, retreat
+from meshkit.stages import apart, credentials, overlap, retreat
 
 ISTIOD = "Deployment istio-system/istiod"
 
@@ -178,6 +178,22 @@ def test_nothing_is_taken_back_that_leaves_proxies_without_their_ca(monkeypatch:
     istiod = {"kind": "Deployment", "metadata": {"name": "istiod", "namespace": "istio-system"}}
     east.more = [(DONE, "install", "Istio", {"before": [None], "manifests": [istiod]})]
     assert east.planned(monkeypatch) == ["undo create"]
+
+
+@pytest.mark.parametrize(("version", "made_anew"), [("1.30.0", ["restart istiods until arrives"]), ("1.31.0", [])])
+def test_a_release_that_misses_a_changed_remote_secret_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch, version: str, made_anew: list[str]
+) -> None:
+    """When a cluster that was kept apart is read again, as on the way there."""
+    east = East(ISTIOD_LIVE | {"version": version, "multi_root": False}, live_roots=False)
+    remote = {"kind": "Secret", "metadata": {"name": "istio-remote-secret-west", "namespace": "istio-system"}}
+    paused = apart.manifest(cast("Any", SimpleNamespace(root_namespace="istio-system")), "s", paused=True)
+    east.more = [(DONE, "patch", "Secret istio-system/s", {"before": [remote], "manifests": [paused]})]
+    monkeypatch.setattr(apart, "arrives", lambda *_: "arrives")
+    monkeypatch.setattr(
+        credentials, "restart_istiods", lambda plan, _, wait: plan.words().append(f"restart istiods until {wait}")
+    )
+    assert east.planned(monkeypatch)[: 1 + len(made_anew)] == ["undo patch", *made_anew]
 
 
 def test_what_is_left_of_an_undo_comes_first_and_what_came_since_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
