@@ -238,15 +238,18 @@ def handed_by(cluster: Cluster) -> dict[str, frozenset[str]]:
 
 def texts_handed_by(cluster: Cluster) -> dict[str, list[str]]:
     """Return the fingerprints of what a cluster hands out in each namespace, in their order, repeated as they are."""
+    return {place: [fingerprint(one) for one in chain] for place, chain in _config_maps(cluster).items()}
+
+
+def _config_maps(cluster: Cluster) -> dict[str, list[Certificate]]:
     maps = cluster.get("configmaps", fields="metadata.name=istio-ca-root-cert")
     pems = {item["metadata"]["namespace"]: (item.get("data") or {}).get("root-cert.pem", "") for item in maps}
-    return {place: [fingerprint(one) for one in parse_chain(pem.encode())] for place, pem in pems.items()}
+    return {place: parse_chain(pem.encode()) for place, pem in pems.items()}
 
 
 def _config_map_roots(cluster: Cluster) -> _Source:
-    maps = cluster.get("configmaps", fields="metadata.name=istio-ca-root-cert")
-    bundles = [parse_bundle(item.get("data", {}).get("root-cert.pem", "").encode()) for item in maps]
-    return _Source("configmap istio-ca-root-cert", bundles, "" if maps else "there is none")
+    chains = list(_config_maps(cluster).values())
+    return _Source("configmap istio-ca-root-cert", chains, "" if chains else "there is none")
 
 
 def _root_rows(source: _Source) -> list[dict[str, Any]]:
