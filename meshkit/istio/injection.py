@@ -8,6 +8,8 @@ from meshkit.istio.fleet import PROXY_CONTAINER, table
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
     from meshkit.cluster import Cluster
@@ -26,33 +28,40 @@ COLUMNS = {
 
 
 def namespaces(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each namespace that asks for sidecars, has some, or is the probe's.
+    """Return one row for each cluster and each namespace of it that asks for sidecars or has some, there or elsewhere.
 
-    Columns: cluster, namespace, istio_injection and revision (values of the labels `istio-injection` and
-    `istio.io/rev`), injected (running pods with a proxy), bare (running pods without one that injection should have
-    given one), example (a bare pod), reason (`missing`: the probe's namespace does not exist; or why a cluster could
-    not be read).
+    The probe's is always among them. Columns: cluster, namespace, istio_injection and revision (values of the labels
+    `istio-injection` and `istio.io/rev`), injected (running pods with a proxy), bare (running pods without one that
+    injection should have given one), example (a bare pod), reason (`missing`: the probe's namespace does not exist; or
+    why a cluster could not be read).
     """
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(lambda cluster: _namespaces(cluster, mesh.spec.probe.namespace)).items():
         known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
         rows += [{"cluster": name, **row} for row in known]
-    return table(rows, COLUMNS)
+    concerned = {row["namespace"] for row in rows if any(row.get(what) for what in ("asks", "injected", "revision"))}
+    concerned |= {mesh.spec.probe.namespace, ""}
+    return table([row for row in rows if row.get("namespace", "") in concerned], COLUMNS)
+
+
+def asks(labels: Mapping[str, str]) -> bool:
+    """Return whether a namespace with these labels asks for sidecars."""
+    told = labels.get(INJECTION, "")
+    return told == "enabled" or bool(labels.get(REVISION) and told != "disabled")
 
 
 def _namespaces(cluster: Cluster, probe: str) -> list[dict[str, Any]]:
     pods = cluster.get("pods", fields="status.phase=Running")
     labels = {n["metadata"]["name"]: n["metadata"].get("labels") or {} for n in cluster.get("namespaces")}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, own in labels.items():
         here = [p for p in pods if p["metadata"]["namespace"] == name and not p["metadata"].get("deletionTimestamp")]
         injected = [p for p in here if carries(p)]
-        asks = own.get(INJECTION) == "enabled" or (REVISION in own and own.get(INJECTION) != "disabled")
-        bare = [p["metadata"]["name"] for p in here if asks and not carries(p) and not opted_out(p)]
-        if asks or injected or name == probe or REVISION in own:
-            counts = {"injected": len(injected), "bare": len(bare), "example": min(bare, default="")}
-            where = {"namespace": name, "istio_injection": own.get(INJECTION, ""), "revision": own.get(REVISION, "")}
-            rows.append({**where, **counts})
+        where = {"namespace": name, "istio_injection": own.get(INJECTION, ""), "revision": own.get(REVISION, "")}
+        asking = asks(own)
+        bare = [p["metadata"]["name"] for p in here if asking and not carries(p) and not opted_out(p)]
+        counts = {"injected": len(injected), "bare": len(bare), "example": min(bare, default="")}
+        rows.append({**where, **counts, "asks": asking})
     return rows if probe in labels else [*rows, {"namespace": probe, "reason": "missing"}]
 
 

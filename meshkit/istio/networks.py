@@ -72,13 +72,18 @@ def gateways(mesh: Mesh) -> pd.DataFrame:
 
 
 def _gateways(cluster: Cluster, root_namespace: str) -> list[dict[str, Any]]:
-    services = [s for s in cluster.get("services") if _labels(s).get(NETWORK) or _listens(s, PASSTHROUGH_PORT)]
+    services = [service for service in cluster.get("services") if is_gateway(service)]
     namespace = cluster.find("namespaces", None, root_namespace) or {}
     own = {"namespace_network": _labels(namespace).get(NETWORK, "")}
     if not services:
         return [{**own, "reason": f"no Service has the label {NETWORK}, none listens on {PASSTHROUGH_PORT}"}]
     exposures = _exposures(cluster)
     return [{**own, **_gateway(cluster, service, exposures)} for service in services]
+
+
+def is_gateway(service: dict[str, Any]) -> bool:
+    """Return whether a Service is an east-west gateway, or should be one by its port."""
+    return bool(_labels(service).get(NETWORK)) or _listens(service, PASSTHROUGH_PORT)
 
 
 def _exposures(cluster: Cluster) -> list[dict[str, Any]]:

@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 
 from meshkit.cluster import NotFoundError
 from meshkit.istio.fleet import PROXY_CONTAINER, table
+from meshkit.istio.injection import carries
+from meshkit.istio.networks import is_gateway
+from meshkit.istio.remote_secret import server as server_address
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
@@ -91,9 +94,12 @@ def _of_cluster(cluster: Cluster, mesh: Mesh) -> list[dict[str, Any]]:
     if not policies:
         return aliens
     namespaces = {n["metadata"]["name"]: n["metadata"].get("labels") or {} for n in cluster.get("namespaces")}
-    others = [entry.api_server for entry in mesh.spec.clusters if entry.name != cluster.name]
+    others = [
+        server_address(entry, mesh.clusters[entry.name]) for entry in mesh.spec.clusters if entry.name != cluster.name
+    ]
     api_ports = {urlsplit(address).port or 443 for address in others}
-    return [*aliens, *judge(policies, namespaces, ways(mesh, cluster.get("pods"), api_ports))]
+    needed = ways(mesh, cluster.get("pods"), cluster.get("services"), api_ports)
+    return [*aliens, *judge(policies, namespaces, needed)]
 
 
 def _any(cluster: Cluster, kind: str) -> bool:
@@ -103,32 +109,54 @@ def _any(cluster: Cluster, kind: str) -> bool:
         return False
 
 
-def ways(mesh: Mesh, pods: Iterable[dict[str, Any]], api_ports: Iterable[int] = (443,)) -> list[Way]:
+def ways(
+    mesh: Mesh,
+    pods: Iterable[dict[str, Any]],
+    services: Iterable[dict[str, Any]] = (),
+    api_ports: Iterable[int] = (443,),
+) -> list[Way]:
     """Return the ways that a mesh needs in one cluster, between the pods that run and those that will.
 
-    `api_ports` are those of the other clusters' API servers.
+    `services` tell which pods are gateways; `api_ports` are those of the other clusters' API servers.
     """
     root, probe = mesh.root_namespace, mesh.spec.probe
-    istiod = Pod("istiod", root, {"app": "istiod", "istio": "pilot"}, {"webhooks": WEBHOOK, "grpc-xds": XDS})
-    gateway = Pod("east-west gateway", root, {"app": "istio-eastwestgateway", "istio": "eastwestgateway"})
     client = Pod(probe.client, probe.namespace, {"app": probe.client})
     server = Pod(probe.server, probe.namespace, {"app": probe.server}, {"http": probe.port})
-    running = [pod for pod in map(_pod, pods) if pod]
+    everyone = [pod for pod in pods if not pod["spec"].get("hostNetwork")]
+    planes = [p for p in everyone if p["metadata"]["namespace"] == root and _labels(p).get("app") == "istiod"]
+    doors = [s for s in services if is_gateway(s) and s["spec"].get("selector")]
+    gates = [p for p in everyone if any(_is_of(door, p) for door in doors)]
+    istiods = _alike(_pod(p)[0] for p in planes) or [
+        Pod("istiod", root, {"app": "istiod", "istio": "pilot"}, {"webhooks": WEBHOOK, "grpc-xds": XDS})
+    ]
+    gateways = _alike(_pod(p)[0] for p in gates) or [
+        Pod("east-west gateway", root, {"app": "istio-eastwestgateway", "istio": "eastwestgateway"})
+    ]
+    running = [_pod(pod) for pod in everyone if carries(pod)]
     servers = [(p, n) for p, n in running if p.namespace == server.namespace and p.labels.get("app") == probe.server]
     server, port = servers[0] if servers and servers[0][1] else (server, probe.port)
-    proxies = list({(p.namespace, *sorted(p.labels.items())): p for p, _ in running}.values())
-    found = [
-        Way("API server to istiod's webhook", "ingress", istiod, None, WEBHOOK),
-        *(Way("istiod to other API servers", "egress", istiod, None, port) for port in sorted(api_ports)),
-        Way("load balancer to gateway", "ingress", gateway, None, STATUS),
-        Way("other clusters to gateway", "ingress", gateway, None, CROSS),
-        *(both("gateway to server", gateway, server, port)),
-        *(both("client to server", client, server, port)),
-        Way("client to other clusters' gateways", "egress", client, None, CROSS),
-    ]
-    for proxy in [gateway, client, server, *proxies]:
-        found += both("proxies to istiod", proxy, istiod, XDS)
+    found = [*both("client to server", client, server, port)]
+    found.append(Way("client to other clusters' gateways", "egress", client, None, CROSS))
+    for gateway in gateways:
+        found.append(Way("load balancer to gateway", "ingress", gateway, None, STATUS))
+        found.append(Way("other clusters to gateway", "ingress", gateway, None, CROSS))
+        found += both("gateway to server", gateway, server, port)
+    for istiod in istiods:
+        found.append(Way("API server to istiod's webhook", "ingress", istiod, None, WEBHOOK))
+        found += [Way("istiod to other API servers", "egress", istiod, None, port) for port in sorted(api_ports)]
+        for proxy in [*gateways, client, server, *_alike(p for p, _ in running)]:
+            found += both("proxies to istiod", proxy, istiod, XDS)
     return found
+
+
+def _alike(pods: Iterable[Pod]) -> list[Pod]:
+    """Return one pod of those that no policy can tell apart."""
+    return list({(p.namespace, *sorted(p.labels.items())): p for p in pods}.values())
+
+
+def _is_of(service: dict[str, Any], pod: dict[str, Any]) -> bool:
+    here = service["metadata"]["namespace"] == pod["metadata"]["namespace"]
+    return bool(here and service["spec"]["selector"].items() <= _labels(pod).items())
 
 
 def both(name: str, one: Pod, other: Pod, port: int) -> list[Way]:
@@ -136,13 +164,16 @@ def both(name: str, one: Pod, other: Pod, port: int) -> list[Way]:
     return [Way(name, "egress", one, other, port), Way(name, "ingress", other, one, port)]
 
 
-def _pod(pod: dict[str, Any]) -> tuple[Pod, int] | None:
+def _labels(obj: dict[str, Any]) -> Labels:
+    return obj["metadata"].get("labels") or {}
+
+
+def _pod(pod: dict[str, Any]) -> tuple[Pod, int]:
+    """Return what a policy can select, and the first port of its own that it names (0: none)."""
     containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
-    if not any(c["name"] == PROXY_CONTAINER for c in containers) or pod["spec"].get("hostNetwork"):
-        return None
     metadata = pod["metadata"]
-    labels = {k: v for k, v in (metadata.get("labels") or {}).items() if k != "pod-template-hash"}
-    own = [p for c in containers if c["name"] != PROXY_CONTAINER for p in c.get("ports", [])]
+    labels = {k: v for k, v in _labels(pod).items() if k != "pod-template-hash"}
+    own = [p for c in containers if c["name"] != PROXY_CONTAINER for p in c.get("ports") or []]
     ports = {p["name"]: p["containerPort"] for p in own if p.get("name")}
     return Pod(metadata["name"], metadata["namespace"], labels, ports), int(own[0]["containerPort"]) if own else 0
 

@@ -227,6 +227,7 @@ def check_injection(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
     """MK211: labels of a namespace do not contradict each other, and its pods have the sidecars that it asks for."""
     for name in mesh.clusters:
         ask = Question("MK211", "injection is as the labels say", name, "one label per namespace, every pod injected")
+        kubectl = f"kubectl --context {mesh.spec.cluster(name).context}"
         rows = found[found["cluster"] == name]
         if reason := next((r for r in rows[rows["namespace"] == ""]["reason"] if r), ""):
             yield ask.unknown(reason)
@@ -234,11 +235,11 @@ def check_injection(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
         both = rows[(rows["istio_injection"] != "") & (rows["revision"] != "")]
         for row in both.to_dict("records"):
             told = f"{row['namespace']} has {text(labels(row))}: {injection.INJECTION} wins"
-            yield ask.answer(Verdict.WARN, told, f"kubectl label namespace {row['namespace']} {injection.REVISION}-")
+            yield ask.answer(Verdict.WARN, told, f"{kubectl} label namespace {row['namespace']} {injection.REVISION}-")
         bare = rows[rows["bare"] > 0]
         for row in bare.to_dict("records"):
             told = f"{row['namespace']}: {row['bare']} pods without a sidecar, e.g. {row['example']}"
-            yield ask.answer(Verdict.WARN, told, f"kubectl rollout restart deployment -n {row['namespace']}")
+            yield ask.answer(Verdict.WARN, told, f"{kubectl} rollout restart deployment -n {row['namespace']}")
         if both.empty and bare.empty:
             injected = rows[rows["injected"] > 0]
             yield ask.answer(Verdict.PASS, f"{injected['injected'].sum()} pods in {len(injected)} namespaces injected")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from meshkit.checks import Finding, Verdict
-from meshkit.istio import rules
+from meshkit.istio import injection, rules
 from meshkit.istio.services import DOMAIN, local_words
+from meshkit.stages import footing
 from meshkit.stages.finding import Question, Row
 
 if TYPE_CHECKING:
@@ -168,19 +169,18 @@ def check_namespaces(mesh: Mesh, injected: pd.DataFrame) -> Iterator[Finding]:
     ask = Question("MK214", "namespaces are injected alike", "mesh", "in every cluster, or in none")
     unlike = 0
     for namespace, group in rows.groupby("namespace"):
-        asks = {
-            row["cluster"]: row["istio_injection"] == "enabled" or (row["revision"] and not row["istio_injection"])
-            for row in group.to_dict("records")
-        }
-        plain = [name for name, wanted in asks.items() if not wanted]
-        if not plain or len(plain) == len(asks):
+        labels = {row["cluster"]: footing.labels(row) for row in group.to_dict("records")}
+        asks = {name: own for name, own in labels.items() if injection.asks(own)}
+        plain = [name for name in labels if name not in asks]
+        if not plain or not asks:
             continue
         unlike += 1
         subject = f"{', '.join(plain)}: namespace {namespace}"
-        label = f"kubectl --context {mesh.spec.cluster(plain[0]).context} label namespace {namespace}"
-        told = f"no label there; {', '.join(sorted({*asks} - {*plain}))} has one"
+        label = footing.text(next(iter(asks.values()))).replace(",", "")
+        cure = f"kubectl --context {mesh.spec.cluster(plain[0]).context} label namespace {namespace} {label}"
+        told = f"no label there; {', '.join(sorted(asks))} has one"
         there = Question("MK214", "namespaces are injected alike", subject, "in every cluster, or in none")
-        yield there.answer(Verdict.WARN, told, f"{label} istio-injection=enabled")
+        yield there.answer(Verdict.WARN, told, cure)
     if not unlike and not (injected[injected["namespace"] == ""]["reason"] != "").any():
         yield ask.answer(Verdict.PASS, f"{rows['namespace'].nunique()} namespaces besides the probe's")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from meshkit.istio import policies
 from meshkit.istio.policies import BLOCKED, BY_ADDRESS, OPEN, Pod, Way
+from meshkit.mesh import Mesh
 from tests.stages.healthy import mesh
 
 ISTIOD = Pod("istiod", "istio-system", {"app": "istiod"}, {"grpc-xds": 15012})
@@ -91,7 +93,7 @@ def test_selectors_know_expressions(operator: str, values: list[str], *, selecte
 
 def test_what_does_not_run_yet_is_judged_by_the_labels_that_it_will_have() -> None:
     """A default-deny in an empty cluster's istio-system is seen before istiod and the gateway are there."""
-    needed = policies.ways(mesh(), [], [6443])
+    needed = policies.ways(mesh(), [], [], [6443])
     rows = list(policies.judge([ingress()], {"istio-system": {}}, needed))
     assert {(row["way"], row["port"]) for row in rows} == {
         ("API server to istiod's webhook", 15017),
@@ -103,6 +105,35 @@ def test_what_does_not_run_yet_is_judged_by_the_labels_that_it_will_have() -> No
     egress = policy(policyTypes=["Egress"], egress=[{"ports": [TCP]}])
     blocked = {(row["way"], row["port"]) for row in policies.judge([egress], {"istio-system": {}}, needed)}
     assert blocked == {("istiod to other API servers", 6443), ("gateway to server", 8000)}
+
+
+def test_what_runs_is_judged_by_the_labels_that_it_has() -> None:
+    """A gateway in a namespace of its own, and an istiod of a revision, which is no `istio: pilot`."""
+    gate = {"name": "gate-1", "namespace": "edge", "labels": {"istio": "edge"}}
+    plane = {"name": "istiod-1-31-x", "namespace": "istio-system", "labels": {"app": "istiod", "istio": "istiod"}}
+    containers = [{"name": "istio-proxy"}]
+    pods = [{"metadata": one, "spec": {"containers": containers}} for one in (gate, plane)]
+    place = {"name": "gate", "namespace": "edge", "labels": {"topology.istio.io/network": "n1"}}
+    door = {"metadata": place, "spec": {"selector": {"istio": "edge"}, "ports": [{"port": 15443}]}}
+    deny = [policy("edge"), policy(podSelector={"matchLabels": {"istio": "pilot"}})]
+    needed = policies.ways(mesh(), pods, [door], [6443])
+    rows = list(policies.judge(deny, {"edge": {}, "istio-system": {}}, needed))
+    assert {(row["namespace"], row["way"], row["pods"]) for row in rows} == {
+        ("edge", "load balancer to gateway", "gate-1"),
+        ("edge", "other clusters to gateway", "gate-1"),
+    }
+
+
+def test_the_port_of_an_api_server_is_kubeconfigs_where_the_mesh_file_has_none() -> None:
+    """A policy that lets istiod out to 443 only cuts it off from an API server on 6443."""
+    out = policy(policyTypes=["Egress"], egress=[{"ports": [{"port": 443}, TCP]}])
+    objects = {"networkpolicies.networking.k8s.io": [out], "namespaces": [{"metadata": {"name": "istio-system"}}]}
+    east = SimpleNamespace(name="east", get=lambda kind: objects.get(kind, []))
+    found = Mesh(mesh().spec, {"east": east, "west": SimpleNamespace(server="https://192.0.2.1:6443")})  # type: ignore[dict-item]
+    rows = policies._of_cluster(found.clusters["east"], found)
+    assert [(row["port"], row["state"]) for row in rows if row["way"] == "istiod to other API servers"] == [
+        (6443, BLOCKED)
+    ]
 
 
 def test_pods_alike_are_one_row() -> None:

@@ -96,6 +96,9 @@ def test_namespaces_that_are_injected_in_one_cluster_only_are_warned_of() -> Non
     }
     [found] = lint.check_namespaces(mesh(), table([row, plain], injection.COLUMNS))
     assert (found.id, found.subject, found.verdict) == ("MK214", "west: namespace shop", Verdict.WARN)
+    assert found.remedy == "kubectl --context west label namespace shop istio-injection=enabled"
+    [found] = lint.check_namespaces(mesh(), table([by_revision, plain | {"cluster": "east"}], injection.COLUMNS))
+    assert found.remedy == "kubectl --context east label namespace shop istio.io/rev=1-31"
 
 
 # --- ways -------------------------------------------------------------------------------------------------------------
