@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -31,7 +32,7 @@ from meshkit.istio.fleet import PROXY_CONTAINER, Proxy, proxies
 from meshkit.mesh import DaemonThreads, Mesh, Unknown, gather
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     import pandas as pd
 
@@ -66,6 +67,16 @@ class Side:
     servers: tuple[Proxy, ...]
     selector: dict[str, str]
     target_port: int | str
+
+
+def homes(sides: Mapping[str, Side | Unknown]) -> dict[str, str]:
+    """Return the cluster of each server's pod by its name; one that pods of several clusters have is left out.
+
+    Those of a StatefulSet are called alike everywhere.
+    """
+    known = [(pod.name, name) for name, side in sides.items() if isinstance(side, Side) for pod in side.servers]
+    counted = Counter(pod for pod, _ in known)
+    return {pod: name for pod, name in known if counted[pod] == 1}
 
 
 @contextmanager
@@ -274,11 +285,8 @@ class Probing:
         }
 
     def home(self, pod: str) -> str:
-        """Return the cluster whose server a pod is, `?` where it is none of them."""
-        homes = (
-            n for n, side in self.sides.items() if isinstance(side, Side) and pod in {p.name for p in side.servers}
-        )
-        return next(homes, "?")
+        """Return the cluster whose server a pod is, `?` where it is none of them, or could be of several."""
+        return homes(self.sides).get(pod, "?")
 
     def _hosts(self, client: str, server: str) -> pd.DataFrame:
         spec = self.mesh.spec.probe
@@ -348,7 +356,14 @@ def find_side(cluster: Cluster, mesh: Mesh) -> Side:
             remedy="deploy Istio's httpbin and sleep samples there, or name yours under `probe:`",
         )
     selector = service["spec"].get("selector") or {}
-    port = next((p for p in service["spec"]["ports"] if p["port"] == spec.port), service["spec"]["ports"][0])
+    ports = service["spec"].get("ports") or []
+    if not ports:
+        raise UnreachableError(
+            f"Service {spec.server} in namespace {spec.namespace} has no port",
+            where=cluster.where,
+            remedy="name a Service that answers HTTP under `probe:`",
+        )
+    port = next((p for p in ports if p["port"] == spec.port), ports[0])
     carriers = [p for p in proxies(cluster) if p.namespace == spec.namespace and p.ready]
     pods = {pod["metadata"]["name"]: pod for pod in cluster.get("pods", spec.namespace)}
     clients = [p for p in carriers if workload(pods.get(p.name, {})) == spec.client]

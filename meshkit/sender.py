@@ -170,9 +170,9 @@ class Traffic:
         def ask(cluster: Cluster) -> bool:
             return cluster.find("pods", self.mesh.spec.probe.namespace, pod) is not None
 
-        for name, there in self.mesh.each(ask).items():
-            if there is True:
-                self._homes[pod] = name
+        found = [name for name, there in self.mesh.each(ask).items() if there is True]
+        if found:  # pods of a StatefulSet are called alike in every cluster
+            self._homes[pod] = found[0] if len(found) == 1 else "?"
 
     # --- what came of it ---
 

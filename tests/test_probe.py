@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from meshkit.answers import Answer, curl, hostname, parse_answers, parse_xfcc, told
 from meshkit.errors import UnreachableError
+from meshkit.istio.fleet import Proxy
 from meshkit.mesh import Unknown
-from meshkit.probe import LEAST_PATIENCE, PATIENCE, Probing, main_container, sample, workload
+from meshkit.probe import LEAST_PATIENCE, PATIENCE, Probing, Side, find_side, homes, main_container, sample, workload
 from tests.stages.healthy import mesh
 
 
@@ -84,6 +86,24 @@ def test_identities_are_those_that_the_last_proxy_saw(value: str | list[str]) ->
 def test_without_the_header_there_is_no_identity(body: str) -> None:
     """A plain-text call shows nobody."""
     assert parse_xfcc(body).get("URI", "") == ""
+
+
+def test_pods_of_one_name_in_two_clusters_are_of_neither() -> None:
+    """A StatefulSet's: who answered cannot be told by the name."""
+
+    def side(*names: str) -> Side:
+        servers = tuple(Proxy(cast("Any", None), "sample", name, "sidecar", "", ready=True) for name in names)
+        return Side(cast("Any", None), cast("Any", None), "", servers, {}, 80)
+
+    sides = {"east": side("httpbin-0", "a"), "west": side("httpbin-0", "b"), "north": Unknown("no answer")}
+    assert homes(sides) == {"a": "east", "b": "west"}
+
+
+def test_a_service_without_a_port_is_told() -> None:
+    """Headless ones, and names of others, may have none."""
+    cluster = cast("Any", SimpleNamespace(find=lambda *_: {"spec": {"clusterIP": "None"}}, where="cluster east"))
+    with pytest.raises(UnreachableError, match="has no port"):
+        find_side(cluster, mesh())
 
 
 def test_a_bad_answer_is_told_in_one_line() -> None:

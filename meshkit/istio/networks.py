@@ -99,7 +99,8 @@ def _gateway(cluster: Cluster, service: dict[str, Any], exposures: list[dict[str
     pods = [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
     # Without pods, those that would come stand for them: it may be exposed all the same.
     labels = [_labels(pod) for pod in pods] or [selector]
-    wanted = int(_labels(service).get(GATEWAY_PORT_LABEL) or PASSTHROUGH_PORT)
+    told = _labels(service).get(GATEWAY_PORT_LABEL) or ""
+    wanted = int(told) if told.isdigit() else PASSTHROUGH_PORT  # istiod warns of another text, and takes this
     port = next((p for p in (wanted, HBONE_PORT) if _listens(service, p)), 0)
     ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
     addresses = [entry.get("ip") or entry.get("hostname", "") for entry in ingress]

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from meshkit.errors import MeshkitError
 from meshkit.istio import envoy
 from meshkit.istio.fleet import Proxy, ask_proxies, table
 from meshkit.mesh import Mesh, Unknown
@@ -57,6 +58,10 @@ ZTUNNEL = "a ztunnel, which holds certificates of all pods of its node: meshkit 
 HANDED_COLUMNS = {"cluster": "str", "namespace": "str", "roots": "str", "reason": "str"}
 
 
+class CertificateError(MeshkitError, ValueError):
+    """A text that should hold a certificate holds what is none."""
+
+
 def fingerprint(certificate: Certificate, length: int = 64) -> str:
     """Return the SHA-256 of a certificate's DER form, lower case, cut to a length."""
     from cryptography.hazmat.primitives.hashes import SHA256
@@ -65,12 +70,19 @@ def fingerprint(certificate: Certificate, length: int = 64) -> str:
 
 
 def parse_chain(pem: bytes) -> list[Certificate]:
-    """Return the certificates in PEM text, in their order; anything else in it is passed over."""
+    """Return the certificates in PEM text, in their order; anything else in it is passed over.
+
+    Raises:
+        CertificateError: one of them cannot be read.
+    """
     from cryptography.x509 import load_pem_x509_certificate
 
     begin, end = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
     parts = [part.partition(end) for part in pem.split(begin)[1:]]
-    return [load_pem_x509_certificate(begin + body + end) for body, closed, _ in parts if closed]
+    try:
+        return [load_pem_x509_certificate(begin + body + end) for body, closed, _ in parts if closed]
+    except ValueError:
+        raise CertificateError("a certificate in PEM cannot be read: was it copied whole?") from None
 
 
 def parse_bundle(pem: bytes) -> list[Certificate]:

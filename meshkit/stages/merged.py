@@ -11,7 +11,7 @@ from meshkit.istio import envoy, networks
 from meshkit.istio.fleet import table
 from meshkit.istio.services import endpoints
 from meshkit.mesh import Mesh, Unknown
-from meshkit.probe import CALL_TIMEOUT, PATIENCE, Side, find_side
+from meshkit.probe import CALL_TIMEOUT, PATIENCE, Side, find_side, homes
 from meshkit.stages.finding import Question, Row, arrow
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ COLUMNS: Final = {
     "client": "str",
     "service": "str",
     "serving": "str",
+    "unread": "str",
     "endpoints": "str",
     "leads_to": "str",
     "strange": "str",
@@ -41,10 +42,11 @@ COLUMNS: Final = {
 def look(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
     """Call the probe's Service from each cluster, once its Envoy knows the others' endpoints, or after some patience.
 
-    Columns: cluster, client (pod), service, serving (clusters with ready endpoints of it), endpoints (addresses that
-    the client's Envoy has), leads_to (clusters that they are of: own pods, and the gateways of the other networks, or
-    the pods of all clusters in a flat one), strange (addresses that are none of those), sent, answered (with 200),
-    answered_in (clusters of the pods that answered; `?` where they do not tell their names), error, reason (why a
+    Columns: cluster, client (pod), service, serving (clusters with ready endpoints of it), unread (clusters of which
+    that could not be read, and why: "west: no answer; …"), endpoints (addresses that the client's Envoy has), leads_to
+    (clusters that they are of: own pods, and the gateways of the other networks, or the pods of all clusters in a flat
+    one), strange (addresses that are none of those), sent, answered (with 200), answered_in (clusters of the pods that
+    answered; `?` where they do not tell their names, or several clusters have pods of that name), error, reason (why a
     cluster could not be tried).
     """
     spec = mesh.spec.probe
@@ -56,15 +58,17 @@ def look(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
         side = sides[cluster.name]
         if isinstance(side, Unknown):
             return {"reason": side.reason}
-        homes = _homes(mesh, cluster.name, own, seen)
+        ways = _ways(mesh, cluster.name, own, seen)
         serving = [name for name, found in own.items() if found]
-        found = _endpoints(mesh, side, homes, set(serving), patience)
+        unread = [f"{name}: {found.reason}" for name, found in own.items() if isinstance(found, Unknown)]
+        found = _endpoints(mesh, side, ways, set(serving), patience)
         return {
             "client": side.client.name,
             "serving": ",".join(serving),
+            "unread": "; ".join(unread),
             "endpoints": ",".join(sorted(found)),
-            "leads_to": ",".join(name for name in mesh.clusters if name in {homes.get(_ip(a)) for a in found}),
-            "strange": ",".join(sorted(a for a in found if _ip(a) not in homes)),
+            "leads_to": ",".join(name for name in mesh.clusters if name in {ways.get(_ip(a)) for a in found}),
+            "strange": ",".join(sorted(a for a in found if _ip(a) not in ways)),
             **_call(mesh, side, sides),
         }
 
@@ -79,30 +83,30 @@ def look(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
     )
 
 
-def _homes(mesh: Mesh, reader: str, own: dict[str, set[str] | Unknown], seen: pd.DataFrame) -> dict[str, str]:
+def _ways(mesh: Mesh, reader: str, own: dict[str, set[str] | Unknown], seen: pd.DataFrame) -> dict[str, str]:
     """Return the cluster that each right address leads to, for clients of the reader."""
-    homes: dict[str, str] = {}
+    ways: dict[str, str] = {}
     for entry in mesh.spec.clusters:
         addresses = own[entry.name]
         if mesh.spec.topology.network == "multi" and entry.name != reader:
             rows = seen[(seen["cluster"] == reader) & (seen["network"] == entry.network)]
             addresses = set(rows["address"]) - {""}
-        homes |= {} if isinstance(addresses, Unknown) else dict.fromkeys(addresses, entry.name)
-    return homes
+        ways |= {} if isinstance(addresses, Unknown) else dict.fromkeys(addresses, entry.name)
+    return ways
 
 
 def _ip(address: str) -> str:
     return address.rpartition(":")[0].strip("[]")
 
 
-def _endpoints(mesh: Mesh, side: Side, homes: dict[str, str], serving: set[str], patience: float) -> set[str]:
+def _endpoints(mesh: Mesh, side: Side, ways: dict[str, str], serving: set[str], patience: float) -> set[str]:
     spec = mesh.spec.probe
     deadline = time.monotonic() + patience
     while True:
         hosts = envoy.clusters(side.client)
         ours = hosts["host"].str.startswith(f"{spec.server}.{spec.namespace}.svc.") & (hosts["port"] == spec.port)
         found = set(hosts[ours & (hosts["direction"] == "outbound")]["address"])
-        if serving <= {homes.get(_ip(address)) for address in found} or time.monotonic() > deadline:
+        if serving <= {ways.get(_ip(address)) for address in found} or time.monotonic() > deadline:
             return found
         time.sleep(0.5)
 
@@ -117,8 +121,8 @@ def _call(mesh: Mesh, side: Side, sides: dict[str, Side | Unknown]) -> dict[str,
     )
     answers = parse_answers(done.stdout)
     bad = next((answer for answer in answers if answer.status != 200), None)
-    homes = {p.name: name for name, s in sides.items() if isinstance(s, Side) for p in s.servers}
-    where = {homes.get(hostname(answer.body), "?") for answer in answers if answer.status == 200}
+    known = homes(sides)
+    where = {known.get(hostname(answer.body), "?") for answer in answers if answer.status == 200}
     return {
         "sent": len(answers) if answers and not answers[-1].status else count,
         "answered": sum(answer.status == 200 for answer in answers),
@@ -154,6 +158,8 @@ def check_endpoints(mesh: Mesh, row: Row, target: str) -> Finding:
     ask = _of_endpoints(mesh, row["cluster"], target)
     if row["reason"]:
         return ask.unknown(row["reason"], "stage 08 needs the probe's client and server in every cluster too")
+    if unread := next((told for told in row["unread"].split("; ") if told.startswith(f"{target}: ")), ""):
+        return ask.unknown(unread)
     if target not in row["serving"].split(","):
         return ask.unknown(
             f"{target} has no ready pod of {row['service']}", "deploy it there, or name yours in `probe:`"
@@ -177,6 +183,8 @@ def check_calls(row: Row) -> Finding:
     observed = f"{row['answered']} of {row['sent']} from {row['answered_in'] or 'nobody'}"
     if row["answered"] != row["sent"]:
         return ask.fail(f"{observed}: {row['error'] or 'curl could not send'}", "which pair? run stage 08")
+    if row["unread"]:
+        return ask.unknown(f"{observed}; who serves is not known, {row['unread']}")
     missing = sorted(set(row["serving"].split(",")) - set(row["answered_in"].split(",")))
     cure = f"none from {', '.join(missing)}: locality rules may keep calls at home; stage 08 tries each pair alone"
     return ask.judge(not missing, observed, cure, otherwise=Verdict.WARN)

@@ -236,7 +236,8 @@ def check_answers(row: Row) -> Finding:
     if where - {row["server"], "?"}:
         return ask.fail(f"{observed}, of {row['answered_in']}", cure)
     if "?" in where:
-        return ask.answer(Verdict.WARN, f"{observed}, not seen in any cluster before", "restarted meanwhile? run again")
+        unseen = f"{observed}: pods that were in no cluster before, or are called so in several"
+        return ask.answer(Verdict.WARN, unseen, "restarted meanwhile? run again; a StatefulSet cannot be told apart")
     return ask.answer(Verdict.PASS, observed)
 
 

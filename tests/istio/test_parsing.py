@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshkit.istio import authority, envoy, jwt, minting, trust, versions
+from meshkit.mesh import Mesh
+from meshkit.spec import MeshSpec
 from tests.istio.test_authority import load, root
 from tests.support import certificate_pem
 
@@ -95,6 +99,19 @@ class TestTrust:
         assert row["identity"] == "spiffe://cluster.local/ns/sample/sa/sleep"
         assert len(row["sha256"]) == 64
         assert row["roots"].split(",") == sorted(row["roots"].split(","))
+
+    def test_a_certificate_that_cannot_be_read_is_an_error_that_says_so(self) -> None:
+        """Of ours, so that a cluster with a broken `cacerts` is unknown, and all others are read."""
+        cut = certificate_pem("cut").replace(b"MII", b"M", 1)
+        with pytest.raises(trust.CertificateError, match="was it copied whole"):
+            trust.parse_chain(certificate_pem("whole") + cut)
+        data = base64.b64encode(cut).decode()
+        secrets = SimpleNamespace(
+            find=lambda *_: {"data": {"root-cert.pem": data}}, get=lambda *_, **__: [], name="east"
+        )
+        spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "x", "network": "n"}]}, where="test")
+        told = trust.roots(Mesh(spec, {"east": cast("Any", secrets)}))
+        assert "was it copied whole" in told[told["source"] == "secret"]["reason"].item()
 
     def test_a_bundle_counts_each_root_once(self) -> None:
         """Istio's rotation test doubles a root to force new certificates; that is still one root."""
