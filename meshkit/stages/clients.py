@@ -27,7 +27,7 @@ HELLO_COLUMNS: Final = {
     "client": "str", "server": "str", "address": "str", "port": "int64", "sni": "str", "heard": "str",
     "identity": "str", "sha256": "str", "issuer": "str", "anchor": "str", "detail": "str", "reason": "str",
 }  # fmt: skip
-MOST_ADDRESSES: Final = 3
+MOST_ADDRESSES: Final = 8
 Address = tuple[str, int]
 
 
@@ -113,7 +113,7 @@ def hellos(
     Args:
         mesh: the mesh.
         clients: of `find`.
-        at: gateway addresses of each pair; at most three are asked.
+        at: gateway addresses of each pair; of more than `MOST_ADDRESSES` the others are UNKNOWN.
     """
     spec = mesh.spec.probe
     name = hello.sni(f"{spec.server}.{spec.namespace}.svc.{DOMAIN}", spec.port)
@@ -129,6 +129,8 @@ def hellos(
         return _told(hello.say(side.cluster, places, address, port, name), client)
 
     answers = gather(ask, asked, deadline=30.0, executor=DaemonThreads(8))
+    beyond = [(pair, address) for pair, known in at.items() for address in known[MOST_ADDRESSES:]]
+    answers += [Unknown(f"not asked: only {MOST_ADDRESSES} of its addresses are") for _ in beyond]
     return table(
         (
             {
@@ -139,7 +141,7 @@ def hellos(
                 "sni": name,
                 **({"heard": "UNKNOWN", "reason": told.reason} if isinstance(told, Unknown) else told),
             }
-            for ((a, b), (address, port)), told in zip(asked, answers, strict=True)
+            for ((a, b), (address, port)), told in zip([*asked, *beyond], answers, strict=True)
         ),
         HELLO_COLUMNS,
     )

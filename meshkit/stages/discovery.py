@@ -201,7 +201,8 @@ def check_others(mesh: Mesh, facts: Facts, reader: str, target: str) -> Finding:
         return ask.unknown(reason)
     held = facts.known.secrets[facts.known.secrets["cluster"] == reader]
     seen = held[usable(mesh, held)]
-    remove = f"kubectl --context {mesh.spec.cluster(reader).context} delete secret -n NAMESPACE NAME, then run again"
+    kubectl = f"kubectl --context {mesh.spec.cluster(reader).context}"
+    remove = f"{kubectl} delete secret -n NAMESPACE NAME, or its key alone if it holds other clusters; then run again"
     if paused := sorted(held[(held["key"] == target) & held["paused"]]["name"]):
         return ask.fail(f"{paused[0]} is paused by stage 04", joined.RESUMED_BY)
     if strange := _strange(held, seen, ours, target):

@@ -24,16 +24,23 @@ def check_gateway(mesh: Mesh, gateways: pd.DataFrame, name: str, identifier: str
     ask = Question(identifier, "east-west gateway is offered", name, expected)
     if reason := unread(gateways, name):
         return ask.unknown(reason)
-    problems = {}
-    for row in gateways[gateways["cluster"] == name].to_dict("records"):
-        missing = lacks(row, entry.network)
-        if not missing:
-            ready = f"{row['ready']}/{row['pods']} ready"
-            return ask.answer(Verdict.PASS, f"{row['service']} at {row['addresses']}:{row['port']}, {ready}")
-        problems[row["service"] or "no Service"] = [row["reason"]] if not row["service"] else missing
-    told = "; ".join(f"{service}: {', '.join(missing)}" for service, missing in problems.items()) or "none"
-    service = f"get service -n {mesh.root_namespace} -l {networks.NETWORK}={entry.network}"
-    return ask.fail(told, f"kubectl --context {entry.context} {service}")
+    rows = gateways[gateways["cluster"] == name].to_dict("records")
+    problems = [(row, missing) for row in rows if (missing := lacks(row, entry.network))]
+    good = [row for row in rows if not lacks(row, entry.network)]
+    # istiod asks a Service for no more: others send their share of the calls to each that has all of this.
+    used = [(row, missing) for row, missing in problems if _is_used(row, entry.network)]
+    if good and not used:
+        row = good[0]
+        ready = f"{row['ready']}/{row['pods']} ready"
+        return ask.answer(Verdict.PASS, f"{row['service']} at {row['addresses']}:{row['port']}, {ready}")
+    told = [f"{row['service'] or 'no Service'}: {', '.join(missing)}" for row, missing in (used if good else problems)]
+    told += ["istiods send calls there, too"] if good else []
+    service = f"get service -A -l {networks.NETWORK}={entry.network}"
+    return ask.fail("; ".join(told) or "none", f"kubectl --context {entry.context} {service}")
+
+
+def _is_used(row: Row, network: str) -> bool:
+    return bool(row["network"] == network and row["addresses"] and row["port"])
 
 
 def lacks(row: Row, network: str) -> list[str]:

@@ -250,13 +250,15 @@ def check_hosts(mesh: Mesh, facts: Facts, name: str) -> Finding:
     beyond = sorted({n for n in names["sni"] if not _matches(n, hosts)})
     answering = len(set(names[names["endpoints"] > 0]["sni"]))
     told = f"{len(set(names['sni']))} names of {len(services)} Services, {answering} with endpoints"
+    if unread := next((r for r in rows["reason"] if r), ""):
+        told += f"; not all of its pods could be asked: {unread}"
     if beyond:
         return ask.answer(
             Verdict.WARN,
             f"{told}; {len(beyond)} that the file does not name, e.g. {beyond[0]}",
             "another AUTO_PASSTHROUGH Gateway selects its pods: narrow or remove that, or say it in gateway.hosts",
         )
-    return ask.answer(Verdict.PASS, told)
+    return ask.unknown(told) if unread else ask.answer(Verdict.PASS, told)
 
 
 def _matches(sni: str, hosts: list[str]) -> bool:

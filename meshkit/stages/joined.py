@@ -5,7 +5,7 @@ Stages 07 and 08 ask. Each cause has a check of its own; the more general one is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import remotes
@@ -14,7 +14,7 @@ from meshkit.stages.finding import Question, arrow, unreadable
 from meshkit.stages.life import check_life, usable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
 
@@ -88,8 +88,19 @@ def create(mesh: Mesh, reader: str, target: str) -> str:
     """Return the command that makes a target's remote secret for a reader."""
     entry, ours, space = mesh.spec.cluster(target), mesh.spec.cluster(reader).context, mesh.root_namespace
     server = f" --server {entry.api_server}" if entry.api_server else ""
-    made = f"istioctl create-remote-secret --context {entry.context} --name {target}{server}"
+    made = f"istioctl create-remote-secret --context {entry.context} -n {space} --name {target}{server}"
     return f"{made} | kubectl apply --context {ours} -n {space} -f -"
+
+
+def remove(mesh: Mesh, secrets: pd.DataFrame, reader: str, row: Mapping[str, Any]) -> str:
+    """Return the command that takes one cluster out of a reader's remote secret: all of it, unless it holds others."""
+    kubectl = f"kubectl --context {mesh.spec.cluster(reader).context} -n {row['namespace']}"
+    same = (secrets["cluster"] == reader) & (secrets["namespace"] == row["namespace"])
+    keys = set(secrets[same & (secrets["name"] == row["name"])]["key"])
+    if keys <= {row["key"]}:
+        return f"{kubectl} delete secret {row['name']}"
+    patch = f'[{{"op":"remove","path":"/data/{row["key"]}"}}]'
+    return f"{kubectl} patch secret {row['name']} --type=json -p '{patch}'"
 
 
 def check_secret(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> Finding:
@@ -126,8 +137,7 @@ def check_key(mesh: Mesh, identity: pd.DataFrame, secrets: pd.DataFrame, reader:
         yield ask.unknown(f"{told}; {why}")
         return
     right = all(r["key"] == own and r["annotation"] in ("", own) for r in _rows(rows))
-    gone = f"kubectl --context {mesh.spec.cluster(reader).context} -n {rows.iloc[0]['namespace']} delete secret"
-    yield ask.judge(right, told, f"{gone} {rows.iloc[0]['name']}; {create(mesh, reader, target)}")
+    yield ask.judge(right, told, f"{remove(mesh, secrets, reader, rows.iloc[0])}; {create(mesh, reader, target)}")
 
 
 def check_single(
@@ -145,20 +155,20 @@ def check_single(
         return
     (own, why), key = real_id(identity, reader), str(rows.iloc[0]["key"])
     names = sorted(set(rows["name"]))
-    context = f"kubectl --context {mesh.spec.cluster(reader).context} -n {mesh.root_namespace} delete secret"
     if key == own:
         told = f"{names[0]} has the key {key}, which is {reader}'s own id: istiod ignores it"
-        yield ask.fail(told, f"{context} {names[0]}; {create(mesh, reader, target)}")
+        first = next(row for row in _rows(rows) if row["name"] == names[0])
+        yield ask.fail(told, f"{remove(mesh, secrets, reader, first)}; {create(mesh, reader, target)}")
         return
     kept = f"{remotes.PREFIX}{target}" if f"{remotes.PREFIX}{target}" in names else names[0]
-    extra = " ".join(n for n in names if n != kept)
+    extra = "; ".join(remove(mesh, secrets, reader, row) for row in _rows(rows) if row["name"] != kept)
     told = (
         f"{len(names)} secrets for {key}: {', '.join(names)}; istiod takes the first that it meets" if extra else kept
     )
     if why and not extra:
         yield ask.unknown(f"{kept}; {why}")
         return
-    yield ask.judge(not extra, told, f"{context} {extra}")
+    yield ask.judge(not extra, told, extra)
 
 
 def check_place(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:
@@ -171,11 +181,10 @@ def check_place(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> 
     if len(good):
         yield ask.answer(Verdict.PASS, f"{good.iloc[0]['namespace']}/{good.iloc[0]['name']}")
         return
-    row, context = rows.iloc[0], mesh.spec.cluster(reader).context
-    kubectl = f"kubectl --context {context} -n {row['namespace']}"
+    row = rows.iloc[0]
     if row["namespace"] != mesh.root_namespace:
         told = f"{row['name']} is in namespace {row['namespace']}: istiod ignores it"
-        yield ask.fail(told, f"{kubectl} delete secret {row['name']}; {create(mesh, reader, target)}")
+        yield ask.fail(told, f"{remove(mesh, secrets, reader, row)}; {create(mesh, reader, target)}")
         return
     if row["paused"]:
         told = (
@@ -184,6 +193,7 @@ def check_place(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> 
         yield ask.fail(told, RESUMED_BY)
         return
     told = f"{row['name']} is without the label {remotes.LABEL}=true: istiod ignores it"
+    kubectl = f"kubectl --context {mesh.spec.cluster(reader).context} -n {row['namespace']}"
     yield ask.fail(told, f"{kubectl} label secret {row['name']} {remotes.LABEL}=true")
 
 
@@ -238,7 +248,9 @@ def check_rights(mesh: Mesh, secrets: pd.DataFrame, seen: pd.DataFrame, reader: 
             told = f"{account}: {row['detail'] or 'forbidden'}{_still(seen, reader, row['key'])}"
             yield ask.fail(told, f"{cure}, or run stage 07")
         elif row["credential"] == "ok":
-            yield ask.answer(Verdict.PASS, f"{account} may")
+            of_later = "istiods from 1.29 on look there for the other's trust domain; stage 05 of such gives the right"
+            told = f"{account}: {row['detail']}" if row["detail"] else f"{account} may"
+            yield ask.judge(not row["detail"], told, of_later, otherwise=Verdict.WARN)
         else:
             yield ask.answer(Verdict.SKIPPED, f"not to be asked with that credential ({row['credential']}): see MK803")
 

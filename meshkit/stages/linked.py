@@ -129,6 +129,9 @@ def check_known(mesh: Mesh, facts: Facts, client: str, server: str) -> Iterator[
             yield ask.unknown(f"{row['istiod']}: {row['reason']}" if row["istiod"] else row["reason"])
             continue
         told = f"{row['istiod']} holds {row['known'] or 'none'}"
+        if not row["known"] and not row["ready"]:
+            yield ask.unknown(f"{told}, and {server} has no ready endpoint to compare it with", f"deploy {what} there")
+            continue
         if row["known"] != row["ready"]:
             told += f"; ready are {row['ready'] or 'none'}"
         cure = f"kubectl --context {context} -n {mesh.root_namespace} logs {row['istiod']} names the cause; "

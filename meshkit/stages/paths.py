@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from meshkit.checks import Finding, Verdict
-from meshkit.errors import MeshkitError
+from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio import injection, networks
 from meshkit.istio.fleet import istiods, table
 from meshkit.istio.policies import WEBHOOK, XDS
@@ -30,6 +31,7 @@ COLUMNS: Final = {
 }  # fmt: skip
 TO_ISTIOD, TO_WEBHOOK = "proxies to istiod", "API server to istiod's webhook"
 _FORBIDDEN: Final = "(403)"
+_UNCALLED: Final = "failed calling webhook"
 
 
 def tried(mesh: Mesh) -> pd.DataFrame:
@@ -86,7 +88,9 @@ def _to_webhook(mesh: Mesh, cluster: Cluster, caller: Caller | Unknown | None) -
     try:
         made = cluster.rehearse(pod, create=True)
     except MeshkitError as error:
-        state = "untried" if _FORBIDDEN in error.message else "no answer"
+        # Another admission's no, or a missing right, tells nothing of istiod's webhook.
+        silent = isinstance(error, UnreachableError) or _UNCALLED in error.message
+        state = "no answer" if silent and _FORBIDDEN not in error.message else "untried"
         return {**where, "state": state, "detail": error.message[:200]}
     injected = injection.carries(made)
     return {**where, "state": "ok" if injected else "no answer", "detail": "" if injected else "no sidecar was added"}
@@ -174,7 +178,7 @@ def check_ranges(mesh: Mesh, inventory: pd.DataFrame, gateways: pd.DataFrame) ->
             yield ask.unknown(reason)
             continue
         offered = gateways[gateways["cluster"] == target]["addresses"]
-        api = str(rows[target]["api_server"]).rpartition("//")[2].rpartition(":")[0].strip("[]")
+        api = urlsplit(str(rows[target]["api_server"])).hostname or ""
         theirs = sorted({a for text in [*offered, api] for a in text.split(",") if networks.is_number(a)})
         ranges = [r for key in ("pod_ranges", "service_ranges") for r in str(rows[reader][key]).split(",") if r]
         own = [ipaddress.ip_network(text, strict=False) for text in ranges]

@@ -118,6 +118,8 @@ def check_networks(mesh: Mesh, facts: Facts, *, finished: bool = False) -> Itera
         elif row["network"]:
             cure = f"say `network: {row['network']}` in the mesh file: a live network cannot be renamed without a break"
             yield ask.judge(row["network"] == entry.network, row["network"], cure)
+        elif finished and row["exists"] and mesh.spec.topology.network == "flat":
+            yield ask.answer(Verdict.SKIPPED, "no label: one network needs none")
         else:
             told = "no label yet" if row["exists"] else "no such namespace yet"
             cure = f"kubectl --context {entry.context} label namespace {row['namespace']} {expected.partition(' ')[0]}"

@@ -149,7 +149,11 @@ def check_istiods(mesh: Mesh, identity: pd.DataFrame, identifier: str = "MK801")
             if row["reason"]:
                 yield ask.unknown(row["reason"], f"can `{kubectl} -A` answer?")
                 continue
-            observed = _identity(row["cluster_id"], row["network"], row["mesh_id"], row["trust_domain"])
+            # Istio's guide labels no namespace where one network is all there is: injection says the network.
+            unlabelled = not row["network"] and mesh.spec.topology.network == "flat"
+            network = row["injected_network"] if unlabelled else row["network"]
+            network = entry.network if unlabelled and not network else network
+            observed = _identity(row["cluster_id"], network, row["mesh_id"], row["trust_domain"])
             wrong = "the mesh file, or the installation (values.global), says it wrongly"
             yield ask.judge(observed == expected, observed, wrong)
 
@@ -176,7 +180,7 @@ def check_roots(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         good = rows[rows["reason"] == ""]
         if good.empty:
             continue
-        lonely = good[~good["anchor"].isin(everywhere)]
+        lonely = good[(good["anchor"] == "") | ~good["anchor"].isin(everywhere)]
         ends = lonely if len(lonely) else good
         anchors = ", ".join(sorted(set(ends["anchor"]) - {""})) or "no root that it holds"
         proxies = f"{len(lonely)} of {len(good)} proxies" if len(lonely) else f"{len(good)} proxies"

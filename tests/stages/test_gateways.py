@@ -150,6 +150,7 @@ NARROW = {"gateway": {"hosts": ["./*.sample.svc.cluster.local"]}}
         ([opened("east"), opened("east", "web", "shop")], NARROW, WARN),
         ([{"cluster": "east", "reason": "no gateway passes anything through"}], {}, FAIL),
         ([{"cluster": "east", "reason": "no answer"}], {}, UNKNOWN),
+        ([opened("east"), {"cluster": "east", "reason": "no answer"}], {}, UNKNOWN),
     ],
 )
 def test_envoy_lets_in_what_the_file_says_and_nothing_else(east: list[Row], hosts: Row, verdict: Verdict) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from meshkit.checks import Finding, Verdict
+from meshkit.errors import ChangeError, MeshkitError, UnreachableError
 from meshkit.istio import absent, injection, networks, platform, rules, services
 from meshkit.istio.fleet import table
 from meshkit.stages import lint, paths, ways
@@ -120,6 +122,26 @@ def test_a_way_that_was_tried_passes_only_if_there_was_an_answer(state: str, ver
     assert set(found.values()) == {verdict}
 
 
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (ChangeError("POST namespaces/sample/pods was refused (422): denied request: set limits"), "untried"),
+        (ChangeError("POST … was refused (500): failed calling webhook: timed out"), "no answer"),
+        (UnreachableError("it did not answer within 10 s"), "no answer"),
+        (UnreachableError("we may not (403)"), "untried"),
+    ],
+)
+def test_another_admissions_no_is_not_istiods(error: MeshkitError, state: str) -> None:
+    """Kyverno or a policy of the cluster may want what our pod has not: nothing is known of the webhook then."""
+
+    def rehearse(*_: object, **__: object) -> None:
+        raise error
+
+    place = {"metadata": {"labels": {"istio-injection": "enabled"}}}
+    cluster = SimpleNamespace(name="east", find=lambda *_: place, can_i=lambda *_: True, rehearse=rehearse)
+    assert paths._to_webhook(mesh(), cast("Any", cluster), None)["state"] == state
+
+
 def hosts(known: str, now: str, address: str = "lb.example") -> dict[tuple[str, str], Verdict]:
     """Return what is said of a gateway of west, by its address, what east's istiod has, and what resolves now."""
     offered = {"cluster": "west", "network": "net-west", "addresses": address}
@@ -148,11 +170,11 @@ def test_an_address_within_ones_own_ranges_leads_nowhere() -> None:
         {"cluster": "east", "pod_ranges": "10.1.0.0/16,10.2.0.0/16", "api_server": "https://192.0.2.1:6443"},
         {"cluster": "west", "pod_ranges": "10.3.0.0/16", "api_server": "https://10.2.0.9:6443"},
     ]
-    offered = {"cluster": "west", "addresses": "192.0.2.7,lb.example"}
-    found = paths.check_ranges(
-        mesh(), table(known, platform.INVENTORY_COLUMNS), table([offered], networks.GATEWAY_COLUMNS)
-    )
-    assert verdicts(found) == {("MK734", "east → west"): Verdict.FAIL, ("MK734", "west → east"): Verdict.PASS}
+    offered = table([{"cluster": "west", "addresses": "192.0.2.7,lb.example"}], networks.GATEWAY_COLUMNS)
+    for url in ("https://10.2.0.9:6443", "https://10.2.0.9"):
+        read = table([known[0], known[1] | {"api_server": url}], platform.INVENTORY_COLUMNS)
+        found = verdicts(paths.check_ranges(mesh(), read, offered))
+        assert found == {("MK734", "east → west"): Verdict.FAIL, ("MK734", "west → east"): Verdict.PASS}
 
 
 def test_addresses_of_a_gateway_that_could_not_be_read_are_neither_right_nor_wrong() -> None:

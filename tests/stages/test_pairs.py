@@ -112,6 +112,7 @@ SPOILED = [
     ("MK835", "server", "reach", {"answer": "refused", "detail": "no alternative name matches"}, FAIL),
     ("MK835", "server", "reach", {"detail": f"{reach.UNCHECKED}: no answer"}, UNKNOWN),
     ("MK842", "sync", "shards", {"known": ""}, FAIL),
+    ("MK842", "sync", "shards", {"known": "", "ready": ""}, UNKNOWN),
     ("MK842", "sync", "shards", {"known": "10.9.9.9"}, FAIL),
     ("MK842", "sync", "shards", {"known": "10.0.0.4,10.9.9.9"}, WARN),
     ("MK842", "sync", "shards", {"reason": "no answer"}, UNKNOWN),

@@ -124,6 +124,15 @@ def test_every_check_tells_good_from_bad_from_unknown(number: str, spoiled: str,
     assert healthy.told(prepare.check(mesh, facts(spoiled, **change)), number, "east") == [verdict]
 
 
+@pytest.mark.parametrize(("network", "verdict"), [("multi", FAIL), ("flat", SKIPPED)])
+def test_a_finished_mesh_of_one_network_needs_no_label(network: str, verdict: Verdict) -> None:
+    """Istio's guide for it sets none; between networks gateways are found by it."""
+    found = prepare.check_networks(
+        healthy.mesh(topology={"network": network}), facts("roots", network=""), finished=True
+    )
+    assert [f.verdict for f in found if f.subject == "east"] == [verdict]
+
+
 def test_what_fails_says_what_to_do() -> None:
     """No failure without a remedy."""
     mesh = healthy.mesh(istio={"version": "1.31.0"})

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from meshkit.checks import Verdict, overall
-from meshkit.stages import verify
+from meshkit.stages import joined, verify
 from meshkit.stages.finding import Question
 from tests.stages.healthy import call, facts, mesh, told
 
@@ -49,6 +49,7 @@ SPOILED = [
     ("MK803", PAIR, "secrets", {"credential": "403", "detail": "may not watch pods"}, PASS),
     ("MK836", PAIR, "secrets", {"credential": "403", "detail": "may not watch pods"}, FAIL),
     ("MK836", PAIR, "secrets", {"credential": "401", "leads_to": ""}, SKIPPED),
+    ("MK836", PAIR, "secrets", {"detail": "may not watch configmaps of istio-system"}, WARN),
     ("MK803", PAIR, "secrets", {"credential": "mismatch", "leads_to": "east"}, FAIL),
     ("MK803", PAIR, "secrets", {"credential": "unreachable"}, UNKNOWN),
     ("MK803", PAIR, "secrets", {"credential": "untested", "auth": "exec"}, UNKNOWN),
@@ -71,6 +72,7 @@ SPOILED = [
     ("MK807", "east", "certificates", {"anchor": "bb22", "roots": "bb22"}, FAIL),
     ("MK807", "west", "certificates", {"anchor": "bb22", "roots": "bb22"}, FAIL),
     ("MK807", "east", "certificates", {"anchor": ""}, FAIL),
+    ("MK807", "east", "certificates", {"anchor": "", "roots": ""}, FAIL),
     ("MK807", "east", "certificates", {"reason": "no answer"}, UNKNOWN),
     ("MK808", "east", "certificates", {"not_after": -HOUR}, FAIL),
     ("MK808", "east", "certificates", {"not_before": HOUR}, FAIL),
@@ -141,6 +143,41 @@ def test_two_secrets_of_one_cluster_fail() -> None:
     twice = pd.concat([known.secrets, known.secrets.assign(name="again")], ignore_index=True)
     known = verify.Facts(**{**vars(known), "secrets": twice})
     assert told(verify.check(mesh(), known), "MK831", PAIR) == [FAIL]
+
+
+def test_a_remedy_takes_nothing_away_that_others_need() -> None:
+    """A secret of several clusters loses one key; a reader is made in the root namespace, whatever is current."""
+    known = facts()
+    own = known.secrets[known.secrets["cluster"] == "east"]
+    more = [own.assign(name="all", key=key) for key in ("west", "north")]
+    secrets = pd.concat([known.secrets, *more], ignore_index=True)
+    findings = verify.check(mesh(), verify.Facts(**{**vars(known), "secrets": secrets}))
+    [found] = [f for f in findings if (f.id, f.subject) == ("MK831", PAIR)]
+    kubectl = "kubectl --context east -n istio-system"
+    assert found.remedy == f"""{kubectl} patch secret all --type=json -p '[{{"op":"remove","path":"/data/west"}}]'"""
+    assert joined.remove(mesh(), own, "east", own.iloc[0]) == f"{kubectl} delete secret istio-remote-secret-west"
+    made, handed = joined.create(mesh(mesh={"rootNamespace": "system"}), "east", "west").split(" | ")
+    assert made == "istioctl create-remote-secret --context west -n system --name west"
+    assert handed == "kubectl apply --context east -n system -f -"
+
+
+def test_a_second_gateway_that_lets_nothing_through_is_told() -> None:
+    """Istiods go by its Service alone; one that they do not take for a gateway is no matter."""
+    known = facts()
+    own = known.gateways[known.gateways["cluster"] == "east"].assign(service="old")
+    for change, verdict in (({"ready": 0}, FAIL), ({"ready": 0, "network": ""}, PASS), ({"addresses": ""}, PASS)):
+        gateways = pd.concat([known.gateways, own.assign(**change)], ignore_index=True)
+        findings = verify.check(mesh(), verify.Facts(**{**vars(known), "gateways": gateways}))
+        assert told(findings, "MK805", "east") == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("label", "injected", "verdict"), [("", "", PASS), ("", "net-east", PASS), ("", "other", FAIL), ("other", "", FAIL)]
+)
+def test_a_flat_network_needs_no_label(label: str, injected: str, verdict: Verdict) -> None:
+    """As Istio's guide for one network installs it."""
+    known = facts("identity", {"network": label, "injected_network": injected})
+    assert told(verify.check(mesh(topology={"network": "flat"}), known), "MK801", "east") == [verdict]
 
 
 def test_a_flat_network_needs_no_gateway() -> None:
