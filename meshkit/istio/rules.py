@@ -30,6 +30,7 @@ COLUMNS: Final = {
 }  # fmt: skip
 PINNED, PLAIN, FOREIGN, BY_ADDRESS, KEPT = "pinned", "plain", "foreign", "by address", "kept"
 PLACES: Final = {"topology.istio.io/cluster": "cluster", "topology.istio.io/network": "network"}
+CONDITIONS: Final = {"source.principal": "principals", "source.trustDomain": "trustDomains", "source.ip": "ipBlocks"}
 _MUTUAL: Final = "ISTIO_MUTUAL"
 Manifest = dict[str, Any]
 Row = dict[str, Any]
@@ -133,8 +134,8 @@ def _peer_authentication(obj: Manifest, known: Known) -> Iterator[Row]:
 def _authorization_policy(obj: Manifest, known: Known) -> Iterator[Row]:
     action = str((obj.get("spec") or {}).get("action", "ALLOW"))
     for number, rule in enumerate((obj.get("spec") or {}).get("rules") or []):
-        for one in (rule or {}).get("from") or []:
-            source, field = one.get("source") or {}, f"rules[{number}].from"
+        for part, source in _sources(rule or {}):
+            field = f"rules[{number}].{part}"
             named = {p.partition("/")[0] for key in ("principals", "notPrincipals") for p in source.get(key) or []}
             named |= {d for key in ("trustDomains", "notTrustDomains") for d in source.get(key) or []}
             strange = sorted(domain for domain in named if "*" not in domain and domain not in known.domains)
@@ -142,3 +143,12 @@ def _authorization_policy(obj: Manifest, known: Known) -> Iterator[Row]:
                 yield {"trouble": FOREIGN, "says": f"{action} of {', '.join(strange)}", "field": field}
             if blocks := [b for key in ("ipBlocks", "notIpBlocks") for b in source.get(key) or []]:
                 yield {"trouble": BY_ADDRESS, "says": f"{action} of {', '.join(blocks)}", "field": field}
+
+
+def _sources(rule: Manifest) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """Yield what a policy's rule says of its callers, by the part that says it, and all of it in the words of `from`."""
+    for one in rule.get("from") or []:
+        yield "from", one.get("source") or {}
+    for condition in rule.get("when") or []:
+        if word := CONDITIONS.get(condition.get("key")):
+            yield "when", {word: [*(condition.get("values") or []), *(condition.get("notValues") or [])]}

@@ -88,6 +88,26 @@ def test_policies_of_other_trust_domains_and_of_addresses_are_found() -> None:
     ]
 
 
+@pytest.mark.parametrize("words", ["values", "notValues"])
+def test_conditions_name_callers_as_sources_do(words: str) -> None:
+    """With no source beside them, too; those of requests and destinations say nothing of callers."""
+    conditions = {
+        "source.principal": ["cluster.local/ns/a/sa/b", "gone.example/ns/a/sa/b", "*"],
+        "source.trustDomain": ["old.example", "lost.example"],
+        "source.ip": ["10.0.0.0/8"],
+        "destination.ip": ["10.0.0.0/8"],
+        "request.headers[host]": ["gone.example/a"],
+    }
+    spec = {"rules": [{"when": [{"key": key, words: values} for key, values in conditions.items()]}]}
+    found = list(rules._authorization_policy(obj("AuthorizationPolicy", spec), KNOWN))
+    assert [(row["trouble"], row["says"]) for row in found] == [
+        ("foreign", "ALLOW of gone.example"),
+        ("foreign", "ALLOW of lost.example"),
+        ("by address", "ALLOW of 10.0.0.0/8"),
+    ]
+    assert {row["field"] for row in found} == {"rules[0].when"}
+
+
 def test_a_selector_selects_by_all_of_its_labels_and_an_empty_one_nothing() -> None:
     """A Service without a selector has its endpoints from elsewhere."""
     assert selects({"app": "a"}, {"app": "a", "v": "1"})
