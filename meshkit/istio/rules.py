@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any, Final
 
-import yaml
-
 from meshkit.cluster import NotFoundError
 from meshkit.istio.fleet import table
-from meshkit.istio.services import DOMAIN
+from meshkit.istio.services import DOMAIN, mesh_config
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
@@ -64,10 +62,7 @@ def rules(mesh: Mesh) -> pd.DataFrame:
 
 def _of_cluster(cluster: Cluster, mesh: Mesh) -> Iterator[Row]:
     services = cluster.get("services")
-    revision = mesh.spec.istio.revision
-    suffix = f"-{revision}" if revision not in ("", "default") else ""
-    found = cluster.find("configmaps", mesh.root_namespace, f"istio{suffix}") or {}
-    settings = yaml.safe_load((found.get("data") or {}).get("mesh", "")) or {}
+    settings = mesh_config(cluster, mesh)
     known = Known(
         places={"cluster": set(mesh.clusters), "network": {entry.network for entry in mesh.spec.clusters}},
         hosts=frozenset(f"{s['metadata']['name']}.{s['metadata']['namespace']}" for s in services),
