@@ -10,7 +10,7 @@ from meshkit.istio.services import DOMAIN, local_words
 from meshkit.stages.finding import Question, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
 
@@ -34,19 +34,20 @@ def check_subsets(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding
     """MK721: subsets of DestinationRules name clusters and networks that there are; others have no endpoint, so 503."""
     ask = Question("MK721", "subsets name clusters that there are", name, f"one of {', '.join(mesh.clusters)}, if any")
     cure = f"{_edit(mesh, name)}: say the cluster's id as istiod has it"
-    yield from _judged(ask, rows, rules.PINNED, cure)
+    yield from _judged(ask, rows, cure, {rules.PINNED: Verdict.FAIL})
 
 
 def check_plain(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
     """MK722: mutual TLS is on for what other networks are to reach: gateways pass nothing else on.
 
     istiod leaves the endpoints of other networks out where a PeerAuthentication, or the client's DestinationRule, turns
-    it off. Among clusters of one network it is no matter of the mesh.
+    it off. For some pods or a port only, and for Services that no other network has, it is a warning: perhaps nobody
+    calls them from there. Among clusters of one network it is no matter of the mesh.
     """
-    ask = Question("MK722", "mutual TLS is on between networks", name, "no PeerAuthentication or rule turns it off")
+    ask = Question("MK722", "mutual TLS is on between networks", name, "nothing turns it off for what others call")
     cure = f"{_edit(mesh, name)}: PERMISSIVE or STRICT; ISTIO_MUTUAL in rules"
     if mesh.spec.topology.network == "multi":
-        yield from _judged(ask, rows, rules.PLAIN, cure)
+        yield from _judged(ask, rows, cure, {rules.PLAIN: Verdict.FAIL, rules.PERHAPS: Verdict.WARN})
 
 
 def check_identities(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
@@ -57,7 +58,7 @@ def check_identities(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Find
     domain = mesh.spec.mesh.trust_domain
     ask = Question("MK723", "policies name identities that there are", name, f"of {domain}, or of an alias of it")
     cure = f"{_edit(mesh, name)}; or say meshConfig.trustDomainAliases"
-    yield from _judged(ask, rows, rules.FOREIGN, cure)
+    yield from _judged(ask, rows, cure, {rules.FOREIGN: Verdict.FAIL})
 
 
 def check_blocks(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
@@ -65,31 +66,29 @@ def check_blocks(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]
     ask = Question("MK724", "policies do not go by addresses", name, "principals or namespaces instead")
     cure = f"{_edit(mesh, name)}: name principals or namespaces instead"
     if mesh.spec.topology.network == "multi":
-        yield from _judged(ask, rows, rules.BY_ADDRESS, cure, worse=Verdict.WARN)
+        yield from _judged(ask, rows, cure, {rules.BY_ADDRESS: Verdict.WARN})
 
 
 def check_locality(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
     """MK725: rules that ask for failover have outlierDetection: without it no endpoint is ever found bad."""
     ask = Question("MK725", "failover can happen", name, "outlierDetection beside each failover")
     cure = f"{_edit(mesh, name)}: add trafficPolicy.outlierDetection"
-    yield from _judged(ask, rows, rules.KEPT, cure, worse=Verdict.WARN)
+    yield from _judged(ask, rows, cure, {rules.KEPT: Verdict.WARN})
 
 
 def _edit(mesh: Mesh, name: str) -> str:
     return f"kubectl --context {mesh.spec.cluster(name).context} edit {{kind}} -n {{namespace}} {{name}}"
 
 
-def _judged(
-    ask: Question, rows: pd.DataFrame, trouble: str, cure: str, *, worse: Verdict = Verdict.FAIL
-) -> Iterator[Finding]:
+def _judged(ask: Question, rows: pd.DataFrame, cure: str, troubles: Mapping[str, Verdict]) -> Iterator[Finding]:
     if reason := next((r for r in rows["reason"] if r), ""):
         yield ask.unknown(reason)
         return
-    own = rows[rows["trouble"] == trouble].to_dict("records")
+    own = rows[rows["trouble"].isin(list(troubles))].to_dict("records")
     for row in own:
         told = f"{row['kind']} {row['namespace']}/{row['name']}, {row['field']}: {row['says']}"
         place = {"kind": str(row["kind"]).lower(), "namespace": row["namespace"], "name": row["name"]}
-        yield ask.answer(worse, told, cure.format(**place))
+        yield ask.answer(troubles[row["trouble"]], told, cure.format(**place))
     if not own:
         yield ask.answer(Verdict.PASS, "none does otherwise")
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from meshkit.errors import UnreachableError
-from meshkit.istio import rules
 from meshkit.istio.fleet import table
 from meshkit.istio.services import SERVICE_COLUMNS, is_cluster_local, local_hosts, merging, mesh_config
+from tests.istio.held import Held, held
 from tests.stages.healthy import mesh
 
 HOST = "web.shop.svc.cluster.local"
@@ -108,53 +108,31 @@ def test_the_most_specific_setting_decides_as_in_istio(settings: dict[str, Any],
     assert is_cluster_local(host, local_hosts(settings, "istio-system")) is local
 
 
-class _Cluster:
-    """A cluster with these ConfigMaps in istiod's namespace, each with a trust domain's alias, and so many istiods."""
-
-    name = "east"
-
-    def __init__(self, *names: str, istiods: int = 1) -> None:
-        self.maps = [{"metadata": {"name": name}, "data": {"mesh": f"trustDomainAliases: [{name}]"}} for name in names]
-        self.maps.append({"metadata": {"name": "istio-ca-root-cert"}, "data": {"root-cert.pem": ""}})
-        self.pods = [{"metadata": {"name": "istiod", "namespace": "istio-system"}, "spec": {"containers": []}}] * istiods
-
-    def get(self, kind: str, *_: Any, **__: Any) -> list[Any]:
-        policy = {"from": [{"source": {"principals": ["istio-1-31/ns/a/sa/b"]}}]}
-        where = {"kind": "AuthorizationPolicy", "metadata": {"namespace": "shop", "name": "one"}}
-        policies = [{**where, "spec": {"rules": [policy]}}] if kind.startswith("authorizationpolicies") else []
-        return self.maps if kind == "configmaps" else self.pods if kind.endswith("/pods") else policies
-
-    def find(self, _: str, __: str, name: str) -> Any:
-        return next((found for found in self.maps if found["metadata"]["name"] == name), None)
+def cluster(*names: str, istiods: int = 1) -> Held:
+    """Return a cluster with these meshConfigs, each with an alias of its own name, and so many istiods."""
+    maps = [held("ConfigMap", name, data={"mesh": f"trustDomainAliases: [{name}]"}) for name in names]
+    other = held("ConfigMap", "istio-ca-root-cert", data={"root-cert.pem": ""})
+    return Held(configmaps=[*maps, other], pods=[held("Pod", "istiod")] * istiods)
 
 
-def aliases(cluster: _Cluster, revision: str = "") -> list[str]:
+def aliases(found: Held, revision: str = "") -> list[str]:
     """Return the aliases in its meshConfig."""
-    found = mesh_config(cluster, mesh(istio={"revision": revision}))  # type: ignore[arg-type]
-    return list(found.get("trustDomainAliases", []))
+    settings = mesh_config(found, mesh(istio={"revision": revision}))  # type: ignore[arg-type]
+    return list(settings.get("trustDomainAliases", []))
 
 
 def test_meshconfig_is_that_of_the_revision_or_of_the_only_one() -> None:
     """A mesh file need not say a revision that is alone; a cluster without Istio has nothing to say yet."""
-    assert aliases(_Cluster("istio", "istio-1-31")) == ["istio"]
-    assert aliases(_Cluster("istio", "istio-1-31"), "1-31") == ["istio-1-31"]
-    assert aliases(_Cluster("istio-1-31")) == ["istio-1-31"]
-    assert aliases(_Cluster(istiods=0)) == []
+    assert aliases(cluster("istio", "istio-1-31")) == ["istio"]
+    assert aliases(cluster("istio", "istio-1-31"), "1-31") == ["istio-1-31"]
+    assert aliases(cluster("istio-1-31")) == ["istio-1-31"]
+    assert aliases(cluster(istiods=0)) == []
 
 
 @pytest.mark.parametrize(
-    ("cluster", "there"),
-    [(_Cluster("istio-1-30", "istio-1-31"), "istio-1-30, istio-1-31"), (_Cluster(), "istiods run")],
+    ("names", "there"), [(("istio-1-30", "istio-1-31"), "istio-1-30, istio-1-31"), ((), "istiods run")]
 )
-def test_meshconfig_that_is_not_found_is_not_empty(cluster: _Cluster, there: str) -> None:
+def test_meshconfig_that_is_not_found_is_not_empty(names: tuple[str, ...], there: str) -> None:
     """Policies of an alias would be called foreign, and what stays at home would be sent abroad."""
     with pytest.raises(UnreachableError, match=f"no ConfigMap istio-system/istio, but .*{there}"):
-        aliases(cluster)
-
-
-def test_rules_go_by_the_same_meshconfig() -> None:
-    """An alias of the only revision is known."""
-    cluster: Any = _Cluster("istio-1-31")
-    assert not [*rules._of_cluster(cluster, mesh())]
-    cluster = _Cluster("istio-1-30")
-    assert [row["trouble"] for row in rules._of_cluster(cluster, mesh())] == [rules.FOREIGN]
+        aliases(cluster(*names))
