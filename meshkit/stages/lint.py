@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from meshkit.mesh import Mesh
 
 NAMED_AT_MOST: Final = 5
+STUB: Final = (
+    "{apiVersion, kind, metadata: (.metadata | {name, namespace, labels}), spec: (.spec | {selector, ports,"
+    ' externalName, type: [.type | select(. == "ExternalName")][0], clusterIP: [.clusterIP | select(. == "None")][0]})}'
+    " | del(.spec.ports[]?.nodePort, (.. | nulls))"
+)
+"""In the words of jq: what of a Service another cluster can have, too."""
 
 
 def check_rules(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
@@ -99,8 +105,9 @@ def _judged(ask: Question, rows: pd.DataFrame, cure: str, troubles: Mapping[str,
 def check_absent(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
     """MK726: no cluster lacks a Service whose pods run there, or whose name its clients could not resolve.
 
-    Without the Service, the pods serve nobody, and the other clusters lose their endpoints there. Names resolve all the
-    same where proxies answer for them (ISTIO_META_DNS_CAPTURE); elsewhere a stub, a Service without pods, will do.
+    Without the Service, the pods serve nobody, and the other clusters lose their endpoints there. Where they serve by
+    another name, the Service may be an extra one of the others, a canary's or an alias: a warning. Names resolve all
+    the same where proxies answer for them (ISTIO_META_DNS_CAPTURE); elsewhere a stub, a Service without pods, will do.
     """
     spec = mesh.spec.probe
     for name in mesh.clusters:
@@ -115,24 +122,32 @@ def check_absent(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
             there = f"its pods run there ({row['pods']})" if row["pods"] else "it is the probe's server"
             told = f"{row['namespace']}/{row['service']}: {row['held_by']} has it, and {there}"
             yield ask.fail(told, stub(mesh, name, str(row["held_by"]), row))
-        nameless = rows[~rows["resolves"]].drop(index=lost.index, errors="ignore")
+        extra = rows[rows["instead"] != ""].drop(index=lost.index, errors="ignore")
+        for row in extra.to_dict("records"):
+            there = f"pods that it would select serve there as {row['instead']}: is it missing, or extra?"
+            told = f"{row['namespace']}/{row['service']}: {row['held_by']} has it, and {there}"
+            yield ask.answer(Verdict.WARN, told, stub(mesh, name, str(row["held_by"]), row))
+        nameless = rows[~rows["resolves"]].drop(index=[*lost.index, *extra.index], errors="ignore")
         if len(nameless):
             first = nameless.to_dict("records")[0]
             example = stub(mesh, name, str(first["held_by"]), first)
             cure = f"capture DNS (ISTIO_META_DNS_CAPTURE), or give it each as a stub: {example}"
             told = f"{len(nameless)} names do not resolve there: {_some(nameless)}"
             yield ask.answer(Verdict.WARN, told, cure)
-        elif lost.empty:
+        elif lost.empty and extra.empty:
             alone = f"; {len(rows)} are elsewhere only, and their names resolve" if len(rows) else ""
             yield ask.answer(Verdict.PASS, f"none{alone}")
 
 
 def stub(mesh: Mesh, lacking: str, holder: str, row: Row) -> str:
-    """Return the command that gives a cluster a Service of the first of its holders (comma-joined)."""
+    """Return the command that gives a cluster a Service of the first of its holders (comma-joined).
+
+    All but an ExternalName is made a ClusterIP: a copy of its type may open a load balancer there. Its owner is left
+    out, too: there is none in the other cluster, and what belongs to nobody is taken away again.
+    """
     theirs, ours = (mesh.spec.cluster(name.partition(",")[0]).context for name in (holder, lacking))
-    own = "del(.metadata.uid, .metadata.resourceVersion, .spec.clusterIP, .spec.clusterIPs, .spec.ports[].nodePort)"
     get = f"kubectl --context {theirs} get service -n {row['namespace']} {row['service']} -o json"
-    return f"{get} | jq '{own}' | kubectl --context {ours} apply -f -"
+    return f"{get} | jq '{STUB}' | kubectl --context {ours} apply -f -"
 
 
 def check_headless(mesh: Mesh, services: pd.DataFrame) -> Iterator[Finding]:
