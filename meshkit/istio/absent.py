@@ -39,9 +39,10 @@ def absent(mesh: Mesh) -> pd.DataFrame:
 
     Columns: cluster (that lacks it), namespace, service, held_by (clusters that have it, comma-joined), pods (running
     there that the others' selector selects and no Service of that cluster, comma-joined: they serve nobody), instead
-    (Services of that cluster that select pods which this one would, comma-joined), resolves (the cluster's proxies
-    answer for all of the mesh's names themselves: ISTIO_META_DNS_CAPTURE in every one), reason (why a cluster could not
-    be read). Those of Kubernetes and istiod, and those that stay in their cluster (clusterLocal), are left out.
+    (Services of that cluster that select pods which this one would, comma-joined), resolves (the cluster has
+    sidecars, and they answer for all of the mesh's names themselves: ISTIO_META_DNS_CAPTURE in every one), reason (why
+    a cluster could not be read). Those of Kubernetes and istiod, and those that stay in their cluster (clusterLocal),
+    are left out.
     """
     answers = mesh.each(lambda cluster: _found(cluster, mesh))
     rows: list[dict[str, Any]] = [
@@ -88,8 +89,9 @@ def _found(cluster: Cluster, mesh: Mesh) -> _Found:
         and not is_cluster_local(f"{name}.{namespace}.svc.{DOMAIN}", local)
     )
     running = [p for p in cluster.get("pods", fields="status.phase=Running") if not _ends(p)]
+    sidecars = [p for p in running if _sidecar(p)]
     pods = [(p["metadata"]["namespace"], p["metadata"]["name"], p["metadata"].get("labels") or {}) for p in running]
-    return _Found(services, shared, pods, all(map(_captures, filter(_sidecar, running))))
+    return _Found(services, shared, pods, bool(sidecars) and all(map(_captures, sidecars)))
 
 
 def _ends(pod: dict[str, Any]) -> bool:

@@ -57,3 +57,11 @@ def test_pods_of_an_extra_service_serve_by_their_own() -> None:
 def test_a_service_that_stays_at_home_is_not_lacking() -> None:
     """Though others share it."""
     assert lacking([service("api", API)], [service("api", API)], pod("api-1", API), settings=AT_HOME) == []
+
+
+def test_names_resolve_where_every_sidecar_captures_them() -> None:
+    """Where there is none, nobody answers for them."""
+    captures, plain = pod("a", {}, ISTIO_META_DNS_CAPTURE="true"), pod("b", {})
+    for pods, resolves in (([captures], True), ([captures, plain], False), ([held("Pod", "c")], False), ([], False)):
+        (row,) = lacking([service("api", API)], [], *pods)
+        assert row["resolves"] is resolves
