@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from meshkit.cluster import Cluster
 
 COLUMNS: Final = {
-    "cluster": "str", "namespace": "str", "service": "str", "held_by": "str", "pods": "str", "resolves": "bool",
-    "reason": "str",
+    "cluster": "str", "namespace": "str", "service": "str", "held_by": "str", "pods": "str", "instead": "str",
+    "resolves": "bool", "reason": "str",
 }  # fmt: skip
 CAPTURE: Final = "ISTIO_META_DNS_CAPTURE"
 Selector = dict[str, str]
@@ -26,9 +26,10 @@ Selector = dict[str, str]
 
 @dataclass(frozen=True)
 class _Found:
-    """A cluster's Services that take part in the mesh, with their selectors; its running pods, by namespace."""
+    """A cluster's Services with their selectors, those that take part in the mesh, and its running pods."""
 
     services: Mapping[tuple[str, str], Selector]
+    shared: frozenset[tuple[str, str]]
     pods: list[tuple[str, str, Selector]]
     captures: bool
 
@@ -37,26 +38,37 @@ def absent(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each Service that a cluster lacks and another one has.
 
     Columns: cluster (that lacks it), namespace, service, held_by (clusters that have it, comma-joined), pods (running
-    there that the others' selector selects, comma-joined: they serve nobody), resolves (the cluster's proxies answer
-    for all of the mesh's names themselves: ISTIO_META_DNS_CAPTURE in every one), reason (why a cluster could not be
-    read). Those of Kubernetes and istiod, and those that stay in their cluster (clusterLocal), are left out.
+    there that the others' selector selects and no Service of that cluster, comma-joined: they serve nobody), instead
+    (Services of that cluster that select pods which this one would, comma-joined), resolves (the cluster has
+    sidecars, and they answer for all of the mesh's names themselves: ISTIO_META_DNS_CAPTURE in every one), reason (why
+    a cluster could not be read). Those of Kubernetes and istiod, and those that stay in their cluster (clusterLocal),
+    are left out.
     """
     answers = mesh.each(lambda cluster: _found(cluster, mesh))
     rows: list[dict[str, Any]] = [
         {"cluster": name, "reason": told.reason} for name, told in answers.items() if isinstance(told, Unknown)
     ]
     known = {name: found for name, found in answers.items() if isinstance(found, _Found)}
-    everything = sorted({key for found in known.values() for key in found.services})
+    everything = sorted({key for found in known.values() for key in found.shared})
     for name, found in known.items():
         for namespace, service in everything:
             if (namespace, service) in found.services:
                 continue
-            holders = [other for other, theirs in known.items() if (namespace, service) in theirs.services]
+            holders = [other for other, theirs in known.items() if (namespace, service) in theirs.shared]
             selector = known[holders[0]].services[namespace, service]
-            pods = [pod for where, pod, labels in found.pods if where == namespace and selects(selector, labels)]
+            pods, instead = _meant(found, namespace, selector)
             where = {"cluster": name, "namespace": namespace, "service": service, "held_by": ",".join(holders)}
-            rows.append({**where, "pods": ",".join(sorted(pods)), "resolves": found.captures})
+            rows.append({**where, "pods": pods, "instead": instead, "resolves": found.captures})
     return table(rows, COLUMNS)
+
+
+def _meant(found: _Found, namespace: str, selector: Selector) -> tuple[str, str]:
+    """Return the cluster's pods that a selector means and none of its Services, and the Services that share others."""
+    own = {service: theirs for (space, service), theirs in found.services.items() if space == namespace}
+    meant = [(pod, labels) for space, pod, labels in found.pods if space == namespace and selects(selector, labels)]
+    served = {pod: [name for name, theirs in own.items() if selects(theirs, labels)] for pod, labels in meant}
+    instead = {name for names in served.values() for name in names}
+    return ",".join(sorted(pod for pod, names in served.items() if not names)), ",".join(sorted(instead))
 
 
 def selects(selector: Selector, labels: Selector) -> bool:
@@ -69,12 +81,17 @@ def _found(cluster: Cluster, mesh: Mesh) -> _Found:
     services = {
         (s["metadata"]["namespace"], s["metadata"]["name"]): s["spec"].get("selector") or {}
         for s in cluster.get("services")
-        if s["metadata"]["namespace"] not in (*SYSTEM, mesh.root_namespace)
-        and not is_cluster_local(f"{s['metadata']['name']}.{s['metadata']['namespace']}.svc.{DOMAIN}", local)
     }
+    shared = frozenset(
+        (namespace, name)
+        for namespace, name in services
+        if namespace not in (*SYSTEM, mesh.root_namespace)
+        and not is_cluster_local(f"{name}.{namespace}.svc.{DOMAIN}", local)
+    )
     running = [p for p in cluster.get("pods", fields="status.phase=Running") if not _ends(p)]
+    sidecars = [p for p in running if _sidecar(p)]
     pods = [(p["metadata"]["namespace"], p["metadata"]["name"], p["metadata"].get("labels") or {}) for p in running]
-    return _Found(services, pods, all(map(_captures, filter(_sidecar, running))))
+    return _Found(services, shared, pods, bool(sidecars) and all(map(_captures, sidecars)))
 
 
 def _ends(pod: dict[str, Any]) -> bool:

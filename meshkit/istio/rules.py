@@ -6,19 +6,20 @@ on as it is, and nothing refuses it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import yaml
-
 from meshkit.cluster import NotFoundError
+from meshkit.istio.absent import selects
 from meshkit.istio.fleet import table
-from meshkit.istio.services import DOMAIN
+from meshkit.istio.services import DOMAIN, is_cluster_local, local_hosts, mesh_config
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     import pandas as pd
 
@@ -28,8 +29,16 @@ COLUMNS: Final = {
     "cluster": "str", "trouble": "str", "kind": "str", "namespace": "str", "name": "str", "says": "str",
     "field": "str", "reason": "str",
 }  # fmt: skip
-PINNED, PLAIN, FOREIGN, BY_ADDRESS, KEPT = "pinned", "plain", "foreign", "by address", "kept"
+PINNED, PLAIN, PERHAPS, FOREIGN = "pinned", "plain", "plain perhaps", "foreign"
+BY_ADDRESS, KEPT = "by address", "kept"
+KINDS: Final = (
+    "destinationrules.networking.istio.io",
+    "peerauthentications.security.istio.io",
+    "authorizationpolicies.security.istio.io",
+)
 PLACES: Final = {"topology.istio.io/cluster": "cluster", "topology.istio.io/network": "network"}
+CONDITIONS: Final = {"source.principal": "principals", "source.trustDomain": "trustDomains", "source.ip": "ipBlocks"}
+TLS_MODE: Final = "security.istio.io/tlsMode"
 _MUTUAL: Final = "ISTIO_MUTUAL"
 Manifest = dict[str, Any]
 Row = dict[str, Any]
@@ -37,50 +46,95 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Known:
-    """What a mesh has, that objects may name: clusters, networks, Services (`name.namespace`), trust domains."""
+    """What a mesh has, that a cluster's objects may name: clusters, networks, Services (`name.namespace`), domains.
+
+    Services are those of the cluster (`hosts`); those that its clients may call in other networks (`abroad`); and those
+    of its own that are in no other network, as far as these were read, but may be called from there (`alone`).
+    """
 
     places: dict[str, Collection[str]]
     hosts: frozenset[str]
     domains: frozenset[str]
+    abroad: frozenset[str]
+    alone: frozenset[str]
+    root: str
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A cluster's objects of Istio; its Services, with the TLS modes of the pods of each; its meshConfig."""
+
+    objects: list[Manifest]
+    modes: Mapping[str, frozenset[str]]
+    settings: Manifest
 
 
 def rules(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each thing that an object of Istio says and that does no good between clusters.
 
     Columns: cluster, trouble (pinned: a subset of a cluster or network that the mesh does not have, so it is empty;
-    plain: mutual TLS is off, and istiod leaves out the endpoints of other networks; foreign: a policy names identities
-    of a trust domain that nobody has; by address: a policy goes by the caller's address, which is a gateway's when
-    the caller is elsewhere; kept: locality rules without outlierDetection, so nothing ever fails over), kind,
-    namespace, name, says (in its own words), field, reason (why a cluster could not be read).
+    plain: mutual TLS is off, and istiod leaves out the endpoints of other networks; plain perhaps: so it does if the
+    pods or the port meant are called from there, or Services that no other network has; foreign: a policy names
+    identities of a trust domain that nobody has; by address: a policy goes by the caller's address, which is a
+    gateway's when the caller is elsewhere; kept: locality rules without outlierDetection, so nothing ever fails over),
+    kind, namespace, name, says (in its own words), field, reason (why a cluster could not be read).
 
     Source: pilot/pkg/xds/endpoints (ep_filters.go, mtls_checker.go), pilot/pkg/networking/core/loadbalancer.
     """
+    read = mesh.each(lambda cluster: _read(cluster, mesh))
     rows: list[Row] = []
-    for name, found in mesh.each(lambda cluster: list(_of_cluster(cluster, mesh))).items():
-        rows += [{"cluster": name, "reason": found.reason}] if isinstance(found, Unknown) else found
+    for name, own in read.items():
+        if isinstance(own, Unknown):
+            rows.append({"cluster": name, "reason": own.reason})
+        else:
+            known = _known(mesh, name, own, read)
+            rows += [{"cluster": name, **row} for obj in own.objects for row in _judged(obj, known)]
     return table(rows, COLUMNS)
 
 
-def _of_cluster(cluster: Cluster, mesh: Mesh) -> Iterator[Row]:
-    services = cluster.get("services")
-    revision = mesh.spec.istio.revision
-    suffix = f"-{revision}" if revision not in ("", "default") else ""
-    found = cluster.find("configmaps", mesh.root_namespace, f"istio{suffix}") or {}
-    settings = yaml.safe_load((found.get("data") or {}).get("mesh", "")) or {}
-    known = Known(
-        places={"cluster": set(mesh.clusters), "network": {entry.network for entry in mesh.spec.clusters}},
-        hosts=frozenset(f"{s['metadata']['name']}.{s['metadata']['namespace']}" for s in services),
-        domains=frozenset({mesh.spec.mesh.trust_domain, DOMAIN, *(settings.get("trustDomainAliases") or [])}),
+def _read(cluster: Cluster, mesh: Mesh) -> _Read:
+    pods: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for pod in cluster.get("pods", fields="status.phase=Running"):
+        pods[pod["metadata"]["namespace"]].append(pod["metadata"].get("labels") or {})
+    modes = {}
+    for service in cluster.get("services"):
+        name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
+        behind = (labels for labels in pods[namespace] if selects(service["spec"].get("selector") or {}, labels))
+        modes[f"{name}.{namespace}"] = frozenset(labels.get(TLS_MODE, "disabled") for labels in behind)
+    objects = [obj for kind in KINDS for obj in _get(cluster, kind)]
+    return _Read(objects, modes, mesh_config(cluster, mesh))
+
+
+def _known(mesh: Mesh, name: str, own: _Read, read: Mapping[str, _Read | Unknown]) -> Known:
+    networks = {entry.name: entry.network for entry in mesh.spec.clusters}
+    told = {other: found for other, found in read.items() if isinstance(found, _Read)}
+    local = local_hosts(own.settings, mesh.root_namespace)
+
+    def leaving(hosts: Iterable[str]) -> frozenset[str]:
+        return frozenset(host for host in hosts if not is_cluster_local(f"{host}.svc.{DOMAIN}", local))
+
+    modes: dict[str, frozenset[str]] = defaultdict(frozenset)
+    for found in told.values():
+        for host, seen in found.modes.items():
+            modes[host] |= seen
+    # Pods without sidecars take no calls from other networks, whatever objects say.
+    bare = {host for host, seen in modes.items() if seen and "istio" not in seen}
+    abroad = (
+        leaving(h for other, found in told.items() if networks[other] != networks[name] for h in found.modes) - bare
     )
-    judges = {
-        "destinationrules.networking.istio.io": _destination_rule,
-        "peerauthentications.security.istio.io": _peer_authentication,
-        "authorizationpolicies.security.istio.io": _authorization_policy,
-    }
-    for kind, judge in judges.items():
-        for obj in _get(cluster, kind):
-            where = {"kind": obj["kind"], "namespace": obj["metadata"]["namespace"], "name": obj["metadata"]["name"]}
-            yield from ({"cluster": cluster.name, **where, **row} for row in judge(obj, known))
+    return Known(
+        places={"cluster": set(mesh.clusters), "network": set(networks.values())},
+        hosts=abroad | own.modes.keys(),
+        domains=frozenset({mesh.spec.mesh.trust_domain, DOMAIN, *(own.settings.get("trustDomainAliases") or [])}),
+        abroad=abroad,
+        alone=leaving(own.modes) - abroad - (bare if len(told) == len(read) else set()),
+        root=mesh.root_namespace,
+    )
+
+
+def _judged(obj: Manifest, known: Known) -> Iterator[Row]:
+    where = {"kind": obj["kind"], "namespace": obj["metadata"]["namespace"], "name": obj["metadata"]["name"]}
+    yield from ({**where, **row} for row in JUDGES[obj["kind"]](obj, known))
 
 
 def _get(cluster: Cluster, kind: str) -> list[Manifest]:
@@ -97,14 +151,15 @@ def _destination_rule(obj: Manifest, known: Known) -> Iterator[Row]:
             value = (subset.get("labels") or {}).get(label)
             if value and value not in known.places[place]:
                 yield {"trouble": PINNED, "says": f"{label}: {value}", "field": f"subset {subset['name']}"}
-    if not is_of_mesh(str(spec.get("host", "")), obj["metadata"]["namespace"], known.hosts):
+    means = partial(is_of_mesh, str(spec.get("host", "")), obj["metadata"]["namespace"])
+    if not means(known.hosts):
         return
     policies = {"trafficPolicy": spec.get("trafficPolicy") or {}}
     policies |= {f"subset {s['name']}": s.get("trafficPolicy") or {} for s in spec.get("subsets") or []}
     for field, policy in policies.items():
         tls = [policy.get("tls"), *(port.get("tls") for port in policy.get("portLevelSettings") or [])]
         for mode in sorted({str(t.get("mode", "DISABLE")) for t in tls if t} - {_MUTUAL}):
-            yield {"trouble": PLAIN, "says": f"tls mode {mode} to {spec['host']}", "field": field}
+            yield from _plain(f"tls mode {mode} to {spec['host']}", field, means, known)
         locality = (policy.get("loadBalancer") or {}).get("localityLbSetting") or {}
         asked = sorted(set(locality) & {"failover", "failoverPriority"})
         if asked and locality.get("enabled") is not False and not policy.get("outlierDetection"):
@@ -113,28 +168,42 @@ def _destination_rule(obj: Manifest, known: Known) -> Iterator[Row]:
 
 def is_of_mesh(host: str, namespace: str, hosts: Collection[str]) -> bool:
     """Return whether a rule's host, in the rule's namespace, means a Service of Kubernetes, or some of them."""
-    if not host or host == "*":
-        return bool(host)
     full = host if "." in host or "*" in host else f"{host}.{namespace}"
     wanted = full if full.endswith(f".svc.{DOMAIN}") or "*" in full else f"{full.removesuffix('.svc')}.svc.{DOMAIN}"
     return any(fnmatch(f"{known}.svc.{DOMAIN}", wanted) for known in hosts)
 
 
+def _plain(
+    says: str, field: str, means: Callable[[Collection[str]], bool], known: Known, *, in_part: bool = False
+) -> Iterator[Row]:
+    if means(known.abroad) and not in_part:
+        yield {"trouble": PLAIN, "says": says, "field": field}
+    elif means(known.abroad | known.alone):
+        why = "" if in_part else " (no other network that was read has the Service)"
+        yield {"trouble": PERHAPS, "says": f"{says}{why}", "field": field}
+
+
 def _peer_authentication(obj: Manifest, known: Known) -> Iterator[Row]:
-    del known
-    spec = obj.get("spec") or {}
+    spec, namespace = obj.get("spec") or {}, obj["metadata"]["namespace"]
+
+    def means(hosts: Collection[str]) -> bool:
+        return any(namespace in (known.root, host.partition(".")[2]) for host in hosts)
+
+    labels = (spec.get("selector") or {}).get("matchLabels") or {}
     if (spec.get("mtls") or {}).get("mode") == "DISABLE":
-        yield {"trouble": PLAIN, "says": "mtls mode DISABLE", "field": "mtls"}
+        some = f" for pods with {', '.join(f'{k}={v}' for k, v in labels.items())}" if labels else ""
+        yield from _plain(f"mtls mode DISABLE{some}", "mtls", means, known, in_part=bool(labels))
     for port, mtls in (spec.get("portLevelMtls") or {}).items():
         if (mtls or {}).get("mode") == "DISABLE":
-            yield {"trouble": PLAIN, "says": f"mtls mode DISABLE for port {port}", "field": f"portLevelMtls {port}"}
+            says = f"mtls mode DISABLE for port {port}"
+            yield from _plain(says, f"portLevelMtls {port}", means, known, in_part=True)
 
 
 def _authorization_policy(obj: Manifest, known: Known) -> Iterator[Row]:
     action = str((obj.get("spec") or {}).get("action", "ALLOW"))
     for number, rule in enumerate((obj.get("spec") or {}).get("rules") or []):
-        for one in (rule or {}).get("from") or []:
-            source, field = one.get("source") or {}, f"rules[{number}].from"
+        for part, source in _sources(rule or {}):
+            field = f"rules[{number}].{part}"
             named = {p.partition("/")[0] for key in ("principals", "notPrincipals") for p in source.get(key) or []}
             named |= {d for key in ("trustDomains", "notTrustDomains") for d in source.get(key) or []}
             strange = sorted(domain for domain in named if "*" not in domain and domain not in known.domains)
@@ -142,3 +211,19 @@ def _authorization_policy(obj: Manifest, known: Known) -> Iterator[Row]:
                 yield {"trouble": FOREIGN, "says": f"{action} of {', '.join(strange)}", "field": field}
             if blocks := [b for key in ("ipBlocks", "notIpBlocks") for b in source.get(key) or []]:
                 yield {"trouble": BY_ADDRESS, "says": f"{action} of {', '.join(blocks)}", "field": field}
+
+
+def _sources(rule: Manifest) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """Yield what a policy's rule says of its callers, by the part that says it, all in the words of `from`."""
+    for one in rule.get("from") or []:
+        yield "from", one.get("source") or {}
+    for condition in rule.get("when") or []:
+        if word := CONDITIONS.get(condition.get("key")):
+            yield "when", {word: [*(condition.get("values") or []), *(condition.get("notValues") or [])]}
+
+
+JUDGES: Final[dict[str, Callable[[Manifest, Known], Iterator[Row]]]] = {
+    "DestinationRule": _destination_rule,
+    "PeerAuthentication": _peer_authentication,
+    "AuthorizationPolicy": _authorization_policy,
+}

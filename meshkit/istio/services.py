@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from meshkit.istio.fleet import table
+from meshkit.errors import UnreachableError
+from meshkit.istio.fleet import istiods, table
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
@@ -104,10 +105,22 @@ def _port(port: Mapping[str, Any]) -> str:
 
 
 def mesh_config(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
-    """Return a cluster's meshConfig, as its istiod has it: `mesh` of the ConfigMap of the mesh file's revision."""
-    revision = mesh.spec.istio.revision
-    suffix = f"-{revision}" if revision not in ("", "default") else ""
-    found = cluster.find("configmaps", mesh.root_namespace, f"istio{suffix}") or {}
+    """Return a cluster's meshConfig, as its istiod has it; it is empty where there is no Istio yet.
+
+    It is `mesh` of the ConfigMap of the mesh file's revision, or of the only revision that there is.
+
+    Raises:
+        UnreachableError: there are only those of several other revisions, or none although istiods run.
+    """
+    revision, root = mesh.spec.istio.revision, mesh.root_namespace
+    name = f"istio-{revision}" if revision not in ("", "default") else "istio"
+    found = cluster.find("configmaps", root, name)
+    if found is None:
+        others = {c["metadata"]["name"]: c for c in cluster.get("configmaps", root) if "mesh" in (c.get("data") or {})}
+        if len(others) > 1 or (not others and istiods(cluster, root)):
+            there = f"there are {', '.join(sorted(others))}" if others else "istiods run"
+            raise UnreachableError(f"no ConfigMap {root}/{name}, but {there}: does istio.revision name what runs?")
+        found = next(iter(others.values()), {})
     settings: dict[str, Any] = yaml.safe_load((found.get("data") or {}).get("mesh", "")) or {}
     return settings
 

@@ -11,13 +11,19 @@ from meshkit.stages import footing
 from meshkit.stages.finding import Question, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
 
     from meshkit.mesh import Mesh
 
 NAMED_AT_MOST: Final = 5
+STUB: Final = (
+    "{apiVersion, kind, metadata: (.metadata | {name, namespace, labels}), spec: (.spec | {selector, ports,"
+    ' externalName, type: [.type | select(. == "ExternalName")][0], clusterIP: [.clusterIP | select(. == "None")][0]})}'
+    " | del(.spec.ports[]?.nodePort, (.. | nulls))"
+)
+"""In the words of jq: what of a Service another cluster can have, too."""
 
 
 def check_rules(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
@@ -35,19 +41,20 @@ def check_subsets(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding
     """MK721: subsets of DestinationRules name clusters and networks that there are; others have no endpoint, so 503."""
     ask = Question("MK721", "subsets name clusters that there are", name, f"one of {', '.join(mesh.clusters)}, if any")
     cure = f"{_edit(mesh, name)}: say the cluster's id as istiod has it"
-    yield from _judged(ask, rows, rules.PINNED, cure)
+    yield from _judged(ask, rows, cure, {rules.PINNED: Verdict.FAIL})
 
 
 def check_plain(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
     """MK722: mutual TLS is on for what other networks are to reach: gateways pass nothing else on.
 
     istiod leaves the endpoints of other networks out where a PeerAuthentication, or the client's DestinationRule, turns
-    it off. Among clusters of one network it is no matter of the mesh.
+    it off. For some pods or a port only, and for Services that no other network has, it is a warning: perhaps nobody
+    calls them from there. Among clusters of one network it is no matter of the mesh.
     """
-    ask = Question("MK722", "mutual TLS is on between networks", name, "no PeerAuthentication or rule turns it off")
+    ask = Question("MK722", "mutual TLS is on between networks", name, "nothing turns it off for what others call")
     cure = f"{_edit(mesh, name)}: PERMISSIVE or STRICT; ISTIO_MUTUAL in rules"
     if mesh.spec.topology.network == "multi":
-        yield from _judged(ask, rows, rules.PLAIN, cure)
+        yield from _judged(ask, rows, cure, {rules.PLAIN: Verdict.FAIL, rules.PERHAPS: Verdict.WARN})
 
 
 def check_identities(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
@@ -58,7 +65,7 @@ def check_identities(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Find
     domain = mesh.spec.mesh.trust_domain
     ask = Question("MK723", "policies name identities that there are", name, f"of {domain}, or of an alias of it")
     cure = f"{_edit(mesh, name)}; or say meshConfig.trustDomainAliases"
-    yield from _judged(ask, rows, rules.FOREIGN, cure)
+    yield from _judged(ask, rows, cure, {rules.FOREIGN: Verdict.FAIL})
 
 
 def check_blocks(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
@@ -66,31 +73,29 @@ def check_blocks(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]
     ask = Question("MK724", "policies do not go by addresses", name, "principals or namespaces instead")
     cure = f"{_edit(mesh, name)}: name principals or namespaces instead"
     if mesh.spec.topology.network == "multi":
-        yield from _judged(ask, rows, rules.BY_ADDRESS, cure, worse=Verdict.WARN)
+        yield from _judged(ask, rows, cure, {rules.BY_ADDRESS: Verdict.WARN})
 
 
 def check_locality(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
     """MK725: rules that ask for failover have outlierDetection: without it no endpoint is ever found bad."""
     ask = Question("MK725", "failover can happen", name, "outlierDetection beside each failover")
     cure = f"{_edit(mesh, name)}: add trafficPolicy.outlierDetection"
-    yield from _judged(ask, rows, rules.KEPT, cure, worse=Verdict.WARN)
+    yield from _judged(ask, rows, cure, {rules.KEPT: Verdict.WARN})
 
 
 def _edit(mesh: Mesh, name: str) -> str:
     return f"kubectl --context {mesh.spec.cluster(name).context} edit {{kind}} -n {{namespace}} {{name}}"
 
 
-def _judged(
-    ask: Question, rows: pd.DataFrame, trouble: str, cure: str, *, worse: Verdict = Verdict.FAIL
-) -> Iterator[Finding]:
+def _judged(ask: Question, rows: pd.DataFrame, cure: str, troubles: Mapping[str, Verdict]) -> Iterator[Finding]:
     if reason := next((r for r in rows["reason"] if r), ""):
         yield ask.unknown(reason)
         return
-    own = rows[rows["trouble"] == trouble].to_dict("records")
+    own = rows[rows["trouble"].isin(list(troubles))].to_dict("records")
     for row in own:
         told = f"{row['kind']} {row['namespace']}/{row['name']}, {row['field']}: {row['says']}"
         place = {"kind": str(row["kind"]).lower(), "namespace": row["namespace"], "name": row["name"]}
-        yield ask.answer(worse, told, cure.format(**place))
+        yield ask.answer(troubles[row["trouble"]], told, cure.format(**place))
     if not own:
         yield ask.answer(Verdict.PASS, "none does otherwise")
 
@@ -101,8 +106,9 @@ def _judged(
 def check_absent(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
     """MK726: no cluster lacks a Service whose pods run there, or whose name its clients could not resolve.
 
-    Without the Service, the pods serve nobody, and the other clusters lose their endpoints there. Names resolve all the
-    same where proxies answer for them (ISTIO_META_DNS_CAPTURE); elsewhere a stub, a Service without pods, will do.
+    Without the Service, the pods serve nobody, and the other clusters lose their endpoints there. Where they serve by
+    another name, the Service may be an extra one of the others, a canary's or an alias: a warning. Names resolve all
+    the same where proxies answer for them (ISTIO_META_DNS_CAPTURE); elsewhere a stub, a Service without pods, will do.
     """
     spec = mesh.spec.probe
     for name in mesh.clusters:
@@ -117,24 +123,32 @@ def check_absent(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
             there = f"its pods run there ({row['pods']})" if row["pods"] else "it is the probe's server"
             told = f"{row['namespace']}/{row['service']}: {row['held_by']} has it, and {there}"
             yield ask.fail(told, stub(mesh, name, str(row["held_by"]), row))
-        nameless = rows[~rows["resolves"]].drop(index=lost.index, errors="ignore")
+        extra = rows[rows["instead"] != ""].drop(index=lost.index, errors="ignore")
+        for row in extra.to_dict("records"):
+            there = f"pods that it would select serve there as {row['instead']}: is it missing, or extra?"
+            told = f"{row['namespace']}/{row['service']}: {row['held_by']} has it, and {there}"
+            yield ask.answer(Verdict.WARN, told, stub(mesh, name, str(row["held_by"]), row))
+        nameless = rows[~rows["resolves"]].drop(index=[*lost.index, *extra.index], errors="ignore")
         if len(nameless):
             first = nameless.to_dict("records")[0]
             example = stub(mesh, name, str(first["held_by"]), first)
             cure = f"capture DNS (ISTIO_META_DNS_CAPTURE), or give it each as a stub: {example}"
             told = f"{len(nameless)} names do not resolve there: {_some(nameless)}"
             yield ask.answer(Verdict.WARN, told, cure)
-        elif lost.empty:
+        elif lost.empty and extra.empty:
             alone = f"; {len(rows)} are elsewhere only, and their names resolve" if len(rows) else ""
             yield ask.answer(Verdict.PASS, f"none{alone}")
 
 
 def stub(mesh: Mesh, lacking: str, holder: str, row: Row) -> str:
-    """Return the command that gives a cluster a Service of the first of its holders (comma-joined)."""
+    """Return the command that gives a cluster a Service of the first of its holders (comma-joined).
+
+    All but an ExternalName is made a ClusterIP: a copy of its type may open a load balancer there. Its owner is left
+    out, too: there is none in the other cluster, and what belongs to nobody is taken away again.
+    """
     theirs, ours = (mesh.spec.cluster(name.partition(",")[0]).context for name in (holder, lacking))
-    own = "del(.metadata.uid, .metadata.resourceVersion, .spec.clusterIP, .spec.clusterIPs, .spec.ports[].nodePort)"
     get = f"kubectl --context {theirs} get service -n {row['namespace']} {row['service']} -o json"
-    return f"{get} | jq '{own}' | kubectl --context {ours} apply -f -"
+    return f"{get} | jq '{STUB}' | kubectl --context {ours} apply -f -"
 
 
 def check_headless(mesh: Mesh, services: pd.DataFrame) -> Iterator[Finding]:

@@ -8,11 +8,17 @@ import pytest
 
 from meshkit.istio import rules
 from meshkit.istio.absent import selects
+from meshkit.mesh import Mesh
+from tests.istio.held import Held, held
+from tests.stages.healthy import mesh
 
 KNOWN = rules.Known(
     places={"cluster": {"east", "west"}, "network": {"net-east", "net-west"}},
     hosts=frozenset({"httpbin.sample", "kubernetes.default"}),
     domains=frozenset({"cluster.local", "old.example"}),
+    abroad=frozenset({"httpbin.sample"}),
+    alone=frozenset(),
+    root="istio-system",
 )
 
 
@@ -69,7 +75,12 @@ def test_peer_authentications_that_turn_mutual_tls_off_are_found() -> None:
     assert [row["says"] for row in found] == ["mtls mode DISABLE"]
     ports = {"mtls": {"mode": "STRICT"}, "portLevelMtls": {"8080": {"mode": "DISABLE"}, "9090": {"mode": "STRICT"}}}
     found = rules._peer_authentication(obj("PeerAuthentication", ports), KNOWN)
-    assert [row["says"] for row in found] == ["mtls mode DISABLE for port 8080"]
+    assert [(row["trouble"], row["says"]) for row in found] == [("plain perhaps", "mtls mode DISABLE for port 8080")]
+    some = {"selector": {"matchLabels": {"app": "a"}}, "mtls": {"mode": "DISABLE"}}
+    found = rules._peer_authentication(obj("PeerAuthentication", some), KNOWN)
+    assert [(row["trouble"], row["says"]) for row in found] == [
+        ("plain perhaps", "mtls mode DISABLE for pods with app=a")
+    ]
     assert not [*rules._peer_authentication(obj("PeerAuthentication", None), KNOWN)]
 
 
@@ -88,8 +99,107 @@ def test_policies_of_other_trust_domains_and_of_addresses_are_found() -> None:
     ]
 
 
+@pytest.mark.parametrize("words", ["values", "notValues"])
+def test_conditions_name_callers_as_sources_do(words: str) -> None:
+    """With no source beside them, too; those of requests and destinations say nothing of callers."""
+    conditions = {
+        "source.principal": ["cluster.local/ns/a/sa/b", "gone.example/ns/a/sa/b", "*"],
+        "source.trustDomain": ["old.example", "lost.example"],
+        "source.ip": ["10.0.0.0/8"],
+        "destination.ip": ["10.0.0.0/8"],
+        "request.headers[host]": ["gone.example/a"],
+    }
+    spec = {"rules": [{"when": [{"key": key, words: values} for key, values in conditions.items()]}]}
+    found = list(rules._authorization_policy(obj("AuthorizationPolicy", spec), KNOWN))
+    assert [(row["trouble"], row["says"]) for row in found] == [
+        ("foreign", "ALLOW of gone.example"),
+        ("foreign", "ALLOW of lost.example"),
+        ("by address", "ALLOW of 10.0.0.0/8"),
+    ]
+    assert {row["field"] for row in found} == {"rules[0].when"}
+
+
 def test_a_selector_selects_by_all_of_its_labels_and_an_empty_one_nothing() -> None:
     """A Service without a selector has its endpoints from elsewhere."""
     assert selects({"app": "a"}, {"app": "a", "v": "1"})
     assert not selects({"app": "a", "v": "2"}, {"app": "a", "v": "1"})
     assert not selects({}, {"app": "a"})
+
+
+# --- between clusters -------------------------------------------------------------------------------------------------
+
+
+SIDECAR = {"security.istio.io/tlsMode": "istio"}
+EAST, WEST = (("east",), ("west",))
+
+
+def serving(where: tuple[str, ...], at: str, name: str, labels: dict[str, str], namespace: str = "shop") -> Any:
+    """Return a Service and a pod of it, if this is one of the clusters where it is."""
+    here = at in where
+    service = held("Service", name, namespace, spec={"selector": {"app": name}})
+    return [service] * here, [held("Pod", f"{name}-1", namespace, labels={"app": name, **labels})] * here
+
+
+def plain(*given: Any, of: str = "DestinationRule", namespace: str = "shop", settings: str = "", **spec: Any) -> Any:
+    """Return the troubles of an object of east that turns mutual TLS off, while clusters serve what is given."""
+    clusters: dict[str, Any] = {}
+    for name in ("east", "west"):
+        pairs = [serving(where, name, *more) for where, *more in given]
+        objects = [held(of, "plain", namespace, spec=spec)] if name == "east" else []
+        clusters[name] = Held(
+            name,
+            configmaps=[held("ConfigMap", "istio", "istio-system", data={"mesh": settings})],
+            services=[held("Service", "kubernetes", "default"), *(s for services, _ in pairs for s in services)],
+            pods=[pod for _, pods in pairs for pod in pods],
+            **{f"{of.lower()}s": objects},
+        )
+    found = rules.rules(Mesh(mesh().spec, clusters))
+    return list(found["trouble"])
+
+
+OFF = {"tls": {"mode": "DISABLE"}}
+AT_HOME = "serviceSettings: [{settings: {clusterLocal: true}, hosts: ['*.shop.svc.cluster.local']}]"
+
+
+def test_mutual_tls_that_is_off_is_a_trouble_for_services_that_other_networks_have() -> None:
+    """What only this one has may be called from there; what stays at home, or has no sidecar, never is."""
+    both, host = EAST + WEST, "db.shop.svc.cluster.local"
+    assert plain((both, "db", SIDECAR), host=host, trafficPolicy=OFF) == ["plain"]
+    assert plain((WEST, "db", SIDECAR), host=host, trafficPolicy=OFF) == ["plain"]
+    assert plain((EAST, "db", SIDECAR), host=host, trafficPolicy=OFF) == ["plain perhaps"]
+    assert plain((both, "db", SIDECAR), host=host, trafficPolicy=OFF, settings=AT_HOME) == []
+    assert plain(host="kubernetes.default.svc.cluster.local", trafficPolicy=OFF) == []
+    assert plain((both, "db", {}), host=host, trafficPolicy=OFF) == []
+    assert plain((EAST, "db", SIDECAR), (WEST, "db", {}), host=host, trafficPolicy=OFF) == ["plain"]
+
+
+def test_peer_authentications_count_where_their_namespace_has_such_services() -> None:
+    """That of the root namespace is everybody's."""
+    shared = (EAST + WEST, "db", SIDECAR)
+    off: Any = {"of": "PeerAuthentication", "mtls": {"mode": "DISABLE"}}
+    assert plain(shared, **off) == ["plain"]
+    assert plain(shared, **off, namespace="istio-system") == ["plain"]
+    assert plain(shared, **off, namespace="other") == []
+    assert plain((EAST, "db", SIDECAR), **off) == ["plain perhaps"]
+
+
+def test_while_a_cluster_is_not_read_no_service_is_said_to_stay_at_home() -> None:
+    """It may have sidecars there."""
+    services, pods = serving(EAST, "east", "db", {})
+    rule = held("DestinationRule", "plain", spec={"host": "db", "trafficPolicy": OFF})
+    east = Held(services=services, pods=pods, destinationrules=[rule], configmaps=[held("ConfigMap", "istio", data={})])
+    west = Held("west", pods=[held("Pod", "istiod")])
+    found = rules.rules(Mesh(mesh().spec, {"east": east, "west": west}))  # type: ignore[dict-item]
+    assert list(found["trouble"]) == ["plain perhaps", ""]
+    assert "no ConfigMap istio-system/istio" in found["reason"][1]
+
+
+def test_an_alias_of_the_only_revision_is_known() -> None:
+    """Though the mesh file does not name the revision."""
+    policy = {"rules": [{"from": [{"source": {"principals": ["old.example/ns/a/sa/b"]}}]}]}
+    data = {"mesh": "trustDomainAliases: [old.example]"}
+    policies = [held("AuthorizationPolicy", "one", spec=policy)]
+    for name, troubles in (("istio-1-31", 0), ("unlike", 1)):
+        maps = [held("ConfigMap", name, data=data if not troubles else {})]
+        cluster: Any = Held(configmaps=maps, authorizationpolicies=policies)
+        assert len(rules.rules(Mesh(mesh().spec, {"east": cluster}))) == troubles

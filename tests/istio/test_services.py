@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from meshkit.errors import UnreachableError
 from meshkit.istio.fleet import table
-from meshkit.istio.services import SERVICE_COLUMNS, is_cluster_local, local_hosts, merging
+from meshkit.istio.services import SERVICE_COLUMNS, is_cluster_local, local_hosts, merging, mesh_config
+from tests.istio.held import Held, held
+from tests.stages.healthy import mesh
 
 HOST = "web.shop.svc.cluster.local"
 
@@ -103,3 +106,33 @@ def said(*entries: tuple[bool, str]) -> dict[str, Any]:
 def test_the_most_specific_setting_decides_as_in_istio(settings: dict[str, Any], host: str, local: bool) -> None:
     """The last one is Istio's own surprise: naming one host of a default takes the whole default away."""
     assert is_cluster_local(host, local_hosts(settings, "istio-system")) is local
+
+
+def cluster(*names: str, istiods: int = 1) -> Held:
+    """Return a cluster with these meshConfigs, each with an alias of its own name, and so many istiods."""
+    maps = [held("ConfigMap", name, data={"mesh": f"trustDomainAliases: [{name}]"}) for name in names]
+    other = held("ConfigMap", "istio-ca-root-cert", data={"root-cert.pem": ""})
+    return Held(configmaps=[*maps, other], pods=[held("Pod", "istiod")] * istiods)
+
+
+def aliases(found: Held, revision: str = "") -> list[str]:
+    """Return the aliases in its meshConfig."""
+    settings = mesh_config(found, mesh(istio={"revision": revision}))  # type: ignore[arg-type]
+    return list(settings.get("trustDomainAliases", []))
+
+
+def test_meshconfig_is_that_of_the_revision_or_of_the_only_one() -> None:
+    """A mesh file need not say a revision that is alone; a cluster without Istio has nothing to say yet."""
+    assert aliases(cluster("istio", "istio-1-31")) == ["istio"]
+    assert aliases(cluster("istio", "istio-1-31"), "1-31") == ["istio-1-31"]
+    assert aliases(cluster("istio-1-31")) == ["istio-1-31"]
+    assert aliases(cluster(istiods=0)) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "there"), [(("istio-1-30", "istio-1-31"), "istio-1-30, istio-1-31"), ((), "istiods run")]
+)
+def test_meshconfig_that_is_not_found_is_not_empty(names: tuple[str, ...], there: str) -> None:
+    """Policies of an alias would be called foreign, and what stays at home would be sent abroad."""
+    with pytest.raises(UnreachableError, match=f"no ConfigMap istio-system/istio, but .*{there}"):
+        aliases(cluster(*names))

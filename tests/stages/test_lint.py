@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import shutil
+import subprocess
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,6 +37,7 @@ def judged(**row: Any) -> dict[tuple[str, str], Verdict]:
     [
         (rules.PINNED, "MK721", Verdict.FAIL),
         (rules.PLAIN, "MK722", Verdict.FAIL),
+        (rules.PERHAPS, "MK722", Verdict.WARN),
         (rules.FOREIGN, "MK723", Verdict.FAIL),
         (rules.BY_ADDRESS, "MK724", Verdict.WARN),
         (rules.KEPT, "MK725", Verdict.WARN),
@@ -67,6 +72,39 @@ def test_a_service_whose_pods_run_there_must_be_there() -> None:
     assert "cart-1,cart-2" in found.observed
     assert "kubectl --context east get service -n shop cart" in found.remedy
     assert found.remedy.endswith("| kubectl --context west apply -f -")
+
+
+def test_a_service_whose_pods_serve_by_another_name_is_a_question() -> None:
+    """A canary's or an alias of the others; but it may be the one that is missing. Whose name it is, is told once."""
+    for resolves in (True, False):
+        found = lacking(instead="api", resolves=resolves)
+        assert (found.id, found.verdict) == ("MK726", Verdict.WARN)
+        assert "serve there as api" in found.observed
+        assert "kubectl --context west apply -f -" in found.remedy
+    assert lacking(instead="api", pods="cart-1").verdict is Verdict.FAIL
+
+
+PORT = {"name": "http", "port": 80, "nodePort": 30080}
+WHOLE = {"type": "LoadBalancer", "clusterIP": "10.0.0.9", "clusterIPs": ["10.0.0.9"], "selector": {"app": "cart"}}
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed")
+@pytest.mark.parametrize(
+    ("spec", "copied"),
+    [
+        ({**WHOLE, "ports": [PORT]}, {"selector": {"app": "cart"}, "ports": [{"name": "http", "port": 80}]}),
+        ({**WHOLE, "clusterIP": "None"}, {"selector": {"app": "cart"}, "clusterIP": "None"}),
+        ({"type": "ExternalName", "externalName": "a.example"}, {"type": "ExternalName", "externalName": "a.example"}),
+    ],
+)
+def test_a_stub_opens_no_load_balancer_and_belongs_to_nobody(spec: dict[str, Any], copied: dict[str, Any]) -> None:
+    """A headless Service stays one, and one without ports is no error."""
+    place = {"name": "cart", "namespace": "shop"}
+    owned = {**place, "uid": "1", "resourceVersion": "2", "ownerReferences": [{"kind": "Rollout", "uid": "3"}]}
+    whole = {"apiVersion": "v1", "kind": "Service", "metadata": owned, "spec": spec, "status": {"loadBalancer": {}}}
+    command = lint.stub(mesh(), "west", "east", {**place, "service": "cart"}).split(" | kubectl")[0].partition(" | ")[2]
+    made = subprocess.run(shlex.split(command), input=json.dumps(whole), capture_output=True, text=True, check=True)
+    assert json.loads(made.stdout) == {"apiVersion": "v1", "kind": "Service", "metadata": place, "spec": copied}
 
 
 def test_a_service_that_is_elsewhere_only_must_resolve() -> None:
