@@ -108,7 +108,10 @@ def _row(rows: pd.DataFrame, cluster: str) -> Row:
 
 
 def check_networks(mesh: Mesh, facts: Facts, *, finished: bool = False) -> Iterator[Finding]:
-    """MK201: each root namespace has the network label of the mesh file, or none before the mesh is `finished`."""
+    """MK201: each root namespace has the network label of the mesh file, or none before the mesh is `finished`.
+
+    Among clusters of one network it needs none.
+    """
     for entry in mesh.spec.clusters:
         row = _row(facts.roots, entry.name)
         expected = f"{networks.NETWORK}={entry.network} on namespace {row['namespace']}"
