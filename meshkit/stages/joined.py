@@ -137,7 +137,7 @@ def check_key(mesh: Mesh, identity: pd.DataFrame, secrets: pd.DataFrame, reader:
         yield ask.unknown(f"{told}; {why}")
         return
     right = all(r["key"] == own and r["annotation"] in ("", own) for r in _rows(rows))
-    yield ask.judge(right, told, f"{remove(mesh, secrets, reader, rows.iloc[0])}; {create(mesh, reader, target)}")
+    yield ask.judge(right, told, f"{remove(mesh, secrets, reader, _rows(rows)[0])}; {create(mesh, reader, target)}")
 
 
 def check_single(
@@ -181,7 +181,7 @@ def check_place(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> 
     if len(good):
         yield ask.answer(Verdict.PASS, f"{good.iloc[0]['namespace']}/{good.iloc[0]['name']}")
         return
-    row = rows.iloc[0]
+    row, *_ = _rows(rows)
     if row["namespace"] != mesh.root_namespace:
         told = f"{row['name']} is in namespace {row['namespace']}: istiod ignores it"
         yield ask.fail(told, f"{remove(mesh, secrets, reader, row)}; {create(mesh, reader, target)}")
