@@ -10,6 +10,9 @@ import pytest
 from meshkit import restore
 from meshkit.changes import RESTARTED, Plan
 from meshkit.checks import Verdict
+from meshkit.errors import ChangeError
+from meshkit.istio import remotes
+from meshkit.istio.fleet import table
 from meshkit.journal import Journal
 from meshkit.mesh import Mesh
 from meshkit.spec import MeshSpec
@@ -270,3 +273,45 @@ def test_what_is_kept_in_one_cluster_goes_in_the_other(api_server: ApiServer, ea
     planned = rollback.plan(two, dataclasses.replace(facts, kept={("east", what): "changed since"}))
     assert planned.changes[0].cluster == "west"
     assert planned.changes[0].object == what
+
+
+def test_ways_stay_open_until_who_is_parted_has_forgotten(
+    mesh: Mesh, east: Cluster, space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what the run itself joined is waited for; who cannot be asked has not forgotten, nor in a second undo."""
+    watched: list[dict[str, str]] = []
+    monkeypatch.setattr(remotes, "remote_clusters", lambda _: table(watched, remotes.REMOTE_COLUMNS))
+    monkeypatch.setattr("meshkit.waiting.wait_for.__kwdefaults__", {"deadline": 0.1})
+
+    def run(stage: str, *manifests: dict[str, Any]) -> None:
+        for manifest in manifests:
+            plan = Plan(mesh, stage)
+            plan.apply("east", manifest, "the test")
+            assert set(plan.carry_out("apply", journal="run")["status"]) == {"done"}
+
+    def gates() -> dict[str, str]:
+        planned = rollback.plan(mesh, rollback.look(mesh, "run")).changes
+        return {change.object: change.gate() for change in planned if change.gate}
+
+    west, north = (core("Secret", f"istio-remote-secret-{n}", space, data={n: "YQ=="}) for n in ("west", "north"))
+    east.apply(west)
+    watched += [{"cluster": "east", "istiod": "istiod-1", "remote": "west", "status": "synced"}]
+    token = core("Secret", "istio-reader-service-account-istio-remote-secret-token", space)
+    run("06 gateways", config_map("way", space))
+    run("07 discovery", token, {**west, "data": {"west": "Yg=="}})
+    assert gates() == {}
+    run("07 discovery", north)
+    way = f"ConfigMap {space}/way"
+    assert gates() == {way: ""}
+    watched += [{"cluster": "east", "istiod": "istiod-1", "remote": "north", "status": "synced"}]
+    assert gates() == {way: "istiod-1 still watches north"}
+    watched[:] = [{"cluster": "east", "istiod": "istiod-1", "status": "UNKNOWN", "reason": "no answer"}]
+    for _ in range(2):
+        with pytest.raises(ChangeError, match="istiod-1 still watches no answer"):
+            undone(mesh)
+        assert there(east, config_map("way", space))
+        assert not there(east, north)
+    watched.clear()
+    assert undone(mesh) == ["nothing"]
+    assert not there(east, config_map("way", space))
+    assert live(east, west)["data"] == west["data"]

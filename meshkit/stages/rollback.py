@@ -27,11 +27,11 @@ from meshkit.istio.fleet import table
 from meshkit.journal import Journal
 from meshkit.mesh import Mesh, Unknown
 from meshkit.probe import find_side
-from meshkit.stages import credentials, renames, retreat, rooted, serving
+from meshkit.stages import apart, credentials, discovery, renames, retreat, rooted
 from meshkit.stages.finding import Question, planned, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
 
@@ -173,8 +173,15 @@ def plan(mesh: Mesh, facts: Facts, *, consent: bool = False) -> Plan:
         return wanted
     kept = [] if consent else list(facts.kept)
     standing = [e for e in facts.book.entries if e.stands and e.stage != STAGE]
-    for stage in dict.fromkeys(entry.stage for entry in reversed(standing)):
+    stages = list(dict.fromkeys(entry.stage for entry in reversed(standing)))
+    parted = _parted(mesh, facts.book, kept)
+    for n, stage in enumerate(stages):
+        begun = len(wanted.changes)
         _stage(mesh, facts.book, [entry for entry in standing if entry.stage == stage], wanted, kept)
+        if parted and discovery.STAGE not in stages[n:] and len(wanted.changes) > begun:
+            # The ways stay open until nobody takes them any more.
+            first = wanted.changes[begun]
+            first.gate, parted = _all([*parted, *([first.gate] if first.gate else [])]), []
     return wanted
 
 
@@ -184,16 +191,13 @@ def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: 
     if entries[0].stage == retreat.STAGE:
         retreat.plan(mesh, book, wanted, keep)
         return
-    last_secret = next((entry for entry in entries if remotes.PREFIX in entry.object), None)
     for entry in reversed([entry for entry in entries if entry.action != "restart"]):
         alias = former_id(book, entry)
         if alias:
             renamed.append((entry, alias))
         why = f"accepts {alias.replace('=', ' as ')} until its workloads are made anew" if alias else "as it was before"
-        # The ways stay open until nobody takes them any more.
-        wait = _forgotten(mesh) if entry is last_secret else None
-        wanted.undo(book, entry, why, alias=alias, keep=keep[entry.cluster], last=not alias, wait=wait)
-    _heal(mesh, {entry.cluster for entry in entries if remotes.PREFIX in entry.object}, wanted)
+        wanted.undo(book, entry, why, alias=alias, keep=keep[entry.cluster], last=not alias)
+    _heal(mesh, {entry.cluster for entry in entries if _of_remote_secret(entry)}, wanted)
     for entry in _restarts(entries):
         wanted.undo(book, entry, "made anew, with what stood before", keep=keep[entry.cluster])
     for entry, alias in renamed:
@@ -218,19 +222,27 @@ def _heal(mesh: Mesh, names: set[str], wanted: Plan) -> None:
             credentials.restart_istiods(wanted, name)
 
 
-def _forgotten(mesh: Mesh) -> Wait:
-    """Wait until no istiod watches another cluster, and no probe's client knows an address of another's server."""
+def _parted(mesh: Mesh, book: Journal, kept: list[tuple[str, str]]) -> list[Wait]:
+    """Return the waits until each reader forgot the clusters that it reads by remote secrets which the journal made.
 
-    def missing() -> str:
-        watched = remotes.remote_clusters(mesh)
-        others = watched[(watched["secret"] != "") & (watched["remote"] != watched["cluster"])]
-        if len(others):
-            return ", ".join(f"{row.istiod} still watches {row.remote}" for row in others.itertuples())
-        known = serving.endpoints(mesh)
-        held = known[(known["where"] == "elsewhere") & (known["address"] != "")]
-        return ", ".join(f"the client of {row.client} still has {row.address}" for row in held.itertuples())
+    Those that an undo before this one removed count, too: it may have ended before they were forgotten.
+    """
+    targets: dict[str, set[str]] = {}
+    for entry in book.entries:
+        if not _of_remote_secret(entry) or (entry.cluster, entry.object) in kept or not names(book, entry):
+            continue
+        for manifest in book.private(entry)["manifests"]:
+            if entry.stands or restore.find(mesh.clusters[entry.cluster], manifest) is None:
+                targets.setdefault(entry.cluster, set()).update(manifest["data"])
+    return [apart.forgotten(mesh, reader, sorted(found)) for reader, found in targets.items()]
 
-    return missing
+
+def _of_remote_secret(entry: Entry) -> bool:
+    return entry.object.rpartition("/")[2].startswith(remotes.PREFIX)
+
+
+def _all(waits: Sequence[Wait]) -> Wait:
+    return lambda: next(filter(None, (wait() for wait in waits)), "")
 
 
 def _others(mesh: Mesh, entry: Entry, later: str, entries: list[Entry], wanted: Plan) -> None:
