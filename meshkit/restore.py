@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from meshkit.cluster import FIELD_MANAGER, NotFoundError
 from meshkit.diffs import Object, bare, identify, managers, owned, qualified, unified, without
 from meshkit.errors import ConflictError, UnreachableError
-from meshkit.istio import installer
+from meshkit.istio import installer, remotes
 from meshkit.waiting import rolled_out, wait_for
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ def steps(
 
 def _back(cluster: Cluster, entry: Entry, manifest: Object, before: Object, alias: str) -> Step | None:
     live = find(cluster, manifest)
+    if entry.action not in PATCHED and remotes.replaced(before, live):
+        return None  # who is given it reads nothing any more
     if entry.action == "delete":
         return None if live else Step("make again", bare(before), None)
     if live is None:
