@@ -73,6 +73,17 @@ def apply_as_istioctl(cluster: Cluster, manifest: Object, *, dry_run: bool = Fal
         return cluster.apply(rest, dry_run, manager=installer.MANAGER)
 
 
+def pruned(cluster: Cluster, labels: str, rendered: Iterable[Object]) -> list[str]:
+    """Return the objects, as `identify` calls them, that istioctl would remove: see `installer.owned_by`."""
+    known, found = {identify(manifest) for manifest in rendered}, []
+    for kind in installer.PRUNED:
+        try:
+            found += [identify(obj) for obj in cluster.get(kind, labels=labels)]
+        except NotFoundError:  # not served before Istio is there
+            continue
+    return [name for name in found if name not in known]
+
+
 # --- the steps of an undo ---------------------------------------------------------------------------------------------
 
 
