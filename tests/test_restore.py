@@ -262,6 +262,39 @@ def test_the_newest_change_of_trust_goes_back_first(mesh: Mesh, east: Cluster, s
     assert (verdicts("first"), verdicts("second")) == ([Verdict.FAIL], [Verdict.PASS])
 
 
+def test_what_a_later_run_stands_on_goes_back_after_it(mesh: Mesh, east: Cluster, space: str) -> None:
+    """The same object, or a credential that it hands over; other objects of the cluster are a warning."""
+
+    def run(name: str, *manifests: dict[str, Any]) -> None:
+        plan = Plan(mesh, "07 discovery")
+        for manifest in manifests:
+            plan.apply("east", manifest, "the test")
+        assert set(plan.carry_out("apply", journal=name)["status"]) == {"done"}
+
+    def order(name: str) -> tuple[Verdict, str]:
+        [found] = [f for f in rollback.check(mesh, rollback.look(mesh, name)) if f.id == "MK1208"]
+        return found.verdict, found.observed
+
+    create(east, config_map("x", space, z="1"))
+    token = core("Secret", "token", space)
+    run("one", config_map("x", space, a="1"), token)
+    assert order("one") == (Verdict.PASS, "none")
+    run("other", config_map("y", space))
+    assert order("one") == (Verdict.WARN, "other: other objects of the same clusters")
+    run("two", config_map("x", space, a="2"))
+    assert (order("two")[0], order("one")) == (Verdict.PASS, (Verdict.FAIL, f"two: east: ConfigMap {space}/x"))
+    facts = rollback.look(mesh, "one")
+    rollback.plan(mesh, facts).carry_out("apply", gates=rollback.check(mesh, facts), journal="one")
+    assert live(east, config_map("x", space))["data"] == {"z": "1", "a": "2"}
+    for name in ("two", "other"):
+        assert undone(mesh, name) == ["nothing"]
+    joined = read_by(token, "")
+    run("join", {**joined, "data": {"east": joined["data"]["west"]}})
+    assert order("one") == (Verdict.FAIL, f"join: east: Secret {space}/token")
+    (rollback.Journal.open("shop", "join").folder / "0001.json").unlink()
+    assert order("one")[0] is Verdict.UNKNOWN
+
+
 def test_what_is_kept_in_one_cluster_goes_in_the_other(api_server: ApiServer, east: Cluster, space: str) -> None:
     """Objects of one name are two; the other cluster here is the same server under another name."""
     two = two_of(api_server, east)

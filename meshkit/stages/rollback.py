@@ -158,7 +158,7 @@ def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
         ask = Question("MK1207", "no credential in use is revoked", f"{name}: {what}", "nobody reads by it")
         cure = "replace it by stage 07 with `renew`, or undo first what made them read"
         findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", cure))
-    return [*findings, *_check_order(mesh, facts.book)]
+    return [*findings, *_check_order(mesh, facts.book), outlast.check_later(mesh, facts.book)]
 
 
 def _check_order(mesh: Mesh, book: Journal) -> Iterator[Finding]:
