@@ -24,7 +24,7 @@ from meshkit.errors import InputError, MeshkitError
 from meshkit.istio import installer, proxies, remotes, signing, versions, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import table
-from meshkit.journal import Journal
+from meshkit.journal import DONE, Journal
 from meshkit.mesh import Mesh, Unknown
 from meshkit.probe import find_side
 from meshkit.stages import apart, credentials, discovery, joined, outlast, renames, retreat, rooted
@@ -185,6 +185,8 @@ def plan(mesh: Mesh, facts: Facts, *, consent: bool = False) -> Plan:
     standing = [e for e in facts.book.entries if e.stands and e.stage != STAGE]
     stages = list(dict.fromkeys(entry.stage for entry in reversed(standing)))
     parted = _parted(mesh, facts.book, kept)
+    if discovery.STAGE not in stages:
+        _heal(mesh, _unhealed(facts.book), wanted)
     for n, stage in enumerate(stages):
         begun = len(wanted.changes)
         _stage(mesh, facts.book, [entry for entry in standing if entry.stage == stage], wanted, kept)
@@ -208,7 +210,8 @@ def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: 
         why = f"accepts {alias.replace('=', ' as ')} until its workloads are made anew" if alias else "as it was before"
         why = REPLACED if outlast.is_final(mesh, book, entry) else why
         wanted.undo(book, entry, why, alias=alias, keep=keep[entry.cluster], last=not alias)
-    _heal(mesh, {entry.cluster for entry in entries if _of_remote_secret(entry)}, wanted)
+    if entries[0].stage == discovery.STAGE:
+        _heal(mesh, {entry.cluster for entry in entries if _of_remote_secret(entry)} | _unhealed(book), wanted)
     for entry in _restarts(entries):
         wanted.undo(book, entry, "made anew, with what stood before", keep=keep[entry.cluster])
     for entry, alias in renamed:
@@ -231,6 +234,13 @@ def _heal(mesh: Mesh, names: set[str], wanted: Plan) -> None:
     for name in sorted(names):
         if seen is not None and credentials.hurt(seen, name):
             credentials.restart_istiods(wanted, name)
+
+
+def _unhealed(book: Journal) -> set[str]:
+    """Return clusters in which an undo before this one took remote secrets back, and was stopped before a restart."""
+    healed = [e for e in book.entries if (e.stage, e.action, e.event) == (STAGE, "restart", DONE)]
+    undone = [e for e in book.entries if _of_remote_secret(e) and e.stage == discovery.STAGE and not e.stands]
+    return {e.cluster for e in undone if not any(r.cluster == e.cluster and r.begun >= e.ended for r in healed)}
 
 
 def _parted(mesh: Mesh, book: Journal, kept: list[tuple[str, str]]) -> list[Wait]:
