@@ -228,12 +228,15 @@ class Plan:
         self._add(change, preview)
 
     def install(self, cluster: str, operator: Object, why: str, *, gate: Wait | None = None) -> None:
-        """Want Istio installed as an IstioOperator says, by istioctl; no change where all of it is there already."""
+        """Want Istio installed as an IstioOperator says, by istioctl; no change where all of it is there already.
+
+        What istioctl would remove besides is a problem: nothing here would bring it back.
+        """
         name = str(operator["spec"].get("profile", "default"))
         gateways = operator["spec"].get("components", {}).get("ingressGateways", [])
         named = ", ".join(g["name"] for g in gateways if name == "empty") or f"profile {name}"
         change = Change(cluster, "install", f"Istio ({named})", why, manager=installer.MANAGER, gate=gate)
-        rendered = installer.render(operator)
+        rendered, owned = installer.render(operator), installer.owned_by(operator)
 
         def preview() -> str:
             known = [self._installed(change, obj) for obj in rendered]
@@ -241,11 +244,15 @@ class Plan:
             tags = restore.tags(self.mesh.clusters[cluster])
             change.manifests, change.before = [*rendered, *tags], [*(live for live, _ in known), *tags]
             # What is new is named, not shown: the definitions of Istio's kinds alone have 20,000 lines.
-            return "\n".join(
+            change.diff = "\n".join(
                 f"# {identify(obj)}\n{diff}" if live else f"+ {identify(obj)}"
                 for obj, (live, diff) in zip(rendered, known, strict=True)
                 if diff
             )
+            if gone := restore.pruned(self.mesh.clusters[cluster], owned, rendered):
+                told = f"istioctl would remove {', '.join(gone)}, which the IstioOperator does not name any more"
+                raise ChangeError(told, remedy="name it in istio.overlay or the profile; or remove it first, by hand")
+            return change.diff
 
         def do() -> None:
             installer.install(self.mesh.spec.cluster(cluster), operator, print)

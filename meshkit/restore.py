@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from meshkit.cluster import FIELD_MANAGER, NotFoundError
 from meshkit.diffs import Object, bare, identify, managers, owned, qualified, unified, without
 from meshkit.errors import ConflictError, UnreachableError
-from meshkit.istio import installer
+from meshkit.istio import installer, remotes
 from meshkit.waiting import rolled_out, wait_for
 
 if TYPE_CHECKING:
@@ -71,6 +71,17 @@ def apply_as_istioctl(cluster: Cluster, manifest: Object, *, dry_run: bool = Fal
             raise
         rest = without(manifest, [field for _, field in error.conflicts])
         return cluster.apply(rest, dry_run, manager=installer.MANAGER)
+
+
+def pruned(cluster: Cluster, labels: str, rendered: Iterable[Object]) -> list[str]:
+    """Return the objects, as `identify` calls them, that istioctl would remove: see `installer.owned_by`."""
+    known, found = {identify(manifest) for manifest in rendered}, []
+    for kind in installer.PRUNED:
+        try:
+            found += [identify(obj) for obj in cluster.get(kind, labels=labels)]
+        except NotFoundError:  # not served before Istio is there
+            continue
+    return [name for name in found if name not in known]
 
 
 # --- the steps of an undo ---------------------------------------------------------------------------------------------
@@ -139,6 +150,8 @@ def steps(
 
 def _back(cluster: Cluster, entry: Entry, manifest: Object, before: Object, alias: str) -> Step | None:
     live = find(cluster, manifest)
+    if entry.action not in PATCHED and remotes.replaced(before, live):
+        return None  # who is given it reads nothing any more
     if entry.action == "delete":
         return None if live else Step("make again", bare(before), None)
     if live is None:

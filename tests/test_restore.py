@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +12,9 @@ import pytest
 from meshkit import restore
 from meshkit.changes import RESTARTED, Plan
 from meshkit.checks import Verdict
+from meshkit.errors import ChangeError
+from meshkit.istio import accounts, remote_secret, remotes
+from meshkit.istio.fleet import table
 from meshkit.journal import Journal
 from meshkit.mesh import Mesh
 from meshkit.spec import MeshSpec
@@ -49,13 +54,13 @@ def applied(mesh: Mesh, *manifests: dict[str, Any]) -> None:
         made(mesh, lambda plan, manifest=manifest: plan.apply("east", manifest, "the test"))  # type: ignore[misc]
 
 
-def undone(mesh: Mesh, *, consent: bool = False) -> list[str]:
-    """Undo the journal `run` as stage 12 does; return what its proof says is left or kept. A second undo is empty."""
-    facts = rollback.look(mesh, "run")
+def undone(mesh: Mesh, name: str = "run", *, consent: bool = False) -> list[str]:
+    """Undo a journal as stage 12 does; return what its proof says is left or kept. A second undo is empty."""
+    facts = rollback.look(mesh, name)
     plan = rollback.plan(mesh, facts, consent=consent)
     assert not [c.problem for c in plan.changes if c.problem]
-    plan.carry_out("apply", gates=rollback.check(mesh, facts, consent=consent), journal="run")
-    after = rollback.look(mesh, "run")
+    plan.carry_out("apply", gates=rollback.check(mesh, facts, consent=consent), journal=name)
+    after = rollback.look(mesh, name)
     assert rollback.plan(mesh, after, consent=consent).empty
     left = list(rollback.check_left(mesh, after))
     assert {f.verdict for f in left} == {Verdict.PASS}, left
@@ -257,12 +262,42 @@ def test_the_newest_change_of_trust_goes_back_first(mesh: Mesh, east: Cluster, s
     assert (verdicts("first"), verdicts("second")) == ([Verdict.FAIL], [Verdict.PASS])
 
 
+def test_what_a_later_run_stands_on_goes_back_after_it(mesh: Mesh, east: Cluster, space: str) -> None:
+    """The same object, or a credential that it hands over; other objects of the cluster are a warning."""
+
+    def run(name: str, *manifests: dict[str, Any]) -> None:
+        plan = Plan(mesh, "07 discovery")
+        for manifest in manifests:
+            plan.apply("east", manifest, "the test")
+        assert set(plan.carry_out("apply", journal=name)["status"]) == {"done"}
+
+    def order(name: str) -> tuple[Verdict, str]:
+        [found] = [f for f in rollback.check(mesh, rollback.look(mesh, name)) if f.id == "MK1208"]
+        return found.verdict, found.observed
+
+    create(east, config_map("x", space, z="1"))
+    token = core("Secret", "token", space)
+    run("one", config_map("x", space, a="1"), token)
+    assert order("one") == (Verdict.PASS, "none")
+    run("other", config_map("y", space))
+    assert order("one") == (Verdict.WARN, "other: other objects of the same clusters")
+    run("two", config_map("x", space, a="2"))
+    assert (order("two")[0], order("one")) == (Verdict.PASS, (Verdict.FAIL, f"two: east: ConfigMap {space}/x"))
+    facts = rollback.look(mesh, "one")
+    rollback.plan(mesh, facts).carry_out("apply", gates=rollback.check(mesh, facts), journal="one")
+    assert live(east, config_map("x", space))["data"] == {"z": "1", "a": "2"}
+    for name in ("two", "other"):
+        assert undone(mesh, name) == ["nothing"]
+    joined = read_by(token, "")
+    run("join", {**joined, "data": {"east": joined["data"]["west"]}})
+    assert order("one") == (Verdict.FAIL, f"join: east: Secret {space}/token")
+    (rollback.Journal.open("shop", "join").folder / "0001.json").unlink()
+    assert order("one")[0] is Verdict.UNKNOWN
+
+
 def test_what_is_kept_in_one_cluster_goes_in_the_other(api_server: ApiServer, east: Cluster, space: str) -> None:
     """Objects of one name are two; the other cluster here is the same server under another name."""
-    document = mesh_document(api_server.kubeconfig)
-    document["clusters"] += [{**document["clusters"][0], "name": "west", "context": "west", "network": "net-west"}]
-    spec = MeshSpec.parse(document, where="test")
-    two = Mesh(spec, dict.fromkeys(("east", "west"), east))
+    two = two_of(api_server, east)
     for name in two.clusters:
         made(two, lambda plan, name=name: plan.apply(name, config_map(f"of-{name}", space, a="1"), "the test"))  # type: ignore[misc]
     facts = rollback.look(two, "run")
@@ -270,3 +305,101 @@ def test_what_is_kept_in_one_cluster_goes_in_the_other(api_server: ApiServer, ea
     planned = rollback.plan(two, dataclasses.replace(facts, kept={("east", what): "changed since"}))
     assert planned.changes[0].cluster == "west"
     assert planned.changes[0].object == what
+
+
+def test_ways_stay_open_until_who_is_parted_has_forgotten(
+    mesh: Mesh, east: Cluster, space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what the run itself joined is waited for; who cannot be asked has not forgotten, nor in a second undo."""
+    watched: list[dict[str, str]] = []
+    monkeypatch.setattr(remotes, "remote_clusters", lambda _: table(watched, remotes.REMOTE_COLUMNS))
+    monkeypatch.setattr("meshkit.waiting.wait_for.__kwdefaults__", {"deadline": 0.1})
+
+    def run(stage: str, *manifests: dict[str, Any]) -> None:
+        for manifest in manifests:
+            plan = Plan(mesh, stage)
+            plan.apply("east", manifest, "the test")
+            assert set(plan.carry_out("apply", journal="run")["status"]) == {"done"}
+
+    def gates() -> dict[str, str]:
+        planned = rollback.plan(mesh, rollback.look(mesh, "run")).changes
+        return {change.object: change.gate() for change in planned if change.gate}
+
+    west, north = (core("Secret", f"istio-remote-secret-{n}", space, data={n: "YQ=="}) for n in ("west", "north"))
+    east.apply(west)
+    watched += [{"cluster": "east", "istiod": "istiod-1", "remote": "west", "status": "synced"}]
+    token = core("Secret", "istio-reader-service-account-istio-remote-secret-token", space)
+    run("06 gateways", config_map("way", space))
+    run("07 discovery", token, {**west, "data": {"west": "Yg=="}})
+    assert gates() == {}
+    run("07 discovery", north)
+    way = f"ConfigMap {space}/way"
+    assert gates() == {way: ""}
+    watched += [{"cluster": "east", "istiod": "istiod-1", "remote": "north", "status": "synced"}]
+    assert gates() == {way: "istiod-1 still watches north"}
+    watched[:] = [{"cluster": "east", "istiod": "istiod-1", "status": "UNKNOWN", "reason": "no answer"}]
+    for _ in range(2):
+        with pytest.raises(ChangeError, match="istiod-1 still watches no answer"):
+            undone(mesh)
+        assert there(east, config_map("way", space))
+        assert not there(east, north)
+    watched.clear()
+    assert undone(mesh) == ["nothing"]
+    assert not there(east, config_map("way", space))
+    assert live(east, west)["data"] == west["data"]
+
+
+def two_of(api_server: ApiServer, east: Cluster, root: str = "istio-system") -> Mesh:
+    """Return a mesh of east and west, both the same server."""
+    document = mesh_document(api_server.kubeconfig)
+    document["mesh"]["rootNamespace"] = root
+    document["clusters"] += [{**document["clusters"][0], "name": "west", "context": "west", "network": "net-west"}]
+    return Mesh(MeshSpec.parse(document, where="test"), dict.fromkeys(("east", "west"), east))
+
+
+def read_by(token: dict[str, Any], uid: str) -> dict[str, Any]:
+    """Return the remote secret of west that holds the token of a Secret; a long-lived one names no UID."""
+    name = token["metadata"]["name"]
+    bound = {"kubernetes.io": {"secret": {"name": name, "uid": uid}}}
+    said = bound if uid else {"kubernetes.io/serviceaccount/secret.name": name}
+    claims = base64.urlsafe_b64encode(json.dumps(said).encode()).decode()
+    credential = accounts.Token(name, f"h.{claims}.s", b"ca")
+    return remote_secret.manifest("west", "https://192.0.2.1", credential, token["metadata"]["namespace"])
+
+
+@pytest.mark.usefixtures("state")
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_replaced_credential_that_ends_does_not_come_back(
+    api_server: ApiServer, east: Cluster, space: str, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """The one that replaced it stays as long as it is read by; one that never ends is put back."""
+    two = two_of(api_server, east, space)
+    monkeypatch.setattr(remotes, "_prove", lambda *_: {"credential": "ok", "leads_to": "west"})
+    held = remotes.remote_secrets  # the one server would show them in both
+    monkeypatch.setattr(remotes, "remote_secrets", lambda mesh: (rows := held(mesh))[rows["cluster"] == "east"])
+    kind = accounts.EXPIRING_TYPE if ends else "Opaque"  # no controller here fills one of Kubernetes' own type
+    monkeypatch.setattr(accounts, "TOKEN_TYPE", "Opaque")
+    first, second = (core("Secret", name, space, type=kind) for name in ("first", "second"))
+
+    def run(name: str, cluster: str, manifest: dict[str, Any], *, gone: bool = False) -> dict[str, Any]:
+        plan = Plan(two, "07 discovery")
+        plan.delete(cluster, manifest, "replaced") if gone else plan.apply(cluster, manifest, "the test")
+        assert set(plan.carry_out("apply", journal=name)["status"]) == {"done"}
+        return {} if gone else live(east, manifest)
+
+    def uid(secret: dict[str, Any]) -> str:
+        return str(secret["metadata"]["uid"]) if ends else ""
+
+    before = run("join", "east", read_by(first, uid(run("join", "west", first))))
+    after = run("renew", "east", read_by(second, uid(run("renew", "west", second))))
+    run("renew", "west", first, gone=True)
+    warned = [f for f in rollback.check(two, rollback.look(two, "renew")) if f.id == "MK1207"]
+    assert undone(two, "renew", consent=True) == (
+        ["nothing", f"kept: Secret {space}/second"] if ends else ["nothing"] * 2
+    )
+    assert live(east, after)["data"] == (after if ends else before)["data"]
+    assert (there(east, first), there(east, second)) == (not ends, ends)
+    assert [f.observed for f in warned] == (["it is read by east with this: it stays"] if ends else [])
+    assert undone(two, "join") == ["nothing"] * 2
+    assert undone(two, "renew") == ["nothing"] * 2
+    assert [there(east, one) for one in (first, second, after)] == [False] * 3

@@ -29,6 +29,13 @@ MANAGER = "istio-operator"
 RUNTIME_MANAGERS = frozenset({MANAGER, "istioctl", "pilot-discovery"})
 """Istio's own hands: istiod sets failure policies and CA bundles of webhooks, istioctl moves their selectors."""
 INSTALL_LABELS = ("install.operator.istio.io/", "operator.istio.io/", "istio.io/rev")
+PRUNED = (
+    "mutatingwebhookconfigurations", "validatingwebhookconfigurations", "clusterroles", "clusterrolebindings",
+    "deployments.v1.apps", "daemonsets.v1.apps", "services", "configmaps", "pods", "secrets", "serviceaccounts",
+    "roles", "rolebindings", "poddisruptionbudgets", "horizontalpodautoscalers", "envoyfilters.networking.istio.io",
+)  # fmt: skip
+"""The kinds of which `istioctl install` removes what it rendered before and does not now (uninstall/prune.go)."""
+_COMPONENTS = "Base,Pilot,IngressGateways,EgressGateways,Cni,Ztunnel"
 CONTROL_PLANE = "control-plane"
 DEFAULT_ID = "Kubernetes"
 ALIAS_FLAG = "--clusterAliases="
@@ -155,6 +162,24 @@ def render(document: Operator) -> list[dict[str, Any]]:
     """
     text = _run(["manifest", "generate", "-f", "-"], stdin=json.dumps(document), timeout=60)
     return [obj for obj in yaml.safe_load_all(text) if obj]
+
+
+def owned_by(document: Operator) -> str:
+    """Return the labels, as `kubectl -l` takes them, of what istioctl takes for an IstioOperator's, and may remove.
+
+    Source: operator/pkg/install/install.go, `prune` and `getOwnerLabels`.
+
+    Raises:
+        UnreachableError: there is no istioctl; what another version installed, it leaves.
+    """
+    spec = document["spec"]
+    revision = spec.get("revision") or (spec.get("values") or {}).get("revision") or "default"
+    owner = "install.operator.istio.io/owning-resource"
+    return (
+        f"{owner}={document['metadata']['name']},{owner}-not-pruned!=true,istio.io/rev={revision},"
+        f"operator.istio.io/managed=Reconcile,operator.istio.io/version={version()},"
+        f"operator.istio.io/component in ({_COMPONENTS})"
+    )
 
 
 def install(entry: ClusterSpec, document: Operator, say: Callable[[str], None]) -> None:

@@ -135,6 +135,19 @@ def remote_secrets(mesh: Mesh) -> pd.DataFrame:
     return table(rows, SECRET_COLUMNS)
 
 
+def replaced(before: Mapping[str, Any], live: Mapping[str, Any] | None) -> bool:
+    """Tell whether an object held a credential that ends, and does not now: bound to a Secret's UID, it is dead."""
+    if before.get("type") == accounts.EXPIRING_TYPE or not before["metadata"]["name"].startswith(PREFIX):
+        return before.get("type") == accounts.EXPIRING_TYPE
+    now = stands_on(live or {})
+    return any(uid and now.get(key) != (name, uid) for key, (name, uid) in stands_on(before).items())
+
+
+def stands_on(secret: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return name and UID of the Secret that each token of a remote secret stands on: see `jwt.secret`."""
+    return {key: jwt.secret(_credential(value).token) for key, value in (secret.get("data") or {}).items()}
+
+
 def is_paused(metadata: Mapping[str, Any]) -> bool:
     """Tell by its metadata whether a remote secret was paused: see `PAUSED`."""
     return PAUSED in (metadata.get("annotations") or {})

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from meshkit.changes import Plan
 from meshkit.checks import Finding, Verdict
 from meshkit.errors import InputError
-from meshkit.istio import accounts, remote_secret, remotes, versions
+from meshkit.istio import accounts, proxies, remote_secret, remotes, versions
+from meshkit.istio.fleet import NOT_ENDED, table
 from meshkit.istio.remotes import PREFIX
 from meshkit.mesh import Mesh, Unknown
 from meshkit.stages import defects
@@ -193,11 +194,14 @@ def _is_token(change: Change) -> bool:
 def check_handed_over(mesh: Mesh, plan: Plan, mode: str = "apply") -> Iterator[Finding]:
     """MK713: before a credential is revoked, every reader has another one that works, and its istiods have taken it in.
 
-    Looks again, so that a run which was stopped in between is judged by what is.
+    Looks again, so that a run which was stopped in between is judged by what is. An istiod that a change hurts took
+    it in when it was made after it.
     """
     replaced = {target: _deleted(plan, target) for target in mesh.clusters if _deleted(plan, target)}
     now = remotes.remote_secrets(mesh) if replaced and mode == "apply" else None
     synced = remotes.remote_clusters(mesh) if now is not None else None
+    seen = versions.versions(mesh, table([], proxies.COLUMNS)) if now is not None else None
+    late = {name: unheard(mesh, name) for name in mesh.clusters if seen is not None and hurt(seen, name)}
     for holder, target in mesh.pairs:
         if target not in replaced:
             continue
@@ -214,6 +218,8 @@ def check_handed_over(mesh: Mesh, plan: Plan, mode: str = "apply") -> Iterator[F
         states = ", ".join(sorted(set(said["status"]))) or "no istiod"
         good = row["token_secret"] not in replaced[target] and row["credential"] == "ok" and states == "synced"
         told = f"{row['token_secret'] or row['name']}: {row['credential']}; {states}"
+        if target in late.get(holder, []):
+            good, told = False, f"{told}; its istiod is older than that, and needs a restart after it"
         yield ask.judge(good, told, "the old one stays; run the stage again")
 
 
@@ -254,6 +260,22 @@ def hurt(rows: pd.DataFrame, cluster: str) -> bool:
     known = [version for text in seen["version"] if (version := versions.Version.parse(text))]
     of_secrets = [defect for defect in defects.known() if defect.when == defects.SECRET]
     return any(defect.in_version(version) for defect in of_secrets for version in known)
+
+
+def unheard(mesh: Mesh, cluster: str) -> list[str]:
+    """Return the clusters whose remote secret was changed since an istiod of a cluster was made.
+
+    A run may have been stopped between the change and the restart of an istiod that it hurts; a new secret hurts none.
+    """
+    target, namespace = mesh.clusters[cluster], mesh.root_namespace
+    pods = target.get("pods", namespace, labels="app=istiod", fields=NOT_ENDED)
+    oldest = min((pod["metadata"]["creationTimestamp"] for pod in pods), default="")
+    found: set[str] = set()
+    for secret in target.get("secrets", namespace, labels={remotes.LABEL: "true"}) if oldest else ():
+        made = secret["metadata"]["creationTimestamp"]
+        changed = max((e.get("time", "") for e in secret["metadata"].get("managedFields") or []), default="")
+        found |= set(secret.get("data") or {}) if changed > max(made, oldest) else set()
+    return sorted(found & {*mesh.clusters})
 
 
 def restart_istiods(plan: Plan, cluster: str, wait: Wait | None = None) -> None:

@@ -289,6 +289,8 @@ def plan(mesh: Mesh, facts: Facts, renew: str = "") -> Plan:
             token = None if to_come(name, target) else found[target]
             _hand_over(made, name, target, token, None if hurt and renewed else wait)
             waits += [wait] if len(made.changes) > before and renewed else []
+        if hurt and not waits:
+            waits = [discovered(mesh, name, target, {}) for target in credentials.unheard(mesh, name)]
         if hurt and waits:
             credentials.restart_istiods(made, name, lambda waits=waits: next(filter(None, (w() for w in waits)), ""))  # type: ignore[misc]
     return made

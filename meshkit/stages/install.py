@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from meshkit.changes import Plan, rolled_out
+from meshkit.changes import MANAGED, Plan, rolled_out
 from meshkit.checks import Finding, Verdict
 from meshkit.errors import MeshkitError
 from meshkit.istio import copies, installer, networks, platform, signing, trust, versions, workloads
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pandas as pd
+
+    from meshkit.diffs import Object
 
 STAGE = "05 install"
 PLANE_COLUMNS = {
@@ -241,14 +243,24 @@ def _samples(mesh: Mesh, wanted: Plan) -> None:
     spec = mesh.spec.probe
     for name in (spec.server, spec.client):
         found = mesh.each(lambda cluster, name=name: copies.workload(cluster, spec.namespace, name))  # type: ignore[misc]
-        source = next((objects for objects in found.values() if not isinstance(objects, Unknown) and objects), [])
+        whole = (objects for objects in found.values() if not isinstance(objects, Unknown) and _runs(objects))
+        source = next(whole, [])
         for cluster, objects in found.items():
-            if isinstance(objects, Unknown) or objects:
+            # A killed run may have left a part of ours; what others made is theirs, whole or not.
+            if isinstance(objects, Unknown) or _runs(objects) or not all(map(_ours, objects)):
                 continue
             for obj in source:
                 waits = obj["kind"] == "Deployment"
                 wait = rolled_out(mesh.clusters[cluster], "Deployment", spec.namespace, name) if waits else None
                 wanted.apply(cluster, obj, "the probe calls it in every cluster", wait=wait)
+
+
+def _runs(objects: list[Object]) -> bool:
+    return any(obj["kind"] == "Deployment" for obj in objects)
+
+
+def _ours(obj: Object) -> bool:
+    return bool((obj["metadata"].get("labels") or {}).items() >= MANAGED.items())
 
 
 # --- proof ------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ their own: see meshkit.stages.retreat.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from meshkit import inputs, restore
@@ -24,14 +24,14 @@ from meshkit.errors import InputError, MeshkitError
 from meshkit.istio import installer, proxies, remotes, signing, versions, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import table
-from meshkit.journal import Journal
+from meshkit.journal import DONE, Journal
 from meshkit.mesh import Mesh, Unknown
 from meshkit.probe import find_side
-from meshkit.stages import credentials, renames, retreat, rooted, serving
-from meshkit.stages.finding import Question, planned, refused
+from meshkit.stages import apart, credentials, discovery, joined, outlast, renames, retreat, rooted
+from meshkit.stages.finding import Question, planned, refused, unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 STAGE = "12 rollback"
 CALLS = 20
 CALL_TIMEOUT = 5.0
+REPLACED = "a credential that ends cannot come back: the one that replaced it stays"
 ENTRY_COLUMNS = {
     "n": "int64",
     "stage": "str",
@@ -55,12 +56,13 @@ ENTRY_COLUMNS = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What was looked at: the journal, its changes, and what of them others changed or use since."""
+    """What was looked at: the journal, its changes, what of them others changed or use since, or is still needed."""
 
     book: Journal
     entries: pd.DataFrame
     kept: dict[tuple[str, str], str]
     strangers: dict[str, str]
+    needed: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 def look(mesh: Mesh, journal: str = "") -> Facts:
@@ -86,11 +88,13 @@ def look(mesh: Mesh, journal: str = "") -> Facts:
                 uid.reason if isinstance(uid, Unknown) else f"UID {uid}, the journal's is {wanted or 'none'}"
             )
     kept = {} if strangers else kept_objects(mesh, book)
+    needed = {} if strangers else outlast.needed(mesh, book, kept)
+    stays = {**kept, **needed}
     rows = [
-        {**{key: getattr(entry, key) for key in ENTRY_COLUMNS if key != "kept"}, "kept": _kept_of(book, entry, kept)}
+        {**{key: getattr(entry, key) for key in ENTRY_COLUMNS if key != "kept"}, "kept": _kept_of(book, entry, stays)}
         for entry in book.entries
     ]
-    return Facts(book, table(rows, ENTRY_COLUMNS).sort_values("n", ignore_index=True), kept, strangers)
+    return Facts(book, table(rows, ENTRY_COLUMNS).sort_values("n", ignore_index=True), kept, strangers, needed)
 
 
 def _kept_of(book: Journal, entry: Entry, kept: dict[tuple[str, str], str]) -> str:
@@ -128,6 +132,8 @@ def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
     MK1201: each cluster is the one in which the journal's changes were made.
     MK1202: what others changed, or use, of the run's objects is named, and stays unless it is consented to.
     MK1206: no later run changed trust since: it would be left with roots that nobody signs under any more.
+    MK1207: no credential is revoked by which a cluster is read after it. One that ends cannot come back once it was
+    replaced, so the new one stays; it goes when this is undone again, after what reads by it.
 
     Raises:
         InputError: `consent` is neither True nor False.
@@ -148,7 +154,11 @@ def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
     if not facts.kept and not facts.strangers:
         ask = Question("MK1202", "nobody else uses what is removed", "all clusters", "only meshkit had a hand in it")
         findings.append(ask.answer(Verdict.PASS, "nobody"))
-    return [*findings, *_check_order(mesh, facts.book)]
+    for (name, what), why in facts.needed.items():
+        ask = Question("MK1207", "no credential in use is revoked", f"{name}: {what}", "nobody reads by it")
+        cure = "replace it by stage 07 with `renew`, or undo first what made them read"
+        findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", cure))
+    return [*findings, *_check_order(mesh, facts.book), outlast.check_later(mesh, facts.book)]
 
 
 def _check_order(mesh: Mesh, book: Journal) -> Iterator[Finding]:
@@ -171,10 +181,19 @@ def plan(mesh: Mesh, facts: Facts, *, consent: bool = False) -> Plan:
     wanted = Plan(mesh, STAGE)
     if facts.strangers:
         return wanted
-    kept = [] if consent else list(facts.kept)
+    kept = [*([] if consent else facts.kept), *facts.needed]
     standing = [e for e in facts.book.entries if e.stands and e.stage != STAGE]
-    for stage in dict.fromkeys(entry.stage for entry in reversed(standing)):
+    stages = list(dict.fromkeys(entry.stage for entry in reversed(standing)))
+    parted = _parted(mesh, facts.book, kept)
+    if discovery.STAGE not in stages:
+        _heal(mesh, _unhealed(facts.book), wanted)
+    for n, stage in enumerate(stages):
+        begun = len(wanted.changes)
         _stage(mesh, facts.book, [entry for entry in standing if entry.stage == stage], wanted, kept)
+        if parted and discovery.STAGE not in stages[n:] and len(wanted.changes) > begun:
+            # The ways stay open until nobody takes them any more.
+            first = wanted.changes[begun]
+            first.gate, parted = _all([*parted, *([first.gate] if first.gate else [])]), []
     return wanted
 
 
@@ -184,16 +203,15 @@ def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: 
     if entries[0].stage == retreat.STAGE:
         retreat.plan(mesh, book, wanted, keep)
         return
-    last_secret = next((entry for entry in entries if remotes.PREFIX in entry.object), None)
     for entry in reversed([entry for entry in entries if entry.action != "restart"]):
         alias = former_id(book, entry)
         if alias:
             renamed.append((entry, alias))
         why = f"accepts {alias.replace('=', ' as ')} until its workloads are made anew" if alias else "as it was before"
-        # The ways stay open until nobody takes them any more.
-        wait = _forgotten(mesh) if entry is last_secret else None
-        wanted.undo(book, entry, why, alias=alias, keep=keep[entry.cluster], last=not alias, wait=wait)
-    _heal(mesh, {entry.cluster for entry in entries if remotes.PREFIX in entry.object}, wanted)
+        why = REPLACED if outlast.is_final(mesh, book, entry) else why
+        wanted.undo(book, entry, why, alias=alias, keep=keep[entry.cluster], last=not alias)
+    if entries[0].stage == discovery.STAGE:
+        _heal(mesh, {entry.cluster for entry in entries if _of_remote_secret(entry)} | _unhealed(book), wanted)
     for entry in _restarts(entries):
         wanted.undo(book, entry, "made anew, with what stood before", keep=keep[entry.cluster])
     for entry, alias in renamed:
@@ -218,19 +236,34 @@ def _heal(mesh: Mesh, names: set[str], wanted: Plan) -> None:
             credentials.restart_istiods(wanted, name)
 
 
-def _forgotten(mesh: Mesh) -> Wait:
-    """Wait until no istiod watches another cluster, and no probe's client knows an address of another's server."""
+def _unhealed(book: Journal) -> set[str]:
+    """Return clusters in which an undo before this one took remote secrets back, and was stopped before a restart."""
+    healed = [e for e in book.entries if (e.stage, e.action, e.event) == (STAGE, "restart", DONE)]
+    undone = [e for e in book.entries if _of_remote_secret(e) and e.stage == discovery.STAGE and not e.stands]
+    return {e.cluster for e in undone if not any(r.cluster == e.cluster and r.begun >= e.ended for r in healed)}
 
-    def missing() -> str:
-        watched = remotes.remote_clusters(mesh)
-        others = watched[(watched["secret"] != "") & (watched["remote"] != watched["cluster"])]
-        if len(others):
-            return ", ".join(f"{row.istiod} still watches {row.remote}" for row in others.itertuples())
-        known = serving.endpoints(mesh)
-        held = known[(known["where"] == "elsewhere") & (known["address"] != "")]
-        return ", ".join(f"the client of {row.client} still has {row.address}" for row in held.itertuples())
 
-    return missing
+def _parted(mesh: Mesh, book: Journal, kept: list[tuple[str, str]]) -> list[Wait]:
+    """Return the waits until each reader forgot the clusters that it reads by remote secrets which the journal made.
+
+    Those that an undo before this one removed count, too: it may have ended before they were forgotten.
+    """
+    targets: dict[str, set[str]] = {}
+    for entry in book.entries:
+        if not _of_remote_secret(entry) or (entry.cluster, entry.object) in kept or not names(book, entry):
+            continue
+        for manifest in book.private(entry)["manifests"]:
+            if entry.stands or restore.find(mesh.clusters[entry.cluster], manifest) is None:
+                targets.setdefault(entry.cluster, set()).update(manifest["data"])
+    return [apart.forgotten(mesh, reader, sorted(found)) for reader, found in targets.items()]
+
+
+def _of_remote_secret(entry: Entry) -> bool:
+    return entry.object.rpartition("/")[2].startswith(remotes.PREFIX)
+
+
+def _all(waits: Sequence[Wait]) -> Wait:
+    return lambda: next(filter(None, (wait() for wait in waits)), "")
 
 
 def _others(mesh: Mesh, entry: Entry, later: str, entries: list[Entry], wanted: Plan) -> None:
@@ -278,7 +311,8 @@ def prove(mesh: Mesh, facts: Facts, done: Plan) -> list[Finding]:
     """Judge what is left: every change, every control plane that stays, and calls within each cluster that stays."""
     if done.pending:
         return [*refused(done), planned("MK1203", "the run is taken back", facts.book.name, "undone and proved")]
-    return [*check_left(mesh, facts), *check_planes(mesh, facts), *check_trust(mesh, facts), *check_calls(mesh)]
+    findings = [*check_left(mesh, facts), *check_planes(mesh, facts), *check_trust(mesh, facts)]
+    return [*findings, *check_credentials(mesh, facts), *check_calls(mesh)]
 
 
 def check_left(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
@@ -288,7 +322,7 @@ def check_left(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         ask = Question(
             "MK1203", "nothing of the run is left", name, "every change undone, nothing labelled as meshkit's"
         )
-        kept = [what for where, what in facts.kept if where == name]
+        kept = [what for where, what in (*facts.kept, *facts.needed) if where == name]
         try:
             own = [entry for entry in book.entries if entry.cluster == name and entry.stage != STAGE]
             standing = [e for e in own if e.stands and not set(names(book, e)) & set(kept)]
@@ -344,6 +378,16 @@ def check_trust(mesh: Mesh, facts: Facts) -> list[Finding]:
     tables = mesh.ask(authorities=signing.authorities, handed=held.handed, certificates=held.certificates)
     rows = rooted.agreement(**tables)
     return [rooted.check_witnesses(rows, name) for name in mesh.clusters if name in changed]
+
+
+def check_credentials(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+    """MK803, where the run changed how clusters read each other: those that still do have a credential that works."""
+    if all(entry.stage != discovery.STAGE for entry in facts.book.entries):
+        return
+    secrets, seen = remotes.remote_secrets(mesh), remotes.remote_clusters(mesh)
+    for pair in mesh.pairs:
+        if len(joined.read(mesh, secrets, *pair)) or unreadable(secrets, pair[0], "credential"):
+            yield joined.check_credential(mesh, secrets, seen, *pair)
 
 
 def check_calls(mesh: Mesh) -> Iterator[Finding]:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
+from meshkit.changes import MANAGED, Plan
 from meshkit.diffs import bare
 from meshkit.istio import copies
-from tests.objects import core, create, deployment
+from meshkit.mesh import Mesh
+from meshkit.spec import MeshSpec
+from meshkit.stages import install
+from tests.objects import core, create, deployment, labelled, mesh_document
 
 if TYPE_CHECKING:
     from meshkit.cluster import Cluster
+    from tests.support import ApiServer
 
 
 def test_a_copy_is_taken_by_a_cluster_that_has_none_of_it(east: Cluster, space: str) -> None:
@@ -40,3 +47,24 @@ def test_what_is_not_there_is_left_out(east: Cluster, space: str) -> None:
     create(east, deployment("app", space))
     assert [m["kind"] for m in copies.workload(east, space, "app")] == ["Deployment"]
     assert copies.workload(east, space, "ghost") == []
+
+
+@pytest.mark.parametrize("labels", [MANAGED, {}], ids=["ours", "theirs"])
+def test_what_a_killed_run_left_of_the_probe_is_made_whole(
+    api_server: ApiServer, east: Cluster, space: str, monkeypatch: pytest.MonkeyPatch, labels: dict[str, str]
+) -> None:
+    """Its Service alone is there; one that others made is left to them. The first cluster may be the one."""
+    document = mesh_document(api_server.kubeconfig)
+    document["clusters"] += [{**document["clusters"][0], "name": "west", "context": "west", "network": "net-west"}]
+    document["probe"] = {"namespace": space, "server": "app", "client": "ghost"}
+    left, whole = east, api_server.connect()
+    two = Mesh(MeshSpec.parse(document, where="test"), {"east": left, "west": whole})
+    service = core("Service", "app", space, spec={"selector": {"app": "app"}, "ports": [{"port": 80}]})
+    left.apply(labelled(service, **labels))
+    real = copies.workload
+    there = {"app": [service, deployment("app", space)], "ghost": []}
+    monkeypatch.setattr(copies, "workload", lambda c, s, name: there[name] if c is whole else real(c, s, name))
+    plan = Plan(two, install.STAGE)
+    install._samples(two, plan)
+    made = [(change.cluster, change.manifests[0]["kind"]) for change in plan.changes]
+    assert made == ([("east", "Deployment")] if labels else [])

@@ -12,7 +12,7 @@ from meshkit.changes import Plan
 from meshkit.errors import ChangeError, InputError, UnreachableError
 from meshkit.istio import installer
 from meshkit.spec import MeshSpec
-from tests.objects import Object, edit, live
+from tests.objects import Object, config_map, edit, labelled, live
 from tests.support import program
 
 if TYPE_CHECKING:
@@ -122,6 +122,41 @@ class TestRendered:
         assert "+ CustomResourceDefinition gateways.networking.istio.io" in change.diff
         assert "+ Deployment not-there-yet/istiod" in change.diff
         assert east.find("customresourcedefinitions", None, "gateways.networking.istio.io") is None
+
+    def test_what_istioctl_would_remove_holds_the_plan(
+        self, tmp_path: Path, mesh: Mesh, east: Cluster, space: str
+    ) -> None:
+        """What it rendered once, and does not now; what is rendered, another's or of another version it leaves."""
+        operator = installer.operator(spec_of(tmp_path), "east")
+        ours = {
+            "install.operator.istio.io/owning-resource": "control-plane",
+            "istio.io/rev": "default",
+            "operator.istio.io/managed": "Reconcile",
+            "operator.istio.io/version": installer.version(),
+            "operator.istio.io/component": "IngressGateways",
+        }
+        change = {
+            "theirs": {"install.operator.istio.io/owning-resource": "eastwest"},
+            "older": {"operator.istio.io/version": "1.0.0"},
+            "blue": {"istio.io/rev": "blue"},
+            "tag": {"install.operator.istio.io/owning-resource-not-pruned": "true"},
+            "gone": {},
+            "rendered": {},
+        }
+        for name, more in change.items():
+            east.apply(labelled(config_map(name, space), **{**ours, **more}))
+        found = restore.pruned(east, installer.owned_by(operator), [config_map("rendered", space)])
+        assert found == [f"ConfigMap {space}/gone"]
+        plan = Plan(mesh, "05 install")
+        try:
+            plan.install("east", operator, "the test")
+        finally:
+            for name in ("gone", "rendered"):
+                east.delete(config_map(name, space))
+        told = f"istioctl would remove ConfigMap {space}/gone, ConfigMap {space}/rendered, which the IstioOperator"
+        assert plan.changes[0].problem.startswith(told)
+        assert "+ CustomResourceDefinition gateways.networking.istio.io" in plan.changes[0].diff
+        assert [finding.id for finding in plan.findings()] == ["MK590"]
 
     def test_what_istio_sets_at_run_time_is_no_difference(self, plain: list[Object], east: Cluster) -> None:
         """A webhook's CA bundle and failure policy are istiod's; another's field is a conflict."""

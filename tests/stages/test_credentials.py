@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from meshkit.changes import Change
 from meshkit.checks import Verdict
 from meshkit.errors import InputError
 from meshkit.istio import accounts, remotes, versions
 from meshkit.istio.fleet import table
+from meshkit.journal import Journal
 from meshkit.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages import credentials, discovery, life, rollback
-from tests.objects import core, create, deployment
+from tests.objects import core, create, deployment, labelled
 from tests.stages.healthy import Row, mesh, told
 from tests.stages.test_discovery import facts, secret
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from meshkit.journal import Entry
     from tests.support import ApiServer
 
 PAIR = "east → west"
@@ -150,3 +155,79 @@ def test_istiods_that_a_removal_hurts_are_restarted_by_undo(
         rollback._heal(real, set(), plan)
     finally:
         east.delete(deployment(name, real.root_namespace))
+
+
+def test_a_restart_that_an_undo_was_stopped_before_is_planned_again(
+    real: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The remote secret is gone, and noted as undone: nothing stands, and the istiod of that day still runs."""
+    rows = table([{"cluster": "east", "component": "istiod", "version": "1.30.2"}], versions.VERSION_COLUMNS)
+    monkeypatch.setattr(versions, "versions", lambda *_: rows)
+    east, namespace = real.clusters["east"], real.root_namespace
+    istiod = create(east, deployment("istiod-left", namespace, labels={"app": "istiod"}))
+    book = Journal.open(real.spec.mesh.id, "run")
+    book.about(clusters={"east": east.uid()})
+
+    def noted(stage: str, action: str, what: str) -> Entry:
+        gone = core("Secret", f"{remotes.PREFIX}west", namespace, data={"west": ""})
+        known = {"stage": stage, "cluster": "east", "why": "", "manager": "meshkit", "temporary": False}
+        return book.begin({"before": [None], "manifests": [gone]}, action=action, object=what, **known)
+
+    def restarts() -> list[str]:
+        planned = rollback.plan(real, rollback.look(real, "run"))
+        return [c.object for c in planned.changes if c.action == "restart"]
+
+    try:
+        book.undone(noted(discovery.STAGE, "create", f"Secret {namespace}/{remotes.PREFIX}west"))
+        assert f"Deployment {namespace}/istiod-left" in restarts()
+        book.done(noted(rollback.STAGE, "restart", f"Deployment {namespace}/istiod-left"))
+        assert restarts() == []
+    finally:
+        east.delete(istiod)
+
+
+def test_a_secret_that_was_changed_since_an_istiod_was_made_is_unheard(real: Mesh) -> None:
+    """One that was only made is not: that hurts none."""
+    east, namespace = real.clusters["east"], real.root_namespace
+    spec = {"containers": [{"name": "discovery", "image": "none"}]}
+    first, second = (labelled(core("Pod", f"istiod-{n}", namespace, spec=spec), app="istiod") for n in (1, 2))
+    held = labelled(core("Secret", f"{remotes.PREFIX}east", namespace), **{remotes.LABEL: "true"})
+
+    def after(*steps: Callable[[], object]) -> list[str]:
+        time.sleep(1.1)  # an API server's moments are whole seconds
+        for step in steps:
+            step()
+        return credentials.unheard(real, "east")
+
+    try:
+        assert after() == []
+        assert after(lambda: create(east, first)) == []
+        assert after(lambda: east.apply({**held, "data": {"east": "YQ=="}})) == []
+        assert after(lambda: east.apply({**held, "data": {"east": "Yg=="}})) == ["east"]
+        assert after(lambda: create(east, second)) == ["east"]
+        assert after(lambda: east.delete(first)) == []
+    finally:
+        for manifest in (first, second, held):
+            east.delete(manifest)
+
+
+@pytest.mark.parametrize("late", [[], ["west"]])
+def test_an_istiod_that_was_not_restarted_after_a_change_holds_the_revocation(
+    monkeypatch: pytest.MonkeyPatch, late: list[str]
+) -> None:
+    """A run that was stopped in between plans the restart again, though the secret is as wanted."""
+    monkeypatch.setattr(credentials, "unheard", lambda _, name: late if name == "east" else [])
+    known = facts("versions", {"version": "1.30.2"})
+    monkeypatch.setattr(versions, "versions", lambda *_: known.versions)
+    monkeypatch.setattr(remotes, "remote_secrets", lambda _: known.known.secrets)
+    monkeypatch.setattr(remotes, "remote_clusters", lambda _: known.known.remotes)
+    monkeypatch.setattr(remotes, "secret_events", lambda _: {})
+    monkeypatch.setattr(accounts, "tokens", lambda *_: [])
+    restarted: list[str] = []
+    monkeypatch.setattr(credentials, "restart_istiods", lambda _, name, __: restarted.append(name))
+    discovery.plan(mesh(), known)
+    assert restarted == ["east"] * len(late)
+    plan = discovery.Plan(mesh(), discovery.STAGE)
+    plan.changes = [Change("west", "delete", "Secret old", "", manifests=[core("Secret", "old")])]
+    held = told(credentials.check_handed_over(mesh(), plan), "MK713", PAIR)
+    assert held == [FAIL if late else PASS]

@@ -1,0 +1,109 @@
+"""What outlasts the undo of a run: the credentials by which clusters are read after it, and later runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from meshkit import restore
+from meshkit.checks import Finding, Verdict
+from meshkit.diffs import identify
+from meshkit.errors import ChangeError
+from meshkit.istio import accounts, remotes
+from meshkit.journal import Journal
+from meshkit.stages import discovery
+from meshkit.stages.finding import Question
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from meshkit.journal import Entry
+    from meshkit.mesh import Mesh
+
+
+def is_final(mesh: Mesh, book: Journal, entry: Entry) -> bool:
+    """Tell whether a change cannot be taken back: it replaced or removed a credential that ends."""
+    if entry.stage != discovery.STAGE or entry.action in restore.PATCHED:
+        return False
+    found = (before for before in book.private(entry)["before"] if before)
+    return any(remotes.replaced(before, restore.find(mesh.clusters[entry.cluster], before)) for before in found)
+
+
+def needed(mesh: Mesh, book: Journal, kept: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Return the credentials which a journal made and by which clusters are read after its undo: (cluster, object).
+
+    And who reads by them. Others hold a remote secret that the undo leaves as it is; `kept` ones are left, too.
+    """
+    made = {(entry.cluster, entry.object) for entry in book.entries if entry.stands and _is_token(book, entry)}
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in remotes.remote_secrets(mesh).to_dict("records") if made else ():
+        if row["credential"] == "UNKNOWN":
+            return dict.fromkeys(made, f"whether {row['cluster']} reads by it is not known: {row['detail']}")
+        token = (row["leads_to"] or row["key"], f"Secret {mesh.root_namespace}/{row['token_secret']}")
+        if token in made and not _given_up(mesh, book, kept, row):
+            found.setdefault(token, []).append(row["cluster"])
+    return {token: f"it is read by {', '.join(sorted(set(readers)))} with this" for token, readers in found.items()}
+
+
+def _is_token(book: Journal, entry: Entry) -> bool:
+    if entry.stage != discovery.STAGE:
+        return False
+    kinds = {manifest.get("type") for manifest in book.private(entry)["manifests"]}
+    return entry.action == "create" and bool(kinds & {accounts.TOKEN_TYPE, accounts.EXPIRING_TYPE})
+
+
+def _given_up(mesh: Mesh, book: Journal, kept: Collection[tuple[str, str]], row: dict[Any, Any]) -> bool:
+    """Tell whether the undo takes a remote secret away, or gives it another credential."""
+    subject = (row["cluster"], f"Secret {row['namespace']}/{row['name']}")
+    for entry in book.entries:
+        if not entry.stands or (entry.cluster, entry.object) != subject or entry.action in restore.PATCHED:
+            continue
+        (manifest,), (before,) = (book.private(entry)[key] for key in ("manifests", "before"))
+        live = restore.find(mesh.clusters[row["cluster"]], manifest)
+        other = before and remotes.stands_on(before) != remotes.stands_on(live or {})
+        if (subject not in kept) if before is None else (other and not remotes.replaced(before, live)):
+            return True
+    return False
+
+
+# --- later runs -------------------------------------------------------------------------------------------------------
+
+
+def check_later(mesh: Mesh, book: Journal) -> Finding:
+    """MK1208: no later run changed the same objects since, or reads clusters by this run's credentials.
+
+    What stood before a later change is what this run had made: the undo of that one would bring it back.
+    """
+    ask = Question("MK1208", "no later run stands on this one", "mesh", "the newest run goes back first")
+    mine = _left(book)
+    if not mine:
+        return ask.answer(Verdict.PASS, "nothing of it stands")
+    begun, places = min(entry.begun for entry in mine), {entry.cluster for entry in mine}
+    cure = "undo them first: `meshkit undo RUN`, the newest first"
+    beside = []
+    try:
+        last = {what: entry.begun for entry in mine for what in _touched(book, entry)}
+        for other in Journal.all_of(mesh.spec.mesh.id):
+            since = [entry for entry in _left(other) if entry.begun > begun] if other.name != book.name else []
+            for entry in since:
+                met = [what for what in _touched(other, entry) if what in last and entry.begun > last[what]]
+                if met:
+                    return ask.fail(f"{other.name}: {met[0][0]}: {met[0][1]}", cure)
+            beside += [other.name] if places & {entry.cluster for entry in since} else []
+    except ChangeError as error:
+        return ask.unknown(f"{error.message}: {error.where}", error.remedy)
+    told = f"{', '.join(beside)}: other objects of the same clusters" if beside else "none"
+    return ask.judge(not beside, told, f"if they need what this one made, {cure}", otherwise=Verdict.WARN)
+
+
+def _left(book: Journal) -> Sequence[Entry]:
+    """Return the changes that an undo would take back; restarts leave nothing."""
+    return [e for e in book.entries if e.stands and not e.temporary and e.action != "restart"]
+
+
+def _touched(book: Journal, entry: Entry) -> Iterator[tuple[str, str]]:
+    """Yield the objects of a change, with their clusters, and the credentials that a remote secret hands over."""
+    for manifest in book.private(entry)["manifests"]:
+        yield entry.cluster, identify(manifest)
+        if manifest["metadata"]["name"].startswith(remotes.PREFIX):
+            for target, (secret, _) in remotes.stands_on(manifest).items():
+                yield target, f"Secret {manifest['metadata']['namespace']}/{secret}"
