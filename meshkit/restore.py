@@ -132,7 +132,9 @@ def steps(
         return back
     made = [manifest for manifest, before in pairs if before is None]
     if entry.action == "install" and any(is_istiod(manifest) for manifest in made):
-        made += _byproducts(cluster)
+        known = {identify(manifest) for manifest, before in pairs if before}
+        going = [manifest for manifest in made if identify(manifest) not in keep]
+        made += [obj for obj in _byproducts(cluster, going) if identify(obj) not in known]
     there = [live for manifest in made if (live := find(cluster, manifest)) and identify(live) not in keep]
     return [*back, *(Step("remove", live, live) for live in sorted(there, key=_rank))]
 
@@ -190,12 +192,22 @@ def tags(cluster: Cluster) -> list[Object]:
     return [obj for kind in kinds for obj in cluster.get(kind, labels="istio.io/tag")]
 
 
-def _byproducts(cluster: Cluster) -> list[Object]:
-    """Return what comes with a control plane besides what istioctl renders: its tag, and what istiod writes itself."""
-    found = tags(cluster)
+def _byproducts(cluster: Cluster, going: Iterable[Object]) -> list[Object]:
+    """Return what goes with control planes besides what istioctl renders: tags, and what istiod writes itself.
+
+    Where a control plane of another revision stays, these are only the tags that lead to one that goes.
+    """
+    found, planes = tags(cluster), {identify(obj): obj for obj in going if is_istiod(obj)}
+    if any(identify(obj) not in planes for obj in cluster.get("deployments.v1.apps", labels="app=istiod")):
+        revisions = {_revision(obj) for obj in planes.values()}
+        return [obj for obj in found if _revision(obj) in revisions]
     for name in _MADE_BY_ISTIOD:
         found += cluster.get("configmaps", fields=f"metadata.name={name}")
     return found
+
+
+def _revision(obj: Object) -> str:
+    return str((obj["metadata"].get("labels") or {}).get("istio.io/rev", ""))
 
 
 def _rank(obj: Object) -> int:

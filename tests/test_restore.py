@@ -10,7 +10,9 @@ import pytest
 from meshkit import restore
 from meshkit.changes import RESTARTED, Plan
 from meshkit.checks import Verdict
-from meshkit.journal import Journal
+from meshkit.diffs import identify
+from meshkit.istio import installer
+from meshkit.journal import Entry, Journal
 from meshkit.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages import rollback
@@ -29,7 +31,7 @@ from tests.objects import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from meshkit.cluster import Cluster
     from tests.support import ApiServer
@@ -225,6 +227,72 @@ class TestWorkloads:
         wait = restore.rolled_out(east, "Deployment", space, "app")
         assert wait() in ("its controller has not seen the change", "0 of 1 pods made anew, 0 available")
         until(lambda: wait() == "1 of 1 pods made anew, 0 available", wait())
+
+
+class TestControlPlanes:
+    """Two of them in one cluster."""
+
+    @pytest.fixture
+    def istiod(self, east: Cluster, space: str) -> Iterator[Callable[[str], dict[str, Any]]]:
+        """Return what makes an istiod of a revision; they are gone after the test, or others would see an Istio."""
+        made = []
+
+        def make(revision: str) -> dict[str, Any]:
+            name = "istiod" if revision == "default" else f"istiod-{revision}"
+            labels = {"app": "istiod", "istio.io/rev": revision}
+            made.append(deployment(name, space, labels=labels))
+            return create(east, made[-1])
+
+        yield make
+        for manifest in made:
+            east.delete(manifest)
+
+    @pytest.fixture
+    def tag(self, east: Cluster, space: str) -> Iterator[Callable[[str, str], dict[str, Any]]]:
+        """Return what makes a tag's webhook, which leads to a revision."""
+        made = []
+
+        def make(name: str, revision: str) -> dict[str, Any]:
+            labels = {"istio.io/tag": name, "istio.io/rev": revision}
+            kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration"}
+            made.append({**kind, "metadata": {"name": f"{space}-{name}", "labels": labels}})
+            return create(east, made[-1])
+
+        yield make
+        for manifest in made:
+            east.delete(manifest)
+
+    def test_the_one_that_was_there_keeps_its_tags_and_what_it_writes(
+        self, east: Cluster, space: str, istiod: Callable[[str], Any], tag: Callable[[str, str], Any]
+    ) -> None:
+        """Without the tag nothing is injected any more; what istiod writes goes with the last one only."""
+        first = istiod("default")
+        known, later = tag("default", "default"), tag("later", "default")
+        root = create(east, config_map("istio-ca-root-cert", space), "pilot-discovery")
+        blue, own = istiod("blue"), tag("blue", "blue")
+        private = {"manifests": [blue, known], "before": [None, known]}
+        planned = restore.steps(east, installed_in(east), private)
+        assert {step.action for step in planned} == {"remove"}
+        assert [step.manifest["metadata"]["name"] for step in planned] == [f"{space}-blue", "istiod-blue"]
+        assert there(east, own)
+        east.delete(first)
+        left = {identify(step.manifest) for step in restore.steps(east, installed_in(east), private)}
+        assert left >= {identify(obj) for obj in (blue, own, later, root)}
+        assert identify(known) not in left
+
+    def test_one_that_others_changed_stays_with_what_it_writes(
+        self, east: Cluster, space: str, istiod: Callable[[str], Any]
+    ) -> None:
+        """The wait for it to go would never end."""
+        blue = istiod("blue")
+        create(east, config_map("istio-ca-root-cert", space), "pilot-discovery")
+        private = {"manifests": [blue], "before": [None]}
+        assert restore.steps(east, installed_in(east), private, keep=[identify(blue)]) == []
+
+
+def installed_in(cluster: Cluster) -> Entry:
+    """Return the entry of a control plane's installation."""
+    return Entry(1, "done", "05 install", cluster.name, "install", "Istio", "", installer.MANAGER, False, "")
 
 
 def test_a_journal_of_another_cluster_is_not_undone(mesh: Mesh, east: Cluster, space: str) -> None:
