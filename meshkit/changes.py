@@ -260,12 +260,14 @@ class Plan:
         why: str,
         *,
         alias: str = "",
-        keep: Sequence[str] = (),
+        keep: Sequence[str] | None = (),
         last: bool = True,
         wait: Wait | None = None,
         gate: Wait | None = None,
     ) -> None:
         """Want a change of a journal taken back; `alias` and `keep` are those of `restore.steps`.
+
+        What others came to use since it was planned stops it, unless `keep` is None: all may go, as was consented.
 
         Unless it is the `last` that is done about it, the journal goes on saying that the change stands.
         """
@@ -273,10 +275,11 @@ class Plan:
         change = Change(entry.cluster, f"undo {entry.action}", entry.object, why, reverses=True, wait=wait, gate=gate)
 
         def steps() -> list[restore.Step]:
-            return restore.steps(target, entry, private, alias=alias, keep=keep)
+            return restore.steps(target, entry, private, alias=alias, keep=keep or ())
 
         def do() -> None:
-            restore.undo(target, steps())
+            asked = [] if keep is None else [restore.objector(target, book, entry)]
+            restore.undo(target, steps(), *asked)
             if last and not restore.steps(target, entry, private):  # what was kept may go later, with consent
                 book.undone(entry)
 

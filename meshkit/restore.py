@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshkit.cluster import FIELD_MANAGER, NotFoundError
 from meshkit.diffs import Object, bare, identify, managers, owned, qualified, unified, without
-from meshkit.errors import ConflictError, UnreachableError
+from meshkit.errors import ChangeError, ConflictError, UnreachableError
 from meshkit.istio import installer
 from meshkit.waiting import rolled_out, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from meshkit.cluster import Cluster
-    from meshkit.journal import Entry
+    from meshkit.journal import Entry, Journal
 
 PATCHED = ("restart", "scale", "patch")
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
@@ -217,12 +218,21 @@ def _rank(obj: Object) -> int:
     return _LEAVING.index(kind) if kind in _LEAVING else 100 + _LAST.index(kind) if kind in _LAST else 50
 
 
-def undo(cluster: Cluster, planned: Iterable[Step]) -> None:
-    """Do the steps of an undo, and wait for what they cause."""
+def undo(cluster: Cluster, planned: Iterable[Step], objection: Callable[[Object], str] = lambda _: "") -> None:
+    """Do the steps of an undo, and wait for what they cause.
+
+    `objection` says of an object right before it is removed why it should stay, or nothing.
+
+    Raises:
+        ChangeError: one should stay.
+    """
     removed: list[Object] = []
     for step in planned:
         if step.manifest["metadata"]["name"] in _MADE_BY_ISTIOD:
             wait_for(lambda: "it is still going" if cluster.get("pods", labels="app=istiod") else "", "istiod")
+        if step.action == "remove" and (why := objection(step.manifest)):
+            told = f"{identify(step.manifest)} {why}, since the undo was planned"
+            raise ChangeError(told, where=cluster.where, remedy="undo again: it plans anew")
         step.do(cluster)
         place = step.manifest["metadata"]
         if step.action == "remove":
@@ -248,6 +258,31 @@ def _foreign(obj: Object) -> bool:
     return bool(strangers(obj)) or not (managers(obj) or given)
 
 
+def objector(cluster: Cluster, book: Journal, entry: Entry) -> Callable[[Object], str]:
+    """Return what says why others would miss an object that a change made if it were removed now, or an empty text."""
+    private = book.private(entry)
+    after = private.get("after") or [None] * len(private["manifests"])
+    made = zip(private["manifests"], private["before"], after, strict=True)
+    known = {identify(manifest): then for manifest, before, then in made if before is None}
+    own = [other for other in book.entries if other.stands and other.cluster == entry.cluster]
+    ours = functools.cache(lambda: [name for other in own for name in names(book, other)])
+
+    def objection(obj: Object) -> str:
+        live = find(cluster, obj) if identify(obj) in known else None
+        if live is None:
+            return ""
+        return used_by_others(cluster, live, known[identify(obj)], ours() if live["kind"] in _LAST else ())
+
+    return objection
+
+
+def names(book: Journal, entry: Entry) -> list[str]:
+    """Return the objects that a change made, as `identify` calls them."""
+    private = book.private(entry)
+    pairs = zip(private["manifests"], private["before"], strict=True)
+    return [identify(manifest) for manifest, before in pairs if before is None]
+
+
 def used_by_others(cluster: Cluster, live: Object, after: Object | None, ours: Sequence[str]) -> str:
     """Return why an object that we made should not be removed without consent, or an empty text.
 
@@ -262,7 +297,7 @@ def used_by_others(cluster: Cluster, live: Object, after: Object | None, ours: S
         return f"changed since by {', '.join(sorted(since))}"
     if live["kind"] == "CustomResourceDefinition":
         spec = live["spec"]
-        held = cluster.get(f"{spec['names']['plural']}.{spec['group']}")
+        held = _listed(cluster, f"{spec['names']['plural']}.{spec['group']}")
     elif live["kind"] == "Namespace":
         try:
             held = list(_contents(cluster, live["metadata"]["name"]))
@@ -276,7 +311,14 @@ def used_by_others(cluster: Cluster, live: Object, after: Object | None, ours: S
 
 def _contents(cluster: Cluster, namespace: str) -> Iterable[Object]:
     for kind in cluster.kinds(lambda group: group not in _NO_STATE, namespaced=True):
-        for obj in cluster.get(kind, namespace):
+        for obj in _listed(cluster, kind, namespace):
             # What belongs to something else goes with it.
             if not obj["metadata"].get("ownerReferences") and obj["kind"] != "Event":
                 yield obj
+
+
+def _listed(cluster: Cluster, kind: str, namespace: str | None = None) -> list[Object]:
+    try:
+        return cluster.get(kind, namespace)
+    except NotFoundError:  # its definition went just now, and all of its objects before it
+        return []

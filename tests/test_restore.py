@@ -11,6 +11,7 @@ from meshkit import restore
 from meshkit.changes import RESTARTED, Plan
 from meshkit.checks import Verdict
 from meshkit.diffs import identify
+from meshkit.errors import ChangeError
 from meshkit.istio import installer
 from meshkit.journal import Entry, Journal
 from meshkit.mesh import Mesh
@@ -183,6 +184,29 @@ class TestOthers:
         assert there(east, theirs)
         east.delete(theirs)
         assert undone(mesh) == ["nothing"]
+        assert not there(east, crd)
+
+    def test_what_others_came_to_use_since_the_plan_was_made_stays(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """Stages that go first may take minutes; removed with consent only, as if it had been seen at the look."""
+        group = f"{space}.example.com"
+        crd, theirs = definition("widgets", group), {**core("Widget", "w", space), "apiVersion": f"{group}/v1"}
+        applied(mesh, config_map("x", space, a="1"), crd)
+        until(lambda: f"widgets.{group}" in east.kinds(lambda g: g == group), "the kind is served")
+
+        def late(change: Callable[[], Any], *, consent: bool = False) -> None:
+            facts = rollback.look(mesh, "run")
+            plan = rollback.plan(mesh, facts, consent=consent)
+            change()
+            plan.carry_out("apply", gates=rollback.check(mesh, facts, consent=consent), journal="run")
+
+        with pytest.raises(ChangeError, match=f"widgets.{group} holds Widget {space}/w of others, since the undo was"):
+            late(lambda: create(east, theirs))
+        assert there(east, theirs)
+        with pytest.raises(ChangeError, match=f"ConfigMap {space}/x changed since by kubectl-edit, since the undo was"):
+            late(lambda: edit(east, config_map("x", space, b="2")))
+        assert undone(mesh) == [f"kept: ConfigMap {space}/x, CustomResourceDefinition widgets.{group}"]
+        late(lambda: edit(east, config_map("x", space, b="3")), consent=True)
+        assert not there(east, config_map("x", space))
         assert not there(east, crd)
 
 

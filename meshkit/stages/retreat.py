@@ -44,7 +44,7 @@ Source: security/pkg/nodeagent/cache/secretcache.go, `UpdateConfigTrustBundle` a
 """
 
 
-def plan(mesh: Mesh, book: Journal, wanted: Plan, keep: Mapping[str, Sequence[str]]) -> None:
+def plan(mesh: Mesh, book: Journal, wanted: Plan, keep: Mapping[str, Sequence[str] | None]) -> None:
     """Want the changes of stage 04 taken back, the newest first; `keep` are objects of clusters that stay.
 
     Raises:
@@ -116,7 +116,7 @@ class _Back:
         book: Journal,
         wanted: Plan,
         first: Mapping[str, Object | None],
-        keep: Mapping[str, Sequence[str]],
+        keep: Mapping[str, Sequence[str] | None],
     ) -> None:
         self.mesh, self.book, self.wanted, self.first, self.keep = mesh, book, wanted, first, keep
         self.certificates: pd.DataFrame = held.certificates(mesh)

@@ -27,6 +27,7 @@ from meshkit.istio.fleet import table
 from meshkit.journal import Journal
 from meshkit.mesh import Mesh, Unknown
 from meshkit.probe import find_side
+from meshkit.restore import names
 from meshkit.stages import credentials, renames, retreat, rooted, serving
 from meshkit.stages.finding import Question, planned, refused
 
@@ -98,27 +99,14 @@ def _kept_of(book: Journal, entry: Entry, kept: dict[tuple[str, str], str]) -> s
     return "; ".join(reasons)
 
 
-def names(book: Journal, entry: Entry) -> list[str]:
-    """Return the objects that a change made, as `identify` calls them."""
-    private = book.private(entry)
-    pairs = zip(private["manifests"], private["before"], strict=True)
-    return [identify(manifest) for manifest, before in pairs if before is None]
-
-
 def kept_objects(mesh: Mesh, book: Journal) -> dict[tuple[str, str], str]:
     """Return why objects that the journal made should stay: by (cluster, object)."""
     kept: dict[tuple[str, str], str] = {}
-    standing = [entry for entry in book.entries if entry.stands]
-    for name, cluster in mesh.clusters.items():
-        own = [entry for entry in standing if entry.cluster == name]
-        ours = [made for entry in own for made in names(book, entry)]
-        for entry in own:
-            private = book.private(entry)
-            after = private.get("after") or [None] * len(private["manifests"])
-            for manifest, before, then in zip(private["manifests"], private["before"], after, strict=True):
-                live = restore.find(cluster, manifest) if before is None else None
-                if live and (why := restore.used_by_others(cluster, live, then, ours)):
-                    kept[name, identify(live)] = why
+    for entry in [entry for entry in book.entries if entry.stands and entry.cluster in mesh.clusters]:
+        objection = restore.objector(mesh.clusters[entry.cluster], book, entry)
+        for manifest in book.private(entry)["manifests"]:
+            if why := objection(manifest):
+                kept[entry.cluster, identify(manifest)] = why
     return kept
 
 
@@ -171,16 +159,16 @@ def plan(mesh: Mesh, facts: Facts, *, consent: bool = False) -> Plan:
     wanted = Plan(mesh, STAGE)
     if facts.strangers:
         return wanted
-    kept = [] if consent else list(facts.kept)
+    kept = None if consent else list(facts.kept)
     standing = [e for e in facts.book.entries if e.stands and e.stage != STAGE]
     for stage in dict.fromkeys(entry.stage for entry in reversed(standing)):
         _stage(mesh, facts.book, [entry for entry in standing if entry.stage == stage], wanted, kept)
     return wanted
 
 
-def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: list[tuple[str, str]]) -> None:
+def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: list[tuple[str, str]] | None) -> None:
     renamed = []
-    keep = {name: [what for where, what in kept if where == name] for name in mesh.clusters}
+    keep = {name: None if kept is None else [what for where, what in kept if where == name] for name in mesh.clusters}
     if entries[0].stage == retreat.STAGE:
         retreat.plan(mesh, book, wanted, keep)
         return
