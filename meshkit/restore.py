@@ -24,8 +24,12 @@ PATCHED = ("restart", "scale", "patch")
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 _WHO = ("apiVersion", "kind", "metadata", "type")
 _OURS = frozenset({FIELD_MANAGER, *installer.RUNTIME_MANAGERS})
-_MACHINES = re.compile(r"controller|^kube-|^kubelet$|^cloud-|^pilot-|^node")
-_DEPLOYERS = re.compile(r"^(argocd|kustomize|helm|flux)-")  # controllers, too, but of what people wrote
+# By their whole names: people's tools are called so, too (node-fetch is Lens; kapp-controller deploys what they wrote).
+# Who is not known here is taken for somebody, which costs a question, and no object.
+_MACHINES = re.compile(
+    r"kube-(apiserver|controller-manager|scheduler)|kubelet|k3s|kubelite|([a-z]+-)*cloud-controller-manager"
+    r"|openshift-controller-manager|cluster-policy-controller|admissionsenforcer|istio\.io/[a-z-]+-controller"
+)
 _MADE_BY_ISTIOD = ("istio-ca-root-cert", "istio-ca-crl")
 _NO_STATE = ("metrics.k8s.io", "events.k8s.io")
 # Webhooks go first, so that a control plane on its way out refuses nothing; namespaces and definitions go last.
@@ -248,8 +252,12 @@ def undo(cluster: Cluster, planned: Iterable[Step], objection: Callable[[Object]
 
 
 def strangers(obj: Object) -> set[str]:
-    """Return who has written to an object, but for meshkit, Istio and the cluster's own controllers."""
-    return {m for m in managers(obj) - _OURS if _DEPLOYERS.search(m) or not _MACHINES.search(m)}
+    """Return who has written to an object, but for meshkit, Istio and the cluster's own controllers.
+
+    Source: metadata.managedFields, as met on kubeadm, k3s, MicroK8s, OpenShift, AKS, and with a cloud's load balancers;
+    istio.io/gateway-controller of pilot/pkg/features.
+    """
+    return {manager for manager in managers(obj) - _OURS if not _MACHINES.fullmatch(manager)}
 
 
 def _foreign(obj: Object) -> bool:

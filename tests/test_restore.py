@@ -153,10 +153,29 @@ class TestOthers:
         assert undone(mesh, consent=True) == ["nothing"]
         assert not there(east, config_map("x", space))
 
+    @pytest.mark.parametrize(
+        ("manager", "known"),
+        [
+            *[(machine, True) for machine in (
+                "kube-controller-manager", "kubelet", "k3s", "cloud-controller-manager", "aws-cloud-controller-manager",
+                "openshift-controller-manager", "pilot-discovery", "istio.io/gateway-controller", "istioctl", "meshkit",
+            )],
+            *[(tool, False) for tool in (
+                "node-fetch", "kapp-controller", "my-controller", "controller", "cloud-shell", "kube-deploy",
+                "kubectl-edit", "helm-controller", "k3s-deploy", "pilot-tool", "kustomize-controller",
+            )],
+        ],
+    )  # fmt: skip
+    def test_who_is_no_known_machine_is_somebody(self, manager: str, known: bool) -> None:
+        """Lens writes as node-fetch, and deployers are called controllers, too."""
+        written = core("ConfigMap", "x")
+        written["metadata"]["managedFields"] = [{"manager": manager, "operation": "Update"}]
+        assert restore.strangers(written) == (set() if known else {manager})
+
     @pytest.mark.usefixtures("controllers")
     def test_a_namespace_that_holds_others_objects_is_kept(self, mesh: Mesh, east: Cluster, space: str) -> None:
         """Whoever deployed them; with what is our own and the cluster's only, it goes."""
-        deployers = ("kubectl-create", "argocd-controller", "kustomize-controller", "unknown")
+        deployers = ("kubectl-create", "argocd-controller", "node-fetch", "kapp-controller", "unknown")
         holding = {by: core("Namespace", f"{space}-{by}", "") for by in deployers}
         empty = core("Namespace", f"{space}-empty", "")
         applied(mesh, *holding.values(), empty, config_map("ours", empty["metadata"]["name"]))
