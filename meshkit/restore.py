@@ -150,6 +150,8 @@ def _back(cluster: Cluster, entry: Entry, manifest: Object, before: Object, alia
         return None if live else Step("make again", bare(before), None)
     if live is None:
         return None  # somebody removed it since; it is not ours to bring back
+    if entry.action == "scale" and live["spec"].get("replicas") != manifest["spec"]["replicas"]:
+        return None  # somebody, or an autoscaler, set another number since, and may need it
     if entry.action in PATCHED:
         step = Step("patch", _fields_of(manifest, before), live)
     else:

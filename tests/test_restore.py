@@ -249,6 +249,14 @@ class TestWorkloads:
         assert back["metadata"]["labels"] == {"theirs": "1"}
         assert east.get("pods", space) == []
 
+    def test_replicas_that_others_set_since_stay(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """Who is on call may have set them by hand, under load."""
+        app = create(east, deployment("app", space))
+        made(mesh, lambda plan: plan.scale("east", "Deployment", space, "app", 1, "the test"))
+        edit(east, deployment("app", space, replicas=3))
+        assert undone(mesh) == ["nothing"]
+        assert live(east, app)["spec"]["replicas"] == 3
+
     def test_pods_without_annotations_are_made_anew_twice_in_one_plan(
         self, mesh: Mesh, east: Cluster, space: str
     ) -> None:
