@@ -12,6 +12,7 @@ from meshkit.cluster import FIELD_MANAGER, NotFoundError
 from meshkit.diffs import Object, bare, identify, managers, owned, qualified, unified, without
 from meshkit.errors import ChangeError, ConflictError, UnreachableError
 from meshkit.istio import installer
+from meshkit.istio.objects import portable
 from meshkit.waiting import rolled_out, wait_for
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def steps(
 def _back(cluster: Cluster, entry: Entry, manifest: Object, before: Object, alias: str) -> Step | None:
     live = find(cluster, manifest)
     if entry.action == "delete":
-        return None if live else Step("make again", bare(before), None)
+        return None if live else Step("make again", portable(bare(before)), None)
     if live is None:
         return None  # somebody removed it since; it is not ours to bring back
     if entry.action == "scale" and live["spec"].get("replicas") != manifest["spec"]["replicas"]:

@@ -113,6 +113,21 @@ class TestObjects:
         assert undone(mesh) == ["nothing"]
         assert live(east, config_map("x", space))["data"] == {"a": "theirs", "b": "1"}
 
+    def test_what_is_made_again_has_no_owner_that_is_gone(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """The garbage collector would remove it at once; and nobody may be there who would end its finalizer."""
+        owner = create(east, config_map("owner", space))
+        one = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+        owned = core("Secret", "owned", space, stringData={"key": "value"})
+        owned["metadata"] |= {"ownerReferences": [one], "finalizers": ["example.com/theirs"]}
+        create(east, owned)
+        made(mesh, lambda plan: plan.delete("east", owned, "the test"))
+        edit(east, {**core("Secret", "owned", space), "metadata": {**owned["metadata"], "finalizers": None}})
+        east.delete(owner)
+        assert undone(mesh) == ["nothing"]
+        again = live(east, owned)
+        assert again["data"] == {"key": "dmFsdWU="}
+        assert not {"ownerReferences", "finalizers"} & set(again["metadata"])
+
     def test_what_others_removed_is_not_brought_back(self, mesh: Mesh, east: Cluster, space: str) -> None:
         """Neither what we made nor what we changed; and that is no failure."""
         create(east, config_map("x", space, a="1"))
