@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -128,6 +129,21 @@ def test_replicas_that_others_set_meanwhile_stay(mesh: Mesh) -> None:
         assert live(east, app)["spec"]["replicas"] == 6
     finally:
         east.delete(app)
+
+
+def test_a_full_disk_keeps_nothing_in_any_cluster(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a step of it can be noted, and all of them are taken back."""
+
+    def full(_: int) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def wait() -> str:
+        monkeypatch.setattr(os, "fsync", full)
+        return ""
+
+    with pytest.raises(ChangeError, match="the journal cannot be written: No space left on device"):
+        planned(mesh, wait).carry_out("apply")
+    assert there(mesh) == []
 
 
 def test_what_a_killed_run_left_is_named_and_then_taken_back(
