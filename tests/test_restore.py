@@ -373,6 +373,22 @@ def test_a_journal_of_another_cluster_is_not_undone(mesh: Mesh, east: Cluster, s
     assert there(east, config_map("x", space))
 
 
+def test_a_journal_of_a_cluster_that_the_mesh_file_does_not_name_is_not_undone(
+    api_server: ApiServer, mesh: Mesh, east: Cluster, space: str
+) -> None:
+    """It was taken out, or renamed, since; nothing is touched in the others, either."""
+    document = mesh_document(api_server.kubeconfig)
+    document["clusters"] += [{**document["clusters"][0], "name": "north", "context": "north", "network": "net-north"}]
+    two = Mesh(MeshSpec.parse(document, where="test"), dict.fromkeys(("east", "north"), east))
+    for name in two.clusters:
+        made(two, lambda plan, name=name: plan.apply(name, config_map(f"of-{name}", space), "the test"))  # type: ignore[misc]
+    facts = rollback.look(mesh, "run")
+    gates = {f.subject: (f.verdict, f.observed) for f in rollback.check(mesh, facts) if f.id == "MK1201"}
+    assert gates == {"east": (Verdict.PASS, "it is"), "north": (Verdict.FAIL, "the mesh file does not name it")}
+    assert rollback.plan(mesh, facts).empty
+    assert there(east, config_map("of-north", space))
+
+
 def test_the_newest_change_of_trust_goes_back_first(mesh: Mesh, east: Cluster, space: str) -> None:
     """Else what stands is under a root that nobody signs under any more. A run that changed no trust goes any time."""
 

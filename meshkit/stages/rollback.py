@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from meshkit.journal import Entry
 
 STAGE = "12 rollback"
+ABSENT = "the mesh file does not name it"
 CALLS = 20
 CALL_TIMEOUT = 5.0
 ENTRY_COLUMNS = {
@@ -86,6 +87,8 @@ def look(mesh: Mesh, journal: str = "") -> Facts:
             strangers[name] = (
                 uid.reason if isinstance(uid, Unknown) else f"UID {uid}, the journal's is {wanted or 'none'}"
             )
+    absent = [entry.cluster for entry in book.entries if entry.cluster not in mesh.clusters]
+    strangers |= dict.fromkeys(absent, ABSENT)
     kept = {} if strangers else kept_objects(mesh, book)
     rows = [
         {**{key: getattr(entry, key) for key in ENTRY_COLUMNS if key != "kept"}, "kept": _kept_of(book, entry, kept)}
@@ -122,10 +125,10 @@ def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
     """
     inputs.yes_or_no("consent", consent)
     findings = []
-    for name in mesh.clusters:
+    for name in dict.fromkeys((*mesh.clusters, *facts.strangers)):
         ask = Question("MK1201", "the cluster is the journal's", name, "it answers, with the UID of kube-system noted")
         told = facts.strangers.get(name, "")
-        lost = told and not told.startswith("UID")
+        lost = told not in ("", ABSENT) and not told.startswith("UID")
         cure = "name the mesh file of that run"
         findings.append(ask.unknown(told) if lost else ask.judge(not told, told or "it is", cure))
     for (name, what), why in facts.kept.items():
