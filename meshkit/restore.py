@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from meshkit.cluster import FIELD_MANAGER, NotFoundError
@@ -75,7 +75,7 @@ def apply_as_istioctl(cluster: Cluster, manifest: Object, *, dry_run: bool = Fal
     except ConflictError as error:
         if any(manager not in installer.RUNTIME_MANAGERS for manager, _ in error.conflicts):
             raise
-        rest = without(manifest, [field for _, field in error.conflicts])
+        rest = without(manifest, [name for _, name in error.conflicts])
         return cluster.apply(rest, dry_run, manager=installer.MANAGER)
 
 
@@ -87,8 +87,8 @@ class Step:
     """One object of a change that is taken back: removed, put back, patched, or made again."""
 
     action: str
-    manifest: Object
-    live: Object | None
+    manifest: Object = field(repr=False)
+    live: Object | None = field(repr=False)
     manager: str = FIELD_MANAGER
 
     def preview(self, cluster: Cluster) -> str:
@@ -115,7 +115,7 @@ class Step:
         try:
             return cluster.apply(self.manifest, dry_run, manager=self.manager)
         except ConflictError as error:  # what others took over since is theirs
-            theirs = [field for owner, field in error.conflicts if owner != self.manager]
+            theirs = [name for owner, name in error.conflicts if owner != self.manager]
             rest = without(self.manifest, theirs)
             return cluster.apply(rest, dry_run, manager=self.manager)
 

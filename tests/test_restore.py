@@ -16,9 +16,10 @@ from meshkit.istio import installer
 from meshkit.journal import Entry, Journal
 from meshkit.mesh import Mesh
 from meshkit.spec import MeshSpec
-from meshkit.stages import rollback
+from meshkit.stages import rollback, steps
 from tests.lab.support import until
 from tests.objects import (
+    CANARY,
     config_map,
     core,
     create,
@@ -147,6 +148,13 @@ class TestObjects:
             temporary=False,
         )  # fmt: skip
         assert undone(mesh) == ["nothing"]
+
+
+def test_no_step_tells_what_a_secret_holds() -> None:
+    """A cell that ends in one shows it, and so does a traceback."""
+    secret = core("Secret", "cacerts", data={"ca-key.pem": CANARY})
+    told = repr([restore.Step("put back", secret, secret), steps.Step("east", None, now=secret, former=secret)])
+    assert CANARY not in told
 
 
 class TestOthers:
