@@ -101,12 +101,14 @@ class Plan:
         stage: whose; its first two digits make the ids of the plan's findings (`MK690`).
         temporary: everything is taken back, newest first, at the end of `carry_out`: also when a change failed, or
             the user interrupted, and after a kill by `meshkit.temporary.recover`.
+        consent: what others changed, or use, of objects that are taken back may go with them.
     """
 
-    def __init__(self, mesh: Mesh, stage: str, *, temporary: bool = False) -> None:
+    def __init__(self, mesh: Mesh, stage: str, *, temporary: bool = False, consent: bool = False) -> None:
         self.mesh = mesh
         self.stage = stage
         self.temporary = temporary
+        self.consent = consent
         self.changes: list[Change] = []
         self.held: list[Finding] = []
         self.pending = False
@@ -274,6 +276,8 @@ class Plan:
     ) -> None:
         """Want a change of a journal taken back; `alias` and `keep` are those of `restore.steps`.
 
+        What others came to use since it was planned stops it, unless the plan has their consent.
+
         Unless it is the `last` that is done about it, the journal goes on saying that the change stands.
         """
         target, private = self.mesh.clusters[entry.cluster], book.private(entry)
@@ -283,7 +287,8 @@ class Plan:
             return restore.steps(target, entry, private, alias=alias, keep=keep)
 
         def do() -> None:
-            restore.undo(target, steps())
+            asked = [] if self.consent else [restore.objector(target, book, entry)]
+            restore.undo(target, steps(), *asked)
             if last and not restore.steps(target, entry, private):  # what was kept may go later, with consent
                 book.undone(entry)
 

@@ -6,6 +6,7 @@ temporary plan made is taken back whatever happens.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -120,7 +121,10 @@ def _make(plan: Plan, n: int, change: Change, book: Journal, made: list[temporar
         reason = error.message if isinstance(error, MeshkitError) else type(error).__name__
         change.status, change.detail = "failed", reason
         if entry:
-            book.failed(entry, reason)
+            with contextlib.suppress(
+                ChangeError
+            ):  # the first error is told: the journal's may come of the same full disk
+                book.failed(entry, reason)
         raise
     change.status, change.seconds = "done", time.monotonic() - began
     print(f"{at}: done in {change.seconds:.1f} s")

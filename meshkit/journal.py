@@ -83,6 +83,8 @@ class Journal:
     folder: Path
     entries: list[Entry] = field(default_factory=list)
     header: dict[str, Any] = field(default_factory=dict)
+    torn: bool = False
+    """Whether a line could not be written to its end."""
 
     @property
     def name(self) -> str:
@@ -123,6 +125,9 @@ class Journal:
         Args:
             private: what undo needs: `before`, `manifest` and the like, Secrets whole.
             facts: stage, cluster, action, object, why, manager, temporary.
+
+        Raises:
+            ChangeError: it cannot be written, as also by `done`, `failed` and `undone`.
         """
         n = len(self.entries) + 1
         self._store(n, private)
@@ -160,22 +165,26 @@ class Journal:
     def _store(self, n: int, private: Mapping[str, Any]) -> None:
         path = self.folder / f"{n:04}.json"
         draft = path.with_suffix(".part")
-        with _open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
-            json.dump(private, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
+        with _writing(path):
+            with _open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
+                json.dump(private, file)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.rename(path)
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        with _open(self.folder / LINES, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        path, torn, self.torn = self.folder / LINES, self.torn, True
+        with _writing(path), _open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
+            file.write("\n" * torn + json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        self.torn = False
         self._take(dict(line))
 
     def _read(self) -> None:
         if not self.lines().endswith("\n"):  # who was killed while he wrote left half a line
-            with _open(self.folder / LINES, os.O_WRONLY | os.O_APPEND) as file:
+            path = self.folder / LINES
+            with _writing(path), _open(path, os.O_WRONLY | os.O_APPEND) as file:
                 file.write("\n")
         for text in self.lines().split("\n"):
             try:
@@ -220,7 +229,8 @@ def exclusively(names: Iterable[str]) -> Iterator[None]:
     folder = _private(private_store() / ".locks")
     with contextlib.ExitStack() as stack:
         for name in sorted(set(names)):
-            file = stack.enter_context(_open(folder / name, os.O_RDWR | os.O_CREAT))
+            with _writing(folder / name):
+                file = stack.enter_context(_open(folder / name, os.O_RDWR | os.O_CREAT))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -228,6 +238,15 @@ def exclusively(names: Iterable[str]) -> Iterator[None]:
                     "another meshkit is changing this mesh now", remedy="wait for it to end, then run again"
                 ) from None
         yield
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        told = f"the journal cannot be written: {error.strerror}"
+        raise ChangeError(told, where=str(path), remedy="make room there, then run again") from None
 
 
 def _open(path: Path, flags: int) -> IO[str]:

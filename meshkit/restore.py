@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from meshkit.cluster import FIELD_MANAGER, NotFoundError
 from meshkit.diffs import Object, bare, identify, managers, owned, qualified, unified, without
-from meshkit.errors import ConflictError, UnreachableError
+from meshkit.errors import ChangeError, ConflictError, UnreachableError
 from meshkit.istio import installer, remotes
+from meshkit.istio.objects import portable
 from meshkit.waiting import rolled_out, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from meshkit.cluster import Cluster
-    from meshkit.journal import Entry
+    from meshkit.journal import Entry, Journal
 
 PATCHED = ("restart", "scale", "patch")
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 _WHO = ("apiVersion", "kind", "metadata", "type")
 _OURS = frozenset({FIELD_MANAGER, *installer.RUNTIME_MANAGERS})
-_MACHINES = re.compile(r"controller|^kube-|^kubelet$|^cloud-|^pilot-|^node")
-_DEPLOYERS = re.compile(r"^(argocd|kustomize|helm|flux)-")  # controllers, too, but of what people wrote
+# By their whole names: people's tools are called so, too (node-fetch is Lens; kapp-controller deploys what they wrote).
+# Who is not known here is taken for somebody, which costs a question, and no object.
+_MACHINES = re.compile(
+    r"kube-(apiserver|controller-manager|scheduler)|kubelet|k3s|kubelite|([a-z]+-)*cloud-controller-manager"
+    r"|openshift-controller-manager|cluster-policy-controller|admissionsenforcer|istio\.io/[a-z-]+-controller"
+)
 _MADE_BY_ISTIOD = ("istio-ca-root-cert", "istio-ca-crl")
 _NO_STATE = ("metrics.k8s.io", "events.k8s.io")
 # Webhooks go first, so that a control plane on its way out refuses nothing; namespaces and definitions go last.
@@ -69,7 +75,7 @@ def apply_as_istioctl(cluster: Cluster, manifest: Object, *, dry_run: bool = Fal
     except ConflictError as error:
         if any(manager not in installer.RUNTIME_MANAGERS for manager, _ in error.conflicts):
             raise
-        rest = without(manifest, [field for _, field in error.conflicts])
+        rest = without(manifest, [name for _, name in error.conflicts])
         return cluster.apply(rest, dry_run, manager=installer.MANAGER)
 
 
@@ -92,8 +98,8 @@ class Step:
     """One object of a change that is taken back: removed, put back, patched, or made again."""
 
     action: str
-    manifest: Object
-    live: Object | None
+    manifest: Object = field(repr=False)
+    live: Object | None = field(repr=False)
     manager: str = FIELD_MANAGER
 
     def preview(self, cluster: Cluster) -> str:
@@ -120,7 +126,7 @@ class Step:
         try:
             return cluster.apply(self.manifest, dry_run, manager=self.manager)
         except ConflictError as error:  # what others took over since is theirs
-            theirs = [field for owner, field in error.conflicts if owner != self.manager]
+            theirs = [name for owner, name in error.conflicts if owner != self.manager]
             rest = without(self.manifest, theirs)
             return cluster.apply(rest, dry_run, manager=self.manager)
 
@@ -143,7 +149,9 @@ def steps(
         return back
     made = [manifest for manifest, before in pairs if before is None]
     if entry.action == "install" and any(is_istiod(manifest) for manifest in made):
-        made += _byproducts(cluster)
+        known = {identify(manifest) for manifest, before in pairs if before}
+        going = [manifest for manifest in made if identify(manifest) not in keep]
+        made += [obj for obj in _byproducts(cluster, going) if identify(obj) not in known]
     there = [live for manifest in made if (live := find(cluster, manifest)) and identify(live) not in keep]
     return [*back, *(Step("remove", live, live) for live in sorted(there, key=_rank))]
 
@@ -153,9 +161,11 @@ def _back(cluster: Cluster, entry: Entry, manifest: Object, before: Object, alia
     if entry.action not in PATCHED and remotes.replaced(before, live):
         return None  # who is given it reads nothing any more
     if entry.action == "delete":
-        return None if live else Step("make again", bare(before), None)
+        return None if live else Step("make again", portable(bare(before)), None)
     if live is None:
         return None  # somebody removed it since; it is not ours to bring back
+    if entry.action == "scale" and live["spec"].get("replicas") != manifest["spec"]["replicas"]:
+        return None  # somebody, or an autoscaler, set another number since, and may need it
     if entry.action in PATCHED:
         step = Step("patch", _fields_of(manifest, before), live)
     else:
@@ -203,12 +213,22 @@ def tags(cluster: Cluster) -> list[Object]:
     return [obj for kind in kinds for obj in cluster.get(kind, labels="istio.io/tag")]
 
 
-def _byproducts(cluster: Cluster) -> list[Object]:
-    """Return what comes with a control plane besides what istioctl renders: its tag, and what istiod writes itself."""
-    found = tags(cluster)
+def _byproducts(cluster: Cluster, going: Iterable[Object]) -> list[Object]:
+    """Return what goes with control planes besides what istioctl renders: tags, and what istiod writes itself.
+
+    Where a control plane of another revision stays, these are only the tags that lead to one that goes.
+    """
+    found, planes = tags(cluster), {identify(obj): obj for obj in going if is_istiod(obj)}
+    if any(identify(obj) not in planes for obj in cluster.get("deployments.v1.apps", labels="app=istiod")):
+        revisions = {_revision(obj) for obj in planes.values()}
+        return [obj for obj in found if _revision(obj) in revisions]
     for name in _MADE_BY_ISTIOD:
         found += cluster.get("configmaps", fields=f"metadata.name={name}")
     return found
+
+
+def _revision(obj: Object) -> str:
+    return str((obj["metadata"].get("labels") or {}).get("istio.io/rev", ""))
 
 
 def _rank(obj: Object) -> int:
@@ -218,12 +238,21 @@ def _rank(obj: Object) -> int:
     return _LEAVING.index(kind) if kind in _LEAVING else 100 + _LAST.index(kind) if kind in _LAST else 50
 
 
-def undo(cluster: Cluster, planned: Iterable[Step]) -> None:
-    """Do the steps of an undo, and wait for what they cause."""
+def undo(cluster: Cluster, planned: Iterable[Step], objection: Callable[[Object], str] = lambda _: "") -> None:
+    """Do the steps of an undo, and wait for what they cause.
+
+    `objection` says of an object right before it is removed why it should stay, or nothing.
+
+    Raises:
+        ChangeError: one should stay.
+    """
     removed: list[Object] = []
     for step in planned:
         if step.manifest["metadata"]["name"] in _MADE_BY_ISTIOD:
             wait_for(lambda: "it is still going" if cluster.get("pods", labels="app=istiod") else "", "istiod")
+        if step.action == "remove" and (why := objection(step.manifest)):
+            told = f"{identify(step.manifest)} {why}, since the undo was planned"
+            raise ChangeError(told, where=cluster.where, remedy="undo again: it plans anew")
         step.do(cluster)
         place = step.manifest["metadata"]
         if step.action == "remove":
@@ -239,14 +268,43 @@ def undo(cluster: Cluster, planned: Iterable[Step]) -> None:
 
 
 def strangers(obj: Object) -> set[str]:
-    """Return who has written to an object, but for meshkit, Istio and the cluster's own controllers."""
-    return {m for m in managers(obj) - _OURS if _DEPLOYERS.search(m) or not _MACHINES.search(m)}
+    """Return who has written to an object, but for meshkit, Istio and the cluster's own controllers.
+
+    Source: metadata.managedFields, as met on kubeadm, k3s, MicroK8s, OpenShift, AKS, and with a cloud's load balancers;
+    istio.io/gateway-controller of pilot/pkg/features.
+    """
+    return {manager for manager in managers(obj) - _OURS if not _MACHINES.fullmatch(manager)}
 
 
 def _foreign(obj: Object) -> bool:
     """Tell whether others made an object; what nobody is known to have written to may be anyone's."""
     given = (obj["kind"], obj["metadata"]["name"]) == ("ServiceAccount", "default")
     return bool(strangers(obj)) or not (managers(obj) or given)
+
+
+def objector(cluster: Cluster, book: Journal, entry: Entry) -> Callable[[Object], str]:
+    """Return what says why others would miss an object that a change made if it were removed now, or an empty text."""
+    private = book.private(entry)
+    after = private.get("after") or [None] * len(private["manifests"])
+    made = zip(private["manifests"], private["before"], after, strict=True)
+    known = {identify(manifest): then for manifest, before, then in made if before is None}
+    own = [other for other in book.entries if other.stands and other.cluster == entry.cluster]
+    ours = functools.cache(lambda: [name for other in own for name in names(book, other)])
+
+    def objection(obj: Object) -> str:
+        live = find(cluster, obj) if identify(obj) in known else None
+        if live is None:
+            return ""
+        return used_by_others(cluster, live, known[identify(obj)], ours() if live["kind"] in _LAST else ())
+
+    return objection
+
+
+def names(book: Journal, entry: Entry) -> list[str]:
+    """Return the objects that a change made, as `identify` calls them."""
+    private = book.private(entry)
+    pairs = zip(private["manifests"], private["before"], strict=True)
+    return [identify(manifest) for manifest, before in pairs if before is None]
 
 
 def used_by_others(cluster: Cluster, live: Object, after: Object | None, ours: Sequence[str]) -> str:
@@ -263,7 +321,7 @@ def used_by_others(cluster: Cluster, live: Object, after: Object | None, ours: S
         return f"changed since by {', '.join(sorted(since))}"
     if live["kind"] == "CustomResourceDefinition":
         spec = live["spec"]
-        held = cluster.get(f"{spec['names']['plural']}.{spec['group']}")
+        held = _listed(cluster, f"{spec['names']['plural']}.{spec['group']}")
     elif live["kind"] == "Namespace":
         try:
             held = list(_contents(cluster, live["metadata"]["name"]))
@@ -277,7 +335,14 @@ def used_by_others(cluster: Cluster, live: Object, after: Object | None, ours: S
 
 def _contents(cluster: Cluster, namespace: str) -> Iterable[Object]:
     for kind in cluster.kinds(lambda group: group not in _NO_STATE, namespaced=True):
-        for obj in cluster.get(kind, namespace):
+        for obj in _listed(cluster, kind, namespace):
             # What belongs to something else goes with it.
             if not obj["metadata"].get("ownerReferences") and obj["kind"] != "Event":
                 yield obj
+
+
+def _listed(cluster: Cluster, kind: str, namespace: str | None = None) -> list[Object]:
+    try:
+        return cluster.get(kind, namespace)
+    except NotFoundError:  # its definition went just now, and all of its objects before it
+        return []

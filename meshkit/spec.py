@@ -10,6 +10,7 @@ import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -41,6 +42,45 @@ def seconds(text: str | float) -> float:
     if not match:
         raise ValueError(f"expected a duration such as 500ms, 5s or 2m, got {text!r}")
     return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def expanded(path: str) -> Path:
+    """Return a path, with the home that its `~` means.
+
+    Raises:
+        ValueError: nobody has that home, or it can be no path.
+    """
+    if "\0" in path:
+        raise ValueError("expected a path, which has no NUL")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"no home is known of {Path(path).parts[0]}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes no key twice: what the first one says would be lost without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        known = set()
+        for key, _ in node.value:
+            if (name := (key.tag, str(key.value))) in known:
+                raise yaml.composer.ComposerError(None, None, f"{key.value} stands there twice", key.start_mark)
+            known.add(name)
+        return node
+
+
+def read_yaml(text: str) -> Any:
+    """Return what a YAML text says.
+
+    Raises:
+        yaml.YAMLError: it is none, or has a key twice.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  (it is a SafeLoader)
+    except ValueError as error:  # such as a date that there is not
+        raise yaml.constructor.ConstructorError(None, None, str(error), None) from None
 
 
 class _Model(BaseModel):
@@ -99,7 +139,15 @@ class ClusterSpec(_Model):
     @field_validator("kubeconfig")
     @classmethod
     def _home(cls, value: str) -> str:
-        return str(Path(value).expanduser()) if value else value
+        return str(expanded(value)) if value else value
+
+    @field_validator("api_server", "prometheus")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and not (parts.hostname and (parts.port or parts.port is None)):  # to ask for a wrong port raises
+            raise ValueError("expected an address")
+        return value
 
 
 class Trust(_Model):
@@ -219,7 +267,11 @@ class MeshSpec(_Model):
             for section in sections:
                 inner = inner.get(section) if isinstance(inner, dict) else None
             if isinstance(inner, dict) and isinstance(inner.get(field), str) and inner[field]:
-                inner[field] = str(Path(path).parent / Path(inner[field]).expanduser())
+                try:
+                    inner[field] = str(Path(path).parent / expanded(inner[field]))
+                except ValueError as error:
+                    name = ".".join((*sections, field))
+                    raise InputError(f"{name}: {error}, got {inner[field]!r}", where=str(path)) from None
         return cls.parse(document, where=str(path))
 
     @classmethod
@@ -260,10 +312,11 @@ def _read(path: Path) -> Any:
         raise InputError(f"no such file; {expected}", where=str(path), remedy="name the mesh file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"not a text file (byte {error.start} is not UTF-8); {expected}", where=str(path)) from None
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror}); {expected}", where=str(path)) from None
+    except (OSError, ValueError) as error:  # a NUL in the path is no OSError
+        problem = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot be read ({problem}); {expected}", where=str(path)) from None
     try:
-        document = yaml.safe_load(text)
+        document = read_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""

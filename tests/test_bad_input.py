@@ -64,8 +64,10 @@ def test_a_folder_is_no_mesh_file(tmp_path: Path) -> None:
         (b"just words", ["expected a mapping", "got a str"]),
         (b"\x00\xff\x00\xfe", ["not a text file"]),
         (b"\x00\x01\x02", ["not YAML"]),
+        (b"clusters: 2024-13-45\n", ["not YAML", "month must be in 1..12"]),
+        (b"trust: {strategy: adopt}\nclusters: []\ntrust: {}\n", ["trust stands there twice", "line 3"]),
     ],
-    ids=["empty", "comment", "not YAML", "no mapping", "binary", "control characters"],
+    ids=["empty", "comment", "not YAML", "no mapping", "binary", "control characters", "no date", "twice"],
 )
 def test_a_file_that_is_no_mesh_file_says_what_it_is_instead(tmp_path: Path, content: bytes, words: list[str]) -> None:
     """Empty, broken and binary files."""

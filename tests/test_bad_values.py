@@ -17,6 +17,7 @@ import yaml
 from meshkit import cli, inputs
 from meshkit.runs import parameters
 from meshkit.runs.run import stages
+from meshkit.spec import MeshSpec
 from tests.test_bad_input import GOOD, mesh_file, meshkit, refused
 
 if TYPE_CHECKING:
@@ -128,6 +129,21 @@ def test_a_wrong_word_is_refused(tmp_path: Path, argv: tuple[str, ...], words: l
             ["passphraseFrom", "MK_NOT_SET is not set", "export MK_NOT_SET"],
         ),
         ({"trust": {"rootDirectory": "."}}, ["neither root-key.pem nor a folder for east"]),
+        *[
+            ({"clusters": [{**GOOD["clusters"][0], field: value}]}, [f"clusters.0.{field}", *words])
+            for field, value, *words in (
+                ("apiServer", "https://[2001:db8::1:6443", "expected an address", "'https://[2001"),
+                ("apiServer", "https://10.0.0.1:99999", "expected an address", ":99999'"),
+                ("apiServer", "https://:6443", "expected an address", "'https://:6443'"),
+                ("prometheus", "http://[::1", "expected an address"),
+                ("kubeconfig", "~no-such-user/x", "no home is known of ~no-such-user"),
+                ("kubeconfig", "a\0b", "no NUL"),
+            )
+        ],
+        ({"istio": {"overlay": "~no-such-user/x"}}, ["istio.overlay: no home is known of ~no-such-user"]),
+        ({"trust": {"rootDirectory": "~no-such-user/x"}}, ["trust.rootDirectory: no home is known"]),
+        ({"trust": {"rootDirectory": "a\0b"}}, ["trust.rootDirectory", "no NUL"]),
+        ({"trust": {"passphraseFrom": {"file": "~no-such-user/x"}}}, ["trust.passphraseFrom.file: no home is known"]),
     ],
     ids=[
         "no overlay",
@@ -140,6 +156,16 @@ def test_a_wrong_word_is_refused(tmp_path: Path, argv: tuple[str, ...], words: l
         "no CA",
         "passphrase",
         "empty",
+        "bracket",
+        "port",
+        "no host",
+        "prometheus",
+        "home",
+        "NUL",
+        "overlay's home",
+        "CA's home",
+        "CA's NUL",
+        "passphrase's home",
     ],
 )
 def test_a_file_or_field_that_a_later_stage_needs_is_judged_before_the_first(
@@ -192,6 +218,12 @@ def papermill(folder: Path, number: str, given: dict[str, str]) -> str:
     return "\n".join(outputs[0].traceback)
 
 
+def test_a_path_with_a_nul_is_no_mesh_file() -> None:
+    """A notebook's parameter may hold anything."""
+    with pytest.raises(inputs.InputError, match="cannot be read"):
+        MeshSpec.load("mesh\0.yaml")
+
+
 def test_a_text_is_never_consent() -> None:
     """To Python "no" is true."""
     with pytest.raises(inputs.InputError, match="expected True or False, got 'no'"):
@@ -201,7 +233,6 @@ def test_a_text_is_never_consent() -> None:
 def test_the_example_overlay_passes() -> None:
     """The judge is not so strict that nothing gets through."""
     from meshkit.runs import preflight
-    from meshkit.spec import MeshSpec
 
     spec = MeshSpec.load(Path("parameters/lab.yaml"))
     assert yaml.safe_load(Path(spec.istio.overlay).read_text())["kind"] == "IstioOperator"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -164,6 +165,29 @@ class TestKilled:
             book.private(entry)
         assert CANARY not in str(caught.value)
         assert caught.value.__suppress_context__
+
+
+def test_a_full_disk_is_told_and_the_next_line_is_whole() -> None:
+    """The half line that it left is no event, and takes none with it."""
+    book = Journal.open("shop", "one")
+    first, second = begun(book), begun(book)
+    size = (book.folder / LINES).stat().st_size
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, old[1]))
+    try:
+        with pytest.raises(
+            ChangeError, match=r"journal.jsonl: the journal cannot be written: File too large\n  → make"
+        ):
+            book.undone(first)
+        with pytest.raises(ChangeError, match=r"0001.json: the journal cannot be written"):
+            book.done(first, [{"data": "x" * size}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert (book.folder / LINES).stat().st_size == size + 10
+    assert book.private(first) == {"before": [None], "manifests": [SECRET]}
+    book.undone(second)
+    assert [entry.event for entry in again(book).entries] == ["begun", "undone"]
+    assert again(book).entries == book.entries
 
 
 HOLDER = """

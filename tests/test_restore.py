@@ -12,15 +12,17 @@ import pytest
 from meshkit import restore
 from meshkit.changes import RESTARTED, Plan
 from meshkit.checks import Verdict
+from meshkit.diffs import identify
 from meshkit.errors import ChangeError
-from meshkit.istio import accounts, remote_secret, remotes
+from meshkit.istio import accounts, installer, remote_secret, remotes
 from meshkit.istio.fleet import table
-from meshkit.journal import Journal
+from meshkit.journal import Entry, Journal
 from meshkit.mesh import Mesh
 from meshkit.spec import MeshSpec
-from meshkit.stages import rollback
+from meshkit.stages import rollback, steps
 from tests.lab.support import until
 from tests.objects import (
+    CANARY,
     config_map,
     core,
     create,
@@ -34,7 +36,7 @@ from tests.objects import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from meshkit.cluster import Cluster
     from tests.support import ApiServer
@@ -115,6 +117,21 @@ class TestObjects:
         assert undone(mesh) == ["nothing"]
         assert live(east, config_map("x", space))["data"] == {"a": "theirs", "b": "1"}
 
+    def test_what_is_made_again_has_no_owner_that_is_gone(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """The garbage collector would remove it at once; and nobody may be there who would end its finalizer."""
+        owner = create(east, config_map("owner", space))
+        one = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+        owned = core("Secret", "owned", space, stringData={"key": "value"})
+        owned["metadata"] |= {"ownerReferences": [one], "finalizers": ["example.com/theirs"]}
+        create(east, owned)
+        made(mesh, lambda plan: plan.delete("east", owned, "the test"))
+        edit(east, {**core("Secret", "owned", space), "metadata": {**owned["metadata"], "finalizers": None}})
+        east.delete(owner)
+        assert undone(mesh) == ["nothing"]
+        again = live(east, owned)
+        assert again["data"] == {"key": "dmFsdWU="}
+        assert not {"ownerReferences", "finalizers"} & set(again["metadata"])
+
     def test_what_others_removed_is_not_brought_back(self, mesh: Mesh, east: Cluster, space: str) -> None:
         """Neither what we made nor what we changed; and that is no failure."""
         create(east, config_map("x", space, a="1"))
@@ -136,6 +153,13 @@ class TestObjects:
         assert undone(mesh) == ["nothing"]
 
 
+def test_no_step_tells_what_a_secret_holds() -> None:
+    """A cell that ends in one shows it, and so does a traceback."""
+    secret = core("Secret", "cacerts", data={"ca-key.pem": CANARY})
+    told = repr([restore.Step("put back", secret, secret), steps.Step("east", None, now=secret, former=secret)])
+    assert CANARY not in told
+
+
 class TestOthers:
     """What others changed or use is kept until they consent."""
 
@@ -155,10 +179,29 @@ class TestOthers:
         assert undone(mesh, consent=True) == ["nothing"]
         assert not there(east, config_map("x", space))
 
+    @pytest.mark.parametrize(
+        ("manager", "known"),
+        [
+            *[(machine, True) for machine in (
+                "kube-controller-manager", "kubelet", "k3s", "cloud-controller-manager", "aws-cloud-controller-manager",
+                "openshift-controller-manager", "pilot-discovery", "istio.io/gateway-controller", "istioctl", "meshkit",
+            )],
+            *[(tool, False) for tool in (
+                "node-fetch", "kapp-controller", "my-controller", "controller", "cloud-shell", "kube-deploy",
+                "kubectl-edit", "helm-controller", "k3s-deploy", "pilot-tool", "kustomize-controller",
+            )],
+        ],
+    )  # fmt: skip
+    def test_who_is_no_known_machine_is_somebody(self, manager: str, known: bool) -> None:
+        """Lens writes as node-fetch, and deployers are called controllers, too."""
+        written = core("ConfigMap", "x")
+        written["metadata"]["managedFields"] = [{"manager": manager, "operation": "Update"}]
+        assert restore.strangers(written) == (set() if known else {manager})
+
     @pytest.mark.usefixtures("controllers")
     def test_a_namespace_that_holds_others_objects_is_kept(self, mesh: Mesh, east: Cluster, space: str) -> None:
         """Whoever deployed them; with what is our own and the cluster's only, it goes."""
-        deployers = ("kubectl-create", "argocd-controller", "kustomize-controller", "unknown")
+        deployers = ("kubectl-create", "argocd-controller", "node-fetch", "kapp-controller", "unknown")
         holding = {by: core("Namespace", f"{space}-{by}", "") for by in deployers}
         empty = core("Namespace", f"{space}-empty", "")
         applied(mesh, *holding.values(), empty, config_map("ours", empty["metadata"]["name"]))
@@ -188,6 +231,29 @@ class TestOthers:
         assert undone(mesh) == ["nothing"]
         assert not there(east, crd)
 
+    def test_what_others_came_to_use_since_the_plan_was_made_stays(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """Stages that go first may take minutes; removed with consent only, as if it had been seen at the look."""
+        group = f"{space}.example.com"
+        crd, theirs = definition("widgets", group), {**core("Widget", "w", space), "apiVersion": f"{group}/v1"}
+        applied(mesh, config_map("x", space, a="1"), crd)
+        until(lambda: f"widgets.{group}" in east.kinds(lambda g: g == group), "the kind is served")
+
+        def late(change: Callable[[], Any], *, consent: bool = False) -> None:
+            facts = rollback.look(mesh, "run")
+            plan = rollback.plan(mesh, facts, consent=consent)
+            change()
+            plan.carry_out("apply", gates=rollback.check(mesh, facts, consent=consent), journal="run")
+
+        with pytest.raises(ChangeError, match=f"widgets.{group} holds Widget {space}/w of others, since the undo was"):
+            late(lambda: create(east, theirs))
+        assert there(east, theirs)
+        with pytest.raises(ChangeError, match=f"ConfigMap {space}/x changed since by kubectl-edit, since the undo was"):
+            late(lambda: edit(east, config_map("x", space, b="2")))
+        assert undone(mesh) == [f"kept: ConfigMap {space}/x, CustomResourceDefinition widgets.{group}"]
+        late(lambda: edit(east, config_map("x", space, b="3")), consent=True)
+        assert not there(east, config_map("x", space))
+        assert not there(east, crd)
+
 
 @pytest.mark.usefixtures("controllers")
 class TestWorkloads:
@@ -208,6 +274,14 @@ class TestWorkloads:
         assert back["spec"] == app["spec"]
         assert back["metadata"]["labels"] == {"theirs": "1"}
         assert east.get("pods", space) == []
+
+    def test_replicas_that_others_set_since_stay(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """Who is on call may have set them by hand, under load."""
+        app = create(east, deployment("app", space))
+        made(mesh, lambda plan: plan.scale("east", "Deployment", space, "app", 1, "the test"))
+        edit(east, deployment("app", space, replicas=3))
+        assert undone(mesh) == ["nothing"]
+        assert live(east, app)["spec"]["replicas"] == 3
 
     def test_pods_without_annotations_are_made_anew_twice_in_one_plan(
         self, mesh: Mesh, east: Cluster, space: str
@@ -232,6 +306,72 @@ class TestWorkloads:
         until(lambda: wait() == "1 of 1 pods made anew, 0 available", wait())
 
 
+class TestControlPlanes:
+    """Two of them in one cluster."""
+
+    @pytest.fixture
+    def istiod(self, east: Cluster, space: str) -> Iterator[Callable[[str], dict[str, Any]]]:
+        """Return what makes an istiod of a revision; they are gone after the test, or others would see an Istio."""
+        made = []
+
+        def make(revision: str) -> dict[str, Any]:
+            name = "istiod" if revision == "default" else f"istiod-{revision}"
+            labels = {"app": "istiod", "istio.io/rev": revision}
+            made.append(deployment(name, space, labels=labels))
+            return create(east, made[-1])
+
+        yield make
+        for manifest in made:
+            east.delete(manifest)
+
+    @pytest.fixture
+    def tag(self, east: Cluster, space: str) -> Iterator[Callable[[str, str], dict[str, Any]]]:
+        """Return what makes a tag's webhook, which leads to a revision."""
+        made = []
+
+        def make(name: str, revision: str) -> dict[str, Any]:
+            labels = {"istio.io/tag": name, "istio.io/rev": revision}
+            kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration"}
+            made.append({**kind, "metadata": {"name": f"{space}-{name}", "labels": labels}})
+            return create(east, made[-1])
+
+        yield make
+        for manifest in made:
+            east.delete(manifest)
+
+    def test_the_one_that_was_there_keeps_its_tags_and_what_it_writes(
+        self, east: Cluster, space: str, istiod: Callable[[str], Any], tag: Callable[[str, str], Any]
+    ) -> None:
+        """Without the tag nothing is injected any more; what istiod writes goes with the last one only."""
+        first = istiod("default")
+        known, later = tag("default", "default"), tag("later", "default")
+        root = create(east, config_map("istio-ca-root-cert", space), "pilot-discovery")
+        blue, own = istiod("blue"), tag("blue", "blue")
+        private = {"manifests": [blue, known], "before": [None, known]}
+        planned = restore.steps(east, installed_in(east), private)
+        assert {step.action for step in planned} == {"remove"}
+        assert [step.manifest["metadata"]["name"] for step in planned] == [f"{space}-blue", "istiod-blue"]
+        assert there(east, own)
+        east.delete(first)
+        left = {identify(step.manifest) for step in restore.steps(east, installed_in(east), private)}
+        assert left >= {identify(obj) for obj in (blue, own, later, root)}
+        assert identify(known) not in left
+
+    def test_one_that_others_changed_stays_with_what_it_writes(
+        self, east: Cluster, space: str, istiod: Callable[[str], Any]
+    ) -> None:
+        """The wait for it to go would never end."""
+        blue = istiod("blue")
+        create(east, config_map("istio-ca-root-cert", space), "pilot-discovery")
+        private = {"manifests": [blue], "before": [None]}
+        assert restore.steps(east, installed_in(east), private, keep=[identify(blue)]) == []
+
+
+def installed_in(cluster: Cluster) -> Entry:
+    """Return the entry of a control plane's installation."""
+    return Entry(1, "done", "05 install", cluster.name, "install", "Istio", "", installer.MANAGER, False, "")
+
+
 def test_a_journal_of_another_cluster_is_not_undone(mesh: Mesh, east: Cluster, space: str) -> None:
     """The gate fails, the plan is empty, and nothing is touched."""
     applied(mesh, config_map("x", space))
@@ -242,6 +382,22 @@ def test_a_journal_of_another_cluster_is_not_undone(mesh: Mesh, east: Cluster, s
     assert gate.observed == f"UID {east.uid()}, the journal's is another-uid"
     assert rollback.plan(mesh, facts).empty
     assert there(east, config_map("x", space))
+
+
+def test_a_journal_of_a_cluster_that_the_mesh_file_does_not_name_is_not_undone(
+    api_server: ApiServer, mesh: Mesh, east: Cluster, space: str
+) -> None:
+    """It was taken out, or renamed, since; nothing is touched in the others, either."""
+    document = mesh_document(api_server.kubeconfig)
+    document["clusters"] += [{**document["clusters"][0], "name": "north", "context": "north", "network": "net-north"}]
+    two = Mesh(MeshSpec.parse(document, where="test"), dict.fromkeys(("east", "north"), east))
+    for name in two.clusters:
+        made(two, lambda plan, name=name: plan.apply(name, config_map(f"of-{name}", space), "the test"))  # type: ignore[misc]
+    facts = rollback.look(mesh, "run")
+    gates = {f.subject: (f.verdict, f.observed) for f in rollback.check(mesh, facts) if f.id == "MK1201"}
+    assert gates == {"east": (Verdict.PASS, "it is"), "north": (Verdict.FAIL, "the mesh file does not name it")}
+    assert rollback.plan(mesh, facts).empty
+    assert there(east, config_map("of-north", space))
 
 
 def test_the_newest_change_of_trust_goes_back_first(mesh: Mesh, east: Cluster, space: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from meshkit.changes import Journal, Plan
 from meshkit.errors import ChangeError, InputError, UnreachableError
 from meshkit.mesh import Mesh
 from meshkit.spec import MeshSpec
+from tests.objects import create, deployment, edit, live
 from tests.support import TOKENS, ApiServer, free_port, write_kubeconfig
 
 if TYPE_CHECKING:
@@ -108,6 +110,40 @@ def test_also_after_an_interrupt_and_after_a_failure(mesh: Mesh, error: BaseExce
         planned(mesh, wait).carry_out("apply")
     assert there(mesh) == []
     assert temporary.recover(mesh, "apply") == 0
+
+
+def test_replicas_that_others_set_meanwhile_stay(mesh: Mesh) -> None:
+    """Away for a while, and then more than there were before: whoever did that needs them."""
+    east = mesh.clusters["east"]
+    app = create(east, deployment("t-app", "default", replicas=2))
+    plan = Plan(mesh, STAGE, temporary=True)
+
+    def wait() -> NoReturn:
+        edit(east, deployment("t-app", "default", replicas=6))
+        raise ChangeError("it does not arrive")
+
+    plan.scale("east", "Deployment", "default", "t-app", 0, "away", wait=wait)
+    try:
+        with pytest.raises(ChangeError, match="does not arrive"):
+            plan.carry_out("apply")
+        assert live(east, app)["spec"]["replicas"] == 6
+    finally:
+        east.delete(app)
+
+
+def test_a_full_disk_keeps_nothing_in_any_cluster(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a step of it can be noted, and all of them are taken back."""
+
+    def full(_: int) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def wait() -> str:
+        monkeypatch.setattr(os, "fsync", full)
+        return ""
+
+    with pytest.raises(ChangeError, match="the journal cannot be written: No space left on device"):
+        planned(mesh, wait).carry_out("apply")
+    assert there(mesh) == []
 
 
 def test_what_a_killed_run_left_is_named_and_then_taken_back(

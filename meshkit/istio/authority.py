@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from meshkit.errors import InputError
 from meshkit.istio.certificates import belong_together, defects, self_signed
 from meshkit.istio.trust import chain_end, fingerprint, parse_bundle, parse_chain, signed_by
+from meshkit.spec import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -344,7 +345,10 @@ def read_passphrase(source: Mapping[Any, str], where: str = "trust.passphraseFro
         return os.fsencode(os.environ[name])
     if not source.get("file"):
         return b""
-    path = Path(source["file"]).expanduser()
+    try:
+        path = expanded(source["file"])
+    except ValueError as error:
+        raise InputError(f"{error}, got {source['file']!r}", where=f"{where}file") from None
     try:
         passphrase = path.read_bytes().rstrip(b"\r\n")
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meshkit.diffs import Object, bare
+from meshkit.istio.objects import portable
 
 if TYPE_CHECKING:
     from meshkit.cluster import Cluster
@@ -16,7 +17,8 @@ _TOOLS = ("meshkit/", "kubectl.kubernetes.io/")
 def workload(cluster: Cluster, namespace: str, name: str) -> list[Object]:
     """Return the ServiceAccount, Service and Deployment of a workload as manifests for another cluster.
 
-    What is not there is left out; of all, what belongs to the cluster (addresses, node ports) or to tools is dropped.
+    What is not there is left out; of all, what belongs to the cluster (addresses, node ports, owners, finalizers) or
+    to tools is dropped.
     """
     deployment = cluster.find("deployments.v1.apps", namespace, name)
     account = (deployment or {}).get("spec", {}).get("template", {}).get("spec", {}).get("serviceAccountName", "")
@@ -29,7 +31,7 @@ def workload(cluster: Cluster, namespace: str, name: str) -> list[Object]:
 
 
 def _copy(obj: Object) -> Object:
-    result = bare(obj)
+    result = portable(bare(obj))
     result.pop("secrets", None)
     spec: dict[str, Any] = result.get("spec", {})
     if result["kind"] == "Service":

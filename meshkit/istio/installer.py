@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from meshkit.errors import ChangeError, InputError, UnreachableError
+from meshkit.spec import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -99,14 +100,17 @@ def overlay(spec: MeshSpec) -> dict[str, Any]:
     path = Path(spec.istio.overlay)
     expected = "istio.overlay: expected an IstioOperator in YAML"
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         problem = getattr(error, "strerror", None) or getattr(error, "problem", None) or "it is no text"
         raise InputError(f"{expected}; {problem}", where=path.name) from None
     if not isinstance(document, dict) or document.get("kind") != "IstioOperator":
         kind = document.get("kind") if isinstance(document, dict) else type(document).__name__
         raise InputError(f"{expected}, got {kind}", where=path.name)
-    return dict(document.get("spec") or {})
+    inner = {} if document.get("spec") is None else document["spec"]
+    if not isinstance(inner, dict):
+        raise InputError(f"{expected}, whose spec is a mapping, got a {type(inner).__name__}", where=path.name)
+    return inner
 
 
 def wrap(spec: Mapping[str, Any], name: str = CONTROL_PLANE) -> Operator:

@@ -27,6 +27,7 @@ from meshkit.istio.fleet import table
 from meshkit.journal import DONE, Journal
 from meshkit.mesh import Mesh, Unknown
 from meshkit.probe import find_side
+from meshkit.restore import names
 from meshkit.stages import apart, credentials, discovery, joined, outlast, renames, retreat, rooted
 from meshkit.stages.finding import Question, planned, refused, unreadable
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from meshkit.journal import Entry
 
 STAGE = "12 rollback"
+ABSENT = "the mesh file does not name it"
 CALLS = 20
 CALL_TIMEOUT = 5.0
 REPLACED = "a credential that ends cannot come back: the one that replaced it stays"
@@ -87,6 +89,8 @@ def look(mesh: Mesh, journal: str = "") -> Facts:
             strangers[name] = (
                 uid.reason if isinstance(uid, Unknown) else f"UID {uid}, the journal's is {wanted or 'none'}"
             )
+    absent = [entry.cluster for entry in book.entries if entry.cluster not in mesh.clusters]
+    strangers |= dict.fromkeys(absent, ABSENT)
     kept = {} if strangers else kept_objects(mesh, book)
     needed = {} if strangers else outlast.needed(mesh, book, kept)
     stays = {**kept, **needed}
@@ -102,27 +106,14 @@ def _kept_of(book: Journal, entry: Entry, kept: dict[tuple[str, str], str]) -> s
     return "; ".join(reasons)
 
 
-def names(book: Journal, entry: Entry) -> list[str]:
-    """Return the objects that a change made, as `identify` calls them."""
-    private = book.private(entry)
-    pairs = zip(private["manifests"], private["before"], strict=True)
-    return [identify(manifest) for manifest, before in pairs if before is None]
-
-
 def kept_objects(mesh: Mesh, book: Journal) -> dict[tuple[str, str], str]:
     """Return why objects that the journal made should stay: by (cluster, object)."""
     kept: dict[tuple[str, str], str] = {}
-    standing = [entry for entry in book.entries if entry.stands]
-    for name, cluster in mesh.clusters.items():
-        own = [entry for entry in standing if entry.cluster == name]
-        ours = [made for entry in own for made in names(book, entry)]
-        for entry in own:
-            private = book.private(entry)
-            after = private.get("after") or [None] * len(private["manifests"])
-            for manifest, before, then in zip(private["manifests"], private["before"], after, strict=True):
-                live = restore.find(cluster, manifest) if before is None else None
-                if live and (why := restore.used_by_others(cluster, live, then, ours)):
-                    kept[name, identify(live)] = why
+    for entry in [entry for entry in book.entries if entry.stands and entry.cluster in mesh.clusters]:
+        objection = restore.objector(mesh.clusters[entry.cluster], book, entry)
+        for manifest in book.private(entry)["manifests"]:
+            if why := objection(manifest):
+                kept[entry.cluster, identify(manifest)] = why
     return kept
 
 
@@ -140,10 +131,10 @@ def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
     """
     inputs.yes_or_no("consent", consent)
     findings = []
-    for name in mesh.clusters:
+    for name in dict.fromkeys((*mesh.clusters, *facts.strangers)):
         ask = Question("MK1201", "the cluster is the journal's", name, "it answers, with the UID of kube-system noted")
         told = facts.strangers.get(name, "")
-        lost = told and not told.startswith("UID")
+        lost = told not in ("", ABSENT) and not told.startswith("UID")
         cure = "name the mesh file of that run"
         findings.append(ask.unknown(told) if lost else ask.judge(not told, told or "it is", cure))
     for (name, what), why in facts.kept.items():
@@ -178,7 +169,7 @@ def _trust_changes(book: Journal) -> list[Entry]:
 
 def plan(mesh: Mesh, facts: Facts, *, consent: bool = False) -> Plan:
     """Plan the undo of every change that stands."""
-    wanted = Plan(mesh, STAGE)
+    wanted = Plan(mesh, STAGE, consent=consent)
     if facts.strangers:
         return wanted
     kept = [*([] if consent else facts.kept), *facts.needed]

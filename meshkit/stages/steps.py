@@ -25,8 +25,8 @@ class Step:
     restarts: list[Entry] = field(default_factory=list)
     reading: Entry | None = None
     """Instead: a remote secret that was paused, or read again (meshkit.stages.apart)."""
-    now: Object | None = None
-    former: Object | None = None
+    now: Object | None = field(default=None, repr=False)
+    former: Object | None = field(default=None, repr=False)
     """The Secrets, after and before it; where there was none before, the self-signed one that istiod went by."""
     made: bool = True
     """Whether something of it stands: a kill may have come before it was made, or after it was taken back."""

@@ -42,6 +42,16 @@ def test_a_copy_is_taken_by_a_cluster_that_has_none_of_it(east: Cluster, space: 
         assert bare(east.apply(moved))["metadata"]["name"] == manifest["metadata"]["name"]
 
 
+def test_owners_and_finalizers_stay_behind(east: Cluster, space: str) -> None:
+    """The other garbage collector would remove what has an owner that is not there; nobody ends a finalizer."""
+    owner = create(east, core("ConfigMap", "owner", space))
+    one = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+    theirs = {"ownerReferences": [one], "finalizers": ["example.com/balancer"]}
+    create(east, deployment("app", space, labels={"team": "pay"}, **theirs))
+    [made] = copies.workload(east, space, "app")
+    assert made["metadata"] == {"name": "app", "namespace": space, "labels": {"team": "pay"}}
+
+
 def test_what_is_not_there_is_left_out(east: Cluster, space: str) -> None:
     """Each cluster has a default account of its own."""
     create(east, deployment("app", space))

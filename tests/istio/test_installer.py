@@ -76,7 +76,13 @@ class TestOperator:
         assert installer.merge(lower, upper) == {"a": {"x": 1, "y": [2]}, "overlays": [1, 2]}
         assert (lower, upper) == ({"a": {"x": 1, "y": [1]}, "overlays": [1]}, {"a": {"y": [2]}, "overlays": [2]})
 
-    @pytest.mark.parametrize("text", ["", "a: [", "- 1", "kind: ConfigMap"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("", "a: [", "- 1", "kind: ConfigMap", "a: 2024-13-45", "a: 1\na: 2"),
+            *(f"kind: IstioOperator\nspec: {spec}" for spec in ("text", "[a]", "5", "''")),
+        ],
+    )
     def test_an_overlay_that_is_no_istiooperator_is_told(self, tmp_path: Path, text: str) -> None:
         """By the file's name."""
         with pytest.raises(InputError, match=r"overlay\.yaml: istio\.overlay: expected an IstioOperator"):
