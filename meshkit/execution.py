@@ -121,9 +121,7 @@ def _make(plan: Plan, n: int, change: Change, book: Journal, made: list[temporar
         reason = error.message if isinstance(error, MeshkitError) else type(error).__name__
         change.status, change.detail = "failed", reason
         if entry:
-            with contextlib.suppress(
-                ChangeError
-            ):  # the first error is told: the journal's may come of the same full disk
+            with contextlib.suppress(ChangeError):  # the first is told: the journal's may come of the same full disk
                 book.failed(entry, reason)
         raise
     change.status, change.seconds = "done", time.monotonic() - began

@@ -146,7 +146,7 @@ class ClusterSpec(_Model):
     def _address(cls, value: str) -> str:
         parts = urlsplit(value)
         if value and not (parts.hostname and (parts.port or parts.port is None)):  # to ask for a wrong port raises
-            raise ValueError("expected an address")
+            raise ValueError("expected an address, such as https://192.0.2.1:6443")
         return value
 
 
