@@ -23,6 +23,7 @@ from tests.lab.loads import Loads
 from tests.lab.support import until
 from tests.lab.test_audit import canaries, fragments, public_text
 from tests.lab.test_discovery import CONTEXTS, PAIRS, SYSTEM, TOKEN_SECRET, stage, state, undiscovered, verdicts
+from tests.lab.test_migration import meshkit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -236,3 +237,20 @@ def test_no_token_that_ends_is_in_the_notebook(joined: Lab, tmp_path: Path) -> N
     told: Any = out.read_bytes() + done.stdout.encode() + done.stderr.encode()
     assert len(wanted) > 50
     assert [piece for piece in wanted if piece in told] == []
+
+
+@pytest.mark.drill
+def test_the_undo_of_a_renewal_leaves_what_clusters_are_read_by(joined: Lab, tmp_path: Path) -> None:
+    """What ends cannot come back once it was replaced: the new ones stay, and each cluster still reads the other."""
+    mesh_file = str(wanting(joined, tmp_path, **LEAST))
+    run = ("run", mesh_file, "--only", "07", "--mode", "apply", "-p", "renew", "all")
+    replaced, again = (meshkit(tmp_path, *run) for _ in range(2))
+    assert (replaced.code, again.code) == (0, 0), again.said[-3000:]
+    now = {context: held(joined, context) for context in CONTEXTS}
+    undone = meshkit(tmp_path, "undo", str(again.folder), "--mode", "apply")
+    assert undone.code == 0, undone.said[-3000:]
+    assert {f["verdict"] for f in undone.findings if f["id"] == "MK803"} == {"pass"}
+    assert [f["verdict"] for f in undone.findings if f["id"] == "MK1207"] == ["warn"] * len(CONTEXTS)
+    assert {context: held(joined, context) for context in CONTEXTS} == now
+    assert credential(joined).verdict is Verdict.PASS
+    learns(joined, "lab-east", "lab-west", "after-undo")
