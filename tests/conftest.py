@@ -126,11 +126,14 @@ def east(mesh: Mesh) -> Cluster:
 
 
 @pytest.fixture
-def space(east: Cluster) -> str:
-    """A new namespace's name."""
+def space(east: Cluster) -> Iterator[str]:
+    """A new namespace's name; what tests of all namespaces would find of it is removed afterwards."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     create(east, core("Namespace", name, ""))
-    return name
+    yield name
+    for kind in ("pods", "secrets", "deployments.v1.apps"):
+        for obj in east.get(kind, name):
+            east.delete(obj)
 
 
 def wait_until_ready(kubeconfig: Path, certificate: Path, log: Path) -> None:
