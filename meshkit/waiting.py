@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from meshkit.errors import ChangeError, UnreachableError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from meshkit.cluster import Cluster
 
 Wait = Callable[[], str]
@@ -20,6 +22,11 @@ _TELL = 5.0
 _SELDOM = 60.0
 _NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
 """A pod that ended, or was evicted, answers nobody; its ReplicaSet may leave it there for good."""
+
+
+def in_turn(waits: Sequence[Wait]) -> Wait:
+    """Return one wait for all of some: what the first says that is not over."""
+    return lambda: next(filter(None, (wait() for wait in waits)), "")
 
 
 def wait_for(wait: Wait, what: str, *, deadline: float = DEADLINE) -> None:

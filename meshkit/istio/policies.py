@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from meshkit.cluster import NotFoundError
+from meshkit.istio.absent import selects
 from meshkit.istio.fleet import PROXY_CONTAINER, table
 from meshkit.istio.injection import carries
 from meshkit.istio.networks import is_gateway
@@ -124,7 +125,7 @@ def ways(
     server = Pod(probe.server, probe.namespace, {"app": probe.server}, {"http": probe.port})
     everyone = [pod for pod in pods if not pod["spec"].get("hostNetwork")]
     planes = [p for p in everyone if p["metadata"]["namespace"] == root and _labels(p).get("app") == "istiod"]
-    doors = [s for s in services if is_gateway(s) and s["spec"].get("selector")]
+    doors = [service for service in services if is_gateway(service)]
     gates = [p for p in everyone if any(_is_of(door, p) for door in doors)]
     istiods = _alike(_pod(p)[0] for p in planes) or [
         Pod("istiod", root, {"app": "istiod", "istio": "pilot"}, {"webhooks": WEBHOOK, "grpc-xds": XDS})
@@ -156,7 +157,7 @@ def _alike(pods: Iterable[Pod]) -> list[Pod]:
 
 def _is_of(service: dict[str, Any], pod: dict[str, Any]) -> bool:
     here = service["metadata"]["namespace"] == pod["metadata"]["namespace"]
-    return bool(here and service["spec"]["selector"].items() <= _labels(pod).items())
+    return here and selects(service["spec"].get("selector") or {}, _labels(pod))
 
 
 def both(name: str, one: Pod, other: Pod, port: int) -> list[Way]:

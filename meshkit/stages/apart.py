@@ -20,6 +20,7 @@ from meshkit.mesh import Mesh, Unknown
 from meshkit.stages import credentials, discovery, joined
 from meshkit.stages.finding import Question, arrow
 from meshkit.stages.strategy import SHORT
+from meshkit.waiting import in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -115,7 +116,7 @@ def resume(wanted: Plan, known: pd.DataFrame, signers: pd.DataFrame) -> None:
         waits = [discovery.discovered(mesh, reader, target, {}) for target in targets]
         why = f"together: {reader} reads {' and '.join(targets)} again, which trusts what it trusts"
         again = functools.partial(wanted.patch, reader, manifest(mesh, row["secret"], paused=False), why)
-        heard(wanted, signers, reader, again, _all(waits))
+        heard(wanted, signers, reader, again, in_turn(waits))
 
 
 def heard(wanted: Plan, signers: pd.DataFrame, reader: str, want: Callable[..., None], wait: Wait) -> None:
@@ -135,7 +136,7 @@ def arrives(mesh: Mesh, reader: str, before: Object) -> Wait:
     """Return the wait for a remote secret that becomes again what it was: read, or forgotten."""
     targets = tuple(sorted(before.get("data") or {}))
     if (before["metadata"].get("labels") or {}).get(remotes.LABEL) == "true":
-        return _all([discovery.discovered(mesh, reader, target, {}) for target in targets])
+        return in_turn([discovery.discovered(mesh, reader, target, {}) for target in targets])
     return forgotten(mesh, reader, targets)
 
 
@@ -181,7 +182,3 @@ def _of_pods(mesh: Mesh, targets: Collection[str]) -> Iterator[str]:
             for endpoint in piece.get("endpoints") or []:
                 for port in piece.get("ports") or []:
                     yield from (f"{address}:{port['port']}" for address in endpoint["addresses"])
-
-
-def _all(waits: Sequence[Wait]) -> Wait:
-    return lambda: next(filter(None, (wait() for wait in waits)), "")

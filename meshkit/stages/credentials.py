@@ -18,7 +18,7 @@ from meshkit.mesh import Mesh, Unknown
 from meshkit.stages import defects
 from meshkit.stages.finding import Question, planned, unreadable
 from meshkit.stages.life import ends_soon, usable
-from meshkit.waiting import wait_for
+from meshkit.waiting import in_turn, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -286,8 +286,4 @@ def restart_istiods(plan: Plan, cluster: str, wait: Wait | None = None) -> None:
         plan.restart(cluster, "Deployment", namespace, found["metadata"]["name"], why)
         made = plan.changes[-1]
         if wait and made.wait:
-            made.wait = _both(made.wait, wait)
-
-
-def _both(first: Wait, then: Wait) -> Wait:
-    return lambda: first() or then()
+            made.wait = in_turn([made.wait, wait])

@@ -23,6 +23,7 @@ from meshkit.stages import credentials, eastwest, joined, merged, merging, reach
 from meshkit.stages.credentials import check_handed_over, row_of, try_tokens, wanted
 from meshkit.stages.finding import Question, arrow, awaits, planned, refused, unreadable
 from meshkit.stages.life import check_life, usable
+from meshkit.waiting import in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -292,7 +293,7 @@ def plan(mesh: Mesh, facts: Facts, renew: str = "") -> Plan:
         if hurt and not waits:
             waits = [discovered(mesh, name, target, {}) for target in credentials.unheard(mesh, name)]
         if hurt and waits:
-            credentials.restart_istiods(made, name, lambda waits=waits: next(filter(None, (w() for w in waits)), ""))  # type: ignore[misc]
+            credentials.restart_istiods(made, name, in_turn(waits))
     return made
 
 

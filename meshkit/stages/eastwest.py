@@ -24,9 +24,9 @@ def check_gateway(mesh: Mesh, gateways: pd.DataFrame, name: str, identifier: str
     ask = Question(identifier, "east-west gateway is offered", name, expected)
     if reason := unread(gateways, name):
         return ask.unknown(reason)
-    rows = gateways[gateways["cluster"] == name].to_dict("records")
-    problems = [(row, missing) for row in rows if (missing := lacks(row, entry.network))]
-    good = [row for row in rows if not lacks(row, entry.network)]
+    rows = [(row, lacks(row, entry.network)) for row in gateways[gateways["cluster"] == name].to_dict("records")]
+    good = [row for row, missing in rows if not missing]
+    problems = [(row, missing) for row, missing in rows if missing]
     # istiod asks a Service for no more: others send their share of the calls to each that has all of this.
     used = [(row, missing) for row, missing in problems if _is_used(row, entry.network)]
     if good and not used:

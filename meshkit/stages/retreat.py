@@ -20,6 +20,7 @@ from meshkit.journal import DONE
 from meshkit.stages import apart, overlap
 from meshkit.stages.steps import Step, steps
 from meshkit.stages.strategy import SHORT
+from meshkit.waiting import in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -85,10 +86,6 @@ def _standing(secret: Object | None) -> tuple[overlap.Standing, dict[str, bytes]
 
 def _signer(files: Mapping[str, bytes]) -> Certificate:
     return held.parse_chain(files["ca-cert.pem"])[0]
-
-
-def _both(first: Wait, second: Wait) -> Wait:
-    return lambda: first() or second()
 
 
 def _names(row: Mapping[Any, Any]) -> set[str]:
@@ -185,7 +182,7 @@ class _Back:
             if not self._of(step, self.workloads)["live_roots"].all():  # some wait until they are made anew
                 told = overlap.served(self.mesh, step.cluster, then.bundle, _signer(files))
             files, gate = self._tell(step, files, old["root-cert.pem"], UNHEARD, told, gate), None
-            wait = _both(wait, overlap.handed_again(self.mesh, step.cluster, old["root-cert.pem"]))
+            wait = in_turn([wait, overlap.handed_again(self.mesh, step.cluster, old["root-cert.pem"])])
         plain = step.former["metadata"]["name"] == signing.SELF_SIGNED
         text = None if plain else files["root-cert.pem"]
         due = [] if self._signs_so(step) else overlap.to_restart(self.signers, step.cluster, text, old["root-cert.pem"])

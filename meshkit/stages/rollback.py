@@ -11,7 +11,7 @@ their own: see meshkit.stages.retreat.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshkit import inputs, restore
@@ -30,9 +30,10 @@ from meshkit.probe import find_side
 from meshkit.restore import names
 from meshkit.stages import apart, credentials, discovery, joined, outlast, renames, retreat, rooted
 from meshkit.stages.finding import Question, planned, refused, unreadable
+from meshkit.waiting import in_turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     import pandas as pd
 
@@ -64,7 +65,7 @@ class Facts:
     entries: pd.DataFrame
     kept: dict[tuple[str, str], str]
     strangers: dict[str, str]
-    needed: dict[tuple[str, str], str] = field(default_factory=dict)
+    needed: dict[tuple[str, str], str]
 
 
 def look(mesh: Mesh, journal: str = "") -> Facts:
@@ -184,7 +185,7 @@ def plan(mesh: Mesh, facts: Facts, *, consent: bool = False) -> Plan:
         if parted and discovery.STAGE not in stages[n:] and len(wanted.changes) > begun:
             # The ways stay open until nobody takes them any more.
             first = wanted.changes[begun]
-            first.gate, parted = _all([*parted, *([first.gate] if first.gate else [])]), []
+            first.gate, parted = in_turn([*parted, *([first.gate] if first.gate else [])]), []
     return wanted
 
 
@@ -251,10 +252,6 @@ def _parted(mesh: Mesh, book: Journal, kept: list[tuple[str, str]]) -> list[Wait
 
 def _of_remote_secret(entry: Entry) -> bool:
     return entry.object.rpartition("/")[2].startswith(remotes.PREFIX)
-
-
-def _all(waits: Sequence[Wait]) -> Wait:
-    return lambda: next(filter(None, (wait() for wait in waits)), "")
 
 
 def _others(mesh: Mesh, entry: Entry, later: str, entries: list[Entry], wanted: Plan) -> None:

@@ -150,9 +150,8 @@ def check_istiods(mesh: Mesh, identity: pd.DataFrame, identifier: str = "MK801")
                 yield ask.unknown(row["reason"], f"can `{kubectl} -A` answer?")
                 continue
             # Istio's guide labels no namespace where one network is all there is: injection says the network.
-            unlabelled = not row["network"] and mesh.spec.topology.network == "flat"
-            network = row["injected_network"] if unlabelled else row["network"]
-            network = entry.network if unlabelled and not network else network
+            injected = row["injected_network"] or entry.network
+            network = row["network"] or (injected if mesh.spec.topology.network == "flat" else "")
             observed = _identity(row["cluster_id"], network, row["mesh_id"], row["trust_domain"])
             wrong = "the mesh file, or the installation (values.global), says it wrongly"
             yield ask.judge(observed == expected, observed, wrong)

@@ -329,7 +329,7 @@ def test_an_undo_is_not_proved_while_a_proxy_holds_other_roots(
 
     def proved(stage_of_it: str) -> list[tuple[str, str, Verdict]]:
         book: Any = SimpleNamespace(entries=[SimpleNamespace(stage=stage_of_it, cluster="east")])
-        found = rollback.check_trust(mesh(), rollback.Facts(book, table([], rollback.ENTRY_COLUMNS), {}, {}))
+        found = rollback.check_trust(mesh(), rollback.Facts(book, table([], rollback.ENTRY_COLUMNS), {}, {}, {}))
         return [(finding.id, finding.subject, finding.verdict) for finding in found]
 
     assert proved("04 trust") == [("MK418", "east", verdict)]
