@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from meshkit import execution, restore
 from meshkit.checks import Finding, Verdict
 from meshkit.cluster import FIELD_MANAGER, NotFoundError
-from meshkit.diffs import Object, identify, patched, qualified, unified
+from meshkit.diffs import MANAGED, Object, identify, patched, qualified, unified
 from meshkit.errors import ChangeError, MeshkitError
 from meshkit.istio import installer
 from meshkit.istio.fleet import table
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "Journal", "Plan", "Wait", "private_folder", "rolled_out"]
 
-MANAGED = {"app.kubernetes.io/managed-by": "meshkit"}
 RESTARTED = "meshkit/restarted-at"
 COLUMNS = {
     "n": "int64",

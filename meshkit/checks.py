@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from meshkit.marks import mark
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -26,7 +28,7 @@ class Verdict(StrEnum):
     @property
     def symbol(self) -> str:
         """A mark that stands beside the word, so that colour never says it alone."""
-        return {"pass": "✔", "skipped": "·", "warn": "!", "unknown": "?", "fail": "✖"}[self.value]
+        return mark(self.value).symbol
 
 
 SEVERITY = (Verdict.PASS, Verdict.SKIPPED, Verdict.WARN, Verdict.UNKNOWN, Verdict.FAIL)
@@ -56,6 +58,11 @@ class Finding:
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """Return findings in the order in which people should read them: by verdict, then id, then subject."""
     return sorted(findings, key=lambda f: (-SEVERITY.index(f.verdict), f.id, f.subject))
+
+
+def holding(findings: Iterable[Finding]) -> list[str]:
+    """Return the ids of the checks that hold an apply: what failed, and what is unknown."""
+    return sorted({f.id for f in findings if f.verdict in (Verdict.FAIL, Verdict.UNKNOWN)})
 
 
 def overall(findings: Sequence[Finding]) -> Verdict:

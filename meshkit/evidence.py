@@ -15,7 +15,7 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-from meshkit.checks import SEVERITY, Finding, Verdict, overall, worst_first
+from meshkit.checks import SEVERITY, Finding, Verdict, holding, overall, worst_first
 from meshkit.errors import CheckFailed, UnreachableError
 from meshkit.marks import MARKS, plain
 
@@ -181,9 +181,9 @@ def record(name: str, value: Any) -> None:
 
 def gates(findings: Sequence[Finding]) -> None:
     """Show in one line what the checks came to, whether it holds the stage, and each finding when unfolded."""
-    holding = sorted({f.id for f in findings if f.verdict in (Verdict.FAIL, Verdict.UNKNOWN)})
+    held_by = holding(findings)
     verdict = overall(findings)
-    held = f"; {', '.join(holding)} would hold an apply" if holding else ""
+    held = f"; {', '.join(held_by)} would hold an apply" if held_by else ""
     line = f"{verdict.symbol} {_counted(findings)[1]}{held}"
     colour = COLOURS[verdict.symbol]
     html = f'<p><b style="color:{colour}">{escape(line)}</b></p>{_folded(worst_first(findings), "each finding")}'

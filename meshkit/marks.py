@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-from meshkit.checks import Verdict
-
 Tone = Literal["good", "quiet", "warn", "unknown", "bad"]
 
 
@@ -17,11 +15,11 @@ class Mark(NamedTuple):
 
 
 _SYMBOLS: Final[dict[Tone, str]] = {
-    "good": Verdict.PASS.symbol,
-    "quiet": Verdict.SKIPPED.symbol,
-    "warn": Verdict.WARN.symbol,
-    "unknown": Verdict.UNKNOWN.symbol,
-    "bad": Verdict.FAIL.symbol,
+    "good": "✔",
+    "quiet": "·",
+    "warn": "!",
+    "unknown": "?",
+    "bad": "✖",
 }
 # From best to worst: verdicts of checks, xDS states as istiod and istioctl spell them, states of clusters and stages.
 _WORDS: Final[dict[Tone, tuple[str, ...]]] = {

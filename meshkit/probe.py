@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from meshkit import alive
 from meshkit.answers import Answer, curl, hostname, parse_answers, parse_xfcc, told
+from meshkit.diffs import MANAGED
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio import envoy
 from meshkit.istio.fleet import PROXY_CONTAINER, Proxy, proxies
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from meshkit.cluster import Cluster
 
-MANAGED: Final = {"app.kubernetes.io/managed-by": "meshkit"}
 COMPONENT: Final = {"app.kubernetes.io/component": "meshkit-probe"}
 LEFTOVER_AFTER: Final = timedelta(hours=1)
 FIRST_CONNECTIONS: Final = 10

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from meshkit import inputs, probe
 from meshkit.answers import MARK, Answer, curl, hostname, parse_answers, told
-from meshkit.checks import Verdict
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio.fleet import table
 from meshkit.mesh import Unknown
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from meshkit.checks import Finding
     from meshkit.cluster import Cluster
     from meshkit.mesh import Mesh
 
@@ -79,18 +77,21 @@ class Traffic:
     # --- sending ---
 
     @contextmanager
-    def sending(self, mode: str, gates: Sequence[Finding] = ()) -> Iterator[Traffic]:
-        """Send for the length of a `with`; in another mode than apply, or with a gate shut, send nothing and say so.
+    def sending(self, mode: str, held_by: Sequence[str] = ()) -> Iterator[Traffic]:
+        """Send for the length of a `with`; in another mode than apply, or held by checks (their ids), send nothing and say so.
 
         Raises:
             InputError: no such mode.
             UnreachableError: a client cannot send.
         """
         inputs.one_of("mode", mode, inputs.MODES)
-        shut = sorted({f.id for f in gates if f.verdict in (Verdict.FAIL, Verdict.UNKNOWN)})
-        if mode != "apply" or shut or not self.clients:
+        if mode != "apply" or held_by or not self.clients:
             why = (
-                f"mode is {mode}" if mode != "apply" else f"held by {', '.join(shut)}" if shut else "nobody is to send"
+                f"mode is {mode}"
+                if mode != "apply"
+                else f"held by {', '.join(held_by)}"
+                if held_by
+                else "nobody is to send"
             )
             print(f"no traffic is sent: {why}")
             yield self

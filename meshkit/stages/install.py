@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from meshkit.changes import MANAGED, Plan, rolled_out
+from meshkit.changes import Plan, rolled_out
 from meshkit.checks import Finding, Verdict
+from meshkit.diffs import MANAGED
 from meshkit.errors import MeshkitError
 from meshkit.istio import copies, installer, networks, platform, signing, trust, versions, workloads
 from meshkit.istio.eastwest import mesh_networks

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from meshkit.changes import MANAGED
+from meshkit.diffs import MANAGED
 from meshkit.errors import InputError
 from meshkit.istio import authority, bundles, signing, workloads
 from meshkit.istio import trust as held

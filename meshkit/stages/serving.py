@@ -6,8 +6,8 @@ from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any, Final
 
 from meshkit import probe
-from meshkit.changes import MANAGED
 from meshkit.cluster import Cluster, NotFoundError
+from meshkit.diffs import MANAGED
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio import envoy
 from meshkit.istio.fleet import table

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from meshkit.changes import MANAGED, Plan
+from meshkit.changes import Plan
 from meshkit.checks import Finding, Verdict
+from meshkit.diffs import MANAGED
 from meshkit.errors import UnreachableError
 from meshkit.istio import authority, authorization, signing, versions, workloads
 from meshkit.istio import trust as held

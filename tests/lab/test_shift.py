@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from meshkit import Mesh, temporary
-from meshkit.checks import Finding, Verdict, overall
+from meshkit.checks import Finding, Verdict, holding, overall
 from meshkit.spec import MeshSpec
 from meshkit.stages import shift
 from meshkit.views import charts
@@ -80,7 +80,7 @@ def carried_out(mesh: Mesh, mode: str = "apply", hold: float = 5.0) -> tuple[Pla
     facts, traffic = shift.look(mesh), shift.Traffic(mesh)
     findings = shift.check(mesh, facts, mode)
     plan = shift.plan(mesh, facts, traffic, hold)
-    with traffic.sending(mode, findings):
+    with traffic.sending(mode, holding(findings)):
         plan.carry_out(mode, gates=findings)
     return plan, traffic, [*findings, *shift.prove(mesh, facts, plan, traffic)]
 

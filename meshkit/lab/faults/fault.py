@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from meshkit.lab.faults.bench import Bench
 
-    from meshkit.lab.faults.bench import Bench
-
-    Make = Callable[[Bench], None]
+Make = Callable[[Bench], None]
 
 
 @dataclass(frozen=True)
