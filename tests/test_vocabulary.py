@@ -121,7 +121,7 @@ def sentences(path: Path) -> list[str]:
 
 def length(sentence: str) -> int:
     """Return how many words a sentence has."""
-    return len(re.findall(r"[\w'%-]+", sentence))
+    return len(re.findall(r"\w[\w'%-]*", sentence))
 
 
 def files(*globs: str) -> list[Path]:
