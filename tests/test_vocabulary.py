@@ -130,6 +130,9 @@ def files(*globs: str) -> list[Path]:
     return [path for path in paths if path.relative_to(ROOT).as_posix() not in PRINTED]
 
 
+CELLS = """{"cells": [{"cell_type": "code", "source": ["told"]},
+{"cell_type": "markdown", "source": ["fine\\n", "made anew"]}]}"""
+
 of_prose = pytest.mark.parametrize("path", files(*PROSE), ids=lambda path: path.name)
 
 
@@ -160,8 +163,7 @@ def test_lines_fit_a_screen(path: Path) -> None:
     [
         ("a.md", "Istiod is told.\n`told`\n\n    told\n", [1]),
         ("CHANGELOG.md", "## Unreleased\nIt hurts.\n## 1.0\nIt hurts.\n", [2]),
-        ("a.ipynb", '{"cells": [{"cell_type": "code", "source": ["told"]}, '
-                    '{"cell_type": "markdown", "source": ["fine\\n", "made anew"]}]}', [1]),
+        ("a.ipynb", CELLS, [1]),
         ("a.yaml", "cure: x  # the own cluster, no more\nfine: 1  # no more than 3\n", [1, 1]),
         ("a.py", '"""It stands by it."""\n# told\ntold = f"taken back: {1}, mended"\n', [1, 3, 3]),
     ],
