@@ -6,7 +6,7 @@
     ├── ChangeError         4  a change failed, or a run is incomplete
     └── CheckFailed         1  a check failed
 
-The number is the exit code of the command line (see DESIGN in the README). Messages never carry payloads of the
+The number is the exit code of the command line (see "Exit codes" in the README). Messages never carry payloads of the
 API server: a refused Secret is quoted back in them.
 """
 
