@@ -20,7 +20,7 @@ help:
 	@echo "make drills   what takes longer: a whole migration, every fault, kills (KILLS=20, CELLS=); DRILLS= chooses"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make setup    $(VENV) with everything locked; as root also the Debian packages that are lacking"
-	@echo "make checks   print docs/checks.md anew, from the catalogue and the code"
+	@echo "make checks   print docs/checks.md from the catalogue"
 	@echo "make lock     resolve requirements.lock anew (needs uv)"
 
 setup: $(READY)

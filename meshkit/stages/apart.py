@@ -73,7 +73,7 @@ def check(known: pd.DataFrame, states: Sequence[State]) -> Iterator[Finding]:
         if not apart and not row["reason"]:
             continue
         subject = arrow(reader, apart[0]) if apart else reader
-        ask = Question("MK417", "they are kept apart until they trust", subject, expected)
+        ask = Question("MK417", "discovery can be paused until clusters share a root", subject, expected)
         if row["reason"]:
             yield ask.unknown(row["reason"])
             continue
@@ -85,7 +85,7 @@ def check(known: pd.DataFrame, states: Sequence[State]) -> Iterator[Finding]:
 def check_together(known: pd.DataFrame, name: str) -> Finding:
     """MK420: no remote secret of a cluster is paused any more."""
     rows = known[known["cluster"] == name]
-    ask = Question("MK420", "clusters that were kept apart read each other", name, "no remote secret is paused")
+    ask = Question("MK420", "discovery is resumed everywhere", name, "no remote secret is paused")
     if reason := next((r for r in rows["reason"] if r), ""):
         return ask.unknown(reason)
     left = list(rows[rows["paused"]]["secret"])

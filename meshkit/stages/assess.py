@@ -288,7 +288,12 @@ def _unread(facts: Facts) -> str:
 def check_installers(facts: Facts) -> Iterator[Finding]:
     """MK105: Istio came by istioctl, or is not there yet."""
     for row in facts.inventory[facts.inventory["reason"] == ""].to_dict("records"):
-        ask = Question("MK105", "Istio can be installed on", row["cluster"], "no Istio yet, or installed by istioctl")
+        ask = Question(
+            "MK105",
+            "Istio is absent or installed by istioctl",
+            row["cluster"],
+            "no Istio yet, or installed by istioctl",
+        )
         by = row["installer"]
         if row["control_plane"] == "none":
             yield ask.answer(Verdict.PASS, "no Istio yet: stage 05 installs it")

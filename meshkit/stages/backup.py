@@ -131,7 +131,9 @@ def check_readable(facts: Facts, name: str) -> Iterator[Finding]:
     elif not found.unread and not found.unserved:
         yield ask.answer(Verdict.PASS, f"{len(found.items)} objects of {len({i.key.kind for i in found.items})} kinds")
     if found.missing:
-        ask = Question("MK302", "what objects name is there", name, "every Secret and ConfigMap that is named")
+        ask = Question(
+            "MK302", "referenced Secrets and ConfigMaps exist", name, "every Secret and ConfigMap that is named"
+        )
         told, cure = f"not found: {_some(found.missing)}", "not part of the archive: is it a leftover, or elsewhere?"
         yield ask.answer(Verdict.WARN, told, cure)
 

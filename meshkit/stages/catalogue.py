@@ -1,57 +1,60 @@
 """The catalogue of checks: every finding that meshkit can make, as data.
 
-`checks.csv` has one line for each id; a test holds it against the code. What a check means stands once, in its
-function's docstring; what follows from a bad answer, in `meshkit.stages.causes`. docs/checks.md is printed from all
-three by `python -m meshkit.stages.catalogue`.
+`catalogue.yaml` is the one place for what a check is about: its title, why it is asked, and what may follow from a bad
+answer. docs/checks.md is printed from it by `python -m meshkit.stages.catalogue`. A test holds its ids and titles
+against the code.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
 import functools
-import importlib
-import inspect
 import re
-from dataclasses import dataclass
+import textwrap
+from graphlib import CycleError, TopologicalSorter
 from importlib import resources
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from meshkit.errors import InputError
-from meshkit.stages import causes
+from meshkit.spec import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+FILE: Final = "catalogue.yaml"
 ISTIO: Final = "https://istio.io/latest/docs/"
 STAGES: Final = {
     "01": "assess", "02": "prepare", "03": "backup", "04": "trust", "05": "install", "06": "gateways",
     "07": "discovery", "08": "verify", "09": "observe", "10": "shift", "11": "troubleshoot", "12": "rollback",
 }  # fmt: skip
-_OPENING: Final = re.compile(r"^MK\d[^:]*: ")
-_SECTIONS: Final = re.compile(r"\n\s*(?:Args|Returns|Raises|Yields):\n")
+_WIDTH: Final = 100
+Id = Annotated[str, Field(pattern=r"^MK\d{3,4}$")]
+Text = Annotated[str, Field(min_length=1)]
+Issue = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+#\d+$")]
+Stage = Literal["", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Check:
-    """One line of the catalogue.
+    """One entry of the catalogue; the head of `catalogue.yaml` says what each field means."""
 
-    `function` is where it is made, below `meshkit`; `bad` the verdict of its worst answer; `blocks` the stage that does
-    not go on after that, if any; `asked` is `check` where `meshkit check` asks it of a finished mesh, else `stage`: it
-    is about a change that is to come, or was just made. `page` is a page of Istio's documentation, `issues` are what
-    users told of it (`istio/istio#34210`, separated by blanks).
-    """
-
-    id: str
-    title: str
-    function: str
-    bad: str
-    blocks: str
-    asked: str
-    page: str
-    issues: str
+    id: Id
+    title: Text
+    why: Text
+    worst: Literal["fail", "warn", "unknown"]
+    asked: Literal["check", "stage"]
+    stops: Stage = ""
+    leads_to: tuple[Id, ...] = ()
+    page: str = ""
+    issues: tuple[Issue, ...] = ()
+    sources: tuple[Text, ...] = ()
+    aliases: tuple[Id, ...] = ()
 
     @property
     def stage(self) -> str:
@@ -65,42 +68,95 @@ class Check:
 
     @property
     def links(self) -> dict[str, str]:
-        """What users told of it: name and address of each issue."""
-        told = ((issue, issue.partition("#")) for issue in self.issues.split())
-        return {issue: f"https://github.com/{repository}/issues/{number}" for issue, (repository, _, number) in told}
-
-    @property
-    def explanation(self) -> str:
-        """What it means: the part of its function's docstring that is about it."""
-        told = _SECTIONS.split(docstring(self.function))[0]
-        parts = re.split(r"\n(?=MK\d)", told)
-        part = next((part for part in parts if self.id in part), parts[0])
-        return _OPENING.sub("", part).strip()
+        """The issues: name and address of each."""
+        parts = ((issue, issue.partition("#")) for issue in self.issues)
+        return {issue: f"https://github.com/{repository}/issues/{number}" for issue, (repository, _, number) in parts}
 
 
-def docstring(function: str) -> str:
-    """Return the docstring of a function that is named as in the catalogue."""
-    module, *path = function.split(".")
-    found = importlib.import_module(f"meshkit.{module}")
-    for name in path:
-        found = getattr(found, name, None) or importlib.import_module(f"{found.__name__}.{name}")
-    return inspect.getdoc(found) or ""
+_ENTRIES: Final = TypeAdapter(dict[str, Check])
 
 
 @functools.cache
 def checks() -> Mapping[str, Check]:
     """Return every check by its id, in the order of the stages."""
-    text = resources.files("meshkit.stages").joinpath("checks.csv").read_text(encoding="utf-8")
-    return {row["id"]: Check(**row) for row in csv.DictReader(text.splitlines())}
+    return load(resources.files("meshkit.stages").joinpath(FILE).read_text(encoding="utf-8"))
+
+
+def load(text: str, where: str = FILE) -> Mapping[str, Check]:
+    """Return the checks of a catalogue's text by their ids, in its order.
+
+    Raises:
+        InputError: it is no such catalogue: not YAML, a field that is unknown, missing or wrong, a name that is taken,
+            or a `leads_to` that names no check or runs in a circle.
+    """
+    try:
+        document = read_yaml(text)
+        found = _ENTRIES.validate_python(_with_ids(document))
+    except yaml.YAMLError as error:
+        raise InputError(f"not YAML: {error}", where=where) from None
+    except ValidationError as error:
+        raise InputError("; ".join(_words(problem) for problem in error.errors()), where=where) from None
+    if problems := [*_unordered(found), *_ambiguous(found), *_astray(found)]:
+        raise InputError("; ".join(problems), where=where)
+    return found
+
+
+def _with_ids(document: Any) -> Any:
+    if not isinstance(document, dict):
+        return document
+    return {key: {"id": key, **entry} if isinstance(entry, dict) else entry for key, entry in document.items()}
+
+
+def _words(problem: Mapping[str, Any]) -> str:
+    """Return what pydantic objects to, with the path to it and what came."""
+    *path, field = map(str, problem["loc"]) if problem["loc"] else ("the catalogue",)
+    at = ".".join((*path, field))
+    if problem["type"] == "unexpected_keyword_argument":
+        near = difflib.get_close_matches(field, Check.__dataclass_fields__, n=1)
+        return f"{at}: unknown field" + (f", did you mean {near[0]}?" if near else "")
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"{at}: missing"
+    return f"{at}: {problem['msg'].lower()}, got {problem['input']!r}"
+
+
+def _unordered(found: Mapping[str, Check]) -> list[str]:
+    numbers = [int(identifier[2:]) for identifier in found]
+    return [
+        f"MK{late} stands after MK{early}: the ids must be in order"
+        for early, late in pairwise(numbers)
+        if late <= early
+    ]
+
+
+def _ambiguous(found: Mapping[str, Check]) -> list[str]:
+    former = [(alias, check.id) for check in found.values() for alias in check.aliases]
+    names = [*found, *(alias for alias, _ in former)]
+    return [
+        f"{owner}.aliases: {alias} is the name of another check" for alias, owner in former if names.count(alias) > 1
+    ]
+
+
+def _astray(found: Mapping[str, Check]) -> list[str]:
+    pairs = [(check.id, effect) for check in found.values() for effect in check.leads_to]
+    if unknown := [f"{cause}.leads_to: there is no {effect}" for cause, effect in pairs if effect not in found]:
+        return unknown
+    try:
+        TopologicalSorter({check.id: check.leads_to for check in found.values()}).prepare()
+    except CycleError as error:
+        return [f"leads_to runs in a circle: {' → '.join(reversed(error.args[1]))}"]
+    return []
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
 
 
 def find(identifier: str) -> Check:
-    """Return the check of an id, in whatever case.
+    """Return the check of an id or a former id, in whatever case.
 
     Raises:
         InputError: there is none; the nearest are named.
     """
-    known = checks()
+    known = {alias: check for check in checks().values() for alias in (check.id, *check.aliases)}
     if check := known.get(identifier.strip().upper()):
         return check
     near = ", ".join(difflib.get_close_matches(identifier.strip().upper(), known, n=3, cutoff=0.5))
@@ -117,21 +173,37 @@ def explain(identifier: str) -> str:
         InputError: there is no such check.
     """
     check = find(identifier)
-    lines = [f"{check.id}: {check.title}", "", check.explanation, "", *(f"{a}: {b}" for a, b in _facts(check).items())]
-    return "\n".join(lines)
+    asked = (
+        f"meshkit check, and stage {_name(check.stage)}" if check.asked == "check" else f"stage {_name(check.stage)}"
+    )
+    facts = {"asked by": asked} | _facts(check)
+    facts |= {"Istio's page": check.url} if check.url else {}
+    facts |= {"issues": ", ".join(check.links.values())} if check.issues else {}
+    width = max(map(len, facts)) + 2
+    lines = [
+        textwrap.fill(text, _WIDTH, initial_indent=f"{name}:".ljust(width), subsequent_indent=" " * width, **_WHOLE)
+        for name, text in facts.items()
+    ]
+    return "\n".join([f"{check.id}: {check.title}", "", textwrap.fill(check.why, _WIDTH, **_WHOLE), "", *lines])
+
+
+_WHOLE: Final[dict[str, Any]] = {"break_long_words": False, "break_on_hyphens": False}
+
+
+def _name(stage: str) -> str:
+    return f"{stage} {STAGES[stage]}"
 
 
 def _facts(check: Check) -> dict[str, str]:
-    asked = "meshkit check, and stage" if check.asked == "check" else "stage"
-    told = {
-        "asked by": f"{asked} {check.stage} {STAGES[check.stage]}",
-        "a bad answer": check.bad + (f"; it stops stage {check.blocks} {STAGES[check.blocks]}" if check.blocks else ""),
-        "these may follow from it": ", ".join(causes.consequences(check.id)),
-        "it may follow from": ", ".join(causes.reasons(check.id)),
-        "Istio says": check.url,
-        "users told": ", ".join(check.links.values()),
+    causes = [one.id for one in checks().values() if check.id in one.leads_to]
+    known = {
+        "worst verdict": check.worst + (f"; it stops stage {_name(check.stops)}" if check.stops else ""),
+        "may lead to": ", ".join(check.leads_to),
+        "may follow from": ", ".join(causes),
+        "formerly": ", ".join(check.aliases),
+        "in Istio's source": "; ".join(check.sources),
     }
-    return {name: text for name, text in told.items() if text}
+    return {name: text for name, text in known.items() if text}
 
 
 def page() -> str:
@@ -139,30 +211,31 @@ def page() -> str:
     lines = [
         "# Checks",
         "",
-        "Every finding that meshkit can make; printed by `make checks` from the catalogue and the code.",
+        "Every finding that meshkit can make; printed by `make checks` from `meshkit/stages/catalogue.yaml`.",
         "`meshkit check MESH.yaml` asks those marked ✔ of a finished mesh, and names the causes first;",
         "`meshkit check --explain MK802` prints one of them. The others are about a change that is to come, or was",
         "just made, and are asked by their stage alone.",
     ]
     for stage, group in groupby(checks().values(), attrgetter("stage")):
-        lines += ["", f"## {stage} {STAGES[stage]}"]
+        lines += ["", f"## {_name(stage)}"]
         for check in group:
             mark = "✔ " if check.asked == "check" else ""
-            told = " ".join(check.explanation.split())
-            lines += ["", f"### {check.id}", "", f"{mark}**{check.title}**: {told}", "", *_bullets(check)]
+            lines += ["", f"### {check.id}", "", f"{mark}**{check.title}**", ""]
+            lines += [*textwrap.wrap(_linked(check.why), 120, **_WHOLE), "", *_bullets(check)]
     return "\n".join(lines)
 
 
 def _bullets(check: Check) -> list[str]:
-    facts = {name: re.sub(r"\bMK\d+", _link, text) for name, text in _facts(check).items()}
-    facts |= {"Istio says": f"[{check.page.strip('/')}]({check.url})"} if check.page else {}
+    facts = {name: text if name == "in Istio's source" else _linked(text) for name, text in _facts(check).items()}
+    facts |= {"Istio's page": f"[{check.page.strip('/')}]({check.url})"} if check.page else {}
     issues = ", ".join(f"[{name}]({address})" for name, address in check.links.items())
-    facts |= {"users told": issues} if issues else {}
-    return [f"- {name}: {text}" for name, text in facts.items() if name != "asked by"]
+    facts |= {"issues": issues} if issues else {}
+    return [f"- {name}: {text}" for name, text in facts.items()]
 
 
-def _link(found: re.Match[str]) -> str:
-    return f"[{found[0]}](#{found[0].lower()})"
+def _linked(text: str) -> str:
+    """Return a text whose ids are links to their headings; a former id leads to the check that it is now."""
+    return re.sub(r"\bMK\d{3,4}\b", lambda found: f"[{found[0]}](#{find(found[0]).id.lower()})", text)
 
 
 if __name__ == "__main__":

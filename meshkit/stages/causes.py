@@ -1,7 +1,8 @@
 """What follows from what: which bad answer may be the reason for which other one, and findings in that order.
 
 A fault of a mesh shows at once in many places: without its credential, an istiod does not watch the other cluster, its
-clients lack endpoints, and no call gets there. Only the first of these is worth mending.
+clients lack endpoints, and no call gets there. Only the first of these is worth fixing. What leads to what directly is
+`leads_to` in the catalogue.
 """
 
 from __future__ import annotations
@@ -11,79 +12,31 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from meshkit.checks import SEVERITY, Finding, Verdict
+from meshkit.stages.catalogue import checks
 from meshkit.stages.finding import ARROW
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable
 
 UNREADABLE: Final = "MK101"
 """A cluster that cannot be read leaves everything about it unknown."""
-
-_DIRECT: Final[Mapping[str, str]] = {
-    "MK102": "MK801 MK802 MK803",
-    "MK103": "MK711 MK839",
-    "MK201": "MK711 MK801 MK805 MK806 MK839",
-    "MK203": "MK803 MK807 MK808",
-    "MK206": "MK702 MK711",
-    "MK207": "MK240 MK910",
-    "MK209": "MK702 MK711 MK712 MK731 MK732 MK805",
-    "MK210": "MK211 MK732",
-    "MK211": "MK703 MK711 MK712 MK807 MK839 MK840 MK842",
-    "MK402": "MK403 MK801 MK807",
-    "MK403": "MK807",
-    "MK405": "MK801 MK807",
-    "MK615": "MK806",
-    "MK701": "MK702",
-    "MK702": "MK803 MK804 MK834",
-    "MK703": "MK711 MK901",
-    "MK704": "MK803",
-    "MK709": "MK711",
-    "MK722": "MK711 MK712 MK839 MK840",
-    "MK726": "MK613 MK709 MK711 MK712 MK839 MK840 MK842",
-    "MK731": "MK732 MK804 MK901",
-    "MK732": "MK211",
-    "MK734": "MK702 MK711 MK840",
-    "MK801": "MK403 MK615 MK703 MK804 MK806 MK901",
-    "MK802": "MK803 MK809",
-    "MK803": "MK804 MK842",
-    "MK804": "MK711 MK806 MK837 MK839 MK842",
-    "MK805": "MK106 MK613 MK711 MK806 MK838 MK840",
-    "MK806": "MK711 MK837 MK839 MK840",
-    "MK613": "MK614 MK712 MK840",
-    "MK711": "MK712",
-    "MK807": "MK712 MK841",
-    "MK808": "MK807 MK901",
-    "MK809": "MK803",
-    "MK830": "MK803 MK804",
-    "MK831": "MK803 MK804 MK809",
-    "MK832": "MK803 MK804",
-    "MK833": "MK803 MK804 MK834",
-    "MK834": "MK804 MK842",
-    "MK835": "MK804 MK842",
-    "MK836": "MK804 MK842",
-    "MK838": "MK711 MK837 MK839 MK840",
-    "MK839": "MK711",
-    "MK840": "MK712",
-    "MK841": "MK712",
-    "MK842": "MK711 MK837 MK839",
-    "MK901": "MK711 MK712 MK910 MK911 MK912",
-}
 
 
 @functools.cache
 def consequences(identifier: str) -> tuple[str, ...]:
     """Return the ids of the checks that a bad answer of this one may make bad, at once or by way of others."""
+    direct = {check.id: check.leads_to for check in checks().values()}
     found: set[str] = set()
     wave = {identifier}
     while wave:
-        wave = {effect for cause in wave for effect in _DIRECT.get(cause, "").split()} - found
+        wave = {effect for cause in wave for effect in direct.get(cause, ())} - found
         found |= wave
     return tuple(sorted(found, key=_number))
 
 
 def reasons(identifier: str) -> tuple[str, ...]:
     """Return the ids of the checks whose bad answer may make this one bad."""
-    return tuple(cause for cause in sorted(_DIRECT, key=_number) if identifier in consequences(cause))
+    return tuple(cause for cause in checks() if identifier in consequences(cause))
 
 
 def _number(identifier: str) -> int:

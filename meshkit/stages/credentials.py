@@ -137,7 +137,7 @@ def try_tokens(mesh: Mesh, facts: Facts, mode: str = "apply", renew: str = "") -
     needed = {target for (_, target), wish in wanted(mesh, facts, renew).items() if wish}
     findings = []
     for name in mesh.clusters:
-        ask = Question("MK710", "the token is good before it is handed over", name, "ok, watches all that istiod reads")
+        ask = Question("MK710", "the token works before it is distributed", name, "ok, watches all that istiod reads")
         row = row_of(rows, name)
         if row["credential"] in ("UNKNOWN", "unreachable"):
             findings.append(ask.unknown(str(row["detail"])))

@@ -197,7 +197,7 @@ def check_rights(mesh: Mesh, facts: Facts, name: str) -> Finding:
 def check_others(mesh: Mesh, facts: Facts, reader: str, target: str) -> Finding:
     """MK706: no secret that is not ours stands in the way; what works is left as it is."""
     ours = f"{PREFIX}{target}"
-    ask = Question("MK706", "no other secret stands in the way", arrow(reader, target), f"none, or {ours} only")
+    ask = Question("MK706", "no other secret conflicts", arrow(reader, target), f"none, or {ours} only")
     if reason := unreadable(facts.known.secrets, reader, "credential"):
         return ask.unknown(reason)
     held = facts.known.secrets[facts.known.secrets["cluster"] == reader]

@@ -117,7 +117,7 @@ def check_gateway_seen(
             yield ask.judge(seen and same, observed, "without it, proxies get the pods' own addresses; see MK805")
             continue
         yield ask.answer(Verdict.PASS, observed)
-        at = Question(moved, "gateway is seen at the address that it has", arrow(reader, target), expected)
+        at = Question(moved, "gateway is seen at its current address", arrow(reader, target), expected)
         if named:
             yield at.answer(Verdict.SKIPPED, f"{observed}; it has a host name, which istiod resolves: see MK733")
             continue

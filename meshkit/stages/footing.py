@@ -183,7 +183,7 @@ def check_kubernetes(versions: pd.DataFrame, istio: str) -> Iterator[Finding]:
 def check_policies(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
     """MK209: no NetworkPolicy blocks a way that the mesh needs."""
     for name in mesh.clusters:
-        ask = Question("MK209", "network policies leave the mesh's ways open", name, "none blocked")
+        ask = Question("MK209", "NetworkPolicies leave the mesh's paths open", name, "none blocked")
         rows = found[found["cluster"] == name].to_dict("records")
         if not rows:
             yield ask.answer(Verdict.PASS, "no NetworkPolicy blocks any")

@@ -94,7 +94,7 @@ def check_networks(mesh: Mesh, facts: Facts, name: str) -> Finding:
 def check_place(mesh: Mesh, facts: Facts, name: str) -> Finding:
     """MK602: nobody else holds the gateway's name, or what stands there can be used."""
     place = f"{mesh.root_namespace}/{eastwest.NAME}"
-    ask = Question("MK602", "a gateway is there or can be made", name, f"{place} is free, ours, or fits")
+    ask = Question("MK602", "a gateway exists or can be created", name, f"{place} is free, ours, or fits")
     if reason := judge.unread(facts.gateways, name):
         return ask.unknown(reason, f"can `kubectl --context {mesh.spec.cluster(name).context} get services -A` answer?")
     row = _used(mesh, facts, name)
@@ -298,7 +298,7 @@ def check_mesh_networks(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         return dict(document.get("networks") or {})
 
     for name, found in mesh.each(read).items():
-        ask = Question("MK615", "istiod is told the networks", name, f"meshNetworks: {', '.join(wanted)}")
+        ask = Question("MK615", "istiod has the mesh file's networks", name, f"meshNetworks: {', '.join(wanted)}")
         if isinstance(found, Unknown):
             yield ask.unknown(found.reason)
         else:

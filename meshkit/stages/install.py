@@ -116,7 +116,7 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply", *, drop_alias: bool = F
     findings = [*check_tool(mesh, facts), *check_running(mesh, facts)]
     for row in facts.planes.to_dict("records"):
         name, reason = row["cluster"], row["reason"]
-        hands = Question("MK503", "Istio is in istioctl's hands", name, "nothing, or installed by istioctl")
+        hands = Question("MK503", "Istio is managed by istioctl", name, "nothing, or installed by istioctl")
         network = mesh.spec.cluster(name).network
         label = Question("MK504", "the namespace names its network", name, f"{networks.NETWORK}={network}")
         certs = Question("MK505", "the common root is plugged in", name, f"Secret cacerts in {mesh.root_namespace}")
@@ -184,7 +184,10 @@ def check_restarts(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     for row in stale(mesh, facts.workloads).to_dict("records"):
         what = f": {row['kind']} {row['namespace']}/{row['workload']}" if row["workload"] else ""
         ask = Question(
-            "MK506", "it restarts without an interruption", row["cluster"] + what, "a rolling restart with a pod beside"
+            "MK506",
+            "workloads restart without interruption",
+            row["cluster"] + what,
+            "a rolling restart with a pod beside",
         )
         if row["reason"]:
             yield ask.unknown(row["reason"])

@@ -240,7 +240,9 @@ def check_credential(mesh: Mesh, secrets: pd.DataFrame, seen: pd.DataFrame, read
 
 def check_rights(mesh: Mesh, secrets: pd.DataFrame, seen: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:
     """MK836: the credential may watch all that istiod watches."""
-    ask = Question("MK836", "credential may watch what istiod does", arrow(reader, target), "all that a reader watches")
+    ask = Question(
+        "MK836", "credential may watch what istiod watches", arrow(reader, target), "all that a reader watches"
+    )
     for row in _rows(read(mesh, secrets, reader, target)):
         account = row["account"] or "its account"
         if row["credential"] == "403":

@@ -269,7 +269,7 @@ def _hello_cure(mesh: Mesh, row: Row, server: str) -> str:
 
 def _trusted(client: str, server: str, row: Row) -> Finding:
     wanted = f"a chain to a root that {client}'s client holds"
-    ask = Question("MK841", "what answers there is trusted", arrow(client, server), wanted)
+    ask = Question("MK841", "the server's certificate is trusted", arrow(client, server), wanted)
     if not row["sha256"]:
         return ask.answer(Verdict.SKIPPED, f"no certificate was shown: {row['detail']}")
     if row["reason"]:

@@ -39,7 +39,7 @@ def check_rules(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
 
 def check_subsets(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
     """MK721: subsets of DestinationRules name clusters and networks that there are; others have no endpoint, so 503."""
-    ask = Question("MK721", "subsets name clusters that there are", name, f"one of {', '.join(mesh.clusters)}, if any")
+    ask = Question("MK721", "subsets name existing clusters", name, f"one of {', '.join(mesh.clusters)}, if any")
     cure = f"{_edit(mesh, name)}: say the cluster's id as istiod has it"
     yield from _judged(ask, rows, cure, {rules.PINNED: Verdict.FAIL})
 
@@ -63,14 +63,14 @@ def check_identities(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Find
     An ALLOW of another domain lets nobody in; a DENY of it holds nobody off.
     """
     domain = mesh.spec.mesh.trust_domain
-    ask = Question("MK723", "policies name identities that there are", name, f"of {domain}, or of an alias of it")
+    ask = Question("MK723", "policies name existing identities", name, f"of {domain}, or of an alias of it")
     cure = f"{_edit(mesh, name)}; or say meshConfig.trustDomainAliases"
     yield from _judged(ask, rows, cure, {rules.FOREIGN: Verdict.FAIL})
 
 
 def check_blocks(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
     """MK724: no AuthorizationPolicy goes by the caller's address: who comes from another network has the gateway's."""
-    ask = Question("MK724", "policies do not go by addresses", name, "principals or namespaces instead")
+    ask = Question("MK724", "policies do not match source addresses", name, "principals or namespaces instead")
     cure = f"{_edit(mesh, name)}: name principals or namespaces instead"
     if mesh.spec.topology.network == "multi":
         yield from _judged(ask, rows, cure, {rules.BY_ADDRESS: Verdict.WARN})

@@ -172,7 +172,7 @@ def check_endpoints(mesh: Mesh, row: Row, target: str) -> Finding:
 
 
 def _of_calls(name: str) -> Question:
-    return Question("MK712", "calls are answered by all who serve", name, "all 200, from every cluster that serves")
+    return Question("MK712", "every serving cluster answers calls", name, "all 200, from every cluster that serves")
 
 
 def check_calls(row: Row) -> Finding:

@@ -45,14 +45,14 @@ def check_merging(
     """
     expected = "only what is meant to be one"
     for row in services[services["service"] == ""].to_dict("records"):
-        yield Question("MK708", "what merges is known", row["cluster"], expected).unknown(row["reason"])
+        yield Question("MK708", "Services merge only as intended", row["cluster"], expected).unknown(row["reason"])
     rows = _of_users(merging)
     rows = rows[~rows["effect"].str.startswith("stays")]
     if rows.empty:
-        ask = Question("MK708", "what merges is known", "mesh", expected)
+        ask = Question("MK708", "Services merge only as intended", "mesh", expected)
         yield ask.answer(Verdict.PASS, "no Service is in more than one cluster, but for the system's own")
     for namespace, group in rows.groupby("namespace"):
-        ask = Question("MK708", "what merges is known", f"namespace {namespace}", expected)
+        ask = Question("MK708", "Services merge only as intended", f"namespace {namespace}", expected)
         begins = group["clusters"].map(lambda held: _begins(held, new)).astype(bool)
         if not begins.any():
             yield ask.answer(Verdict.PASS, f"{_listed(group)}: one already")

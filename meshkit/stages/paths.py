@@ -144,7 +144,7 @@ def check_hosts(mesh: Mesh, names: pd.DataFrame, gateways: pd.DataFrame, seen: p
     """
     for reader, target in mesh.pairs:
         ask = Question(
-            "MK733", "istiod has the gateway's address of now", arrow(reader, target), "as its name resolves"
+            "MK733", "istiod has the gateway's current address", arrow(reader, target), "as its name resolves"
         )
         own = gateways[(gateways["cluster"] == target) & (gateways["network"] == mesh.spec.cluster(target).network)]
         hosts = {a for text in own["addresses"] for a in text.split(",") if a and not networks.is_number(a)}
@@ -173,7 +173,9 @@ def check_ranges(mesh: Mesh, inventory: pd.DataFrame, gateways: pd.DataFrame) ->
     """
     rows = {row["cluster"]: row for row in inventory.to_dict("records")}
     for reader, target in mesh.pairs:
-        ask = Question("MK734", "others' addresses are not one's own", arrow(reader, target), "outside its own ranges")
+        ask = Question(
+            "MK734", "remote addresses are not the cluster's own", arrow(reader, target), "outside its own ranges"
+        )
         if reason := rows[reader]["reason"] or rows[target]["reason"] or eastwest.unread(gateways, target):
             yield ask.unknown(reason)
             continue

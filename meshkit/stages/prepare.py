@@ -134,7 +134,7 @@ def check_ids(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     for entry in mesh.spec.clusters:
         said = mesh.spec.mesh
         expected = f"cluster {entry.name}, mesh {said.id}, trust domain {said.trust_domain}"
-        ask = Question("MK202", "ids", entry.name, expected)
+        ask = Question("MK202", "running ids match the mesh file", entry.name, expected)
         rows = facts.identity[facts.identity["cluster"] == entry.name].to_dict("records")
         if not rows:
             yield ask.answer(Verdict.SKIPPED, "no istiod yet: stage 05 installs it with these")

@@ -197,9 +197,7 @@ def check_former(planes: pd.DataFrame, rows: pd.DataFrame, *, drop_alias: bool) 
     for plane in planes.to_dict("records"):
         name, accepted = plane["cluster"], plane["accepts"]
         going = dropped(plane, drop_alias=drop_alias)
-        ask = Question(
-            "MK507", "nobody claims a cluster id that is dropped", name, f"no proxy says {going or accepted}"
-        )
+        ask = Question("MK507", "no proxy claims a dropped cluster id", name, f"no proxy says {going or accepted}")
         mine = rows[rows["cluster"] == name]
         if plane["reason"]:
             yield ask.unknown(plane["reason"])
@@ -233,7 +231,7 @@ def unclaimed(mesh: Mesh, name: str, former: str) -> Wait:
     alone = Mesh(mesh.spec, {name: mesh.clusters[name]})
 
     def missing() -> str:
-        ask = Question("MK507", "nobody claims a cluster id that is dropped", name, f"no proxy says {former}")
+        ask = Question("MK507", "no proxy claims a dropped cluster id", name, f"no proxy says {former}")
         finding = _judge(ask, identities(alone), former)
         return "" if finding.verdict is Verdict.PASS else finding.observed
 
@@ -244,7 +242,7 @@ def check_dropped(mesh: Mesh, planes: pd.DataFrame, *, drop_alias: bool, pending
     """MK527: what was to be dropped is accepted by no running istiod any more."""
     for plane in planes.to_dict("records"):
         former, name = dropped(plane, drop_alias=drop_alias), plane["cluster"]
-        ask = Question("MK527", "the former id is accepted no more", name, f"no istiod takes {former} for {name}")
+        ask = Question("MK527", "the former id is no longer accepted", name, f"no istiod takes {former} for {name}")
         if not former:
             continue
         if pending:

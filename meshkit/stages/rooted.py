@@ -154,7 +154,9 @@ def chains(before: Facts, after: Facts) -> pd.DataFrame:
 
 def check_witnesses(told: pd.DataFrame, name: str) -> Finding:
     """MK418: the Secret, what istiod hands out, and what each proxy holds and shows say the same, by fingerprint."""
-    ask = Question("MK418", "all witnesses tell of the same roots", name, "Secret, istiod and every proxy agree")
+    ask = Question(
+        "MK418", "Secret, istiod and proxies have the same roots", name, "Secret, istiod and every proxy agree"
+    )
     rows = of_cluster(told, name)
     if unread := [f"{row['proxy'] or 'cluster'}: {row['reason']}" for row in rows.to_dict("records") if row["reason"]]:
         return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
@@ -173,7 +175,9 @@ def check_witnesses(told: pd.DataFrame, name: str) -> Finding:
 def check_requests(mesh: Mesh, facts: Facts, wanted: Plan, traffic: Traffic, name: str) -> Iterator[Finding]:
     """MK419: no request failed in a live cluster while trust was changed; one in which nobody looked is warned of."""
     allowed = mesh.spec.gates.max_error_rate
-    ask = Question("MK419", "no request fails meanwhile", name, f"at most {100 * allowed:g} % (gates.maxErrorRate)")
+    ask = Question(
+        "MK419", "no request fails during the change", name, f"at most {100 * allowed:g} % (gates.maxErrorRate)"
+    )
     if wanted.empty or of_cluster(facts.certificates, name).empty:
         yield ask.answer(Verdict.SKIPPED, "nothing was changed" if wanted.empty else "it had no proxy")
         return

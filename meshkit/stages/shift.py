@@ -129,7 +129,7 @@ def check_ending(facts: Facts) -> Iterator[Finding]:
     row = facts.workload(facts.cluster)
     if row["reason"]:
         return
-    ask = Question("MK1012", "the server ends late enough", facts.cluster, "a preStop hook in each container")
+    ask = Question("MK1012", "the server drains before it stops", facts.cluster, "a preStop hook in each container")
     told = f"{row['abrupt']} without one: requests that are on their way when the pod is told to go may fail"
     cure = "lifecycle.preStop.sleep of some seconds (Kubernetes 1.30 or newer; else exec `sleep`)"
     yield ask.judge(not row["abrupt"], told if row["abrupt"] else "all have one", cure, otherwise=Verdict.WARN)
@@ -139,7 +139,9 @@ def check_clients(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     """MK1004: every cluster has a client whose Envoy can be asked."""
     for name in mesh.clusters:
         rows = facts.endpoints[facts.endpoints["client"] == name]
-        ask = Question("MK1004", "a client can ask", name, f"a ready pod of {mesh.spec.probe.client} with a sidecar")
+        ask = Question(
+            "MK1004", "a client's Envoy can be asked", name, f"a ready pod of {mesh.spec.probe.client} with a sidecar"
+        )
         bad = rows[rows["reason"] != ""].to_dict("records")
         if not bad:
             yield ask.judge(len(rows), f"its Envoy has {len(rows)} endpoints", "stage 08 says what is broken")
@@ -283,9 +285,9 @@ def prove(mesh: Mesh, facts: Facts, made: Plan, traffic: Traffic, within: float 
 
 
 _PROVED: Final = {
-    "MK1006": "the own cluster answers first",
+    "MK1006": "the local cluster answers first",
     "MK1007": "the others take over",
-    "MK1008": "the own cluster answers again",
+    "MK1008": "the local cluster answers again",
     "MK1009": "no request fails",
     "MK1010": "answers from elsewhere are fast enough",
     "MK1011": "everything is as it was",

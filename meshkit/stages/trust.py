@@ -168,7 +168,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
 
 def check_strategy(choice: Choice) -> Finding:
     """MK401: one root for all is there, or can be had without breaking the trust of a live mesh."""
-    ask = Question("MK401", "one root for all can be had", "mesh", "there already, to be adopted, or by an overlap")
+    ask = Question("MK401", "a common root is possible", "mesh", "there already, to be adopted, or by an overlap")
     told = f"{choice.outcome.value}: {choice.why}"
     if choice.outcome is Outcome.UNKNOWN:
         return ask.unknown(choice.why, choice.remedy)
@@ -180,9 +180,7 @@ def check_way(facts: Facts, name: str) -> Iterator[Finding]:
 
     What is made anew without a pod beside it, or a preStop hook, is warned of.
     """
-    ask = Question(
-        "MK410", "every proxy can be brought to another root", name, "each can be read, and told or made anew"
-    )
+    ask = Question("MK410", "every proxy can move to another root", name, "each can be read, and told or made anew")
     proxies, rows = of_cluster(facts.certificates, name), of_cluster(facts.workloads, name)
     unread = [f"{r['proxy'] or 'cluster'}: {r['reason']}" for r in proxies[proxies["reason"] != ""].to_dict("records")]
     unread += list(rows[rows["reason"] != ""]["reason"])
@@ -225,7 +223,7 @@ def check_authority(facts: Facts, name: str) -> Finding:
 
 def check_signers(facts: Facts, name: str) -> Iterator[Finding]:
     """MK403: it can be seen what each istiod signs with now, and its proxies trust what it takes when it starts."""
-    ask = Question("MK403", "what istiod signs with is seen", name, "a Secret of the cluster")
+    ask = Question("MK403", "istiod's signing CA is known", name, "a Secret of the cluster")
     used, lacking = of_cluster(facts.authorities, name), _not_trusting(facts, name)
     next_one = next(iter(used[used["used"]]["sha256"]), "")
     for row in of_cluster(facts.signers, name).to_dict("records"):
@@ -260,7 +258,9 @@ def check_intermediate(facts: Facts, name: str) -> Iterator[Finding]:
     """MK404: the cluster's intermediate lives for a while, and not longer than its root."""
     rows = of_cluster(facts.authorities, name)
     for row in rows[rows["used"] & (rows["secret"] == authority.SECRET) & (rows["sha256"] != "")].to_dict("records"):
-        ask = Question("MK404", "the intermediate lives on", name, f"{LONG_INTERMEDIATE.days} days, within its root's")
+        ask = Question(
+            "MK404", "the intermediate does not expire soon", name, f"{LONG_INTERMEDIATE.days} days, within its root's"
+        )
         beyond = row["root"] != "" and row["not_after"] > row["root_not_after"]
         told = f"until {row['not_after']:%Y-%m-%d}" + (", longer than its root" if beyond else "")
         good = not beyond and row["not_after"] - datetime.now(UTC) >= LONG_INTERMEDIATE

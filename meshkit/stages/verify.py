@@ -249,7 +249,7 @@ def check_way(mesh: Mesh, facts: Facts, row: Row) -> Finding:
     client, server = row["client"], row["server"]
     through_gateway = client != server and mesh.spec.topology.network == "multi"
     expected = f"the gateway of {server}" if through_gateway else f"pods of {server}"
-    ask = Question("MK812", "the way is the topology's", arrow(client, server), expected)
+    ask = Question("MK812", "traffic takes the expected path", arrow(client, server), expected)
     found = [e for e in row["endpoints"].split(",") if e]
     if not found:
         return ask.fail("no endpoint", f"does istiod of {client} read {server}? see MK802 to MK804")
