@@ -151,13 +151,41 @@ class TestVersions:
             ("1.31-eed52ebb66ad", (1, 31, -1)),
             ("v1.37.2", (1, 37, 2)),
             ("1.31.0-rc.0", (1, 31, 0)),
+            ("1.31", (1, 31, -1)),
+            ("1.31-alpha.eed52ebb66ad", (1, 31, -1)),
+            ("1.31-dev", (1, 31, -1)),
+            ("1.30.1-distroless", (1, 30, 1)),
+            ("1.31.0-tetrate-v0", (1, 31, 0)),
+            ("1.20.8-asm.33", (1, 20, 8)),
+            ("v1.33.4-gke.1134000", (1, 33, 4)),
+            ("v1.32.5-eks-5d4a308", (1, 32, 5)),
+            ("v1.30.5+k3s1", (1, 30, 5)),
+            ("1.31-" + "9" * 5000, (1, 31, -1)),
         ],
     )
     def test_a_version_is_parsed(self, text: str, version: tuple[int, int, int]) -> None:
         """Releases, candidates and development builds."""
         assert versions.Version.parse(text) == versions.Version(*version)
 
-    @pytest.mark.parametrize("text", ["", "unknown", "latest"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *(
+                "",
+                "unknown",
+                "latest",
+                "v0.0.0-master",
+                "0.0.0",
+                "eed52ebb66ad",
+                "1",
+                "1.x",
+                "1.31foo",
+                "1..31",
+                "-1.31",
+            ),
+            *("1.31.0 or so", "1." + "9" * 5000, "\n", "١.٣١"),
+        ],
+    )
     def test_what_is_no_version_is_none(self, text: str) -> None:
         """An unstamped build says `unknown`."""
         assert versions.Version.parse(text) is None
