@@ -87,15 +87,18 @@ def talk() -> Iterator[Callable[[str], None]]:
         yield lambda line: print(line, file=sys.stderr, flush=True)
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
     from rich.text import Text
 
-    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    # The clock stands before the words: of long ones the end is cut.
+    clock_column = TimeElapsedColumn(table_column=Column(min_width=len("0:00:00"), no_wrap=True))
+    columns = SpinnerColumn(), clock_column, TextColumn("{task.description}", markup=False)
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as clock:
         task = clock.add_task("")
 
         def say(line: str) -> None:
             console.print(Text(line), soft_wrap=True)
-            clock.reset(task, description=_printable(line))
+            clock.reset(task, description=_printable(line.partition("\n")[0]))
 
         yield say
 

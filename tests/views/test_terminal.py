@@ -142,7 +142,7 @@ def test_talk_on_a_terminal_has_a_clock_unless_it_is_dumb(monkeypatch: pytest.Mo
     with os.fdopen(theirs, "w") as stream, monkeypatch.context() as patched:
         patched.setattr(sys, "stderr", stream)
         with talk() as say:
-            say("reading [east]")
+            say("reading [east]" + " and what it says of others" * 5)
         stream.flush()
         printed = os.read(ours, 65536).decode()
     os.close(ours)
