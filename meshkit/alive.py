@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from filelock import BaseFileLock
 
 
 @contextmanager
 def sign(name: str) -> Iterator[None]:
     """Give a sign of life for the length of a `with`; the file stays until `forget`, so that `dead` can tell.
 
-    Where no file can be made nothing is given, and nobody can tell.
+    Where no file can be made or locked, and where another process holds that name, nothing is given, and nobody can
+    tell. The operating system releases the lock of a killed process.
     """
-    try:
-        descriptor = os.open(_path(name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError:
+    with ExitStack() as held:
+        with suppress(OSError):
+            held.enter_context(_lock(name))
         yield
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def forget(name: str) -> None:
@@ -42,18 +40,21 @@ def dead(name: str) -> bool:
 
     False where nobody can tell: it is alive, another user's, or on another machine.
     """
-    try:
-        descriptor = os.open(_path(name), os.O_RDWR | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.fstat(descriptor).st_uid == os.geteuid()
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):
+        if _path(name).lstat().st_uid == _user():
+            with _lock(name):
+                return True
+    return False
+
+
+def _lock(name: str) -> BaseFileLock:
+    return FileLock(_path(name), mode=0o600, blocking=False, preserve_lock_file=True)
 
 
 def _path(name: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"meshkit-{os.geteuid()}-{name}"
+    return Path(tempfile.gettempdir()) / f"meshkit-{_user()}-{name}"
+
+
+def _user() -> int:
+    # Windows has no user ids, says 0 of every file, and gives each user a temporary folder of their own.
+    return os.geteuid() if hasattr(os, "geteuid") else 0

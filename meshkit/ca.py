@@ -165,12 +165,12 @@ def show(*, folder: Path, env: str, file: str, output: Output) -> int:
       meshkit ca show ca -o json | jq '.[] | select(.days < 90) | .name'
     """  # noqa: D301
     from meshkit.istio import keytable
-    from meshkit.views.terminal import render
+    from meshkit.views.terminal import show
 
     found = keytable.overview(folder, _passphrase(env, file, needed=False))
     wrong = found[found["problem"] != ""]
     shown = found.drop(columns=["not_before", "problem"]).assign(sha256=found["sha256"].str[:16])
-    click.echo(render(shown if output == "table" else found, output).rstrip("\n"))
+    show(shown if output == "table" else found, output)
     for row in wrong.to_dict("records"):
         _say(f"✖ {row['name']}: {row['problem']}")
     return 1 if len(wrong) else 0

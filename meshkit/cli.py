@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from meshkit.checks import Finding
     from meshkit.journal import Journal
-    from meshkit.runs.run import RunResult
     from meshkit.views.terminal import Output
 
 INTERRUPTED = 130
@@ -119,17 +118,15 @@ def run(
     chosen = _choose(known, first, last, only)
     how: runs.Mode = "apply" if "apply" in (mode, before.get("mode")) else "plan"
     _find_tools()
-    return _told(
-        runs.execute(
-            mesh_file,
-            chosen,
-            how,
-            out,
-            parameters=dict(settings),
-            cell_timeout=timeout,
-            keep_going=how == "plan",
-            journal=before.get("journal", ""),
-        )
+    return _execute(
+        mesh_file,
+        chosen,
+        how,
+        out,
+        parameters=dict(settings),
+        cell_timeout=timeout,
+        keep_going=how == "plan",
+        journal=before.get("journal", ""),
     )
 
 
@@ -161,17 +158,15 @@ def undo(*, run: Path, mode: str, mesh_file: Path | None, consent: bool, out: Pa
     how: runs.Mode = "apply" if mode == "apply" else "plan"
     label = "undo" if how == "apply" else "undo-plan"
     _find_tools()
-    return _told(
-        runs.execute(
-            where,
-            ["12"],
-            how,
-            out,
-            parameters={"consent": str(consent)},
-            cell_timeout=timeout,
-            journal=before["journal"],
-            label=label,
-        )
+    return _execute(
+        where,
+        ["12"],
+        how,
+        out,
+        parameters={"consent": str(consent)},
+        cell_timeout=timeout,
+        journal=before["journal"],
+        label=label,
     )
 
 
@@ -190,11 +185,7 @@ def audit(mesh_file: Path, out: Path, settings: Sequence[tuple[str, str]], timeo
     Example:
       meshkit audit parameters/lab.yaml
     """  # noqa: D301
-    from meshkit.runs import run as runs
-
-    return _told(
-        runs.execute(mesh_file, AUDIT, "audit", out, parameters=dict(settings), cell_timeout=timeout, keep_going=True)
-    )
+    return _execute(mesh_file, AUDIT, "audit", out, parameters=dict(settings), cell_timeout=timeout, keep_going=True)
 
 
 @cli.command()
@@ -223,10 +214,12 @@ def check(*, mesh_file: Path | None, explain: str | None, output: Output) -> int
         raise click.UsageError("name the mesh file: meshkit check MESH.yaml")
     from meshkit.mesh import Mesh
     from meshkit.stages import whole
+    from meshkit.views import terminal
 
     _find_tools()
     mesh = Mesh.open(mesh_file)
-    findings = whole.check(mesh, whole.look(mesh, lambda told: click.echo(told, err=True)))
+    with terminal.talk() as say:
+        findings = whole.check(mesh, whole.look(mesh, say))
     table = whole.in_order(mesh, findings)
     _print(whole.for_people(table) if output == "table" else table, output)
     click.echo(whole.told(findings), err=True)
@@ -306,11 +299,13 @@ def pairs(mesh_file: Path, samples: int, output: Output) -> int:
     from meshkit.mesh import Mesh
     from meshkit.stages import linked
     from meshkit.stages import pairs as truth
+    from meshkit.views import terminal
 
     mesh = Mesh.open(mesh_file)
-    if samples:
-        click.echo(f"trying {len(mesh.pairs)} pairs, {samples} requests each, every pair alone …", err=True)
-    facts, sent = truth.survey(mesh, samples) if samples else (truth.look(mesh), None)
+    with terminal.talk() as say:
+        if samples:
+            say(f"trying {len(mesh.pairs)} pairs, {samples} requests each, every pair alone …")
+        facts, sent = truth.survey(mesh, samples) if samples else (truth.look(mesh), None)
     findings = linked.check_all(mesh, facts, sent)
     rows = truth.table(mesh, facts, findings, sent)
     _print(truth.brief(rows) if output == "table" else rows, output)
@@ -334,11 +329,13 @@ def latency(mesh_file: Path, samples: int, output: Output) -> int:
     from meshkit import statistics
     from meshkit.mesh import Mesh
     from meshkit.stages import observe
+    from meshkit.views import terminal
 
     mesh = Mesh.open(mesh_file)
     pairs = len(mesh.clusters) ** 2
-    click.echo(f"measuring {pairs} pairs, {samples} requests each, every pair alone …", err=True)
-    measured = observe.measure(mesh, samples)
+    with terminal.talk() as say:
+        say(f"measuring {pairs} pairs, {samples} requests each, every pair alone …")
+        measured = observe.measure(mesh, samples)
     _print(statistics.latency_table(measured), output)
     return _judge(observe.prove(mesh, measured))
 
@@ -428,7 +425,7 @@ def _choose(known: Sequence[str], first: str, last: str, only: Sequence[str]) ->
 def _print(table: pd.DataFrame, output: Output) -> None:
     from meshkit.views import terminal
 
-    click.echo(terminal.render(table, output).rstrip("\n"))
+    terminal.show(table, output)
 
 
 def _show_proxies(proxies: pd.DataFrame, *, whole: bool) -> None:
@@ -466,7 +463,12 @@ def _exit_code(findings: Sequence[Finding]) -> int:
     return {Verdict.FAIL: 1, Verdict.UNKNOWN: 3}.get(overall(findings), 0)
 
 
-def _told(result: RunResult) -> int:
+def _execute(*run: Any, **options: Any) -> int:
+    from meshkit.runs.run import execute
+    from meshkit.views import terminal
+
+    with terminal.talk() as say:
+        result = execute(*run, say=say, **options)
     for line in result.withheld:
         click.echo(f"✖ {line}", err=True)
     click.echo(f"report: {result.folder / 'report.html'}", err=True)

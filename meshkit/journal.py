@@ -13,13 +13,14 @@ clusters, not at it, to see how far it came.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
+
+from filelock import FileLock, Timeout
 
 from meshkit import resources
 from meshkit.errors import ChangeError, InputError
@@ -224,19 +225,18 @@ def exclusively(names: Iterable[str]) -> Iterator[None]:
     """Hold the locks of clusters (by UID), so that two runs never change one cluster at once.
 
     Raises:
-        ChangeError: another process holds one of them.
+        ChangeError: another process holds one of them, or a lock cannot be made.
     """
     folder = _private(private_store() / ".locks")
     with contextlib.ExitStack() as stack:
         for name in sorted(set(names)):
             with _writing(folder / name):
-                file = stack.enter_context(_open(folder / name, os.O_RDWR | os.O_CREAT))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ChangeError(
-                    "another meshkit is changing this mesh now", remedy="wait for it to end, then run again"
-                ) from None
+                try:
+                    stack.enter_context(FileLock(folder / name, mode=0o600, blocking=False))
+                except Timeout:
+                    raise ChangeError(
+                        "another meshkit is changing this mesh now", remedy="wait for it to end, then run again"
+                    ) from None
         yield
 
 

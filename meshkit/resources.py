@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import platformdirs
+
 
 def folder(name: str) -> Path:
     """Return the folder `notebooks` or `parameters`."""
@@ -14,5 +16,11 @@ def folder(name: str) -> Path:
 
 
 def state() -> Path:
-    """Return meshkit's folder of what stays: `$XDG_STATE_HOME/meshkit`, or in ~/.local/state."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "meshkit"
+    """Return meshkit's folder of what stays: `$XDG_STATE_HOME/meshkit`, else the platform's (~/.local/state/meshkit).
+
+    macOS and Windows have another one, unless journals lie in that of Linux from a time when it was used everywhere.
+    """
+    if chosen := os.environ.get("XDG_STATE_HOME"):
+        return Path(chosen) / "meshkit"
+    former = Path.home() / ".local/state/meshkit"
+    return former if former.is_dir() else platformdirs.user_state_path("meshkit", appauthor=False)

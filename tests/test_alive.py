@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,3 +51,13 @@ def test_a_name_that_is_taken_gives_no_sign_and_stops_nothing(name: str) -> None
     with alive.sign(name), alive.sign(name):
         assert not alive.dead(name)
     assert alive.dead(name)
+
+
+def test_a_link_is_no_sign(name: str, tmp_path: Path) -> None:
+    """What another user planted under a name is neither followed nor made."""
+    place = Path(tempfile.gettempdir()) / f"meshkit-{os.geteuid()}-{name}"
+    place.symlink_to(tmp_path / "target")
+    with alive.sign(name):
+        pass
+    assert not alive.dead(name)
+    assert not (tmp_path / "target").exists()

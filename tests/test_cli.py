@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 import pytest
 
+import meshkit
 from meshkit import __version__
 from meshkit.cli import cli, main
 from meshkit.errors import ChangeError, CheckFailed, InputError, UnreachableError
 from meshkit.runs.folder import RunFolder
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -50,6 +49,24 @@ def test_every_command_helps_with_an_example(capsys: pytest.CaptureFixture[str],
     code, out, _ = call(capsys, *command, "--help")
     assert code == 0
     assert f"meshkit {' '.join(command)}" in out.split("Example")[1]
+
+
+UNIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios")
+
+
+def test_help_needs_nothing_that_windows_lacks() -> None:
+    """Modules of Python's that only Unix has cannot be imported, and `meshkit --help` does not notice."""
+    code = f"import sys; sys.modules |= dict.fromkeys({UNIX_ONLY}); from meshkit.cli import main; main(['--help'])"
+    assert "Usage: meshkit" in subprocess.check_output([sys.executable, "-c", code], text=True)
+
+
+def test_only_the_lab_imports_what_windows_lacks() -> None:
+    """No module of the package, but for the lab's, which is Linux's."""
+    package = Path(meshkit.__file__).parent
+    modules = [path for path in package.rglob("*.py") if "lab" not in path.relative_to(package).parts]
+    pattern = re.compile(rf"^\s*(?:import|from) ({'|'.join(UNIX_ONLY)})\b", re.MULTILINE)
+    assert len(modules) > 100
+    assert {path.name: found for path in modules if (found := pattern.findall(path.read_text()))} == {}
 
 
 def test_help_imports_nothing_heavy() -> None:

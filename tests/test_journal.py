@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshkit.errors import ChangeError, InputError
-from meshkit.journal import LINES, Entry, Journal, exclusively, private_folder
+from meshkit.journal import LINES, Entry, Journal, exclusively, private_folder, private_store
 from tests.objects import CANARY, core
 
 if TYPE_CHECKING:
@@ -214,3 +214,13 @@ def test_two_processes_never_change_one_cluster_at_once() -> None:
         holder.wait()
     with exclusively(["uid-1", "uid-1"]):  # one cluster under two names
         pass
+
+
+def test_a_lock_that_cannot_be_made_is_an_error_in_words() -> None:
+    """A store that is full or read-only ends the change before it begins."""
+    with exclusively(["uid-1"]):
+        pass
+    lock = private_store() / ".locks" / "uid-2"
+    lock.mkdir()
+    with pytest.raises(ChangeError, match="the journal cannot be written"), exclusively(["uid-2"]):
+        pytest.fail("it was let in")

@@ -5,11 +5,11 @@ Source: pilot/pkg/bootstrap/istio_ca.go (`handleEvent`) of the versions that `RU
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from meshkit.istio.trust import blocks, same
 from meshkit.istio.versions import Version
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ UPDATING = "Updating new ROOT-CA"
 REFUSED = "Updating new ROOT-CA not supported"
 DISABLED = "Multi root is disabled, updating new ROOT-CA not supported"
 SKIPPED = "No changes detected in root cert or CRL file data, skipping update"
-
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
 
 class Taken(StrEnum):
@@ -54,10 +52,10 @@ def widened(old: bytes, others: Iterable[bytes]) -> bytes:
     """
     text, known = old, _certificates(old)
     for other in others:
-        for block in _CERTIFICATE.finditer(other):
-            if (found := _bare(block[1])) not in known:
+        for block in blocks(other):
+            if (found := same(block)) not in known:
                 known.add(found)
-                text = _and(text, block[0] + b"\n")
+                text = _and(text, block + b"\n")
     return text
 
 
@@ -71,11 +69,7 @@ def _and(text: bytes, more: bytes) -> bytes:
 
 
 def _certificates(text: bytes) -> set[bytes]:
-    return {_bare(body) for body in _CERTIFICATE.findall(text)}
-
-
-def _bare(body: bytes) -> bytes:
-    return b"".join(body.split())
+    return {same(block) for block in blocks(text)}
 
 
 # --- prediction -------------------------------------------------------------------------------------------------------

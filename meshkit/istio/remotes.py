@@ -17,7 +17,7 @@ import yaml
 
 from meshkit.cluster import NotFoundError
 from meshkit.errors import MeshkitError, UnreachableError
-from meshkit.istio import accounts, jwt
+from meshkit.istio import accounts, jwt, trust
 from meshkit.istio.fleet import ask_istiods, table
 from meshkit.mesh import Mesh, Unknown, gather
 
@@ -272,13 +272,12 @@ def _strange(cluster: Cluster, ca: bytes) -> bool:
         published = cluster.find("configmaps", "default", "kube-root-ca.crt") or {}
     except MeshkitError:
         return False
-    own = _certificates(str((published.get("data") or {}).get("ca.crt", "")))
-    return bool(own) and not own & _certificates(ca.decode(errors="replace"))
+    own = _certificates(str((published.get("data") or {}).get("ca.crt", "")).encode(errors="replace"))
+    return bool(own) and not own & _certificates(ca)
 
 
-def _certificates(pem: str) -> set[str]:
-    blocks = re.findall(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", pem, re.DOTALL)
-    return {"".join(block.split()) for block in blocks}
+def _certificates(pem: bytes) -> set[bytes]:
+    return {trust.same(block) for block in trust.blocks(pem)}
 
 
 def _why_refused(cluster: Cluster, token: str) -> str:

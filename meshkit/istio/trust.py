@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from meshkit.cluster import Cluster
 
+_BEGIN = b"-----BEGIN CERTIFICATE-----"
+_BLOCK = re.compile(_BEGIN + rb"(?:(?!-----BEGIN ).)*?-----END CERTIFICATE-----", re.DOTALL)
 SHORT = 16
 UTC_TIME = "datetime64[us, UTC]"
 CERTIFICATE_COLUMNS = {
@@ -69,20 +72,40 @@ def fingerprint(certificate: Certificate, length: int = 64) -> str:
     return certificate.fingerprint(SHA256()).hex()[:length]
 
 
+def blocks(pem: bytes) -> list[bytes]:
+    """Return the text of each whole certificate in PEM text, in their order, be it readable or not.
+
+    Anything between them is passed over, other kinds of blocks too, as Istio does (pilot/pkg/bootstrap/istio_ca.go,
+    `pemToRawCertSet`).
+    """
+    return _BLOCK.findall(pem)
+
+
+def same(block: bytes) -> bytes:
+    """Return what of a block's text tells certificates apart: line ends and indents do not."""
+    return b"".join(block.split())
+
+
 def parse_chain(pem: bytes) -> list[Certificate]:
     """Return the certificates in PEM text, in their order; anything else in it is passed over.
 
     Raises:
-        CertificateError: one of them cannot be read.
+        CertificateError: one of them cannot be read, or has no end; the message says which.
     """
-    from cryptography.x509 import load_pem_x509_certificate
+    from cryptography.x509 import load_pem_x509_certificates
 
-    begin, end = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
-    parts = [part.partition(end) for part in pem.split(begin)[1:]]
-    try:
-        return [load_pem_x509_certificate(begin + body + end) for body, closed, _ in parts if closed]
-    except ValueError:
-        raise CertificateError("a certificate in PEM cannot be read: was it copied whole?") from None
+    # Not all at once: that leaves out an unfinished one at the end, and does not tell which one is broken.
+    found, known = blocks(pem), []
+    begun = pem.count(_BEGIN)
+    for number, block in enumerate(found, 1):
+        try:
+            known += load_pem_x509_certificates(block)
+        except ValueError:
+            told = f"certificate {number} of {begun} in PEM cannot be read: was it copied whole?"
+            raise CertificateError(told) from None
+    if begun > len(found):
+        raise CertificateError(f"{begun - len(found)} of {begun} certificates in PEM have no end: was it copied whole?")
+    return known
 
 
 def parse_bundle(pem: bytes) -> list[Certificate]:
@@ -223,45 +246,69 @@ def _secret_roots(cluster: Cluster, namespace: str) -> _Source:
         secret = cluster.find("secrets", namespace, name)
         data = (secret or {}).get("data", {})
         pem = next((data[field] for field in fields if data.get(field)), "")
-        if pem:
+        if not pem:
+            continue
+        try:
             return _Source(f"secret {name}", [parse_bundle(base64.b64decode(pem))])
+        except ValueError as error:
+            return _Source("secret", [], f"{name}: {error}")
     return _Source("secret", [], f"neither cacerts nor istio-ca-secret in {namespace}")
 
 
 def handed(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each namespace with the roots that istiod hands out there, in ConfigMap istio-ca-root-cert.
 
-    Columns: cluster, namespace, roots (fingerprints, cut to 16 digits, sorted, comma-joined), reason (why a cluster
-    could not be read).
+    Columns: cluster, namespace, roots (fingerprints, cut to 16 digits, sorted, comma-joined), reason (why a cluster,
+    which then has one row without namespace, or a namespace's ConfigMap could not be read).
     """
     rows: list[dict[str, str]] = []
-    for name, found in mesh.each(handed_by).items():
+    for name, found in mesh.each(_config_maps).items():
         if isinstance(found, Unknown):
             rows.append({"cluster": name, "reason": found.reason})
             continue
-        rows += [{"cluster": name, "namespace": place, "roots": ",".join(sorted(own))} for place, own in found.items()]
+        for place, own in found.items():
+            told = {"reason": own.reason} if isinstance(own, Unknown) else {"roots": ",".join(sorted(_short(own)))}
+            rows.append({"cluster": name, "namespace": place, **told})
     return table(rows, HANDED_COLUMNS)
 
 
 def handed_by(cluster: Cluster) -> dict[str, frozenset[str]]:
-    """Return the roots (cut to `SHORT`) that a cluster hands out in each namespace."""
+    """Return the roots (cut to `SHORT`) that a cluster hands out in each namespace: none where they cannot be read."""
     return {place: frozenset(one[:SHORT] for one in text) for place, text in texts_handed_by(cluster).items()}
 
 
 def texts_handed_by(cluster: Cluster) -> dict[str, list[str]]:
     """Return the fingerprints of what a cluster hands out in each namespace, in their order, repeated as they are."""
-    return {place: [fingerprint(one) for one in chain] for place, chain in _config_maps(cluster).items()}
+    found = _config_maps(cluster).items()
+    return {place: [fingerprint(one) for one in _known(chain)] for place, chain in found}
 
 
-def _config_maps(cluster: Cluster) -> dict[str, list[Certificate]]:
+def _config_maps(cluster: Cluster) -> dict[str, list[Certificate] | Unknown]:
     maps = cluster.get("configmaps", fields="metadata.name=istio-ca-root-cert")
-    pems = {item["metadata"]["namespace"]: (item.get("data") or {}).get("root-cert.pem", "") for item in maps}
-    return {place: parse_chain(pem.encode()) for place, pem in pems.items()}
+    found: dict[str, list[Certificate] | Unknown] = {}
+    for item in maps:
+        try:
+            chain: list[Certificate] | Unknown = parse_chain((item.get("data") or {}).get("root-cert.pem", "").encode())
+        except ValueError as error:
+            chain = Unknown(f"ConfigMap istio-ca-root-cert: {error}")
+        found[item["metadata"]["namespace"]] = chain
+    return found
+
+
+def _known(chain: list[Certificate] | Unknown) -> list[Certificate]:
+    return [] if isinstance(chain, Unknown) else chain
+
+
+def _short(chain: Iterable[Certificate]) -> set[str]:
+    return {fingerprint(one, SHORT) for one in chain}
 
 
 def _config_map_roots(cluster: Cluster) -> _Source:
-    chains = list(_config_maps(cluster).values())
-    return _Source("configmap istio-ca-root-cert", chains, "" if chains else "there is none")
+    maps = _config_maps(cluster)
+    broken = [f"namespace {place}: {chain.reason}" for place, chain in maps.items() if isinstance(chain, Unknown)]
+    # One that cannot be read counts as a holder of nothing, so that no root is said to be in every namespace.
+    chains = [_known(chain) for chain in maps.values()]
+    return _Source("configmap istio-ca-root-cert", chains, "; ".join(broken) if maps else "there is none")
 
 
 def _root_rows(source: _Source) -> list[dict[str, Any]]:

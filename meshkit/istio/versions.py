@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import packaging.version
 import yaml
 
 from meshkit.istio.fleet import Istiod, ask_istiods, table
@@ -15,6 +16,8 @@ from meshkit.istio.proxies import proxy_status
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
 
     from meshkit.cluster import Cluster
@@ -42,19 +45,75 @@ IDENTITY_COLUMNS = {
 }
 
 
+_FORM = re.compile(r"v?(?P<number>\d{1,6}\.\d{1,6}(?:\.\d{1,6})?)(?:[-+.](?P<suffix>\S+))?", re.ASCII)
+_IMAGE_VARIANT = re.compile(r"-(distroless|debug)$")
+
+
 @dataclass(frozen=True, order=True)
 class Version:
-    """A version of Istio or Kubernetes; `patch` is -1 where a development build names none (`1.31-eed52ebb66ad`)."""
+    """A version of Istio or Kubernetes; `patch` is -1 where a development build names none (`1.31-eed52ebb66ad`).
+
+    `build` tells builds of one number apart: the suffix of a development build, or which pre-release it is. It is empty
+    for releases, those of vendors too (`1.31.0-tetrate-v0`, `1.20.8-asm.33`), and is not part of order and equality.
+    """
 
     major: int
     minor: int
     patch: int = -1
+    build: str = field(default="", compare=False)
 
     @classmethod
     def parse(cls, text: str) -> Version | None:
-        """Return the version that a text such as `1.31.0`, `v1.37.2` or `1.31-eed52ebb66ad` begins with, or None."""
-        match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", text)
-        return cls(int(match[1]), int(match[2]), int(match[3] or -1)) if match else None
+        """Return the version that a text tells, such as `1.31.0`, `v1.37.2`, `1.30.1-distroless`, `1.31-eed52ebb66ad`.
+
+        None if it tells none: `unknown`, a bare hash, or `v0.0.0-master`, the name of a build without a stamp.
+        """
+        text = _IMAGE_VARIANT.sub("", text.strip())
+        match = _FORM.fullmatch(text)
+        if not match:
+            return None
+        try:
+            known = packaging.version.Version(text)
+        except ValueError:  # a suffix that Python has no word for: a hash, a vendor's
+            known = packaging.version.Version(match["number"])
+        if known.major == 0:
+            return None
+        if len(known.release) < len(("major", "minor", "patch")):
+            return cls(known.major, known.minor, build=match["suffix"] or "")
+        return cls(known.major, known.minor, known.micro, known.public if known.is_prerelease else "")
+
+
+def agree(version: str, wanted: str, gate: str = "same-patch") -> bool | None:
+    """Return whether a version is the wanted one, as far as that says: `1.31` takes every patch and build of 1.31.
+
+    Args:
+        version: of what runs.
+        wanted: of the mesh file, or of what is compared with.
+        gate: same-patch or same-minor.
+
+    None where that cannot be known: one of them tells no version, or a development build no patch.
+    """
+    own, other = Version.parse(version), Version.parse(wanted)
+    if own is None or other is None:
+        return None
+    if (own.major, own.minor) != (other.major, other.minor):
+        return False
+    if gate == "same-minor" or (other.patch < 0 and not other.build):
+        return True
+    if own.patch != other.patch and -1 in (own.patch, other.patch):
+        return None
+    return (own.patch, own.build) == (other.patch, other.build)
+
+
+def alike(found: Iterable[str], gate: str) -> bool | None:
+    """Return whether all versions that run are one, as the gate asks; None if one of them tells no version.
+
+    That some differ is known all the same. Builds that name no patch are alike if their whole suffix is.
+    """
+    known = [Version.parse(text) for text in found]
+    minor = gate == "same-minor"
+    kinds = {(v.major, v.minor) if minor else (v.major, v.minor, v.patch, v.build) for v in known if v}
+    return False if len(kinds) > 1 else None if None in known else True
 
 
 def versions(mesh: Mesh, status: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -72,10 +72,10 @@ def status(output: Output) -> int:
     """Show each daemon and container of the lab: health, memory, CPU, log. Exit code 1 when one is dead."""
     from meshkit.lab import status
     from meshkit.lab.layout import folder
-    from meshkit.views.terminal import render
+    from meshkit.views.terminal import show
 
     table = status.table()
-    click.echo(render(table, output))
+    show(table, output)
     dead = int((table["state"] == "dead").sum())
     say(f"{len(table) - dead} run, {dead} dead; {table['mib'].sum() / 1024:.2f} GiB; logs under {folder()}")
     return 1 if dead else 0
@@ -113,9 +113,9 @@ def faults(output: Output) -> None:
     While a round of `meshkit lab drill` is open, column broken says `untold` of every fault.
     """
     from meshkit.lab.faults import drills
-    from meshkit.views.terminal import render
+    from meshkit.views.terminal import show
 
-    click.echo(render(drills.table(), output))
+    show(drills.table(), output)
 
 
 @lab.command(name="break")
@@ -255,10 +255,10 @@ def score(output: Output) -> None:
       meshkit lab drill score -o json | jq 'map(.points // 0) | add'
     """  # noqa: D301
     from meshkit.lab.training import rules, sheet
-    from meshkit.views.terminal import render
+    from meshkit.views.terminal import show
 
     table = sheet.table()
-    click.echo(render(table, output).rstrip("\n"))
+    show(table, output)
     counted = table["points"].dropna()
     say(f"{counted.sum()} of {rules.FULL * len(counted)} points; {sheet.path()}; {rules.TOLD}")
 
@@ -269,13 +269,13 @@ def score(output: Output) -> None:
 def doctor(*, output: Output, mend: bool) -> int:
     """Show what this machine lacks for the lab, and what mends it. Exit code 3 when something is lacking."""
     from meshkit.lab import doctor
-    from meshkit.views.terminal import render
+    from meshkit.views.terminal import show
 
     needs = doctor.examine()
     if mend:
         doctor.mend(needs, say)
         needs = doctor.examine()
-    click.echo(render(doctor.table(needs), output))
+    show(doctor.table(needs), output)
     return UnreachableError.exit_code if any(n.verdict == "fail" for n in needs) else 0
 
 

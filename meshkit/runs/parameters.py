@@ -1,6 +1,8 @@
 """The parameters of a notebook, read from its `parameters` cell without running it.
 
-Papermill only warns about an unknown name and injects a wrong type; here both are errors before a kernel starts.
+Papermill only warns about an unknown name and injects a wrong type; here both are errors before a kernel starts. Its
+own `inspect_notebook` reads lines by a pattern and leaves out, without an error, what that does not match: a union, a
+Literal, an `=` in the help.
 """
 
 from __future__ import annotations

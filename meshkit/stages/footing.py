@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import injection, platform, policies, services
-from meshkit.istio.versions import Version
+from meshkit.istio.versions import Version, agree
 from meshkit.stages import reach
 from meshkit.stages.finding import Question, Row, arrow
 
@@ -127,10 +127,13 @@ def check_versions(mesh: Mesh, versions: pd.DataFrame, istioctl: str, reason: st
     expected = f"{wanted or 'one version'} ({gate})"
     ask = Question("MK207", "Istio's versions agree", "istioctl", expected)
     cure = f"put istioctl {said} on the PATH, or say `istio: {{version: …}}` as it is"
-    if istioctl:
-        yield ask.judge(agree(istioctl, wanted, gate), istioctl, cure)
-    else:
+    good = agree(istioctl, wanted, gate)
+    if not istioctl:
         yield ask.unknown(reason, "install istioctl, or `meshkit lab env` for the lab's")
+    elif good is None:
+        yield ask.unknown(f"{istioctl} cannot be compared with {wanted}", cure)
+    else:
+        yield ask.judge(good, istioctl, cure)
     for name in mesh.clusters:
         rows = versions[(versions["cluster"] == name) & (versions["component"] != "kubernetes")]
         yield from _running(name, rows.to_dict("records"), wanted, gate)
@@ -146,20 +149,16 @@ def _running(name: str, rows: Sequence[Row], wanted: str, gate: str) -> Iterator
             yield ask.unknown(f"{component}: {reason}")
             continue
         found = sorted({row["version"] for row in own})
-        good = bool(wanted) and all(agree(version, wanted, gate) for version in found)
+        answers = {agree(version, wanted, gate) for version in found}
+        told = f"{component} {', '.join(found)}"
+        if None in answers and False not in answers:
+            yield ask.unknown(f"{told}: cannot be compared with {wanted or 'the wanted version, which is not known'}")
+            continue
         cure = f"upgrade {name} to {wanted} first: a migration is no upgrade"
         if component != "istiod":
             cure = "restart the workloads: their proxies get the version of their istiod then"
         otherwise = Verdict.FAIL if component == "istiod" else Verdict.WARN
-        yield ask.judge(good, f"{component} {', '.join(found)}", cure, otherwise=otherwise)
-
-
-def agree(one: str, other: str, gate: str) -> bool:
-    """Return whether two versions are the same as the gate asks; a version without patch agrees with every patch."""
-    a, b = Version.parse(one), Version.parse(other)
-    if a is None or b is None or (a.major, a.minor) != (b.major, b.minor):
-        return False
-    return gate == "same-minor" or a.patch == b.patch or -1 in (a.patch, b.patch)
+        yield ask.judge(answers == {True}, told, cure, otherwise=otherwise)
 
 
 def check_kubernetes(versions: pd.DataFrame, istio: str) -> Iterator[Finding]:

@@ -143,19 +143,12 @@ def check_tool(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     if facts.istioctl_missing:
         yield ask.fail(facts.istioctl, "install istioctl of that version, or put it on the PATH")
         return
-    yield ask.judge(
-        fits(facts.istioctl, wanted),
-        facts.istioctl,
-        f"install istioctl {wanted}, or say `istio.version: {facts.istioctl}`",
-    )
-
-
-def fits(version: str, wanted: str) -> bool:
-    """Return whether a version is the wanted one, as far as that says (`1.31` takes any 1.31)."""
-    asked, got = versions.Version.parse(wanted), versions.Version.parse(version)
-    if asked is None or got is None:
-        return not wanted
-    return (asked.major, asked.minor) == (got.major, got.minor) and asked.patch in (-1, got.patch)
+    good = versions.agree(facts.istioctl, wanted) if wanted else True
+    cure = f"install istioctl {wanted}, or say `istio.version: {facts.istioctl}`"
+    if good is None:
+        yield ask.unknown(f"{facts.istioctl or 'a version that is not known'}: cannot be compared with {wanted}", cure)
+    else:
+        yield ask.judge(good, facts.istioctl, cure)
 
 
 def check_running(mesh: Mesh, facts: Facts) -> Iterator[Finding]:

@@ -166,11 +166,15 @@ def check_versions(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     known = rows[rows["reason"] == ""]
     if known.empty:
         return
-    short = known["version"].map(lambda text: release(text, gate))
+    short = known["version"].map(lambda text: _label(text, gate))
     found = sorted(set(short))
     told = "; ".join(f"{v}: {', '.join(sorted(set(known.loc[short == v, 'cluster'])))}" for v in found)
     mend = "bring all to one version before going on; restart proxies after an upgrade of istiod"
-    yield ask.judge(len(found) == 1, told, mend)
+    good = versions.alike(set(known["version"]), gate)
+    if good is None:
+        yield ask.unknown(f"{told}: not all of these are versions that can be compared", mend)
+    else:
+        yield ask.judge(good, told, mend)
 
 
 def check_serving(mesh: Mesh, facts: Facts) -> list[Finding]:
@@ -262,9 +266,9 @@ def check_strangers(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         yield ask.judge(not told, told or "none else", mend, otherwise=Verdict.WARN)
 
 
-def release(version: str, gate: str) -> str:
-    """Return the part of a version that must be the same: all of it, or major and minor."""
-    return version if gate == "same-patch" else ".".join(version.partition("-")[0].split(".")[:2])
+def _label(text: str, gate: str) -> str:
+    version = versions.Version.parse(text)
+    return f"{version.major}.{version.minor}" if version and gate == "same-minor" else text or "no version"
 
 
 def check_pair(mesh: Mesh, samples: pd.DataFrame, subject: str) -> Iterator[Finding]:

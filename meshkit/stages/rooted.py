@@ -212,7 +212,8 @@ def agreement(authorities: pd.DataFrame, handed: pd.DataFrame, certificates: pd.
     used = authorities[authorities["used"]].set_index("cluster")["roots"].to_dict()
     served = handed.set_index(["cluster", "namespace"])["roots"].to_dict()
     asked = [*authorities.to_dict("records"), *handed.to_dict("records")]
-    unread = {row["cluster"]: row["reason"] for row in asked if row["reason"]}
+    # What a cluster as a whole could not be asked has no namespace.
+    unread = {(row["cluster"], row.get("namespace", "")): row["reason"] for row in asked if row["reason"]}
     rows = []
     for proxy in certificates.to_dict("records"):
         name, place = str(proxy["cluster"]), (proxy["cluster"], proxy["namespace"])
@@ -225,7 +226,7 @@ def agreement(authorities: pd.DataFrame, handed: pd.DataFrame, certificates: pd.
             "trusts": proxy["roots"],
             "shows": proxy["sha256"][:SHORT],
             "ends_at": proxy["anchor"],
-            "reason": proxy["reason"] or unread.get(name, ""),
+            "reason": proxy["reason"] or unread.get((name, "")) or unread.get(place, ""),
         }
         rows.append({**row, "agree": "" if row["reason"] else _agreement(row)})
     return table(rows, WITNESS_COLUMNS)

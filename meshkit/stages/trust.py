@@ -321,6 +321,11 @@ def check_held(facts: Facts, name: str, root: str, identifier: str) -> Finding:
     handed = roots[roots["source"].str.startswith("configmap")]
     if unread := [f"{r['proxy'] or 'cluster'}: {r['reason']}" for r in rows[rows["reason"] != ""].to_dict("records")]:
         return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
+    if broken := [*handed[(handed["reason"] != "") & (handed["of"] > 0)]["reason"]]:
+        return ask.unknown(
+            "; ".join(broken),
+            f"in {name}: kubectl delete configmap istio-ca-root-cert -n NAMESPACE; istiod writes it again",
+        )
     if rows.empty:
         return ask.answer(Verdict.SKIPPED, "it has no proxy")
     right = (rows["anchor"] == root[:SHORT]) & rows["roots"].map(lambda text: root[:SHORT] in text.split(","))

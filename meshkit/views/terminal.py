@@ -6,24 +6,29 @@ import csv
 import io
 import json
 import math
-import os
-import shutil
 import sys
-import unicodedata
 from collections.abc import Mapping
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+import click
+from rich.cells import cell_len
 
 from meshkit.errors import InputError
 from meshkit.marks import MARKS, mark, plain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import pandas as pd
+    from rich.console import Console
+    from rich.table import Table
 
 Output = Literal["table", "json", "csv"]
 
-_ANSI: Final = {"good": "32", "quiet": "2", "warn": "33", "unknown": "35", "bad": "31;1"}
-_GAP: Final = "   "
+_STYLES: Final = {"good": "green", "quiet": "dim", "warn": "yellow", "unknown": "magenta", "bad": "bold red"}
+_GAP: Final = 3
 _NARROWEST: Final = 12
 
 
@@ -38,8 +43,9 @@ def render(
 
     Timestamps are RFC 3339 in UTC (those without a zone are taken as UTC). A table shows missing values as `-`; JSON is
     a list of records with null for what is missing or not finite; durations are seconds in both JSON and CSV. On a
-    terminal, words of state get a symbol, and a colour unless NO_COLOR is set or TERM is dumb; `color` overrules both.
-    Only a terminal, or a `width`, cuts columns; a pipe gets all. The index is not shown.
+    terminal, words of state get a symbol, and a colour unless NO_COLOR is set or TERM is dumb; FORCE_COLOR gives a pipe
+    both, too; `color` overrules all of these. Only a terminal, or a `width`, cuts columns, but not numbers and times; a
+    pipe gets all. The index is not shown.
 
     Raises:
         InputError: the output format is none of the three.
@@ -55,16 +61,7 @@ def render(
         text = io.StringIO()
         csv.writer(text, lineterminator="\r\n").writerows([headings, *([_csv(cell) for cell in row] for row in rows)])
         return text.getvalue()
-    terminal = sys.stdout.isatty()
-    paint = (terminal and wants_color()) if color is None else color
-    if width is None and terminal:
-        width = shutil.get_terminal_size().columns
-    return _table(headings, rows, marks=terminal or paint, paint=paint, width=width)
-
-
-def wants_color() -> bool:
-    """Return whether the environment allows colour: no NO_COLOR (no-color.org), and a TERM that is not dumb."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return _table(headings, rows, color=color, width=width)
 
 
 def number(value: float) -> str:
@@ -76,54 +73,102 @@ def number(value: float) -> str:
     return f"{value:.3g}" if digits is None else f"{value:.{digits}f}"
 
 
-def cell_width(text: str) -> int:
-    """Return how many terminal cells a text takes: wide characters two, combining ones and joiners none."""
-    return sum(
-        0 if unicodedata.category(c) in ("Mn", "Me", "Cf") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
+def show(df: pd.DataFrame, output: Output) -> None:
+    """Print a table on stdout, as `render` gives it."""
+    # click would take colours out of a pipe, those of FORCE_COLOR too; of other formats it may take what clusters say.
+    click.echo(render(df, output).rstrip("\n"), color=True if output == "table" else None)
+
+
+@contextmanager
+def talk() -> Iterator[Callable[[str], None]]:
+    """Yield what says a line on stderr; on a terminal, the last one has a clock below it until the next or the end."""
+    console = _console(None, stderr=True)
+    if not (sys.stderr.isatty() and console.is_interactive):
+        yield lambda line: print(line, file=sys.stderr, flush=True)
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    # The clock stands before the words: of long ones the end is cut.
+    clock_column = TimeElapsedColumn(table_column=Column(min_width=len("0:00:00"), no_wrap=True))
+    columns = SpinnerColumn(), clock_column, TextColumn("{task.description}", markup=False)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as clock:
+        task = clock.add_task("")
+
+        def say(line: str) -> None:
+            console.print(Text(line), soft_wrap=True)
+            clock.reset(task, description=_printable(line.partition("\n")[0]))
+
+        yield say
+
+
+def _table(headings: list[str], rows: list[list[Any]], *, color: bool | None, width: int | None) -> str:
+    console = _console(color)
+    painted = console.color_system is not None and not console.no_color
+    terminal = sys.stdout.isatty()
+    lines = [[heading.upper().replace("_", " ") for heading in headings]]
+    lines += [[_shown(cell, marks=painted or terminal) for cell in row] for row in rows]
+    if not painted and not terminal and width is None:
+        return _plain(lines)
+    whole = {i for row in rows for i, cell in enumerate(row) if isinstance(cell, int | float | date | timedelta)}
+    least, most = _widths(lines, whole)
+    console.width = max(width or (console.width if terminal else most), least)
+    with console.capture() as printed:
+        console.print(_rich(lines, rows if painted else [], whole))
+    return "\n".join(line.rstrip() for line in printed.get().rstrip("\n").split("\n"))
+
+
+def _plain(lines: list[list[str]]) -> str:
+    """Return a table for a pipe, which scripts read: it is whole, and of many thousand lines quickly made."""
+    widths = _columns(lines)
+    padded = ((text + " " * (widths[i] - cell_len(text)) for i, text in enumerate(line)) for line in lines)
+    return "\n".join((" " * _GAP).join(line).rstrip() for line in padded)
+
+
+def _rich(lines: list[list[str]], states: list[list[Any]], whole: set[int]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="")
+    cells = [[Text(text, no_wrap=True, overflow="ellipsis") for text in line] for line in lines]
+    for i, heading in enumerate(cells[0]):
+        table.add_column(heading, no_wrap=i in whole)
+    for row, line in zip(states, cells[1:], strict=False):
+        for cell, text in zip(row, line, strict=True):
+            if isinstance(cell, str) and plain(cell) in MARKS:
+                text.stylize(_STYLES[mark(cell).tone])
+    for line in cells[1:]:
+        table.add_row(*line)
+    return table
+
+
+def _widths(lines: list[list[str]], whole: set[int]) -> tuple[int, int]:
+    """Return how narrow a table may be, whose numbers are not cut, and how wide it is uncut."""
+    widths = _columns(lines)
+    gaps = _GAP * (len(widths) - 1)
+    narrowed = (width if i in whole else min(width, _NARROWEST) for i, width in enumerate(widths))
+    return sum(narrowed) + gaps, sum(widths) + gaps
+
+
+def _columns(lines: list[list[str]]) -> list[int]:
+    return [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+
+
+def _console(color: bool | None, *, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    # Nothing but words of state has a style: what clusters say is neither markup nor to be highlighted.
+    return Console(
+        stderr=stderr,
+        color_system="standard" if color else "auto",
+        force_terminal=color,
+        no_color=None if color is None else not color,
+        force_jupyter=False,
+        legacy_windows=False,
+        markup=False,
+        highlight=False,
     )
-
-
-def _table(headings: list[str], rows: list[list[Any]], *, marks: bool, paint: bool, width: int | None) -> str:
-    texts = [[_shown(cell, marks=marks) for cell in row] for row in rows]
-    lines = [[heading.upper().replace("_", " ") for heading in headings], *texts]
-    widths = [max(map(cell_width, column)) for column in zip(*lines, strict=True)]
-    if width is not None:
-        whole = {i for row in rows for i, cell in enumerate(row) if isinstance(cell, int | float | date | timedelta)}
-        _narrow(widths, width - len(_GAP) * (len(widths) - 1), keep=whole)
-    printed = []
-    for number, line in enumerate(lines):
-        cells = [_cut(text, widths[i]) for i, text in enumerate(line)]
-        padded = [cell + " " * (widths[i] - cell_width(cell)) for i, cell in enumerate(cells)]
-        if number and paint:
-            padded = [_painted(text, rows[number - 1][i]) for i, text in enumerate(padded)]
-        printed.append(_GAP.join(padded).rstrip())
-    return "\n".join(printed)
-
-
-def _narrow(widths: list[int], room: int, *, keep: set[int]) -> None:
-    # The widest text column gives way, one cell at a time, so that two wide ones end up equal.
-    texts = [i for i in range(len(widths)) if i not in keep]
-    while texts and sum(widths) > room:
-        widest = max(texts, key=lambda i: widths[i])
-        if widths[widest] <= _NARROWEST:
-            return
-        widths[widest] -= 1
-
-
-def _cut(text: str, width: int) -> str:
-    if cell_width(text) <= width:
-        return text
-    while cell_width(text) > width - 1:
-        text = text[:-1]
-    return f"{text}…"
-
-
-def _painted(padded: str, cell: object) -> str:
-    if not isinstance(cell, str) or plain(cell) not in MARKS:
-        return padded
-    text = padded.rstrip()
-    return f"\x1b[{_ANSI[mark(cell).tone]}m{text}\x1b[0m{padded[len(text) :]}"
 
 
 def _value(cell: Any) -> Any:
@@ -173,10 +218,13 @@ def _shown(cell: Any, *, marks: bool) -> str:
         return f"{number(cell.total_seconds())}s"
     if isinstance(cell, date):
         return _rfc3339(cell.replace(microsecond=0) if isinstance(cell, datetime) else cell)
-    text = ", ".join(map(str, cell)) if isinstance(cell, list) else str(cell)
-    # Texts come from clusters: a line break would break the table, an escape sequence the terminal.
-    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(text.split()))
+    text = _printable(", ".join(map(str, cell)) if isinstance(cell, list) else str(cell))
     return f"{mark(text).symbol} {text}" if marks and plain(text) in MARKS else text
+
+
+def _printable(text: str) -> str:
+    # Texts come from clusters: a line break would break the table, an escape sequence the terminal.
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(text.split()))
 
 
 def _rfc3339(moment: date) -> str:

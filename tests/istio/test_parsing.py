@@ -6,7 +6,7 @@ import base64
 import json
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -17,8 +17,12 @@ from meshkit.spec import MeshSpec
 from tests.istio.test_authority import load, root
 from tests.support import certificate_pem
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 TYPE = "type.googleapis.com/envoy.config."
+WHOLE = certificate_pem("whole")
 CLUSTER, LISTENER = f"{TYPE}cluster.v3.Cluster", f"{TYPE}listener.v3.Listener"
 
 
@@ -113,6 +117,56 @@ class TestTrust:
         told = trust.roots(Mesh(spec, {"east": cast("Any", secrets)}))
         assert "was it copied whole" in told[told["source"] == "secret"]["reason"].item()
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda pem: pem.replace(b"\n", b"\r\n"),
+            lambda pem: b"\xef\xbb\xbf# ours\n\n" + pem + b"Subject: O = \xe9\n",
+            lambda pem: pem.replace(b"-----BEGIN", b"subject=CN=x\n-----BEGIN"),
+            lambda pem: b"\n".join(b"    " + line for line in pem.splitlines()),
+            lambda pem: pem.replace(b"-----\n-----", b"----------"),
+            lambda pem: b"-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----\n" + pem,
+        ],
+        ids=["CRLF", "text around", "text between", "indented", "no line between", "another kind"],
+    )
+    def test_what_stands_between_certificates_does_not_matter(self, change: Callable[[bytes], bytes]) -> None:
+        """As people make bundles: by cat, by openssl with texts, on Windows."""
+        pem = certificate_pem("one") + certificate_pem("two")
+        assert trust.parse_chain(change(pem)) == trust.parse_chain(pem)
+        assert [trust.same(block) for block in trust.blocks(change(pem))] == [trust.same(b) for b in trust.blocks(pem)]
+        assert trust.parse_chain(b"") == trust.parse_chain(b"no certificate at all") == []
+
+    @pytest.mark.parametrize(
+        ("pem", "said"),
+        [
+            (WHOLE + WHOLE.replace(b"MII", b"M", 1) + WHOLE, "certificate 2 of 3 in PEM cannot be read"),
+            (WHOLE + WHOLE.replace(b"MII", b"!!!", 1), "certificate 2 of 2 in PEM cannot be read"),
+            (WHOLE + WHOLE[:200], "1 of 2 certificates in PEM have no end"),
+            (WHOLE[:200] + b"\n" + WHOLE, "1 of 2 certificates in PEM have no end"),
+        ],
+        ids=["cut inside", "not base64", "cut at the end", "cut before another"],
+    )
+    def test_a_broken_certificate_is_told_by_its_place(self, pem: bytes, said: str) -> None:
+        """Also one that ends too soon, which is easily overlooked: the others would pass for the whole bundle."""
+        with pytest.raises(trust.CertificateError, match=said):
+            trust.parse_chain(pem)
+
+    def test_one_broken_config_map_does_not_hide_the_others(self) -> None:
+        """Of its namespace alone nothing is known; no root is said to be in every namespace."""
+        pems = {"a": WHOLE, "b": WHOLE[:200], "c": WHOLE}
+        maps = [{"metadata": {"namespace": n}, "data": {"root-cert.pem": pem.decode()}} for n, pem in pems.items()]
+        cluster = SimpleNamespace(find=lambda *_: None, get=lambda kind, **__: maps * (kind == "configmaps"), name="e")
+        spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "x", "network": "n"}]}, where="test")
+        mesh = Mesh(spec, {"east": cast("Any", cluster)})
+        rows = {row["namespace"]: row for row in trust.handed(mesh).to_dict("records")}
+        assert {name: bool(row["roots"]) for name, row in rows.items()} == {"a": True, "b": False, "c": True}
+        assert "have no end" in rows["b"]["reason"]
+        told = trust.roots(mesh)
+        told = told[told["source"] == "configmap istio-ca-root-cert"]
+        assert sorted((row["holders"], row["of"]) for row in told.to_dict("records")) == [(0, 3), (2, 3)]
+        reasons = "".join(told["reason"])
+        assert reasons.startswith("namespace b: ConfigMap istio-ca-root-cert: 1 of 1 certificates in PEM have no end")
+
     def test_a_bundle_counts_each_root_once(self) -> None:
         """Istio's rotation test doubles a root to force new certificates; that is still one root."""
         one = certificate_pem("one")
@@ -151,13 +205,41 @@ class TestVersions:
             ("1.31-eed52ebb66ad", (1, 31, -1)),
             ("v1.37.2", (1, 37, 2)),
             ("1.31.0-rc.0", (1, 31, 0)),
+            ("1.31", (1, 31, -1)),
+            ("1.31-alpha.eed52ebb66ad", (1, 31, -1)),
+            ("1.31-dev", (1, 31, -1)),
+            ("1.30.1-distroless", (1, 30, 1)),
+            ("1.31.0-tetrate-v0", (1, 31, 0)),
+            ("1.20.8-asm.33", (1, 20, 8)),
+            ("v1.33.4-gke.1134000", (1, 33, 4)),
+            ("v1.32.5-eks-5d4a308", (1, 32, 5)),
+            ("v1.30.5+k3s1", (1, 30, 5)),
+            ("1.31-" + "9" * 5000, (1, 31, -1)),
         ],
     )
     def test_a_version_is_parsed(self, text: str, version: tuple[int, int, int]) -> None:
         """Releases, candidates and development builds."""
         assert versions.Version.parse(text) == versions.Version(*version)
 
-    @pytest.mark.parametrize("text", ["", "unknown", "latest"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *(
+                "",
+                "unknown",
+                "latest",
+                "v0.0.0-master",
+                "0.0.0",
+                "eed52ebb66ad",
+                "1",
+                "1.x",
+                "1.31foo",
+                "1..31",
+                "-1.31",
+            ),
+            *("1.31.0 or so", "1." + "9" * 5000, "\n", "١.٣١"),
+        ],
+    )
     def test_what_is_no_version_is_none(self, text: str) -> None:
         """An unstamped build says `unknown`."""
         assert versions.Version.parse(text) is None

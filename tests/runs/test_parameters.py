@@ -40,6 +40,22 @@ def test_papermill_reads_the_same(notebook: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "value: str | None = None",
+        "value: Literal['plan', 'apply'] = 'plan'",
+        "value: str = 'a=b'",
+        "value: int = 1  # -p value=2",
+    ],
+)
+def test_a_line_that_papermill_leaves_out_is_read(notebook: Callable[..., Path], line: str) -> None:
+    """Once papermill's own reader has them all, it can take the place of ours."""
+    path = notebook(parameters=line) / "08-verify.ipynb"
+    assert [p.name for p in read(path)] == ["value"]
+    assert papermill.inspect_notebook(str(path)) == {}
+
+
+@pytest.mark.parametrize(
     ("name", "text", "value"),
     [
         ("samples", "7", 7),

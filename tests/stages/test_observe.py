@@ -71,6 +71,12 @@ def test_a_cluster_without_proxies_fails() -> None:
         ("same-minor", "1.31.1", PASS),
         ("same-minor", "1.30.9", FAIL),
         ("same-minor", "1.31-abcdef", PASS),
+        ("same-patch", "1.31-abcdef", FAIL),
+        ("same-patch", "1.31.0-distroless", PASS),
+        ("same-patch", "1.31.0-rc.1", FAIL),
+        ("same-patch", "1.31", FAIL),
+        ("same-patch", "unknown", UNKNOWN),
+        ("same-minor", "v0.0.0-master", UNKNOWN),
     ],
 )
 def test_versions_are_compared_as_the_gate_says(gate: str, version: str, verdict: Verdict) -> None:

@@ -210,12 +210,33 @@ def test_istioctl_that_is_missing_is_unknown() -> None:
         ("1.31.0", "1.31.1", "same-minor", True),
         ("1.31-eed52ebb66ad", "1.31", "same-patch", True),
         ("1.30.1", "1.31.1", "same-minor", False),
-        ("", "1.31.1", "same-minor", False),
+        ("1.30.1-distroless", "1.30.1", "same-patch", True),
+        ("1.31.0-tetrate-v0", "1.31.0", "same-patch", True),
+        ("1.20.8-asm.33", "1.20", "same-patch", True),
+        ("1.31.0-rc.0", "1.31.0", "same-patch", False),
+        ("1.31.0-rc.0", "1.31.0", "same-minor", True),
+        ("1.31-alpha.eed52ebb66ad", "1.31-alpha.eed52ebb66ad", "same-patch", True),
+        ("1.31-alpha.eed52ebb66ad", "1.31-alpha.0123456789ab", "same-patch", False),
+        ("1.31-dev", "1.31.0", "same-patch", None),
+        ("1.31-dev", "1.30.0", "same-patch", False),
+        ("", "1.31.1", "same-minor", None),
+        ("unknown", "1.31.1", "same-minor", None),
+        ("v0.0.0-master", "1.31.1", "same-minor", None),
     ],
 )
-def test_versions_agree_as_the_gate_asks(one: str, other: str, gate: str, *, same: bool) -> None:
-    """A development build names no patch."""
-    assert footing.agree(one, other, gate) is same
+def test_versions_agree_as_the_gate_asks(one: str, other: str, gate: str, *, same: bool | None) -> None:
+    """A development build names no patch; what cannot be compared is neither the same nor another."""
+    assert versions.agree(one, other, gate) is same
+
+
+@pytest.mark.parametrize("text", ["unknown", "v0.0.0-master", "eed52ebb66ad"])
+def test_a_version_that_cannot_be_compared_is_unknown(text: str) -> None:
+    """MK207: of istioctl and of an istiod; neither a pass nor a failure."""
+    mesh = healthy.mesh(istio={"version": "1.31.0"})
+    rows = table([{"cluster": "east", "component": "istiod", "version": text}], versions.VERSION_COLUMNS)
+    found = list(footing.check_versions(mesh, rows, text, ""))
+    assert [f.verdict for f in found if f.subject in ("istioctl", "east")] == [UNKNOWN, UNKNOWN]
+    assert all(text in f.observed for f in found if f.subject in ("istioctl", "east"))
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ SPOILED = [
     ("MK408", "east", "certificates", {"reason": "no answer"}, UNKNOWN),
     ("MK408", "east", "roots", {"holders": 2}, FAIL),
     ("MK408", "east", "roots", {"sha256": OTHER}, FAIL),
+    ("MK408", "east", "roots", {"sha256": "", "holders": 0, "of": 3, "reason": "namespace b: cut"}, UNKNOWN),
     ("MK408", "east", "certificates", {"roots": f"{SHORT},{OTHER[:16]}"}, FAIL),
     ("MK409", "east", "certificates", {"not_after": NOW - DAY}, FAIL),
     ("MK414", "east", "identity", {"reason": "no answer"}, UNKNOWN),
@@ -317,6 +318,14 @@ def test_witnesses_tell_who_disagrees() -> None:
     assert [row["agree"].count(";") for row in rows] == [1, 0]
     assert "istiod hands out other roots" in rows[0]["agree"]
     assert rows[1]["agree"] == "yes"
+
+
+@pytest.mark.parametrize(("namespace", "unknown"), [("", True), ("sample", True), ("elsewhere", False)])
+def test_what_a_namespace_is_handed_matters_to_its_own_proxies(namespace: str, unknown: bool) -> None:
+    """A ConfigMap that cannot be read makes nobody else's trust unknown; a cluster that cannot be, everybody's."""
+    row = {"cluster": "east", "namespace": namespace, "reason": "certificate 1 of 1 in PEM cannot be read"}
+    east, west = rooted.witnesses(facts("handed", {}, row)).to_dict("records")
+    assert (bool(east["reason"]), west["agree"]) == (unknown, "yes")
 
 
 @pytest.mark.parametrize(("spoiled", "verdict"), [("", Verdict.PASS), (OTHER[:16], Verdict.FAIL)])

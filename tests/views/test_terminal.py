@@ -3,16 +3,19 @@
 import csv
 import io
 import json
+import os
+import pty
 import sys
 from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.cells import cell_len
 
 from meshkit.checks import Verdict
 from meshkit.errors import InputError
-from meshkit.views.terminal import cell_width, render
+from meshkit.views.terminal import render, show, talk
 
 PROXIES = pd.DataFrame(
     {
@@ -73,10 +76,85 @@ def test_colour_can_be_forced_into_a_pipe() -> None:
     assert "\x1b[32m✔ SYNCED" in render(PROXIES, color=True)
 
 
+def test_force_color_colours_a_pipe_and_cuts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the log of a CI that shows colours; NO_COLOR is the stronger one."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[32m✔ SYNCED\x1b[0m" in render(PROXIES)
+    assert "sleep-5f9c7d9d8b-abcde.sample " in render(PROXIES)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in render(PROXIES)
+
+
+def test_show_leaves_the_colours_that_render_gives(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a pipe, too; JSON never has any."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    show(PROXIES, "table")
+    assert "\x1b[32m✔ SYNCED\x1b[0m" in capsys.readouterr().out
+    show(PROXIES, "json")
+    assert json.loads(capsys.readouterr().out)[0]["xds_state"] == "SYNCED"
+
+
+@pytest.mark.parametrize("word", ["skipped", "FAIL"])
+def test_no_color_takes_every_escape_sequence(terminal: pytest.MonkeyPatch, word: str) -> None:
+    """Of dim and bold words, too."""
+    assert "\x1b[" in render(pd.DataFrame({"verdict": [word]}))
+    terminal.setenv("NO_COLOR", "1")
+    assert "\x1b" not in render(pd.DataFrame({"verdict": [word]}))
+
+
+def test_what_looks_like_markup_is_shown_as_it_is(terminal: pytest.MonkeyPatch) -> None:
+    """A name such as [red] is a cluster's, not ours, and nothing else is an emoji or a link."""
+    text = "[red]x[/red] [/] :smile: http://a.b 'quoted' 12"
+    assert render(pd.DataFrame({"error": [text]})).split("\n")[1] == text
+
+
+def test_numbers_are_never_cut(terminal: pytest.MonkeyPatch) -> None:
+    """Not even where the terminal is too narrow for all columns: half a number is another number."""
+    columns = {f"n{i}": [123456789 + i] for i in range(12)}
+    line = render(pd.DataFrame({"name": ["a-long-name-of-a-proxy"], **columns})).split("\n")[1]
+    assert line.split()[1:] == [str(123456789 + i) for i in range(12)]
+
+
+def test_talk_is_plain_lines_on_stderr_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing moves in a log, even where colour is forced."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with talk() as say:
+        say("reading [east]")
+        say("done")
+    assert capsys.readouterr() == ("", "reading [east]\ndone\n")
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_talk_on_a_terminal_has_a_clock_unless_it_is_dumb(monkeypatch: pytest.MonkeyPatch, term: str) -> None:
+    """The clock is gone at the end, the lines stay, and the cursor is shown again."""
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with os.fdopen(theirs, "w") as stream, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", stream)
+        with talk() as say:
+            say("reading [east]" + " and what it says of others" * 5)
+        stream.flush()
+        printed = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "reading [east]" in printed
+    assert ("0:00:00" in printed) is (term == "xterm")
+    assert printed.count("\x1b[?25l") == printed.count("\x1b[?25h")
+
+
 def test_a_narrow_terminal_cuts_the_widest_text_and_nothing_else(terminal: pytest.MonkeyPatch) -> None:
     """Numbers and times stay whole; every line fits."""
     lines = render(PROXIES, color=False).split("\n")
-    assert max(map(cell_width, lines)) <= 80
+    assert max(map(cell_len, lines)) <= 80
     assert "…" in lines[1]
     assert lines[1].endswith("2026-01-02T03:04:05Z")
     assert "httpbin-0.sample" in lines[2]
@@ -85,7 +163,7 @@ def test_a_narrow_terminal_cuts_the_widest_text_and_nothing_else(terminal: pytes
 def test_columns_line_up_by_cells_where_characters_are_wide() -> None:
     """A Chinese name takes two cells a character; a combining accent none."""
     lines = render(pd.DataFrame({"name": ["网格", "cafe\u0301"], "n": [1, 2]})).split("\n")
-    assert {cell_width(line) for line in lines[1:]} == {8}
+    assert {cell_len(line) for line in lines[1:]} == {8}
 
 
 def test_what_a_cluster_says_can_neither_break_the_table_nor_the_terminal() -> None:

@@ -7,7 +7,6 @@ is built again when go.mod, go.sum, the flags or (for our own two) its sources c
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from meshkit.errors import InputError
 from meshkit.lab import layout
@@ -210,21 +211,20 @@ def copy_bootstrap(go: Toolchain, target: Path) -> None:
 @contextlib.contextmanager
 def locked(folder: Path, say: Say) -> Iterator[None]:
     """Hold the folder's lock, so that two builds at once are one after the other; leftovers of a killed one go."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(
-            f"cannot write here: {error.strerror}",
-            where=str(folder),
-            remedy="set MESHKIT_LAB_BIN to a folder of yours, or build as its owner",
-        ) from None
-    with lock:
+    lock = FileLock(folder / ".lock", blocking=False)
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock)
+        except Timeout:
             say("another build is at work; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            stack.enter_context(lock.acquire(blocking=True))
+        except OSError as error:
+            raise InputError(
+                f"cannot write here: {error.strerror}",
+                where=str(folder),
+                remedy="set MESHKIT_LAB_BIN to a folder of yours, or build as its owner",
+            ) from None
         for left in folder.glob(".new-*"):
             shutil.rmtree(left)
         yield

@@ -7,12 +7,13 @@ until then it follows from the seed. The sheet is the user's, not the lab's, and
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any, Final
+
+from filelock import FileLock, Timeout
 
 from meshkit import resources
 from meshkit.errors import InputError
@@ -110,10 +111,11 @@ def held() -> Iterator[None]:
     Raises:
         InputError: another one is at work.
     """
-    with opened() as file:
+    opened().close()
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(FileLock(path(), blocking=False, preserve_lock_file=True))
+        except Timeout:
             raise InputError("another `meshkit lab drill` or notebook is at work", where=str(path()),
                              remedy="wait for it") from None  # fmt: skip
         yield

@@ -1,0 +1,46 @@
+"""Where meshkit keeps what stays: on Linux where it always was, elsewhere where the platform has it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from meshkit import resources
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder with nothing in it, and no XDG_STATE_HOME."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    return tmp_path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other platforms have another folder")
+def test_on_linux_the_folder_is_that_of_older_journals(home: Path) -> None:
+    """Before it is there, and after."""
+    place = home / ".local/state/meshkit"
+    assert resources.state() == place
+    place.mkdir(parents=True)
+    assert resources.state() == place
+
+
+@pytest.mark.parametrize("chosen", ["/state", "state"])
+def test_xdg_state_home_chooses_it(home: Path, monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
+    """As it is written; an empty one chooses nothing."""
+    monkeypatch.setenv("XDG_STATE_HOME", chosen)
+    assert resources.state() == Path(chosen) / "meshkit"
+    monkeypatch.setenv("XDG_STATE_HOME", "")
+    assert resources.state() == home / ".local/state/meshkit"
+
+
+def test_elsewhere_journals_from_before_are_still_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Mac whose journals lie in Linux's folder keeps using that; a new one has Apple's."""
+    apple = home / "Library/Application Support/meshkit"
+    monkeypatch.setattr(platformdirs, "user_state_path", lambda *_args, **_named: apple)
+    assert resources.state() == apple
+    (home / ".local/state/meshkit").mkdir(parents=True)
+    assert resources.state() == home / ".local/state/meshkit"
