@@ -250,12 +250,12 @@ def test_environment(golden: Callable[[str, str, Any], None]) -> None:
 class Written:
     """What the program wrote: the folders of runs, and a journal with what it was kept in."""
 
-    home: Path
     stages: Path
     troubleshoot: Path
     backup: Path
     undo_plan: Path
     undo: Path
+    home: Path
     journal: Path
     modes: dict[str, str]
     left: dict[str, Any]
@@ -280,23 +280,32 @@ def written(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(home / "state"))
         mesh = Mesh.open(MeshSpec.load(mesh_file))
-        book = home / "state" / "meshkit" / "changes" / "shop" / RUN
-        chosen = ([], ["--only", "11"], ["--only", "03", "--mode", "apply"])
-        folders = [meshkit(home, "run", mesh_file, *more) for more in chosen]
-        play(mesh)
-        uid, kept = mesh.clusters["east"].uid(), home / "state" / "meshkit" / "changes"
-        layout = modes(kept, uid)
-        book = kept / "shop" / RUN
-        shutil.move(book, home / "journal")
-        if not JOURNAL.exists() and pytestconfig.getoption("--update-golden"):
-            copied(home / "journal", JOURNAL, uid, UID)
-        copied(JOURNAL, book, UID, uid)
-        beginning = {"event": "run started", "mesh": "shop", "mode": "apply", "stages": [], "journal": RUN}
-        run = home / "began" / RUN
-        run.mkdir(parents=True)
-        (run / "events.jsonl").write_text(json.dumps(beginning) + "\n")
-        folders += [meshkit(home, "undo", run, "--mesh", mesh_file, *more) for more in ([], ["--mode", "apply"])]
-        yield Written(home, *folders, home / "journal", layout, standing(mesh))
+        store, uid = home / "state" / "meshkit" / "changes", mesh.clusters["east"].uid()
+        folders = [meshkit(home, "run", mesh_file), meshkit(home, "run", mesh_file, "--only", "11")]
+        try:
+            play(mesh)
+            folders.append(meshkit(home, "run", mesh_file, "--only", "03", "--mode", "apply"))
+            layout = modes(store, uid)
+            shutil.move(store / "shop" / RUN, home / "journal")
+            if not JOURNAL.exists() and pytestconfig.getoption("--update-golden"):
+                copied(home / "journal", JOURNAL, uid, UID)
+            copied(JOURNAL, store / "shop" / RUN, UID, uid)
+            run = killed_run(home)
+            folders += [meshkit(home, "undo", run, "--mesh", mesh_file, *more) for more in ([], ["--mode", "apply"])]
+            yield Written(*folders, home=home, journal=home / "journal", modes=layout, left=standing(mesh))
+        finally:
+            for manifest in (istiod(""), core("Namespace", SPACE, ""), core("Namespace", SYSTEM, "")):
+                if there(mesh.clusters["east"], manifest):
+                    mesh.clusters["east"].delete(manifest)
+
+
+def killed_run(home: Path) -> Path:
+    """Return the folder of a run that was killed at once; its journal is what an undo goes by."""
+    run = home / "killed" / RUN
+    run.mkdir(parents=True)
+    first = {"event": "run started", "mesh": "shop", "mode": "apply", "stages": [], "journal": RUN}
+    (run / "events.jsonl").write_text(json.dumps(first) + "\n")
+    return run
 
 
 def meshkit(home: Path, *words: object) -> Path:
@@ -320,9 +329,14 @@ def copied(source: Path, target: Path, old: str, new: str) -> None:
 
 
 def modes(folder: Path, uid: str) -> dict[str, str]:
-    """Return the path below a folder of everything in it, and who may read it."""
-    found = {p.relative_to(folder).as_posix().replace(uid, UID): p.stat().st_mode & 0o777 for p in folder.rglob("*")}
-    return {path: f"{mode:04o}" for path, mode in sorted(found.items())}
+    """Return the path below a folder of everything in it, and who may read it; journals and archives by example."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix().replace(uid, "UID")
+        name = re.sub(r"/\d{4}\.json$", "/NNNN.json", re.sub(r"\d{8}T\d+Z", "TIME", name))
+        name = re.sub(r"/\d-[\w-]+\.yaml$", "/N-KIND.yaml", name)
+        found[name] = f"{path.stat().st_mode & 0o777:04o}"
+    return found
 
 
 def executed(run: Path) -> Iterator[dict[str, Any]]:
@@ -383,7 +397,7 @@ def test_stages(golden: Callable[[str, str, Any], None], written: Written) -> No
 
 # --- the evidence -----------------------------------------------------------------------------------------------------
 
-MAPS = {"tables", "counts", "packages", "why"}
+MAPS = {"tables", "files", "counts", "packages", "why"}
 """Objects whose keys are names of things: only what stands behind them is a contract."""
 ANY = {"facts", "value", "rows"}
 """What may be anything."""
@@ -556,8 +570,8 @@ def read(folder: Path) -> dict[str, Any]:
     """Return the lines of a journal and its store, without moments and whose cluster it was."""
     text = (folder / "journal.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
-    for line in lines:
-        line |= {"clusters": dict.fromkeys(line["clusters"], UID)} if "clusters" in line else {}
+    for about in (line for line in lines if "clusters" in line):
+        about["clusters"] = dict.fromkeys(about["clusters"], UID)
     store = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("0*.json"))}
     return {"lines": bare(lines), "store": bare(store)}
 
@@ -578,10 +592,11 @@ def test_private_store(golden: Callable[[str, str, Any], None], written: Written
 
 def test_undo_of_an_old_journal(golden: Callable[[str, str, Any], None], written: Written) -> None:
     """Today's undo reads the golden journal, plans the same steps from it, and leaves what stood before."""
-    wanted = {"journal-entries": ("stage", "action", "object", "event", "kept"), "plan": ("action", "object", "why")}
+    entries, plan = (rows(written.undo_plan / "tables" / f"{name}.csv") for name in ("journal-entries", "plan"))
     found = {
-        name: {row["n"]: " | ".join(row[key] for key in keys) for row in rows(written.undo_plan / f"tables/{name}.csv")}
-        for name, keys in wanted.items()
+        "entries": {row["n"]: f"{row['stage']}: {row['action']} {row['object']}: {row['event']}" for row in entries},
+        "kept": {row["n"]: row["object"] for row in entries if row["kept"]},
+        "steps": {row["n"]: f"{row['cluster']}: {row['action']} {row['object']}" for row in plan},
     }
     golden("undo.json", "the undo of a journal", {**found, "left": written.left})
 
