@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import time
 import uuid
@@ -28,6 +29,21 @@ if TYPE_CHECKING:
 # A test judges what is said, not how fast a shared machine says it.
 settings.register_profile("meshkit", deadline=None)
 settings.load_profile("meshkit")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option by which a changed contract is written down; see tests/test_contracts.py."""
+    parser.addoption("--update-golden", action="store_true", help="write what contracts are now into tests/golden")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to rewrite contracts where nobody looks at the difference.
+
+    Raises:
+        pytest.UsageError: it was asked for in CI.
+    """
+    if config.getoption("--update-golden") and os.environ.get("CI"):
+        raise pytest.UsageError("--update-golden is refused in CI: run it on your machine, and commit the difference")
 
 
 @pytest.fixture(scope="session")
