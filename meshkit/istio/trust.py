@@ -7,18 +7,18 @@ Certificates are compared by the SHA-256 of their DER form. Subjects lie: every 
 from __future__ import annotations
 
 import base64
-import itertools
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from meshkit.errors import MeshkitError
-from meshkit.istio import envoy
+from meshkit.istio import cacerts, envoy
 from meshkit.istio.fleet import Proxy, ask_proxies, table
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pandas as pd
     from cryptography.x509 import Certificate
@@ -54,6 +54,8 @@ ROOT_COLUMNS = {
     "of": "int64",
     "reason": "str",
 }
+SIGNATURES = 100
+"""Signatures that are verified for one certificate at most, as Go does (crypto/x509)."""
 ZTUNNEL = "a ztunnel, which holds certificates of all pods of its node: meshkit does not read them"
 HANDED_COLUMNS = {"cluster": "str", "namespace": "str", "roots": "str", "reason": "str"}
 
@@ -153,19 +155,39 @@ def _anchor(chain: list[Certificate], roots: list[Certificate]) -> str:
     return fingerprint(root, SHORT) if root else ""
 
 
-def chain_end(chain: Iterable[Certificate], roots: Iterable[Certificate]) -> Certificate | None:
+def chain_end(chain: Sequence[Certificate], roots: Iterable[Certificate]) -> Certificate | None:
     """Return the root that a chain leads to, each step verified by signature, or None.
 
-    What stands in the chain above that does not matter: an agent appends all roots of its bundle to it.
+    The first of the chain is verified; the others help, in any order. Of several paths one is taken whose certificates
+    are all valid now, if there is one.
     """
-    known = list(roots)
-    steps = [certificate for certificate, _ in itertools.groupby(chain)]
-    for own, upper in itertools.zip_longest(steps, steps[1:]):
-        if root := next((root for root in known if signed_by(own, root)), None):
-            return root
-        if upper is None or not signed_by(own, upper):
-            return None
-    return None
+    found = list(paths(chain[0], chain[1:], roots)) if chain else []
+    now = datetime.now(UTC)
+    good = [path for path in found if all(one.not_valid_before_utc <= now < one.not_valid_after_utc for one in path)]
+    return next((path[-1] for path in [*good, *found]), None)
+
+
+def paths(
+    certificate: Certificate, others: Iterable[Certificate], roots: Iterable[Certificate]
+) -> Iterator[list[Certificate]]:
+    """Yield the paths from a certificate to a root, the shortest first, each step verified by name and signature.
+
+    Both ends are in the path; a certificate that is itself among the roots is one. Order and repetition of the others do
+    not matter, as they do not to Go (istiod) and BoringSSL (Envoy): they verify, and do not walk the file.
+    """
+    trusted = list(dict.fromkeys(roots))
+    known = list(dict.fromkeys([*trusted, *others]))
+    waiting, left = deque([[certificate]]), SIGNATURES
+    while waiting:
+        path = waiting.popleft()
+        if path[-1] in trusted:
+            yield path
+            continue
+        for upper in known:
+            if upper not in path and upper.subject == path[-1].issuer and left:
+                left -= 1
+                if signed_by(path[-1], upper):
+                    waiting.append([*path, upper])
 
 
 def signed_by(lower: Certificate, upper: Certificate) -> bool:
@@ -194,7 +216,8 @@ def roots(mesh: Mesh) -> pd.DataFrame:
 
     Sources: `secret cacerts` or `secret istio-ca-secret` (what istiod signs with; the first where both are),
     `configmap istio-ca-root-cert` (one in each namespace), `proxies` (each Envoy's ROOTCA). Of the Secret only the root
-    certificate is looked at; its key never leaves the reading function.
+    certificate is looked at; its key never leaves the reading function. Where others sign in istiod's place, no Secret
+    is a source, and the reason says who signs.
     """
     rows: list[dict[str, Any]] = []
     found = mesh.each(lambda cluster: [_secret_roots(cluster, mesh.root_namespace), _config_map_roots(cluster)])
@@ -218,13 +241,15 @@ def _proxy_roots(proxy: Proxy) -> list[Certificate]:
 
 
 def _secret_roots(cluster: Cluster, namespace: str) -> _Source:
+    if elsewhere := cacerts.signed_by_others(cluster, namespace):
+        return _Source("secret", [], f"certificates come from {elsewhere}")
     # istiod prefers cacerts, and a left-over istio-ca-secret means nothing then (pilot/pkg/bootstrap/istio_ca.go).
-    for name, fields in (("cacerts", ("root-cert.pem", "ca.crt")), ("istio-ca-secret", ("ca-cert.pem",))):
-        secret = cluster.find("secrets", namespace, name)
-        data = (secret or {}).get("data", {})
-        pem = next((data[field] for field in fields if data.get(field)), "")
-        if pem:
-            return _Source(f"secret {name}", [parse_bundle(base64.b64decode(pem))])
+    for name in (cacerts.SECRET, cacerts.SELF_SIGNED):
+        secret = cluster.find("secrets", namespace, name) or {}
+        data = {file: base64.b64decode(text) for file, text in (secret.get("data") or {}).items()}
+        if cacerts.present(data):
+            loaded = cacerts.self_signed_as_loaded(data) if name == cacerts.SELF_SIGNED else cacerts.as_loaded(data)
+            return _Source(f"secret {name}", [parse_bundle(loaded.get("root-cert.pem", b""))])
     return _Source("secret", [], f"neither cacerts nor istio-ca-secret in {namespace}")
 
 

@@ -32,6 +32,7 @@ _DIRECT: Final[Mapping[str, str]] = {
     "MK402": "MK403 MK801 MK807",
     "MK403": "MK807",
     "MK405": "MK801 MK807",
+    "MK421": "MK807 MK808",
     "MK615": "MK806",
     "MK701": "MK702",
     "MK702": "MK803 MK804 MK834",
