@@ -116,7 +116,7 @@ _KINDS: Final = (
 
 _NO_OWNER: Final = re.compile(r"meshkit|istioctl|istio-operator|pilot-discovery", re.IGNORECASE)
 _PERSON: Final = re.compile(
-    r"kubectl.*|oc|k9s|node-fetch|mozilla|curl|python.*|openapi-generator|before-first-apply", re.I
+    r"kubectl.*|oc|k9s|node-fetch|mozilla|curl|python.*|openapi-generator|before-first-apply", re.IGNORECASE
 )
 """Tools that write when a person says so, and never again by themselves."""
 _CONTROLLER: Final = re.compile(r".*(controller|operator|manager|-sync|syncer).*", re.IGNORECASE)
@@ -133,7 +133,11 @@ def owner_of(obj: Mapping[str, Any]) -> Owner | None:
     place, name = str(meta.get("namespace", "")), str(meta["name"])
     for kind in _KINDS:
         parent = next((one for one in references if one.get("kind") in kind.kinds), None)
-        if parent or _has_marks(kind, marks) or any(re.fullmatch(kind.managers, one, re.I) for one in managers(obj)):
+        if (
+            parent
+            or _has_marks(kind, marks)
+            or any(re.fullmatch(kind.managers, one, re.IGNORECASE) for one in managers(obj))
+        ):
             return _owner(kind, parent, marks, place, name)
     if references:
         parent = references[0]

@@ -104,7 +104,7 @@ class TestForms:
     """Both forms of the Secret."""
 
     def test_three_tiers_in_the_form_of_kubernetes_io_tls_are_sound(self) -> None:
-        """istiod's chain is tls.crt and ca.crt."""
+        """Istiod's chain is tls.crt and ca.crt."""
         row = signing.parse_authority("cacerts", tls_form())
         assert (row["problem"], row["root"], row["sha256"]) == ("", ROOT.sha256, OWN.sha256)
 
@@ -129,7 +129,7 @@ class TestForms:
         assert told == "the chain from tls.crt by tls.crt and ca.crt does not end at ca.crt"
 
     def test_other_keys_are_no_ca(self) -> None:
-        """istiod signs with its own then."""
+        """Istiod signs with its own then."""
         own = Ca("cluster.local")
         objects = [
             secret({"ca-crl.pem": b"x"}),
