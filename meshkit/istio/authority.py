@@ -158,8 +158,8 @@ def load_plugged(files: Mapping[str, bytes], *, passphrase: bytes = b"", where: 
 def anchor(files: Mapping[str, bytes], *, where: str) -> Certificate:
     """Return the root that the certificates of a cluster's four files end at, in whatever order they stand there.
 
-    istiod verifies ca-cert.pem by cert-chain.pem up to root-cert.pem (security/pkg/pki/util, `Verify`). Its proxies show
-    their own certificate and cert-chain.pem, which must lead there, too.
+    istiod verifies ca-cert.pem by cert-chain.pem up to root-cert.pem (security/pkg/pki/util, `Verify`). Its proxies
+    show their own certificate and cert-chain.pem, which must lead there, too.
 
     Raises:
         InputError: they do not, or one of them is no authority for what is below it.

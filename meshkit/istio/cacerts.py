@@ -28,7 +28,7 @@ KUBERNETES_SIGNER: Final = "k8s.io/"
 
 
 def is_tls(data: Mapping[str, object]) -> bool:
-    """Return whether istiod reads a Secret in the form of kubernetes.io/tls: `tls.crt` decides, whatever else is there."""
+    """Return whether istiod reads a Secret in the form of kubernetes.io/tls: `tls.crt` decides."""
     return TLS_FILES[0] in data
 
 
@@ -47,7 +47,7 @@ def as_loaded(data: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return what istiod loads of a Secret, by the names of Istio's own form; what is missing is left out.
 
     In the form of kubernetes.io/tls the signing certificate is the first of `tls.crt`, the chain is `tls.crt` followed
-    by `ca.crt`, and the roots are `ca.crt`. Of `istio-ca-secret` the one certificate is signer, chain and root.
+    by `ca.crt`, and the roots are `ca.crt`.
     """
     if not is_tls(data):
         return {name: data[name] for name in FILES if name in data}
@@ -69,7 +69,7 @@ def signed_by_others(cluster: Cluster, namespace: str) -> str:
     """Return who signs workload certificates in a cluster in place of its istiods, and how one sees it; else nothing.
 
     Such as `istio-csr at cert-manager-istio-csr.cert-manager.svc:443 (ENABLE_CA_SERVER=false)`. The Secrets `cacerts`
-    and `istio-ca-secret` mean nothing there.
+    and `istio-ca-secret` mean nothing there. Where one of several istiods signs by itself, nothing is returned.
     """
     told = [other_signer(cluster, istiod) for istiod in istiods(cluster, namespace)]
     return told[0] if told and all(told) else ""
@@ -96,8 +96,8 @@ def _named(address: str) -> str:
 def csr_cluster_id(cluster: Cluster, address: str) -> str:
     """Return the one cluster id that an istio-csr takes from proxies; empty where its Deployment is not found.
 
-    Source: its chart's `--cluster-id` (app.server.clusterID), by default `Kubernetes`; its Deployment is called like its
-    Service.
+    Source: its chart's `--cluster-id` (app.server.clusterID), by default `Kubernetes`. Its Deployment has the name of
+    its Service.
     """
     service, _, rest = address.partition(":")[0].partition(".")
     found = cluster.find("deployments.v1.apps", rest.partition(".")[0], service) if rest else None

@@ -60,6 +60,7 @@ SIGNER_COLUMNS = {
 }
 _OWN_CA = {"PILOT_CERT_PROVIDER": "istiod", "ENABLE_CA_SERVER": "true", "EXTERNAL_CA": ""}
 STORES_OWN_CA = "USE_CACERTS_FOR_SELF_SIGNED_CA"
+ITSELF = Owner(f"istiod ({STORES_OWN_CA})", f"istiod's environment: take {STORES_OWN_CA} away, then the Secret")
 
 
 def authorities(mesh: Mesh) -> pd.DataFrame:
@@ -95,16 +96,13 @@ def _authorities(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
     ]
     if elsewhere["signed_by_others"]:
         return rows or [elsewhere]
-    # istiod that stores its own CA in cacerts takes one that lies in istio-ca-secret first (NewSelfSignedIstioCAOptions).
+    # istiod that stores its own CA in cacerts takes one in istio-ca-secret first (NewSelfSignedIstioCAOptions).
     first = len(rows) - 1 if rows and rows[0]["owner"] == ITSELF.name else 0
     return [{**row, "used": place == first} for place, row in enumerate(rows)]
 
 
-ITSELF = Owner(f"istiod ({STORES_OWN_CA})", f"istiod's environment: take {STORES_OWN_CA} away, then the Secret")
-
-
 def _owned(secret: Object, *, own_ca: bool) -> dict[str, str]:
-    """Return who keeps a Secret `cacerts`: nobody's is the form that meshkit does not write, but somebody made it so."""
+    """Return who keeps a Secret `cacerts`; the form of kubernetes.io/tls, which meshkit does not write, is kept too."""
     if secret["metadata"]["name"] != authority.SECRET:
         return {"owner": "", "owner_source": ""}
     data, owner = secret.get("data") or {}, owner_of(secret)
@@ -196,8 +194,8 @@ def signers(mesh: Mesh) -> pd.DataFrame:
 def _signer(istiod: Istiod, namespace: str) -> dict[str, Any]:
     if elsewhere := cacerts.other_signer(istiod.cluster, istiod):
         known_as = cacerts.csr_cluster_id(istiod.cluster, cacerts.ca_address(istiod.cluster, istiod))
-        told = f"certificates come from {elsewhere}"
-        return {"signed_by_others": elsewhere, "others_cluster_id": known_as, "reason": told}
+        reason = f"certificates come from {elsewhere}"
+        return {"signed_by_others": elsewhere, "others_cluster_id": known_as, "reason": reason}
     own = serving_certificate(istiod)
     told = {
         "issuer": own.issuer.rfc4514_string(),
@@ -212,8 +210,8 @@ def _signer(istiod: Istiod, namespace: str) -> dict[str, Any]:
         for certificate in parse_chain(data.get("ca-cert.pem", b""))[:1]:
             if signed_by(own, certificate):
                 return {**told, "signs_with": name, "signer": fingerprint(certificate)}
-    if elsewhere := [f"{name}={istiod.env[name]}" for name, usual in _OWN_CA.items() if _differs(istiod, name, usual)]:
-        raise UnreachableError(f"its certificate does not tell what it signs with: {', '.join(elsewhere)}")
+    if unusual := [f"{name}={istiod.env[name]}" for name, usual in _OWN_CA.items() if _differs(istiod, name, usual)]:
+        raise UnreachableError(f"its certificate does not tell what it signs with: {', '.join(unusual)}")
     return {**told, "reason": f"its certificate is signed by neither {authority.SECRET} nor {SELF_SIGNED} as they are"}
 
 

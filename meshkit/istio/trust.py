@@ -172,8 +172,8 @@ def paths(
 ) -> Iterator[list[Certificate]]:
     """Yield the paths from a certificate to a root, the shortest first, each step verified by name and signature.
 
-    Both ends are in the path; a certificate that is itself among the roots is one. Order and repetition of the others do
-    not matter, as they do not to Go (istiod) and BoringSSL (Envoy): they verify, and do not walk the file.
+    Both ends are in the path; a certificate that is itself among the roots is one. Order and repetition of the others
+    do not matter, as they do not to Go (istiod) and BoringSSL (Envoy): they verify, and do not walk the file.
     """
     trusted = list(dict.fromkeys(roots))
     known = list(dict.fromkeys([*trusted, *others]))

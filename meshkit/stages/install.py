@@ -110,7 +110,7 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply", *, drop_alias: bool = F
 
     MK503: istioctl installed what runs; another installer would take this stage's changes back.
     MK504: the root namespace has the network label of the mesh file, by which istiod places its pods.
-    MK505: there is a Secret `cacerts`, so that istiod does not sign with a root of its own; not asked where others sign.
+    MK505: there is a Secret `cacerts`, so that istiod does not sign with a root of its own; or others sign.
 
     Raises:
         InputError: `drop_alias` is neither True nor False.

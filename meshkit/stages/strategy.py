@@ -39,8 +39,8 @@ class State:
     be renewed, `problem` why istiod could not sign with it, `keys` the fingerprints of self-signed roots whose keys its
     Secrets hold, `reason` why all of this is unknown.
 
-    `owner` is what keeps its CA as it is (cert-manager, Argo CD), and `owner_source` where that is changed: meshkit never
-    writes there. With `signs_elsewhere` that is another CA, such as istio-csr, and no Secret of istiod's means anything.
+    `owner` is what keeps its CA as it is (cert-manager, Argo CD), and `owner_source` where that is changed: meshkit
+    never writes there. With `signs_elsewhere` that is another CA, such as istio-csr, and istiod's Secrets prove nothing.
     """
 
     name: str
@@ -154,7 +154,7 @@ def _under(root: str, states: Sequence[State], offer: Offer | None, wanted: str)
     plug = tuple(s.name for s in states if not _good(s, root, offer))
     if not plug and not late:
         return Choice(Outcome.NOTHING, f"{_all_signed(states)} under {root[:SHORT]}", root=root)
-    # While two roots are trusted, every live cluster's bundle has to hold both: also one that is under the root already.
+    # While two roots are trusted, every live cluster's bundle has to hold both, also one that is under the new one.
     if owned := [s for s in states if s.owner and (s.name in plug or (late and s.live))]:
         return _owners(owned, f"root {root[:SHORT]}", both=bool(late))
     key_in = "" if offer else _holder(states, root)

@@ -136,7 +136,9 @@ def symptoms() -> pd.DataFrame:
 
 
 def recognise(text: str | int) -> Symptom | None:
-    """Return the symptom of a name or of a log line; of an empty text none. Papermill gives `-p symptom 503` as a number.
+    """Return the symptom of a name or of a log line; of an empty text none.
+
+    Papermill gives `-p symptom 503` as a number.
 
     Raises:
         InputError: nothing is known by it; the nearest is named.

@@ -1,4 +1,4 @@
-"""What istiod loads as `cacerts`, in both forms and any order of the chain; who keeps it; and who signs in its place."""
+"""What istiod loads as `cacerts`, in both forms and any order of the chain; who keeps it; who signs in its place."""
 
 from __future__ import annotations
 
@@ -218,8 +218,8 @@ OWNED = {
     "cert-manager, owner reference": (reference("Certificate", "istio-ca", "cert-manager.io/v1"), "istio-ca"),
     "External Secrets": (reference("ExternalSecret", "mesh-ca", "external-secrets.io/v1"), "istio-system/mesh-ca"),
     "External Secrets, label": ({"labels": {"reconcile.external-secrets.io/managed": "true"}}, "ExternalSecret"),
-    "Sealed Secrets": (reference("SealedSecret", "cacerts", "bitnami.com/v1alpha1"), "SealedSecret istio-system/cacerts"),
-    "Vault": (reference("VaultStaticSecret", "ca", "secrets.hashicorp.com/v1beta1"), "VaultStaticSecret istio-system/ca"),
+    "Sealed Secrets": (reference("SealedSecret", "cacerts", "bitnami.com/v1"), "SealedSecret istio-system/cacerts"),
+    "Vault": (reference("VaultStaticSecret", "ca", "secrets.hashicorp.com/v1"), "VaultStaticSecret istio-system/ca"),
     "Argo CD": ({"annotations": {"argocd.argoproj.io/tracking-id": "mesh:/Secret:istio-system/cacerts"}},
                 "Application mesh"),
     "Argo CD by its manager": ({"labels": {"app.kubernetes.io/instance": "mesh"}, **manager("argocd-controller")},
