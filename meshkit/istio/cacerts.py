@@ -25,6 +25,8 @@ TLS_FILES: Final = ("tls.crt", "tls.key", "ca.crt")
 GENERATED: Final = "istio-generated"
 """A key of the Secret where istiod stored its self-signed CA in `cacerts` (USE_CACERTS_FOR_SELF_SIGNED_CA)."""
 KUBERNETES_SIGNER: Final = "k8s.io/"
+SECURE_PORT: Final = 15012
+"""Where istiod serves its CA."""
 
 
 def is_tls(data: Mapping[str, object]) -> bool:
@@ -78,7 +80,9 @@ def signed_by_others(cluster: Cluster, namespace: str) -> str:
 def other_signer(cluster: Cluster, istiod: Istiod) -> str:
     """Return `signed_by_others` of one istiod."""
     env, address = istiod.env, ca_address(cluster, istiod)
-    outside = "" if address.startswith("istiod") else address
+    # An external istiod has an address of its own, which proxies are given so, too: it signs by itself.
+    own = address.startswith("istiod") or address.endswith(f":{SECURE_PORT}")
+    outside = "" if own else address
     provider = env.get("PILOT_CERT_PROVIDER", "")
     if not is_on(env, "ENABLE_CA_SERVER", default=True):
         return f"{_named(address)} (ENABLE_CA_SERVER=false)"

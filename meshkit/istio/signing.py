@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from meshkit.diffs import Object
 
 SELF_SIGNED = cacerts.SELF_SIGNED
-SECURE_PORT = 15012
+SECURE_PORT = cacerts.SECURE_PORT
 AUTHORITY_COLUMNS = {
     "cluster": "str",
     "secret": "str",

@@ -40,7 +40,7 @@ class State:
     Secrets hold, `reason` why all of this is unknown.
 
     `owner` is what keeps its CA as it is (cert-manager, Argo CD), and `owner_source` where that is changed: meshkit
-    never writes there. With `signs_elsewhere` that is another CA, such as istio-csr, and istiod's Secrets prove nothing.
+    never writes there. With `signs_elsewhere` that is another CA, such as istio-csr; istiod's Secrets prove nothing.
     """
 
     name: str

@@ -287,6 +287,7 @@ class TestOtherSigners:
         [
             ({}, "", ""),
             ({}, "istiod.istio-system.svc:15012", ""),
+            ({}, "control-plane.corp.example:15012", ""),
             ({"ENABLE_CA_SERVER": "0"}, "", "no istiod, and no global.caAddress"),
             ({}, CSR, "istio-csr at"),
             ({}, "ca.corp.example:443", "another CA at ca.corp.example:443"),
