@@ -7,7 +7,6 @@ them. No key and no passphrase is in any message, repr or traceback of ours.
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import os
 from dataclasses import dataclass, field
@@ -15,19 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshkit.errors import InputError
+from meshkit.istio import cacerts
 from meshkit.istio.certificates import belong_together, defects, self_signed
-from meshkit.istio.trust import chain_end, fingerprint, parse_bundle, parse_chain, signed_by
+from meshkit.istio.pem import fingerprint, parse_bundle, parse_chain, paths, signed_by
 from meshkit.spec import expanded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from cryptography.x509 import Certificate
 
     from meshkit.istio.certificates import PrivateKey
 
-SECRET = "cacerts"  # noqa: S105 - the Secret's name
-FILES = ("ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem")
+SECRET = cacerts.SECRET
+FILES = cacerts.FILES
 VAULT = "vault.json"
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
 MAKE = "`meshkit ca root` makes a root, `meshkit ca request` what your own PKI has to sign; see docs/trust.md"
@@ -143,8 +143,7 @@ def load_plugged(files: Mapping[str, bytes], *, passphrase: bytes = b"", where: 
     Raises:
         InputError: one is missing, the chain does not end at the root, or one of it is no authority for what is below.
     """
-    missing = [name for name in FILES if not files.get(name)]
-    if missing:
+    if missing := cacerts.missing(files):
         raise InputError(f"{', '.join(missing)} missing", where=where, remedy=MAKE)
     signer = load(
         files["ca-cert.pem"], files["ca-key.pem"], passphrase=passphrase, where=where, signs_authorities=False
@@ -157,31 +156,42 @@ def load_plugged(files: Mapping[str, bytes], *, passphrase: bytes = b"", where: 
 
 
 def anchor(files: Mapping[str, bytes], *, where: str) -> Certificate:
-    """Return the root that the certificates of a cluster's four files end at.
+    """Return the root that the certificates of a cluster's four files end at, in whatever order they stand there.
+
+    istiod verifies ca-cert.pem by cert-chain.pem up to root-cert.pem (security/pkg/pki/util, `Verify`). Its proxies
+    show their own certificate and cert-chain.pem, which must lead there, too.
 
     Raises:
         InputError: they do not, or one of them is no authority for what is below it.
     """
     own = _certificates(files["ca-cert.pem"], f"{where}, ca-cert.pem")[0]
     roots = _certificates(files["root-cert.pem"], f"{where}, root-cert.pem")
-    chain = [own, *_certificates(files["cert-chain.pem"], f"{where}, cert-chain.pem")]
-    root = chain_end(chain, roots)
-    if root is None:
+    text = files["cert-chain.pem"]
+    chain = _certificates(text, f"{where}, cert-chain.pem") if text.strip() else []
+    found = list(paths(own, chain, roots))
+    if not found:
         told = "the chain from ca-cert.pem by cert-chain.pem does not end at root-cert.pem"
         raise InputError(told, where=where, remedy=MAKE)
-    links = list(_links(chain, root))
-    for below, link in enumerate(links if root in links else [*links, root]):
-        if wrong := defects(link, below=below):
-            who = "the certificate" if link == own else "the root" if link == root else link.subject.rfc4514_string()
-            raise InputError(f"{who} {'; '.join(wrong)}", where=where, remedy=MAKE)
-    return root
+    if not any(_same_authority(own, one) for one in [*chain, *roots]):
+        told = "ca-cert.pem is not in cert-chain.pem: what proxies show leads nowhere"
+        raise InputError(told, where=where, remedy="cert-chain.pem begins with ca-cert.pem")
+    wrong = [_wrong(path) for path in found]
+    if all(wrong):
+        raise InputError(wrong[0], where=where, remedy=MAKE)
+    return found[wrong.index("")][-1]
 
 
-def _links(chain: Iterable[Certificate], root: Certificate) -> Iterator[Certificate]:
-    for certificate, _ in itertools.groupby(chain):
-        yield certificate
-        if signed_by(certificate, root):
-            return
+def _same_authority(one: Certificate, other: Certificate) -> bool:
+    return one.subject == other.subject and one.public_key() == other.public_key()
+
+
+def _wrong(path: list[Certificate]) -> str:
+    """Return what is wrong with the first certificate of a path that is no authority for what is below it."""
+    for below, one in enumerate(path):
+        if wrong := defects(one, below=below):
+            who = "the certificate" if not below else "the root" if one == path[-1] else one.subject.rfc4514_string()
+            return f"{who} {'; '.join(wrong)}"
+    return ""
 
 
 def assemble(own: bytes, key: bytes, pool: bytes, *, where: str) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from meshkit.istio.trust import blocks, same
+from meshkit.istio.pem import blocks, same
 from meshkit.istio.versions import Version
 
 if TYPE_CHECKING:

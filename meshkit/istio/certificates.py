@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.x509 import Certificate, CertificateSigningRequest, ExtensionType
 
-from meshkit.istio.trust import signed_by
+from meshkit.istio.pem import signed_by
 
 PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
 

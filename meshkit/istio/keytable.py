@@ -9,7 +9,8 @@ from meshkit.errors import InputError
 from meshkit.istio import authority
 from meshkit.istio.certificates import belong_together, defects, extension, key_kind, self_signed
 from meshkit.istio.fleet import table
-from meshkit.istio.trust import SHORT, UTC_TIME, fingerprint, parse_chain
+from meshkit.istio.pem import SHORT, fingerprint, parse_chain
+from meshkit.istio.trust import UTC_TIME
 
 if TYPE_CHECKING:
     from pathlib import Path

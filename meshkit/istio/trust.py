@@ -7,15 +7,26 @@ Certificates are compared by the SHA-256 of their DER form. Subjects lie: every 
 from __future__ import annotations
 
 import base64
-import itertools
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from meshkit.errors import MeshkitError
-from meshkit.istio import envoy
+from meshkit.istio import cacerts, envoy
 from meshkit.istio.fleet import Proxy, ask_proxies, table
+from meshkit.istio.pem import (  # noqa: F401
+    CertificateError,
+    SHORT,
+    SIGNATURES,
+    blocks,
+    chain_end,
+    fingerprint,
+    parse_bundle,
+    parse_chain,
+    paths,
+    same,
+    signed_by,
+    spiffe,
+)
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
@@ -26,9 +37,6 @@ if TYPE_CHECKING:
 
     from meshkit.cluster import Cluster
 
-_BEGIN = b"-----BEGIN CERTIFICATE-----"
-_BLOCK = re.compile(_BEGIN + rb"(?:(?!-----BEGIN ).)*?-----END CERTIFICATE-----", re.DOTALL)
-SHORT = 16
 UTC_TIME = "datetime64[us, UTC]"
 CERTIFICATE_COLUMNS = {
     "cluster": "str",
@@ -59,58 +67,6 @@ ROOT_COLUMNS = {
 }
 ZTUNNEL = "a ztunnel, which holds certificates of all pods of its node: meshkit does not read them"
 HANDED_COLUMNS = {"cluster": "str", "namespace": "str", "roots": "str", "reason": "str"}
-
-
-class CertificateError(MeshkitError, ValueError):
-    """A text that should hold a certificate holds what is none."""
-
-
-def fingerprint(certificate: Certificate, length: int = 64) -> str:
-    """Return the SHA-256 of a certificate's DER form, lower case, cut to a length."""
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    return certificate.fingerprint(SHA256()).hex()[:length]
-
-
-def blocks(pem: bytes) -> list[bytes]:
-    """Return the text of each whole certificate in PEM text, in their order, be it readable or not.
-
-    Anything between them is passed over, other kinds of blocks too, as Istio does (pilot/pkg/bootstrap/istio_ca.go,
-    `pemToRawCertSet`).
-    """
-    return _BLOCK.findall(pem)
-
-
-def same(block: bytes) -> bytes:
-    """Return what of a block's text tells certificates apart: line ends and indents do not."""
-    return b"".join(block.split())
-
-
-def parse_chain(pem: bytes) -> list[Certificate]:
-    """Return the certificates in PEM text, in their order; anything else in it is passed over.
-
-    Raises:
-        CertificateError: one of them cannot be read, or has no end; the message says which.
-    """
-    from cryptography.x509 import load_pem_x509_certificates
-
-    # Not all at once: that leaves out an unfinished one at the end, and does not tell which one is broken.
-    found, known = blocks(pem), []
-    begun = pem.count(_BEGIN)
-    for number, block in enumerate(found, 1):
-        try:
-            known += load_pem_x509_certificates(block)
-        except ValueError:
-            told = f"certificate {number} of {begun} in PEM cannot be read: was it copied whole?"
-            raise CertificateError(told) from None
-    if begun > len(found):
-        raise CertificateError(f"{begun - len(found)} of {begun} certificates in PEM have no end: was it copied whole?")
-    return known
-
-
-def parse_bundle(pem: bytes) -> list[Certificate]:
-    """Return the certificates in PEM text, in their order, each once: a bundle is a set."""
-    return list({fingerprint(certificate): certificate for certificate in parse_chain(pem)}.values())
 
 
 def certificates(mesh: Mesh) -> pd.DataFrame:
@@ -159,47 +115,9 @@ def parse_identity(secrets: list[envoy.Secret]) -> dict[str, Any]:
     }
 
 
-def spiffe(leaf: Certificate) -> str:
-    """Return the SPIFFE identity that a certificate is for, or nothing."""
-    from cryptography.x509 import SubjectAlternativeName, UniformResourceIdentifier
-    from cryptography.x509.extensions import ExtensionNotFound
-
-    try:
-        names = leaf.extensions.get_extension_for_class(SubjectAlternativeName).value
-    except ExtensionNotFound:
-        return ""
-    return ",".join(names.get_values_for_type(UniformResourceIdentifier))
-
-
 def _anchor(chain: list[Certificate], roots: list[Certificate]) -> str:
     root = chain_end(chain, roots)
     return fingerprint(root, SHORT) if root else ""
-
-
-def chain_end(chain: Iterable[Certificate], roots: Iterable[Certificate]) -> Certificate | None:
-    """Return the root that a chain leads to, each step verified by signature, or None.
-
-    What stands in the chain above that does not matter: an agent appends all roots of its bundle to it.
-    """
-    known = list(roots)
-    steps = [certificate for certificate, _ in itertools.groupby(chain)]
-    for own, upper in itertools.zip_longest(steps, steps[1:]):
-        if root := next((root for root in known if signed_by(own, root)), None):
-            return root
-        if upper is None or not signed_by(own, upper):
-            return None
-    return None
-
-
-def signed_by(lower: Certificate, upper: Certificate) -> bool:
-    """Return whether a certificate was issued by another: by its name, and by its signature."""
-    from cryptography.exceptions import InvalidSignature
-
-    try:
-        lower.verify_directly_issued_by(upper)
-    except (InvalidSignature, ValueError, TypeError):
-        return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -217,7 +135,8 @@ def roots(mesh: Mesh) -> pd.DataFrame:
 
     Sources: `secret cacerts` or `secret istio-ca-secret` (what istiod signs with; the first where both are),
     `configmap istio-ca-root-cert` (one in each namespace), `proxies` (each Envoy's ROOTCA). Of the Secret only the root
-    certificate is looked at; its key never leaves the reading function.
+    certificate is looked at; its key never leaves the reading function. Where others sign in istiod's place, no Secret
+    is a source, and the reason says who signs.
     """
     rows: list[dict[str, Any]] = []
     found = mesh.each(lambda cluster: [_secret_roots(cluster, mesh.root_namespace), _config_map_roots(cluster)])
@@ -241,17 +160,18 @@ def _proxy_roots(proxy: Proxy) -> list[Certificate]:
 
 
 def _secret_roots(cluster: Cluster, namespace: str) -> _Source:
+    if elsewhere := cacerts.signed_by_others(cluster, namespace):
+        return _Source("secret", [], f"certificates come from {elsewhere}")
     # istiod prefers cacerts, and a left-over istio-ca-secret means nothing then (pilot/pkg/bootstrap/istio_ca.go).
-    for name, fields in (("cacerts", ("root-cert.pem", "ca.crt")), ("istio-ca-secret", ("ca-cert.pem",))):
-        secret = cluster.find("secrets", namespace, name)
-        data = (secret or {}).get("data", {})
-        pem = next((data[field] for field in fields if data.get(field)), "")
-        if not pem:
-            continue
-        try:
-            return _Source(f"secret {name}", [parse_bundle(base64.b64decode(pem))])
-        except ValueError as error:
-            return _Source("secret", [], f"{name}: {error}")
+    for name in (cacerts.SECRET, cacerts.SELF_SIGNED):
+        secret = cluster.find("secrets", namespace, name) or {}
+        data = {file: base64.b64decode(text) for file, text in (secret.get("data") or {}).items()}
+        if cacerts.present(data):
+            loaded = cacerts.self_signed_as_loaded(data) if name == cacerts.SELF_SIGNED else cacerts.as_loaded(data)
+            try:
+                return _Source(f"secret {name}", [parse_bundle(loaded.get("root-cert.pem", b""))])
+            except ValueError as error:
+                return _Source("secret", [], f"{name}: {error}")
     return _Source("secret", [], f"neither cacerts nor istio-ca-secret in {namespace}")
 
 

@@ -15,7 +15,7 @@ from meshkit.changes import Plan, rolled_out
 from meshkit.checks import Finding, Verdict
 from meshkit.diffs import MANAGED
 from meshkit.errors import MeshkitError
-from meshkit.istio import copies, installer, networks, platform, signing, trust, versions, workloads
+from meshkit.istio import cacerts, copies, installer, networks, platform, signing, trust, versions, workloads
 from meshkit.istio.eastwest import mesh_networks
 from meshkit.istio.fleet import istiods, table
 from meshkit.mesh import Mesh, Unknown
@@ -40,6 +40,7 @@ PLANE_COLUMNS = {
     "installed_by": "str",
     "network_label": "str",
     "cacerts": "str",
+    "signed_by_others": "str",
     "reason": "str",
 }
 
@@ -72,7 +73,8 @@ def planes(mesh: Mesh) -> pd.DataFrame:
     Columns: cluster, istiod (pods, comma-joined; empty: there is none yet), cluster_id, becomes (the mesh file's
     name), accepts (another id that it takes for its own now), alias (the one that it is to accept unless that is
     dropped), installed_by (istioctl, helm, another manager), network_label (of its namespace), cacerts (whether the
-    Secret is there), reason (why a cluster could not be read).
+    Secret is there), signed_by_others (who signs in istiod's place; empty: istiod signs), reason (why a cluster could
+    not be read).
     """
     rows = []
     for name, found in mesh.each(lambda cluster: _plane(mesh, cluster.name)).items():
@@ -96,7 +98,8 @@ def _plane(mesh: Mesh, name: str) -> dict[str, str]:
         "alias": accepts if live == name else live,
         "installed_by": platform.installer(deployments) if deployments else "",
         "network_label": namespace["metadata"].get("labels", {}).get(networks.NETWORK, ""),
-        "cacerts": "yes" if signing.secret_data(cluster, root, "cacerts") else "no",
+        "cacerts": "yes" if cacerts.present(signing.secret_data(cluster, root, cacerts.SECRET)) else "no",
+        "signed_by_others": cacerts.signed_by_others(cluster, root),
     }
 
 
@@ -108,7 +111,7 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply", *, drop_alias: bool = F
 
     MK503: istioctl installed what runs; another installer would take this stage's changes back.
     MK504: the root namespace has the network label of the mesh file, by which istiod places its pods.
-    MK505: there is a Secret `cacerts`, so that istiod does not sign with a root of its own.
+    MK505: there is a Secret `cacerts`, so that istiod does not sign with a root of its own; or others sign.
 
     Raises:
         InputError: `drop_alias` is neither True nor False.
@@ -128,6 +131,9 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply", *, drop_alias: bool = F
         findings.append(hands.judge(by in ("", "istioctl"), by or "nothing is installed", cure))
         told = label.judge(row["network_label"] == network, row["network_label"] or "no label", "run stage 02")
         findings.append(awaits(told, mode, "02 prepare"))
+        if row["signed_by_others"]:
+            findings.append(certs.answer(Verdict.SKIPPED, f"certificates come from {row['signed_by_others']}"))
+            continue
         there = certs.judge(
             row["cacerts"] == "yes", "it is there" if row["cacerts"] == "yes" else "it is not there", "run stage 04"
         )

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshkit.diffs import MANAGED
 from meshkit.errors import InputError
-from meshkit.istio import authority, bundles, signing, workloads
+from meshkit.istio import authority, bundles, cacerts, signing, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import istiods
 from meshkit.stages import apart
@@ -360,15 +360,13 @@ class Overlap:
     def _held(self, state: State) -> Held:
         cluster, namespace = self.mesh.clusters[state.name], self.mesh.root_namespace
         secret = cluster.find("secrets", namespace, authority.SECRET)
-        files = signing.secret_data(cluster, namespace, authority.SECRET if state.plugged else signing.SELF_SIGNED)
-        if not state.plugged:
-            own = files.get("ca-cert.pem", b"")
-            files = dict(zip(authority.FILES, (own, files.get("ca-key.pem", b""), own, own), strict=True))
+        data = signing.secret_data(cluster, namespace, authority.SECRET if state.plugged else signing.SELF_SIGNED)
+        files = cacerts.as_loaded(data) if state.plugged else cacerts.self_signed_as_loaded(data)
         if lacking := [name for name in authority.FILES if not files.get(name)]:
             raise InputError(
-                f"{', '.join(lacking)} missing: whoever made its CA (cert-manager, say) must change its root",
+                f"{', '.join(lacking)} missing",
                 where=f"cluster {state.name}, Secret {authority.SECRET if state.plugged else signing.SELF_SIGNED}",
-                remedy="use trust.strategy adopt with that CA's root, or replace the Secret by one of the four files",
+                remedy="replace the Secret by one of the four files",
             )
         roots, signers = self.facts.roots, self.facts.signers
         handed = roots[(roots["cluster"] == state.name) & roots["source"].str.startswith("configmap")]

@@ -14,7 +14,7 @@ from meshkit import restore
 from meshkit.changes import Change
 from meshkit.diffs import identify, unified
 from meshkit.errors import InputError
-from meshkit.istio import authority, signing, workloads
+from meshkit.istio import authority, cacerts, signing, workloads
 from meshkit.istio import trust as held
 from meshkit.journal import DONE
 from meshkit.stages import apart, overlap
@@ -77,8 +77,8 @@ def _authority(mesh: Mesh, name: str) -> Object | None:
 def _standing(secret: Object | None) -> tuple[overlap.Standing, dict[str, bytes]]:
     """Return what a Secret makes a cluster stand by, and the files of cacerts in it."""
     data = {name: base64.b64decode(value) for name, value in ((secret or {}).get("data") or {}).items()}
-    if secret and secret["metadata"]["name"] == signing.SELF_SIGNED:
-        data["root-cert.pem"] = data["cert-chain.pem"] = data["ca-cert.pem"]
+    own = secret is not None and secret["metadata"]["name"] == signing.SELF_SIGNED
+    data |= cacerts.self_signed_as_loaded(data) if own else cacerts.as_loaded(data)
     row = signing.parse_authority(authority.SECRET, data)
     bundle = frozenset(str(row.get("roots", "")).split(",")) - {""}
     return overlap.Standing(str(row.get("root", ""))[:SHORT], bundle), data

@@ -114,6 +114,8 @@ def _plugged(after: Facts, name: str, root: str, ask: Question) -> Finding:
     state = state_of(after, name)
     if state.reason:
         return ask.unknown(state.reason)
+    if state.signs_elsewhere:
+        return ask.answer(Verdict.SKIPPED, f"certificates come from {state.owner}")
     told = (
         f"{'cacerts' if state.plugged else 'no cacerts'}, {state.signer[:SHORT]} under {state.root[:SHORT] or 'none'}"
     )
@@ -127,6 +129,9 @@ def _signs(after: Facts, name: str, ask: Question) -> Iterator[Finding]:
     if rows.empty:
         yield ask.answer(Verdict.SKIPPED, "no istiod runs there yet; the one that comes finds cacerts")
     for row in rows.to_dict("records"):
+        if row["signed_by_others"]:
+            yield ask.answer(Verdict.SKIPPED, f"{row['istiod']}: {row['reason']}")
+            continue
         if not row["issuer"]:
             yield ask.unknown(f"{row['istiod'] or 'cluster'}: {row['reason']}")
             continue

@@ -38,6 +38,9 @@ class State:
     out and `anchors` those that its proxies' chains end at (both cut to `SHORT`), `ends` whether its intermediate is to
     be renewed, `problem` why istiod could not sign with it, `keys` the fingerprints of self-signed roots whose keys its
     Secrets hold, `reason` why all of this is unknown.
+
+    `owner` is what keeps its CA as it is (cert-manager, Argo CD), and `owner_source` where that is changed: meshkit
+    never writes there. With `signs_elsewhere` that is another CA, such as istio-csr; istiod's Secrets prove nothing.
     """
 
     name: str
@@ -50,6 +53,9 @@ class State:
     ends: bool = False
     problem: str = ""
     keys: frozenset[str] = frozenset()
+    owner: str = ""
+    owner_source: str = ""
+    signs_elsewhere: bool = False
     reason: str = ""
 
     def settled(self, root: str) -> bool:
@@ -104,6 +110,8 @@ def choose(states: Sequence[State], offer: Offer | None = None, wanted: str = "a
     if dead := [f"{s.name}: {s.reason}" for s in states if s.reason]:
         return Choice(Outcome.UNKNOWN, "; ".join(dead), "the choice needs the roots of all clusters")
     live = [s for s in states if s.live]
+    if unsound := [s for s in live if s.owner and not s.root]:
+        return _owners(unsound, "the root of all")
     if bad := [f"{s.name}: {s.problem or 'no Secret to sign with'}" for s in live if not s.root]:
         told = f"the root of a live mesh cannot be told: {'; '.join(bad)}"
         return Choice(Outcome.UNKNOWN, told, "put a sound `cacerts` in place, or bring its istiod back")
@@ -135,6 +143,8 @@ def _rootless(live: Sequence[State]) -> Choice:
         told = "no cluster has a CA, and trust.rootDirectory names none"
         remedy = f"install Istio in one cluster first: its istiod makes a root; or {NEW_ROOT}"
         return Choice(Outcome.NO_WAY, told, remedy)
+    if owned := [s for s in live if s.owner]:
+        return _owners(owned, "one root for all")
     told = ", ".join(f"{s.name} trusts {s.root[:SHORT]}" for s in live)
     return Choice(Outcome.NO_WAY, f"live meshes with different roots, whose keys are in no cluster: {told}", NEW_ROOT)
 
@@ -143,7 +153,10 @@ def _under(root: str, states: Sequence[State], offer: Offer | None, wanted: str)
     late = [s for s in states if s.live and not s.settled(root)]
     plug = tuple(s.name for s in states if not _good(s, root, offer))
     if not plug and not late:
-        return Choice(Outcome.NOTHING, f"every cluster has cacerts under {root[:SHORT]}", root=root)
+        return Choice(Outcome.NOTHING, f"{_all_signed(states)} under {root[:SHORT]}", root=root)
+    # While two roots are trusted, every live cluster's bundle has to hold both, also one that is under the new one.
+    if owned := [s for s in states if s.owner and (s.name in plug or (late and s.live))]:
+        return _owners(owned, f"root {root[:SHORT]}", both=bool(late))
     key_in = "" if offer else _holder(states, root)
     if plug and not offer and not key_in:
         told = f"{', '.join(plug)} need intermediates of {root[:SHORT]}, whose key is in no cluster"
@@ -161,14 +174,43 @@ def _under(root: str, states: Sequence[State], offer: Offer | None, wanted: str)
     return Choice(Outcome.ADOPT, f"{told}; {', '.join(plug)} get intermediates", root=root, key_in=key_in, plug=plug)
 
 
+def _all_signed(states: Sequence[State]) -> str:
+    others = [f"{s.name}'s certificates come from {s.owner}" for s in states if s.signs_elsewhere]
+    others += [f"{s.name}'s cacerts is kept by {s.owner}" for s in states if s.owner and not s.signs_elsewhere]
+    all_plugged = all(s.plugged for s in states)
+    told = "every cluster has cacerts" if all_plugged else "every cluster has a CA"
+    return f"{told} ({'; '.join(others)})" if others else told
+
+
+def _owners(owned: Sequence[State], root: str, *, both: bool = False) -> Choice:
+    """Return that others have to change CAs which they keep: what each is, and what its owner has to do."""
+    why, cures = [], []
+    for s in owned:
+        now = s.problem or (f"under {s.root[:SHORT]}" if s.root else "under no root that can be told")
+        if s.signs_elsewhere:
+            why.append(f"{s.name}'s certificates come from {s.owner}, {now}")
+            want = f"let it sign under {root}"
+        else:
+            why.append(f"{s.name}'s cacerts is kept by {s.owner}, {now}")
+            want = f"so that cacerts holds an intermediate under {root}"
+        trusts = sorted({s.root[:SHORT], *s.bundle} - {""})
+        keep = f", and keep {', '.join(trusts)} among the roots until all proxies have moved" if both and s.live else ""
+        cures.append(f"{s.name}: change {s.owner_source}, {want}{keep}")
+    alone = "meshkit does not change what others keep"
+    return Choice(Outcome.NO_WAY, f"{'; '.join(why)}: {alone}", f"{'; '.join(cures)}; then run this stage again")
+
+
 def _stands(state: State) -> str:
     others = sorted({state.root[:SHORT], *state.bundle, *state.anchors} - {""})
     return f"stands by {', '.join(others)}"
 
 
 def _good(state: State, root: str, offer: Offer | None) -> bool:
+    if state.signs_elsewhere:
+        return state.root == root
     expected = offer.signers.get(state.name, state.signer) if offer else state.signer
     given = offer is not None and state.name in offer.signers  # another one is not ours to make
-    sound = state.plugged and not state.problem and (given or not state.ends)
+    renewed = given or bool(state.owner) or not state.ends
+    sound = state.plugged and not state.problem and renewed
     one = state.live or state.bundle == {root[:SHORT]}  # a live bundle is narrowed by the overlap, in its time
     return sound and one and state.root == root and state.signer == expected

@@ -144,7 +144,10 @@ AUTHORITIES: Final[Shown] = {
     "name": "authorities",
     "caption": "What each istiod could sign with",
     "key": ["cluster", "secret"],
-    "show": ["cluster", "secret", "used", "subject", "sha256", "not_after", "root", "root_key", "problem", "reason"],
+    "show": [
+        *("cluster", "secret", "used", "subject", "sha256", "not_after", "root", "root_key", "problem"),
+        *("owner", "signed_by_others", "reason"),
+    ],
 }
 SIGNERS: Final[Shown] = {
     "name": "signers",

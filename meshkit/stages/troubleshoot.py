@@ -63,21 +63,34 @@ CAUSE_COLUMNS = {
 }
 CURE_COLUMNS = {"step": "int64", "do": "str", "why": "str"}
 LOG_COLUMNS = {"cluster": "str", "pod": "str", "symptom": "str", "lines": "int64", "last": "str", "reason": "str"}
-SYMPTOM_COLUMNS = {"name": "str", "seen": "str", "where": "str", "first_suspects": "str"}
+SYMPTOM_COLUMNS = {"name": "str", "seen": "str", "where": "str", "first_suspects": "str", "means": "str"}
+_FLAG: Final = (
+    "DC DF DI DO DPE DR DT FI IH LH LR NC NFCF NR OM RL RLSE SI UAEX UC UF UH UMSDR UO UPE UR URX UT"
+).replace(" ", "|")
+_FLAGS: Final = re.compile(
+    rf"(?:^|\b(?:0|[1-5]\d\d)\s+|response_flags\W+)((?:{_FLAG})(?:,(?:{_FLAG}))*)(?=$|[\s\"',;.])"
+)
+"""Envoy's response flags where an access log has them: after the status, as a JSON field, or alone.
+
+Source: envoy/stream_info (`CORE_RESPONSE_FLAGS`), and EnvoyTextLogFormat of pilot/pkg/model/telemetry_logging.go.
+"""
 
 
 @dataclass(frozen=True)
 class Symptom:
     """What people see of a fault.
 
-    `pattern` finds it in a log line; `checks` are the ids of those that it makes likely, the likeliest first.
+    `pattern` finds it in a log line, and so do Envoy's response `flags`; `checks` are the ids of those that it makes
+    likely, the likeliest first; `means` is what the line says by itself, where that is more than a check can find.
     """
 
     name: str
     seen: str
     where: str
     pattern: str
+    flags: tuple[str, ...]
     checks: tuple[str, ...]
+    means: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,20 +112,22 @@ def known() -> dict[str, Symptom]:
     """Return every symptom by its name: the lines of symptoms.csv, those that tell most first."""
     text = resources.files("meshkit.stages").joinpath("symptoms.csv").read_text()
     rows = csv.DictReader(text.splitlines())
-    return {row["name"]: Symptom(**{**row, "checks": tuple(row["checks"].split())}) for row in rows}  # type: ignore[arg-type]
+    lists = ("flags", "checks")
+    return {row["name"]: Symptom(**{**row, **{key: tuple(row[key].split()) for key in lists}}) for row in rows}  # type: ignore[arg-type]
 
 
 def symptoms() -> pd.DataFrame:
     """Return what can be chosen.
 
     Columns: name (for the parameter `symptom`), seen (what it is), where (one sees it), first_suspects (what is looked
-    at first).
+    at first), means (what the line says by itself).
     """
     rows = [
         {
             "name": one.name,
             "seen": one.seen,
             "where": one.where,
+            "means": one.means,
             "first_suspects": ", ".join(catalogue.find(i).title for i in one.checks[:2]),
         }
         for one in known().values()
@@ -120,19 +135,21 @@ def symptoms() -> pd.DataFrame:
     return _listed(rows, SYMPTOM_COLUMNS)
 
 
-def recognise(text: str) -> Symptom | None:
+def recognise(text: str | int) -> Symptom | None:
     """Return the symptom of a name or of a log line; of an empty text none.
+
+    Papermill gives `-p symptom 503` as a number.
 
     Raises:
         InputError: nothing is known by it; the nearest is named.
     """
-    asked = text.strip()
+    asked = str(text).strip()
     if not asked:
         return None
     names = {name.casefold(): one for name, one in known().items()}
     if asked.casefold() in names:
         return names[asked.casefold()]
-    found = classify(asked)
+    found = classify(asked) or classify(asked.upper())
     if found:
         return found
     (near,) = difflib.get_close_matches(asked.casefold(), names, n=1, cutoff=0.0)
@@ -145,7 +162,10 @@ def recognise(text: str) -> Symptom | None:
 
 def classify(line: str) -> Symptom | None:
     """Return the symptom of a log line, or None; of several the one that tells most."""
-    return next((one for one in known().values() if re.search(one.pattern, line, re.IGNORECASE)), None)
+    line = " ".join(line.split())
+    flags = {flag for found in _FLAGS.finditer(line) for flag in found[1].split(",")}
+    symptoms = (one for one in known().values() if flags & {*one.flags} or re.search(one.pattern, line, re.IGNORECASE))
+    return next(symptoms, None)
 
 
 def look(mesh: Mesh, mode: str = "audit") -> whole.Facts:
@@ -259,7 +279,13 @@ def _listed(rows: list[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame
 
 
 def conclusion(diagnosis: Diagnosis) -> str:
-    """Return the diagnosis as a sentence or two."""
+    """Return the diagnosis as a sentence or two; where no check found the reason, with what the symptom means."""
+    means = diagnosis.symptom.means if diagnosis.symptom else ""
+    told = _conclusion(diagnosis)
+    return f"{told} It means: {means}." if means and diagnosis.cause is None else told
+
+
+def _conclusion(diagnosis: Diagnosis) -> str:
     seen = f"“{diagnosis.symptom.name}”" if diagnosis.symptom else "what is wrong"
     one = diagnosis.cause
     if one is None and not diagnosis.others:

@@ -16,7 +16,7 @@ from meshkit.changes import Plan
 from meshkit.checks import Finding, Verdict
 from meshkit.diffs import MANAGED
 from meshkit.errors import UnreachableError
-from meshkit.istio import authority, authorization, signing, versions, workloads
+from meshkit.istio import authority, authorization, cacerts, signing, versions, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import istiods, table
 from meshkit.stages import apart, domains, overlap, strategy, verify
@@ -35,6 +35,8 @@ STAGE = "04 trust"
 LONG_ROOT = timedelta(days=365)
 LONG_INTERMEDIATE = timedelta(days=90)
 STRONG = {"RSA": 2048, "ECDSA": 256}
+MAPS = "configmap"
+"""How the source of what new proxies are given begins in `trust.roots`."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,7 @@ def state_of(facts: Facts, name: str, renew_before: float = 0.0) -> State:
     known: dict[str, Any] = {"live": not proxies.empty, "keys": keys, "anchors": anchors}
     used = secrets[secrets["used"]]
     if used.empty:
-        # A remote cluster's proxies have another cluster's istiod as their CA.
-        trusted = of_cluster(facts.roots, name)
-        digests = set(trusted[trusted["source"] == "proxies"]["sha256"]) - {""}
-        bundle = frozenset(digest[:SHORT] for digest in digests)
-        return State(name, **known, root=next(iter(sorted(digests)), ""), bundle=bundle)
+        return _from_proxies(facts, name, known)
     row = used.iloc[0]
     plugged = row["secret"] == authority.SECRET
     left, beyond = row["not_after"] - datetime.now(UTC), row["root_not_after"] - row["not_after"]
@@ -136,7 +134,34 @@ def state_of(facts: Facts, name: str, renew_before: float = 0.0) -> State:
         # One that ends with its root cannot be given a longer life.
         ends=plugged and left.total_seconds() < renew_before and beyond > timedelta(days=1),
         problem=row["problem"],
+        owner=row["owner"],
+        owner_source=row["owner_source"],
     )
+
+
+def _from_proxies(facts: Facts, name: str, known: dict[str, Any]) -> State:
+    """Return what a cluster stands by whose istiods, if any, sign nothing: what its proxies trust, or are to be given.
+
+    A remote cluster's proxies have another cluster's istiod as their CA; or istio-csr, say, signs.
+    """
+    trusted = of_cluster(facts.roots, name)
+    by = signed_by_others(facts, name)
+    given = trusted["source"].str.startswith(MAPS) if by and not known["live"] else trusted["source"] == "proxies"
+    own = trusted[given]
+    digests = sorted(set(own["sha256"]) - {""})
+    shown = [digest for digest in digests if digest[:SHORT] in known["anchors"]]
+    bundle = frozenset(digest[:SHORT] for digest in digests)
+    state = State(name, **known, root=next(iter([*shown, *digests]), ""), bundle=bundle)
+    if not by:
+        return state
+    # What lies in istiod's Secrets signs nothing there.
+    where = f"the issuer that {by.partition(' (')[0]} uses"
+    return replace(state, keys=frozenset(), owner=by, owner_source=where, signs_elsewhere=True)
+
+
+def signed_by_others(facts: Facts, name: str) -> str:
+    """Return who signs in place of a cluster's istiods, or nothing."""
+    return next(filter(None, of_cluster(facts.authorities, name)["signed_by_others"]), "")
 
 
 def of_cluster(rows: pd.DataFrame, cluster: str) -> pd.DataFrame:
@@ -153,7 +178,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
     findings = [check_strategy(choice)]
     for name in mesh.clusters:
         findings += [check_authority(facts, name), *check_signers(facts, name), *check_intermediate(facts, name)]
-        findings += check_trust_domain(mesh, facts, name)
+        findings += [*check_cluster_id(facts, name), *check_trust_domain(mesh, facts, name)]
         findings.append(domains.check_domains(facts.identity, facts.certificates, name))
         findings += domains.check_policies(mesh, facts.policies, facts.identity, facts.certificates, name)
     if choice.root:
@@ -208,17 +233,27 @@ def _restarts(row: dict[Any, Any]) -> bool:
 
 
 def check_authority(facts: Facts, name: str) -> Finding:
-    """MK402: what istiod would sign with is a CA, is valid now, has its own key, and ends at its root."""
+    """MK402: what istiod would sign with is a CA, is valid now, has its own key, and ends at its root.
+
+    Where others sign in istiod's place (istio-csr, a Kubernetes signer), what lies in its Secrets proves nothing.
+    """
     ask = Question("MK402", "the CA is sound", name, "a valid CA with its key, whose chain ends at its root")
     rows = of_cluster(facts.authorities, name)
     if reason := next(filter(None, rows["reason"]), ""):
         return ask.unknown(reason, "this stage must read the Secrets of the root namespace")
+    if by := signed_by_others(facts, name):
+        return ask.answer(Verdict.SKIPPED, _elsewhere(by))
     if rows.empty:
         return ask.answer(Verdict.SKIPPED, "it has no CA yet")
     row = rows[rows["used"]].iloc[0]
     told = f"{row['secret']}: {row['subject']}, {row['sha256'][:SHORT]}"
     remedy = "istiod would not start with it, or sign what nobody accepts: put a sound `cacerts` in its place"
+    remedy = f"{row['owner']} keeps it: change {row['owner_source']}" if row["owner"] else remedy
     return ask.judge(not row["problem"], f"{row['secret']}: {row['problem']}" if row["problem"] else told, remedy)
+
+
+def _elsewhere(by: str) -> str:
+    return f"certificates come from {by}: istiod signs nothing, and neither cacerts nor istio-ca-secret means anything"
 
 
 def check_signers(facts: Facts, name: str) -> Iterator[Finding]:
@@ -229,7 +264,9 @@ def check_signers(facts: Facts, name: str) -> Iterator[Finding]:
     for row in of_cluster(facts.signers, name).to_dict("records"):
         who = row["istiod"] or "cluster"
         now = f"{row['signs_with']}, {row['signer'][:SHORT]}" if row["signs_with"] else row["reason"]
-        if not row["issuer"]:
+        if row["signed_by_others"]:
+            yield ask.answer(Verdict.SKIPPED, f"{who}: {_elsewhere(row['signed_by_others'])}")
+        elif not row["issuer"]:
             yield ask.unknown(
                 f"{who}: {row['reason']}", "does istiod sign certificates at all, and can 15012 be reached?"
             )
@@ -264,8 +301,32 @@ def check_intermediate(facts: Facts, name: str) -> Iterator[Finding]:
         beyond = row["root"] != "" and row["not_after"] > row["root_not_after"]
         told = f"until {row['not_after']:%Y-%m-%d}" + (", longer than its root" if beyond else "")
         good = not beyond and row["not_after"] - datetime.now(UTC) >= LONG_INTERMEDIATE
-        remedy = "make it anew: istiod takes another intermediate of the same root without a restart"
+        remedy = "renew it: istiod takes another intermediate of the same root without a restart"
+        remedy = f"{row['owner']} keeps it: renew it by {row['owner_source']}" if row["owner"] else remedy
         yield ask.judge(good, told, remedy, otherwise=Verdict.WARN)
+
+
+def check_cluster_id(facts: Facts, name: str) -> Iterator[Finding]:
+    """MK421, where istio-csr signs: it takes the cluster id that proxies say now, and that they will say.
+
+    It takes one id only (app.server.clusterID) and refuses every other proxy's request for a certificate; that shows
+    when certificates end. So it has to change together with values.global.multiCluster.clusterName.
+    """
+    ask = Question("MK421", "istio-csr takes the cluster's id", name, f"clusterID {name}")
+    ids = of_cluster(facts.identity, name).set_index("istiod")["cluster_id"].to_dict()
+    for row in of_cluster(facts.signers, name).to_dict("records"):
+        if "istio-csr" not in row["signed_by_others"]:
+            continue
+        takes, says = row["others_cluster_id"], ids.get(row["istiod"], "")
+        cure = f"helm upgrade cert-manager-istio-csr … --reuse-values --set app.server.clusterID={name}"
+        if not takes or not says:
+            lacking = "istio-csr's Deployment is not found" if not takes else "istiod's cluster id is unknown"
+            yield ask.unknown(lacking, f"does its --cluster-id say {name}? {cure}")
+            continue
+        told = f"istio-csr takes {takes}, proxies of {row['istiod']} say {says}"
+        at_once = f"{cure}; do it in the same hour as stage 05, which makes proxies say {name}"
+        otherwise = Verdict.WARN if takes == says else Verdict.FAIL
+        yield ask.judge(takes == says == name, told, cure if says == name else at_once, otherwise=otherwise)
 
 
 def check_trust_domain(mesh: Mesh, facts: Facts, name: str) -> Iterator[Finding]:
@@ -318,7 +379,7 @@ def check_held(facts: Facts, name: str, root: str, identifier: str) -> Finding:
         identifier, "every proxy's chain ends at the common root", name, f"trusted alone, and shown: {root[:SHORT]}"
     )
     rows, roots = of_cluster(facts.certificates, name), of_cluster(facts.roots, name)
-    handed = roots[roots["source"].str.startswith("configmap")]
+    handed = roots[roots["source"].str.startswith(MAPS)]
     if unread := [f"{r['proxy'] or 'cluster'}: {r['reason']}" for r in rows[rows["reason"] != ""].to_dict("records")]:
         return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
     if broken := [*handed[(handed["reason"] != "") & (handed["of"] > 0)]["reason"]]:
@@ -390,7 +451,7 @@ def _of_others(mesh: Mesh, name: str) -> bool:
 def _adopted(mesh: Mesh, choice: Choice) -> authority.Offered:
     cluster = mesh.clusters[choice.key_in]
     for name in (authority.SECRET, signing.SELF_SIGNED):
-        data = signing.secret_data(cluster, mesh.root_namespace, name)
+        data = cacerts.as_loaded(signing.secret_data(cluster, mesh.root_namespace, name))
         pair = data.get("ca-cert.pem", b""), data.get("ca-key.pem", b"")
         if all(pair) and held.fingerprint(held.parse_chain(pair[0])[0]) == choice.root:
             where = f"cluster {choice.key_in}, Secret {name}"

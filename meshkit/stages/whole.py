@@ -284,6 +284,7 @@ def _trust(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         yield trust.check_authority(found, name)
         yield from trust.check_signers(found, name)
         yield from trust.check_intermediate(found, name)
+        yield from trust.check_cluster_id(found, name)
         yield from trust.check_trust_domain(mesh, found, name)
     if choice.root:
         yield from trust.check_root(found, choice)

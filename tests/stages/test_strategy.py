@@ -120,3 +120,63 @@ def test_overlap_can_be_refused() -> None:
 def test_why_names_clusters_and_roots() -> None:
     """So that people can tell which mesh must give way."""
     assert choose([LIVE, OTHER]).why.endswith(f"west stands by {B[:16]}")
+
+
+class TestOwners:
+    """What others keep is left alone: one answer names the owner and what it has to change."""
+
+    OWNED = replace(
+        plugged("west", B, live=True), owner="cert-manager (Certificate x/ca)", owner_source="Certificate x/ca"
+    )
+    ELSEWHERE = replace(
+        OTHER, keys=frozenset(), owner="istio-csr at csr:443", owner_source="its issuer", signs_elsewhere=True
+    )
+
+    @pytest.mark.parametrize("west", [OWNED, replace(OWNED, live=False), replace(OWNED, root=A, problem="expired")])
+    def test_a_secret_that_others_keep_is_never_planned(self, west: State) -> None:
+        """Of another root, live or not, or unsound."""
+        choice = choose([LIVE, west])
+        assert (choice.outcome, choice.plug, choice.root) == (Outcome.NO_WAY, (), "")
+        assert "cert-manager (Certificate x/ca)" in choice.why
+        assert "change Certificate x/ca" in choice.remedy
+        assert A[:16] in choice.remedy
+
+    def test_a_second_look_says_the_same(self) -> None:
+        """Nothing was changed."""
+        assert choose([LIVE, self.OWNED]) == choose([LIVE, self.OWNED])
+
+    def test_what_they_keep_under_the_common_root_is_good_also_when_it_ends(self) -> None:
+        """Its owner renews it; the other cluster gets an intermediate."""
+        west = replace(plugged("west", live=True), owner="cert-manager", owner_source="Certificate x/ca", ends=True)
+        assert choose([LIVE, west]).plug == ("east",)
+        done = choose([plugged("east", live=True), west])
+        assert done.outcome is Outcome.NOTHING
+        assert "cert-manager" in done.why
+
+    def test_an_overlap_would_have_to_write_there(self) -> None:
+        """All live clusters must trust both roots for a while, also the one that is under the new one already."""
+        choice = choose([LIVE, self.OWNED], Offer(B))
+        assert choice.outcome is Outcome.NO_WAY
+        assert "until all proxies have moved" in choice.remedy
+
+    def test_two_roots_whose_keys_are_nowhere(self) -> None:
+        """The owner is named there, too."""
+        choice = choose([replace(LIVE, keys=frozenset()), self.OWNED])
+        assert "cert-manager" in choice.why
+        assert choice.remedy.startswith("west: change Certificate x/ca")
+
+    def test_an_unsound_one_without_a_root_is_its_owners(self) -> None:
+        """Nobody else puts a sound one in its place."""
+        choice = choose([LIVE, replace(self.OWNED, root="", problem="ca.crt missing")])
+        assert choice.outcome is Outcome.NO_WAY
+        assert "ca.crt missing" in choice.why
+
+    def test_where_another_ca_signs_nothing_is_plugged_in(self) -> None:
+        """Not under its root, nor under another."""
+        for states in ([LIVE, self.ELSEWHERE], [LIVE, replace(self.ELSEWHERE, live=False, root="")]):
+            choice = choose(states)
+            assert (choice.outcome, choice.plug) == (Outcome.NO_WAY, ())
+            assert "certificates come from istio-csr at csr:443" in choice.why
+        same = replace(self.ELSEWHERE, root=A, signer="", bundle=SHORT_A, anchors=SHORT_A)
+        assert choose([plugged("east", live=True), same]).outcome is Outcome.NOTHING
+        assert choose([replace(plugged("east"), keys=frozenset({A}), problem="expired"), same]).plug == ("east",)

@@ -11,6 +11,8 @@ from meshkit.errors import InputError
 from meshkit.stages import catalogue, causes, troubleshoot
 from tests.stages.healthy import mesh
 
+# Log lines stand as they are written.
+# ruff: noqa: E501, ISC004
 LINES = {
     "CERTIFICATE_VERIFY_FAILED": '"GET / HTTP/1.1" 503 URX,UF upstream_reset_before_response_started{remote_connection_'
     "failure|TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify cert failed}",
@@ -32,7 +34,100 @@ LINES = {
     "gateway ignored": "service istio-system/gw is labeled as gateway, but does not listen on any gateway port",
     "cluster does not sync": "timed out waiting for remote cluster west to sync",
     "only local answers": "my service is only ever answered by the local cluster",
+    "RBAC: access denied": '"GET / HTTP/1.1" 403 - rbac_access_denied_matched_policy[ns[shop]-policy[deny]-rule[0]] - "-" 0 19',
+    "JWT refused": '"GET / HTTP/1.1" 401 - jwt_authn_access_denied{Jwt_is_missing} - "-" 0 14 1 -',
+    "failed calling webhook": 'failed calling webhook "namespace.sidecar-injector.istio.io": failed to call webhook: Post '
+    '"https://istiod.istio-system.svc:443/inject?timeout=10s": context deadline exceeded',
+    "pods refused": 'pods "app-7d-x" is forbidden: exceeded quota: compute, requested: limits.cpu=2, used: limits.cpu=4',
+    "kubeconfig refused": "Add cluster: create remote cluster failed: kubeconfig is not allowed: exec is not allowed",
+    "API server's name refused": 'watch error in cluster west: failed to list *v1.Node: Get "https://35.1.2.3:6443/api/v1/'
+    'nodes": tls: failed to verify certificate: x509: certificate is valid for 10.0.0.1, 10.96.0.1, not 35.1.2.3',
+    "API server's CA refused": 'watch error in cluster west: failed to list *v1.Pod: Get "https://10.0.0.9:6443/api/v1/pods": '
+    "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+    "API server not reached": "watch error in cluster west: failed to list *v1.Service: dial tcp 10.0.0.9:443: i/o timeout",
+    "BlackHoleCluster": '"- - -" 0 UH - - "-" 0 0 0 - "-" "-" "-" "-" "-" BlackHoleCluster - 34.1.2.3:443',
+    "503 UC": '"GET / HTTP/1.1" 503 UC upstream_reset_before_response_started{connection_termination} - "-" 0 95 2 -',
+    "504 UT": '"GET / HTTP/1.1" 504 UT response_timeout - "-" 0 24 15001 - "-" "curl"',
+    "503 UPE": '"GET / HTTP/1.1" 502 UPE upstream_reset_before_response_started{protocol_error} - "-" 0 87 1 -',
+    "503 UO": '"GET / HTTP/1.1" 503 UO upstream_reset_before_response_started{overflow} - "-" 0 81 0 -',
+    "fault injected": '"GET / HTTP/1.1" 503 FI fault_filter_abort - "-" 0 18 0 -',
+    "DC": '"GET / HTTP/1.1" 0 DC downstream_remote_disconnect - "-" 0 0 500 -',
+    "503 URX": '"GET / HTTP/1.1" 503 URX via_upstream - "-" 0 0 75 74 "-" "curl"',
+    "503": "curl: (22) The requested URL returned error: 503 Service Unavailable",
 }
+FAMILIES = {
+    "cluster does not sync": [
+        "remote cluster west failed to sync after 30s",
+        "remote cluster west failed to sync handler",
+        "remote cluster west is timed out, omitting it from the clusters collection",
+        "Timed out waiting for cluster west to sync {nodes}",
+    ],
+    "API server not reached": [
+        f'watch error in cluster west: failed to list *v1.Pod: Get "https://api.west.example:6443/api/v1/pods": {why}'
+        for why in (
+            "dial tcp 10.0.0.9:6443: connect: connection refused",
+            "dial tcp: lookup api.west.example on 10.96.0.10:53: no such host",
+            "dial tcp 10.0.0.9:6443: connect: no route to host",
+            "net/http: TLS handshake timeout",
+            "context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+            "proxyconnect tcp: dial tcp 10.1.1.1:3128: connect: connection refused",
+        )
+    ],
+    "API server's CA refused": [
+        'failed to list *v1.Pod: Get "https://10.0.0.9:6443/api/v1/pods": x509: certificate has expired or is not yet valid',
+        'Post "https://10.0.0.9:6443/apis/authentication.k8s.io/v1/tokenreviews": tls: failed to verify certificate: x509: '
+        "certificate signed by unknown authority",
+    ],
+    "API server's name refused": [
+        "x509: certificate is valid for kubernetes, kubernetes.default, not api.west.example",
+        "x509: certificate is not valid for any names, but wanted to match api.west.example",
+        "x509: cannot validate certificate for 35.1.2.3 because it doesn't contain any IP SANs",
+    ],
+    "CERTIFICATE_VERIFY_FAILED": [
+        "x509: certificate signed by unknown authority",
+        'failed to sign CSR: rpc error: connection error: desc = "transport: authentication handshake failed: tls: failed to '
+        'verify certificate: x509: certificate signed by unknown authority"',
+    ],
+    "kubeconfig refused": [
+        "kubeconfig is not allowed: exec is not allowed",
+        "kubeconfig is not allowed: auth provider gcp is not allowed",
+        "kubeconfig is not allowed: tokenFile is not allowed",
+        "error adding remote config istio-system/west: kubeconfig is not valid: context was not found",
+    ],
+    "failed calling webhook": [
+        'Internal error occurred: failed calling webhook "rev.validation.istio.io": Post "https://istiod:443/validate": x509: '
+        "certificate signed by unknown authority",
+        'failed calling webhook "namespace.sidecar-injector.istio.io": dial tcp 10.96.1.1:443: connect: connection refused',
+    ],
+    "pods refused": [
+        'Error creating: pods "app-x" is forbidden: exceeded quota: q, requested: pods=1, used: pods=5, limited: pods=5',
+        'pods "app-x" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false',
+    ],
+    "503 UC": [
+        "503 UC", "UC", "uc", '{"response_code":503,"response_flags":"UC"}', '"GET / HTTP/2" 503 UR upstream_reset - ',
+        "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+        '"GET / HTTP/2" 503 LR - - ',
+    ],
+    "504 UT": ["UT", "504", "upstream request timeout", '"GET / HTTP/2" 408 SI stream_idle_timeout - '],
+    "503 UPE": ["503 UPE", '"GET / HTTP/1.1" 400 DPE http1.codec_error - '],
+    "503 UO": ["UO", '"GET / HTTP/1.1" 429 RL local_rate_limited - ', "reset reason: overflow"],
+    "503 NR": ["NC", "NR", '"GET / HTTP/1.1" 404 NR route_not_found - '],
+    "503 UF": ["503 URX,UF", '"- - -" 0 UF,URX - - "-"', "UF"],
+    "503 UH": ["UH", '"- - -" 0 UH - - "-"'],
+    "503 URX": ["URX"],
+    "DC": ["dc", "0 DC", '"- - -" 0 DC - - "-" 120 0 3'],
+    "could not resolve host": ['"GET / HTTP/1.1" 503 UH,DF dns_resolution_failure - '],
+    "BlackHoleCluster": ['"GET / HTTP/1.1" 502 - direct_response - "-" 0 0 0 - "-" BlackHoleCluster'],
+    "JWT refused": ["Jwt issuer is not configured", "Jwks doesn't have key to match kid or alg from Jwt", "Jwt is expired"],
+    "RBAC: access denied": ["RBAC: access denied", "rbac_access_denied_matched_policy[none]"],
+    "401 in istiod's log": ["401", "failed to list *v1.Pod: the server has asked for the client to provide credentials"],
+}  # fmt: skip
+QUIET = (
+    '"GET / HTTP/1.1" 200 - via_upstream - "-" 0 403 2 1 "-" "curl/8.16.0" "id" "httpbin:8000" "10.1.2.3:8080"',
+    '"GET / HTTP/1.1" 200 - via_upstream - "-" 401 403 503 504 "-" "curl/8.16.0"',
+    "2026-11-23T12:00:00Z info pushed 403 endpoints to 401 proxies of SC and NC",
+    '"- - -" 0 - - - "-" 403 503 1 - "-"',
+)
 
 
 def finding(identifier: str, subject: str, verdict: Verdict = Verdict.FAIL) -> Finding:
@@ -75,6 +170,36 @@ class TestSymptoms:
             found = troubleshoot.recognise(text)
             assert found is not None
             assert found.name == name
+
+    @pytest.mark.parametrize(("name", "line"), [(name, line) for name, lines in FAMILIES.items() for line in lines])
+    def test_each_line_of_a_family_is_recognised(self, name: str, line: str) -> None:
+        """As istiod, Envoy and the API server write it."""
+        found = troubleshoot.recognise(line)
+        assert found is not None
+        assert found.name == name
+
+    @pytest.mark.parametrize("line", QUIET)
+    def test_a_number_of_bytes_is_no_status(self, line: str) -> None:
+        """Nor are two letters somewhere a flag."""
+        assert troubleshoot.classify(line) is None
+
+    def test_a_number_may_be_said_too(self) -> None:
+        """Plain papermill makes one of `-p symptom 503`."""
+        for said, name in ((503, "503"), (504, "504 UT"), (403, "403 in istiod's log")):
+            found = troubleshoot.recognise(said)
+            assert found is not None
+            assert found.name == name
+
+    @pytest.mark.parametrize("name", ["API server's name refused", "API server's CA refused", "API server not reached"])
+    def test_a_remote_api_server_is_no_matter_of_the_meshs_roots(self, name: str) -> None:
+        """Its CA or name, and the way there."""
+        assert not {"MK807", "MK841", "MK402", "MK403"} & {*troubleshoot.known()[name].checks}
+        assert {"MK834", "MK833"} <= {*troubleshoot.known()[name].checks}
+
+    def test_what_a_line_means_is_said_where_no_check_finds_the_reason(self) -> None:
+        """A circuit breaker is no fault that a check finds."""
+        told = troubleshoot.diagnose(mesh(), [finding("MK711", "west", Verdict.PASS)], troubleshoot.recognise("UO"))
+        assert "connectionPool" in troubleshoot.conclusion(told)
 
     def test_nothing_is_no_symptom(self) -> None:
         """Then everything is looked at; a line that tells nothing is no error in a log."""

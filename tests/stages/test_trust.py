@@ -164,6 +164,94 @@ def test_what_an_istiod_takes_next_is_trusted_already(signs: Row, stands: str, v
     assert told(list(stage.check_signers(known, "east")), "MK403", "east") == [verdict]
 
 
+CSR = "istio-csr at cert-manager-istio-csr.cert-manager.svc:443 (ENABLE_CA_SERVER=false)"
+LEFT_OVER = {"secret": "istio-ca-secret", "used": False, "sha256": OTHER, "root": OTHER, "signed_by_others": CSR}
+
+
+def with_istio_csr(**change: Any) -> stage.Facts:
+    """Return facts of an east whose certificates come from istio-csr, with an old Secret of istiod beside it."""
+    seen = {
+        "istiod": "istiod-east",
+        "signs_with": "",
+        "signer": "",
+        "issuer": "",
+        "reason": f"certificates come from {CSR}",
+    }
+    signs = {**seen, "signed_by_others": CSR, "others_cluster_id": "east", **change}
+    trusted = {**handed("east"), "source": "proxies"}
+    known = replace(facts("authorities", LEFT_OVER), signers=facts("signers", signs).signers)
+    return replace(known, roots=facts("roots", {}, trusted).roots)
+
+
+class TestOtherSigners:
+    """Certificates come from istio-csr: istiod's Secrets prove nothing."""
+
+    def test_what_does_not_apply_is_skipped_and_says_why(self) -> None:
+        """All others are under one root with it."""
+        findings = stage.check(mesh(), with_istio_csr())
+        assert {f.verdict for f in findings} == {PASS, SKIPPED}
+        skipped = [f for f in findings if f.verdict is SKIPPED]
+        assert {(f.id, f.subject) for f in skipped} == {("MK402", "east"), ("MK403", "east")}
+        assert all(f"certificates come from {CSR}" in f.observed for f in skipped)
+
+    def test_a_root_that_signs_nothing_is_never_passed(self) -> None:
+        """West is under the old Secret's root, east's proxies are not."""
+        known = with_istio_csr()
+        west = {**authority("west"), "root": OTHER, "roots": OTHER[:16]}
+        rows = table([{**authority("east"), **LEFT_OVER}, west], signing.AUTHORITY_COLUMNS)
+        (finding,) = [f for f in stage.check(mesh(), replace(known, authorities=rows)) if f.id == "MK401"]
+        assert finding.verdict is FAIL
+        assert "istio-csr" in finding.observed
+        assert "the issuer that istio-csr" in finding.remedy
+
+    def test_nothing_is_planned_for_it(self) -> None:
+        """No restart either."""
+        assert stage.plan(mesh(), with_istio_csr()).empty
+
+    @pytest.mark.parametrize(
+        ("takes", "says", "verdict"),
+        [
+            ("east", "east", PASS),
+            ("Kubernetes", "Kubernetes", WARN),
+            ("Kubernetes", "east", FAIL),
+            ("east", "Kubernetes", FAIL),
+            ("", "east", UNKNOWN),
+        ],
+    )
+    def test_its_cluster_id_goes_with_the_clusters_name(self, takes: str, says: str, verdict: Verdict) -> None:
+        """It refuses proxies that say another."""
+        known = replace(
+            with_istio_csr(others_cluster_id=takes), identity=facts("identity", {"cluster_id": says}).identity
+        )
+        assert told(stage.check(mesh(), known), "MK421", "east") == [verdict]
+
+    def test_after_it_nothing_of_istiods_own_is_to_be_proved(self) -> None:
+        """MK411 and MK412 do not apply."""
+        findings = rooted.prove(mesh(), with_istio_csr(), with_istio_csr(), Plan(mesh(), stage.STAGE), Traffic(mesh()))
+        assert {f.verdict for f in findings if f.id in ("MK411", "MK412") and f.subject == "east"} == {SKIPPED}
+
+
+def test_what_others_keep_is_one_finding_and_no_plan() -> None:
+    """Before anything is changed, and the same in the next run."""
+    kept = {"owner": "cert-manager (Certificate istio-system/ca)", "owner_source": "Certificate istio-system/ca"}
+    known = facts("authorities", {**kept, "root": OTHER, "roots": OTHER[:16]})
+    first, second = (stage.check(mesh(), known) for _ in range(2))
+    assert first == second
+    (finding,) = [f for f in first if f.verdict is FAIL]
+    assert finding.id == "MK401"
+    assert "cert-manager (Certificate istio-system/ca)" in finding.observed
+    assert "change Certificate istio-system/ca" in finding.remedy
+    assert stage.plan(mesh(), known).empty
+
+
+def test_what_is_wrong_with_it_is_its_owners() -> None:
+    """No remedy tells to replace the Secret."""
+    kept = {"owner": "cert-manager", "owner_source": "Certificate istio-system/ca", "problem": "ca.crt missing"}
+    finding = stage.check_authority(facts("authorities", kept), "east")
+    assert finding.verdict is FAIL
+    assert finding.remedy == "cert-manager keeps it: change Certificate istio-system/ca"
+
+
 def test_a_cluster_without_anything_is_skipped() -> None:
     """It has no CA and no proxy, and is no fault."""
     known = {name: getattr(facts(), name) for name in MAKERS}
