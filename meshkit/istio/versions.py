@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from meshkit.istio.fleet import Istiod, ask_istiods, table
+from meshkit.cluster import NotFoundError
+from meshkit.istio.fleet import Istiod, ask_istiods, istiods, table
 from meshkit.istio.proxies import proxy_status
 from meshkit.mesh import Mesh, Unknown
 
@@ -27,6 +28,7 @@ VERSION_COLUMNS = {
     "count": "int64",
     "reason": "str",
 }
+FEATURE_COLUMNS = {"cluster": "str", "feature": "str", "reason": "str"}
 IDENTITY_COLUMNS = {
     "cluster": "str",
     "istiod": "str",
@@ -110,6 +112,47 @@ def parse_istiod_version(answer: bytes) -> str:
         document = json.loads(text)
         return str((document.get("clientVersion") or document).get("version", ""))
     return text.rsplit("-", 2)[0]
+
+
+def features(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each feature in use that decides whether a cluster meets a defect of its istiod's release.
+
+    Columns: cluster, feature (crl: `cacerts` holds a ca-crl.pem; gateway-api: a Gateway of a class that istiod deploys;
+    ambient multi-network: istiod's AMBIENT_ENABLE_MULTI_NETWORK is on), reason (why a cluster could not be read; such a
+    row has no feature).
+
+    Source: CACRLFile (security/pkg/pki/ca), pilot/pkg/features/ambient.go, pilot/pkg/config/kube/gateway.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, found in mesh.each(lambda cluster: _features(cluster, mesh.root_namespace)).items():
+        known = [{"reason": found.reason}] if isinstance(found, Unknown) else [{"feature": one} for one in found]
+        rows += [{"cluster": name, **row} for row in known]
+    return table(rows, FEATURE_COLUMNS)
+
+
+def _features(cluster: Cluster, namespace: str) -> list[str]:
+    cacerts = cluster.find("secrets", namespace, "cacerts") or {}
+    try:
+        deployed = any(
+            str(gateway["spec"].get("gatewayClassName", "")) in _DEPLOYED
+            for gateway in cluster.get("gateways.gateway.networking.k8s.io")
+        )
+    except NotFoundError:  # Gateway API is not installed
+        deployed = False
+    ambient = any(
+        istiod.env.get("AMBIENT_ENABLE_MULTI_NETWORK", "").lower() in {"true", "1", "t"}
+        for istiod in istiods(cluster, namespace)
+    )
+    found = {
+        "crl": "ca-crl.pem" in (cacerts.get("data") or {}),
+        "gateway-api": deployed,
+        "ambient multi-network": ambient,
+    }
+    return [feature for feature, used in found.items() if used]
+
+
+_DEPLOYED = frozenset({"istio", "istio-waypoint", "istio-east-west"})
+"""Classes of Gateways whose Deployments istiod makes (pilot/pkg/config/kube/gateway/deploymentcontroller.go)."""
 
 
 def identity(mesh: Mesh) -> pd.DataFrame:

@@ -48,6 +48,7 @@ class Facts:
     api_servers: pd.DataFrame
     names: pd.DataFrame
     versions: pd.DataFrame
+    features: pd.DataFrame
     policies: pd.DataFrame
     injection: pd.DataFrame
     services: pd.DataFrame
@@ -71,6 +72,7 @@ def look(mesh: Mesh) -> Facts:
         api_servers=reach.reach,
         names=ways.names,
         versions=versions.versions,
+        features=versions.features,
         policies=policies.network_policies,
         injection=injection.namespaces,
         services=services.services,
@@ -91,7 +93,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
         *footing.check_names(mesh, facts.names),
         *footing.check_versions(mesh, facts.versions, facts.istioctl, facts.no_istioctl),
         *footing.check_kubernetes(facts.versions, target),
-        *defects.check(mesh, facts.versions, facts.services),
+        *defects.check(mesh, facts.versions, facts.services, facts.features),
         *footing.check_policies(mesh, facts.policies),
         *check_probe_namespace(mesh, facts),
         *footing.check_injection(mesh, facts.injection),

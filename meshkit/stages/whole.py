@@ -85,6 +85,7 @@ _READINGS: Final[dict[str, Callable[[Mesh], Any]]] = {
     "API servers": reach.reach,
     "DNS names": ways.names,
     "network policies": policies.network_policies,
+    "features": versions.features,
     "injection": injection.namespaces,
     "services": services.services,
     "gateways": networks.gateways,
@@ -174,6 +175,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
             api_servers=told["API servers"],
             names=told["DNS names"],
             versions=status.versions,
+            features=told["features"],
             policies=told["network policies"],
             injection=told["injection"],
             services=told["services"],
@@ -269,7 +271,7 @@ def _common_ground(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     yield from footing.check_names(mesh, found.names)
     yield from footing.check_versions(mesh, found.versions, found.istioctl, found.no_istioctl)
     yield from footing.check_kubernetes(found.versions, mesh.spec.istio.version or found.istioctl)
-    yield from defects.check(mesh, found.versions, found.services)
+    yield from defects.check(mesh, found.versions, found.services, found.features)
     yield from footing.check_policies(mesh, found.policies)
     yield from prepare.check_probe_namespace(mesh, found, finished=True)
     yield from footing.check_injection(mesh, found.injection)
