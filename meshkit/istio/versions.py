@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from meshkit.cluster import NotFoundError
+from meshkit.istio.domain import of_cluster
 from meshkit.istio.fleet import Istiod, ask_istiods, istiods, table
 from meshkit.istio.proxies import proxy_status
 from meshkit.mesh import Mesh, Unknown
@@ -38,6 +39,7 @@ IDENTITY_COLUMNS = {
     "mesh_id": "str",
     "trust_domain": "str",
     "trust_domain_aliases": "str",
+    "cluster_domain": "str",
     "injected_cluster_id": "str",
     "injected_network": "str",
     "reason": "str",
@@ -160,7 +162,7 @@ def identity(mesh: Mesh) -> pd.DataFrame:
 
     Columns: cluster, istiod (pod), revision, cluster_id (its CLUSTER_ID, `Kubernetes` unless set), network (label
     `topology.istio.io/network` of its namespace), mesh_id, trust_domain, trust_domain_aliases (comma-joined),
-    injected_cluster_id and injected_network (what new sidecars claim), reason (why a row is empty).
+    cluster_domain, injected_cluster_id and injected_network (what new sidecars claim), reason (why a row is empty).
 
     Source: the pod's environment, and the ConfigMaps `istio` and `istio-sidecar-injector` of its revision.
     """
@@ -185,6 +187,7 @@ def _identity(istiod: Istiod) -> dict[str, str]:
         "mesh_id": settings.get("defaultConfig", {}).get("meshId", "") or values.get("meshID", ""),
         "trust_domain": settings.get("trustDomain", "") or "cluster.local",
         "trust_domain_aliases": ",".join(settings.get("trustDomainAliases") or []),
+        "cluster_domain": of_cluster(cluster, namespace),
         "injected_cluster_id": values.get("multiCluster", {}).get("clusterName", "") or "Kubernetes",
         "injected_network": values.get("network", ""),
         "reason": "",

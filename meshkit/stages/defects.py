@@ -2,8 +2,8 @@
 
 `defects.csv` has one line for each: `first` and `last` release that has it (no first: all before; no last: all before
 `free`), the first release known to be `free` of it (empty: none is), `when` it strikes, what it `breaks`, the remedy,
-its source, and the day on which that was `looked_at`. Of releases between `last` and `free` nothing is known. A defect that
-was fixed in two lines of releases has two lines.
+its source, and the day on which that was `looked_at`. Of releases between `last` and `free` nothing is known. A defect
+that was fixed in two lines of releases has two lines.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from meshkit.changes import MANAGED, Plan, rolled_out
 from meshkit.checks import Finding, Verdict
 from meshkit.errors import MeshkitError
 from meshkit.istio import copies, installer, networks, platform, signing, trust, versions, workloads
+from meshkit.istio.domain import of_mesh
 from meshkit.istio.eastwest import mesh_networks
 from meshkit.istio.fleet import istiods, table
 from meshkit.mesh import Mesh, Unknown
@@ -213,7 +214,9 @@ def plan(mesh: Mesh, facts: Facts, *, drop_alias: bool = False) -> Plan:
     wanted = Plan(mesh, STAGE)
     # Clusters without Istio first: nothing of theirs can suffer, and what is wrong with the tool shows there.
     by_age = sorted(facts.planes.to_dict("records"), key=lambda row: row["istiod"] != "")
-    addresses = mesh_networks(mesh.spec, networks.gateways(mesh)) if mesh.spec.topology.mesh_networks else None
+    addresses = (
+        mesh_networks(mesh.spec, networks.gateways(mesh), of_mesh(mesh)) if mesh.spec.topology.mesh_networks else None
+    )
     for row in by_age:
         if not row["reason"]:
             name, going = row["cluster"], renames.dropped(row, drop_alias=drop_alias)

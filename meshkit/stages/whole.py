@@ -277,7 +277,7 @@ def _common_ground(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     yield from footing.check_injection(mesh, found.injection)
     yield from lint.check_namespaces(mesh, found.injection)
     yield from paths.check_tried(mesh, facts.ways)
-    yield from paths.check_ranges(mesh, found.inventory, found.gateways)
+    yield from paths.check_ranges(mesh, found.inventory, found.gateways, found.api_servers)
 
 
 def _trust(mesh: Mesh, facts: Facts) -> Iterator[Finding]:

@@ -76,6 +76,30 @@ def test_flat_is_recommended_only_where_it_was_seen_to_work(given: assess.Facts,
     assert network in set(advice.facts["speaks_for"])
 
 
+VPC = {"pod_ranges_from": "pods"}
+EAST_VPC, WEST_VPC = VPC | {"pod_ranges": "10.0.12.120/32"}, VPC | {"pod_ranges": "10.0.12.133/32"}
+
+
+@pytest.mark.parametrize(
+    ("west", "pods", "flat", "multi"),
+    [
+        (WEST_VPC, "ok", PASS, WARN),
+        (WEST_VPC, "untried", WARN, PASS),
+        (WEST_VPC, "UNKNOWN", UNKNOWN, PASS),
+        (WEST_VPC, "no answer", FAIL, PASS),
+        (VPC | {"pod_ranges": "10.0.12.120/31"}, "ok", FAIL, PASS),
+        ({"pod_ranges": "10.0.12.0/24", "pod_ranges_from": "nodes"}, "ok", FAIL, PASS),
+    ],
+)
+def test_addresses_that_were_seen_and_paths_that_were_tried_decide(
+    west: dict[str, str], pods: str, flat: Verdict, multi: Verdict
+) -> None:
+    """MK103: two clusters in one VPC, no node has a podCIDR: neighbours are no overlap, the same address is one."""
+    given = facts(east=EAST_VPC, west=west, pods=pods)
+    assert verdicts(given, "MK103", network="flat") == [flat]
+    assert verdicts(given, "MK103", network="multi") == [multi]
+
+
 @pytest.mark.parametrize(
     ("given", "plane"),
     [
