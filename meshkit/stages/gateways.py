@@ -17,7 +17,7 @@ from meshkit.istio import eastwest, exposure, installer, networks, proxies, remo
 from meshkit.istio.domain import DEFAULT, of_mesh
 from meshkit.mesh import Mesh, Unknown
 from meshkit.stages import eastwest as judge
-from meshkit.stages import verify
+from meshkit.stages import restarts, verify
 from meshkit.stages.finding import Question, Row, arrow, awaits, planned, refused
 from meshkit.waiting import wait_for
 
@@ -43,6 +43,7 @@ class Facts:
     remotes: pd.DataFrame
     opened: pd.DataFrame
     claims: pd.DataFrame
+    new_pods: restarts.Facts | None = None
 
 
 def look(mesh: Mesh) -> Facts:
@@ -55,6 +56,7 @@ def look(mesh: Mesh) -> Facts:
             remotes=remotes.remote_clusters,
             opened=exposure.opened,
             claims=proxies.claims,
+            new_pods=restarts.look,
         )
     )
 
@@ -70,7 +72,8 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
     gates = [*verify.check_istiods(mesh, facts.identity, "MK601")]
     gates += [check_networks(mesh, facts, name) for name in mesh.clusters]
     places = [check_place(mesh, facts, name) for name in mesh.clusters]
-    return [*(awaits(finding, mode, BEFORE) for finding in gates), *places]
+    gates = [awaits(finding, mode, BEFORE) for finding in gates]
+    return [*gates, *places, *restarts.check(mesh, facts.new_pods)]
 
 
 def check_networks(mesh: Mesh, facts: Facts, name: str) -> Finding:

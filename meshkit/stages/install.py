@@ -19,7 +19,7 @@ from meshkit.istio.domain import of_mesh
 from meshkit.istio.eastwest import mesh_networks
 from meshkit.istio.fleet import istiods, table
 from meshkit.mesh import Mesh, Unknown
-from meshkit.stages import observe, renames, verify
+from meshkit.stages import observe, renames, restarts, verify
 from meshkit.stages.finding import Question, awaits, planned, refused
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Facts:
     identities: pd.DataFrame
     istioctl: str
     istioctl_missing: bool = False
+    new_pods: restarts.Facts | None = None
 
 
 def look(mesh: Mesh) -> Facts:
@@ -63,7 +64,8 @@ def look(mesh: Mesh) -> Facts:
     except MeshkitError as error:
         tool, missing = error.message, True
     found = workloads.workloads(mesh)
-    return Facts(planes(mesh), versions.versions(mesh), found, renames.identities(mesh), tool, missing)
+    former = renames.identities(mesh)
+    return Facts(planes(mesh), versions.versions(mesh), found, former, tool, missing, restarts.look(mesh))
 
 
 def planes(mesh: Mesh) -> pd.DataFrame:
@@ -133,7 +135,7 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply", *, drop_alias: bool = F
         )
         findings.append(awaits(there, mode, "04 trust"))
     findings += renames.check_former(facts.planes, facts.identities, drop_alias=drop_alias)
-    return [*findings, *check_restarts(mesh, facts)]
+    return [*findings, *check_restarts(mesh, facts), *restarts.check(mesh, facts.new_pods)]
 
 
 def check_tool(mesh: Mesh, facts: Facts) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from meshkit.errors import MeshkitError
 from meshkit.istio import injection, installer, networks, platform, policies, proxies, services, versions
 from meshkit.istio.fleet import ask_istiods
 from meshkit.mesh import Unknown
-from meshkit.stages import defects, footing, reach, ways
+from meshkit.stages import defects, footing, reach, restarts, ways
 from meshkit.stages.finding import Question, Row, planned
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Facts:
     gateways: pd.DataFrame
     istioctl: str
     no_istioctl: str
+    new_pods: restarts.Facts | None = None
 
 
 def look(mesh: Mesh) -> Facts:
@@ -77,6 +78,7 @@ def look(mesh: Mesh) -> Facts:
         injection=injection.namespaces,
         services=services.services,
         gateways=networks.gateways,
+        new_pods=restarts.look,
     )
     return Facts(**told, istioctl=found, no_istioctl=reason)
 
@@ -99,6 +101,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
         *footing.check_injection(mesh, facts.injection),
         *footing.check_services(mesh, facts.services),
         *check_gateways(mesh, facts),
+        *restarts.check(mesh, facts.new_pods),
     ]
 
 

@@ -28,7 +28,7 @@ from meshkit.journal import DONE, Journal
 from meshkit.mesh import Mesh, Unknown
 from meshkit.probe import find_side
 from meshkit.restore import names
-from meshkit.stages import apart, credentials, discovery, joined, outlast, renames, retreat, rooted
+from meshkit.stages import apart, credentials, discovery, joined, outlast, renames, restarts, retreat, rooted
 from meshkit.stages.finding import Question, planned, refused, unreadable
 from meshkit.waiting import in_turn
 
@@ -66,6 +66,7 @@ class Facts:
     kept: dict[tuple[str, str], str]
     strangers: dict[str, str]
     needed: dict[tuple[str, str], str]
+    new_pods: restarts.Facts | None = None
 
 
 def look(mesh: Mesh, journal: str = "") -> Facts:
@@ -99,7 +100,8 @@ def look(mesh: Mesh, journal: str = "") -> Facts:
         {**{key: getattr(entry, key) for key in ENTRY_COLUMNS if key != "kept"}, "kept": _kept_of(book, entry, stays)}
         for entry in book.entries
     ]
-    return Facts(book, table(rows, ENTRY_COLUMNS).sort_values("n", ignore_index=True), kept, strangers, needed)
+    entries = table(rows, ENTRY_COLUMNS).sort_values("n", ignore_index=True)
+    return Facts(book, entries, kept, strangers, needed, None if strangers else restarts.look(mesh))
 
 
 def _kept_of(book: Journal, entry: Entry, kept: dict[tuple[str, str], str]) -> str:
@@ -150,7 +152,8 @@ def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
         ask = Question("MK1207", "no credential in use is revoked", f"{name}: {what}", "nobody reads by it")
         cure = "replace it by stage 07 with `renew`, or undo first what made them read"
         findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", cure))
-    return [*findings, *_check_order(mesh, facts.book), outlast.check_later(mesh, facts.book)]
+    findings += [*_check_order(mesh, facts.book), outlast.check_later(mesh, facts.book)]
+    return [*findings, *restarts.check(mesh, facts.new_pods)]
 
 
 def _check_order(mesh: Mesh, book: Journal) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from meshkit.errors import UnreachableError
 from meshkit.istio import authority, authorization, signing, versions, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import istiods, table
-from meshkit.stages import apart, domains, overlap, strategy, verify
+from meshkit.stages import apart, domains, overlap, restarts, strategy, verify
 from meshkit.stages.finding import Question
 from meshkit.stages.strategy import SHORT, Choice, Offer, Outcome, State
 
@@ -50,6 +50,7 @@ class Facts:
     policies: pd.DataFrame
     readings: pd.DataFrame
     offer: Offer | None = None
+    new_pods: restarts.Facts | None = None
 
 
 def look(mesh: Mesh) -> Facts:
@@ -68,6 +69,7 @@ def look(mesh: Mesh) -> Facts:
         workloads=workloads.workloads,
         policies=authorization.trust_domains,
         readings=apart.readings,
+        new_pods=restarts.look,
     )
     return with_offer(mesh, Facts(**told))
 
@@ -162,7 +164,8 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
         findings += apart.check(facts.readings, states(mesh, facts))
     elif choice.root:
         findings += [check_held(facts, name, choice.root, "MK408") for name in mesh.clusters]
-    return [*findings, *verify.check_certificates(mesh, facts.certificates, "MK409")]
+    findings += verify.check_certificates(mesh, facts.certificates, "MK409")
+    return [*findings, *restarts.check(mesh, facts.new_pods)]
 
 
 def check_strategy(choice: Choice) -> Finding:

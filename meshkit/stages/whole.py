@@ -54,6 +54,7 @@ from meshkit.stages import (
     paths,
     prepare,
     reach,
+    restarts,
     trust,
     verify,
     ways,
@@ -86,6 +87,7 @@ _READINGS: Final[dict[str, Callable[[Mesh], Any]]] = {
     "DNS names": ways.names,
     "network policies": policies.network_policies,
     "features": versions.features,
+    "new pods": restarts.look,
     "injection": injection.namespaces,
     "services": services.services,
     "gateways": networks.gateways,
@@ -182,6 +184,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
             gateways=told["gateways"],
             istioctl=tool,
             no_istioctl=no_tool,
+            new_pods=told["new pods"],
         ),
         trust=trust.with_offer(
             mesh,
@@ -271,6 +274,7 @@ def _common_ground(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     yield from footing.check_names(mesh, found.names)
     yield from footing.check_versions(mesh, found.versions, found.istioctl, found.no_istioctl)
     yield from footing.check_kubernetes(found.versions, mesh.spec.istio.version or found.istioctl)
+    yield from restarts.check(mesh, found.new_pods)
     yield from defects.check(mesh, found.versions, found.services, found.features)
     yield from footing.check_policies(mesh, found.policies)
     yield from prepare.check_probe_namespace(mesh, found, finished=True)
