@@ -6,18 +6,21 @@ networks of their own or on one flat network; where facts call for another topol
 
 from __future__ import annotations
 
+import csv
+import functools
 import itertools
 from dataclasses import dataclass
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from meshkit.checks import Finding, Verdict
-from meshkit.istio import platform, trust, versions
+from meshkit.istio import managed, platform, trust, versions
 from meshkit.istio.fleet import table
 from meshkit.stages import reach, ways
 from meshkit.stages.finding import Question, Row, arrow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
 
@@ -42,6 +45,7 @@ class Facts:
     load_balancers: pd.DataFrame
     api_servers: pd.DataFrame
     pods: pd.DataFrame
+    managers: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def look(mesh: Mesh) -> Facts:
             load_balancers=platform.load_balancers,
             api_servers=reach.reach,
             pods=ways.pods,
+            managers=managed.managers,
         )
     )
 
@@ -204,6 +209,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
         check_network(mesh, facts, advice),
         check_control_plane(mesh, facts, advice),
         *check_installers(facts),
+        *check_managers(mesh, facts.managers),
         *check_load_balancers(mesh, facts),
     ]
 
@@ -318,6 +324,44 @@ def check_installers(facts: Facts) -> Iterator[Finding]:
 
 
 _NEXT = {"helm": "`helm upgrade`", "operator": "reconciliation of the operator, in a moment,"}
+
+
+@dataclass(frozen=True)
+class Manager:
+    """One line of `managed.csv`: who runs a cluster's Istio, the verdict on it, and what is possible."""
+
+    manager: str
+    name: str
+    bad: str
+    possible: str
+    source: str
+    looked_at: str
+
+
+@functools.cache
+def known_managers() -> Mapping[str, Manager]:
+    """Return every line of `managed.csv` by its manager, as `istio.managed.managers` names it."""
+    text = resources.files("meshkit.stages").joinpath("managed.csv").read_text(encoding="utf-8")
+    return {row["manager"]: Manager(**row) for row in csv.DictReader(text.splitlines())}
+
+
+def check_managers(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
+    """MK107: nobody else runs the cluster's Istio: no add-on of a cloud, no operator, no vendor's build, no other mode.
+
+    What is possible with each: meshkit/stages/managed.csv.
+    """
+    for name in mesh.clusters:
+        ask = Question("MK107", "Istio is run by its owner", name, "an Istio of one's own, with sidecars")
+        rows = found[found["cluster"] == name]
+        for row in rows.to_dict("records"):
+            if row["reason"]:
+                yield ask.unknown(row["reason"], "see MK101")
+                continue
+            known = known_managers()[row["manager"]]
+            told = f"{known.name} ({row['evidence']})"
+            yield ask.answer(Verdict(known.bad), told, f"{known.possible}; {known.source}")
+        if rows.empty:
+            yield ask.answer(Verdict.PASS, "no add-on, operator or vendor's build, and no ambient mode")
 
 
 def check_load_balancers(mesh: Mesh, facts: Facts) -> Iterator[Finding]:

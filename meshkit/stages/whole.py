@@ -20,6 +20,7 @@ from meshkit.istio import (
     exposure,
     injection,
     installer,
+    managed,
     networks,
     platform,
     policies,
@@ -167,6 +168,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
             load_balancers=told["load balancers"],
             api_servers=told["API servers"],
             pods=told.get("pods", none),
+            managers=table([], managed.COLUMNS),  # asked before a migration only
         ),
         prepare=prepare.Facts(
             roots=told["root namespaces"],
