@@ -21,7 +21,7 @@ from meshkit.checks import Finding, Verdict
 from meshkit.cluster import Cluster
 from meshkit.diffs import Object, identify
 from meshkit.errors import InputError, MeshkitError
-from meshkit.istio import installer, proxies, remotes, signing, versions, workloads
+from meshkit.istio import authority, installer, proxies, remotes, signing, versions, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import table
 from meshkit.journal import DONE, Journal
@@ -94,7 +94,7 @@ def look(mesh: Mesh, journal: str = "") -> Facts:
     absent = [entry.cluster for entry in book.entries if entry.cluster not in mesh.clusters]
     strangers |= dict.fromkeys(absent, ABSENT)
     kept = {} if strangers else kept_objects(mesh, book)
-    needed = {} if strangers else outlast.needed(mesh, book, kept)
+    needed = {} if strangers else outlast.needed(mesh, book, kept) | outlast.authorities(mesh, book)
     stays = {**kept, **needed}
     rows = [
         {**{key: getattr(entry, key) for key in ENTRY_COLUMNS if key != "kept"}, "kept": _kept_of(book, entry, stays)}
@@ -149,6 +149,11 @@ def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
         ask = Question("MK1202", "nobody else uses what is removed", "all clusters", "only meshkit had a hand in it")
         findings.append(ask.answer(Verdict.PASS, "nobody"))
     for (name, what), why in facts.needed.items():
+        if what.endswith(f"/{authority.SECRET}"):
+            ask = Question("MK1202", "nobody else uses what is removed", f"{name}: {what}", "no istiod signs with it")
+            cure = "uninstall that istiod first if the Secret is to go, then undo again"
+            findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", cure))
+            continue
         ask = Question("MK1207", "no credential in use is revoked", f"{name}: {what}", "nobody reads by it")
         cure = "replace it by stage 07 with `renew`, or undo first what made them read"
         findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", cure))
