@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -17,6 +18,8 @@ from meshkit.istio.proxies import proxy_status
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
 
     from meshkit.cluster import Cluster
@@ -40,6 +43,7 @@ IDENTITY_COLUMNS = {
     "trust_domain": "str",
     "trust_domain_aliases": "str",
     "cluster_domain": "str",
+    "cluster_aliases": "str",
     "injected_cluster_id": "str",
     "injected_network": "str",
     "reason": "str",
@@ -162,7 +166,8 @@ def identity(mesh: Mesh) -> pd.DataFrame:
 
     Columns: cluster, istiod (pod), revision, cluster_id (its CLUSTER_ID, `Kubernetes` unless set), network (label
     `topology.istio.io/network` of its namespace), mesh_id, trust_domain, trust_domain_aliases (comma-joined),
-    cluster_domain, injected_cluster_id and injected_network (what new sidecars claim), reason (why a row is empty).
+    cluster_domain, cluster_aliases (other ids that it takes for its own, comma-joined), injected_cluster_id and
+    injected_network (what new sidecars claim), reason (why a row is empty).
 
     Source: the pod's environment, and the ConfigMaps `istio` and `istio-sidecar-injector` of its revision.
     """
@@ -188,10 +193,22 @@ def _identity(istiod: Istiod) -> dict[str, str]:
         "trust_domain": settings.get("trustDomain", "") or "cluster.local",
         "trust_domain_aliases": ",".join(settings.get("trustDomainAliases") or []),
         "cluster_domain": of_cluster(cluster, namespace),
+        "cluster_aliases": ",".join(aliases(istiod.arguments, istiod.env.get("CLUSTER_ID", "") or "Kubernetes")),
         "injected_cluster_id": values.get("multiCluster", {}).get("clusterName", "") or "Kubernetes",
         "injected_network": values.get("network", ""),
         "reason": "",
     }
+
+
+def aliases(arguments: Iterable[str], cluster_id: str) -> list[str]:
+    """Return the ids that an istiod's arguments let proxies claim in place of its own.
+
+    Source: `--clusterAliases`, `alias=id` comma-joined (pilot/cmd/pilot-discovery/app/cmd.go).
+    """
+    words = [*arguments, ""]
+    said = [w.partition("=")[2] or after for w, after in pairwise(words) if w.partition("=")[0] == "--clusterAliases"]
+    pairs = (pair.partition("=") for text in said for pair in text.split(","))
+    return sorted({alias for alias, _, target in pairs if target == cluster_id})
 
 
 def _field(config_map: dict[str, Any] | None, field: str) -> dict[str, Any]:

@@ -66,6 +66,7 @@ _DIRECT: Final[Mapping[str, str]] = {
     "MK840": "MK712",
     "MK841": "MK712",
     "MK842": "MK711 MK837 MK839",
+    "MK843": "MK801 MK808 MK901",
     "MK901": "MK711 MK712 MK910 MK911 MK912",
 }
 

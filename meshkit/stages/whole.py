@@ -303,6 +303,7 @@ def _trust(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
 def _ways_in(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     known = facts.discovery.known
     yield from verify.check_istiods(mesh, known.identity)
+    yield from verify.check_accepted(mesh, known.identity, facts.discovery.claims, facts.assess.inventory)
     if mesh.spec.topology.network != "multi":
         return
     for name in mesh.clusters:
