@@ -1,4 +1,4 @@
-"""ResourceQuotas that would refuse the pod which a rolling restart starts beside those that run."""
+"""Who would refuse the new pods of a rolling restart, as far as that can be known before: quotas and PodSecurity."""
 
 from __future__ import annotations
 
@@ -19,21 +19,31 @@ if TYPE_CHECKING:
     from meshkit.cluster import Cluster
 
 COLUMNS: Final = {
-    "cluster": "str", "namespace": "str", "workload": "str", "quota": "str", "says": "str", "reason": "str",
+    "cluster": "str", "namespace": "str", "kind": "str", "workload": "str", "by": "str", "says": "str", "reason": "str",
 }  # fmt: skip
 _COMPUTE: Final = ("cpu", "memory")
 _COUNTED: Final = ("pods", "count/pods")
+ENFORCE: Final = "pod-security.kubernetes.io/enforce"
+POD_SECURITY: Final = "PodSecurity"
+_STRICT: Final = frozenset({"baseline", "restricted"})
+_BASELINE: Final = frozenset({
+    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP",
+    "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+})  # fmt: skip
+_RESTRICTED: Final = frozenset({"NET_BIND_SERVICE"})
 Manifest = dict[str, Any]
 
 
 def refusals(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each Deployment with a proxy, or istiod's, whose next pod a ResourceQuota would refuse.
+    """Return one row for each workload with a proxy, and istiod's, whose next pod would be refused.
 
-    Columns: cluster, namespace, workload, quota, says (what is missing, in the quota's words), reason (why a cluster
-    could not be read; such a row has no workload). A cluster without any has no row. Deployments that end a pod before
-    they start one, StatefulSets and DaemonSets need no room beside.
+    Columns: cluster, namespace, kind, workload, by (`ResourceQuota name`, or PodSecurity), says (what is missing, or
+    not allowed), reason (why a cluster could not be read; such a row has no workload). A cluster without any has no
+    row. Deployments that end a pod before they start one, StatefulSets and DaemonSets need no room in a quota.
+    PodSecurity looks at new pods only, so those that run may be of before its label; of what it forbids only the
+    capabilities are looked at, which Istio's init container asks for where there is no istio-cni.
 
-    Source: kubernetes/pkg/quota/v1/evaluator/core/pods.go.
+    Source: kubernetes: pkg/quota/v1/evaluator/core/pods.go, pod-security-admission/policy/check_capabilities_*.go.
     """
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(lambda cluster: list(_refusals(cluster, mesh.root_namespace))).items():
@@ -46,21 +56,27 @@ def _refusals(cluster: Cluster, root_namespace: str) -> Iterator[dict[str, Any]]
     quotas: dict[str, list[Manifest]] = {}
     for quota in cluster.get("resourcequotas"):
         quotas.setdefault(quota["metadata"]["namespace"], []).append(quota)
-    if not quotas:
+    levels = {
+        n["metadata"]["name"]: (n["metadata"].get("labels") or {}).get(ENFORCE, "") for n in cluster.get("namespaces")
+    }
+    if not quotas and not set(levels.values()) & _STRICT:
         return
     deployments = {(d["metadata"]["namespace"], d["metadata"]["name"]): d for d in cluster.get("deployments.v1.apps")}
     sets = {(o["metadata"]["namespace"], o["metadata"]["name"]): o for o in cluster.get("replicasets.v1.apps")}
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     for pod in running(cluster):
         kind, name = owner(pod, sets)
-        key = (pod["metadata"]["namespace"], name)
-        if kind != "Deployment" or key in seen or key not in deployments or not _ours(pod, root_namespace):
+        namespace = pod["metadata"]["namespace"]
+        if (namespace, kind, name) in seen or not _ours(pod, root_namespace):
             continue
-        seen.add(key)
-        if surge(deployments[key]):
-            for quota in quotas.get(key[0], []):
-                where = {"namespace": key[0], "workload": name, "quota": quota["metadata"]["name"]}
-                yield from ({**where, "says": says} for says in missing(quota, pod["spec"]))
+        seen.add((namespace, kind, name))
+        where = {"namespace": namespace, "kind": kind, "workload": name}
+        if says := forbidden(levels.get(namespace, ""), pod["spec"]):
+            yield {**where, "by": POD_SECURITY, "says": says}
+        owned = deployments.get((namespace, name)) if kind == "Deployment" else None
+        for quota in quotas.get(namespace, []) if owned and surge(owned) else []:
+            by = f"ResourceQuota {quota['metadata']['name']}"
+            yield from ({**where, "by": by, "says": says} for says in missing(quota, pod["spec"]))
 
 
 def _ours(pod: Manifest, root_namespace: str) -> bool:
@@ -68,6 +84,19 @@ def _ours(pod: Manifest, root_namespace: str) -> bool:
     return (istiod and pod["metadata"]["namespace"] == root_namespace) or any(
         c["name"] == PROXY_CONTAINER for c in _containers(pod["spec"])
     )
+
+
+def forbidden(level: str, spec: Manifest) -> str:
+    """Return which capabilities of a pod the level that its namespace enforces forbids, by container, or nothing."""
+    if level not in _STRICT:
+        return ""
+    allowed = _BASELINE if level == "baseline" else _RESTRICTED
+    told = []
+    for container in _containers(spec):
+        added = ((container.get("securityContext") or {}).get("capabilities") or {}).get("add") or []
+        if wrong := sorted(set(added) - allowed):
+            told.append(f"{container['name']} adds {', '.join(wrong)}")
+    return f"{ENFORCE}={level}: {'; '.join(told)}" if told else ""
 
 
 def missing(quota: Manifest, spec: Manifest) -> list[str]:

@@ -43,7 +43,7 @@ CURED_BY: Final = {
     "MK703": "05 install",
     "MK704": "05 install",
 }
-_DEFECTS = "go to 1.31 first, which is free of this: see MK240"
+_DEFECTS = "go to 1.30.4 or later first, which is free of this: see MK240"
 
 
 @dataclass(frozen=True)

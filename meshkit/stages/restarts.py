@@ -1,4 +1,4 @@
-"""What may keep new pods from starting, looked at before any stage restarts some: registries that end, and quotas."""
+"""What may keep new pods from starting, before a stage restarts some: registries that end, quotas, PodSecurity."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def check(mesh: Mesh, facts: Facts | None) -> Iterator[Finding]:
     """Judge what was read; without facts nothing: the stage restarts nothing."""
     for name in mesh.clusters if facts else ():
         yield check_images(facts.images, name)  # type: ignore[union-attr]
-        yield from check_quotas(facts.refusals, name)  # type: ignore[union-attr]
+        yield from check_admitted(facts.refusals, name)  # type: ignore[union-attr]
 
 
 def check_images(found: pd.DataFrame, name: str) -> Finding:
@@ -126,19 +126,22 @@ def _user(row: Row) -> str:
     return f"every new sidecar ({what})" if row["source"] == images.INJECTOR else what
 
 
-def check_quotas(found: pd.DataFrame, name: str) -> Iterator[Finding]:
-    """MK242: ResourceQuotas leave room for the pod that a rolling restart starts beside those that run.
+def check_admitted(found: pd.DataFrame, name: str) -> Iterator[Finding]:
+    """MK242: neither a ResourceQuota nor PodSecurity refuses the new pods of a rolling restart.
 
-    Where one does not, the restart stands still: the Deployment says ReplicaFailure, and its old pods stay.
+    Where one does, the restart stands still: the Deployment says ReplicaFailure, and its old pods stay. Webhooks that
+    refuse pods cannot be known before.
     """
-    ask = Question("MK242", "quotas leave room for a restart", name, "room for one more pod of each workload")
+    ask = Question("MK242", "new pods of a restart are admitted", name, "room for one more pod, and nothing forbidden")
     rows = found[found["cluster"] == name]
     if reason := next((r for r in rows["reason"] if r), ""):
         yield ask.unknown(reason)
         return
     for row in rows.to_dict("records"):
-        told = f"Deployment {row['namespace']}/{row['workload']}: ResourceQuota {row['quota']}: {row['says']}"
-        cure = f"raise ResourceQuota {row['quota']} of {row['namespace']}, or let the Deployment have maxSurge: 0"
+        told = f"{row['kind']} {row['namespace']}/{row['workload']}: {row['by']}: {row['says']}"
+        cure = f"raise {row['by']} of {row['namespace']}, or let the Deployment have maxSurge: 0"
+        if row["by"] == quotas.POD_SECURITY:
+            cure = f"install istio-cni, so that pods need no such right, or relax the label of {row['namespace']}"
         yield ask.answer(Verdict.WARN, told, cure)
     if rows.empty:
-        yield ask.answer(Verdict.PASS, "no quota refuses one")
+        yield ask.answer(Verdict.PASS, "neither a quota nor PodSecurity refuses one")

@@ -183,6 +183,32 @@ def test_only_a_rollout_that_starts_a_pod_beside_needs_room(strategy: dict[str, 
         "pods": [pod("web", MAIN, PROXY), pod("bare", MAIN)],
     }
     both: Any = {"east": Held(**objects), "west": Held("west")}
-    found = list(restarts.check_quotas(quotas.refusals(Mesh(mesh().spec, both)), "east"))
+    found = list(restarts.check_admitted(quotas.refusals(Mesh(mesh().spec, both)), "east"))
     assert [f.verdict for f in found] == [verdict]
     assert verdict is PASS or "Deployment shop/web: ResourceQuota compute: pods: 2 of 2 used" in found[0].observed
+
+
+INIT = {"name": "istio-init", "securityContext": {"capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]}}}
+VALIDATION = {"name": "istio-validation", "securityContext": {"capabilities": {"drop": ["ALL"]}}}
+
+
+@pytest.mark.parametrize(
+    ("level", "init", "verdict"),
+    [
+        ("baseline", INIT, WARN),
+        ("restricted", INIT, WARN),
+        ("privileged", INIT, PASS),
+        ("", INIT, PASS),
+        ("restricted", VALIDATION, PASS),
+    ],
+)
+def test_pod_security_that_came_after_the_pods_is_told(level: str, init: dict[str, Any], verdict: Verdict) -> None:
+    """Those that run stay; the next one, of a StatefulSet too, is refused with its istio-init."""
+    made = pod("web", MAIN, PROXY, initContainers=[init])
+    made["metadata"]["ownerReferences"] = [{"controller": True, "kind": "StatefulSet", "name": "web"}]
+    space = held("Namespace", "shop", labels={quotas.ENFORCE: level} if level else {})
+    both: Any = {"east": Held(pods=[made], namespaces=[space]), "west": Held("west")}
+    [found] = restarts.check_admitted(quotas.refusals(Mesh(mesh().spec, both)), "east")
+    assert found.verdict is verdict
+    assert verdict is PASS or "StatefulSet shop/web: PodSecurity: " in found.observed
+    assert verdict is PASS or "istio-init adds NET_ADMIN, NET_RAW" in found.observed
