@@ -32,6 +32,7 @@ VERSION_COLUMNS = {
     "count": "int64",
     "reason": "str",
 }
+FEATURES = ("crl", "gateway-api", "ambient multi-network")
 FEATURE_COLUMNS = {"cluster": "str", "feature": "str", "reason": "str"}
 IDENTITY_COLUMNS = {
     "cluster": "str",
@@ -149,12 +150,8 @@ def _features(cluster: Cluster, namespace: str) -> list[str]:
         istiod.env.get("AMBIENT_ENABLE_MULTI_NETWORK", "").lower() in {"true", "1", "t"}
         for istiod in istiods(cluster, namespace)
     )
-    found = {
-        "crl": "ca-crl.pem" in (cacerts.get("data") or {}),
-        "gateway-api": deployed,
-        "ambient multi-network": ambient,
-    }
-    return [feature for feature, used in found.items() if used]
+    used = ("ca-crl.pem" in (cacerts.get("data") or {}), deployed, ambient)
+    return [feature for feature, is_used in zip(FEATURES, used, strict=True) if is_used]
 
 
 _DEPLOYED = frozenset({"istio", "istio-waypoint", "istio-east-west"})

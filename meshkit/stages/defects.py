@@ -15,7 +15,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from meshkit.checks import Verdict
-from meshkit.istio.versions import Version
+from meshkit.istio.versions import FEATURES, Version
 from meshkit.stages.finding import Question
 
 if TYPE_CHECKING:
@@ -95,8 +95,10 @@ def check(mesh: Mesh, versions: pd.DataFrame, services: pd.DataFrame, features: 
         own = services[services["cluster"] == name]
         met |= {"headless"} if mesh.spec.topology.network == "flat" and own["headless"].any() else set()
         has = features[features["cluster"] == name]
-        met |= set(has["feature"]) & {"crl", "gateway-api"}
-        met |= {"mixed"} if mixed and "ambient multi-network" in set(has["feature"]) else set()
+        # What could not be read may be in use.
+        used = {*FEATURES} if (has["reason"] != "").any() else set(has["feature"])
+        met |= used & {"crl", "gateway-api"}
+        met |= {"mixed"} if mixed and "ambient multi-network" in used else set()
         istiods = rows[rows["component"] == "istiod"].drop_duplicates(["version", "reason"]).to_dict("records")
         if not istiods:
             yield ask.answer(Verdict.SKIPPED, "no istiod runs there")

@@ -73,12 +73,13 @@ def test_every_line_is_whole_and_its_releases_stand_in_order() -> None:
 
 
 def found(
-    *istiods: dict[str, Any], headless: bool = False, has: tuple[str, ...] = (), **change: Any
+    *istiods: dict[str, Any], headless: bool = False, has: tuple[str, ...] = (), unread: bool = False, **change: Any
 ) -> list[tuple[Verdict, str]]:
     """Return verdict and words of MK240 about east, whose components and features are these."""
     rows = [{"cluster": "east", "component": "istiod", **row} for row in istiods]
     own = [{"cluster": "east", "namespace": "db", "service": "db", "headless": headless}]
     features = [{"cluster": "east", "feature": feature} for feature in has]
+    features += [{"cluster": "east", "reason": "it may not read Secrets"}] if unread else []
     tables = (
         table(rows, versions.VERSION_COLUMNS),
         table(own, services.SERVICE_COLUMNS),
@@ -124,3 +125,4 @@ def test_defects_of_a_feature_count_where_it_is_used() -> None:
     assert "on 2026-11-29 it was open, and 1.32.0 was not looked at" in mixed[0][1]
     assert [verdict for verdict, _ in found({"version": "1.32.0"}, ambient, has=("ambient multi-network",))] == [PASS]
     assert [verdict for verdict, _ in found({"version": "1.32.0"}, ambient, sidecar)] == [PASS]
+    assert [told for _, told in found({"version": "1.31.0"}, unread=True) if "61073" in told]
