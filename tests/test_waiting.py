@@ -139,3 +139,13 @@ def test_a_new_pod_that_does_not_start_is_told() -> None:
     cluster: Any = Held(deployments=[workload("Deployment")], pods=[pod])
     told = waiting.rolled_out(cluster, "deployments", "shop", "app")()
     assert told.endswith("; app-1/istio-proxy: ImagePullBackOff: Back-off pulling image gcr.io/istio-release/proxyv2")
+
+
+@pytest.mark.usefixtures("controllers")
+def test_pod_security_is_named_on_a_real_server(east: Cluster, space: str) -> None:
+    """By the condition of a Deployment; until that is there it only counts."""
+    edit(east, labelled(core("Namespace", space, ""), **{"pod-security.kubernetes.io/enforce": "restricted"}))
+    create(east, deployment("app", space, replicas=1))
+    rolled = waiting.rolled_out(east, "Deployment", space, "app")
+    waiting.wait_for(lambda: "" if "; ReplicaFailure (FailedCreate): " in rolled() else "not yet", "told", deadline=30)
+    assert 'violates PodSecurity "restricted:latest"' in rolled()
