@@ -56,7 +56,8 @@ class Facts:
 def look(mesh: Mesh) -> Facts:
     """Read images and quotas of every cluster; changes nothing."""
     found = mesh.ask(images=images.images, refusals=quotas.refusals)
-    installed = table(({"cluster": name, **_installed(mesh)} for name in mesh.clusters), images.COLUMNS)
+    one = _installed(mesh)
+    installed = table(({"cluster": name, **one} for name in mesh.clusters), images.COLUMNS)
     return Facts(pd.concat([found["images"], installed], ignore_index=True), found["refusals"])
 
 
