@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from meshkit import waiting
 from meshkit.errors import ChangeError, UnreachableError
+from tests.istio.held import Held
 from tests.objects import core, create, deployment, edit, labelled
 
 if TYPE_CHECKING:
@@ -80,3 +82,70 @@ def test_a_pod_that_ended_is_not_waited_for(east: Cluster, space: str) -> None:
     path, body = f"{east._path_of(pod)}/status", {"status": {"phase": "Failed"}}
     east._request("PATCH", path, body=body, content_type="application/merge-patch+json")
     assert rolled() == ""
+
+
+QUOTA = 'pods "app-6d4-x2" is forbidden: exceeded quota: compute, requested: requests.cpu=500m, used: requests.cpu=2'
+SECURITY = 'pods "app-6d4-x2" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false'
+WEBHOOK = 'admission webhook "policy.example" denied the request: no privileged containers'
+INJECTOR = 'Internal error occurred: failed calling webhook "rev.namespace.sidecar-injector.istio.io": context deadline'
+
+
+def workload(kind: str, **status: Any) -> dict[str, Any]:
+    """Return a workload of two whose rollout has begun."""
+    spec = {"replicas": 2, "selector": {"matchLabels": {"app": "app"}}}
+    known = {"observedGeneration": 1, "updatedReplicas": 0, "availableReplicas": 2, "desiredNumberScheduled": 2}
+    metadata = {"name": "app", "namespace": "shop", "generation": 1, "uid": "7"}
+    return {"kind": kind, "metadata": metadata, "spec": spec, "status": {**known, **status}}
+
+
+@pytest.mark.parametrize("message", [QUOTA, SECURITY, WEBHOOK, INJECTOR])
+def test_who_refuses_new_pods_is_told_while_waiting(message: str) -> None:
+    """A Deployment's condition has it, in the API server's own words."""
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+    cluster: Any = Held(deployments=[workload("Deployment", conditions=[failure])])
+    told = waiting.rolled_out(cluster, "deployments", "shop", "app")()
+    assert told == f"0 of 2 pods made anew, 2 available; ReplicaFailure (FailedCreate): {message}"
+    over = {**failure, "status": "False"}
+    cluster = Held(deployments=[workload("Deployment", conditions=[over])])
+    assert waiting.rolled_out(cluster, "deployments", "shop", "app")() == "0 of 2 pods made anew, 2 available"
+
+
+@pytest.mark.parametrize(("kind", "plural"), [("StatefulSet", "statefulsets"), ("DaemonSet", "daemonsets")])
+def test_of_other_kinds_the_newest_event_tells_who_refuses(kind: str, plural: str) -> None:
+    """They have no condition for it; an event of an earlier rollout says nothing of this one."""
+    now = datetime.now(UTC)
+
+    def event(message: str, ago: int) -> dict[str, Any]:
+        at = (now - timedelta(seconds=ago)).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return {"metadata": {"name": message[:4]}, "reason": "FailedCreate", "message": message, "lastTimestamp": at}
+
+    for events, words in (
+        ([event(QUOTA, 30), event(WEBHOOK, 5)], f"; FailedCreate: {WEBHOOK}"),
+        ([event(QUOTA, 1800)], ""),
+        ([], ""),
+    ):
+        cluster: Any = Held(**{plural: [workload(kind)]}, events=events)
+        assert waiting.rolled_out(cluster, plural, "shop", "app")().partition("available")[2] == words
+
+
+def test_a_new_pod_that_does_not_start_is_told() -> None:
+    """An image that is not to be had is named; a container that is being made is not."""
+    state = {
+        "waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image gcr.io/istio-release/proxyv2"}
+    }
+    coming = {"waiting": {"reason": "PodInitializing"}}
+    statuses = {"containerStatuses": [{"name": "app", "state": coming}, {"name": "istio-proxy", "state": state}]}
+    pod = {"metadata": {"name": "app-1"}, "status": statuses}
+    cluster: Any = Held(deployments=[workload("Deployment")], pods=[pod])
+    told = waiting.rolled_out(cluster, "deployments", "shop", "app")()
+    assert told.endswith("; app-1/istio-proxy: ImagePullBackOff: Back-off pulling image gcr.io/istio-release/proxyv2")
+
+
+@pytest.mark.usefixtures("controllers")
+def test_pod_security_is_named_on_a_real_server(east: Cluster, space: str) -> None:
+    """By the condition of a Deployment; until that is there it only counts."""
+    edit(east, labelled(core("Namespace", space, ""), **{"pod-security.kubernetes.io/enforce": "restricted"}))
+    create(east, deployment("app", space, replicas=1))
+    rolled = waiting.rolled_out(east, "Deployment", space, "app")
+    waiting.wait_for(lambda: "" if "; ReplicaFailure (FailedCreate): " in rolled() else "not yet", "told", deadline=30)
+    assert 'violates PodSecurity "restricted:latest"' in rolled()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from meshkit.istio.domain import of_cluster
 from meshkit.istio.fleet import PROXY_CONTAINER, table
-from meshkit.istio.services import DOMAIN, SYSTEM, is_cluster_local, local_hosts_of
+from meshkit.istio.services import SYSTEM, is_cluster_local, local_hosts_of
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def selects(selector: Selector, labels: Selector) -> bool:
 
 
 def _found(cluster: Cluster, mesh: Mesh) -> _Found:
-    local = local_hosts_of(cluster, mesh)
+    local, domain = local_hosts_of(cluster, mesh), of_cluster(cluster, mesh.root_namespace)
     services = {
         (s["metadata"]["namespace"], s["metadata"]["name"]): s["spec"].get("selector") or {}
         for s in cluster.get("services")
@@ -86,7 +87,7 @@ def _found(cluster: Cluster, mesh: Mesh) -> _Found:
         (namespace, name)
         for namespace, name in services
         if namespace not in (*SYSTEM, mesh.root_namespace)
-        and not is_cluster_local(f"{name}.{namespace}.svc.{DOMAIN}", local)
+        and not is_cluster_local(f"{name}.{namespace}.svc.{domain}", local)
     )
     running = [p for p in cluster.get("pods", fields="status.phase=Running") if not _ends(p)]
     sidecars = [p for p in running if _sidecar(p)]

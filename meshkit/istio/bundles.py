@@ -107,8 +107,8 @@ RULES = (
 
 KNOWN = Version(1, 31)
 """The version whose source was read whole: what was mended by then, and cannot be dated, is taken as mended then."""
-SKIPS = Version(1, 27)
-"""From here on an istiod may pass over a new signer below the same root-cert.pem (istio/istio#57271)."""
+SKIPS = re.compile(r"v?1\.27(\.0)?-(alpha|beta)")
+"""These pre-releases may pass over a new signer below the same root-cert.pem (istio/istio#57271); no release does."""
 ONE_ROOT = (Version(1, 24, 4), Version(1, 25, 1))
 """These hand only one root of a bundle to proxies (istio/istio#55793)."""
 
@@ -130,14 +130,14 @@ def predict(old: bytes | None, new: bytes, version: str, env: Mapping[str, str])
         return Prediction(Taken.RESTART, f"what Istio {version or 'of an unknown version'} does is not known")
     if number < KNOWN and not is_on(env, AUTO_RELOAD, default=True):
         return Prediction(Taken.RESTART, f"{AUTO_RELOAD} is off")
-    told = _same(number) if old == new else _other(old, new, rule, env)
+    told = _same(version) if old == new else _other(old, new, rule, env)
     if number in ONE_ROOT and len(_certificates(new)) > 1:
         return Prediction(told.taken, f"{told.why}; but Istio {version} hands proxies one root only", told.log)
     return told
 
 
-def _same(number: Version) -> Prediction:
-    if SKIPS <= number < KNOWN:
+def _same(version: str) -> Prediction:
+    if SKIPS.match(version):
         return Prediction(Taken.RESTART, "it may pass over a new signer below the same root-cert.pem", SKIPPED)
     return Prediction(Taken.LIVE, "root-cert.pem is the same, byte by byte", RELOADED)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meshkit.istio import installer
+from meshkit.istio.domain import DEFAULT
 from meshkit.istio.networks import NETWORK, PASSTHROUGH_PORT
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def exposure(spec: MeshSpec, name: str, selector: Mapping[str, str]) -> dict[str
     }
 
 
-def mesh_networks(spec: MeshSpec, gateways: pd.DataFrame | None = None) -> dict[str, Any]:
+def mesh_networks(spec: MeshSpec, gateways: pd.DataFrame | None = None, domain: str = DEFAULT) -> dict[str, Any]:
     """Return `values.global.meshNetworks`: which cluster is on which network, behind which gateway Service.
 
     The Service is named, not its address: an istiod looks it up in the very cluster that the network is of, and
@@ -99,6 +100,7 @@ def mesh_networks(spec: MeshSpec, gateways: pd.DataFrame | None = None) -> dict[
     Args:
         spec: the mesh file.
         gateways: `networks.gateways`, for gateways that do not have meshkit's name.
+        domain: the cluster domain, of `meshkit.istio.domain`.
 
     Source: pilot/pkg/serviceregistry/kube/controller/network.go (reloadMeshNetworks).
     """
@@ -112,12 +114,8 @@ def mesh_networks(spec: MeshSpec, gateways: pd.DataFrame | None = None) -> dict[
                 f"{service}.{namespace}" for service, namespace in zip(own["service"], own["namespace"], strict=True)
             ]
             place = place if place in places or not places else places[0]
-        gateway = {"registryServiceName": f"{place}.svc.{DOMAIN}", "port": PASSTHROUGH_PORT}
+        gateway = {"registryServiceName": f"{place}.svc.{domain}", "port": PASSTHROUGH_PORT}
         network = found.setdefault(entry.network, {"endpoints": [], "gateways": []})
         network["endpoints"].append({"fromRegistry": entry.name})
         network["gateways"] += [] if gateway in network["gateways"] else [gateway]
     return found
-
-
-DOMAIN = "cluster.local"
-"""Kubernetes's own domain, which is not the trust domain; Istio's `proxy.clusterDomain` has the same default."""

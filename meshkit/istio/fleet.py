@@ -38,6 +38,7 @@ class Istiod:
     revision: str
     port: int
     env: dict[str, str]
+    arguments: tuple[str, ...] = ()
 
     def debug(self, path: str, timeout: float = 0.0) -> Any:
         """Return what it answers to `/debug/<path>`, decoded: the way of `istioctl remote-clusters`.
@@ -87,13 +88,15 @@ def istiods(cluster: Cluster, namespace: str = "istio-system") -> list[Istiod]:
 def _istiod(cluster: Cluster, pod: dict[str, Any]) -> Istiod:
     metadata = pod["metadata"]
     port = metadata.get("annotations", {}).get("prometheus.io/port", "")
+    container: dict[str, Any] = next((c for c in pod["spec"]["containers"] if c["name"] == "discovery"), {})
     return Istiod(
         cluster=cluster,
         namespace=metadata["namespace"],
         name=metadata["name"],
         revision=metadata.get("labels", {}).get("istio.io/rev", ""),
         port=int(port) if port.isdigit() else MONITORING_PORT,
-        env=_env(next((c for c in pod["spec"]["containers"] if c["name"] == "discovery"), {})),
+        env=_env(container),
+        arguments=tuple(map(str, container.get("args") or [])),
     )
 
 
@@ -166,7 +169,7 @@ def _proxy(cluster: Cluster, pod: dict[str, Any]) -> Proxy | None:
         namespace=metadata["namespace"],
         name=metadata["name"],
         kind=arguments[1] if len(arguments) > 1 and arguments[0] == "proxy" else "sidecar",
-        cluster_id=_env(container).get("ISTIO_META_CLUSTER_ID", ""),
+        cluster_id=_env(container).get("ISTIO_META_CLUSTER_ID", "") or _env(container).get("CLUSTER_ID", ""),
         ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
         network=_env(container).get("ISTIO_META_NETWORK", "") or _env(container).get("NETWORK", ""),
         mesh_id=_env(container).get("ISTIO_META_MESH_ID", ""),

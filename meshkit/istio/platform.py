@@ -60,11 +60,11 @@ def inventory(mesh: Mesh) -> pd.DataFrame:
 
     Columns: cluster, uid (of kube-system, as Istio takes it), kubernetes (version), nodes, namespaces, services, pods
     (counts), proxies (running pods that carry one), pod_ranges and service_ranges (CIDRs, comma-joined), their `_from`
-    (nodes or pods; ServiceCIDRs or ClusterIPs; the second of each is only what the addresses in use show),
-    api_server (its address as other clusters reach it), api_scope (loopback, private, public, name), control_plane
-    (none, local; serves others: an istiod that serves other clusters' proxies; elsewhere: proxies or webhooks
-    without an istiod), installer (istioctl, helm, operator, other; empty without Istio), profile (where the
-    installation noted it), reason (why a row is empty).
+    (nodes, pods or both; ServiceCIDRs or ClusterIPs; the second of each is exactly the addresses in use), api_server
+    (its address as other clusters reach it), api_scope (loopback, private, public, name), control_plane (none, local;
+    serves others: an istiod that serves other clusters' proxies; elsewhere: proxies or webhooks without an istiod),
+    installer (istioctl, helm, operator, other; empty without Istio), profile (where the installation noted it), reason
+    (why a row is empty).
     """
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(lambda cluster: _inventory(cluster, mesh)).items():
@@ -74,8 +74,8 @@ def inventory(mesh: Mesh) -> pd.DataFrame:
 
 def _inventory(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
     nodes, pods, services = cluster.get("nodes"), cluster.get("pods"), cluster.get("services")
-    of_nodes, service_ranges = node_ranges(nodes), _service_ranges(cluster)
-    pod_ranges = of_nodes or pod_addresses(pods)
+    service_ranges = _service_ranges(cluster)
+    pod_ranges, ranges_from = ranges_of_pods(nodes, pods)
     address = server(mesh.spec.cluster(cluster.name), cluster)
     return {
         "uid": cluster.uid(),
@@ -86,7 +86,7 @@ def _inventory(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
         "pods": len(pods),
         "proxies": len(proxies(cluster)),
         "pod_ranges": joined(pod_ranges),
-        "pod_ranges_from": "nodes" if of_nodes else "pods" if pod_ranges else "",
+        "pod_ranges_from": ranges_from,
         "service_ranges": joined(service_ranges or cluster_addresses(services)),
         "service_ranges_from": "ServiceCIDRs" if service_ranges else "ClusterIPs",
         "api_server": address,
@@ -116,25 +116,41 @@ def node_ranges(nodes: Iterable[dict[str, Any]]) -> list[Network]:
     return collapse(given)
 
 
+def ranges_of_pods(nodes: Iterable[dict[str, Any]], pods: Iterable[dict[str, Any]]) -> tuple[list[Network], str]:
+    """Return the ranges that pods have addresses from, and what tells: nodes, pods, both comma-joined, or nothing.
+
+    The nodes' podCIDRs are those of a family unless a pod has an address outside them: many network plugins (VPC CNIs,
+    Calico, Cilium) have pools of their own, and the nodes' field is then empty or unused. Without them only the
+    addresses in use are known, and these are returned as they are: a range around them would be a guess.
+    """
+    assigned, seen = node_ranges(nodes), pod_addresses(pods)
+    found: list[Network] = []
+    told: set[str] = set()
+    for version in (4, 6):
+        ranges, used = ([n for n in known if n.version == version] for known in (assigned, seen))
+        good = all(any(u.subnet_of(r) for r in ranges) for u in used)  # type: ignore[arg-type]  # of one family
+        found += ranges if good else used
+        told |= {"nodes" if good else "pods"} if ranges or used else set()
+    return found, ",".join(sorted(told))
+
+
 def pod_addresses(pods: Iterable[dict[str, Any]]) -> list[Network]:
-    """Return the ranges that pods' own addresses show: /24 for IPv4, /64 for IPv6; host-network pods left out."""
-    addresses = [
+    """Return the addresses that pods have, neighbours merged; without host-network pods and those that have ended."""
+    return collapse(
         entry["ip"]
         for pod in pods
-        if not pod["spec"].get("hostNetwork")
+        if not pod["spec"].get("hostNetwork") and pod.get("status", {}).get("phase") not in _ENDED
         for entry in pod.get("status", {}).get("podIPs") or []
-    ]
-    return collapse(_around(address) for address in addresses)
+    )
+
+
+_ENDED = ("Succeeded", "Failed")
+"""Such a pod keeps its address in its status, while another one may have it already."""
 
 
 def cluster_addresses(services: Iterable[dict[str, Any]]) -> list[Network]:
-    """Return the ranges that ClusterIPs show: /24 for IPv4, /64 for IPv6."""
-    addresses = [ip for service in services for ip in service["spec"].get("clusterIPs") or [] if ip != "None"]
-    return collapse(_around(address) for address in addresses)
-
-
-def _around(address: str) -> str:
-    return f"{address}/{24 if ipaddress.ip_address(address).version == 4 else 64}"
+    """Return the ClusterIPs that Services have, neighbours merged."""
+    return collapse(ip for service in services for ip in service["spec"].get("clusterIPs") or [] if ip != "None")
 
 
 def collapse(ranges: Iterable[str]) -> list[Network]:
@@ -148,6 +164,13 @@ def collapse(ranges: Iterable[str]) -> list[Network]:
 def joined(ranges: Iterable[Network]) -> str:
     """Return ranges as text, comma-joined."""
     return ",".join(str(network) for network in ranges)
+
+
+def shortened(ranges: str, at_most: int = 4) -> str:
+    """Return comma-joined ranges for a person: single addresses as such, and only the first of many."""
+    known = [text.removesuffix("/32").removesuffix("/128") for text in ranges.split(",") if text]
+    more = [f"{len(known) - at_most} more"] if len(known) > at_most else []
+    return ", ".join([*known[:at_most], *more])
 
 
 def overlaps(one: str, other: str) -> list[str]:

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from meshkit.cluster import NotFoundError
 from meshkit.istio.absent import selects
-from meshkit.istio.fleet import table
-from meshkit.istio.services import DOMAIN, is_cluster_local, local_hosts, mesh_config
+from meshkit.istio.authorization import OWN
+from meshkit.istio.domain import DEFAULT, of_cluster
+from meshkit.istio.fleet import istiods, table
+from meshkit.istio.services import is_cluster_local, local_hosts, mesh_config
+from meshkit.istio.versions import Version, istiod_version
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ PLACES: Final = {"topology.istio.io/cluster": "cluster", "topology.istio.io/netw
 CONDITIONS: Final = {"source.principal": "principals", "source.trustDomain": "trustDomains", "source.ip": "ipBlocks"}
 TLS_MODE: Final = "security.istio.io/tlsMode"
 _MUTUAL: Final = "ISTIO_MUTUAL"
+DEFAULT_POLICY: Final = Version(1, 31)
+"""From here on meshConfig has `defaultTrafficPolicy`. A development build of 1.31 has it, too."""
 Manifest = dict[str, Any]
 Row = dict[str, Any]
 
@@ -50,6 +55,7 @@ class Known:
 
     Services are those of the cluster (`hosts`); those that its clients may call in other networks (`abroad`); and those
     of its own that are in no other network, as far as these were read, but may be called from there (`alone`).
+    `domain` is the cluster's, and `outlier_detection` says whether rules inherit one.
     """
 
     places: dict[str, Collection[str]]
@@ -58,15 +64,22 @@ class Known:
     abroad: frozenset[str]
     alone: frozenset[str]
     root: str
+    domain: str = DEFAULT
+    outlier_detection: bool = False
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A cluster's objects of Istio; its Services, with the TLS modes of the pods of each; its meshConfig."""
+    """A cluster's objects of Istio; its Services, with the TLS modes of the pods of each; its meshConfig and domain.
+
+    `outlier_detection` says whether every rule inherits one from meshConfig.
+    """
 
     objects: list[Manifest]
     modes: Mapping[str, frozenset[str]]
     settings: Manifest
+    domain: str
+    outlier_detection: bool
 
 
 def rules(mesh: Mesh) -> pd.DataFrame:
@@ -102,16 +115,29 @@ def _read(cluster: Cluster, mesh: Mesh) -> _Read:
         behind = (labels for labels in pods[namespace] if selects(service["spec"].get("selector") or {}, labels))
         modes[f"{name}.{namespace}"] = frozenset(labels.get(TLS_MODE, "disabled") for labels in behind)
     objects = [obj for kind in KINDS for obj in _get(cluster, kind)]
-    return _Read(objects, modes, mesh_config(cluster, mesh))
+    settings = mesh_config(cluster, mesh)
+    domain = of_cluster(cluster, mesh.root_namespace)
+    return _Read(objects, modes, settings, domain, _inherited(cluster, settings, mesh.root_namespace))
+
+
+def _inherited(cluster: Cluster, settings: Manifest, root_namespace: str) -> bool:
+    """Return whether rules without outlierDetection have that of meshConfig.
+
+    Source: applyDefaultTrafficPolicy (pilot/pkg/networking/core/cluster_traffic_policy.go), in 1.31.0 and later.
+    """
+    if (settings.get("defaultTrafficPolicy") or {}).get("outlierDetection") is None:
+        return False
+    found = [Version.parse(istiod_version(istiod)) for istiod in istiods(cluster, root_namespace)]
+    return bool(found) and all(version is not None and version >= DEFAULT_POLICY for version in found)
 
 
 def _known(mesh: Mesh, name: str, own: _Read, read: Mapping[str, _Read | Unknown]) -> Known:
     networks = {entry.name: entry.network for entry in mesh.spec.clusters}
     told = {other: found for other, found in read.items() if isinstance(found, _Read)}
-    local = local_hosts(own.settings, mesh.root_namespace)
+    local = local_hosts(own.settings, mesh.root_namespace, own.domain)
 
     def leaving(hosts: Iterable[str]) -> frozenset[str]:
-        return frozenset(host for host in hosts if not is_cluster_local(f"{host}.svc.{DOMAIN}", local))
+        return frozenset(host for host in hosts if not is_cluster_local(f"{host}.svc.{own.domain}", local))
 
     modes: dict[str, frozenset[str]] = defaultdict(frozenset)
     for found in told.values():
@@ -125,10 +151,12 @@ def _known(mesh: Mesh, name: str, own: _Read, read: Mapping[str, _Read | Unknown
     return Known(
         places={"cluster": set(mesh.clusters), "network": set(networks.values())},
         hosts=abroad | own.modes.keys(),
-        domains=frozenset({mesh.spec.mesh.trust_domain, DOMAIN, *(own.settings.get("trustDomainAliases") or [])}),
+        domains=frozenset({mesh.spec.mesh.trust_domain, OWN, *(own.settings.get("trustDomainAliases") or [])}),
         abroad=abroad,
         alone=leaving(own.modes) - abroad - (bare if len(told) == len(read) else set()),
         root=mesh.root_namespace,
+        domain=own.domain,
+        outlier_detection=own.outlier_detection,
     )
 
 
@@ -151,7 +179,7 @@ def _destination_rule(obj: Manifest, known: Known) -> Iterator[Row]:
             value = (subset.get("labels") or {}).get(label)
             if value and value not in known.places[place]:
                 yield {"trouble": PINNED, "says": f"{label}: {value}", "field": f"subset {subset['name']}"}
-    means = partial(is_of_mesh, str(spec.get("host", "")), obj["metadata"]["namespace"])
+    means = partial(is_of_mesh, str(spec.get("host", "")), obj["metadata"]["namespace"], domain=known.domain)
     if not means(known.hosts):
         return
     policies = {"trafficPolicy": spec.get("trafficPolicy") or {}}
@@ -160,17 +188,42 @@ def _destination_rule(obj: Manifest, known: Known) -> Iterator[Row]:
         tls = [policy.get("tls"), *(port.get("tls") for port in policy.get("portLevelSettings") or [])]
         for mode in sorted({str(t.get("mode", "DISABLE")) for t in tls if t} - {_MUTUAL}):
             yield from _plain(f"tls mode {mode} to {spec['host']}", field, means, known)
-        locality = (policy.get("loadBalancer") or {}).get("localityLbSetting") or {}
-        asked = sorted(set(locality) & {"failover", "failoverPriority"})
-        if asked and locality.get("enabled") is not False and not policy.get("outlierDetection"):
-            yield {"trouble": KEPT, "says": f"{', '.join(asked)} without outlierDetection", "field": field}
+    if not known.outlier_detection:
+        yield from _kept(spec)
 
 
-def is_of_mesh(host: str, namespace: str, hosts: Collection[str]) -> bool:
+def _kept(spec: Manifest) -> Iterator[Row]:
+    """Yield each policy of a DestinationRule that asks for failover and has no outlierDetection.
+
+    A subset inherits the rule's own; settings of a port inherit nothing.
+
+    Source: MergeTrafficPolicy (pilot/pkg/model/destination_rule.go).
+    """
+    own = spec.get("trafficPolicy") or {}
+    policies = [("trafficPolicy", own, own)]
+    for subset in spec.get("subsets") or []:
+        policy = subset.get("trafficPolicy") or {}
+        merged = {"outlierDetection": own.get("outlierDetection"), **policy}
+        policies.append((f"subset {subset['name']}", policy, merged))
+    for field, policy, effective in policies:
+        ports = [(f"{field} port {_port(p)}", p, p) for p in policy.get("portLevelSettings") or []]
+        for place, asking, having in [(field, policy, effective), *ports]:
+            locality = (asking.get("loadBalancer") or {}).get("localityLbSetting") or {}
+            asked = sorted(set(locality) & {"failover", "failoverPriority"})
+            # An empty outlierDetection is one, with Envoy's defaults.
+            if asked and locality.get("enabled") is not False and having.get("outlierDetection") is None:
+                yield {"trouble": KEPT, "says": f"{', '.join(asked)} without outlierDetection", "field": place}
+
+
+def _port(settings: Manifest) -> str:
+    return str((settings.get("port") or {}).get("number", "?"))
+
+
+def is_of_mesh(host: str, namespace: str, hosts: Collection[str], *, domain: str = DEFAULT) -> bool:
     """Return whether a rule's host, in the rule's namespace, means a Service of Kubernetes, or some of them."""
     full = host if "." in host or "*" in host else f"{host}.{namespace}"
-    wanted = full if full.endswith(f".svc.{DOMAIN}") or "*" in full else f"{full.removesuffix('.svc')}.svc.{DOMAIN}"
-    return any(fnmatch(f"{known}.svc.{DOMAIN}", wanted) for known in hosts)
+    wanted = full if full.endswith(f".svc.{domain}") or "*" in full else f"{full.removesuffix('.svc')}.svc.{domain}"
+    return any(fnmatch(f"{known}.svc.{domain}", wanted) for known in hosts)
 
 
 def _plain(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from meshkit.errors import UnreachableError
+from meshkit.istio.domain import DEFAULT, of_cluster
 from meshkit.istio.fleet import istiods, table
 from meshkit.mesh import Mesh, Unknown
 
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from meshkit.cluster import Cluster
 
 SYSTEM: Final = ("kube-system", "kube-public", "kube-node-lease")
-DOMAIN: Final = "cluster.local"
 SERVICE_COLUMNS: Final = {
     "cluster": "str",
     "namespace": "str",
     "service": "str",
+    "domain": "str",
     "type": "str",
     "headless": "bool",
     "ports": "str",
@@ -38,6 +39,7 @@ SERVICE_COLUMNS: Final = {
 MERGE_COLUMNS: Final = {
     "namespace": "str",
     "service": "str",
+    "domain": "str",
     "clusters": "str",
     "endpoints": "str",
     "type": "str",
@@ -52,9 +54,9 @@ MERGE_COLUMNS: Final = {
 def services(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each Service of each cluster.
 
-    Columns: cluster, namespace, service, type, headless, ports (`name:port/protocol`, comma-joined, sorted), endpoints
-    (ready ones, by address), cluster_local (for clients of this cluster, by its meshConfig), reason (why a cluster
-    could not be read; such a row has no service).
+    Columns: cluster, namespace, service, domain (the cluster's), type, headless, ports (`name:port/protocol`,
+    comma-joined, sorted), endpoints (ready ones, by address), cluster_local (for clients of this cluster, by its
+    meshConfig), reason (why a cluster could not be read; such a row has no service).
     """
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(lambda cluster: _services(cluster, mesh)).items():
@@ -65,14 +67,14 @@ def services(mesh: Mesh) -> pd.DataFrame:
 
 def _services(cluster: Cluster, mesh: Mesh) -> list[dict[str, Any]]:
     ready = Counter((namespace, service) for namespace, service, _ in _addresses(cluster.get("endpointslices")))
-    local = local_hosts_of(cluster, mesh)
+    local, domain = local_hosts_of(cluster, mesh), of_cluster(cluster, mesh.root_namespace)
     rows = []
     for item in cluster.get("services"):
         namespace, name, spec = item["metadata"]["namespace"], item["metadata"]["name"], item["spec"]
-        row = {"namespace": namespace, "service": name, "type": spec.get("type", "ClusterIP")}
+        row = {"namespace": namespace, "service": name, "domain": domain, "type": spec.get("type", "ClusterIP")}
         headless = spec.get("clusterIP") == "None"
         ports = ",".join(sorted(_port(port) for port in spec.get("ports") or []))
-        is_local = is_cluster_local(f"{name}.{namespace}.svc.{DOMAIN}", local)
+        is_local = is_cluster_local(f"{name}.{namespace}.svc.{domain}", local)
         counted = {"endpoints": ready[namespace, name], "cluster_local": is_local}
         rows.append({**row, "headless": headless, "ports": ports, **counted})
     return rows
@@ -127,7 +129,8 @@ def mesh_config(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
 
 def local_hosts_of(cluster: Cluster, mesh: Mesh) -> dict[str, bool]:
     """Return `local_hosts` of a cluster's meshConfig."""
-    return local_hosts(mesh_config(cluster, mesh), mesh.root_namespace)
+    domain = of_cluster(cluster, mesh.root_namespace)
+    return local_hosts(mesh_config(cluster, mesh), mesh.root_namespace, domain)
 
 
 def local_entry(hosts: Iterable[str]) -> dict[str, Any]:
@@ -143,13 +146,13 @@ def local_words(host: str) -> str:
     return f"meshConfig.serviceSettings: [{{settings: {{clusterLocal: true}}, hosts: ['{host}']}}]"
 
 
-def local_hosts(settings: Mapping[str, Any], root_namespace: str) -> dict[str, bool]:
+def local_hosts(settings: Mapping[str, Any], root_namespace: str, domain: str = DEFAULT) -> dict[str, bool]:
     """Return for which hosts meshConfig says clusterLocal, and for which it says not; with Istio's own defaults.
 
     Source: pilot/pkg/model/cluster_local.go.
     """
     ours = ("*.kube-system", "kubernetes.default", f"istiod.{root_namespace}")
-    defaults = [f"{name}.svc.{DOMAIN}" for name in ours]
+    defaults = [f"{name}.svc.{domain}" for name in ours]
     said: dict[str, bool] = {}
     for entry in settings.get("serviceSettings") or []:
         local = bool((entry.get("settings") or {}).get("clusterLocal"))
@@ -173,10 +176,10 @@ def is_cluster_local(host: str, hosts: Mapping[str, bool]) -> bool:
 def merging(services: pd.DataFrame, names: Sequence[str], root_namespace: str) -> pd.DataFrame:
     """Return one row for each Service of the mesh, those that several clusters have first: what becomes of it.
 
-    Columns: namespace, service, clusters (that have it, comma-joined), endpoints (`east 1, west 2`), type, headless
-    (yes or no), ports (the common ones; where clusters differ, each with its own), system (Kubernetes' and istiod's own
-    namespaces, and `default/kubernetes`), effect (what its clients will meet), conflict (what differs, as istioctl's
-    IST0170; empty if nothing does).
+    Columns: namespace, service, domain (of the first of them), clusters (that have it, comma-joined), endpoints (`east
+    1, west 2`), type, headless (yes or no), ports (the common ones; where clusters differ, each with its own), system
+    (Kubernetes' and istiod's own namespaces, and `default/kubernetes`), effect (what its clients will meet), conflict
+    (what differs, as istioctl's IST0170; empty if nothing does).
 
     Args:
         services: of `services`; rows without a service are left out.
@@ -189,7 +192,8 @@ def merging(services: pd.DataFrame, names: Sequence[str], root_namespace: str) -
         own = {row["cluster"]: row for row in group.to_dict("records")}
         held = {name: own[name] for name in names if name in own}
         system = namespace in (*SYSTEM, root_namespace) or (namespace, service) == ("default", "kubernetes")
-        rows.append({"namespace": namespace, "service": service, "system": system, **_merge(held)})
+        name = {"namespace": namespace, "service": service, "domain": next(iter(held.values()))["domain"]}
+        rows.append({**name, "system": system, **_merge(held)})
     frame = table(rows, MERGE_COLUMNS)
     frame["alone"] = ~frame["clusters"].str.contains(",")
     frame = frame.sort_values(["alone", "system"], kind="stable", ignore_index=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from meshkit.istio.domain import of_mesh
 from meshkit.istio.fleet import ask_istiods, table
-from meshkit.istio.services import DOMAIN, endpoints
+from meshkit.istio.services import endpoints
 from meshkit.mesh import Mesh, Unknown
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def known(mesh: Mesh, namespace: str, service: str) -> pd.DataFrame:
 
 def _read(mesh: Mesh, namespace: str, service: str) -> pd.DataFrame:
     ready = mesh.each(lambda cluster: endpoints(cluster, namespace, service))
-    host = f"{service}.{namespace}.svc.{DOMAIN}"
+    host = f"{service}.{namespace}.svc.{of_mesh(mesh)}"
     rows: list[dict[str, Any]] = []
     asked = ask_istiods(mesh, lambda istiod: parse(istiod.debug("endpointShardz"), host, namespace))
     for name, istiod, answer in asked:

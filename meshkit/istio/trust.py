@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from meshkit.istio import cacerts, envoy
 from meshkit.istio.fleet import Proxy, ask_proxies, table
 from meshkit.istio.pem import (  # noqa: F401
-    CertificateError,
     SHORT,
     SIGNATURES,
+    CertificateError,
     blocks,
     chain_end,
     fingerprint,

@@ -6,12 +6,15 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import packaging.version
 import yaml
 
-from meshkit.istio.fleet import Istiod, ask_istiods, table
+from meshkit.cluster import NotFoundError
+from meshkit.istio.domain import of_cluster
+from meshkit.istio.fleet import Istiod, ask_istiods, istiods, table
 from meshkit.istio.proxies import proxy_status
 from meshkit.mesh import Mesh, Unknown
 
@@ -30,6 +33,8 @@ VERSION_COLUMNS = {
     "count": "int64",
     "reason": "str",
 }
+FEATURES = ("crl", "gateway-api", "ambient multi-network")
+FEATURE_COLUMNS = {"cluster": "str", "feature": "str", "reason": "str"}
 IDENTITY_COLUMNS = {
     "cluster": "str",
     "istiod": "str",
@@ -39,6 +44,8 @@ IDENTITY_COLUMNS = {
     "mesh_id": "str",
     "trust_domain": "str",
     "trust_domain_aliases": "str",
+    "cluster_domain": "str",
+    "cluster_aliases": "str",
     "injected_cluster_id": "str",
     "injected_network": "str",
     "reason": "str",
@@ -171,12 +178,50 @@ def parse_istiod_version(answer: bytes) -> str:
     return text.rsplit("-", 2)[0]
 
 
+def features(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each feature in use that decides whether a cluster meets a defect of its istiod's release.
+
+    Columns: cluster, feature (crl: `cacerts` holds a ca-crl.pem; gateway-api: a Gateway of a class that istiod deploys;
+    ambient multi-network: istiod's AMBIENT_ENABLE_MULTI_NETWORK is on), reason (why a cluster could not be read; such a
+    row has no feature).
+
+    Source: CACRLFile (security/pkg/pki/ca), pilot/pkg/features/ambient.go, pilot/pkg/config/kube/gateway.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, found in mesh.each(lambda cluster: _features(cluster, mesh.root_namespace)).items():
+        known = [{"reason": found.reason}] if isinstance(found, Unknown) else [{"feature": one} for one in found]
+        rows += [{"cluster": name, **row} for row in known]
+    return table(rows, FEATURE_COLUMNS)
+
+
+def _features(cluster: Cluster, namespace: str) -> list[str]:
+    cacerts = cluster.find("secrets", namespace, "cacerts") or {}
+    try:
+        deployed = any(
+            str(gateway["spec"].get("gatewayClassName", "")) in _DEPLOYED
+            for gateway in cluster.get("gateways.gateway.networking.k8s.io")
+        )
+    except NotFoundError:  # Gateway API is not installed
+        deployed = False
+    ambient = any(
+        istiod.env.get("AMBIENT_ENABLE_MULTI_NETWORK", "").lower() in {"true", "1", "t"}
+        for istiod in istiods(cluster, namespace)
+    )
+    used = ("ca-crl.pem" in (cacerts.get("data") or {}), deployed, ambient)
+    return [feature for feature, is_used in zip(FEATURES, used, strict=True) if is_used]
+
+
+_DEPLOYED = frozenset({"istio", "istio-waypoint", "istio-east-west"})
+"""Classes of Gateways whose Deployments istiod makes (pilot/pkg/config/kube/gateway/deploymentcontroller.go)."""
+
+
 def identity(mesh: Mesh) -> pd.DataFrame:
     """Return who each istiod thinks it is, and what it injects into new pods.
 
     Columns: cluster, istiod (pod), revision, cluster_id (its CLUSTER_ID, `Kubernetes` unless set), network (label
     `topology.istio.io/network` of its namespace), mesh_id, trust_domain, trust_domain_aliases (comma-joined),
-    injected_cluster_id and injected_network (what new sidecars claim), reason (why a row is empty).
+    cluster_domain, cluster_aliases (other ids that it takes for its own, comma-joined), injected_cluster_id and
+    injected_network (what new sidecars claim), reason (why a row is empty).
 
     Source: the pod's environment, and the ConfigMaps `istio` and `istio-sidecar-injector` of its revision.
     """
@@ -201,10 +246,23 @@ def _identity(istiod: Istiod) -> dict[str, str]:
         "mesh_id": settings.get("defaultConfig", {}).get("meshId", "") or values.get("meshID", ""),
         "trust_domain": settings.get("trustDomain", "") or "cluster.local",
         "trust_domain_aliases": ",".join(settings.get("trustDomainAliases") or []),
+        "cluster_domain": of_cluster(cluster, namespace),
+        "cluster_aliases": ",".join(aliases(istiod.arguments, istiod.env.get("CLUSTER_ID", "") or "Kubernetes")),
         "injected_cluster_id": values.get("multiCluster", {}).get("clusterName", "") or "Kubernetes",
         "injected_network": values.get("network", ""),
         "reason": "",
     }
+
+
+def aliases(arguments: Iterable[str], cluster_id: str) -> list[str]:
+    """Return the ids that an istiod's arguments let proxies claim in place of its own.
+
+    Source: `--clusterAliases`, `alias=id` comma-joined (pilot/cmd/pilot-discovery/app/cmd.go).
+    """
+    words = [*arguments, ""]
+    said = [w.partition("=")[2] or after for w, after in pairwise(words) if w.partition("=")[0] == "--clusterAliases"]
+    pairs = (pair.partition("=") for text in said for pair in text.split(","))
+    return sorted({alias for alias, _, target in pairs if target == cluster_id})
 
 
 def _field(config_map: dict[str, Any] | None, field: str) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def _workloads(cluster: Cluster) -> list[dict[str, Any]]:
         proxy = next((c for c in containers if c["name"] == PROXY_CONTAINER), None)
         if proxy is None:
             continue
-        kind, name = _owner(pod, sets)
+        kind, name = owner(pod, sets)
         env = {e["name"]: e.get("value", "") for e in proxy.get("env", [])}
         found.setdefault((pod["metadata"]["namespace"], kind, name), {})[pod["metadata"]["name"]] = env
 
@@ -94,13 +94,14 @@ def _key(obj: dict[str, Any]) -> tuple[str, str]:
     return obj["metadata"]["namespace"], obj["metadata"]["name"]
 
 
-def _owner(obj: dict[str, Any], sets: dict[tuple[str, str], dict[str, Any]]) -> tuple[str, str]:
+def owner(obj: dict[str, Any], sets: dict[tuple[str, str], dict[str, Any]]) -> tuple[str, str]:
+    """Return kind and name of what made a pod, through its ReplicaSet; `sets` has these by namespace and name."""
     metadata = obj["metadata"]
-    owner = next((o for o in metadata.get("ownerReferences") or [] if o.get("controller")), None)
-    if owner is None:
+    by = next((o for o in metadata.get("ownerReferences") or [] if o.get("controller")), None)
+    if by is None:
         return obj.get("kind", "Pod"), metadata["name"]
-    above = sets.get((metadata["namespace"], owner["name"])) if owner["kind"] == "ReplicaSet" else None
-    return _owner(above, sets) if above else (owner["kind"], owner["name"])
+    above = sets.get((metadata["namespace"], by["name"])) if by["kind"] == "ReplicaSet" else None
+    return owner(above, sets) if above else (by["kind"], by["name"])
 
 
 def _all(envs: Collection[dict[str, str]], name: str) -> str:
@@ -156,6 +157,15 @@ def _risks(kind: str, workload: dict[str, Any], budgets: Iterable[dict[str, Any]
     early = [name for name, c in serving.items() if "readinessProbe" not in c and name != PROXY_CONTAINER]
     if early and not workload["spec"].get("minReadySeconds"):
         yield f"{', '.join(early)} counts as ready before it answers: it has no readinessProbe"
+
+
+def surge(workload: dict[str, Any]) -> int:
+    """Return how many pods a Deployment's rolling restart may have beside those that it has: none if these go first."""
+    spec = workload["spec"]
+    strategy = spec.get("strategy") or {}
+    if strategy.get("type") == "Recreate" or not int(spec.get("replicas", 1)):
+        return 0
+    return _pods((strategy.get("rollingUpdate") or {}).get("maxSurge", "25%"), int(spec.get("replicas", 1)), up=True)
 
 
 def _away(kind: str, workload: dict[str, Any]) -> tuple[int, int]:

@@ -6,18 +6,21 @@ networks of their own or on one flat network; where facts call for another topol
 
 from __future__ import annotations
 
+import csv
+import functools
 import itertools
 from dataclasses import dataclass
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from meshkit.checks import Finding, Verdict
-from meshkit.istio import platform, trust, versions
+from meshkit.istio import managed, platform, trust, versions
 from meshkit.istio.fleet import table
 from meshkit.stages import reach, ways
 from meshkit.stages.finding import Question, Row, arrow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
 
@@ -42,6 +45,7 @@ class Facts:
     load_balancers: pd.DataFrame
     api_servers: pd.DataFrame
     pods: pd.DataFrame
+    managers: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def look(mesh: Mesh) -> Facts:
             load_balancers=platform.load_balancers,
             api_servers=reach.reach,
             pods=ways.pods,
+            managers=managed.managers,
         )
     )
 
@@ -78,10 +83,10 @@ def look(mesh: Mesh) -> Facts:
 def recommend(facts: Facts) -> Recommendation:
     """Return the topology that the facts call for.
 
-    Network: `flat` only where the pod ranges of all clusters are known and distinct and every pair of clusters was
-    tried and reaches pods; else `multi`, which works on either. Control plane: `external` where proxies are served from
-    outside; `primary-remote` where an istiod serves other clusters already, or API servers can be reached one way only;
-    else `multi-primary`.
+    Network: `flat` only where no address or assigned range of pods of one cluster is another's, and every pair of
+    clusters was tried and reaches pods; else `multi`, which works on either. Control plane: `external` where proxies
+    are served from outside; `primary-remote` where an istiod serves other clusters already, or API servers can be
+    reached one way only; else `multi-primary`.
     """
     rows = [*_networks(facts), *_control_planes(facts)]
     spoken = {(row["about"], row["speaks_for"]) for row in rows}
@@ -98,7 +103,8 @@ def _networks(facts: Facts) -> Iterator[Fact]:
         yield _pods(row)
     for one, other in itertools.combinations(known, 2):
         common = platform.overlaps(one["service_ranges"], other["service_ranges"])
-        value = f"overlap: {', '.join(common)}" if common else f"{one['service_ranges']}; {other['service_ranges']}"
+        known_ranges = [platform.shortened(row["service_ranges"]) for row in (one, other)]
+        value = f"overlap: {_some(common)}" if common else "; ".join(known_ranges)
         why = "decides nothing: ClusterIPs never leave their cluster"
         yield _fact(NETWORK, "service ranges", f"{one['cluster']}, {other['cluster']}", value, "", why)
     for row in facts.load_balancers.to_dict("records"):
@@ -110,16 +116,22 @@ def _networks(facts: Facts) -> Iterator[Fact]:
 
 def _ranges(one: Row, other: Row) -> Fact:
     subject = f"{one['cluster']}, {other['cluster']}"
-    known = [
-        f"{row['pod_ranges']} (from {row['pod_ranges_from']})" if row["pod_ranges"] else "?" for row in (one, other)
-    ]
-    told = "; ".join(known)
+    known = [(platform.shortened(row["pod_ranges"]), row["pod_ranges_from"]) for row in (one, other)]
+    told = "; ".join(f"{ranges} (from {source})" if ranges else "?" for ranges, source in known)
     if common := platform.overlaps(one["pod_ranges"], other["pod_ranges"]):
         why = "one address, two pods: only gateways tell them apart"
-        return _fact(NETWORK, "pod ranges", subject, f"overlap: {', '.join(common)}", "multi", why)
+        return _fact(NETWORK, "pod ranges", subject, f"overlap: {_some(common)}", "multi", why)
     if not one["pod_ranges"] or not other["pod_ranges"]:
         return _fact(NETWORK, "pod ranges", subject, told, "multi", "not known to be distinct; multi works on either")
+    if any("pods" in source for _, source in known):
+        why = "no pod of one has an address of the other; ranges are not known: what was tried decides"
+        return _fact(NETWORK, "pod ranges", subject, told, "", why)
     return _fact(NETWORK, "pod ranges", subject, told, "", "distinct: one flat network would be possible")
+
+
+def _some(common: list[str], at_most: int = 3) -> str:
+    more = [f"and {len(common) - at_most} more"] if len(common) > at_most else []
+    return ", ".join([*common[:at_most], *more])
 
 
 def _pods(row: Row) -> Fact:
@@ -197,6 +209,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
         check_network(mesh, facts, advice),
         check_control_plane(mesh, facts, advice),
         *check_installers(facts),
+        *check_managers(mesh, facts.managers),
         *check_load_balancers(mesh, facts),
     ]
 
@@ -224,7 +237,11 @@ def check_distinct(facts: Facts) -> Iterator[Finding]:
 
 
 def check_network(mesh: Mesh, facts: Facts, advice: Recommendation) -> Finding:
-    """MK103: the file's network model works with what was found."""
+    """MK103: the file's network model works with what was found.
+
+    A flat network fails where pods were tried and do not reach each other, or where an address or an assigned range of
+    pods is in two clusters; where nobody could try it is a warning. A range around addresses proves nothing.
+    """
     said = mesh.spec.topology.network
     ask = Question("MK103", "the network model fits", "the mesh", f"topology.network: {said} works here")
     if unread := _unread(facts):
@@ -235,8 +252,11 @@ def check_network(mesh: Mesh, facts: Facts, advice: Recommendation) -> Finding:
     if said == "multi":
         cure = "say `network: flat` to spare the gateways; or leave it: multi works on a flat network too"
         return ask.answer(Verdict.WARN, f"flat would do: {deciding}", cure)
-    untried = set(facts.pods["state"]) <= {"untried", "ok"} and not _overlapping(facts)
-    verdict = Verdict.WARN if untried else Verdict.FAIL
+    states = set(facts.pods["state"])
+    if not states & {"no answer", "wrong certificate"} and not _overlapping(facts):
+        verdict = Verdict.UNKNOWN if "UNKNOWN" in states else Verdict.WARN
+    else:
+        verdict = Verdict.FAIL
     cure = "say `network: multi`, with a network for each cluster; or give pods a way to each other, and look again"
     return ask.answer(verdict, f"multi: {deciding}", cure)
 
@@ -309,6 +329,44 @@ def check_installers(facts: Facts) -> Iterator[Finding]:
 
 
 _NEXT = {"helm": "`helm upgrade`", "operator": "reconciliation of the operator, in a moment,"}
+
+
+@dataclass(frozen=True)
+class Manager:
+    """One line of `managed.csv`: who runs a cluster's Istio, the verdict on it, and what is possible."""
+
+    manager: str
+    name: str
+    bad: str
+    possible: str
+    source: str
+    looked_at: str
+
+
+@functools.cache
+def known_managers() -> Mapping[str, Manager]:
+    """Return every line of `managed.csv` by its manager, as `istio.managed.managers` names it."""
+    text = resources.files("meshkit.stages").joinpath("managed.csv").read_text(encoding="utf-8")
+    return {row["manager"]: Manager(**row) for row in csv.DictReader(text.splitlines())}
+
+
+def check_managers(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
+    """MK107: nobody else runs the cluster's Istio: no add-on of a cloud, no operator, no vendor's build, no other mode.
+
+    What is possible with each: meshkit/stages/managed.csv.
+    """
+    for name in mesh.clusters:
+        ask = Question("MK107", "Istio is run by its owner", name, "an Istio of one's own, with sidecars")
+        rows = found[found["cluster"] == name]
+        for row in rows.to_dict("records"):
+            if row["reason"]:
+                yield ask.unknown(row["reason"], "see MK101")
+                continue
+            known = known_managers()[row["manager"]]
+            told = f"{known.name} ({row['evidence']})"
+            yield ask.answer(Verdict(known.bad), told, f"{known.possible}; {known.source}")
+        if rows.empty:
+            yield ask.answer(Verdict.PASS, "no add-on, operator or vendor's build, and no ambient mode")
 
 
 def check_load_balancers(mesh: Mesh, facts: Facts) -> Iterator[Finding]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from meshkit.istio import envoy, hello, trust
+from meshkit.istio.domain import of_cluster, of_mesh
 from meshkit.istio.fleet import PROXY_CONTAINER, table
-from meshkit.istio.services import DOMAIN, endpoints
+from meshkit.istio.services import endpoints
 from meshkit.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.probe import Side, find_side
 
@@ -49,7 +50,8 @@ def _client(cluster: Cluster, mesh: Mesh) -> Client:
     spec = mesh.spec.probe
     side = find_side(cluster, mesh)
     hosts = envoy.clusters(side.client)
-    ours = (hosts["host"] == f"{spec.server}.{spec.namespace}.svc.{DOMAIN}") & (hosts["port"] == spec.port)
+    host = f"{spec.server}.{spec.namespace}.svc.{of_cluster(cluster, mesh.root_namespace)}"
+    ours = (hosts["host"] == host) & (hosts["port"] == spec.port)
     found = hosts[ours & (hosts["direction"] == "outbound") & (hosts["subset"] == "")]
     held = b"".join(secret.pem for secret in envoy.secrets(side.client) if secret.name == "ROOTCA")
     return Client(side, frozenset(found["address"]), tuple(trust.parse_bundle(held)))
@@ -116,7 +118,7 @@ def hellos(
         at: gateway addresses of each pair; of more than `MOST_ADDRESSES` the others are UNKNOWN.
     """
     spec = mesh.spec.probe
-    name = hello.sni(f"{spec.server}.{spec.namespace}.svc.{DOMAIN}", spec.port)
+    name = hello.sni(f"{spec.server}.{spec.namespace}.svc.{of_mesh(mesh)}", spec.port)
     asked = [(pair, address) for pair, known in at.items() for address in known[:MOST_ADDRESSES]]
 
     def ask(question: tuple[tuple[str, str], Address]) -> dict[str, Any]:

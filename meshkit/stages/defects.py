@@ -1,8 +1,9 @@
 """Known defects of istiod's releases in meshes of many clusters, as data.
 
 `defects.csv` has one line for each: `first` and `last` release that has it (no first: all before; no last: all before
-`free`), the first release known to be `free` of it, `when` it strikes, what it `breaks`, the remedy, and its source.
-Releases between `last` and `free` were not looked at. A defect that is mended in two lines of releases has two lines.
+`free`), the first release known to be `free` of it (empty: none is), `when` it strikes, what it `breaks`, the remedy,
+its source, and the day on which that was `looked_at`. Of releases between `last` and `free` nothing is known. A defect
+that was fixed in two lines of releases has two lines.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from meshkit.checks import Verdict
-from meshkit.istio.versions import Version
+from meshkit.istio.versions import FEATURES, Version
 from meshkit.stages.finding import Question
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 HAS, MAY_HAVE = "has", "may have"
 SECRET: Final = "secret"  # noqa: S105 - when a remote secret is renewed or removed
+CONDITIONS: Final = frozenset({"ambient", "headless", "mixed", "crl", "gateway-api"})
+"""Ambient mode; headless Services on a flat network; ambient multi-network beside sidecars; a CRL in cacerts; Gateways
+of Gateway API that istiod deploys."""
 _ANY: Final = 10**6
 
 
@@ -35,7 +39,7 @@ class Defect:
     """One line of `defects.csv`.
 
     `when` is rename (of a running cluster), root (its change), metric, policy (rules of HTTP), secret (a remote one is
-    renewed or removed), or what a cluster must have to meet it: ambient, headless.
+    renewed or removed), restart (of istiod), or one of `CONDITIONS`: what a cluster must have to meet it.
     """
 
     first: str
@@ -45,6 +49,7 @@ class Defect:
     breaks: str
     remedy: str
     source: str
+    looked_at: str
 
     def in_version(self, version: Version) -> str:
         """Return whether a release has it: `has`, `may have` (nobody looked, or it names no patch), or nothing."""
@@ -69,23 +74,31 @@ def known() -> tuple[Defect, ...]:
     return tuple(Defect(**row) for row in csv.DictReader(text.splitlines()))
 
 
-def check(mesh: Mesh, versions: pd.DataFrame, services: pd.DataFrame) -> Iterator[Finding]:
+def check(mesh: Mesh, versions: pd.DataFrame, services: pd.DataFrame, features: pd.DataFrame) -> Iterator[Finding]:
     """MK240: no release of istiod that runs has a known defect in meshes of many clusters.
 
-    Where nobody has looked whether a release is mended, it says so. Defects of ambient mode and of headless Services
-    count where these are. All of them, each with its source: meshkit/stages/defects.csv.
+    Where nobody has looked whether a release is fixed, it says so. Defects of ambient mode, headless Services, CRLs and
+    Gateway API count where these are used. All of them, each with its source: meshkit/stages/defects.csv.
 
     Args:
         mesh: the mesh.
         versions: of `istio.versions.versions`.
         services: of `istio.services.services`.
+        features: of `istio.versions.features`.
     """
+    # Sidecars of one cluster meet the ambient gateway of another.
+    mixed = {"proxy", "ztunnel"} <= set(versions["component"]) and mesh.spec.topology.network == "multi"
     for name in mesh.clusters:
         ask = Question("MK240", "istiod's version has no known defect", name, "a release without any that is known")
         rows = versions[versions["cluster"] == name]
         met = {"ambient"} if (rows["component"] == "ztunnel").any() else set()
         own = services[services["cluster"] == name]
         met |= {"headless"} if mesh.spec.topology.network == "flat" and own["headless"].any() else set()
+        has = features[features["cluster"] == name]
+        # What could not be read may be in use.
+        used = {*FEATURES} if (has["reason"] != "").any() else set(has["feature"])
+        met |= used & {"crl", "gateway-api"}
+        met |= {"mixed"} if mixed and "ambient multi-network" in used else set()
         istiods = rows[rows["component"] == "istiod"].drop_duplicates(["version", "reason"]).to_dict("records")
         if not istiods:
             yield ask.answer(Verdict.SKIPPED, "no istiod runs there")
@@ -98,10 +111,11 @@ def _of_version(ask: Question, text: str, reason: str, met: set[str]) -> Iterato
     if reason or version is None:
         yield ask.unknown(reason or f"version {text or 'unknown'}")
         return
-    asked = [defect for defect in known() if defect.when not in {"ambient", "headless"} - met]
+    asked = [defect for defect in known() if defect.when not in CONDITIONS - met]
     found = [(defect, said) for defect in asked if (said := defect.in_version(version))]
     for defect, said in found:
-        open_end = f"; free of it is {defect.free}, and {text} was not looked at" if said == MAY_HAVE else ""
+        free = f"free of it is {defect.free}" if defect.free else f"on {defect.looked_at} it was open"
+        open_end = f"; {free}, and {text} was not looked at" if said == MAY_HAVE else ""
         told = f"{text} {said} this ({defect.url}): {defect.breaks}{open_end}"
         yield ask.answer(Verdict.WARN, told, defect.remedy)
     if not found:

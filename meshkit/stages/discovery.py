@@ -19,7 +19,7 @@ from meshkit.istio import accounts, networks, proxies, remote_secret, remotes, s
 from meshkit.istio.fleet import table
 from meshkit.istio.remotes import PREFIX
 from meshkit.mesh import Mesh, Unknown
-from meshkit.stages import credentials, eastwest, joined, merged, merging, reach, verify
+from meshkit.stages import credentials, eastwest, joined, merged, merging, reach, restarts, verify
 from meshkit.stages.credentials import check_handed_over, row_of, try_tokens, wanted
 from meshkit.stages.finding import Question, arrow, awaits, planned, refused, unreadable
 from meshkit.stages.life import check_life, usable
@@ -43,7 +43,7 @@ CURED_BY: Final = {
     "MK703": "05 install",
     "MK704": "05 install",
 }
-_DEFECTS = "go to 1.31 first, which is free of this: see MK240"
+_DEFECTS = "go to 1.30.4 or later first, which is free of this: see MK240"
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Facts:
     services: pd.DataFrame
     merging: pd.DataFrame
     versions: pd.DataFrame
+    new_pods: restarts.Facts | None = None
 
 
 def look(mesh: Mesh) -> Facts:
@@ -72,6 +73,7 @@ def look(mesh: Mesh) -> Facts:
         reach=reach.reach,
         services=services.services,
         versions=partial(versions.versions, status=table([], proxies.COLUMNS)),
+        new_pods=restarts.look,
     )
     same = services.merging(found["services"], list(mesh.clusters), mesh.root_namespace)
     return Facts(**found, merging=same)
@@ -96,6 +98,7 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply", renew: str = "") -> lis
         findings += [*check_life(mesh, facts.known.secrets, *pair, renewed=bool(wishes[pair]))]
     begun = merging.check_merging(mesh, facts.services, facts.merging, _new(mesh, facts, renew))
     findings += [*begun, *merging.check_alike(facts.merging)]
+    findings += restarts.check(mesh, facts.new_pods)
     return [awaits(f, mode, CURED_BY[f.id]) if f.id in CURED_BY else f for f in findings]
 
 

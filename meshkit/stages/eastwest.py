@@ -33,10 +33,11 @@ def check_gateway(mesh: Mesh, gateways: pd.DataFrame, name: str, identifier: str
         row = good[0]
         ready = f"{row['ready']}/{row['pods']} ready"
         return ask.answer(Verdict.PASS, f"{row['service']} at {row['addresses']}:{row['port']}, {ready}")
-    told = [f"{row['service'] or 'no Service'}: {', '.join(missing)}" for row, missing in (used if good else problems)]
+    wrong = used if good else problems
+    told = [f"{row['service'] or 'no Service'}: {', '.join(missing)}" for row, missing in wrong]
     told += ["istiods send calls there, too"] if good else []
-    service = f"get service -A -l {networks.NETWORK}={entry.network}"
-    return ask.fail("; ".join(told) or "none", f"kubectl --context {entry.context} {service}")
+    steps = dict.fromkeys(step for row, _ in wrong for step in _steps(row, entry.network, entry.context))
+    return ask.fail("; ".join(told) or "none", "; ".join(steps) or "run stage 06")
 
 
 def _is_used(row: Row, network: str) -> bool:
@@ -55,6 +56,29 @@ def lacks(row: Row, network: str) -> list[str]:
         *([pods] if not row["ready"] else []),
         *(["no AUTO_PASSTHROUGH Gateway selects it"] if not row["exposed_by"] else []),
     ]
+
+
+def _steps(row: Row, network: str, context: str) -> Iterator[str]:
+    """Yield what gives a row of `networks.gateways` what it lacks, in the order of `lacks`."""
+    if not row["service"]:
+        yield "run stage 06, which installs one"
+        return
+    kubectl, place = f"kubectl --context {context}", f"-n {row['namespace']} {row['service']}"
+    if row["network"] != network:
+        yield f"{kubectl} label service {place} {networks.NETWORK}={network} --overwrite"
+    if not row["addresses"]:
+        yield {
+            "NodePort": f"{kubectl} annotate service {place} {networks.NODE_SELECTOR}='{{}}'",
+            "LoadBalancer": f"{kubectl} describe service {place} tells why it is pending",
+        }.get(row["type"], f'{kubectl} patch service {place} -p \'{{"spec": {{"type": "LoadBalancer"}}}}\'')
+    if not row["port"]:
+        port = networks.PASSTHROUGH_PORT
+        yield f"{kubectl} edit service {place}: add port {port}, name tls, which its pods listen on"
+    if not row["ready"]:
+        selector = f" -l {row['selector']}" if row["selector"] else ""
+        yield f"{kubectl} get pods -n {row['namespace']}{selector}"
+    if not row["exposed_by"]:
+        yield "run stage 06, which exposes Services by an AUTO_PASSTHROUGH Gateway"
 
 
 def _no_address(row: Row) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import functools
 import itertools
+from dataclasses import dataclass
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from meshkit.checks import Finding, Verdict
@@ -12,7 +16,7 @@ from meshkit.stages import reach
 from meshkit.stages.finding import Question, Row, arrow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -161,19 +165,72 @@ def _running(name: str, rows: Sequence[Row], wanted: str, gate: str) -> Iterator
         yield ask.judge(answers == {True}, told, cure, otherwise=otherwise)
 
 
+@dataclass(frozen=True)
+class Supported:
+    """One line of `supported.csv`: which Kubernetes a minor of Istio is supported on.
+
+    `least` and `newest` are of Istio's table of supported releases; below `refused_below` istioctl's `x precheck` fails
+    and `install` warns (MinK8SVersion, istioctl/pkg/install/k8sversion/version.go); `source` says where it stands, and
+    `looked_at` when.
+    """
+
+    istio: str
+    least: str
+    newest: str
+    refused_below: str
+    source: str
+    looked_at: str
+
+
+@functools.cache
+def supported() -> Mapping[str, Supported]:
+    """Return every line of `supported.csv` by the minor of Istio (`1.31`)."""
+    text = resources.files("meshkit.stages").joinpath("supported.csv").read_text(encoding="utf-8")
+    return {row["istio"]: Supported(**row) for row in csv.DictReader(text.splitlines())}
+
+
 def check_kubernetes(versions: pd.DataFrame, istio: str) -> Iterator[Finding]:
-    """MK208: Kubernetes is new enough for this Istio; 1.31 wants 1.33 (IST0142), and so on from 1.26 on."""
+    """MK208: Kubernetes is one that this Istio is supported on, by the table in meshkit/stages/supported.csv.
+
+    Below the version at which istioctl refuses it fails; else outside the range it warns.
+    """
     target = Version.parse(istio)
+    known = supported().get(f"{target.major}.{target.minor}") if target else None
     for row in versions[versions["component"] == "kubernetes"].to_dict("records"):
-        least = f"1.{target.minor + 2}" if target else ""
-        ask = Question("MK208", "Kubernetes is new enough", row["cluster"], f"{least or 'a known version'} or later")
+        expected = f"{known.least} to {known.newest} for Istio {known.istio}" if known else "a version Istio supports"
+        ask = Question("MK208", "Kubernetes is supported", row["cluster"], expected)
         found = Version.parse(row["version"])
         if row["reason"] or found is None or target is None:
             yield ask.unknown(row["reason"] or f"Kubernetes {row['version'] or '?'}, Istio {istio or '?'}")
-            continue
-        good = (found.major, found.minor) >= (1, target.minor + 2)
-        cure = "upgrade Kubernetes; this Istio is not tested with it (istio.io, Supported releases)"
-        yield ask.judge(good, row["version"], cure, otherwise=Verdict.WARN)
+        elif known is None:
+            told = f"Kubernetes {row['version']}; of Istio {istio} meshkit's table says nothing"
+            yield ask.unknown(told, "compare with https://istio.io/latest/docs/releases/supported-releases/")
+        else:
+            yield _supported(ask, str(row["version"]), found, known)
+
+
+def _supported(ask: Question, text: str, found: Version, known: Supported) -> Finding:
+    refused, least, newest = (_minor(bound) for bound in (known.refused_below, known.least, known.newest))
+    minor, source = (found.major, found.minor), f"{known.source}, looked at {known.looked_at}"
+    if minor < refused:
+        told = f"{text}: `istioctl x precheck` refuses below {known.refused_below} ({source})"
+        return ask.fail(told, f"upgrade Kubernetes to {known.least} or later before Istio {known.istio}")
+    if minor < least:
+        told = f"{text} is older than the oldest supported ({source})"
+        return ask.answer(Verdict.WARN, told, f"upgrade Kubernetes to {known.least} or later")
+    if minor > newest:
+        told = f"{text} is newer than the newest supported ({source})"
+        later = next((one.istio for one in supported().values() if minor <= _minor(one.newest)), "")
+        remedy = (
+            f"Istio {later} is supported on it" if later else "no Istio of the table is supported on it: try it first"
+        )
+        return ask.answer(Verdict.WARN, told, remedy)
+    return ask.answer(Verdict.PASS, text)
+
+
+def _minor(text: str) -> tuple[int, int]:
+    found = Version.parse(text)
+    return (found.major, found.minor) if found else (0, 0)
 
 
 # --- network policies -------------------------------------------------------------------------------------------------

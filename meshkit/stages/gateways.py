@@ -14,9 +14,10 @@ import yaml
 from meshkit.changes import Plan
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import eastwest, exposure, installer, networks, proxies, remotes, versions
+from meshkit.istio.domain import DEFAULT, of_mesh
 from meshkit.mesh import Mesh, Unknown
 from meshkit.stages import eastwest as judge
-from meshkit.stages import verify
+from meshkit.stages import restarts, verify
 from meshkit.stages.finding import Question, Row, arrow, awaits, planned, refused
 from meshkit.waiting import wait_for
 
@@ -42,6 +43,7 @@ class Facts:
     remotes: pd.DataFrame
     opened: pd.DataFrame
     claims: pd.DataFrame
+    new_pods: restarts.Facts | None = None
 
 
 def look(mesh: Mesh) -> Facts:
@@ -54,6 +56,7 @@ def look(mesh: Mesh) -> Facts:
             remotes=remotes.remote_clusters,
             opened=exposure.opened,
             claims=proxies.claims,
+            new_pods=restarts.look,
         )
     )
 
@@ -69,7 +72,8 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
     gates = [*verify.check_istiods(mesh, facts.identity, "MK601")]
     gates += [check_networks(mesh, facts, name) for name in mesh.clusters]
     places = [check_place(mesh, facts, name) for name in mesh.clusters]
-    return [*(awaits(finding, mode, BEFORE) for finding in gates), *places]
+    gates = [awaits(finding, mode, BEFORE) for finding in gates]
+    return [*gates, *places, *restarts.check(mesh, facts.new_pods)]
 
 
 def check_networks(mesh: Mesh, facts: Facts, name: str) -> Finding:
@@ -167,7 +171,7 @@ def _control_plane(mesh: Mesh, facts: Facts, name: str) -> dict[str, Any]:
     # As stage 05 installs it, the old cluster id that it goes on accepting included.
     istiods = mesh.clusters[name].get("deployments.v1.apps", mesh.root_namespace, labels="app=istiod")
     alias = installer.alias_of(istiods[0], name) if istiods else ""
-    known = eastwest.mesh_networks(mesh.spec, facts.gateways)
+    known = eastwest.mesh_networks(mesh.spec, facts.gateways, of_mesh(mesh))
     return installer.operator(mesh.spec, name, alias=alias, mesh_networks=known)
 
 
@@ -277,7 +281,8 @@ def check_control_plane(mesh: Mesh, facts: Facts, name: str) -> Finding:
     answering = named[named["endpoints"] > 0]
     if len(answering):
         names = sorted({f"{r['service']}.{r['namespace']}:{r['port']}" for r in answering.to_dict("records")})
-        sample = f"*.{mesh.spec.probe.namespace}.svc.{eastwest.DOMAIN}"
+        domain = next((domain for domain in facts.identity["cluster_domain"] if domain), DEFAULT)
+        sample = f"*.{mesh.spec.probe.namespace}.svc.{domain}"
         cure = f'narrow clusters[].gateway.hosts to what is shared, such as ["{sample}"]: one line for each namespace'
         return ask.answer(Verdict.WARN, f"{', '.join(names)} answer to other clusters", cure)
     parts = ", ".join(sorted(set(named["part_of"])))
@@ -290,7 +295,7 @@ def check_mesh_networks(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     if not mesh.spec.topology.mesh_networks:
         return
     suffix = f"-{mesh.spec.istio.revision}" if mesh.spec.istio.revision not in ("", "default") else ""
-    wanted = eastwest.mesh_networks(mesh.spec, facts.gateways)
+    wanted = eastwest.mesh_networks(mesh.spec, facts.gateways, of_mesh(mesh))
 
     def read(cluster: Cluster) -> dict[str, Any]:
         found = cluster.find("configmaps", mesh.root_namespace, f"istio{suffix}") or {}

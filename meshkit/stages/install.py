@@ -16,10 +16,11 @@ from meshkit.checks import Finding, Verdict
 from meshkit.diffs import MANAGED
 from meshkit.errors import MeshkitError
 from meshkit.istio import cacerts, copies, installer, networks, platform, signing, trust, versions, workloads
+from meshkit.istio.domain import of_mesh
 from meshkit.istio.eastwest import mesh_networks
 from meshkit.istio.fleet import istiods, table
 from meshkit.mesh import Mesh, Unknown
-from meshkit.stages import observe, renames, verify
+from meshkit.stages import observe, renames, restarts, verify
 from meshkit.stages.finding import Question, awaits, planned, refused
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Facts:
     identities: pd.DataFrame
     istioctl: str
     istioctl_missing: bool = False
+    new_pods: restarts.Facts | None = None
 
 
 def look(mesh: Mesh) -> Facts:
@@ -64,7 +66,8 @@ def look(mesh: Mesh) -> Facts:
     except MeshkitError as error:
         tool, missing = error.message, True
     found = workloads.workloads(mesh)
-    return Facts(planes(mesh), versions.versions(mesh), found, renames.identities(mesh), tool, missing)
+    former = renames.identities(mesh)
+    return Facts(planes(mesh), versions.versions(mesh), found, former, tool, missing, restarts.look(mesh))
 
 
 def planes(mesh: Mesh) -> pd.DataFrame:
@@ -139,7 +142,7 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply", *, drop_alias: bool = F
         )
         findings.append(awaits(there, mode, "04 trust"))
     findings += renames.check_former(facts.planes, facts.identities, drop_alias=drop_alias)
-    return [*findings, *check_restarts(mesh, facts)]
+    return [*findings, *check_restarts(mesh, facts), *restarts.check(mesh, facts.new_pods)]
 
 
 def check_tool(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
@@ -216,7 +219,9 @@ def plan(mesh: Mesh, facts: Facts, *, drop_alias: bool = False) -> Plan:
     wanted = Plan(mesh, STAGE)
     # Clusters without Istio first: nothing of theirs can suffer, and what is wrong with the tool shows there.
     by_age = sorted(facts.planes.to_dict("records"), key=lambda row: row["istiod"] != "")
-    addresses = mesh_networks(mesh.spec, networks.gateways(mesh)) if mesh.spec.topology.mesh_networks else None
+    addresses = (
+        mesh_networks(mesh.spec, networks.gateways(mesh), of_mesh(mesh)) if mesh.spec.topology.mesh_networks else None
+    )
     for row in by_age:
         if not row["reason"]:
             name, going = row["cluster"], renames.dropped(row, drop_alias=drop_alias)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import injection, rules
-from meshkit.istio.services import DOMAIN, local_words
+from meshkit.istio.domain import DEFAULT
+from meshkit.istio.services import local_words
 from meshkit.stages import footing
 from meshkit.stages.finding import Question, Row
 
@@ -77,7 +78,10 @@ def check_blocks(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]
 
 
 def check_locality(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
-    """MK725: rules that ask for failover have outlierDetection: without it no endpoint is ever found bad."""
+    """MK725: rules that ask for failover have outlierDetection: without it no endpoint is ever found bad.
+
+    Their own, their rule's where a subset asks, or that of meshConfig.defaultTrafficPolicy (Istio 1.31 and later).
+    """
     ask = Question("MK725", "failover can happen", name, "outlierDetection beside each failover")
     cure = f"{_edit(mesh, name)}: add trafficPolicy.outlierDetection"
     yield from _judged(ask, rows, cure, {rules.KEPT: Verdict.WARN})
@@ -167,7 +171,8 @@ def check_headless(mesh: Mesh, services: pd.DataFrame) -> Iterator[Finding]:
         told = (
             f"{namespace}/{service} in {', '.join(group['cluster'])}: clients reach the pods of their own cluster only"
         )
-        local = local_words(f"{service}.{namespace}.svc.{DOMAIN}")
+        domain = next((domain for domain in group["domain"] if domain), DEFAULT)
+        local = local_words(f"{service}.{namespace}.svc.{domain}")
         cure = f"call it by a Service with a ClusterIP; or say that it is meant to stay: {local}"
         yield ask.answer(Verdict.WARN, told, cure)
     if rows.empty:

@@ -13,8 +13,9 @@ import yaml
 
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import installer
+from meshkit.istio.domain import DEFAULT
 from meshkit.istio.fleet import table
-from meshkit.istio.services import DOMAIN, local_entry, local_words, mesh_config
+from meshkit.istio.services import local_entry, local_words, mesh_config
 from meshkit.mesh import Unknown
 from meshkit.stages.finding import Question
 
@@ -57,7 +58,8 @@ def check_merging(
         if not begins.any():
             yield ask.answer(Verdict.PASS, f"{_listed(group)}: one already")
             continue
-        cure = f"to keep them apart, have this in every cluster first: {local_words(f'*.{namespace}.svc.{DOMAIN}')}"
+        local = local_words(f"*.{namespace}.svc.{_domain(group)}")
+        cure = f"to keep them apart, have this in every cluster first: {local}"
         meant = namespace == mesh.spec.probe.namespace
         yield ask.judge(meant, f"{_listed(group[begins])}: will be one", cure, otherwise=Verdict.WARN)
 
@@ -132,7 +134,11 @@ def _begins(clusters: str, new: Collection[tuple[str, str]]) -> bool:
 
 
 def _host(row: Mapping[Any, Any]) -> str:
-    return f"{row['service']}.{row['namespace']}.svc.{DOMAIN}"
+    return f"{row['service']}.{row['namespace']}.svc.{row['domain'] or DEFAULT}"
+
+
+def _domain(rows: pd.DataFrame) -> str:
+    return next((domain for domain in rows["domain"] if domain), DEFAULT)
 
 
 def _of_users(merging: pd.DataFrame) -> pd.DataFrame:

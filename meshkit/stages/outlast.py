@@ -1,14 +1,15 @@
-"""What outlasts the undo of a run: the credentials by which clusters are read after it, and later runs."""
+"""What outlasts the undo of a run: credentials by which clusters are read after it, CAs in use, and later runs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 from meshkit import restore
 from meshkit.checks import Finding, Verdict
 from meshkit.diffs import identify
 from meshkit.errors import ChangeError
-from meshkit.istio import accounts, remotes
+from meshkit.istio import accounts, authority, remotes
 from meshkit.journal import Journal
 from meshkit.stages import discovery
 from meshkit.stages.finding import Question
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
     from meshkit.journal import Entry
     from meshkit.mesh import Mesh
+
+
+TRUST: Final = "04 trust"
+"""`meshkit.stages.trust.STAGE`, which imports what is taken back here."""
 
 
 def is_final(mesh: Mesh, book: Journal, entry: Entry) -> bool:
@@ -42,6 +47,44 @@ def needed(mesh: Mesh, book: Journal, kept: Collection[tuple[str, str]]) -> dict
         if token in made and not _given_up(mesh, book, kept, row):
             found.setdefault(token, []).append(row["cluster"])
     return {token: f"it is read by {', '.join(sorted(set(readers)))} with this" for token, readers in found.items()}
+
+
+def authorities(mesh: Mesh, book: Journal) -> dict[tuple[str, str], str]:
+    """Return the Secrets `cacerts` that a journal made and by which a control plane signs that came after them.
+
+    By (cluster, object), with the reason. Before the run there was no CA to go back to, and none is missed: the cluster
+    had no istiod. One that Helm, say, installed since has found the Secret when it started; without it, its next start
+    would make a new root, which no proxy trusts. A control plane of the run itself goes with its Secret.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for entry in book.entries:
+        if not entry.stands or entry.stage != TRUST or entry.action in (*restore.PATCHED, "restart"):
+            continue
+        private = book.private(entry)
+        names = {manifest["metadata"]["name"] for manifest in private["manifests"]}
+        if authority.SECRET not in names or any(private["before"]) or brought(book, entry.cluster):
+            continue
+        istiods = mesh.clusters[entry.cluster].get("deployments.v1.apps", mesh.root_namespace, labels="app=istiod")
+        ages = [_moment(istiod["metadata"]["creationTimestamp"]) for istiod in istiods if not _ends(istiod)]
+        if ages and min(ages) > _moment(entry.begun):
+            what = f"Secret {mesh.root_namespace}/{authority.SECRET}"
+            found[entry.cluster, what] = f"its istiod came after it ({min(ages):%Y-%m-%d %H:%M}) and signs with it"
+    return found
+
+
+def brought(book: Journal, name: str) -> bool:
+    """Tell whether a run installed the control plane of a cluster."""
+    private = (book.private(e) for e in book.entries if e.cluster == name and e.action == "install")
+    pairs = (pair for known in private for pair in zip(known["manifests"], known["before"], strict=True))
+    return any(restore.is_istiod(made) and before is None for made, before in pairs)
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _ends(obj: dict[str, Any]) -> bool:
+    return "deletionTimestamp" in obj["metadata"]
 
 
 def _is_token(book: Journal, entry: Entry) -> bool:

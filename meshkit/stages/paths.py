@@ -15,7 +15,7 @@ from meshkit.istio import injection, networks
 from meshkit.istio.fleet import istiods, table
 from meshkit.istio.policies import WEBHOOK, XDS
 from meshkit.mesh import Mesh, Unknown
-from meshkit.stages import eastwest
+from meshkit.stages import eastwest, reach
 from meshkit.stages.finding import Question, Row, arrow
 from meshkit.stages.ways import Caller, callers, handshake
 
@@ -166,11 +166,22 @@ def check_hosts(mesh: Mesh, names: pd.DataFrame, gateways: pd.DataFrame, seen: p
         yield ask.judge(now <= known, told, cure, otherwise=Verdict.WARN)
 
 
-def check_ranges(mesh: Mesh, inventory: pd.DataFrame, gateways: pd.DataFrame) -> Iterator[Finding]:
-    """MK734: gateways and API servers of other clusters have addresses outside the cluster's own ranges.
+def check_ranges(
+    mesh: Mesh, inventory: pd.DataFrame, gateways: pd.DataFrame, api_servers: pd.DataFrame
+) -> Iterator[Finding]:
+    """MK734: gateways and API servers of other clusters have addresses that are none of the cluster's own.
 
-    An address within its pod or Service ranges means one of its own pods there, and no packet leaves the cluster.
+    An address in the ranges that its pods and Services are given, or that one of them has, means that one there, and no
+    packet leaves the cluster. An API server that answered from there with a certificate of its own CA is at the right
+    address, whatever the ranges.
+
+    Args:
+        mesh: the mesh.
+        inventory: of `platform.inventory`.
+        gateways: of `networks.gateways`.
+        api_servers: of `reach.reach`.
     """
+    proven = {(r["cluster"], r["target"]): str(r["server"]) for r in api_servers.to_dict("records") if _proves(r)}
     rows = {row["cluster"]: row for row in inventory.to_dict("records")}
     for reader, target in mesh.pairs:
         ask = Question(
@@ -180,10 +191,15 @@ def check_ranges(mesh: Mesh, inventory: pd.DataFrame, gateways: pd.DataFrame) ->
             yield ask.unknown(reason)
             continue
         offered = gateways[gateways["cluster"] == target]["addresses"]
-        api = urlsplit(str(rows[target]["api_server"])).hostname or ""
+        written = str(rows[target]["api_server"])
+        api = "" if proven.get((reader, target)) == written else urlsplit(written).hostname or ""
         theirs = sorted({a for text in [*offered, api] for a in text.split(",") if networks.is_number(a)})
         ranges = [r for key in ("pod_ranges", "service_ranges") for r in str(rows[reader][key]).split(",") if r]
         own = [ipaddress.ip_network(text, strict=False) for text in ranges]
         hit = [f"{a} is in {net}" for a in theirs for net in own if ipaddress.ip_address(a) in net]
         cure = f"give {target}'s gateway or API server another address, or {reader} other ranges"
         yield ask.judge(not hit, "; ".join(hit) or f"{', '.join(theirs) or 'no number'}: none is", cure)
+
+
+def _proves(row: Row) -> bool:
+    return str(row["answer"]).isdigit() and not str(row["detail"]).startswith(reach.UNCHECKED)

@@ -20,7 +20,7 @@ from meshkit.errors import MeshkitError
 from meshkit.istio import injection, installer, networks, platform, policies, proxies, services, versions
 from meshkit.istio.fleet import ask_istiods
 from meshkit.mesh import Unknown
-from meshkit.stages import defects, footing, reach, ways
+from meshkit.stages import defects, footing, reach, restarts, ways
 from meshkit.stages.finding import Question, Row, planned
 
 if TYPE_CHECKING:
@@ -48,12 +48,14 @@ class Facts:
     api_servers: pd.DataFrame
     names: pd.DataFrame
     versions: pd.DataFrame
+    features: pd.DataFrame
     policies: pd.DataFrame
     injection: pd.DataFrame
     services: pd.DataFrame
     gateways: pd.DataFrame
     istioctl: str
     no_istioctl: str
+    new_pods: restarts.Facts | None = None
 
 
 def look(mesh: Mesh) -> Facts:
@@ -71,10 +73,12 @@ def look(mesh: Mesh) -> Facts:
         api_servers=reach.reach,
         names=ways.names,
         versions=versions.versions,
+        features=versions.features,
         policies=policies.network_policies,
         injection=injection.namespaces,
         services=services.services,
         gateways=networks.gateways,
+        new_pods=restarts.look,
     )
     return Facts(**told, istioctl=found, no_istioctl=reason)
 
@@ -91,12 +95,13 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
         *footing.check_names(mesh, facts.names),
         *footing.check_versions(mesh, facts.versions, facts.istioctl, facts.no_istioctl),
         *footing.check_kubernetes(facts.versions, target),
-        *defects.check(mesh, facts.versions, facts.services),
+        *defects.check(mesh, facts.versions, facts.services, facts.features),
         *footing.check_policies(mesh, facts.policies),
         *check_probe_namespace(mesh, facts),
         *footing.check_injection(mesh, facts.injection),
         *footing.check_services(mesh, facts.services),
         *check_gateways(mesh, facts),
+        *restarts.check(mesh, facts.new_pods),
     ]
 
 

@@ -10,14 +10,13 @@ import base64
 import functools
 from typing import TYPE_CHECKING, Any
 
-from meshkit import restore
 from meshkit.changes import Change
 from meshkit.diffs import identify, unified
 from meshkit.errors import InputError
 from meshkit.istio import authority, cacerts, signing, workloads
 from meshkit.istio import trust as held
 from meshkit.journal import DONE
-from meshkit.stages import apart, overlap
+from meshkit.stages import apart, outlast, overlap
 from meshkit.stages.steps import Step, steps
 from meshkit.stages.strategy import SHORT
 from meshkit.waiting import in_turn
@@ -141,9 +140,10 @@ class _Back:
         """Refuse to leave proxies without the CA that stood before.
 
         Raises:
-            InputError: it was istiod's own, and its Secret is gone. A control plane that the run brought had none.
+            InputError: it was istiod's own, and its Secret is gone. A control plane that the run brought had none, and
+                one that came since keeps the run's.
         """
-        if step.secret and step.made and not step.former and self._live(step) and not self._brought(step.cluster):
+        if step.secret and step.made and not step.former and self._live(step) and not self._stays(step):
             raise InputError(
                 f"{signing.SELF_SIGNED}, by which its istiod went before the run, is gone: without {authority.SECRET} "
                 "it would make a new root, which no proxy trusts",
@@ -151,11 +151,10 @@ class _Back:
                 remedy="put it back from your copy of it, or from the backup of stage 03, then undo again",
             )
 
-    def _brought(self, name: str) -> bool:
-        """Tell whether the run installed the control plane of a cluster."""
-        private = (self.book.private(e) for e in self.book.entries if e.cluster == name and e.action == "install")
-        pairs = (pair for known in private for pair in zip(known["manifests"], known["before"], strict=True))
-        return any(restore.is_istiod(made) and before is None for made, before in pairs)
+    def _stays(self, step: Step) -> bool:
+        """Tell whether a cluster loses no CA that it had: the run brought its control plane, or the Secret stays."""
+        secret = f"Secret {self.mesh.root_namespace}/{authority.SECRET}"
+        return outlast.brought(self.book, step.cluster) or secret in self.keep.get(step.cluster, ())
 
     def take(self, step: Step) -> None:
         """Want one step taken back."""

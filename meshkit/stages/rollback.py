@@ -21,14 +21,14 @@ from meshkit.checks import Finding, Verdict
 from meshkit.cluster import Cluster
 from meshkit.diffs import Object, identify
 from meshkit.errors import InputError, MeshkitError
-from meshkit.istio import installer, proxies, remotes, signing, versions, workloads
+from meshkit.istio import authority, installer, proxies, remotes, signing, versions, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import table
 from meshkit.journal import DONE, Journal
 from meshkit.mesh import Mesh, Unknown
 from meshkit.probe import find_side
 from meshkit.restore import names
-from meshkit.stages import apart, credentials, discovery, joined, outlast, renames, retreat, rooted
+from meshkit.stages import apart, credentials, discovery, joined, outlast, renames, restarts, retreat, rooted
 from meshkit.stages.finding import Question, planned, refused, unreadable
 from meshkit.waiting import in_turn
 
@@ -66,6 +66,7 @@ class Facts:
     kept: dict[tuple[str, str], str]
     strangers: dict[str, str]
     needed: dict[tuple[str, str], str]
+    new_pods: restarts.Facts | None = None
 
 
 def look(mesh: Mesh, journal: str = "") -> Facts:
@@ -93,13 +94,14 @@ def look(mesh: Mesh, journal: str = "") -> Facts:
     absent = [entry.cluster for entry in book.entries if entry.cluster not in mesh.clusters]
     strangers |= dict.fromkeys(absent, ABSENT)
     kept = {} if strangers else kept_objects(mesh, book)
-    needed = {} if strangers else outlast.needed(mesh, book, kept)
+    needed = {} if strangers else outlast.needed(mesh, book, kept) | outlast.authorities(mesh, book)
     stays = {**kept, **needed}
     rows = [
         {**{key: getattr(entry, key) for key in ENTRY_COLUMNS if key != "kept"}, "kept": _kept_of(book, entry, stays)}
         for entry in book.entries
     ]
-    return Facts(book, table(rows, ENTRY_COLUMNS).sort_values("n", ignore_index=True), kept, strangers, needed)
+    entries = table(rows, ENTRY_COLUMNS).sort_values("n", ignore_index=True)
+    return Facts(book, entries, kept, strangers, needed, None if strangers else restarts.look(mesh))
 
 
 def _kept_of(book: Journal, entry: Entry, kept: dict[tuple[str, str], str]) -> str:
@@ -147,10 +149,16 @@ def check(mesh: Mesh, facts: Facts, *, consent: bool = False) -> list[Finding]:
         ask = Question("MK1202", "nobody else uses what is removed", "all clusters", "only meshkit had a hand in it")
         findings.append(ask.answer(Verdict.PASS, "nobody"))
     for (name, what), why in facts.needed.items():
+        if what.endswith(f"/{authority.SECRET}"):
+            ask = Question("MK1202", "nobody else uses what is removed", f"{name}: {what}", "no istiod signs with it")
+            cure = "uninstall that istiod first if the Secret is to go, then undo again"
+            findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", cure))
+            continue
         ask = Question("MK1207", "no credential in use is revoked", f"{name}: {what}", "nobody reads by it")
         cure = "replace it by stage 07 with `renew`, or undo first what made them read"
         findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", cure))
-    return [*findings, *_check_order(mesh, facts.book), outlast.check_later(mesh, facts.book)]
+    findings += [*_check_order(mesh, facts.book), outlast.check_later(mesh, facts.book)]
+    return [*findings, *restarts.check(mesh, facts.new_pods)]
 
 
 def _check_order(mesh: Mesh, book: Journal) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from meshkit.cluster import Cluster, NotFoundError
 from meshkit.diffs import MANAGED
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio import envoy
+from meshkit.istio.domain import DEFAULT, of_cluster
 from meshkit.istio.fleet import table
 from meshkit.istio.workloads import abrupt
 from meshkit.mesh import Unknown
@@ -50,12 +51,13 @@ def rules(mesh: Mesh, own: str) -> pd.DataFrame:
     sets), reason (why the cluster could not be read: a row without name).
     """
     rows: list[Row] = []
-    for name, found in mesh.each(lambda cluster: _rules(cluster, mesh.spec.probe, own)).items():
+    for name, found in mesh.each(lambda cluster: _rules(cluster, mesh, own)).items():
         rows += [{"cluster": name, "reason": found.reason}] if isinstance(found, Unknown) else found
     return table(rows, RULE_COLUMNS)
 
 
-def _rules(cluster: Cluster, spec: Probe, own: str) -> list[Row]:
+def _rules(cluster: Cluster, mesh: Mesh, own: str) -> list[Row]:
+    domain = of_cluster(cluster, mesh.root_namespace)
     try:
         found = cluster.get("destinationrules.networking.istio.io")
     except NotFoundError:
@@ -63,7 +65,7 @@ def _rules(cluster: Cluster, spec: Probe, own: str) -> list[Row]:
     rows = []
     for obj in found:
         metadata, said = obj["metadata"], obj.get("spec", {})
-        if not covers(str(said.get("host", "")), metadata["namespace"], spec):
+        if not covers(str(said.get("host", "")), metadata["namespace"], mesh.spec.probe, domain):
             continue
         ours = metadata["name"] == own and (metadata.get("labels") or {}).items() >= MANAGED.items()
         policy = [*said.get("trafficPolicy", {}), *(f"subset {s['name']}" for s in said.get("subsets", []))]
@@ -72,16 +74,12 @@ def _rules(cluster: Cluster, spec: Probe, own: str) -> list[Row]:
     return rows
 
 
-def covers(host: str, namespace: str, spec: Probe) -> bool:
+def covers(host: str, namespace: str, spec: Probe, domain: str = DEFAULT) -> bool:
     """Return whether a rule's host, in the rule's namespace, means the probe's server: short, qualified or wild."""
     short = f"{spec.server}.{spec.namespace}"
     if "." not in host and "*" not in host:
         return (host, namespace) == (spec.server, spec.namespace)
-    return (
-        host in (short, f"{short}.svc")
-        or host.startswith(f"{short}.svc.")
-        or fnmatch(f"{short}.svc.cluster.local", host)
-    )
+    return host in (short, f"{short}.svc") or host.startswith(f"{short}.svc.") or fnmatch(f"{short}.svc.{domain}", host)
 
 
 def workloads(mesh: Mesh) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from meshkit.changes import Change, Plan
 from meshkit.checks import Finding, Verdict
 from meshkit.diffs import identify, unified
 from meshkit.sender import Step, Traffic
-from meshkit.stages import serving
+from meshkit.stages import restarts, serving
 from meshkit.stages.finding import Question, awaits, planned, refused
 from meshkit.statistics import quantile
 
@@ -47,6 +47,7 @@ class Facts:
     rules: pd.DataFrame
     workloads: pd.DataFrame
     endpoints: pd.DataFrame
+    new_pods: restarts.Facts | None = None
 
     def workload(self, cluster: str) -> dict[str, Any]:
         """Return the row of a cluster's server workload."""
@@ -61,7 +62,7 @@ def look(mesh: Mesh, cluster: str = "") -> Facts:
         InputError: the mesh file has no such cluster.
     """
     name = mesh.spec.cluster(cluster).name if cluster else mesh.spec.clusters[0].name
-    return Facts(name, serving.rules(mesh, RULE), serving.workloads(mesh), serving.endpoints(mesh))
+    return Facts(name, serving.rules(mesh, RULE), serving.workloads(mesh), serving.endpoints(mesh), restarts.look(mesh))
 
 
 # --- check ------------------------------------------------------------------------------------------------------------
@@ -76,6 +77,7 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
         *check_ending(facts),
         *check_clients(mesh, facts),
         check_others(mesh, facts),
+        *restarts.check(mesh, facts.new_pods),
     ]
     return [awaits(finding, mode, "08 verify") for finding in findings]
 

@@ -19,7 +19,7 @@ from meshkit.errors import UnreachableError
 from meshkit.istio import authority, authorization, cacerts, signing, versions, workloads
 from meshkit.istio import trust as held
 from meshkit.istio.fleet import istiods, table
-from meshkit.stages import apart, domains, overlap, strategy, verify
+from meshkit.stages import apart, domains, overlap, restarts, strategy, verify
 from meshkit.stages.finding import Question
 from meshkit.stages.strategy import SHORT, Choice, Offer, Outcome, State
 
@@ -53,6 +53,7 @@ class Facts:
     policies: pd.DataFrame
     readings: pd.DataFrame
     offer: Offer | None = None
+    new_pods: restarts.Facts | None = None
 
 
 def look(mesh: Mesh) -> Facts:
@@ -71,6 +72,7 @@ def look(mesh: Mesh) -> Facts:
         workloads=workloads.workloads,
         policies=authorization.trust_domains,
         readings=apart.readings,
+        new_pods=restarts.look,
     )
     return with_offer(mesh, Facts(**told))
 
@@ -188,7 +190,8 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
         findings += apart.check(facts.readings, states(mesh, facts))
     elif choice.root:
         findings += [check_held(facts, name, choice.root, "MK408") for name in mesh.clusters]
-    return [*findings, *verify.check_certificates(mesh, facts.certificates, "MK409")]
+    findings += verify.check_certificates(mesh, facts.certificates, "MK409")
+    return [*findings, *restarts.check(mesh, facts.new_pods)]
 
 
 def check_strategy(choice: Choice) -> Finding:

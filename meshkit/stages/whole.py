@@ -20,6 +20,7 @@ from meshkit.istio import (
     exposure,
     injection,
     installer,
+    managed,
     networks,
     platform,
     policies,
@@ -54,6 +55,7 @@ from meshkit.stages import (
     paths,
     prepare,
     reach,
+    restarts,
     trust,
     verify,
     ways,
@@ -85,6 +87,8 @@ _READINGS: Final[dict[str, Callable[[Mesh], Any]]] = {
     "API servers": reach.reach,
     "DNS names": ways.names,
     "network policies": policies.network_policies,
+    "features": versions.features,
+    "new pods": restarts.look,
     "injection": injection.namespaces,
     "services": services.services,
     "gateways": networks.gateways,
@@ -164,6 +168,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
             load_balancers=told["load balancers"],
             api_servers=told["API servers"],
             pods=told.get("pods", none),
+            managers=table([], managed.COLUMNS),  # asked before a migration only
         ),
         prepare=prepare.Facts(
             roots=told["root namespaces"],
@@ -174,12 +179,14 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Facts:
             api_servers=told["API servers"],
             names=told["DNS names"],
             versions=status.versions,
+            features=told["features"],
             policies=told["network policies"],
             injection=told["injection"],
             services=told["services"],
             gateways=told["gateways"],
             istioctl=tool,
             no_istioctl=no_tool,
+            new_pods=told["new pods"],
         ),
         trust=trust.with_offer(
             mesh,
@@ -269,13 +276,14 @@ def _common_ground(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     yield from footing.check_names(mesh, found.names)
     yield from footing.check_versions(mesh, found.versions, found.istioctl, found.no_istioctl)
     yield from footing.check_kubernetes(found.versions, mesh.spec.istio.version or found.istioctl)
-    yield from defects.check(mesh, found.versions, found.services)
+    yield from restarts.check(mesh, found.new_pods)
+    yield from defects.check(mesh, found.versions, found.services, found.features)
     yield from footing.check_policies(mesh, found.policies)
     yield from prepare.check_probe_namespace(mesh, found, finished=True)
     yield from footing.check_injection(mesh, found.injection)
     yield from lint.check_namespaces(mesh, found.injection)
     yield from paths.check_tried(mesh, facts.ways)
-    yield from paths.check_ranges(mesh, found.inventory, found.gateways)
+    yield from paths.check_ranges(mesh, found.inventory, found.gateways, found.api_servers)
 
 
 def _trust(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
@@ -296,6 +304,7 @@ def _trust(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
 def _ways_in(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     known = facts.discovery.known
     yield from verify.check_istiods(mesh, known.identity)
+    yield from verify.check_accepted(mesh, known.identity, facts.discovery.claims, facts.assess.inventory)
     if mesh.spec.topology.network != "multi":
         return
     for name in mesh.clusters:

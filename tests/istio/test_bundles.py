@@ -43,7 +43,7 @@ PART = {
 }
 # istio/istio#59909, release note ca-bundle-order-independent-comparison, in 1.30.0: pemBundleHasSubsetRelation.
 SUBSET = {**dict.fromkeys(CHANGES, UPDATING), "the same text": RELOADED, "disjoint": REFUSED}
-# istio/istio#57271: since the CRLs of 1.27.0 (istio/istio#56529) what leaves root-cert.pem as it is may be passed over.
+# istio/istio#57271: in betas of 1.27.0, which brought CRLs (istio/istio#56529), a new signer below the same roots.
 SKIPPING = {"the same text": SKIPPED}
 
 # Without the switch: the same handleEvent, `!features.MultiRootMesh`.
@@ -61,12 +61,14 @@ TABLE = [
     ("1.31.0", {bundles.MULTI_ROOT: "yes"}, OFF),
     ("1.31.0", {bundles.MULTI_ROOT: "1", bundles.AUTO_RELOAD: "false"}, SUBSET),
     ("1.32.0", ON, SUBSET),
-    ("1.30.0", ON, SUBSET | SKIPPING),
-    ("1.30.3", {}, OFF | SKIPPING),
+    ("1.30.0", ON, SUBSET),
+    ("1.30.3", {}, OFF),
     ("1.30.3", ON | {bundles.AUTO_RELOAD: "false"}, UNKNOWN),
-    ("1.29.6", ON, PART | SKIPPING),
-    ("1.29.6", {}, OFF | SKIPPING),
-    ("1.27.0", ON, PART | SKIPPING),
+    ("1.29.6", ON, PART),
+    ("1.29.6", {}, OFF),
+    ("1.27.0", ON, PART),
+    ("1.27.0-beta.1", ON, PART | SKIPPING),
+    ("1.27-beta.0", {}, OFF | SKIPPING),
     ("1.26.8", ON, PART),
     ("1.20.0", ON, PART),
     ("1.20.0", {}, OFF),

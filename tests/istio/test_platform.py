@@ -42,9 +42,50 @@ def test_ranges_come_from_nodes_and_neighbours_are_merged() -> None:
         {"spec": {"hostNetwork": True}, "status": {"podIPs": [{"ip": "192.0.2.1"}]}},
         {"spec": {}, "status": {}},
     ]
-    assert platform.joined(platform.pod_addresses(pods)) == "10.5.0.0/24,fd01::/64"
+    assert platform.joined(platform.pod_addresses(pods)) == "10.5.0.7/32,fd01::7/128"
     services = [{"spec": {"clusterIPs": ["10.9.0.1"]}}, {"spec": {"clusterIPs": ["None"]}}, {"spec": {}}]
-    assert platform.joined(platform.cluster_addresses(services)) == "10.9.0.0/24"
+    assert platform.joined(platform.cluster_addresses(services)) == "10.9.0.1/32"
+
+
+def pod(*addresses: str, **spec: Any) -> dict[str, Any]:
+    """Return a pod with these addresses."""
+    return {"spec": spec, "status": {"podIPs": [{"ip": address} for address in addresses]}}
+
+
+NODES: list[dict[str, Any]] = [{"spec": {"podCIDR": "10.0.0.0/24"}}, {"spec": {"podCIDR": "10.0.1.0/24"}}]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "pods", "ranges", "source"),
+    [
+        (NODES, [pod("10.0.1.7")], "10.0.0.0/23", "nodes"),
+        (NODES, [], "10.0.0.0/23", "nodes"),
+        # A network plugin with pools of its own: the nodes' field is there, and nobody uses it.
+        (NODES, [pod("10.0.1.7"), pod("172.20.5.9")], "10.0.1.7/32,172.20.5.9/32", "pods"),
+        (NODES, [pod("10.0.1.7"), pod("192.0.2.1", hostNetwork=True)], "10.0.0.0/23", "nodes"),
+        (NODES, [pod("10.0.1.7", "fd00::7")], "10.0.0.0/23,fd00::7/128", "nodes,pods"),
+        ([{"spec": {}}], [pod("10.0.12.120"), pod("10.0.12.121")], "10.0.12.120/31", "pods"),
+        (
+            [{"spec": {}}],
+            [pod("10.0.12.120") | {"status": {"phase": "Succeeded", "podIPs": [{"ip": "1.1.1.1"}]}}],
+            "",
+            "",
+        ),
+    ],
+)
+def test_ranges_of_pods_are_assigned_or_seen_and_never_guessed(
+    nodes: list[dict[str, Any]], pods: list[dict[str, Any]], ranges: str, source: str
+) -> None:
+    """Addresses of a VPC say nothing of their neighbours; one that a finished Job had is free again."""
+    found, told = platform.ranges_of_pods(nodes, pods)
+    assert (platform.joined(found), told) == (ranges, source)
+
+
+def test_many_addresses_are_shortened_for_people() -> None:
+    """A cluster of a thousand pods fits into a cell."""
+    assert platform.shortened("10.0.0.1/32,10.0.0.4/31,fd00::1/128") == "10.0.0.1, 10.0.0.4/31, fd00::1"
+    assert platform.shortened(",".join(f"10.0.0.{n}/32" for n in range(0, 20, 2))).endswith("10.0.0.6, 6 more")
+    assert not platform.shortened("")
 
 
 def test_overlaps_are_named() -> None:

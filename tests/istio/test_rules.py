@@ -69,6 +69,55 @@ def test_failover_without_outlier_detection_is_found() -> None:
     assert destination_rule(trafficPolicy={"loadBalancer": off}) == []
 
 
+ASKED = {"loadBalancer": {"localityLbSetting": {"failoverPriority": ["topology.istio.io/network"]}}}
+FOUND_BAD = {"outlierDetection": {"consecutive5xxErrors": 5}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "fields"),
+    [
+        ({"trafficPolicy": {**ASKED, "outlierDetection": {}}}, []),
+        ({"trafficPolicy": FOUND_BAD, "subsets": [{"name": "a", "trafficPolicy": ASKED}]}, []),
+        ({"subsets": [{"name": "a", "trafficPolicy": ASKED}]}, ["subset a"]),
+        (
+            {"trafficPolicy": {**FOUND_BAD, "portLevelSettings": [{"port": {"number": 80}, **ASKED}]}},
+            ["trafficPolicy port 80"],
+        ),
+        ({"trafficPolicy": {"portLevelSettings": [{"port": {"number": 80}, **ASKED, **FOUND_BAD}]}}, []),
+    ],
+)
+def test_subsets_inherit_outlier_detection_and_ports_do_not(spec: dict[str, Any], fields: list[str]) -> None:
+    """As istiod merges them."""
+    found = rules._destination_rule(obj("DestinationRule", {"host": "httpbin", **spec}), KNOWN)
+    assert [row["field"] for row in found] == fields
+
+
+@pytest.mark.parametrize(
+    ("version", "policy", "troubles"),
+    [
+        ("1.31.0", "{outlierDetection: {consecutive5xxErrors: 5}}", []),
+        ("1.31-eed52ebb66ad", "{outlierDetection: {}}", []),
+        ("1.31.0", "{connectionPool: {tcp: {maxConnections: 5}}}", ["kept"]),
+        ("1.30.4", "{outlierDetection: {consecutive5xxErrors: 5}}", ["kept"]),
+        ("custom", "{outlierDetection: {consecutive5xxErrors: 5}}", ["kept"]),
+    ],
+)
+def test_rules_inherit_the_outlier_detection_of_mesh_config(
+    monkeypatch: pytest.MonkeyPatch, version: str, policy: str, troubles: list[str]
+) -> None:
+    """From 1.31 on; older istiods do not know the field."""
+    monkeypatch.setattr(rules, "istiod_version", lambda _: version)
+    rule = held("DestinationRule", "one", "shop", spec={"host": "api", "trafficPolicy": ASKED})
+    east: Any = Held(
+        services=[held("Service", "api", spec={"selector": {"app": "api"}})],
+        pods=[held("Pod", "istiod", "istio-system")],
+        destinationrules=[rule],
+        configmaps=[held("ConfigMap", "istio", data={"mesh": f"defaultTrafficPolicy: {policy}"})],
+    )
+    found = rules.rules(Mesh(mesh().spec, {"east": east, "west": Held("west")}))  # type: ignore[dict-item]
+    assert list(found[found["cluster"] == "east"]["trouble"]) == troubles
+
+
 def test_peer_authentications_that_turn_mutual_tls_off_are_found() -> None:
     """As a whole, or for a port."""
     found = rules._peer_authentication(obj("PeerAuthentication", {"mtls": {"mode": "DISABLE"}}), KNOWN)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from meshkit.checks import Verdict
-from meshkit.istio import platform, trust, versions
+from meshkit.istio import managed, platform, trust, versions
 from meshkit.istio.fleet import table
+from meshkit.mesh import Mesh
 from meshkit.stages import assess, reach, ways
+from tests.istio.held import Held, held
 from tests.stages import healthy
 
 if TYPE_CHECKING:
@@ -27,7 +30,12 @@ Row = dict[str, Any]
 
 
 def facts(
-    east: Row | None = None, west: Row | None = None, *, pods: str = "ok", api: Row | None = None
+    east: Row | None = None,
+    west: Row | None = None,
+    *,
+    pods: str = "ok",
+    api: Row | None = None,
+    managers: list[Row] | None = None,
 ) -> assess.Facts:
     """Return what two healthy clusters on distinct, routed ranges show; a test changes what it is about."""
     common = {"kubernetes": "v1.37.2", "control_plane": "local", "installer": "istioctl", "api_scope": "private"}
@@ -53,6 +61,7 @@ def facts(
         load_balancers=table(balancers, platform.LOAD_BALANCER_COLUMNS),
         api_servers=table(asked, reach.REACH_COLUMNS),
         pods=table(tried, ways.POD_COLUMNS),
+        managers=table(managers or [], managed.COLUMNS),
     )
 
 
@@ -74,6 +83,30 @@ def test_flat_is_recommended_only_where_it_was_seen_to_work(given: assess.Facts,
     advice = assess.recommend(given)
     assert advice.network == network
     assert network in set(advice.facts["speaks_for"])
+
+
+VPC = {"pod_ranges_from": "pods"}
+EAST_VPC, WEST_VPC = VPC | {"pod_ranges": "10.0.12.120/32"}, VPC | {"pod_ranges": "10.0.12.133/32"}
+
+
+@pytest.mark.parametrize(
+    ("west", "pods", "flat", "multi"),
+    [
+        (WEST_VPC, "ok", PASS, WARN),
+        (WEST_VPC, "untried", WARN, PASS),
+        (WEST_VPC, "UNKNOWN", UNKNOWN, PASS),
+        (WEST_VPC, "no answer", FAIL, PASS),
+        (VPC | {"pod_ranges": "10.0.12.120/31"}, "ok", FAIL, PASS),
+        ({"pod_ranges": "10.0.12.0/24", "pod_ranges_from": "nodes"}, "ok", FAIL, PASS),
+    ],
+)
+def test_addresses_that_were_seen_and_paths_that_were_tried_decide(
+    west: dict[str, str], pods: str, flat: Verdict, multi: Verdict
+) -> None:
+    """MK103: two clusters in one VPC, no node has a podCIDR: neighbours are no overlap, the same address is one."""
+    given = facts(east=EAST_VPC, west=west, pods=pods)
+    assert verdicts(given, "MK103", network="flat") == [flat]
+    assert verdicts(given, "MK103", network="multi") == [multi]
 
 
 @pytest.mark.parametrize(
@@ -185,3 +218,84 @@ def test_a_cluster_that_cannot_be_read_is_unknown() -> None:
     """MK101."""
     assert verdicts(facts(west={"reason": "it is dead"}), "MK101", "west") == [UNKNOWN]
     assert verdicts(facts(), "MK101", "west") == [PASS]
+
+
+def istiod(namespace: str = "istio-system", image: str = "docker.io/istio/pilot:1.31.0", **metadata: Any) -> Any:
+    """Return a Deployment of istiod."""
+    made = held("Deployment", "istiod", namespace, spec={"template": {"spec": {"containers": [{"image": image}]}}})
+    made["metadata"] |= {"labels": {"app": "istiod", **metadata.pop("labels", {})}, **metadata}
+    return made
+
+
+def named(name: str, **labels: str) -> Any:
+    """Return an object of no namespace."""
+    return held("Namespace", name, labels={key.replace("_", "/"): value for key, value in labels.items()})
+
+
+def hook(url: str = "", revision: str = "") -> Any:
+    """Return Istio's webhook."""
+    client = {"url": url} if url else {"service": {"name": "istiod"}}
+    webhooks = [{"name": "rev.namespace.sidecar-injector.istio.io", "clientConfig": client}]
+    return {**held("Hook", "istio", labels={managed.REVISION: revision}), "webhooks": webhooks}
+
+
+def proxy(name: str, *args: str) -> Any:
+    """Return a running pod with a proxy."""
+    containers = [{"name": "istio-proxy", "args": ["proxy", *args]}]
+    return {**held("Pod", name, spec={"nodeName": "a", "containers": containers}), "status": {"phase": "Running"}}
+
+
+ZTUNNEL, SIDECAR = proxy("ztunnel-1", "ztunnel"), proxy("web-1", "sidecar")
+OF_REVISION = {"ownerReferences": [{"kind": "IstioRevision", "name": "default"}]}
+
+
+@pytest.mark.parametrize(
+    ("objects", "manager", "verdict"),
+    [
+        ({"namespaces": [named("aks-istio-system")]}, "aks", FAIL),
+        ({"deployments": [istiod("istio-system", labels={managed.REVISION: "asm-1-27"})]}, "aks", FAIL),
+        ({"namespaces": [held("Namespace", "shop", labels={managed.REVISION: "asm-1-27"})]}, "aks", FAIL),
+        ({"namespaces": [held("Namespace", "shop", labels={managed.REVISION: "asm-managed"})]}, "gke-managed", FAIL),
+        ({"mutatingwebhookconfigurations": [hook(revision="asm-managed-rapid")]}, "gke-managed", FAIL),
+        ({"mutatingwebhookconfigurations": [hook("https://meshconfig.googleapis.com/v1/x")]}, "gke-managed", FAIL),
+        ({"controlplanerevisions": [named("asm-managed")]}, "gke-managed", FAIL),
+        ({"deployments": [istiod(labels={managed.REVISION: "asm-1264-1"})]}, "gke", WARN),
+        ({"servicemeshcontrolplanes": [named("basic")]}, "maistra", FAIL),
+        ({"deployments": [istiod("mesh", labels={"maistra.io/owner": "mesh"})]}, "maistra", FAIL),
+        ({"istiorevisions": [named("default")]}, "sail", WARN),
+        ({"deployments": [istiod(**OF_REVISION)]}, "sail", WARN),
+        ({"deployments": [istiod(image="us-docker.pkg.dev/soloio-img/istio/pilot:1.30.1-solo")]}, "solo", WARN),
+        ({"deployments": [istiod(image="us-docker.pkg.dev/gloo-mesh/istio-aa/pilot:1.30.1")]}, "solo", WARN),
+        ({"pods": [ZTUNNEL, SIDECAR]}, "ambient-and-sidecars", WARN),
+        ({"pods": [ZTUNNEL]}, "ambient", WARN),
+    ],
+)
+def test_who_else_runs_istio_is_named_with_what_is_possible(
+    objects: dict[str, list[Any]], manager: str, verdict: Verdict
+) -> None:
+    """MK107: in whatever namespace it lies; stage 05 must not put a second istiod beside a managed one."""
+    both: Any = {"east": Held(**objects), "west": Held("west")}
+    found = managed.managers(Mesh(healthy.mesh().spec, both))
+    assert [(row["cluster"], row["manager"]) for row in found.to_dict("records")] == [("east", manager)]
+    east, west = assess.check_managers(healthy.mesh(), found)
+    assert (east.verdict, west.verdict) == (verdict, PASS)
+    known = assess.known_managers()[manager]
+    assert known.name in east.observed
+    assert known.possible in east.remedy
+    assert date.fromisoformat(known.looked_at)
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        {"deployments": [istiod(labels={managed.REVISION: "1-31-0"})], "pods": [SIDECAR]},
+        {"deployments": [istiod(image="registry.corp/solo/pilot:1.31.0")]},
+        {"mutatingwebhookconfigurations": [hook("https://istiod.example:15017/inject")]},
+        {"namespaces": [held("Namespace", "asm", labels={managed.REVISION: "asm-canary-1"})]},
+    ],
+)
+def test_an_istio_of_ones_own_is_nobody_elses(objects: dict[str, list[Any]]) -> None:
+    """Names that only look like theirs, too."""
+    both: Any = {"east": Held(**objects), "west": Held("west")}
+    assert managed.managers(Mesh(healthy.mesh().spec, both)).empty
+    assert verdicts(facts(managers=[{"cluster": "east", "reason": "it is dead"}]), "MK107", "east") == [UNKNOWN]

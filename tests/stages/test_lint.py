@@ -15,7 +15,7 @@ from meshkit.checks import Finding, Verdict
 from meshkit.errors import ChangeError, MeshkitError, UnreachableError
 from meshkit.istio import absent, injection, networks, platform, rules, services
 from meshkit.istio.fleet import table
-from meshkit.stages import lint, paths, ways
+from meshkit.stages import lint, paths, reach, ways
 from tests.stages.healthy import mesh
 
 if TYPE_CHECKING:
@@ -211,8 +211,31 @@ def test_an_address_within_ones_own_ranges_leads_nowhere() -> None:
     offered = table([{"cluster": "west", "addresses": "192.0.2.7,lb.example"}], networks.GATEWAY_COLUMNS)
     for url in ("https://10.2.0.9:6443", "https://10.2.0.9"):
         read = table([known[0], known[1] | {"api_server": url}], platform.INVENTORY_COLUMNS)
-        found = verdicts(paths.check_ranges(mesh(), read, offered))
+        found = verdicts(paths.check_ranges(mesh(), read, offered, table([], reach.REACH_COLUMNS)))
         assert found == {("MK734", "east → west"): Verdict.FAIL, ("MK734", "west → east"): Verdict.PASS}
+
+
+@pytest.mark.parametrize(
+    ("east", "answer", "detail", "verdict"),
+    [
+        # One VPC: the gateway and the API server of west are neighbours of east's pods, and none of them.
+        ({"pod_ranges": "10.0.12.120/32", "pod_ranges_from": "pods"}, "UNKNOWN", "", Verdict.PASS),
+        ({"pod_ranges": "10.0.12.200/32", "pod_ranges_from": "pods"}, "UNKNOWN", "", Verdict.FAIL),
+        ({"pod_ranges": "10.0.12.201/32", "pod_ranges_from": "pods"}, "UNKNOWN", "", Verdict.FAIL),
+        ({"service_ranges": "10.0.12.201/32", "service_ranges_from": "ClusterIPs"}, "none", "", Verdict.FAIL),
+        ({"service_ranges": "10.0.12.201/32", "service_ranges_from": "ClusterIPs"}, "401", "", Verdict.PASS),
+        ({"service_ranges": "10.0.12.201/32"}, "401", reach.UNCHECKED, Verdict.FAIL),
+    ],
+)
+def test_neighbours_in_a_vpc_are_not_ones_own(east: dict[str, str], answer: str, detail: str, verdict: Verdict) -> None:
+    """MK734: an address that a pod or Service of one's own has, and none around it; an answer proves more."""
+    url = "https://10.0.12.201:6443"
+    known = [{"cluster": "east", **east}, {"cluster": "west", "api_server": url}]
+    asked = {"cluster": "east", "target": "west", "server": url, "answer": answer, "detail": detail}
+    offered = table([{"cluster": "west", "addresses": "10.0.12.200"}], networks.GATEWAY_COLUMNS)
+    read = table(known, platform.INVENTORY_COLUMNS)
+    found = verdicts(paths.check_ranges(mesh(), read, offered, table([asked], reach.REACH_COLUMNS)))
+    assert found["MK734", "east → west"] is verdict
 
 
 def test_addresses_of_a_gateway_that_could_not_be_read_are_neither_right_nor_wrong() -> None:
@@ -226,5 +249,6 @@ def test_addresses_of_a_gateway_that_could_not_be_read_are_neither_right_nor_wro
         assert found["MK733", "east → west"] is Verdict.UNKNOWN
     ranges = [{"cluster": name, "pod_ranges": "10.1.0.0/16"} for name in ("east", "west")]
     read = table(ranges, platform.INVENTORY_COLUMNS)
-    found = verdicts(paths.check_ranges(mesh(), read, table([lost], networks.GATEWAY_COLUMNS)))
+    unasked = table([], reach.REACH_COLUMNS)
+    found = verdicts(paths.check_ranges(mesh(), read, table([lost], networks.GATEWAY_COLUMNS), unasked))
     assert found == {("MK734", "east → west"): Verdict.UNKNOWN, ("MK734", "west → east"): Verdict.PASS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from meshkit.checks import Verdict
 from meshkit.istio import injection, networks, platform, policies, proxies, services, versions
 from meshkit.istio.fleet import table
+from meshkit.istio.versions import Version
 from meshkit.stages import footing, prepare, reach, ways
 from tests.stages import healthy
 
@@ -30,6 +32,7 @@ TABLES = {
     "api_servers": reach.REACH_COLUMNS,
     "names": ways.NAME_COLUMNS,
     "versions": versions.VERSION_COLUMNS,
+    "features": versions.FEATURE_COLUMNS,
     "policies": policies.COLUMNS,
     "injection": injection.COLUMNS,
     "services": services.SERVICE_COLUMNS,
@@ -87,11 +90,13 @@ CASES = [
     ("MK207", "versions", {"version": "1.30.0"}, FAIL),
     ("MK207", "versions", {"component": "proxy", "version": "1.30.0"}, WARN),
     ("MK207", "versions", {"component": "istiod", **DEAD}, UNKNOWN),
-    ("MK208", "versions", {"component": "kubernetes", "version": "v1.33.0"}, PASS),
-    ("MK208", "versions", {"component": "kubernetes", "version": "v1.32.9"}, WARN),
+    ("MK208", "versions", {"component": "kubernetes", "version": "v1.32.0"}, PASS),
+    ("MK208", "versions", {"component": "kubernetes", "version": "v1.36.9"}, PASS),
+    ("MK208", "versions", {"component": "kubernetes", "version": "v1.37.2"}, WARN),
+    ("MK208", "versions", {"component": "kubernetes", "version": "v1.31.9"}, FAIL),
     ("MK208", "versions", {"component": "kubernetes", **DEAD}, UNKNOWN),
     ("MK240", "versions", {}, PASS),
-    ("MK240", "versions", {"version": "1.28.3"}, WARN),
+    ("MK240", "versions", {"version": "custom"}, UNKNOWN),
     ("MK209", "", {}, PASS),
     ("MK209", "policies", {"state": "blocked", "way": "proxies to istiod", "policies": "deny"}, FAIL),
     ("MK209", "policies", {"state": "by address", "way": "proxies to istiod", "policies": "some"}, WARN),
@@ -122,6 +127,48 @@ def test_every_check_tells_good_from_bad_from_unknown(number: str, spoiled: str,
     """One row is spoiled, and the check that it is about says so."""
     mesh = healthy.mesh(istio={"version": "1.31.0"})
     assert healthy.told(prepare.check(mesh, facts(spoiled, **change)), number, "east") == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("istio", "kubernetes", "verdict"),
+    [
+        ("1.26.8", "v1.28.15", FAIL),
+        ("1.26.8", "v1.29.0", PASS),
+        ("1.27.1", "v1.33.1", PASS),
+        ("1.27.1", "v1.34.0", WARN),
+        ("1.28.3", "v1.28.0", FAIL),
+        ("1.28.3", "v1.29.9", WARN),
+        ("1.29.7", "v1.29.0", FAIL),
+        ("1.29.7", "v1.30.0-eks-1", WARN),
+        ("1.29.7", "v1.35.0", PASS),
+        ("1.30.4", "v1.31.9-gke.100", FAIL),
+        ("1.31", "v1.32.0", PASS),
+        ("1.31-eed52ebb66ad", "v1.36.0", PASS),
+        ("1.25.5", "v1.30.0", UNKNOWN),
+        ("1.33.0", "v1.36.0", UNKNOWN),
+        ("", "v1.36.0", UNKNOWN),
+    ],
+)
+def test_kubernetes_is_held_against_the_table_of_supported_releases(
+    istio: str, kubernetes: str, verdict: Verdict
+) -> None:
+    """MK208 goes by data: the range that Istio supports, and the version below which istioctl refuses."""
+    rows = [{"cluster": "east", "component": "kubernetes", "version": kubernetes}]
+    (found,) = footing.check_kubernetes(table(rows, versions.VERSION_COLUMNS), istio)
+    assert found.verdict is verdict
+    assert (verdict in (FAIL, WARN)) == ("looked at 2026-11-29" in found.observed)
+
+
+def test_every_line_of_supported_kubernetes_is_in_order_and_dated() -> None:
+    """Whoever adds one learns what it needs."""
+    lines = list(footing.supported().values())
+    assert [line.istio for line in lines] == sorted(line.istio for line in lines)
+    for line in lines:
+        order = [Version.parse(v) or Version(99, 0) for v in (line.refused_below, line.least, line.newest)]
+        assert order == sorted(order), line
+        assert order[-1] < Version(2, 0), line
+        assert line.source, line
+        assert date.fromisoformat(line.looked_at), line
 
 
 @pytest.mark.parametrize(("network", "verdict"), [("multi", FAIL), ("flat", SKIPPED)])

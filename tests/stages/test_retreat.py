@@ -13,7 +13,8 @@ from meshkit.errors import InputError
 from meshkit.istio import minting, signing, trust, workloads
 from meshkit.istio.fleet import table
 from meshkit.journal import DONE, UNDONE, Entry
-from meshkit.stages import apart, credentials, overlap, retreat
+from meshkit.stages import apart, credentials, outlast, overlap, retreat
+from tests.istio.held import Held, held
 
 ISTIOD = "Deployment istio-system/istiod"
 
@@ -103,6 +104,41 @@ def test_nothing_is_taken_back_that_leaves_proxies_without_their_ca(monkeypatch:
     assert east.planned(monkeypatch) == ["undo create"]
 
 
+def test_a_control_plane_that_came_since_keeps_the_secret_and_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There was no istiod before the run, so nothing is missed; the Secret is left to the one that signs with it."""
+    east = East()
+    del east.secrets["istio-ca-secret"]
+    east.keep = {"east": ["Secret istio-system/cacerts"]}
+    assert east.planned(monkeypatch) == ["undo create"]
+
+
+@pytest.mark.parametrize(
+    ("created", "before", "action", "kept"),
+    [
+        ("2026-11-29T12:00:00Z", None, "create", True),
+        ("2026-11-29T09:00:00Z", None, "create", False),
+        ("2026-11-29T12:00:00Z", {"data": {}}, "update", False),
+        ("", None, "create", False),
+    ],
+)
+def test_a_ca_of_the_run_is_kept_where_an_istiod_came_after_it(
+    created: str, before: dict[str, Any] | None, action: str, *, kept: bool
+) -> None:
+    """By Helm, say; one that was there before is given its own CA back."""
+    istiod = held("Deployment", "istiod", "istio-system", labels={"app": "istiod"})
+    istiod["metadata"]["creationTimestamp"] = created
+    cluster: Any = Held("west", deployments=[istiod] if created else [])
+    mesh: Any = SimpleNamespace(clusters={"west": cluster}, root_namespace="istio-system")
+    entry = SimpleNamespace(
+        cluster="west", stage="04 trust", action=action, stands=True, begun="2026-11-29T10:00:00+00:00"
+    )
+    private = {"manifests": [holding("cacerts", LATER)], "before": [before]}
+    book: Any = SimpleNamespace(entries=[entry], private=lambda _: private)
+    found = outlast.authorities(mesh, book)
+    assert list(found) == [("west", "Secret istio-system/cacerts")] * kept
+    assert all("2026-11-29 12:00" in why for why in found.values())
+
+
 @pytest.mark.parametrize(("version", "made_anew"), [("1.30.0", ["restart istiods until arrives"]), ("1.31.0", [])])
 def test_a_release_that_misses_a_changed_remote_secret_is_made_anew(
     monkeypatch: pytest.MonkeyPatch, version: str, made_anew: list[str]
@@ -169,6 +205,7 @@ class East:
         """Changes after the first: event, action, object, and what the journal keeps of it."""
         self.anchor, self.deaf = OLD, ""
         self.guarded: tuple[overlap.Standing, ...] = ()
+        self.keep: dict[str, list[str]] = {}
 
     def planned(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """Return what is planned, in words."""
@@ -199,7 +236,7 @@ class East:
         ]
         book = SimpleNamespace(entries=entries, private=lambda entry: changes[entry.n - 1][3])
         plan = Wanted()
-        retreat.plan(mesh, cast("Any", book), cast("Any", plan), {})
+        retreat.plan(mesh, cast("Any", book), cast("Any", plan), self.keep)
         return plan.words()
 
     def guard(self, _mesh: object, _name: str, before: overlap.Standing, after: overlap.Standing, *_: object) -> str:

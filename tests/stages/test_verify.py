@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 
 from meshkit.checks import Verdict, overall
+from meshkit.istio import platform, proxies, versions
+from meshkit.istio.fleet import table
 from meshkit.stages import joined, verify
 from meshkit.stages.finding import Question
+from tests.stages import healthy
 from tests.stages.healthy import call, facts, mesh, told
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
@@ -169,6 +172,76 @@ def test_a_second_gateway_that_lets_nothing_through_is_told() -> None:
         gateways = pd.concat([known.gateways, own.assign(**change)], ignore_index=True)
         findings = verify.check(mesh(), verify.Facts(**{**vars(known), "gateways": gateways}))
         assert told(findings, "MK805", "east") == [verdict]
+
+
+LABEL = "kubectl --context east label service -n istio-system eastwest topology.istio.io/network=net-east --overwrite"
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        ({"network": ""}, LABEL),
+        ({"network": "net-west"}, LABEL),
+        ({"ready": 0, "selector": "istio=eastwest"}, "get pods -n istio-system -l istio=eastwest"),
+        ({"addresses": "", "type": "LoadBalancer"}, "describe service -n istio-system eastwest"),
+        ({"addresses": "", "type": "NodePort"}, "eastwest traffic.istio.io/nodeSelector='{}'"),
+        ({"addresses": "", "type": "ClusterIP"}, """eastwest -p '{"spec": {"type": "LoadBalancer"}}'"""),
+        ({"port": 0}, "edit service -n istio-system eastwest: add port 15443"),
+        ({"exposed_by": ""}, "run stage 06"),
+        ({"service": "", "reason": "no Service has the label"}, "run stage 06, which installs one"),
+    ],
+)  # fmt: skip
+def test_the_remedy_gives_a_gateway_what_it_lacks(change: dict[str, Any], remedy: str) -> None:
+    """MK805: for a missing label the command that sets it, not one that lists those which have it."""
+    known = facts("gateways", change)
+    [found] = [f for f in verify.check(mesh(), known) if (f.id, f.subject) == ("MK805", "east")]
+    assert found.verdict is FAIL
+    assert remedy in found.remedy
+    assert "get service -A -l" not in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("istiods", "claimed", "verdict"),
+    [
+        ([{}], ["east", "east"], PASS),
+        ([{"cluster_id": "Kubernetes"}], ["east", "east"], FAIL),
+        ([{"cluster_id": "Kubernetes"}], ["", "Kubernetes"], PASS),
+        ([{"cluster_aliases": "Kubernetes"}], ["east", ""], PASS),
+        ([{}], ["east", ""], FAIL),
+        ([{}, {"istiod": "istiod-old", "cluster_id": "Kubernetes"}], ["east"], FAIL),
+        ([{"reason": "no answer"}], ["east"], UNKNOWN),
+        ([], ["east"], SKIPPED),
+        ([{}], [], SKIPPED),
+    ],
+)
+def test_an_istiod_that_forgot_its_id_refuses_its_proxies(
+    istiods: list[dict[str, str]], claimed: list[str], verdict: Verdict
+) -> None:
+    """MK843: values of before the migration were applied again; requests go on, and nobody notices."""
+    own = [{**healthy.identity("east"), **change} for change in istiods]
+    claims = [
+        {"cluster": "east", "namespace": "shop", "proxy": f"web-{n}", "cluster_id": c} for n, c in enumerate(claimed)
+    ]
+    found = verify.check_accepted(
+        mesh(),
+        table(own, versions.IDENTITY_COLUMNS),
+        table(claims, proxies.CLAIM_COLUMNS),
+        table([{"cluster": "east", "installer": "helm"}], platform.INVENTORY_COLUMNS),
+    )
+    [east] = [f for f in found if f.subject == "east"]
+    assert east.verdict is verdict
+    assert verdict is not FAIL or "global.multiCluster.clusterName: east" in east.remedy
+    assert verdict is not FAIL or "the values of its Helm release" in east.remedy
+
+
+def test_aliases_are_read_as_istiod_takes_them() -> None:
+    """As one argument or two; those of other ids are none of its own."""
+    assert versions.aliases(["discovery", "--clusterAliases=Kubernetes=east,old=east,x=west"], "east") == [
+        "Kubernetes",
+        "old",
+    ]
+    assert versions.aliases(["--clusterAliases", "old=east"], "east") == ["old"]
+    assert versions.aliases(["discovery"], "east") == []
 
 
 @pytest.mark.parametrize(
