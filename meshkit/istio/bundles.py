@@ -3,6 +3,7 @@
 Source: pilot/pkg/bootstrap/istio_ca.go (`handleEvent`) of the versions that `RULES` names; 1.31 is tried on the lab.
 """
 
+import re
 from __future__ import annotations
 
 from dataclasses import dataclass
