@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 import logging
+import ssl
 import stat
 import sys
 import time
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshkit import identity
 from meshkit.cluster import Cluster, NotFoundError
 from meshkit.errors import InputError, MeshkitError, UnreachableError
-from tests.between import cluster_of, recorder
+from tests.between import cluster_of, recorder, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +79,7 @@ def test_rights_are_those_of_whom_we_act_as(api_server: ApiServer, tmp_path: Pat
     with pytest.raises(UnreachableError, match="403"):
         auditor.http_get("pod", "default", 15000, "/")
     with pytest.raises(UnreachableError, match="403"):
-        list(auditor.follow("pod", "default", "app", since=identity.datetime.now(identity.UTC)))
+        list(auditor.follow("pod", "default", "app", since=datetime.now(UTC)))
     masters = impersonating(api_server, tmp_path, **{"as": "auditor", "as-groups": ["team", "system:masters"]})
     assert masters.can_i("list", "pods")
     with pytest.raises(NotFoundError, match="pods/pod"):
@@ -313,3 +320,65 @@ def test_a_plugin_that_hangs_is_ended_and_not_run_again_at_once(
             cluster.version()
     assert time.monotonic() - began < 5
     assert (tmp_path / "runs").read_text() == "."
+
+
+def test_a_plugin_may_give_a_certificate(tmp_path: Path) -> None:
+    """It is shown to the server, in streams too; one that ends is replaced by the next."""
+    server_key, server = _pair("127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    (tmp_path / "server.pem").write_bytes(server_key + server)
+    context.load_cert_chain(tmp_path / "server.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    statuses, known_clients = [], b""
+    for name in ("one", "two"):
+        key, certificate = _pair(name)
+        known_clients += certificate
+        told = {"clientCertificateData": certificate.decode(), "clientKeyData": key.decode()}
+        # The second is what the plugin gives from its second run on.
+        statuses.append({**told, "expirationTimestamp": LATER if name == "two" else "2020-01-01T00:00:00Z"})
+    context.load_verify_locations(cadata=known_clients.decode())
+    document = {"apiVersion": V1, "kind": "ExecCredential"}
+    script = f"""
+path = {str(tmp_path / "runs")!r}
+open(path, 'a').write('.')
+status = {statuses!r}[min(len(open(path).read()), 2) - 1]
+print(json.dumps({{**{document!r}, 'status': status}}))"""
+    names: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            shown: Any = self.connection.getpeercert()  # type: ignore[attr-defined]
+            names.append(shown["subject"][0][0][1])
+            body = b'{"gitVersion": "v1"}'
+            self.send_response(404 if self.headers.get("Upgrade") else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            """Say nothing."""
+
+    (tmp_path / "ca.crt").write_bytes(server)
+    with serving(Handler, context) as port:
+        told = {"server": f"https://127.0.0.1:{port}", "certificate-authority": "ca.crt"}
+        cluster = cluster_of(tmp_path / "kubeconfig", told, plugin(tmp_path, script))
+        assert cluster.version() == "v1"
+        assert cluster.version() == "v1"
+        with pytest.raises(NotFoundError):
+            cluster.exec("pod", "default", "app", ["true"])
+    assert set(names) <= {"one", "two"}
+    assert names[1:] == ["two", "two"]
+
+
+def _pair(name: str) -> tuple[bytes, bytes]:
+    """Return a key and a certificate of it, good for clients and for an address of loopback."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC).replace(tzinfo=None)
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number(), now)
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    builder = builder.not_valid_after(now + timedelta(days=1)).add_extension(alternative, critical=False)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private, builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
