@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import platform, trust, versions
-from meshkit.istio.fleet import table
+from meshkit.istio.fleet import DEBUG, DEBUG_REMEDY, table
 from meshkit.stages import reach, ways
 from meshkit.stages.finding import Question, Row, arrow
 
@@ -193,6 +193,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
     advice = recommend(facts)
     return [
         *check_read(mesh, facts),
+        *check_debug(facts.inventory),
         *check_distinct(facts),
         check_network(mesh, facts, advice),
         check_control_plane(mesh, facts, advice),
@@ -211,6 +212,16 @@ def check_read(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         else:
             told = f"Kubernetes {row['kubernetes']}, {row['nodes']} nodes, {row['pods']} pods, {row['proxies']} proxies"
             yield ask.answer(Verdict.PASS, told)
+
+
+def check_debug(inventory: pd.DataFrame) -> Iterator[Finding]:
+    """MK107: each istiod tells what it knows; without it no change can be proved, so none is made."""
+    for row in inventory.to_dict("records"):
+        if row["debug"]:
+            ask = Question("MK107", "istiod tells what it knows", row["cluster"], "its debug interface is on")
+            yield ask.judge(
+                row["debug"] == "on", f"{DEBUG} is {'false' if row['debug'] == 'off' else 'on'}", DEBUG_REMEDY
+            )
 
 
 def check_distinct(facts: Facts) -> Iterator[Finding]:

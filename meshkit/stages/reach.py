@@ -46,9 +46,9 @@ def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None 
     Asked by curl in each of the reader's istiods, without any credential: any HTTP status is an answer; the first
     istiod that gets none is the one told of, and where only some of them could ask it is UNKNOWN. Where none has curl
     (its image is distroless), the sidecar's own container of the probe's client asks, whose calls no sidecar catches;
-    last the client itself. What closes a call of that may be its sidecar (REGISTRY_ONLY: BlackHoleCluster), so it is UNKNOWN
-    then, not a silent API server (Istio: pilot/pkg/networking/core/cluster_builder.go, tools/istio-iptables: the
-    proxy's UID goes past it). The target's CA (ConfigMap kube-root-ca.crt) must vouch for it, as it must for istiod.
+    last the client itself. What closes a call of that may be its sidecar (REGISTRY_ONLY: BlackHoleCluster), so it is
+    UNKNOWN then, not a silent API server (Istio: pilot/pkg/networking/core/cluster_builder.go; tools/istio-iptables
+    leaves out the proxy's UID). The target's CA (ConfigMap kube-root-ca.crt) must vouch for it, as it must for istiod.
 
     Args:
         mesh: the mesh.

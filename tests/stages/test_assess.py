@@ -185,3 +185,12 @@ def test_a_cluster_that_cannot_be_read_is_unknown() -> None:
     """MK101."""
     assert verdicts(facts(west={"reason": "it is dead"}), "MK101", "west") == [UNKNOWN]
     assert verdicts(facts(), "MK101", "west") == [PASS]
+
+
+@pytest.mark.parametrize(("debug", "verdict"), [("on", [PASS]), ("off", [FAIL]), ("", [])])
+def test_an_istiod_that_tells_nothing_holds_every_change(debug: str, verdict: list[Verdict]) -> None:
+    """MK107: no change of 02 could be proved, so it is a gate there, too."""
+    assert verdicts(facts(west={"debug": debug}), "MK107", "west") == verdict
+    judged = assess.check_debug(facts(west={"debug": debug}).inventory)
+    assert [f.verdict for f in judged] == verdict
+    assert all("values.pilot.env" in f.remedy for f in judged)
