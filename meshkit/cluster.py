@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 from meshkit import transport
 from meshkit.errors import ConflictError, InputError, MeshkitError, UnreachableError
+from meshkit.identity import Hidden
 from meshkit.kubeconfig import access, contexts, other_token
 from meshkit.kubeconfig import files as paths_of
 from meshkit.transport import NotFoundError
@@ -118,7 +119,7 @@ class Cluster:
 
     def with_token(self, token: str, ca: bytes = b"", *, timeout: float = 10.0) -> Self:
         """Return the same API server at the address that we know it by, seen with another token (and another CA)."""
-        return type(self)(self.name, "", functools.partial(other_token, self._access, token, ca), timeout)
+        return type(self)(self.name, "", functools.partial(other_token, self._access, Hidden(token), ca), timeout)
 
     def __getstate__(self) -> dict[str, Any]:
         # An executor may run questions in another process: the lock and the open client stay in this one.

@@ -285,6 +285,15 @@ class Identity:
         return [*([("Authorization", authorization)] if authorization else []), *self._impersonated]
 
 
+class Hidden(str):
+    """A text that no representation shows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "[hidden]"
+
+
 def of_user(
     user: Mapping[str, Any], directory: str, cluster: Mapping[str, Any], where: str, load: Callable[[], str]
 ) -> Identity:
@@ -329,9 +338,9 @@ def bearer(token: str, where: str) -> str:
     """Return a token as a header's value.
 
     Raises:
-        InputError: no header can carry it. It is not quoted, as http.client would.
+        InputError: no header can carry it, and neither kubectl nor istiod would send it. It is not quoted, as
+            http.client would.
     """
-    token = token.strip()
     if not re.fullmatch(r"[\x20-\x7e]*", token):
         remedy = "write the token on one line, in plain ASCII"
         raise InputError("its token has a character that no header can carry", where=where, remedy=remedy)

@@ -92,7 +92,7 @@ def other_token(given: Callable[[], Access], token: str, ca: bytes) -> Access:
     """Return an access with its own identity put aside for a bearer token, and its CA if one is given."""
     settings = given().settings
     if ca:
-        settings.ssl_ca_cert, settings.ca_cert_data, settings.verify_ssl = None, ca.decode(), True
+        settings.ssl_ca_cert, settings.ca_cert_data, settings.verify_ssl = None, ca.decode("ascii", "ignore"), True
     settings.cert_file = settings.key_file = None
     return Access(settings, identity.Identity(identity.Static(identity.bearer(token, "a token"))))
 
