@@ -160,6 +160,9 @@ class Plugin:
         for field in ("args", "env"):
             if not isinstance(self._exec.get(field) or [], list):
                 raise self._wrong(f"exec plugin {self._name}: expected a list as {field}")
+        for item in self._exec.get("env") or []:
+            if not (isinstance(item, dict) and item.get("name") and isinstance(item["name"], str)):
+                raise self._wrong(f"exec plugin {self._name}: expected a name and a value for each entry of env")
 
     def _wrong(self, problem: str) -> InputError:
         return InputError(problem, where=self._where, remedy="`kubectl config view` shows the context's user")
@@ -196,7 +199,7 @@ class Plugin:
                 f"the exec plugin {self._name} wants to talk to somebody (interactiveMode: Always); here is nobody",
                 remedy="use a context whose plugin needs no terminal, such as one with a service account's credential",
             )
-        given = {str(item["name"]): str(item["value"]) for item in self._exec.get("env") or []}
+        given = {item["name"]: str(item.get("value", "")) for item in self._exec.get("env") or []}
         info: dict[str, Any] = {"interactive": False}
         if self._exec.get("provideClusterInfo"):
             info["cluster"] = self._cluster
@@ -322,14 +325,14 @@ def _source(
     if user.get("exec") and user.get("auth-provider"):
         raise InputError("the user has both exec and auth-provider; kubectl takes one of them", where=where)
     if file:
-        return TokenFile(os.path.join(directory, Path(file).expanduser()), token)  # noqa: PTH118
+        return TokenFile(str(Path(directory, file)), token)
     if token:
         return Static(bearer(token, where))
     if name or password:
         return Static("Basic " + base64.b64encode(f"{name}:{password}".encode()).decode())
     if provider := user.get("auth-provider"):
         return Provider(str(provider.get("name")), load)
-    if plugin := user.get("exec"):
+    if (plugin := user.get("exec")) is not None:
         return Plugin(plugin, directory, cluster, where)
     return Static()
 

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import ipaddress
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from meshkit.identity import Identity
 
 _PROXIES = ("http", "https", "socks5", "socks5h")
+_TLS = {"certificate-authority", "certificate-authority-data", "insecure-skip-tls-verify"}
 _CLUSTER_FILES, _USER_FILES = ("certificate-authority",), ("client-certificate", "client-key")
 
 
@@ -129,10 +131,9 @@ def _settings(cluster: Mapping[str, Any], user: Mapping[str, Any], where: str) -
     from kubernetes.client import Configuration
     from kubernetes.config import load_kube_config_from_dict
 
-    if not cluster.get("server"):
-        raise InputError("its cluster has no server", where=where, remedy="`kubectl config set-cluster` sets it")
+    told = {**{key: value for key, value in cluster.items() if key != "proxy-url"}, "server": _server(cluster, where)}
     document = {
-        "clusters": [{"name": "it", "cluster": {k: v for k, v in cluster.items() if k != "proxy-url"}}],
+        "clusters": [{"name": "it", "cluster": told}],
         "users": [{"name": "it", "user": dict(user)}],
         "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
         "current-context": "it",
@@ -143,6 +144,23 @@ def _settings(cluster: Mapping[str, Any], user: Mapping[str, Any], where: str) -
     )
     _set_proxy(settings, str(cluster.get("proxy-url") or ""), where)
     return settings
+
+
+def _server(cluster: Mapping[str, Any], where: str) -> str:
+    """Return an API server's address; without a scheme it is HTTPS if there is anything of TLS (client-go, rest)."""
+    server = cluster.get("server")
+    if not isinstance(server, str):
+        raise InputError("expected https://HOST:PORT as server of its cluster", where=where)
+    if "://" not in server:
+        server = f"{'https' if _TLS & {*cluster} else 'http'}://{server}"
+    parts = urlsplit(server)
+    try:
+        good = parts.scheme in ("http", "https") and parts.port != 0 and re.fullmatch(r"[^\s/]+", parts.netloc)
+    except ValueError:
+        good = None
+    if not good or not parts.hostname or not server.isprintable():
+        raise InputError("expected https://HOST:PORT as server of its cluster", where=where)
+    return server
 
 
 def _set_proxy(settings: Configuration, named: str, where: str) -> None:

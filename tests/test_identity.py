@@ -302,6 +302,8 @@ def test_a_plugin_that_is_not_installed_gives_its_hint(kubernetes: Recorder, tmp
         ({"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "expected apiVersion"),
         ({"command": ""}, "no command"),
         ({"args": "x"}, "expected a list as args"),
+        ({"env": ["A"]}, "each entry of env"),
+        ({"env": [{"value": "b"}]}, "each entry of env"),
     ],
 )
 def test_a_plugin_that_cannot_serve_is_refused_in_words(
@@ -312,6 +314,14 @@ def test_a_plugin_that_cannot_serve_is_refused_in_words(
     with pytest.raises(MeshkitError, match=words):
         known(tmp_path, kubernetes, **user).version()
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("told", [{}, [], "x", 3])
+def test_half_a_plugin_is_no_user_without_a_credential(kubernetes: Recorder, tmp_path: Path, told: Any) -> None:
+    """An entry `exec` says that a credential is wanted."""
+    with pytest.raises(InputError):
+        known(tmp_path, kubernetes, exec=told).version()
+    assert kubernetes.requests == []
 
 
 def test_a_plugin_that_hangs_is_ended_and_not_run_again_at_once(

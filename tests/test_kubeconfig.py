@@ -145,3 +145,33 @@ def test_the_environments_proxy_is_not_for_loopback(tmp_path: Path, monkeypatch:
     monkeypatch.delenv("no_proxy")
     with pytest.raises(UnreachableError, match=f"the proxy {dead}"):
         far.version()
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "",
+        "https://",
+        "ftp://x",
+        "https://a b:1",
+        "https://[::1",
+        "https://x:y",
+        "https://x:99999",
+        "https://x\n",
+        3,
+        ["a"],
+    ],
+)
+def test_what_is_no_server_is_refused(tmp_path: Path, server: Any) -> None:
+    """As an error of the file, not of the network."""
+    with pytest.raises(InputError, match=r"kubeconfig"):
+        cluster_of(tmp_path / "kubeconfig", {"server": server}, {"token": "t"}).version()
+
+
+def test_a_server_without_a_scheme_is_found(tmp_path: Path) -> None:
+    """As by client-go."""
+    with recorder() as kubernetes:
+        server = kubernetes.address.removeprefix("http://")
+        assert cluster_of(tmp_path / "k", {"server": server}, {"token": "t"}).version() == "v1.37.2"
+        told = {"server": server, "insecure-skip-tls-verify": True}
+        assert cluster_of(tmp_path / "k", told, {"token": "t"}).server == f"https://{server}"
