@@ -223,6 +223,6 @@ class Mesh:
         known: dict[str, T | Unknown] = {**silent, **dict(zip(asked, answers, strict=True))}
         for name in asked:
             answer = known[name]
-            if isinstance(answer, Unknown) and answer.reason.startswith(_LATE):
+            if isinstance(answer, Unknown) and _LATE in answer.reason:
                 self._silent[name] = (time.monotonic() + SILENCE, answer)
         return {name: known[name] for name in self.clusters}

@@ -129,6 +129,23 @@ def furnished(api_server: ApiServer) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("furnished")
+@pytest.mark.parametrize("command", [["proxies"], ["pairs", "--samples", "0"]], ids=lambda words: words[0])
+@settings(max_examples=3, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32))
+def test_nonsense_of_one_cluster_ends_no_other_command(
+    api_server: ApiServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], seed: int
+) -> None:
+    """Some rows come, and no traceback."""
+    with pytest.MonkeyPatch.context() as patch:
+        _patience(patch)
+        with mad(api_server, seed, list(WAYS)) as server:
+            code, out, err = call(capsys, *command, _file(api_server, tmp_path, server), "-o", "json")
+    assert not {word for word in ("Traceback", "bug of meshkit", "canary-token") if word in out + err}, err
+    assert code in (1, 3), err
+    assert json.loads(out) or "east" in err
+
+
+@pytest.mark.usefixtures("furnished")
 @settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), ways=st.lists(st.sampled_from(WAYS), min_size=1, max_size=3, unique=True))
 def test_nonsense_of_one_cluster_leaves_what_is_found_of_the_other(
@@ -136,9 +153,7 @@ def test_nonsense_of_one_cluster_leaves_what_is_found_of_the_other(
 ) -> None:
     """No traceback, and east is judged as it is beside a dead cluster."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mesh_module, "mistakes_are_raised", False)
-        patch.setitem(Mesh.open.__func__.__kwdefaults__, "timeout", 2.0)  # type: ignore[attr-defined]
-        patch.setattr(mesh_module, "SILENCE", 120.0)
+        _patience(patch)
         alone = _of_east(api_server, tmp_path, capsys, "http://127.0.0.1:9")
         with mad(api_server, seed, ways) as server:
             assert _of_east(api_server, tmp_path, capsys, server) == alone
@@ -300,11 +315,21 @@ def test_the_mesh_file_allows_more_time(tmp_path: Path) -> None:
 
 
 def _of_east(api_server: ApiServer, folder: Path, capsys: pytest.CaptureFixture[str], west: str) -> dict[str, str]:
+    code, out, err = call(capsys, "check", _file(api_server, folder, west), "-o", "json")
+    assert not {word for word in ("Traceback", "bug of meshkit", "canary-token") if word in out + err}, err
+    assert code in (1, 3), err
+    return {row["id"]: f"{row['verdict']}: {row['observed']}" for row in json.loads(out) if row["subject"] == "east"}
+
+
+def _file(api_server: ApiServer, folder: Path, west: str) -> str:
     kubeconfig = write_kubeconfig(folder / "kubeconfig", west, None, {"west": "canary-token"})
     mesh = mesh_file(folder, ("admin", api_server.kubeconfig), ("west", kubeconfig))
     document = yaml.safe_load((folder / "mesh.yaml").read_text()) | {"mesh": {"rootNamespace": ROOT}}
     (folder / "mesh.yaml").write_text(yaml.safe_dump(document))
-    code, out, err = call(capsys, "check", mesh, "-o", "json")
-    assert not {word for word in ("Traceback", "bug of meshkit", "canary-token") if word in out + err}, err
-    assert code in (1, 3), err
-    return {row["id"]: f"{row['verdict']}: {row['observed']}" for row in json.loads(out) if row["subject"] == "east"}
+    return mesh
+
+
+def _patience(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(mesh_module, "mistakes_are_raised", False)
+    patch.setitem(Mesh.open.__func__.__kwdefaults__, "timeout", 2.0)  # type: ignore[attr-defined]
+    patch.setattr(mesh_module, "SILENCE", 120.0)

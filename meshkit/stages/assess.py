@@ -208,7 +208,8 @@ def check_read(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         ask = Question("MK101", "the cluster can be read", row["cluster"], "its API server answers us")
         if row["reason"]:
             context = mesh.spec.cluster(row["cluster"]).context
-            yield ask.unknown(row["reason"], f"can `kubectl --context {context} get nodes,pods -A` answer?")
+            more = "; more time: `requestTimeout` in the mesh file" if "no answer within" in row["reason"] else ""
+            yield ask.unknown(row["reason"], f"can `kubectl --context {context} get nodes,pods -A` answer?{more}")
         else:
             told = f"Kubernetes {row['kubernetes']}, {row['nodes']} nodes, {row['pods']} pods, {row['proxies']} proxies"
             yield ask.answer(Verdict.PASS, told)
