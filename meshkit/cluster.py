@@ -44,6 +44,7 @@ PAGE = 500
 _DISCOVERY = ",".join(
     f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList" for version in ("v2", "v2beta1")
 )
+_DISCOVERED = "APIGroupDiscoveryList"
 _APPLY = "application/apply-patch+yaml"
 _STDOUT, _STDERR, _ERROR = 1, 2, 3
 _NO_API_SERVER = "is the server address that of an API server, and no proxy before it?"
@@ -517,7 +518,7 @@ class Cluster:
             document = json.loads(answer.data, object_hook=hook)
         except (ValueError, RecursionError):
             raise UnreachableError("its answer is not JSON", where=self.where, remedy=_NO_API_SERVER) from None
-        if having == "items" and isinstance(document, dict):
+        if isinstance(document, dict) and document.get("kind") == _DISCOVERED:
             document.setdefault("items", [])  # null for an empty list
         if having and not (isinstance(document, dict) and isinstance(document.get(having), _SHAPES[having])):
             raise self._strange()

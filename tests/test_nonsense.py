@@ -189,7 +189,7 @@ DISCOVERY = {
 
 def test_what_discovery_says_wrongly_is_passed_over(tmp_path: Path) -> None:
     """Null verbs, no responseKind, null lists: the kinds beside them are known."""
-    with recorder(lambda path: (200, DISCOVERY if path == "/apis" else {"items": None})) as server:
+    with recorder(lambda path: (200, DISCOVERY if path == "/apis" else {**DISCOVERY, "items": None})) as server:
         cluster = cluster_of(tmp_path / "k", {"server": server.address}, {"token": "t"})
         assert cluster.kinds(bool) == ["goods.odd.example"]
         assert [cluster.resource(kind).plural for kind in ("g", "noverb", "word")] == ["goods", "noverbs", "words"]
@@ -221,6 +221,15 @@ def test_a_list_of_a_wrong_shape_is_an_error_of_ours(tmp_path: Path, answer: Any
         cluster = cluster_of(tmp_path / "k", {"server": server.address}, {"token": "t"})
         with pytest.raises(UnreachableError, match="cluster it: its answer is none of an API server"):
             cluster.get("/api/v1/pods")
+
+
+@pytest.mark.parametrize("answer", [{}, {"items": None}, {"kind": "APIGroupList", "groups": []}, {"items": 3}])
+def test_what_is_no_discovery_is_not_an_empty_one(tmp_path: Path, answer: Any) -> None:
+    """Else all kinds would be absent, which is a fact; here nothing is known."""
+    with recorder(lambda _: (200, answer)) as server:
+        cluster = cluster_of(tmp_path / "k", {"server": server.address}, {"token": "t"})
+        with pytest.raises(UnreachableError, match="none of an API server"):
+            cluster.find("pods", "default", "a")
 
 
 def test_null_is_nothing(tmp_path: Path) -> None:
