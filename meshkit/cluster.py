@@ -518,8 +518,10 @@ class Cluster:
             document = json.loads(answer.data, object_hook=hook)
         except (ValueError, RecursionError):
             raise UnreachableError("its answer is not JSON", where=self.where, remedy=_NO_API_SERVER) from None
-        if isinstance(document, dict) and document.get("kind") == _DISCOVERED:
-            document.setdefault("items", [])  # null for an empty list
+        # An empty list may be null; what is no list of objects, such as an APIGroupList, has no metadata.
+        kind = str(document.get("kind")) if isinstance(document, dict) else ""
+        if kind == _DISCOVERED or (kind.endswith("List") and "metadata" in document):
+            document.setdefault("items", [])
         if having and not (isinstance(document, dict) and isinstance(document.get(having), _SHAPES[having])):
             raise self._strange()
         return document

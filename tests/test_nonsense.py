@@ -240,6 +240,7 @@ def test_null_is_nothing(tmp_path: Path) -> None:
     ) as it:
         cluster = cluster_of(tmp_path / "k", {"server": it.address}, {"token": "t"})
         assert cluster.get("/n") == []
+        assert cluster.get_json("/n", query=[("limit", "1")], having="items")["items"] == []
         (found,) = cluster.get("/x")
         assert (found["metadata"], found["spec"], found["kind"]) == ({"name": "a"}, {"b": 1}, "X")
 
