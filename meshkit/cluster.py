@@ -17,7 +17,6 @@ import http.client
 import json
 import os
 import threading
-import time
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -26,6 +25,9 @@ from urllib.parse import quote
 
 from meshkit import transport
 from meshkit.errors import ConflictError, InputError, MeshkitError, UnreachableError
+from meshkit.identity import Hidden
+from meshkit.kubeconfig import access, contexts, other_token
+from meshkit.kubeconfig import files as paths_of
 from meshkit.transport import NotFoundError
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import datetime
 
-    from kubernetes.client import ApiClient, Configuration
+    from meshkit.kubeconfig import Access
 
 __all__ = ["ClockSkew", "Cluster", "ExecResult", "NotFoundError"]
 
@@ -42,8 +44,12 @@ PAGE = 500
 _DISCOVERY = ",".join(
     f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList" for version in ("v2", "v2beta1")
 )
+_DISCOVERED = "APIGroupDiscoveryList"
 _APPLY = "application/apply-patch+yaml"
 _STDOUT, _STDERR, _ERROR = 1, 2, 3
+_NO_API_SERVER = "is the server address that of an API server, and no proxy before it?"
+_SHAPES: dict[str, type] = {"items": list, "metadata": dict, "status": dict, "gitVersion": str}
+_METADATA: dict[str, type] = {"namespace": str, "uid": str, "labels": dict, "annotations": dict}
 
 
 @dataclass(frozen=True)
@@ -82,13 +88,13 @@ class _Resource:
 class Cluster:
     """One kube context. Nothing is sent, and no credential is fetched, before the first call."""
 
-    def __init__(self, name: str, context: str, configure: Callable[[], Configuration], timeout: float) -> None:
+    def __init__(self, name: str, context: str, access_: Callable[[], Access], timeout: float) -> None:
         self.name = name
         self.context = context
         self.timeout = timeout
-        self._configure = configure
+        self._access = access_
         self._lock = threading.Lock()
-        self._api: ApiClient | None = None
+        self._session: transport.Session | None = None
         self._resources: list[_Resource] = []
 
     def __repr__(self) -> str:
@@ -101,8 +107,8 @@ class Cluster:
         Raises:
             InputError: no kubeconfig, or no such context in it.
         """
-        files = transport.kubeconfig_files(kubeconfig)
-        known = transport.contexts(files)
+        files = paths_of(kubeconfig)
+        known = contexts(files)
         if context not in known:
             nearest = difflib.get_close_matches(context, known, n=1)
             raise InputError(
@@ -110,16 +116,15 @@ class Cluster:
                 where=os.pathsep.join(files),
                 remedy=f"did you mean {nearest[0]!r}?" if nearest else "name one of them, or set KUBECONFIG",
             )
-        return cls(name or context, context, functools.partial(transport.configuration, files, context), timeout)
+        return cls(name or context, context, functools.partial(access, files, context), timeout)
 
     def with_token(self, token: str, ca: bytes = b"", *, timeout: float = 10.0) -> Self:
         """Return the same API server at the address that we know it by, seen with another token (and another CA)."""
-        configure = functools.partial(transport.other_token, self._configure, token, ca)
-        return type(self)(self.name, "", configure, timeout)
+        return type(self)(self.name, "", functools.partial(other_token, self._access, Hidden(token), ca), timeout)
 
     def __getstate__(self) -> dict[str, Any]:
         # An executor may run questions in another process: the lock and the open client stay in this one.
-        return {**self.__dict__, "_lock": None, "_api": None}
+        return {**self.__dict__, "_lock": None, "_session": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -131,19 +136,18 @@ class Cluster:
         return f"cluster {self.name}" + (f" (context {self.context})" if self.context not in ("", self.name) else "")
 
     @property
-    def api(self) -> ApiClient:
-        """The official client of this context, made at first use (which runs an exec plugin, if there is one)."""
-        # Not functools.cached_property: until Python 3.12 its lock is shared by all instances, so that one
-        # cluster's hanging plugin would stop the others.
+    def session(self) -> transport.Session:
+        """The way to this context's API server, made at first use."""
+        # Not functools.cached_property: until Python 3.12 its lock is shared by all instances.
         with self._lock:
-            if self._api is None:
-                self._api = transport.client(self._configure())
-            return self._api
+            if self._session is None:
+                self._session = transport.Session(self._access())
+            return self._session
 
     @property
     def server(self) -> str:
         """The API server's address."""
-        return str(self.api.configuration.host)
+        return str(self.session.settings.host)
 
     # --- read ---
 
@@ -172,20 +176,24 @@ class Cluster:
         path = path_or_kind if path_or_kind.startswith("/") else self.resource(path_or_kind).path(namespace, name)
         selector = labels if isinstance(labels, str) else ",".join(f"{k}={v}" for k, v in (labels or {}).items())
         query = [("labelSelector", selector), ("fieldSelector", fields), ("limit", "" if name else str(PAGE))]
-        deadline = time.monotonic() + self.timeout
         items: list[dict[str, Any]] = []
         token = ""
         while True:
             page = [(key, value) for key, value in [*query, ("continue", token)] if value]
-            left = max(0.001, deadline - time.monotonic())
-            document = self.get_json(path, query=page, timeout=left, having="metadata")
-            if "items" not in document:
-                return [document]
-            kind, version = str(document.get("kind", "")).removesuffix("List"), document.get("apiVersion", "")
-            items += [{"apiVersion": version, "kind": kind, **item} for item in document["items"] or []]
-            token = document.get("metadata", {}).get("continue", "")
+            document = self.get_json(path, query=page, having="metadata")
+            kind, version = str(document.get("kind", "")), document.get("apiVersion", "")
+            if "items" not in document and (name or not kind.endswith("List") or "name" in document["metadata"]):
+                return [self._object(document)]
+            found = document.get("items", [])
+            if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+                raise self._strange()
+            kind = kind.removesuffix("List")
+            items += [self._object({"apiVersion": version, "kind": kind, **item}) for item in found]
+            before, token = token, document["metadata"].get("continue", "")
             if not token:
                 return items
+            if not isinstance(token, str) or token == before:
+                raise self._strange()
 
     def get_json(
         self,
@@ -196,7 +204,10 @@ class Cluster:
         timeout: float = 0.0,
         having: str = "",
     ) -> Any:
-        """Return what the API server answers to GET of a path, decoded; an object with the field `having`, if named."""
+        """Return what the API server answers to GET of a path, decoded; an object with the field `having`, if named.
+
+        Fields that are null are left out, as they are not there for any Kubernetes client.
+        """
         answer = self._request("GET", path, query=query, headers={"Accept": accept}, timeout=timeout)
         return self._decoded(answer, having)
 
@@ -214,7 +225,7 @@ class Cluster:
     def find(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
         """Return one object, or None if it, or its kind, is not there."""
         try:
-            return self.get(kind, namespace, name)[0]
+            return next(iter(self.get(kind, namespace, name)), None)
         except NotFoundError:
             return None
 
@@ -224,12 +235,18 @@ class Cluster:
 
     def uid(self) -> str:
         """Return the cluster's identity: the UID of its kube-system namespace, as Istio takes it."""
-        return str(self.get("namespaces", name="kube-system")[0]["metadata"]["uid"])
+        found = self.get("namespaces", name="kube-system")
+        if not found or not (uid := found[0]["metadata"].get("uid")):
+            raise self._strange()
+        return str(uid)
 
     def clock_skew(self) -> ClockSkew:
         """Return how far the API server's clock is ahead of ours; its Date header tells whole seconds only."""
         answer = self._request("GET", "/version")
-        server = parsedate_to_datetime(answer.headers["Date"]).replace(tzinfo=UTC).timestamp()
+        try:
+            server = parsedate_to_datetime(answer.headers["Date"]).replace(tzinfo=UTC).timestamp()
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise UnreachableError("it does not tell the time: no Date header", where=self.where) from None
         return ClockSkew(server + 0.5 - answer.midpoint, 0.5 + answer.round_trip / 2)
 
     def can_i(self, verb: str, resource: str, namespace: str | None = None) -> bool:
@@ -323,7 +340,9 @@ class Cluster:
         }
         path = f"{self.resource('serviceaccounts').path(namespace, account)}/token"
         answer = self._request("POST", path, body=body, content_type="application/json")
-        return str(self._decoded(answer, "status")["status"]["token"])
+        if not (token := self._decoded(answer, "status")["status"].get("token")):
+            raise self._strange()
+        return str(token)
 
     # --- into pods ---
 
@@ -415,7 +434,7 @@ class Cluster:
         moment = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         query = [("container", container), ("follow", "true"), ("timestamps", "true"), ("sinceTime", moment)]
         where = f"{self.where}, pod {pod}"
-        return transport.lines(self.api, path, where=where, timeout=timeout or self.timeout, query=query)
+        return transport.lines(self.session, path, where=where, timeout=timeout or self.timeout, query=query)
 
     def log(self, pod: str, namespace: str, container: str, lines: int) -> list[str]:
         """Return the last lines that a container logged.
@@ -448,11 +467,15 @@ class Cluster:
 
     def _discover(self) -> Iterator[_Resource]:
         for root in ("/api", "/apis"):
-            for group in self.get_json(root, accept=_DISCOVERY, having="items")["items"]:
-                name = group["metadata"].get("name", "")
-                for version in group["versions"]:
-                    for item in version.get("resources", []):
-                        yield _resource(name, version["version"], item)
+            for group in _mappings(self.get_json(root, accept=_DISCOVERY, having="items")["items"]):
+                name = _mapping(group.get("metadata")).get("name", "")
+                for version in _mappings(group.get("versions")):
+                    served = version.get("version")
+                    for item in _mappings(version.get("resources")):
+                        # An aggregated API may say anything of itself: what cannot be asked for is passed over.
+                        found = _resource(name, served, item)
+                        if found:
+                            yield found
 
     def _path_of(self, manifest: Mapping[str, Any]) -> str:
         metadata = manifest.get("metadata") or {}
@@ -478,7 +501,7 @@ class Cluster:
         # The official client encodes bodies of JSON types itself, those of YAML types only as text.
         payload = json.dumps(body) if body is not None and content_type.endswith("yaml") else body
         return transport.request(
-            self.api,
+            self.session,
             method,
             path,
             where=self.where,
@@ -489,13 +512,37 @@ class Cluster:
         )
 
     def _decoded(self, answer: transport.Response, having: str = "") -> Any:
-        remedy = "is the server address that of an API server, and no proxy before it?"
+        # Nulls are rare, and a hook for each object costs more than to look.
+        hook = _without_nulls if b"null" in answer.data else None
         try:
-            document = json.loads(answer.data)
-        except ValueError:
-            raise UnreachableError("its answer is not JSON", where=self.where, remedy=remedy) from None
-        if having and not (isinstance(document, dict) and having in document):
-            raise UnreachableError("its answer is none of an API server", where=self.where, remedy=remedy)
+            document = json.loads(answer.data, object_hook=hook)
+        except (ValueError, RecursionError):
+            raise UnreachableError("its answer is not JSON", where=self.where, remedy=_NO_API_SERVER) from None
+        # An empty list may be null; what is no list of objects, such as an APIGroupList, has no metadata.
+        kind = str(document.get("kind")) if isinstance(document, dict) else ""
+        if kind == _DISCOVERED or (kind.endswith("List") and "metadata" in document):
+            document.setdefault("items", [])
+        if having and not (isinstance(document, dict) and isinstance(document.get(having), _SHAPES[having])):
+            raise self._strange()
+        return document
+
+    def _strange(self) -> UnreachableError:
+        return UnreachableError("its answer is none of an API server", where=self.where, remedy=_NO_API_SERVER)
+
+    def _object(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Return an object whose outermost fields have the types that all Kubernetes objects' have.
+
+        Raises:
+            UnreachableError: they have not.
+        """
+        metadata = document.get("metadata")
+        if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+            raise self._strange()
+        if not all(isinstance(metadata.get(field, kind()), kind) for field, kind in _METADATA.items()):
+            raise self._strange()
+        told = [*metadata.get("labels", {}).values(), *metadata.get("annotations", {}).values()]
+        if not all(isinstance(value, str) for value in told):
+            raise self._strange()
         return document
 
     def _stream(
@@ -503,14 +550,35 @@ class Cluster:
     ) -> AbstractContextManager[transport.Stream]:
         where = f"{self.where}, pod {pod}"
         return transport.stream(
-            self.api, path, where=where, timeout=timeout or self.timeout, protocols=protocols, query=query
+            self.session, path, where=where, timeout=timeout or self.timeout, protocols=protocols, query=query
         )
 
 
-def _resource(group: str, version: str, item: Mapping[str, Any]) -> _Resource:
-    kind = item["responseKind"]["kind"]
-    plain = {item["resource"], item.get("singularResource", ""), kind.lower(), *item.get("shortNames", [])} - {""}
-    qualified = {f"{name}{suffix}" for name in plain for suffix in (f".{group}", f".{version}.{group}")}
+def _resource(group: Any, version: Any, item: Mapping[str, Any]) -> _Resource | None:
+    """Return what discovery says of a kind; None of one whose group, name or kind is missing or no text."""
+    plural: Any = item.get("resource")
+    kind: Any = _mapping(item.get("responseKind")).get("kind")
+    if not isinstance(group, str) or not all(told and isinstance(told, str) for told in (version, plural, kind)):
+        return None
+    plain = {plural, item.get("singularResource"), kind.lower(), *_texts(item.get("shortNames"))}
+    names = {name for name in plain if name and isinstance(name, str)}
+    qualified = {f"{name}{suffix}" for name in names for suffix in (f".{group}", f".{version}.{group}")}
     namespaced = item.get("scope") == "Namespaced"
-    listable = "list" in item.get("verbs", [])
-    return _Resource(group, version, item["resource"], kind, namespaced, listable, frozenset(plain | qualified))
+    listable = "list" in _texts(item.get("verbs"))
+    return _Resource(group, version, plural, kind, namespaced, listable, frozenset(names | qualified))
+
+
+def _texts(value: Any) -> list[Any]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _mappings(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value is not None}

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from meshkit.errors import InputError
+from meshkit.spec import DNS_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,3 +75,21 @@ def built(spec: MeshSpec) -> None:
     if wanted != BUILT:
         remedy = f"say {BUILT} if the facts allow it: `meshkit run --only 01` shows them; nothing was changed"
         raise InputError(f"{wanted} is not yet built", where="topology.controlPlane of the mesh file", remedy=remedy)
+
+
+def secret_id(spec: MeshSpec, name: str) -> None:
+    """Let a cluster id pass of which a remote secret can be made: a DNS label, as istioctl wants it.
+
+    Source: istio/istio, istioctl/pkg/multicluster/remote_secret.go (RemoteSecretOptions.prepare).
+
+    Raises:
+        InputError: it is none; other clusters' meshes with such ids can be read, if their secrets are there.
+    """
+    if not re.fullmatch(DNS_LABEL, name):
+        number = [entry.name for entry in spec.clusters].index(name)
+        raise InputError(
+            f"no remote secret can be made for cluster id {name!r}: istioctl create-remote-secret takes a DNS label "
+            "only (a-z, 0-9 and -, a letter or digit at both ends, 63 at most)",
+            where=f"clusters.{number}.name of the mesh file",
+            remedy="give the cluster another id (values.global.multiCluster.clusterName; see docs/renames.md)",
+        )

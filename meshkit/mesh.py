@@ -11,16 +11,18 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 import time
+import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from meshkit import transport
 from meshkit.cluster import Cluster
-from meshkit.errors import InputError, MeshkitError
+from meshkit.errors import InputError, MeshkitError, UnreachableError
 from meshkit.spec import MeshSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -28,7 +30,11 @@ U = TypeVar("U")
 PODS_AT_ONCE = 8
 SILENCE = 20.0
 """Seconds for which a cluster that did not answer in time is not asked again: each question would wait anew."""
+LONGEST = 10
+"""How many times its deadline a question may take in all, as long as answers come."""
 _LATE = "no answer within"
+_WRONG_SHAPE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What comes of reading a document that is not what its kind says."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +86,47 @@ def gather(
 ) -> list[T | Unknown]:
     """Call a function for each subject, all at once, and return the answers in the subjects' order.
 
-    A subject that fails with a `MeshkitError`, or is not done `deadline` seconds from now, is `Unknown`. Any other
-    exception is a mistake of the program, and is raised.
+    A subject that fails with a `MeshkitError`, or of which nothing came for `deadline` seconds, is `Unknown`; so is one
+    whose answer cannot be read (see `_reading`). Any other exception is a mistake of the program, and is raised.
     """
     pool = executor or DaemonThreads(PODS_AT_ONCE)
-    futures: list[concurrent.futures.Future[Any]] = [pool.submit(function, subject) for subject in subjects]
-    concurrent.futures.wait(futures, timeout=deadline)
-    return [_outcome(future, deadline) for future in futures]
+    asker, began = transport.progress.get(None), time.monotonic()
+    asked: dict[concurrent.futures.Future[Any], transport.Progress] = {}
+    for subject in subjects:
+        progress = transport.Progress(asker)
+        asked[pool.submit(_reading, function, subject, progress)] = progress
+    while waiting := {future: progress for future, progress in asked.items() if not future.done()}:
+        last = max(max(began, progress.last) for progress in waiting.values())
+        left = min(last + deadline, began + LONGEST * deadline) - time.monotonic()
+        if left <= 0:
+            break
+        concurrent.futures.wait(waiting, timeout=left)
+    return [_outcome(future, deadline) for future in asked]
+
+
+def _reading(function: Callable[[U], T], subject: U, progress: transport.Progress) -> T:
+    """Call a function, and tell an answer of a wrong shape from a mistake of the program.
+
+    The first is a property of the one who answered, and of nobody else. Where nothing was answered, it is the second.
+
+    Raises:
+        UnreachableError: an answer could not be read; it says where, and quotes nothing of it.
+    """
+    before = transport.progress.set(progress)
+    try:
+        return function(subject)
+    except _WRONG_SHAPE as error:
+        if not progress.answers or mistakes_are_raised:
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
+        raise UnreachableError(f"an answer of it cannot be read ({place})") from error
+    finally:
+        transport.progress.reset(before)
+
+
+mistakes_are_raised = False
+"""Tests set it: a mistake of ours in reading good answers must not pass as an unknown."""
 
 
 def _outcome(future: concurrent.futures.Future[T], deadline: float) -> T | Unknown:
@@ -122,7 +162,8 @@ class Mesh:
         Args:
             mesh: the mesh file, or what was read from it.
             executor: where questions to clusters run; threads of this process unless given.
-            timeout: seconds for each request to an API server.
+            timeout: seconds in which something must come of each request to an API server, where the mesh file says
+                nothing else (`requestTimeout`).
 
         Raises:
             InputError: the file is wrong, or contexts are missing from kubeconfig; all of them are named. That a
@@ -134,7 +175,7 @@ class Mesh:
         for entry in spec.clusters:
             try:
                 clusters[entry.name] = Cluster.connect(
-                    entry.context, entry.kubeconfig, timeout=timeout, name=entry.name
+                    entry.context, entry.kubeconfig, timeout=entry.request_timeout or timeout, name=entry.name
                 )
             except InputError as error:
                 wrong.append(error)
@@ -169,9 +210,12 @@ class Mesh:
     def each(self, function: Callable[[Cluster], T], *, deadline: float = 30.0) -> dict[str, T | Unknown]:
         """Ask every cluster at once; return the answers by name, in the file's order.
 
-        A cluster that fails, or has not answered `deadline` seconds from now, is `Unknown` with the reason. One that
-        was too late a moment ago is not asked again for `SILENCE` seconds, and is `Unknown` for the same reason.
+        A cluster that fails, or of which nothing came for `deadline` seconds, is `Unknown` with the reason; no deadline
+        is shorter than three of the mesh file's `requestTimeout`. One that was too late a moment ago is not asked again
+        for `SILENCE` seconds, and is `Unknown` for the same reason.
         """
+        patience = max((entry.request_timeout or 0 for entry in self.spec.clusters), default=0)
+        deadline = max(deadline, 3 * patience)
         now = time.monotonic()
         silent = {name: why for name, (until, why) in self._silent.items() if now < until}
         asked = {name: cluster for name, cluster in self.clusters.items() if name not in silent}
@@ -179,6 +223,6 @@ class Mesh:
         known: dict[str, T | Unknown] = {**silent, **dict(zip(asked, answers, strict=True))}
         for name in asked:
             answer = known[name]
-            if isinstance(answer, Unknown) and answer.reason.startswith(_LATE):
+            if isinstance(answer, Unknown) and _LATE in answer.reason:
                 self._silent[name] = (time.monotonic() + SILENCE, answer)
         return {name: known[name] for name in self.clusters}

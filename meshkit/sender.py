@@ -78,7 +78,7 @@ class Traffic:
 
     @contextmanager
     def sending(self, mode: str, held_by: Sequence[str] = ()) -> Iterator[Traffic]:
-        """Send for the length of a `with`; in another mode than apply, or held by checks (their ids), send nothing and say so.
+        """Send for the length of a `with`; in another mode than apply, or held by checks (their ids), send nothing.
 
         Raises:
             InputError: no such mode.

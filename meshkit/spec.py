@@ -19,11 +19,15 @@ from meshkit.errors import InputError
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 Name = Annotated[str, Field(pattern=DNS_LABEL)]
+ClusterId = Annotated[str, Field(pattern=r"^[_a-zA-Z0-9][-._a-zA-Z0-9]*$", max_length=253)]
+"""What istiod can read of another cluster: the id is a key in the data of a remote secret."""
 _WANTED = {
     "apiServer": "an address such as https://10.0.0.1:6443, by which other clusters reach it",
     "prometheus": "an address such as http://10.0.0.1:9090",
     "renewBefore": "a duration such as 720h, a year (8760h) at most",
     "life": "a duration such as 720h, from ten minutes (10m) to ten years (87600h)",
+    "name": "an Istio cluster id such as east or PROD_EU1 (letters, digits, -, _ and .; 253 at most)",
+    "requestTimeout": "a duration such as 30s, from one second (1s) to ten minutes (10m)",
     "hosts": 'at least one host that the gateway lets in, such as "*.local"',
 }
 """What to say of fields whose rule would read badly."""
@@ -126,15 +130,25 @@ class Gateway(_Model):
 
 
 class ClusterSpec(_Model):
-    """One cluster: its name becomes the Istio cluster id."""
+    """One cluster: its name is the Istio cluster id, or becomes it.
 
-    name: Name
+    Any id that a remote secret can hold can be read; where a stage makes one, see `meshkit.inputs.secret_id`.
+    `requestTimeout` is read as seconds: in that time something must come of each request to its API server.
+    """
+
+    name: ClusterId
     context: str = Field(min_length=1)
     network: str = Field(min_length=1)
     kubeconfig: str = ""
     api_server: str = Field(default="", alias="apiServer", pattern=r"^(https://.+)?$")
     prometheus: str = Field(default="", pattern=r"^(https?://.+)?$")
+    request_timeout: float | None = Field(default=None, alias="requestTimeout", ge=1, le=600)
     gateway: Gateway = Gateway()
+
+    @field_validator("request_timeout", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> float | None:
+        return None if value is None else seconds(value)
 
     @field_validator("kubeconfig")
     @classmethod
@@ -336,7 +350,8 @@ def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:
         nearest = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
         return f"{field}: unknown field; {hint}"
-    if told := _WANTED.get(str(error["loc"][-1]) if error["loc"] else ""):
+    told = _WANTED.get(str(error["loc"][-1]) if error["loc"] else "")
+    if told and error["type"] != "missing":
         return f"{field}: expected {told}, got {error.get('input')!r}"
     got = error.get("input")
     shown = "" if isinstance(got, dict | list) or got is None else f", got {got!r}"

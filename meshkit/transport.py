@@ -1,39 +1,46 @@
-"""How bytes get to an API server: kubeconfig, one request, one stream, and every error translated in one place.
+"""How bytes get to an API server: one request, one stream, and every error translated in one place.
 
 `meshkit.cluster` puts kubectl's verbs on top. Nothing else in meshkit speaks HTTP to an API server.
 
-The official client supplies kubeconfig, credentials (exec plugins included) and TLS; requests go through it raw,
-because its typed models are slow and refuse what they do not know. Streams are ours: the official ones swap a method
-of a shared client for the length of an exec, and know no deadline.
+The official client supplies TLS, proxies and connections; requests go through it raw, because its typed models are
+slow and refuse what they do not know. Streams are ours, on a connection of its pool: the official ones swap a method of
+a shared client for the length of an exec, and know neither a deadline nor all proxies.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import json
-import os
 import re
-import shutil
 import socket
 import ssl
-import tempfile
 import textwrap
+import threading
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from meshkit.errors import ChangeError, ConflictError, InputError, MeshkitError, UnreachableError
+from meshkit import kubeconfig
+from meshkit.errors import ChangeError, ConflictError, MeshkitError, UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from kubernetes.client import ApiClient, Configuration
+    from kubernetes.client import ApiClient
+
+    from meshkit.kubeconfig import Access
 
 MAX_QUOTE = 300
+DRIPS = 6
+"""How many times its timeout an answer may take in all, as long as pieces of it come."""
+MORE_TIME = "check network, VPN and firewall, or allow more time: `requestTimeout` of the cluster in the mesh file"
 _DATA, _CLOSE = (0x1, 0x2), 0x8
+_SWITCHED, _PROXY_WANTS_CREDENTIAL = 101, 407
+_WANTS_ANOTHER = "wants another credential (407)"
+_LOG_IN = "write user and password into proxy-url: SCHEME://USER:PASSWORD@HOST:PORT"
 
 
 class NotFoundError(MeshkitError):
@@ -50,103 +57,106 @@ class Response:
     round_trip: float
 
 
-# --- kubeconfig -------------------------------------------------------------------------------------------------------
+# --- who speaks, and by which way -------------------------------------------------------------------------------------
 
 
-def kubeconfig_files(kubeconfig: str = "") -> list[str]:
-    """Return the kubeconfig files as kubectl finds them: the given one, else $KUBECONFIG's list, else the home's.
+class Progress:
+    """What came from API servers since a question was asked: how many answers, and when the last piece of one."""
 
-    Raises:
-        InputError: none of them exists.
-    """
-    named = [kubeconfig] if kubeconfig else os.environ.get("KUBECONFIG", "").split(os.pathsep)
-    files = [str(Path(name).expanduser()) for name in named if name] or [str(Path.home() / ".kube" / "config")]
-    there = [name for name in files if Path(name).is_file()]
-    if not there:
-        where = os.pathsep.join(files)
-        raise InputError("no such kubeconfig file", where=where, remedy="set KUBECONFIG, or name the file")
-    return there
+    def __init__(self, asker: Progress | None = None) -> None:
+        self.answers = 0
+        self.last = 0.0
+        self._asker = asker
 
-
-def contexts(files: Sequence[str]) -> list[str]:
-    """Return the names of the contexts in kubeconfig files, merged as kubectl merges them.
-
-    Raises:
-        InputError: a file is no kubeconfig. What stands in it is never quoted.
-    """
-    from kubernetes.config.kube_config import KubeConfigMerger
-
-    where = os.pathsep.join(files)
-    with _kubeconfig_errors(where):
-        merged = KubeConfigMerger(where).config  # type: ignore[no-untyped-call]
-        return [str(context["name"]) for context in merged["contexts"].value] if merged else []
+    def note(self) -> None:
+        """Take note that something came; who asked this question is waiting for it, too."""
+        self.answers, self.last = self.answers + 1, time.monotonic()
+        if self._asker:
+            self._asker.note()
 
 
-def configuration(files: Sequence[str], context: str) -> Configuration:
-    """Return the official client's configuration of one context; runs its exec plugin if it has one.
-
-    Raises:
-        InputError: the context is not complete.
-    """
-    from kubernetes.client import Configuration
-    from kubernetes.config import load_kube_config
-
-    where = os.pathsep.join(files)
-    settings = Configuration()
-    with _kubeconfig_errors(f"{where} (context {context})"):
-        load_kube_config(where, context, settings, temp_file_path=_private_directory())  # type: ignore[no-untyped-call]
-    return settings
+progress: ContextVar[Progress] = ContextVar("progress")
+"""Of the question that this thread is asked."""
 
 
-def other_token(configure: Callable[[], Configuration], token: str, ca: bytes) -> Configuration:
-    """Return a configuration with its own credential put aside for a bearer token, and its CA if one is given."""
-    settings = configure()
-    if ca:
-        settings.ssl_ca_cert, settings.ca_cert_data, settings.verify_ssl = None, ca.decode(), True
-    settings.cert_file = settings.key_file = settings.refresh_api_key_hook = None
-    settings.api_key = {"BearerToken": f"Bearer {token}"}
-    return settings
+def _note() -> None:
+    if current := progress.get(None):
+        current.note()
 
 
-@contextlib.contextmanager
-def _kubeconfig_errors(where: str) -> Iterator[None]:
-    import yaml
-    from kubernetes.config import ConfigException
+class Session:
+    """One way to one API server, as one identity. Nothing is sent, and no plugin is run, before the first request."""
 
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror or type(error).__name__})", where=where) from None
-    except (ConfigException, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
-        # ConfigException names its place by quoting the whole entry, token included: never hand it on.
-        remedy = "`kubectl config view` shows how kubectl reads it"
-        raise InputError("not a complete kubeconfig", where=where, remedy=remedy) from None
+    def __init__(self, access: Access) -> None:
+        self.settings, self.identity = access.settings, access.identity
+        # A client that retries on its own would wait for a hanging server once for each retry.
+        self.settings.retries = False
+        self.settings.connection_pool_maxsize = 16
+        self._lock = threading.Lock()
+        self._client: ApiClient | None = None
+        self._certificate: tuple[bytes, bytes] | None = None
 
+    @property
+    def proxy(self) -> str:
+        """The proxy on the way, without its credential; empty without one."""
+        from kubernetes.client.rest import should_bypass_proxies
 
-@functools.cache
-def _private_directory() -> str:
-    # The official client writes certificates and keys from kubeconfig to files; a race there loses track of some.
-    import atexit
+        if not (address := self.settings.proxy) or should_bypass_proxies(
+            self.settings.host, self.settings.no_proxy or ""
+        ):
+            return ""
+        scheme, _, rest = str(address).partition("://")
+        return f"{scheme.removesuffix('h') if scheme == 'socks5h' else scheme}://{rest.rpartition('@')[2]}"
 
-    directory = tempfile.mkdtemp(prefix="meshkit-")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    return directory
+    def client(self) -> ApiClient:
+        """Return the official client, made anew when a plugin gives another certificate."""
+        from kubernetes.client import ApiClient
+
+        with self._lock:
+            certificate = self.identity.source.certificate()
+            if self._client is None or certificate != self._certificate:
+                if certificate:
+                    self.settings.cert_file, self.settings.key_file = map(kubeconfig.write_private, certificate)
+                self._client, self._certificate = ApiClient(self.settings), certificate
+            return self._client
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        where: str,
+        query: Sequence[tuple[str, str]],
+        headers: Mapping[str, str],
+        body: Any = None,
+    ) -> tuple[ApiClient, tuple[str, str, Any, Any, Any]]:
+        """Return the client, and what it is to send, our credential included.
+
+        Raises:
+            UnreachableError: there is no credential: no request is sent without the one that is wanted.
+        """
+        from urllib3 import HTTPHeaderDict
+
+        try:
+            client, identity = self.client(), self.identity.headers()
+        except MeshkitError as error:
+            place = f"{where}, {error.where}" if error.where else where
+            raise type(error)(error.message, where=place, remedy=error.remedy) from None
+        method, url, plain, payload, form = client.param_serialize(
+            method, path, query_params=list(query), header_params=dict(headers), body=body
+        )
+        sent = HTTPHeaderDict(plain)
+        for name, value in identity:
+            # http.client writes Latin-1 and Go UTF-8, as which API servers read the names of whom we impersonate.
+            sent.add(name, value.encode().decode("latin-1"))
+        return client, (method, url, sent, payload, form)
 
 
 # --- one request ------------------------------------------------------------------------------------------------------
 
 
-def client(settings: Configuration) -> ApiClient:
-    """Return a client that never retries on its own: a hanging server would hang us once for each retry."""
-    from kubernetes.client import ApiClient
-
-    settings.retries = False
-    settings.connection_pool_maxsize = 16
-    return ApiClient(settings)
-
-
 def request(
-    api: ApiClient,
+    session: Session,
     method: str,
     path: str,
     *,
@@ -158,26 +168,40 @@ def request(
 ) -> Response:
     """Send one request, and return the answer if it is a good one.
 
+    The answer may take longer than `timeout` as long as pieces of it come, `DRIPS` times as long at most.
+
     Raises:
-        UnreachableError: no answer within `timeout` seconds, or the credential is refused.
+        UnreachableError: nothing came for `timeout` seconds, or the credential is missing or refused.
         NotFoundError: 404.
         ChangeError: the server refused a change.
     """
-    call = _serialize(
-        api, method, path, query=query, headers={"Accept": "application/json", **(headers or {})}, body=body
-    )
-    with translated(where, timeout):
+    wanted = {"Accept": "application/json", **(headers or {})}
+    client, call = session.call(method, path, where=where, query=query, headers=wanted, body=body)
+    with translated(where, timeout, proxy=session.proxy):
         sent = time.time()
-        answer = api.call_api(*call, _request_timeout=timeout)
+        answer = client.call_api(*call, _request_timeout=(timeout, timeout))
         received = time.time()
-        data = answer.read() or b""  # type: ignore[no-untyped-call]
+        data = _read(answer.response, where, timeout)
     if answer.status >= 400:
-        raise refused(answer.status, data, where=where, method=method, path=path)
+        raise _refused(session, answer.status, data, where=where, method=method, path=path)
     return Response(answer.headers, data, (sent + received) / 2, received - sent)
 
 
+def _read(response: Any, where: str, timeout: float) -> bytes:
+    limit, pieces = time.monotonic() + DRIPS * timeout, []
+    _note()
+    while piece := response.read1(1 << 16):
+        pieces.append(piece)
+        _note()
+        if time.monotonic() > limit:
+            response.close()
+            told = f"no answer within {DRIPS * timeout:.3g} s, but the beginning of one"
+            raise UnreachableError(told, where=where, remedy=MORE_TIME)
+    return b"".join(pieces)
+
+
 def lines(
-    api: ApiClient, path: str, *, where: str, timeout: float, query: Sequence[tuple[str, str]] = ()
+    session: Session, path: str, *, where: str, timeout: float, query: Sequence[tuple[str, str]] = ()
 ) -> Iterator[str]:
     """Send a GET whose answer comes bit by bit, and yield its whole lines until the other side closes.
 
@@ -185,18 +209,19 @@ def lines(
         UnreachableError: as of `request`; also when nothing comes for `timeout` seconds.
         NotFoundError: 404.
     """
-    call = _serialize(api, "GET", path, query=query, headers={})
-    with translated(where, timeout):
-        answer = api.call_api(*call, _request_timeout=timeout)
+    client, call = session.call("GET", path, where=where, query=query, headers={})
+    with translated(where, timeout, proxy=session.proxy):
+        answer = client.call_api(*call, _request_timeout=timeout)
     if answer.status >= 400:
-        with translated(where, timeout):
-            data = answer.read() or b""  # type: ignore[no-untyped-call]
-        raise refused(answer.status, data, where=where, method="GET", path=path)
+        with translated(where, timeout, proxy=session.proxy):
+            data = _read(answer.response, where, timeout)
+        raise _refused(session, answer.status, data, where=where, method="GET", path=path)
     rest = b""
     try:
-        with translated(where, timeout):
+        with translated(where, timeout, proxy=session.proxy):
             # read1 hands on what is there; a plain read would wait until its buffer is full.
             while piece := answer.response.read1(1 << 16):
+                _note()
                 *whole, rest = (rest + piece).split(b"\n")
                 for line in whole:
                     yield line.decode(errors="replace")
@@ -204,27 +229,12 @@ def lines(
         answer.response.close()
 
 
-def _serialize(
-    api: ApiClient,
-    method: str,
-    path: str,
-    *,
-    query: Sequence[tuple[str, str]],
-    headers: Mapping[str, str],
-    body: Any = None,
-) -> tuple[str, str, dict[str, str], Any, Any]:
-    method, url, sent, payload, form = api.param_serialize(
-        method, path, query_params=list(query), header_params=dict(headers), body=body, auth_settings=["BearerToken"]
-    )
-    return method, url, sent, payload, form
-
-
 # --- one stream -------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def stream(
-    api: ApiClient, path: str, *, where: str, timeout: float, protocols: str, query: Sequence[tuple[str, str]]
+    session: Session, path: str, *, where: str, timeout: float, protocols: str, query: Sequence[tuple[str, str]]
 ) -> Iterator[Stream]:
     """Open a WebSocket to a pod's subresource (exec, portforward) that lives `timeout` seconds at most.
 
@@ -232,35 +242,52 @@ def stream(
         UnreachableError: as of `request`; also when the stream is not over in time.
     """
     import websocket
-    from kubernetes.stream.ws_client import get_websocket_url, websocket_proxycare
 
-    _, url, headers, *_ = _serialize(api, "GET", path, query=query, headers={})
-    address = get_websocket_url(url)  # type: ignore[no-untyped-call]
+    client, (_, url, *_) = session.call("GET", path, where=where, query=query, headers={})
     deadline = time.monotonic() + timeout
-    lines = [f"Authorization: {headers['authorization']}"] if "authorization" in headers else []
-    options: dict[str, Any] = {"header": lines, "subprotocols": protocols.split(","), "timeout": timeout}
-    if api.configuration.proxy or api.configuration.proxy_headers:
-        options = websocket_proxycare(options, api.configuration, url, headers)  # type: ignore[no-untyped-call]
-    with translated(where, timeout, path=path):
-        connection = websocket.create_connection(address, sslopt=_tls_options(api.configuration), **options)
-        try:
-            yield Stream(connection, deadline)
-        finally:
-            connection.shutdown()  # type: ignore[no-untyped-call]
-
-
-def _tls_options(settings: Configuration) -> dict[str, Any]:
-    if not settings.verify_ssl:
-        return {"cert_reqs": ssl.CERT_NONE, "check_hostname": False}
-    options = {
-        "cert_reqs": ssl.CERT_REQUIRED,
-        "ca_certs": settings.ssl_ca_cert,
-        "certfile": settings.cert_file,
-        "keyfile": settings.key_file,
-        "server_hostname": settings.tls_server_name,
-        "check_hostname": settings.assert_hostname,
+    options: dict[str, Any] = {
+        # A text, not bytes: names of whom we impersonate may be any, and the library encodes them as UTF-8.
+        "header": [f"{name}: {value}" for name, value in session.identity.headers()],
+        "subprotocols": protocols.split(","),
+        "redirect_limit": 0,
+        "timeout": timeout,
     }
-    return {key: value for key, value in options.items() if value is not None}
+    with translated(where, timeout, proxy=session.proxy):
+        opened = _connected(client, url, timeout)
+    try:
+        with translated(where, timeout, proxy=session.proxy):
+            connection = websocket.create_connection(url.replace("http", "ws", 1), socket=opened, **options)
+            if (status := connection.getstatus()) != _SWITCHED:
+                raise refused(status or 0, b"", where=where, method="GET", path=path)
+            _note()
+            yield Stream(connection, deadline)
+    except websocket.WebSocketBadStatusException as error:
+        body = error.resp_body or b""
+        raise _refused(session, error.status_code, body, where=where, method="GET", path=path) from None
+    finally:
+        opened.close()
+
+
+def _connected(client: ApiClient, url: str, timeout: float) -> Any:
+    """Return a socket to the API server: through the proxy, and with the TLS, that requests have."""
+    from urllib3.exceptions import HTTPError, ProxyError
+
+    pool: Any = client.rest_client.pool_manager.connection_from_url(url)
+    connection = pool._new_conn()  # noqa: SLF001  (no public call leaves the socket to us)
+    connection.timeout = timeout
+    if pool.proxy:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        connection.set_tunnel(parts.hostname, port, scheme=pool.proxy.scheme, headers=pool.proxy_headers)
+    try:
+        connection.connect()
+    except (OSError, HTTPError) as error:
+        proxied = pool.proxy and not connection.has_connected_to_proxy
+        connection.close()
+        if proxied:
+            raise ProxyError("it cannot be reached", error) from error
+        raise
+    return connection.sock
 
 
 class Stream:
@@ -285,6 +312,7 @@ class Stream:
             if opcode == _CLOSE:
                 return
             if opcode in _DATA and frame:
+                _note()
                 yield frame[0], frame[1:]
 
 
@@ -340,7 +368,7 @@ class Tunnel(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def translated(where: str, timeout: float, *, path: str = "") -> Iterator[None]:
+def translated(where: str, timeout: float, *, proxy: str = "") -> Iterator[None]:
     """Turn what the transport raises into `UnreachableError`; everything else passes through."""
     import http.client
 
@@ -350,8 +378,8 @@ def translated(where: str, timeout: float, *, path: str = "") -> Iterator[None]:
 
     try:
         yield
-    except websocket.WebSocketBadStatusException as error:
-        raise refused(error.status_code, error.resp_body or b"", where=where, method="GET", path=path) from None
+    except websocket.WebSocketBadStatusException:
+        raise
     except (
         urllib3.exceptions.HTTPError,
         websocket.WebSocketException,
@@ -359,10 +387,10 @@ def translated(where: str, timeout: float, *, path: str = "") -> Iterator[None]:
         ApiException,
         OSError,
     ) as error:
-        raise _unreachable(error, where, timeout) from error
+        raise _unreachable(error, where, timeout, proxy) from error
 
 
-def _unreachable(error: BaseException, where: str, timeout: float) -> UnreachableError:
+def _unreachable(error: BaseException, where: str, timeout: float, proxy: str) -> UnreachableError:
     import urllib3
     import websocket
 
@@ -372,20 +400,50 @@ def _unreachable(error: BaseException, where: str, timeout: float) -> Unreachabl
     def is_a(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
+    if proxy and (told := _of_proxy(causes, text, timeout)):
+        what, remedy = told
+        return UnreachableError(f"the proxy {proxy} {what}", where=where, remedy=remedy)
+    through = f" (through the proxy {proxy})" if proxy else ""
     if is_a(urllib3.exceptions.NameResolutionError, socket.gaierror, websocket.WebSocketAddressException):
         return UnreachableError("its name does not resolve", where=where, remedy="check the server address and DNS")
     if is_a(ConnectionRefusedError):
         return UnreachableError("it refuses the connection", where=where, remedy="is the API server running?")
     if is_a(urllib3.exceptions.TimeoutError, TimeoutError, websocket.WebSocketTimeoutException):
-        remedy = "check network, VPN and firewall, or allow more time"
-        return UnreachableError(f"no answer within {timeout:.3g} s", where=where, remedy=remedy)
+        return UnreachableError(f"no answer within {timeout:.3g} s{through}", where=where, remedy=MORE_TIME)
     if is_a(ssl.SSLError, urllib3.exceptions.SSLError) or "SSLError" in text:
         detail = "its certificate is not trusted" if "CERTIFICATE_VERIFY_FAILED" in text else "TLS failed"
         return UnreachableError(
-            detail, where=where, remedy="check certificate-authority and tls-server-name of the kubeconfig context"
+            detail + through,
+            where=where,
+            remedy="check certificate-authority and tls-server-name of the kubeconfig context",
         )
-    broke = f"the connection broke ({type(causes[-1]).__name__})"
+    broke = f"the connection broke ({type(causes[-1]).__name__}){through}"
     return UnreachableError(broke, where=where, remedy="try again; is a proxy in between?")
+
+
+def _of_proxy(causes: Sequence[BaseException], text: str, timeout: float) -> tuple[str, str] | None:
+    """Return what is wrong with the proxy, and the remedy; None if it is not the proxy."""
+    import socks
+    import urllib3
+
+    check = "check proxy-url of the kubeconfig's cluster, or HTTPS_PROXY and NO_PROXY"
+    if status := re.search(r"Tunnel connection failed: (\d{3})", text):
+        wanted = status[1] == str(_PROXY_WANTS_CREDENTIAL)
+        return (_WANTS_ANOTHER, _LOG_IN) if wanted else (f"does not let us through to it ({status[1]})", check)
+    if any(isinstance(cause, socks.SOCKS5AuthError) for cause in causes):
+        return "refuses the credential", _LOG_IN
+    if said := next((cause for cause in causes if isinstance(cause, socks.SOCKS5Error | socks.SOCKS4Error)), None):
+        return f"cannot reach it ({said.msg})", "is the API server running, and may the proxy go there?"
+    if not any(isinstance(cause, urllib3.exceptions.ProxyError | socks.ProxyError) for cause in causes):
+        return None
+    kinds: dict[str, tuple[type[BaseException], ...]] = {
+        "has a name that does not resolve": (urllib3.exceptions.NameResolutionError, socket.gaierror),
+        "refuses the connection": (ConnectionRefusedError,),
+        f"gives no answer within {timeout:.3g} s": (urllib3.exceptions.TimeoutError, TimeoutError),
+        "has a certificate that is not trusted, or speaks no TLS": (ssl.SSLError, urllib3.exceptions.SSLError),
+    }
+    found = [what for what, kind in kinds.items() if any(isinstance(cause, kind) for cause in causes)]
+    return (*found, f"broke the connection ({type(causes[-1]).__name__})")[0], check
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -396,6 +454,15 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield following
         reason = getattr(following, "reason", None)
         following = following.__cause__ or following.__context__ or (reason if isinstance(reason, Exception) else None)
+
+
+def _refused(session: Session, status: int, data: bytes | str, *, where: str, method: str, path: str) -> MeshkitError:
+    """Return the error of `refused`; a credential that was refused is not used again, and a proxy speaks for itself."""
+    if status == 401:
+        session.identity.source.refused()
+    if status == _PROXY_WANTS_CREDENTIAL and session.proxy:
+        return UnreachableError(f"the proxy {session.proxy} {_WANTS_ANOTHER}", where=where, remedy=_LOG_IN)
+    return refused(status, data, where=where, method=method, path=path)
 
 
 def refused(status: int, data: bytes | str, *, where: str, method: str, path: str) -> MeshkitError:
@@ -414,7 +481,7 @@ def refused(status: int, data: bytes | str, *, where: str, method: str, path: st
     if status == 404:
         return NotFoundError(f"{resource} does not exist (404)", where=where)
     # The API server answers 500, too, to an object that does not fit its schema.
-    if status == 429 or status > 500 or (status == 500 and method == "GET"):
+    if status < 400 or status == 429 or status > 500 or (status == 500 and method == "GET"):
         return UnreachableError(f"it answered {status} to {what}", where=where, remedy="try again when it is healthy")
     if conflicts := _conflicts(data) if status == 409 and method == "PATCH" else []:
         told = ", ".join(f"{manager} owns {field}" for manager, field in conflicts[:5])

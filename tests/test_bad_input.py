@@ -83,7 +83,7 @@ def test_a_file_that_is_no_mesh_file_says_what_it_is_instead(tmp_path: Path, con
         ({"gates": {"p99": "soon"}}, ["gates.p99", "expected a duration", "'soon'"]),
         ({"probe": {"port": "many"}}, ["probe.port", "integer", "'many'"]),
         ({"clusters": "east"}, ["clusters", "list"]),
-        ({"clusters": [{"name": "East", "context": "a", "network": "b"}]}, ["clusters.0.name", "'East'"]),
+        ({"clusters": [{"name": "a/b", "context": "a", "network": "b"}]}, ["clusters.0.name", "'a/b'", "PROD_EU1"]),
         ({"clusters": [{"name": "east"}]}, ["clusters.0.context", "clusters.0.network", "required"]),
     ],
     ids=["field", "nested field", "duration", "number", "list", "pattern", "missing"],

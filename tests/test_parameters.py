@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
+from meshkit import inputs
 from meshkit.errors import InputError
 from meshkit.istio import installer
 from meshkit.resources import folder
@@ -109,3 +110,42 @@ def test_istioctl_renders_the_overlay_of_a_private_hub(monkeypatch: pytest.Monke
     accounts = [o for o in rendered if o["kind"] == "ServiceAccount"]
     assert any({"name": "registry-login"} in o.get("imagePullSecrets", []) for o in accounts)
     assert "registry-login" in yaml.safe_dump_all(o for o in rendered if o["kind"] == "ConfigMap")
+
+
+@pytest.mark.parametrize("name", ["Kubernetes", "PROD_EU1", "prod.eu-west-1.example", "e" * 71, "1"])
+def test_a_mesh_with_any_cluster_id_can_be_read(name: str) -> None:
+    """Where a secret would be made of one that is no DNS label, istioctl's rule is told."""
+    document = {
+        "clusters": [{"name": "east", "context": "a", "network": "x"}, {"name": name, "context": "b", "network": "y"}]
+    }
+    spec = MeshSpec.parse(document, where="test")
+    assert spec.pairs == [("east", name), (name, "east")]
+    if name == "1":
+        inputs.secret_id(spec, name)
+        return
+    with pytest.raises(InputError, match="istioctl create-remote-secret takes a DNS label") as caught:
+        inputs.secret_id(spec, name)
+    assert name in str(caught.value)
+    assert caught.value.where == "clusters.1.name of the mesh file"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "..", ".a", "-a", "e" * 254, "ü", "a\n"])
+def test_what_no_remote_secret_can_hold_is_no_cluster_id(name: str) -> None:
+    """It is a key of a Secret's data."""
+    with pytest.raises(InputError, match=r"clusters\.0\.name: expected an Istio cluster id"):
+        MeshSpec.parse({"clusters": [{"name": name, "context": "a", "network": "x"}]}, where="test")
+
+
+@pytest.mark.parametrize(("told", "seconds"), [("30s", 30.0), ("2m", 120.0), (15, 15.0)])
+def test_a_request_timeout_is_a_duration(told: Any, seconds: float) -> None:
+    """As kubectl's --request-timeout."""
+    cluster = {"name": "a", "context": "a", "network": "x", "requestTimeout": told}
+    assert MeshSpec.parse({"clusters": [cluster]}, where="test").clusters[0].request_timeout == seconds
+
+
+@pytest.mark.parametrize("told", ["soon", "0s", "-1s", "1h", True, [1]])
+def test_a_wrong_request_timeout_is_refused(told: Any) -> None:
+    """And says what would be one."""
+    cluster = {"name": "a", "context": "a", "network": "x", "requestTimeout": told}
+    with pytest.raises(InputError, match=r"requestTimeout: expected a duration such as 30s"):
+        MeshSpec.parse({"clusters": [cluster]}, where="test")

@@ -3,9 +3,9 @@
 Source: pilot/pkg/bootstrap/istio_ca.go (`handleEvent`) of the versions that `RULES` names; 1.31 is tried on the lab.
 """
 
-import re
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
+from meshkit.cluster import NotFoundError
 from meshkit.errors import UnreachableError
 from meshkit.mesh import Mesh, Unknown, gather
 
@@ -22,6 +23,10 @@ T = TypeVar("T")
 
 DEADLINE = 30.0
 MONITORING_PORT = 15014
+DEBUG = "ENABLE_DEBUG_ON_HTTP"
+DEBUG_REMEDY = f"set {DEBUG} of istiod to true (values.pilot.env), as it is by default; nothing can be proved without"
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+"""What Go's strconv.ParseBool takes for no."""
 PROXY_CONTAINER = "istio-proxy"
 NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
 START = 60.0
@@ -40,16 +45,26 @@ class Istiod:
     env: dict[str, str]
     arguments: tuple[str, ...] = ()
 
+    @property
+    def tells(self) -> bool:
+        """Whether it has the debug interface by which it tells what it knows (pilot/pkg/xds/debug.go)."""
+        return self.env.get(DEBUG, "") not in _FALSE
+
     def debug(self, path: str, timeout: float = 0.0) -> Any:
         """Return what it answers to `/debug/<path>`, decoded: the way of `istioctl remote-clusters`.
 
         The port is istiod's monitoring port, whose debug handlers answer to localhost without a credential.
 
         Raises:
-            UnreachableError: it cannot be reached, or answers something else than JSON.
+            UnreachableError: it cannot be reached, has no debug interface, or answers something else than JSON.
             NotFoundError: this version of istiod has no such handler.
         """
-        answer = self.cluster.http_get(self.name, self.namespace, self.port, f"/debug/{path}", timeout)
+        try:
+            answer = self.cluster.http_get(self.name, self.namespace, self.port, f"/debug/{path}", timeout)
+        except NotFoundError:
+            if self.tells:
+                raise
+            raise UnreachableError(f"istiod {self.name} tells nothing: {DEBUG}=false", remedy=DEBUG_REMEDY) from None
         try:
             # An istiod without a multicluster controller, say, answers 200 with nothing.
             return json.loads(answer) if answer.strip() else []

@@ -41,6 +41,7 @@ INVENTORY_COLUMNS = {
     "control_plane": "str",
     "installer": "str",
     "profile": "str",
+    "debug": "str",
     "reason": "str",
 }
 LOAD_BALANCER_COLUMNS = {
@@ -63,8 +64,8 @@ def inventory(mesh: Mesh) -> pd.DataFrame:
     (nodes, pods or both; ServiceCIDRs or ClusterIPs; the second of each is exactly the addresses in use), api_server
     (its address as other clusters reach it), api_scope (loopback, private, public, name), control_plane (none, local;
     serves others: an istiod that serves other clusters' proxies; elsewhere: proxies or webhooks without an istiod),
-    installer (istioctl, helm, operator, other; empty without Istio), profile (where the installation noted it), reason
-    (why a row is empty).
+    installer (istioctl, helm, operator, other; empty without Istio), profile (where the installation noted it),
+    debug (off, where an istiod does not answer it; else on, or empty without one), reason (why a row is empty).
     """
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(lambda cluster: _inventory(cluster, mesh)).items():
@@ -191,10 +192,13 @@ def _service_ranges(cluster: Cluster) -> list[Network]:
 
 def _installation(cluster: Cluster, namespace: str) -> dict[str, str]:
     deployments = cluster.get("deployments", namespace, labels="app=istiod")
-    env = {key: value for istiod in istiods(cluster, namespace) for key, value in istiod.env.items()}
+    running = istiods(cluster, namespace)
+    env = {key: value for istiod in running for key, value in istiod.env.items()}
+    debug = "" if not running else "on" if all(istiod.tells for istiod in running) else "off"
     if deployments:
         local = "serves others" if env.get("EXTERNAL_ISTIOD", "").lower() == "true" else "local"
-        return {"control_plane": local, "installer": installer(deployments), "profile": _profile(cluster, namespace)}
+        told = {"control_plane": local, "installer": installer(deployments), "debug": debug}
+        return {**told, "profile": _profile(cluster, namespace)}
     remote = any(injected_from(hook) == "elsewhere" for hook in cluster.get("mutatingwebhookconfigurations"))
     return {"control_plane": "elsewhere" if remote or proxies(cluster) else "none", "installer": "", "profile": ""}
 

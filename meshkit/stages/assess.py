@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import managed, platform, trust, versions
-from meshkit.istio.fleet import table
+from meshkit.istio.fleet import DEBUG, DEBUG_REMEDY, table
 from meshkit.stages import reach, ways
 from meshkit.stages.finding import Question, Row, arrow
 
@@ -205,6 +205,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
     advice = recommend(facts)
     return [
         *check_read(mesh, facts),
+        *check_debug(facts.inventory),
         *check_distinct(facts),
         check_network(mesh, facts, advice),
         check_control_plane(mesh, facts, advice),
@@ -220,10 +221,21 @@ def check_read(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         ask = Question("MK101", "the cluster can be read", row["cluster"], "its API server answers us")
         if row["reason"]:
             context = mesh.spec.cluster(row["cluster"]).context
-            yield ask.unknown(row["reason"], f"can `kubectl --context {context} get nodes,pods -A` answer?")
+            more = "; more time: `requestTimeout` in the mesh file" if "no answer within" in row["reason"] else ""
+            yield ask.unknown(row["reason"], f"can `kubectl --context {context} get nodes,pods -A` answer?{more}")
         else:
             told = f"Kubernetes {row['kubernetes']}, {row['nodes']} nodes, {row['pods']} pods, {row['proxies']} proxies"
             yield ask.answer(Verdict.PASS, told)
+
+
+def check_debug(inventory: pd.DataFrame) -> Iterator[Finding]:
+    """MK108: each istiod tells what it knows; without it no change can be proved, so none is made."""
+    for row in inventory.to_dict("records"):
+        if row["debug"]:
+            ask = Question("MK108", "istiod answers its debug endpoints", row["cluster"], "its debug interface is on")
+            yield ask.judge(
+                row["debug"] == "on", f"{DEBUG} is {'false' if row['debug'] == 'off' else 'on'}", DEBUG_REMEDY
+            )
 
 
 def check_distinct(facts: Facts) -> Iterator[Finding]:

@@ -18,8 +18,8 @@ from meshkit.stages.finding import ARROW
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-UNREADABLE: Final = "MK101"
-"""A cluster that cannot be read leaves everything about it unknown."""
+UNREADABLE: Final = ("MK101", "MK108")
+"""A cluster, or an istiod, that cannot be read leaves what is asked of it unknown."""
 
 
 @functools.cache
@@ -52,7 +52,7 @@ def follows(effect: Finding, cause: Finding, clusters: Collection[str]) -> bool:
     if SEVERITY.index(cause.verdict) < SEVERITY.index(effect.verdict):
         return False
     ours, theirs = (re.findall(_names(tuple(clusters)), found.subject) for found in (effect, cause))
-    if cause.id == UNREADABLE and effect.id != UNREADABLE:
+    if cause.id in UNREADABLE and effect.id not in UNREADABLE:
         return effect.verdict is Verdict.UNKNOWN and (not ours or bool({*ours} & {*theirs}))
     if effect.id not in consequences(cause.id) or cause.verdict is Verdict.UNKNOWN:
         return False
@@ -84,5 +84,5 @@ def in_order(findings: Iterable[Finding], clusters: Collection[str]) -> list[tup
 
 
 def _rank(finding: Finding) -> tuple[int, int, int, str]:
-    far = len(consequences(finding.id))
+    far = len(checks()) if finding.id in UNREADABLE else len(consequences(finding.id))
     return (-SEVERITY.index(finding.verdict), -far, _number(finding.id), finding.subject)

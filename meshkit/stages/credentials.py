@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from meshkit import inputs
 from meshkit.changes import Plan
 from meshkit.checks import Finding, Verdict
 from meshkit.errors import InputError
@@ -111,6 +112,7 @@ def plan_tokens(mesh: Mesh, stage: str, facts: Facts, renew: str = "") -> Plan:
         good = row.get("secret") and not (target in anyway and row["secret"] in used)
         if good or not any(wish for (_, b), wish in wishes.items() if b == target):
             continue
+        inputs.secret_id(mesh.spec, target)
         known = [name for name in str(row.get("known", "")).split(",") if name]
         manifest = accounts.manifest(mesh, known, used & {*known})
         why = f"a token by which others read {target}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from meshkit import inputs
 from meshkit.changes import Plan
 from meshkit.checks import Finding, Verdict
 from meshkit.istio import accounts, networks, proxies, remote_secret, remotes, services, versions
@@ -302,6 +303,7 @@ def plan(mesh: Mesh, facts: Facts, renew: str = "") -> Plan:
 
 def _hand_over(made: Plan, holder: str, target: str, token: accounts.Token | Unknown | None, wait: Wait | None) -> None:
     mesh = made.mesh
+    inputs.secret_id(mesh.spec, target)
     address = remote_secret.server(mesh.spec.cluster(target), mesh.clusters[target])
     known = token if isinstance(token, accounts.Token) and token else accounts.Token("", "to come", b"-")
     manifest = remote_secret.manifest(target, address, known, mesh.root_namespace)

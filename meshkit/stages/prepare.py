@@ -20,7 +20,7 @@ from meshkit.errors import MeshkitError
 from meshkit.istio import injection, installer, networks, platform, policies, proxies, services, versions
 from meshkit.istio.fleet import ask_istiods
 from meshkit.mesh import Unknown
-from meshkit.stages import defects, footing, reach, restarts, ways
+from meshkit.stages import assess, defects, footing, reach, restarts, ways
 from meshkit.stages.finding import Question, Row, planned
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
     """Judge what was read."""
     target = mesh.spec.istio.version or facts.istioctl
     return [
+        *assess.check_debug(facts.inventory),
         *check_networks(mesh, facts),
         *check_ids(mesh, facts),
         *footing.check_clocks(facts.clocks, mesh.spec.gates.max_clock_skew),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from meshkit.errors import UnreachableError
-from meshkit.istio.fleet import istiods, table
+from meshkit.istio.fleet import PROXY_CONTAINER, istiods, table
 from meshkit.istio.remote_secret import server
 from meshkit.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.probe import find_side
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from meshkit.cluster import Cluster
+    from meshkit.cluster import Cluster, ExecResult
 
 REACH_COLUMNS: Final = {
     "cluster": "str",
@@ -31,6 +31,10 @@ NOBODY: Final = "no istiod and no client of the probe runs there"
 _CURL_TIMEOUT = 5
 _NOT_RUN = (126, 127)
 _NOT_TRUSTED = 60
+_CLOSED: Final = (35, 52, 56)
+"""curl's exit codes for a connection that is closed in the handshake, before an answer, or in it."""
+_CAUGHT: Final = "no istiod has curl, and the call was closed by the sidecar of"
+_MAY: Final = ": outboundTrafficPolicy REGISTRY_ONLY refuses it (BlackHoleCluster), or nothing answers behind it"
 
 
 def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None = None) -> pd.DataFrame:
@@ -39,9 +43,12 @@ def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None 
     Columns: cluster (the reader), target, server, asked_from (pod), answer (HTTP status; `refused` where its
     certificate is not good for that address, `none` where nothing answered, UNKNOWN where nobody could ask), detail.
 
-    Asked by curl in each of the reader's istiods, or where none has curl in the probe's client, without any credential:
-    any HTTP status is an answer; the first istiod that gets none is the one told of, and where only some of them could
-    ask it is UNKNOWN. The target's CA (ConfigMap kube-root-ca.crt) must vouch for it, as it must for istiod.
+    Asked by curl in each of the reader's istiods, without any credential: any HTTP status is an answer; the first
+    istiod that gets none is the one told of, and where only some of them could ask it is UNKNOWN. Where none has curl
+    (its image is distroless), the sidecar's own container of the probe's client asks, whose calls no sidecar catches;
+    last the client itself. What closes a call of that may be its sidecar (REGISTRY_ONLY: BlackHoleCluster), so it is
+    UNKNOWN then, not a silent API server (Istio: pilot/pkg/networking/core/cluster_builder.go; tools/istio-iptables
+    leaves out the proxy's UID). The target's CA (ConfigMap kube-root-ca.crt) must vouch for it, as it must for istiod.
 
     Args:
         mesh: the mesh.
@@ -80,6 +87,7 @@ def _vantages(cluster: Cluster, mesh: Mesh) -> Iterator[tuple[str, str, str]]:
         side = find_side(cluster, mesh)
     except UnreachableError:
         return
+    yield side.client.name, side.client.namespace, PROXY_CONTAINER
     yield side.client.name, side.client.namespace, side.container
 
 
@@ -113,6 +121,8 @@ def _reach(
         if done.exit_code in _NOT_RUN:
             untried = f"{pod} has no curl"
             continue
+        if container not in ("discovery", PROXY_CONTAINER) and _by_sidecar(done, address):
+            return {**row, "asked_from": pod, "answer": "UNKNOWN", "detail": f"{_CAUGHT} {pod}{_MAY}"}
         said = next(iter(done.stderr.strip().splitlines()), "")[:200]
         why = authority.reason if isinstance(authority, Unknown) else "no ConfigMap kube-root-ca.crt"
         unchecked = "" if authority else f"{UNCHECKED}: {why}"
@@ -124,6 +134,12 @@ def _reach(
     if silent and asker == "discovery":
         return {**row, "answer": "UNKNOWN", "detail": f"{good['asked_from']} gets {good['answer']}, but {silent}"}
     return good or {**row, "answer": "UNKNOWN", "detail": untried}
+
+
+def _by_sidecar(done: ExecResult, address: str) -> bool:
+    """Return whether what became of a call through a sidecar may be the sidecar's own doing."""
+    made_up = address.startswith("http://") and done.stdout.strip() in ("502", "503")
+    return made_up or done.exit_code in _CLOSED
 
 
 def _url(address: str, name: str) -> tuple[str, str]:

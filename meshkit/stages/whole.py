@@ -267,6 +267,7 @@ def _accept(finding: Finding, why: str) -> Finding:
 def _common_ground(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
     found, seen = facts.prepare, facts.assess
     yield from assess.check_read(mesh, seen)
+    yield from assess.check_debug(seen.inventory)
     yield from assess.check_distinct(seen)
     yield from assess.check_load_balancers(mesh, seen)
     if mesh.spec.topology.network == "flat":

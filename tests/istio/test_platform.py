@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from meshkit.cluster import NotFoundError
+from meshkit.errors import UnreachableError
 from meshkit.istio import platform
+from meshkit.istio.fleet import Istiod
 
 
 @pytest.mark.parametrize(
@@ -123,3 +127,21 @@ def test_a_webhook_by_url_is_an_istiod_elsewhere() -> None:
     assert platform.injected_from(hooks(istio, url="https://istiod.example:15017/inject")) == "elsewhere"
     assert platform.injected_from(hooks(istio, service={"name": "istiod"})) == "cluster"
     assert not platform.injected_from(hooks("policy.example", url="https://policy.example"))
+
+
+@pytest.mark.parametrize(("env", "tells"), [({}, True), ({"ENABLE_DEBUG_ON_HTTP": "true"}, True)])
+@pytest.mark.parametrize("off", ["false", "False", "0", "f"])
+def test_an_istiod_without_its_debug_interface_says_so(env: dict[str, str], tells: bool, off: str) -> None:
+    """Its 404 is no old version that lacks a handler."""
+
+    def answer(*_: Any) -> bytes:
+        raise NotFoundError("it answered 404")
+
+    cluster: Any = SimpleNamespace(http_get=answer)
+    with pytest.raises(NotFoundError):
+        Istiod(cluster, "istio-system", "istiod-1", "default", 15014, env).debug("syncz")
+    silent = Istiod(cluster, "istio-system", "istiod-1", "default", 15014, {"ENABLE_DEBUG_ON_HTTP": off})
+    with pytest.raises(UnreachableError, match="istiod istiod-1 tells nothing: ENABLE_DEBUG_ON_HTTP=false"):
+        silent.debug("syncz")
+    assert Istiod(cluster, "istio-system", "i", "default", 15014, env).tells == tells
+    assert not silent.tells

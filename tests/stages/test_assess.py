@@ -299,3 +299,12 @@ def test_an_istio_of_ones_own_is_nobody_elses(objects: dict[str, list[Any]]) -> 
     both: Any = {"east": Held(**objects), "west": Held("west")}
     assert managed.managers(Mesh(healthy.mesh().spec, both)).empty
     assert verdicts(facts(managers=[{"cluster": "east", "reason": "it is dead"}]), "MK107", "east") == [UNKNOWN]
+
+
+@pytest.mark.parametrize(("debug", "verdict"), [("on", [PASS]), ("off", [FAIL]), ("", [])])
+def test_an_istiod_that_tells_nothing_holds_every_change(debug: str, verdict: list[Verdict]) -> None:
+    """MK108: no change of 02 could be proved, so it is a gate there, too."""
+    assert verdicts(facts(west={"debug": debug}), "MK108", "west") == verdict
+    judged = assess.check_debug(facts(west={"debug": debug}).inventory)
+    assert [f.verdict for f in judged] == verdict
+    assert all("values.pilot.env" in f.remedy for f in judged)

@@ -101,3 +101,17 @@ def test_consequences_and_reasons_are_two_sides_of_one_thing() -> None:
     assert "MK711" in consequences("MK802")
     assert "MK802" in reasons("MK711")
     assert consequences("MK712") == ()
+
+
+def test_an_istiod_that_tells_nothing_is_told_first_and_is_the_reason_for_what_is_unknown() -> None:
+    """What failed was seen, and has other reasons."""
+    found = order(
+        finding("MK201", "west"),
+        finding("MK803", EAST_WEST, Verdict.UNKNOWN),
+        finding("MK901", "east", Verdict.UNKNOWN),
+        finding("MK108", "east"),
+    )
+    assert found[0] == ("MK108", "east", "")
+    assert ("MK803", EAST_WEST, "MK108") in found
+    assert ("MK901", "east", "MK108") in found
+    assert ("MK201", "west", "") in found

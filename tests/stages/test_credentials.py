@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from meshkit.changes import Change
+from meshkit.changes import Change, Plan
 from meshkit.checks import Verdict
 from meshkit.errors import InputError
 from meshkit.istio import accounts, remotes, versions
@@ -232,3 +232,11 @@ def test_an_istiod_that_was_not_restarted_after_a_change_holds_the_revocation(
     plan.changes = [Change("west", "delete", "Secret old", "", manifests=[core("Secret", "old")])]
     held = told(credentials.check_handed_over(mesh(), plan), "MK713", PAIR)
     assert held == [FAIL if late else PASS]
+
+
+def test_of_an_id_that_istioctl_refuses_no_secret_is_planned() -> None:
+    """The mesh can be read; it is the making of a Secret that is refused, before anything is asked."""
+    clusters = [{"name": name, "context": name, "network": name} for name in ("east", "PROD_EU1")]
+    plan = Plan(Mesh(MeshSpec.parse({"clusters": clusters}, where="test"), {}), "07 discovery")
+    with pytest.raises(InputError, match="istioctl create-remote-secret takes a DNS label"):
+        discovery._hand_over(plan, "east", "PROD_EU1", None, None)

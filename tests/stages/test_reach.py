@@ -51,3 +51,40 @@ def test_every_istiod_is_asked_and_where_only_some_can_be_it_is_unknown(
     spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "east", "network": "n"}]}, where="test")
     row = reach._reach(Mesh(spec, clusters), PAIR, ("https://192.0.2.1", ""), vantages, "a CA")
     assert (row["answer"], row.get("asked_from", "")) == (answer, asked_from)
+
+
+RESET = ExecResult(stdout="000", stderr="curl: (35) Recv failure: Connection reset by peer", exit_code=35)
+UNTRUSTED = ExecResult(stdout="000", stderr="curl: (60) SSL certificate problem", exit_code=60)
+MADE_UP = ExecResult(stdout="502", stderr="", exit_code=0)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "client", "server", "answer"),
+    [
+        (NO_CURL, RESET, "https://192.0.2.1", "UNKNOWN"),
+        (NO_CURL, MADE_UP, "http://192.0.2.1", "UNKNOWN"),
+        (NO_CURL, ANSWERS, "https://192.0.2.1", "401"),
+        (NO_CURL, SILENT, "https://192.0.2.1", "none"),
+        (NO_CURL, UNTRUSTED, "https://192.0.2.1", "refused"),
+        (CLOSED, RESET, "https://192.0.2.1", "UNKNOWN"),
+        (ANSWERS, RESET, "https://192.0.2.1", "401"),
+        (RESET, ANSWERS, "https://192.0.2.1", "none"),
+    ],
+)
+def test_what_a_sidecar_refuses_is_no_silence_of_the_api_server(
+    proxy: Any, client: Any, server: str, answer: str
+) -> None:
+    """Istiod is distroless: the sidecar's own container is asked before the client, whose calls the sidecar catches."""
+    said = {"discovery": NO_CURL, "istio-proxy": proxy, "sleep": client}
+
+    def enter(pod: str, namespace: str, container: str, *_: Any) -> ExecResult:
+        if isinstance(said[container], UnreachableError):
+            raise said[container]
+        return said[container]
+
+    vantages = [("istiod", "istio-system", "discovery"), ("c", "sample", "istio-proxy"), ("c", "sample", "sleep")]
+    clusters: Any = {"east": SimpleNamespace(exec=enter)}
+    spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "east", "network": "n"}]}, where="test")
+    row = reach._reach(Mesh(spec, clusters), PAIR, (server, ""), vantages, "a CA")
+    assert row["answer"] == answer
+    assert ("REGISTRY_ONLY" in row["detail"]) == (answer == "UNKNOWN")
