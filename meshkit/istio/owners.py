@@ -14,7 +14,9 @@ from meshkit.diffs import managers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    Marks = Mapping[str, str]
+
+
+Marks = Mapping[str, str]
 
 
 @dataclass(frozen=True)
