@@ -25,7 +25,7 @@ help:
 
 setup: $(READY)
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml lab/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1)" >&2; \
 	  echo "  → make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12" >&2; exit 2; }
@@ -33,7 +33,7 @@ $(READY): requirements.lock pyproject.toml
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) || { \
 	  echo "  → the venv module is lacking: apt-get install -y python3-venv" >&2; rm -rf $(VENV); exit 3; }
 	@$(RUN)/python -m pip install --quiet --requirement requirements.lock
-	@$(RUN)/python -m pip install --quiet --no-deps --editable .
+	@$(RUN)/python -m pip install --quiet --no-deps --editable . --editable lab
 	@if [ "$$(id -u)" = 0 ]; then $(RUN)/meshkit doctor --mend > $(VENV)/doctor || { cat $(VENV)/doctor >&2; exit 3; }; fi
 	@touch $@
 
@@ -61,8 +61,8 @@ drills: $(READY)
 	@MESHKIT_TEST_KILLS=$(KILLS) MESHKIT_TEST_CELLS=$(CELLS) $(RUN)/python -m pytest -m drill $(DRILLS)
 
 checks: $(READY)
-	@$(RUN)/python -m meshkit.stages.catalogue > docs/checks.md.new && mv docs/checks.md.new docs/checks.md
+	@$(RUN)/python -m meshkit.checks.catalogue > docs/checks.md.new && mv docs/checks.md.new docs/checks.md
 
 lock:
-	@uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml \
+	@uv pip compile --quiet --no-emit-package meshkit --no-emit-package meshkit-lab --universal --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml lab/pyproject.toml \
 	  --output-file requirements.lock

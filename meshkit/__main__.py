@@ -1,5 +1,7 @@
 """`python -m meshkit`."""
 
-from meshkit.cli import main
+from __future__ import annotations
+
+from meshkit.cli.main import main
 
 main()

@@ -132,7 +132,7 @@ class Gateway(_Model):
 class ClusterSpec(_Model):
     """One cluster: its name is the Istio cluster id, or becomes it.
 
-    Any id that a remote secret can hold can be read; where a stage makes one, see `meshkit.inputs.secret_id`.
+    Any id that a remote secret can hold can be read; where a stage makes one, see `meshkit.parameters.secret_id`.
     `requestTimeout` is read as seconds: in that time something must come of each request to its API server.
     """
 
@@ -208,7 +208,7 @@ class RemoteSecrets(_Model):
 class Probe(_Model):
     """Who calls whom to prove a path: a client and a server workload in every cluster.
 
-    `load`, where there is one, is a workload that logs one JSON line for each request (see meshkit.runs.load).
+    `load`, where there is one, is a workload that logs one JSON line for each request (see meshkit.probing.load_log).
     """
 
     namespace: Name = "sample"

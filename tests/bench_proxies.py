@@ -10,14 +10,12 @@ import json
 import sys
 import time
 import uuid
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
-from meshkit.istio import proxies, rollup, syncz
-from meshkit.istio.fleet import table
-from meshkit.views import terminal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from meshkit.istio.proxies import proxy_status, status_summary, syncz
+from meshkit.notebook import terminal
+from meshkit.tables import table
 
 T = TypeVar("T")
 
@@ -63,11 +61,11 @@ def main() -> None:
             for row in syncz.parse_syncz(document)
         ],
     )
-    status, framed = timed("make the table (fleet.table)", lambda: table(rows, proxies.COLUMNS))
-    summed, folded = timed("one row each (rollup.summary)", lambda: rollup.summary(status))
-    counted, grouped = timed("count alike ones (rollup.groups)", lambda: rollup.groups(summed))
+    status, framed = timed("make the table (fleet.table)", lambda: table(rows, proxy_status.COLUMNS))
+    summed, folded = timed("one row each (rollup.summary)", lambda: status_summary.summary(status))
+    counted, grouped = timed("count alike ones (rollup.groups)", lambda: status_summary.groups(summed))
     text, shown = timed("show them", lambda: terminal.render(counted, "table"))
-    _, compared = timed("compare with itself (rollup.trend)", lambda: rollup.trend(status, status))
+    _, compared = timed("compare with itself (rollup.trend)", lambda: status_summary.status_diff(status, status))
     print(text)
     whole = parsed + framed + folded + grouped + shown
     print(

@@ -6,19 +6,17 @@ import contextlib
 import json
 import select
 import socket
+import ssl
 import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import yaml
 
-from meshkit.cluster import Cluster
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+from meshkit.kube.cluster import Cluster
 
 
 @dataclass

@@ -7,7 +7,8 @@ import os
 import subprocess
 import time
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,17 +16,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import settings
 
-from meshkit import mesh as mesh_module
-from meshkit.cluster import Cluster
 from meshkit.errors import UnreachableError
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh
 from tests.objects import core, create, mesh_of
 from tests.support import TOKENS, ApiServer, free_port, program, write_kubeconfig
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from meshkit.mesh import Mesh
 
 # What is wrong in our own reading of good answers is to fail a test, not to be told as an unknown.
 mesh_module.mistakes_are_raised = True

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from meshkit.mesh import Mesh
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from meshkit.cluster import Cluster
 
 Object = dict[str, Any]
 CANARY = "canary-7f3e"

@@ -8,18 +8,16 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
 import yaml
 
 from tests.support import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 INSTALL = "apt-get install --no-install-recommends prometheus"
 

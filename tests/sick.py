@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tests.support import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Sickness = Literal[500, 429, "refuses", "slow", "stranger"]
 SLOW_AFTER = 10.0

@@ -5,19 +5,16 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from meshlab.layout import programs
 
-from meshkit.cluster import Cluster
-from meshkit.lab.layout import programs
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from meshkit.kube.cluster import Cluster
 
 TOKENS = {"admin": "admin-token", "nobody": "nobody-token", "stranger": "no-such-token"}
 

@@ -7,26 +7,24 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nbformat
 import pytest
 import yaml
 
-from meshkit import cli, inputs
-from meshkit.runs import parameters
+from meshkit import errors, parameters
+from meshkit.cli import main
+from meshkit.runs import parameters as runs_parameters
 from meshkit.runs.run import stages
 from meshkit.spec import MeshSpec
+from tests.support import ApiServer
 from tests.test_bad_input import GOOD, mesh_file, meshkit, refused
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.support import ApiServer
-
 NOTEBOOKS = stages()
-DECLARED = {number: parameters.read(path) for number, path in NOTEBOOKS.items()}
+DECLARED = {number: runs_parameters.read(path) for number, path in NOTEBOOKS.items()}
 TYPED = [(number, p) for number, known in DECLARED.items() for p in known if p.type != "str"]
 NUMBERS = [(number, p) for number, p in TYPED if p.type in ("int", "float")]
 ALL_STAGES = ("run", "mesh.yaml", "--mode", "apply")
@@ -46,7 +44,7 @@ def in_process(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     out, err = io.StringIO(), io.StringIO()
     quiet = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
     with contextlib.chdir(folder), quiet[0], quiet[1], pytest.raises(SystemExit) as ended:
-        cli.main(argv)
+        main.main(argv)
     return subprocess.CompletedProcess(argv, int(str(ended.value.code)), out.getvalue(), err.getvalue())
 
 
@@ -71,7 +69,7 @@ def test_an_unknown_name_is_refused_for_each_notebook(tmp_path: Path, number: st
 
 @pytest.mark.parametrize(("number", "parameter"), TYPED, ids=[f"{n}-{p.name}" for n, p in TYPED])
 def test_a_wrong_type_is_refused_for_each_parameter_that_is_no_text(
-    tmp_path: Path, number: str, parameter: parameters.Parameter
+    tmp_path: Path, number: str, parameter: runs_parameters.Parameter
 ) -> None:
     """With the type that is expected, and what the parameter is for."""
     argv = ("run", "mesh.yaml", "--mode", "apply", "--only", number, "-p", parameter.name, "maybe")
@@ -80,10 +78,10 @@ def test_a_wrong_type_is_refused_for_each_parameter_that_is_no_text(
 
 @pytest.mark.parametrize(("number", "parameter"), NUMBERS, ids=[f"{n}-{p.name}" for n, p in NUMBERS])
 def test_each_number_has_a_least_that_is_held_before_the_first_stage_runs(
-    tmp_path: Path, number: str, parameter: parameters.Parameter
+    tmp_path: Path, number: str, parameter: runs_parameters.Parameter
 ) -> None:
     """Not by its own stage, after nine others changed the mesh."""
-    wrong = [str(inputs.LEAST[parameter.name] - 1), *(("nan", "inf") if parameter.type == "float" else ())]
+    wrong = [str(parameters.LEAST[parameter.name] - 1), *(("nan", "inf") if parameter.type == "float" else ())]
     for value in wrong:
         refuse(
             tmp_path, (*ALL_STAGES, "-p", parameter.name, value), f"parameter {parameter.name}", f"got {value}", "from"
@@ -220,14 +218,14 @@ def papermill(folder: Path, number: str, given: dict[str, str]) -> str:
 
 def test_a_path_with_a_nul_is_no_mesh_file() -> None:
     """A notebook's parameter may hold anything."""
-    with pytest.raises(inputs.InputError, match="cannot be read"):
+    with pytest.raises(errors.InputError, match="cannot be read"):
         MeshSpec.load("mesh\0.yaml")
 
 
 def test_a_text_is_never_consent() -> None:
     """To Python "no" is true."""
-    with pytest.raises(inputs.InputError, match="expected True or False, got 'no'"):
-        inputs.yes_or_no("consent", "no")
+    with pytest.raises(errors.InputError, match="expected True or False, got 'no'"):
+        parameters.require_bool("consent", "no")
 
 
 def test_the_example_overlay_passes() -> None:

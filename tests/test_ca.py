@@ -12,8 +12,9 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 
-from meshkit.istio import authority, keyfiles, minting
-from meshkit.istio.trust import parse_chain
+from meshkit.istio.ca import ca_files, ca_folder
+from meshkit.istio.ca import issuing as ca_issuing
+from meshkit.istio.ca.certificates import parse_chain
 from tests.istio.test_authority import openssl
 from tests.test_cli import call
 
@@ -107,7 +108,7 @@ class TestRoot:
         assert openssl("verify", "-x509_strict", "-CAfile", "ca/root-cert.pem", "ca/root-cert.pem").endswith("OK\n")
         assert out.splitlines()[0].split() == ["sha256", fingerprint("ca/root-cert.pem")]
         stated = yaml.safe_load(err.partition("\n")[2])["trust"]
-        offered = authority.read_directory(stated["rootDirectory"], CLUSTERS, stated["passphraseFrom"])
+        offered = ca_files.read_directory(stated["rootDirectory"], CLUSTERS, stated["passphraseFrom"])
         plugged = offered.of("east", "istio-system")
         Path("east.pem").write_bytes(plugged.files["ca-cert.pem"])
         assert openssl("verify", "-x509_strict", "-CAfile", "ca/root-cert.pem", "east.pem").endswith("OK\n")
@@ -145,14 +146,14 @@ class TestRoot:
 
     def test_a_failure_half_way_leaves_nothing(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """A full disk at the second file."""
-        whole = keyfiles.replace
+        whole = ca_folder.replace
 
         def full(path: Path, content: bytes) -> None:
             if path.name == "root-cert.pem":
                 raise OSError(28, "No space left on device")
             whole(path, content)
 
-        monkeypatch.setattr(keyfiles, "replace", full)
+        monkeypatch.setattr(ca_folder, "replace", full)
         _, err = run("root", "ca", *ENV, code=2)
         assert "No space left" in err
         assert not list(Path("ca").iterdir())
@@ -191,7 +192,7 @@ class TestOwnPki:
         out, _ = run("request", "mesh.yaml", "ca", *ENV)
         assert out.split() == ["ca/east/ca.csr", "ca/west/ca.csr"]
         asked = openssl("req", "-noout", "-verify", "-text", "-in", "ca/west/ca.csr")
-        made = minting.intermediate(minting.root("ec-p256", "Root CA", "Istio", 9), "west", "istio-system")
+        made = ca_issuing.intermediate(ca_issuing.root("ec-p256", "Root CA", "Istio", 9), "west", "istio-system")
         Path("made.pem").write_bytes(made.files["ca-cert.pem"])
         for name in ("Subject:", "basicConstraints", "keyUsage", "subjectAltName"):
             assert section(asked, name) == section(text("made.pem"), name), name
@@ -207,7 +208,7 @@ class TestOwnPki:
         out, err = run("take", "mesh.yaml", "ca", *CHAIN, *ENV)
         assert out.split("\n")[0].split()[:2] == ["east", fingerprint("ca/east/ca-cert.pem")]
         assert "!" not in err
-        offered = authority.read_directory("ca", CLUSTERS, {"env": "CANARY"})
+        offered = ca_files.read_directory("ca", CLUSTERS, {"env": "CANARY"})
         assert offered.root == parse_chain(Path("pki/root.pem").read_bytes())[0]
         files = offered.of("west", "istio-system").files
         assert len(parse_chain(files["cert-chain.pem"])) == 3
@@ -234,9 +235,9 @@ class TestOwnPki:
         data = {"certificate": signed.read_text(), "issuing_ca": issuing, "ca_chain": [issuing, top]}
         Path("ca/west/vault.json").write_text(json.dumps({"request_id": "x", "data": data}))
         signed.unlink()
-        assert len(parse_chain(authority.cluster_files(Path("ca/west"))["cert-chain.pem"])) == 3
+        assert len(parse_chain(ca_files.cluster_files(Path("ca/west"))["cert-chain.pem"])) == 3
         run("take", "mesh.yaml", "ca")
-        assert set(authority.read_directory("ca", CLUSTERS, {}).plugged) == set(CLUSTERS)
+        assert set(ca_files.read_directory("ca", CLUSTERS, {}).plugged) == set(CLUSTERS)
 
     def test_a_key_is_never_written_over(self, run: Any) -> None:
         """A cluster that joins later gets its own; the others keep theirs."""
@@ -397,6 +398,6 @@ class TestShow:
 
 def other_key() -> bytes:
     """Return a key of nobody."""
-    key = minting.new_key("ec-p256")
+    key = ca_issuing.new_key("ec-p256")
     pkcs8 = serialization.PrivateFormat.PKCS8
     return key.private_bytes(serialization.Encoding.PEM, pkcs8, serialization.NoEncryption())

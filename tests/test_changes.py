@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from meshkit.changes import Plan
-from meshkit.checks import Finding, Verdict
+from meshkit.changes.journal import Journal
+from meshkit.changes.plan import Plan
+from meshkit.checks.finding import Finding, Verdict
 from meshkit.errors import ChangeError, InputError, UnreachableError
-from meshkit.journal import Journal
-from meshkit.mesh import Mesh
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from tests.objects import CANARY, config_map, core, create, deployment, edit, labelled, live, mesh_document, there
 from tests.support import TOKENS, ApiServer, free_port, write_kubeconfig
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from meshkit.cluster import Cluster
 
 STAGE = "06 gateways"
 MANAGED = {"app.kubernetes.io/managed-by": "meshkit"}
@@ -201,7 +198,7 @@ class TestJournal:
         self, mesh: Mesh, space: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What it was to cause did not come in time; the next one is not begun."""
-        monkeypatch.setattr("meshkit.waiting.wait_for.__kwdefaults__", {"deadline": 0.1})
+        monkeypatch.setattr("meshkit.kube.wait.wait_for.__kwdefaults__", {"deadline": 0.1})
         plan = Plan(mesh, STAGE)
         plan.apply("east", config_map("x", space), "first", wait=lambda: "2 of 3 proxies")
         plan.apply("east", config_map("y", space), "second")

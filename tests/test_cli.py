@@ -13,7 +13,7 @@ import pytest
 
 import meshkit
 from meshkit import __version__
-from meshkit.cli import cli, main
+from meshkit.cli.main import cli, main
 from meshkit.errors import ChangeError, CheckFailed, InputError, UnreachableError
 from meshkit.runs.folder import RunFolder
 
@@ -56,7 +56,7 @@ UNIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios")
 
 def test_help_needs_nothing_that_windows_lacks() -> None:
     """Modules of Python's that only Unix has cannot be imported, and `meshkit --help` does not notice."""
-    code = f"import sys; sys.modules |= dict.fromkeys({UNIX_ONLY}); from meshkit.cli import main; main(['--help'])"
+    code = f"import sys; sys.modules |= dict.fromkeys({UNIX_ONLY}); from meshkit.cli.main import main; main(['--help'])"
     assert "Usage: meshkit" in subprocess.check_output([sys.executable, "-c", code], text=True)
 
 
@@ -72,7 +72,7 @@ def test_only_the_lab_imports_what_windows_lacks() -> None:
 def test_help_imports_nothing_heavy() -> None:
     """`--help` takes a tenth of a second, not two."""
     heavy = {"pandas", "kubernetes", "papermill", "pydantic", "matplotlib"}
-    code = f"import sys, meshkit.cli; print({heavy} & set(sys.modules))"
+    code = f"import sys, meshkit.cli.main; print({heavy} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 

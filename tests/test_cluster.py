@@ -5,17 +5,16 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from meshkit.cluster import Cluster, NotFoundError
 from meshkit.errors import ChangeError, ConflictError, InputError, MeshkitError, UnreachableError
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.transport import NotFoundError
 from tests.support import ApiServer, certificate_pem, free_port, write_kubeconfig
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +66,7 @@ class TestReading:
 
     def test_a_long_list_is_read_in_pages_to_its_end(self, admin: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
         """Seven objects in pages of two are seven objects, each once."""
-        monkeypatch.setattr("meshkit.cluster.PAGE", 2)
+        monkeypatch.setattr("meshkit.kube.cluster.PAGE", 2)
         for number in range(7):
             admin.apply({**config_map(f"page-{number}"), "metadata": _labelled(f"page-{number}")})
         found = admin.get("configmaps", "default", labels={"test": "pages"})

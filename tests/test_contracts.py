@@ -16,9 +16,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import click
@@ -26,23 +27,17 @@ import pytest
 import yaml
 
 import meshkit as meshkit_package
-
-# All that these tests know of the package's layout: a move of modules changes these lines, and nothing below.
-from meshkit.changes import Plan
-from meshkit.checks import Finding, Verdict, overall
-from meshkit.cli import cli, main
+from meshkit.changes.journal import Journal
+from meshkit.changes.plan import Plan
+from meshkit.checks.catalogue import checks
+from meshkit.checks.finding import Finding, Verdict, overall
+from meshkit.cli.main import cli, main
 from meshkit.errors import MeshkitError
-from meshkit.evidence import conclude
-from meshkit.journal import Journal
-from meshkit.mesh import Mesh
+from meshkit.kube.mesh import Mesh
+from meshkit.notebook.evidence import conclude
 from meshkit.spec import MeshSpec
-from meshkit.stages.catalogue import checks
 from tests.objects import Object, config_map, core, create, deployment, edit, labelled, live, mesh_document, there
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.support import ApiServer
+from tests.support import ApiServer
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -54,9 +49,6 @@ RUN = "20260301T120000Z-apply"
 IN_ORDER = {"columns", "key", "show"}
 """Where the order of keys and items is part of the contract."""
 SERVERS = {"managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "status"}
-
-
-# --- comparing --------------------------------------------------------------------------------------------------------
 
 
 def differences(was: Any, now: Any, path: str = "") -> Iterator[str]:
@@ -113,9 +105,6 @@ def test_a_difference_is_told_by_its_place() -> None:
     assert list(differences(was, {})) == ["lost: /a", "lost: /b", "lost: /c"]
 
 
-# --- the command line -------------------------------------------------------------------------------------------------
-
-
 def commands(command: click.Command, name: str = "meshkit") -> Iterator[tuple[str, Any]]:
     """Yield each command below a command with its parameters."""
     options = [one for one in command.params if isinstance(one, click.Option)]
@@ -151,9 +140,6 @@ def test_commands(golden: Callable[[str, str, Any], None]) -> None:
     own = {name: told for name, told in found.items() if LAB.isdisjoint(name.split()[1:2])}
     golden("commands.json", "the command line", own)
     golden("lab-commands.json", "the lab's command line", {n: told for n, told in found.items() if n not in own})
-
-
-# --- verdicts, exit codes, checks, the mesh file ----------------------------------------------------------------------
 
 
 def exit_code(*words: str) -> int:
@@ -249,9 +235,6 @@ def test_environment(golden: Callable[[str, str, Any], None]) -> None:
         name for node in nodes if isinstance(node, ast.Call | ast.Subscript) for name in read.findall(ast.unparse(node))
     }
     golden("environment.json", "environment variables that are honoured", dict.fromkeys(sorted(found), "read"))
-
-
-# --- what runs write --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -403,8 +386,6 @@ def test_stages(golden: Callable[[str, str, Any], None], written: Written) -> No
     golden("stages.json", "stage strings", {name[:2]: name for name in sorted(names)})
 
 
-# --- the evidence -----------------------------------------------------------------------------------------------------
-
 MAPS = {"tables", "files", "counts", "packages", "why"}
 """Objects whose keys are names of things: only what stands behind them is a contract."""
 ANY = {"facts", "value", "rows"}
@@ -470,8 +451,6 @@ def files(run: Path) -> list[str]:
     names = [path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()]
     return [name if not name.startswith("tables/") else "tables/NAME.csv" for name in names]
 
-
-# --- the journal and its undo -----------------------------------------------------------------------------------------
 
 JOURNAL = GOLDEN / "journals" / "actions"
 """One change of each action, in each state that a journal can leave it in."""

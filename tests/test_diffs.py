@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from meshkit.diffs import bare, identify, managers, masked, owned, qualified, unified, without
 from meshkit.errors import ConflictError
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.manifests import bare, identify, managers, masked, owned, qualified, unified, without
 from tests.objects import CANARY, config_map, core, create, deployment, edit, labelled
-
-if TYPE_CHECKING:
-    from meshkit.cluster import Cluster
 
 words = st.text(st.sampled_from("ab \n\t→\x85\u2028:-#"), max_size=8)
 data = st.dictionaries(st.sampled_from(["a", "b", "a.b"]), words, max_size=3)

@@ -6,16 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+from meshlab import doctor, sandbox
+from meshlab.doctor import Need
 
 from meshkit.errors import InputError, UnreachableError
-from meshkit.lab import box, doctor
-from meshkit.lab.doctor import Need
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_the_table_as_json_has_every_need() -> None:
@@ -55,7 +52,7 @@ def test_the_kernel_is_tried_and_its_words_are_shown(monkeypatch: pytest.MonkeyP
 def test_a_refused_box_is_told_in_the_kernel_s_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where namespaces are refused, that is the one thing said."""
     monkeypatch.setattr(
-        box, "command", lambda _: ["sh", "-c", "echo unshare: not permitted >&2; exit 1", sys.executable]
+        sandbox, "command", lambda _: ["sh", "-c", "echo unshare: not permitted >&2; exit 1", sys.executable]
     )
     assert [(n.need, n.found, n.verdict) for n in doctor.trials()] == [("namespaces", "unshare: not permitted", "fail")]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,12 +13,9 @@ from IPython.utils.capture import RichOutput, capture_output
 from matplotlib import pyplot as plt
 from traitlets.config import Config
 
-from meshkit.checks import Finding, Verdict
+from meshkit.checks.finding import Finding, Verdict
 from meshkit.errors import CheckFailed, UnreachableError
-from meshkit.evidence import RECORD, TABLE, VERDICT, conclude, figure, gates, record, table
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from meshkit.notebook.evidence import RECORD, TABLE, VERDICT, conclude, figure, gates, record, table
 
 FRAME = pd.DataFrame(
     {"proxy": ["a<b>", "c"], "state": ["SYNCED", "ERROR"], "p50_ms": [41.2345, None], "known": [True, False]}

@@ -10,9 +10,11 @@ import ssl
 import stat
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,17 +22,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from meshkit import identity
-from meshkit.cluster import Cluster, NotFoundError
 from meshkit.errors import InputError, MeshkitError, UnreachableError
-from tests.between import cluster_of, recorder, serving
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.between import Recorder
-    from tests.support import ApiServer
+from meshkit.kube import identity
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.transport import NotFoundError
+from tests.between import Recorder, cluster_of, recorder, serving
+from tests.support import ApiServer
 
 V1, V1BETA1 = "client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"
 LATER = "2199-01-01T00:00:00Z"
@@ -55,9 +52,6 @@ def everything(error: BaseException | None) -> str:
         text += f"{error} {error!r} {error.args!r} {getattr(error, 'object', '')} "
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return text
-
-
-# --- impersonation ----------------------------------------------------------------------------------------------------
 
 
 def impersonating(api_server: ApiServer, folder: Path, **user: Any) -> Cluster:
@@ -138,9 +132,6 @@ def test_half_an_impersonation_is_refused(kubernetes: Recorder, tmp_path: Path, 
     assert kubernetes.requests == []
 
 
-# --- tokens -----------------------------------------------------------------------------------------------------------
-
-
 def test_a_token_file_is_trimmed_and_read_again(kubernetes: Recorder, tmp_path: Path) -> None:
     """The kubelet replaces it; while it is empty or gone, the last one holds."""
     (tmp_path / "token").write_text("one\n")
@@ -196,9 +187,6 @@ def test_nothing_that_is_kept_shows_a_credential(
     assert "canary" not in f"{vars(other)!r} {caplog.text}"
     known(tmp_path, kubernetes, username="me", password="canary").version()
     assert kubernetes.last()["authorization"] == ["Basic " + base64.b64encode(b"me:canary").decode()]
-
-
-# --- exec plugins -----------------------------------------------------------------------------------------------------
 
 
 def plugin(folder: Path, script: str, **fields: Any) -> dict[str, Any]:

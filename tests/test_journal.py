@@ -6,18 +6,16 @@ import json
 import resource
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshkit.changes.journal import LINES, Entry, Journal, exclusively, private_folder, private_store
 from meshkit.errors import ChangeError, InputError
-from meshkit.journal import LINES, Entry, Journal, exclusively, private_folder, private_store
 from tests.objects import CANARY, core
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("state")
 FACTS: dict[str, Any] = {

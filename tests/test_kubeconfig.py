@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from meshkit.cluster import Cluster, NotFoundError
 from meshkit.errors import InputError, UnreachableError
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.transport import NotFoundError
 from tests.between import cluster_of, connect_proxy, recorder, socks5
-from tests.support import TOKENS, free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from tests.support import ApiServer
+from tests.support import TOKENS, ApiServer, free_port
 
 
 def _exec(cluster: Cluster) -> Any:

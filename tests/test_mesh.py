@@ -10,18 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from meshkit.cluster import Cluster
 from meshkit.errors import InputError, UnreachableError
-from meshkit.mesh import DaemonThreads, Mesh, Unknown, gather
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.spec import MeshSpec
 from tests.support import ApiServer, free_port, write_kubeconfig
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def mesh_of(contexts: dict[str, tuple[str, str]], **options: Any) -> Mesh:
@@ -72,7 +70,7 @@ def test_a_silent_cluster_is_not_asked_again_at_once(
     assert mesh.each(question, deadline=1.5) == first
     assert sorted(asked) == ["dead", "dead", "good", "good", "slow"]
     later = time.monotonic() + 60
-    monkeypatch.setattr("meshkit.mesh.time.monotonic", lambda: later)
+    monkeypatch.setattr("meshkit.kube.mesh.time.monotonic", lambda: later)
     mesh.each(question, deadline=1.5)
     assert asked.count("slow") == 2
 
@@ -116,7 +114,7 @@ def test_opening_sends_nothing(tmp_path: Path) -> None:
     dead = write_kubeconfig(tmp_path / "dead", f"https://127.0.0.1:{free_port()}", None, {"dead": "t"})
     mesh = mesh_of({"dead": ("dead", str(dead))})
     assert list(mesh.clusters) == ["dead"]
-    assert mesh.pairs == []
+    assert mesh.ordered_pairs == []
 
 
 def test_questions_about_the_whole_mesh_are_asked_side_by_side() -> None:
@@ -155,9 +153,7 @@ def test_gather_keeps_order_and_bounds_its_threads() -> None:
 
 def test_a_hung_question_does_not_hold_the_exit() -> None:
     """A program ends although a thread of ours still waits."""
-    program = (
-        "import time; from meshkit.mesh import gather\nprint(gather(lambda n: time.sleep(60), [1], deadline=0.2)[0])"
-    )
+    program = "import time; from meshkit.kube.mesh import gather\nprint(gather(lambda n: time.sleep(60), [1], deadline=0.2)[0])"
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", program],

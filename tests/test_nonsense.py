@@ -5,30 +5,27 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meshkit import mesh as mesh_module
-from meshkit.cluster import Cluster, NotFoundError
 from meshkit.errors import UnreachableError
-from meshkit.mesh import Mesh, Unknown
+from meshkit.kube import mesh as kube_mesh
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.kube.transport import NotFoundError
 from tests.between import cluster_of, recorder, serving
 from tests.objects import core, create, deployment
-from tests.support import write_kubeconfig
+from tests.support import ApiServer, write_kubeconfig
 from tests.test_cli import call
 from tests.test_sick_clusters import mesh_file
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.support import ApiServer
 
 ROOT = "nonsense-system"
 NONSENSE = (None, [], {}, 0, -1, True, "", "x", [None], [[]], {"x": None}, [{}], ["x"], 1e300, "\u2028", {"name": []})
@@ -249,7 +246,7 @@ def test_a_question_that_trips_over_an_answer_is_unknown_for_its_cluster(
     api_server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says where, and nothing of the answer; where nothing was answered, the mistake is ours and is raised."""
-    monkeypatch.setattr(mesh_module, "mistakes_are_raised", False)
+    monkeypatch.setattr(kube_mesh, "mistakes_are_raised", False)
     pods = {"kind": "PodList", "metadata": {}, "items": [{"metadata": {"name": "a"}, "spec": "canary"}]}
 
     def nodes_of(cluster: Cluster) -> list[str]:
@@ -265,9 +262,6 @@ def test_a_question_that_trips_over_an_answer_is_unknown_for_its_cluster(
     assert "canary" not in answers["west"].reason
     with pytest.raises(KeyError):
         mesh.each(lambda _: {}["no question"])
-
-
-# --- time -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_long_list_may_take_longer_than_one_page(tmp_path: Path) -> None:
@@ -340,6 +334,6 @@ def _file(api_server: ApiServer, folder: Path, west: str) -> str:
 
 
 def _patience(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(mesh_module, "mistakes_are_raised", False)
+    patch.setattr(kube_mesh, "mistakes_are_raised", False)
     patch.setitem(Mesh.open.__func__.__kwdefaults__, "timeout", 2.0)  # type: ignore[attr-defined]
-    patch.setattr(mesh_module, "SILENCE", 120.0)
+    patch.setattr(kube_mesh, "SILENCE", 120.0)

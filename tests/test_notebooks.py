@@ -6,18 +6,16 @@ import ast
 import contextlib
 import importlib
 import re
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nbformat
 import pytest
 
-from meshkit.resources import folder
+from meshkit.paths import folder
 from meshkit.runs import parameters
 from meshkit.runs.run import stages
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NOTEBOOKS = sorted(folder("notebooks").glob("*.ipynb"))
 STAGES = [path for path in NOTEBOOKS if path.name[0].isdigit()]

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
-from meshkit import inputs
+from meshkit import parameters
 from meshkit.errors import InputError
-from meshkit.istio import installer
-from meshkit.resources import folder
+from meshkit.istio.control_plane import istioctl
+from meshkit.paths import folder
 from meshkit.spec import MeshSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 FILES = sorted(folder("parameters").glob("*.yaml"))
 OVERLAYS = [path for path in FILES if "kind: IstioOperator" in path.read_text()]
@@ -39,7 +37,7 @@ def test_an_example_is_a_mesh_file(path: Path) -> None:
     """And its overlay is an IstioOperator that renders into one for each cluster."""
     spec = MeshSpec.load(path)
     for cluster in spec.clusters:
-        operator = installer.operator(spec, cluster.name)
+        operator = istioctl.operator(spec, cluster.name)
         assert operator["spec"]["values"]["global"]["multiCluster"]["clusterName"] == cluster.name
 
 
@@ -99,11 +97,11 @@ def test_an_example_names_no_real_host(path: Path) -> None:
 @pytest.mark.lab
 def test_istioctl_renders_the_overlay_of_a_private_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every image is the registry's, and istiod and gateways may pull it."""
-    from meshkit.lab.layout import programs
+    from meshlab.layout import programs
 
     monkeypatch.setenv("PATH", os.pathsep.join([str(programs()), os.environ["PATH"]]))
     spec = MeshSpec.load(folder("parameters") / "private-hub.yaml")
-    rendered = installer.render(installer.operator(spec, "east"))
+    rendered = istioctl.render(istioctl.operator(spec, "east"))
     pods = [o["spec"]["template"]["spec"] for o in rendered if o["kind"] == "Deployment"]
     known = {"auto", *(f"registry.example.com/istio/{name}" for name in ("pilot", "proxyv2"))}
     assert {c["image"].removesuffix(":1.31.0") for pod in pods for c in pod["containers"]} <= known
@@ -121,10 +119,10 @@ def test_a_mesh_with_any_cluster_id_can_be_read(name: str) -> None:
     spec = MeshSpec.parse(document, where="test")
     assert spec.pairs == [("east", name), (name, "east")]
     if name == "1":
-        inputs.secret_id(spec, name)
+        parameters.secret_id(spec, name)
         return
     with pytest.raises(InputError, match="istioctl create-remote-secret takes a DNS label") as caught:
-        inputs.secret_id(spec, name)
+        parameters.secret_id(spec, name)
     assert name in str(caught.value)
     assert caught.value.where == "clusters.1.name of the mesh file"
 

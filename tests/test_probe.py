@@ -12,11 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshkit.answers import Answer, curl, hostname, parse_answers, parse_xfcc, told
 from meshkit.errors import UnreachableError
-from meshkit.istio.fleet import Proxy
-from meshkit.mesh import Unknown
-from meshkit.probe import LEAST_PATIENCE, PATIENCE, Probing, Side, find_side, homes, main_container, sample, workload
+from meshkit.istio.control_plane.istiods_and_proxies import Proxy
+from meshkit.kube.mesh import Unknown
+from meshkit.kube.pods import main_container, workload
+from meshkit.probing.curl import Answer, curl, hostname, parse_answers, parse_xfcc, told
+from meshkit.probing.pair_probe import (
+    LEAST_PATIENCE,
+    PATIENCE,
+    ProbeSession,
+    ProbeTarget,
+    cluster_of_pod,
+    find_side,
+    sample,
+)
 from tests.stages.healthy import mesh
 
 
@@ -91,12 +100,12 @@ def test_without_the_header_there_is_no_identity(body: str) -> None:
 def test_pods_of_one_name_in_two_clusters_are_of_neither() -> None:
     """A StatefulSet's: who answered cannot be told by the name."""
 
-    def side(*names: str) -> Side:
+    def side(*names: str) -> ProbeTarget:
         servers = tuple(Proxy(cast("Any", None), "sample", name, "sidecar", "", ready=True) for name in names)
-        return Side(cast("Any", None), cast("Any", None), "", servers, {}, 80)
+        return ProbeTarget(cast("Any", None), cast("Any", None), "", servers, {}, 80)
 
     sides = {"east": side("httpbin-0", "a"), "west": side("httpbin-0", "b"), "north": Unknown("no answer")}
-    assert homes(sides) == {"a": "east", "b": "west"}
+    assert cluster_of_pod(sides) == {"a": "east", "b": "west"}
 
 
 def test_a_service_without_a_port_is_told() -> None:
@@ -152,7 +161,7 @@ def test_the_container_is_the_one_that_kubectl_would_take() -> None:
 
 def test_patience_with_a_pair_depends_on_how_long_the_clients_others_took() -> None:
     """All of it while nothing works; some while others work at once; more where all is slow."""
-    probing = Probing(mesh(), "abc123")
+    probing = ProbeSession(mesh(), "abc123")
     assert probing._patience("east") == PATIENCE
     probing.worked_after["east"] = 0.5
     assert probing._patience("east") == LEAST_PATIENCE
@@ -165,14 +174,14 @@ def test_only_where_services_were_made_are_they_said_to_be_left() -> None:
     """A cluster that was silent from the start has none."""
     quiet = mesh()
     quiet.each(lambda _: time.sleep(1), deadline=0.05)
-    Probing(quiet, "abc123").remove()
+    ProbeSession(quiet, "abc123").remove()
     with pytest.raises(UnreachableError, match=r"Services are still in west \(no answer within"):
-        Probing(quiet, "abc123", entered={"west"}).remove()
+        ProbeSession(quiet, "abc123", entered={"west"}).remove()
 
 
 def test_pairs_of_clusters_that_cannot_take_part_are_rows_that_say_why() -> None:
     """Nothing was sent, nothing is left out, and the types are those of any other table."""
-    probing = Probing(mesh(), "abc123", {"east": Unknown("no sleep"), "west": Unknown("it is dead")})
+    probing = ProbeSession(mesh(), "abc123", {"east": Unknown("no sleep"), "west": Unknown("it is dead")})
     calls, samples = probing.calls(), probing.latency(5)
     assert list(zip(calls["client"], calls["server"], strict=True)) == probing.all_pairs()
     assert set(calls["sent"]) == {0}

@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from meshkit import resources
+from meshkit import paths
 
 
 @pytest.fixture
@@ -23,24 +23,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_on_linux_the_folder_is_that_of_older_journals(home: Path) -> None:
     """Before it is there, and after."""
     place = home / ".local/state/meshkit"
-    assert resources.state() == place
+    assert paths.state() == place
     place.mkdir(parents=True)
-    assert resources.state() == place
+    assert paths.state() == place
 
 
 @pytest.mark.parametrize("chosen", ["/state", "state"])
 def test_xdg_state_home_chooses_it(home: Path, monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
     """As it is written; an empty one chooses nothing."""
     monkeypatch.setenv("XDG_STATE_HOME", chosen)
-    assert resources.state() == Path(chosen) / "meshkit"
+    assert paths.state() == Path(chosen) / "meshkit"
     monkeypatch.setenv("XDG_STATE_HOME", "")
-    assert resources.state() == home / ".local/state/meshkit"
+    assert paths.state() == home / ".local/state/meshkit"
 
 
 def test_elsewhere_journals_from_before_are_still_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Mac whose journals lie in Linux's folder keeps using that; a new one has Apple's."""
     apple = home / "Library/Application Support/meshkit"
     monkeypatch.setattr(platformdirs, "user_state_path", lambda *_args, **_named: apple)
-    assert resources.state() == apple
+    assert paths.state() == apple
     (home / ".local/state/meshkit").mkdir(parents=True)
-    assert resources.state() == home / ".local/state/meshkit"
+    assert paths.state() == home / ".local/state/meshkit"

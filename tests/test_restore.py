@@ -5,21 +5,26 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from meshkit import restore
-from meshkit.changes import RESTARTED, Plan
-from meshkit.checks import Verdict
-from meshkit.diffs import identify
+from meshkit.changes import journal, undo
+from meshkit.changes.journal import Entry, Journal
+from meshkit.changes.plan import RESTARTED, Plan
+from meshkit.checks.finding import Verdict
 from meshkit.errors import ChangeError
-from meshkit.istio import accounts, installer, remote_secret, remotes
-from meshkit.istio.fleet import table
-from meshkit.journal import Entry, Journal
-from meshkit.mesh import Mesh
+from meshkit.istio.control_plane import istioctl
+from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest, remote_secrets
+from meshkit.kube import rollout
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.manifests import identify
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
-from meshkit.stages import rollback, steps
+from meshkit.stages.rollback import stage as rollback
+from meshkit.stages.trust import journal_steps
+from meshkit.tables import table
 from tests.lab.support import until
 from tests.objects import (
     CANARY,
@@ -34,12 +39,7 @@ from tests.objects import (
     mesh_document,
     there,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from meshkit.cluster import Cluster
-    from tests.support import ApiServer
+from tests.support import ApiServer
 
 
 def made(mesh: Mesh, want: Callable[[Plan], None]) -> None:
@@ -156,7 +156,9 @@ class TestObjects:
 def test_no_step_tells_what_a_secret_holds() -> None:
     """A cell that ends in one shows it, and so does a traceback."""
     secret = core("Secret", "cacerts", data={"ca-key.pem": CANARY})
-    told = repr([restore.Step("put back", secret, secret), steps.Step("east", None, now=secret, former=secret)])
+    told = repr(
+        [undo.UndoStep("put back", secret, secret), journal_steps.JournalStep("east", None, now=secret, former=secret)]
+    )
     assert CANARY not in told
 
 
@@ -196,7 +198,7 @@ class TestOthers:
         """Lens writes as node-fetch, and deployers are called controllers, too."""
         written = core("ConfigMap", "x")
         written["metadata"]["managedFields"] = [{"manager": manager, "operation": "Update"}]
-        assert restore.strangers(written) == (set() if known else {manager})
+        assert undo.foreign_managers(written) == (set() if known else {manager})
 
     @pytest.mark.usefixtures("controllers")
     def test_a_namespace_that_holds_others_objects_is_kept(self, mesh: Mesh, east: Cluster, space: str) -> None:
@@ -301,7 +303,7 @@ class TestWorkloads:
     def test_a_restart_waits_for_what_is_rolled_out(self, east: Cluster, space: str) -> None:
         """A pod that no node runs is never ready: what is missing is told."""
         create(east, deployment("app", space, replicas=1))
-        wait = restore.rolled_out(east, "Deployment", space, "app")
+        wait = rollout.rolled_out(east, "Deployment", space, "app")
         assert wait() in ("its controller has not seen the change", "0 of 1 pods made anew, 0 available")
         until(lambda: wait() == "1 of 1 pods made anew, 0 available", wait())
 
@@ -348,12 +350,12 @@ class TestControlPlanes:
         root = create(east, config_map("istio-ca-root-cert", space), "pilot-discovery")
         blue, own = istiod("blue"), tag("blue", "blue")
         private = {"manifests": [blue, known], "before": [None, known]}
-        planned = restore.steps(east, installed_in(east), private)
+        planned = undo.steps(east, installed_in(east), private)
         assert {step.action for step in planned} == {"remove"}
         assert [step.manifest["metadata"]["name"] for step in planned] == [f"{space}-blue", "istiod-blue"]
         assert there(east, own)
         east.delete(first)
-        left = {identify(step.manifest) for step in restore.steps(east, installed_in(east), private)}
+        left = {identify(step.manifest) for step in undo.steps(east, installed_in(east), private)}
         assert left >= {identify(obj) for obj in (blue, own, later, root)}
         assert identify(known) not in left
 
@@ -364,12 +366,12 @@ class TestControlPlanes:
         blue = istiod("blue")
         create(east, config_map("istio-ca-root-cert", space), "pilot-discovery")
         private = {"manifests": [blue], "before": [None]}
-        assert restore.steps(east, installed_in(east), private, keep=[identify(blue)]) == []
+        assert undo.steps(east, installed_in(east), private, keep=[identify(blue)]) == []
 
 
 def installed_in(cluster: Cluster) -> Entry:
     """Return the entry of a control plane's installation."""
-    return Entry(1, "done", "05 install", cluster.name, "install", "Istio", "", installer.MANAGER, False, "")
+    return Entry(1, "done", "05 install", cluster.name, "install", "Istio", "", istioctl.MANAGER, False, "")
 
 
 def test_a_journal_of_another_cluster_is_not_undone(mesh: Mesh, east: Cluster, space: str) -> None:
@@ -447,7 +449,7 @@ def test_what_a_later_run_stands_on_goes_back_after_it(mesh: Mesh, east: Cluster
     joined = read_by(token, "")
     run("join", {**joined, "data": {"east": joined["data"]["west"]}})
     assert order("one") == (Verdict.FAIL, f"join: east: Secret {space}/token")
-    (rollback.Journal.open("shop", "join").folder / "0001.json").unlink()
+    (journal.Journal.open("shop", "join").folder / "0001.json").unlink()
     assert order("one")[0] is Verdict.UNKNOWN
 
 
@@ -468,8 +470,8 @@ def test_ways_stay_open_until_who_is_parted_has_forgotten(
 ) -> None:
     """Only what the run itself joined is waited for; who cannot be asked has not forgotten, nor in a second undo."""
     watched: list[dict[str, str]] = []
-    monkeypatch.setattr(remotes, "remote_clusters", lambda _: table(watched, remotes.REMOTE_COLUMNS))
-    monkeypatch.setattr("meshkit.waiting.wait_for.__kwdefaults__", {"deadline": 0.1})
+    monkeypatch.setattr(remote_secrets, "remote_clusters", lambda _: table(watched, remote_secrets.REMOTE_COLUMNS))
+    monkeypatch.setattr("meshkit.kube.wait.wait_for.__kwdefaults__", {"deadline": 0.1})
 
     def run(stage: str, *manifests: dict[str, Any]) -> None:
         for manifest in manifests:
@@ -519,8 +521,8 @@ def read_by(token: dict[str, Any], uid: str) -> dict[str, Any]:
     bound = {"kubernetes.io": {"secret": {"name": name, "uid": uid}}}
     said = bound if uid else {"kubernetes.io/serviceaccount/secret.name": name}
     claims = base64.urlsafe_b64encode(json.dumps(said).encode()).decode()
-    credential = accounts.Token(name, f"h.{claims}.s", b"ca")
-    return remote_secret.manifest("west", "https://192.0.2.1", credential, token["metadata"]["namespace"])
+    credential = reader_tokens.Token(name, f"h.{claims}.s", b"ca")
+    return remote_secret_manifest.manifest("west", "https://192.0.2.1", credential, token["metadata"]["namespace"])
 
 
 @pytest.mark.usefixtures("state")
@@ -530,11 +532,11 @@ def test_a_replaced_credential_that_ends_does_not_come_back(
 ) -> None:
     """The one that replaced it stays as long as it is read by; one that never ends is put back."""
     two = two_of(api_server, east, space)
-    monkeypatch.setattr(remotes, "_prove", lambda *_: {"credential": "ok", "leads_to": "west"})
-    held = remotes.remote_secrets  # the one server would show them in both
-    monkeypatch.setattr(remotes, "remote_secrets", lambda mesh: (rows := held(mesh))[rows["cluster"] == "east"])
-    kind = accounts.EXPIRING_TYPE if ends else "Opaque"  # no controller here fills one of Kubernetes' own type
-    monkeypatch.setattr(accounts, "TOKEN_TYPE", "Opaque")
+    monkeypatch.setattr(remote_secrets, "_prove", lambda *_: {"credential": "ok", "leads_to": "west"})
+    held = remote_secrets.remote_secrets  # the one server would show them in both
+    monkeypatch.setattr(remote_secrets, "remote_secrets", lambda mesh: (rows := held(mesh))[rows["cluster"] == "east"])
+    kind = reader_tokens.EXPIRING_TYPE if ends else "Opaque"  # no controller here fills one of Kubernetes' own type
+    monkeypatch.setattr(reader_tokens, "TOKEN_TYPE", "Opaque")
     first, second = (core("Secret", name, space, type=kind) for name in ("first", "second"))
 
     def run(name: str, cluster: str, manifest: dict[str, Any], *, gone: bool = False) -> dict[str, Any]:

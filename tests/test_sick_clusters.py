@@ -5,21 +5,15 @@ from __future__ import annotations
 import json
 import re
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import yaml
 
-from meshkit.mesh import Mesh
-from tests.sick import sick_api_server
-from tests.support import write_kubeconfig
+from meshkit.kube.mesh import Mesh
+from tests.sick import Sickness, sick_api_server
+from tests.support import ApiServer, write_kubeconfig
 from tests.test_cli import call
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.sick import Sickness
-    from tests.support import ApiServer
 
 DEADLINE = 50.0
 SAYS: dict[Sickness, str] = {

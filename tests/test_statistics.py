@@ -1,5 +1,7 @@
 """Quantiles, their intervals and error rates: against definitions, against numpy, and at the empty edges."""
 
+from __future__ import annotations
+
 import math
 from fractions import Fraction
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshkit.statistics import (
+from meshkit.probing.statistics import (
     LATENCY_COLUMNS,
     answers_table,
     error_rate,

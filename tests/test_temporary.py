@@ -7,21 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
-from meshkit import temporary
-from meshkit.changes import Journal, Plan
+from meshkit.changes import temporary
+from meshkit.changes.journal import Journal
+from meshkit.changes.plan import Plan
 from meshkit.errors import ChangeError, InputError, UnreachableError
-from meshkit.mesh import Mesh
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from tests.objects import create, deployment, edit, live
 from tests.support import TOKENS, ApiServer, free_port, write_kubeconfig
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 STAGE = "10 shift"
 KILLED = """

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from meshkit import sender, traffic
-from meshkit.answers import MARK
-from meshkit.traffic import NOT_OBSERVED, Request, Tally
+from meshkit.probing import load_generator, request_log
+from meshkit.probing.curl import MARK
+from meshkit.probing.request_log import NOT_OBSERVED, Request, Tally
 
 HOMES = {"httpbin-e": "east", "httpbin-w": "west"}
 
@@ -44,7 +44,7 @@ def test_requests_are_summed_by_second_sender_and_answering_cluster() -> None:
     assert east["p50_ms"] == pytest.approx(5)
     assert (west["cluster"], west["answered_in"]) == ("west", "east×1")
     assert str(east["time"]) == "1970-01-01 00:01:40+00:00"
-    assert traffic.totals(table) == {"sent": 11, "failed": 1, "seconds": 1, "not_observed": 0}
+    assert request_log.totals(table) == {"sent": 11, "failed": 1, "seconds": 1, "not_observed": 0}
 
 
 @pytest.mark.parametrize(
@@ -66,27 +66,27 @@ def test_a_second_that_nobody_saw_is_told() -> None:
     assert told == {(101, ""), (102, ""), (104, "east"), (106, "east"), (106, "west"), (107, "east")}
     assert gaps[["sent", "failed"]].to_numpy().sum() == 0
     assert gaps["p99_ms"].isna().all()
-    assert traffic.totals(table)["not_observed"] == 5
+    assert request_log.totals(table)["not_observed"] == 5
 
 
 def test_nothing_seen_is_all_gap() -> None:
     """An empty tally of some seconds has no good second."""
     table = Tally().table(100.0, 104.0, {})
     assert list(table["answered_in"]) == [NOT_OBSERVED] * 3
-    assert traffic.totals(table)["seconds"] == 0
+    assert request_log.totals(table)["seconds"] == 0
 
 
 def test_failed_requests_are_kept_one_by_one_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond it they are counted."""
-    monkeypatch.setattr(traffic, "MOST_FAILED", 3)
+    monkeypatch.setattr(request_log, "MOST_FAILED", 3)
     tally = counted(*(request(100 + n, status=503, error=f"no {n}") for n in range(9)))
     assert list(tally.failed()["error"]) == ["no 0", "no 1", "no 2"]
-    assert traffic.totals(tally.table(100, 109, {}))["failed"] == 9
+    assert request_log.totals(tally.table(100, 109, {}))["failed"] == 9
 
 
 def test_single_times_are_let_go_when_a_second_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its quantiles stay; a line that comes later still is counted."""
-    monkeypatch.setattr(traffic, "SETTLED_AFTER", -1.0)
+    monkeypatch.setattr(request_log, "SETTLED_AFTER", -1.0)
     tally = counted(request(100.1, seconds=0.1), request(101.1))
     assert not tally._seconds[100, "east"].samples
     tally.add(request(100.2, seconds=9.0))
@@ -96,8 +96,8 @@ def test_single_times_are_let_go_when_a_second_has_settled(monkeypatch: pytest.M
 
 def test_in_clusters_reads_what_table_writes() -> None:
     """Also of names with signs in them, and of nothing."""
-    assert traffic.in_clusters("?×1 a-b×20") == {"?": 1, "a-b": 20}
-    assert traffic.in_clusters(NOT_OBSERVED) == traffic.in_clusters("") == {}
+    assert request_log.in_clusters("?×1 a-b×20") == {"?": 1, "a-b": 20}
+    assert request_log.in_clusters(NOT_OBSERVED) == request_log.in_clusters("") == {}
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096])
@@ -107,7 +107,7 @@ def test_answers_are_heard_as_soon_as_they_are_whole(size: int) -> None:
     none = "\n" + MARK + '{"status":"000","seconds":"2.001","error":"timed out"}\n'
     text = (one + none + one).encode()
     heard: list[tuple[int, str]] = []
-    ear = sender._Ear(lambda answer: heard.append((answer.status, answer.body)))
+    ear = load_generator.CurlStreamParser(lambda answer: heard.append((answer.status, answer.body)))
     for start in range(0, len(text), size):
         ear(text[start : start + size])
     assert heard == [(200, '{"hostname": "httpbin-e"}'), (0, ""), (200, '{"hostname": "httpbin-e"}')]

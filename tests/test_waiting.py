@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from meshkit import waiting
 from meshkit.errors import ChangeError, UnreachableError
+from meshkit.kube import rollout, wait
+from meshkit.kube.cluster import Cluster
 from tests.istio.held import Held
 from tests.objects import core, create, deployment, edit, labelled
-
-if TYPE_CHECKING:
-    from meshkit.cluster import Cluster
 
 
 def test_it_ends_when_nothing_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster that does not answer for a moment is no end; what is missing is told."""
-    monkeypatch.setattr(waiting, "_EVERY", 0.01)
-    monkeypatch.setattr(waiting, "_TELL", 0.0)
+    monkeypatch.setattr(wait, "_EVERY", 0.01)
+    monkeypatch.setattr(wait, "_TELL", 0.0)
     left = iter(["2 pods", UnreachableError("no answer within 10 s"), "1 pod", ""])
 
     def missing() -> str:
@@ -28,7 +26,7 @@ def test_it_ends_when_nothing_is_missing(capsys: pytest.CaptureFixture[str], mon
             raise now
         return now
 
-    waiting.wait_for(missing, "Deployment a/b")
+    wait.wait_for(missing, "Deployment a/b")
     assert [line.rpartition(" (")[0].strip() for line in capsys.readouterr().out.splitlines()] == [
         "Deployment a/b: 2 pods", "Deployment a/b: no answer within 10 s", "Deployment a/b: 1 pod",
     ]  # fmt: skip
@@ -37,18 +35,18 @@ def test_it_ends_when_nothing_is_missing(capsys: pytest.CaptureFixture[str], mon
 def test_the_deadline_tells_what_is_still_missing() -> None:
     """It is a change that failed."""
     with pytest.raises(ChangeError, match="Deployment a/b: after 0 s still waiting: 2 pods"):
-        waiting.wait_for(lambda: "2 pods", "Deployment a/b", deadline=0.0)
+        wait.wait_for(lambda: "2 pods", "Deployment a/b", deadline=0.0)
 
 
 def test_a_mistake_of_the_program_is_not_waited_out() -> None:
     """Only a cluster's silence is."""
     with pytest.raises(ZeroDivisionError):
-        waiting.wait_for(lambda: str(1 / 0), "x")
+        wait.wait_for(lambda: str(1 / 0), "x")
 
 
 def test_a_workload_that_is_not_there_is_missing(east: Cluster, space: str) -> None:
     """It is never taken for rolled out."""
-    assert waiting.rolled_out(east, "Deployment", space, "ghost")() == "Deployment ghost is not there"
+    assert rollout.rolled_out(east, "Deployment", space, "ghost")() == "Deployment ghost is not there"
 
 
 @pytest.mark.usefixtures("controllers")
@@ -56,10 +54,10 @@ def test_a_rollout_tells_how_far_it_is(east: Cluster, space: str) -> None:
     """How many pods were made anew, and how many answer; and that it is paused, for then it never ends."""
     app = deployment("app", space, replicas=2)
     create(east, app)
-    rolled = waiting.rolled_out(east, "Deployment", space, "app")
+    rolled = rollout.rolled_out(east, "Deployment", space, "app")
 
     def told(text: str) -> None:
-        waiting.wait_for(lambda: "" if (seen := rolled()) == text else seen or "done", text, deadline=30)
+        wait.wait_for(lambda: "" if (seen := rolled()) == text else seen or "done", text, deadline=30)
 
     told("2 of 2 pods made anew, 0 available")
     again = {"metadata": {"annotations": {"restarted": "now"}}}
@@ -77,8 +75,8 @@ def test_a_pod_that_ended_is_not_waited_for(east: Cluster, space: str) -> None:
     pod = core("Pod", "old", space, spec=app["spec"]["template"]["spec"])
     create(east, labelled(pod, app="app"))
     create(east, labelled({**pod, "metadata": {**pod["metadata"], "name": "other"}}, app="app", no="x"))
-    rolled = waiting.rolled_out(east, "Deployment", space, "app")
-    waiting.wait_for(lambda: "" if rolled() == "1 old pods are going" else rolled() or "done", "counted", deadline=30)
+    rolled = rollout.rolled_out(east, "Deployment", space, "app")
+    wait.wait_for(lambda: "" if rolled() == "1 old pods are going" else rolled() or "done", "counted", deadline=30)
     path, body = f"{east._path_of(pod)}/status", {"status": {"phase": "Failed"}}
     east._request("PATCH", path, body=body, content_type="application/merge-patch+json")
     assert rolled() == ""
@@ -103,11 +101,11 @@ def test_who_refuses_new_pods_is_told_while_waiting(message: str) -> None:
     """A Deployment's condition has it, in the API server's own words."""
     failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
     cluster: Any = Held(deployments=[workload("Deployment", conditions=[failure])])
-    told = waiting.rolled_out(cluster, "deployments", "shop", "app")()
+    told = rollout.rolled_out(cluster, "deployments", "shop", "app")()
     assert told == f"0 of 2 pods made anew, 2 available; ReplicaFailure (FailedCreate): {message}"
     over = {**failure, "status": "False"}
     cluster = Held(deployments=[workload("Deployment", conditions=[over])])
-    assert waiting.rolled_out(cluster, "deployments", "shop", "app")() == "0 of 2 pods made anew, 2 available"
+    assert rollout.rolled_out(cluster, "deployments", "shop", "app")() == "0 of 2 pods made anew, 2 available"
 
 
 @pytest.mark.parametrize(("kind", "plural"), [("StatefulSet", "statefulsets"), ("DaemonSet", "daemonsets")])
@@ -125,7 +123,7 @@ def test_of_other_kinds_the_newest_event_tells_who_refuses(kind: str, plural: st
         ([], ""),
     ):
         cluster: Any = Held(**{plural: [workload(kind)]}, events=events)
-        assert waiting.rolled_out(cluster, plural, "shop", "app")().partition("available")[2] == words
+        assert rollout.rolled_out(cluster, plural, "shop", "app")().partition("available")[2] == words
 
 
 def test_a_new_pod_that_does_not_start_is_told() -> None:
@@ -137,7 +135,7 @@ def test_a_new_pod_that_does_not_start_is_told() -> None:
     statuses = {"containerStatuses": [{"name": "app", "state": coming}, {"name": "istio-proxy", "state": state}]}
     pod = {"metadata": {"name": "app-1"}, "status": statuses}
     cluster: Any = Held(deployments=[workload("Deployment")], pods=[pod])
-    told = waiting.rolled_out(cluster, "deployments", "shop", "app")()
+    told = rollout.rolled_out(cluster, "deployments", "shop", "app")()
     assert told.endswith("; app-1/istio-proxy: ImagePullBackOff: Back-off pulling image gcr.io/istio-release/proxyv2")
 
 
@@ -146,6 +144,6 @@ def test_pod_security_is_named_on_a_real_server(east: Cluster, space: str) -> No
     """By the condition of a Deployment; until that is there it only counts."""
     edit(east, labelled(core("Namespace", space, ""), **{"pod-security.kubernetes.io/enforce": "restricted"}))
     create(east, deployment("app", space, replicas=1))
-    rolled = waiting.rolled_out(east, "Deployment", space, "app")
-    waiting.wait_for(lambda: "" if "; ReplicaFailure (FailedCreate): " in rolled() else "not yet", "told", deadline=30)
+    rolled = rollout.rolled_out(east, "Deployment", space, "app")
+    wait.wait_for(lambda: "" if "; ReplicaFailure (FailedCreate): " in rolled() else "not yet", "told", deadline=30)
     assert 'violates PodSecurity "restricted:latest"' in rolled()

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from meshkit.runs.outcome import Outcome
 from meshkit.runs.record import to_csv
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from meshkit.runs.outcome import Outcome
 
 NOISE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class FindingChange:
     """One difference: of what (a finding or a row), and its state before and now ("" where it was not there)."""
 
     what: str
@@ -33,8 +30,8 @@ class Comparison:
 
     run: str
     stages: list[str]
-    findings: list[Change]
-    tables: dict[str, list[Change]]
+    findings: list[FindingChange]
+    tables: dict[str, list[FindingChange]]
 
 
 def compare(previous: Path, outcomes: Sequence[Outcome], tables: Mapping[str, dict[str, Any]]) -> Comparison:
@@ -50,7 +47,7 @@ def compare(previous: Path, outcomes: Sequence[Outcome], tables: Mapping[str, di
     before = {(f["stage"], f["id"], f["subject"]): f for f in old["findings"] if f["stage"] in names}
     now = {(o.stage, f.id, f.subject): f.to_dict() for o in both for f in o.findings}
     found = [
-        Change(what=_title(now.get(k) or before[k]), before=_verdict(before.get(k)), now=_verdict(now.get(k)))
+        FindingChange(what=_title(now.get(k) or before[k]), before=_verdict(before.get(k)), now=_verdict(now.get(k)))
         for k in [*now, *(k for k in before if k not in now)]
     ]
     common = [n for n, t in tables.items() if t["stage"] in names and t["key"] and n in old["tables"]]
@@ -63,7 +60,7 @@ def compare(previous: Path, outcomes: Sequence[Outcome], tables: Mapping[str, di
     )
 
 
-def _rows(table: Mapping[str, Any], old_csv: Path) -> list[Change]:
+def _rows(table: Mapping[str, Any], old_csv: Path) -> list[FindingChange]:
     if not old_csv.is_file():  # withheld
         return []
     key, noise = table["key"], 0.0 if table["compare"] else NOISE
@@ -76,11 +73,11 @@ def _rows(table: Mapping[str, Any], old_csv: Path) -> list[Change]:
         row = " · ".join(k)
         if k not in old or k not in new:
             changes.append(
-                Change(what=row, before="was there" if k in old else "", now="gone" if k in old else "appeared")
+                FindingChange(what=row, before="was there" if k in old else "", now="gone" if k in old else "appeared")
             )
         elif moved := [c for c in new[k] if c in old[k] and c in watched and _differs(old[k][c], new[k][c], noise)]:
             before, now = (", ".join(f"{c} {_short(side[k][c])}" for c in moved) for side in (old, new))
-            changes.append(Change(what=row, before=before, now=now))
+            changes.append(FindingChange(what=row, before=before, now=now))
     return changes
 
 

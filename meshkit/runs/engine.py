@@ -16,9 +16,11 @@ import os
 import signal
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import Any
 
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat.v4 import new_output
@@ -28,10 +30,6 @@ from papermill.log import logger
 from traitlets.config import Config
 
 from meshkit.runs.redact import Redactor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
 
 CELL_TIMEOUT = 600
 GRACE = 10.0

@@ -7,12 +7,10 @@ import json
 import os
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from meshkit.errors import ChangeError, InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SUMS = "SHA256SUMS"
 RECORD = "record.json"

@@ -11,8 +11,8 @@ from enum import StrEnum
 from typing import Any
 
 from meshkit import errors
-from meshkit.checks import SEVERITY, Finding, Verdict, overall
-from meshkit.evidence import RECORD, TABLE, VERDICT
+from meshkit.checks.finding import SEVERITY, Finding, Verdict, overall
+from meshkit.notebook.evidence import RECORD, TABLE, VERDICT
 
 EXIT_CODES = {
     cls.__name__: cls.exit_code

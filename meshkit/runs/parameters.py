@@ -11,15 +11,12 @@ import ast
 import difflib
 import io
 import tokenize
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from meshkit.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
-
 
 _WORDS = {"True": True, "true": True, "False": False, "false": False, "None": None}
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
-from meshkit import inputs
-from meshkit.istio import authority, installer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
-
-    from meshkit.spec import MeshSpec
+from meshkit import parameters as meshkit_parameters
+from meshkit.istio.ca import ca_files
+from meshkit.istio.control_plane import istioctl
+from meshkit.spec import MeshSpec
 
 OVERLAY = {"05", "06"}
 AUTHORITY = {"04"}
@@ -27,18 +25,18 @@ def judge(spec: MeshSpec, parameters: Mapping[Path, Mapping[str, Any]]) -> None:
     stages = {path.name[:2] for path in parameters}
     _values(spec, parameters.values())
     if stages & TOPOLOGY:
-        inputs.built(spec)
+        meshkit_parameters.require_supported_topology(spec)
     if stages & OVERLAY:
-        installer.overlay(spec)
+        istioctl.overlay(spec)
     if stages & AUTHORITY and spec.trust.root_directory:
         names = [cluster.name for cluster in spec.clusters]
-        authority.read_directory(spec.trust.root_directory, names, spec.trust.passphrase_from)
+        ca_files.read_directory(spec.trust.root_directory, names, spec.trust.passphrase_from)
 
 
 def _values(spec: MeshSpec, given: Iterable[Mapping[str, Any]]) -> None:
     for values in given:
         for name, value in values.items():
-            if name in inputs.LEAST:
-                inputs.number(name, value)
+            if name in meshkit_parameters.LEAST:
+                meshkit_parameters.require_number(name, value)
             if name == "cluster" and value:
                 spec.cluster(value)

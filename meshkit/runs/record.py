@@ -10,19 +10,16 @@ import json
 import platform
 import re
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 from meshkit import __version__
-from meshkit.checks import Finding, Verdict
+from meshkit.checks.finding import Finding, Verdict
 from meshkit.runs.outcome import Outcome, Status
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from meshkit.spec import MeshSpec
+from meshkit.spec import MeshSpec
 
 PACKAGES = ("papermill", "nbclient", "nbconvert", "ipykernel", "kubernetes", "pandas", "matplotlib")
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"

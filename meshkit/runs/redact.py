@@ -13,12 +13,10 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 _QUOTE = r"""(?:\\*["']|&quot;|&\#x27;|&\#39;)"""
 _GAP = r"(?:\s|\\+[nr])"

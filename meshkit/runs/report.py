@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from meshkit.checks import SEVERITY, Verdict, worst_first
-from meshkit.evidence import COLOURS, cell_html, findings_html, symbol_of, table_html
+import pandas as pd
+
+from meshkit.checks.finding import SEVERITY, Verdict, worst_first
+from meshkit.notebook.evidence import COLOURS, cell_html, findings_html, symbol_of, table_html
+from meshkit.runs.compare import Comparison
 from meshkit.runs.outcome import Outcome, Status
-from meshkit.runs.story import BAD as FAILED
-from meshkit.runs.story import payload
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import pandas as pd
-
-    from meshkit.runs.compare import Comparison
-    from meshkit.runs.story import Story
+from meshkit.runs.traffic_report import BAD as FAILED
+from meshkit.runs.traffic_report import Story, payload
 
 HERE = Path(__file__).parent
 ROWS = 20

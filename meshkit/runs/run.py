@@ -11,25 +11,23 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import IO, TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import IO, Any, Literal
 
-from meshkit import resources
+from meshkit import paths as meshkit_paths
 from meshkit.errors import ChangeError, InputError
-from meshkit.runs import parameters as params
+from meshkit.runs import parameters as runs_parameters
 from meshkit.runs import preflight, record, report
+from meshkit.runs.apply_context import Live
 from meshkit.runs.compare import compare
 from meshkit.runs.folder import RunFolder, chain, utc
-from meshkit.runs.live import Live
 from meshkit.runs.outcome import Outcome, Status, judge
 from meshkit.runs.redact import Redactor, own_paths, scan
 from meshkit.spec import MeshSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 Mode = Literal["plan", "apply", "audit"]
 CELL_TIMEOUT = 600
@@ -48,7 +46,7 @@ class RunResult:
 
 def stages(folder: Path | None = None) -> dict[str, Path]:
     """Return the stage notebooks by number ("08"), from a folder, or else where meshkit keeps them."""
-    found = sorted((folder or resources.folder("notebooks")).glob("[0-9][0-9]-*.ipynb"))
+    found = sorted((folder or meshkit_paths.folder("notebooks")).glob("[0-9][0-9]-*.ipynb"))
     return {path.name[:2]: path for path in found}
 
 
@@ -121,7 +119,7 @@ class _Run:
     def stage(self, notebook: Path, parameters: Mapping[str, Any]) -> Outcome:
         """Run one notebook, keep its executed copy and HTML, and judge it."""
         name, began, started = notebook.stem, time.monotonic(), utc()
-        source = record.source_digest(params.open_notebook(notebook))
+        source = record.source_digest(runs_parameters.open_notebook(notebook))
         self.say(f"{report.stage_title(name)}: started")
         self.folder.event(event="stage started", stage=name)
         draft = self.folder.path / f".{name}.ipynb.part"
@@ -141,7 +139,7 @@ class _Run:
         import nbformat
 
         try:
-            nb = params.open_notebook(draft)
+            nb = runs_parameters.open_notebook(draft)
         except InputError:
             status = Status.INTERRUPTED if self.interrupted else Status.ABORTED
             told = self.redactor.text(noise.strip().splitlines()[-1] if noise.strip() else "its process died")
@@ -258,10 +256,10 @@ def _parameters(
 ) -> dict[Path, dict[str, Any]]:
     if taken := [name for name in given if name in _OURS]:
         raise InputError(f"parameter {taken[0]} is set by meshkit itself", remedy="name the mesh file, and use --mode")
-    values = params.assign(paths, given)
+    values = runs_parameters.assign(paths, given)
     ours = {"mesh_file": os.path.relpath(mesh_file), "mode": mode, "journal": ""}
     for path, own in values.items():
-        declared = {p.name for p in params.read(path)}
+        declared = {p.name for p in runs_parameters.read(path)}
         own.update({name: value for name, value in ours.items() if name in declared})
     return values
 

@@ -6,201 +6,44 @@ networks of their own or on one flat network; where facts call for another topol
 
 from __future__ import annotations
 
-import csv
-import functools
-import itertools
-from dataclasses import dataclass
-from importlib import resources
-from typing import TYPE_CHECKING
-
-from meshkit.checks import Finding, Verdict
-from meshkit.istio import managed, platform, trust, versions
-from meshkit.istio.fleet import DEBUG, DEBUG_REMEDY, table
-from meshkit.stages import reach, ways
-from meshkit.stages.finding import Question, Row, arrow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    import pandas as pd
-
-    from meshkit.mesh import Mesh
+from meshkit.checks.finding import Finding
+from meshkit.checks.topology import (
+    AssessFacts,
+    check_control_plane,
+    check_debug,
+    check_distinct,
+    check_installers,
+    check_load_balancers,
+    check_managers,
+    check_network,
+    check_read,
+    recommend,
+)
+from meshkit.istio.ca import trust_store
+from meshkit.istio.control_plane import inventory, managed, versions
+from meshkit.kube.mesh import Mesh
+from meshkit.probing import api_server_reach, pod_reach
 
 STAGE = "01 assess"
-BUILT = "multi-primary"
-DECIDING_COLUMNS = {"about": "str", "fact": "str", "subject": "str", "value": "str", "speaks_for": "str", "why": "str"}
-NETWORK, CONTROL = "network", "control plane"
-Fact = dict[str, str]
-_PAGES = "https://istio.io/latest/docs/setup/install/multicluster/"
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What was looked at; each is a table of the function that it is named after."""
-
-    inventory: pd.DataFrame
-    identity: pd.DataFrame
-    versions: pd.DataFrame
-    roots: pd.DataFrame
-    load_balancers: pd.DataFrame
-    api_servers: pd.DataFrame
-    pods: pd.DataFrame
-    managers: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The topology that the facts call for, and the facts that decide.
-
-    Columns of `facts`: about (network, control plane), fact, subject, value, speaks_for (a topology; empty where the
-    fact leaves it open), why.
-    """
-
-    control_plane: str
-    network: str
-    facts: pd.DataFrame
-
-
-def look(mesh: Mesh) -> Facts:
+def look(mesh: Mesh) -> AssessFacts:
     """Read every cluster, and try ways between them from the probe's client where it runs; changes nothing."""
-    return Facts(
+    return AssessFacts(
         **mesh.ask(
-            inventory=platform.inventory,
+            inventory=inventory.inventory,
             identity=versions.identity,
             versions=versions.versions,
-            roots=trust.roots,
-            load_balancers=platform.load_balancers,
-            api_servers=reach.reach,
-            pods=ways.pods,
+            roots=trust_store.roots,
+            load_balancers=inventory.load_balancers,
+            api_servers=api_server_reach.reach,
+            pods=pod_reach.pods,
             managers=managed.managers,
         )
     )
 
 
-# --- the recommendation -----------------------------------------------------------------------------------------------
-
-
-def recommend(facts: Facts) -> Recommendation:
-    """Return the topology that the facts call for.
-
-    Network: `flat` only where no address or assigned range of pods of one cluster is another's, and every pair of
-    clusters was tried and reaches pods; else `multi`, which works on either. Control plane: `external` where proxies
-    are served from outside; `primary-remote` where an istiod serves other clusters already, or API servers can be
-    reached one way only; else `multi-primary`.
-    """
-    rows = [*_networks(facts), *_control_planes(facts)]
-    spoken = {(row["about"], row["speaks_for"]) for row in rows}
-    flat = (NETWORK, "multi") not in spoken and (NETWORK, "flat") in spoken
-    others = [plane for plane in ("external", "primary-remote") if (CONTROL, plane) in spoken]
-    return Recommendation(next(iter(others), BUILT), "flat" if flat else "multi", table(rows, DECIDING_COLUMNS))
-
-
-def _networks(facts: Facts) -> Iterator[Fact]:
-    known = facts.inventory[facts.inventory["reason"] == ""].to_dict("records")
-    for one, other in itertools.combinations(known, 2):
-        yield _ranges(one, other)
-    for row in facts.pods.to_dict("records"):
-        yield _pods(row)
-    for one, other in itertools.combinations(known, 2):
-        common = platform.overlaps(one["service_ranges"], other["service_ranges"])
-        known_ranges = [platform.shortened(row["service_ranges"]) for row in (one, other)]
-        value = f"overlap: {_some(common)}" if common else "; ".join(known_ranges)
-        why = "decides nothing: ClusterIPs never leave their cluster"
-        yield _fact(NETWORK, "service ranges", f"{one['cluster']}, {other['cluster']}", value, "", why)
-    for row in facts.load_balancers.to_dict("records"):
-        if row["state"] in ("ready", "pending"):
-            told = f"{row['namespace']}/{row['service']} {row['address'] or 'is pending'}"
-            why = "gateways get addresses" if row["address"] else "a gateway may stay without an address here"
-            yield _fact(NETWORK, "load balancer", row["cluster"], told, "", why)
-
-
-def _ranges(one: Row, other: Row) -> Fact:
-    subject = f"{one['cluster']}, {other['cluster']}"
-    known = [(platform.shortened(row["pod_ranges"]), row["pod_ranges_from"]) for row in (one, other)]
-    told = "; ".join(f"{ranges} (from {source})" if ranges else "?" for ranges, source in known)
-    if common := platform.overlaps(one["pod_ranges"], other["pod_ranges"]):
-        why = "one address, two pods: only gateways tell them apart"
-        return _fact(NETWORK, "pod ranges", subject, f"overlap: {_some(common)}", "multi", why)
-    if not one["pod_ranges"] or not other["pod_ranges"]:
-        return _fact(NETWORK, "pod ranges", subject, told, "multi", "not known to be distinct; multi works on either")
-    if any("pods" in source for _, source in known):
-        why = "no pod of one has an address of the other; ranges are not known: what was tried decides"
-        return _fact(NETWORK, "pod ranges", subject, told, "", why)
-    return _fact(NETWORK, "pod ranges", subject, told, "", "distinct: one flat network would be possible")
-
-
-def _some(common: list[str], at_most: int = 3) -> str:
-    more = [f"and {len(common) - at_most} more"] if len(common) > at_most else []
-    return ", ".join([*common[:at_most], *more])
-
-
-def _pods(row: Row) -> Fact:
-    subject, state = arrow(row["client"], row["server"]), row["state"]
-    value = (
-        f"{row['address'] or 'not tried'}: {row['detail'] or state}" if state != "ok" else f"{row['address']} answers"
-    )
-    speaks, why = {
-        "ok": ("flat", "pods reach pods of the other cluster by their own addresses"),
-        "no answer": ("multi", "pods do not reach pods: calls need a gateway"),
-        "wrong certificate": ("multi", "the address is another pod's here"),
-    }.get(state, ("multi", "nobody has tried; multi works on either"))
-    return _fact(NETWORK, "pod to pod", subject, value, speaks, why)
-
-
-def _control_planes(facts: Facts) -> Iterator[Fact]:
-    for row in facts.inventory[facts.inventory["reason"] == ""].to_dict("records"):
-        speaks, why = {
-            "elsewhere": ("external", "its proxies are served from outside; an istiod here would be a second one"),
-            "serves others": ("primary-remote", "its istiod serves proxies of other clusters (EXTERNAL_ISTIOD)"),
-            "local": ("multi-primary", "it has its own control plane, and survives the loss of the others"),
-        }.get(row["control_plane"], ("", "free to get its own"))
-        yield _fact(CONTROL, "istiod", row["cluster"], row["control_plane"], speaks, why)
-    yield from _api_servers(facts)
-
-
-def _api_servers(facts: Facts) -> Iterator[Fact]:
-    tried = {(row["cluster"], row["target"]): row for row in facts.api_servers.to_dict("records")}
-    scopes = dict(zip(facts.inventory["cluster"], facts.inventory["api_scope"], strict=True))
-    usable = {pair: _usable(row, scopes.get(pair[1], "")) for pair, row in tried.items()}
-    for (reader, target), row in tried.items():
-        good, back = usable[reader, target], usable.get((target, reader))
-        value = f"{row['server']}: {_told(row, scopes.get(target, ''))}"
-        subject = arrow(reader, target)
-        if good is None:
-            yield _fact(CONTROL, "API server", subject, value, "", "not tried; multi-primary needs it both ways")
-        elif good:
-            yield _fact(
-                CONTROL, "API server", subject, value, "multi-primary", "this istiod can read the other cluster"
-            )
-        elif back:
-            why = f"{target} could be the primary and {reader} its remote, unless this is mended (stage 02)"
-            yield _fact(CONTROL, "API server", subject, value, "primary-remote", why)
-        else:
-            yield _fact(CONTROL, "API server", subject, value, "", "every topology needs it: mend it (stage 02)")
-
-
-def _usable(row: Row, scope: str) -> bool | None:
-    if scope == platform.LOOPBACK or row["answer"] in ("none", "refused"):
-        return False
-    return True if str(row["answer"]).isdigit() else None
-
-
-def _told(row: Row, scope: str) -> str:
-    if scope == platform.LOOPBACK:
-        return "a loopback address, of use on its own machine only"
-    return f"answers {row['answer']} to {row['asked_from']}" if str(row["answer"]).isdigit() else str(row["detail"])
-
-
-def _fact(  # noqa: PLR0917  (a row in the order of its columns)
-    about: str, fact: str, subject: str, value: str, speaks_for: str, why: str
-) -> Fact:
-    return {"about": about, "fact": fact, "subject": subject, "value": value, "speaks_for": speaks_for, "why": why}
-
-
-# --- gates ------------------------------------------------------------------------------------------------------------
-
-
-def check(mesh: Mesh, facts: Facts) -> list[Finding]:
+def check(mesh: Mesh, facts: AssessFacts) -> list[Finding]:
     """Judge what was read against the mesh file."""
     advice = recommend(facts)
     return [
@@ -213,190 +56,3 @@ def check(mesh: Mesh, facts: Facts) -> list[Finding]:
         *check_managers(mesh, facts.managers),
         *check_load_balancers(mesh, facts),
     ]
-
-
-def check_read(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
-    """MK101: every cluster of the file can be read."""
-    for row in facts.inventory.to_dict("records"):
-        ask = Question("MK101", "the cluster can be read", row["cluster"], "its API server answers us")
-        if row["reason"]:
-            context = mesh.spec.cluster(row["cluster"]).context
-            more = "; more time: `requestTimeout` in the mesh file" if "no answer within" in row["reason"] else ""
-            yield ask.unknown(row["reason"], f"can `kubectl --context {context} get nodes,pods -A` answer?{more}")
-        else:
-            told = f"Kubernetes {row['kubernetes']}, {row['nodes']} nodes, {row['pods']} pods, {row['proxies']} proxies"
-            yield ask.answer(Verdict.PASS, told)
-
-
-def check_debug(inventory: pd.DataFrame) -> Iterator[Finding]:
-    """MK108: each istiod tells what it knows; without it no change can be proved, so none is made."""
-    for row in inventory.to_dict("records"):
-        if row["debug"]:
-            ask = Question("MK108", "istiod answers its debug endpoints", row["cluster"], "its debug interface is on")
-            yield ask.judge(
-                row["debug"] == "on", f"{DEBUG} is {'false' if row['debug'] == 'off' else 'on'}", DEBUG_REMEDY
-            )
-
-
-def check_distinct(facts: Facts) -> Iterator[Finding]:
-    """MK102: no two entries of the file lead to one cluster."""
-    known = facts.inventory[facts.inventory["uid"] != ""]
-    for uid, group in known.groupby("uid"):
-        names = ", ".join(group["cluster"])
-        ask = Question("MK102", "contexts lead to different clusters", names, "a kube-system of its own")
-        told = f"UID {str(uid)[:8]}… of kube-system"
-        yield ask.judge(len(group) == 1, told, "these contexts are one cluster: correct `context` in the mesh file")
-
-
-def check_network(mesh: Mesh, facts: Facts, advice: Recommendation) -> Finding:
-    """MK103: the file's network model works with what was found.
-
-    A flat network fails where pods were tried and do not reach each other, or where an address or an assigned range of
-    pods is in two clusters; where nobody could try it is a warning. A range around addresses proves nothing.
-    """
-    said = mesh.spec.topology.network
-    ask = Question("MK103", "the network model fits", "the mesh", f"topology.network: {said} works here")
-    if unread := _unread(facts):
-        return ask.unknown(f"not read: {unread}", "see MK101")
-    deciding = _deciding(advice, NETWORK, advice.network)
-    if said == advice.network:
-        return ask.answer(Verdict.PASS, f"{said}: {deciding}")
-    if said == "multi":
-        cure = "say `network: flat` to spare the gateways; or leave it: multi works on a flat network too"
-        return ask.answer(Verdict.WARN, f"flat would do: {deciding}", cure)
-    states = set(facts.pods["state"])
-    if not states & {"no answer", "wrong certificate"} and not _overlapping(facts):
-        verdict = Verdict.UNKNOWN if "UNKNOWN" in states else Verdict.WARN
-    else:
-        verdict = Verdict.FAIL
-    cure = "say `network: multi`, with a network for each cluster; or give pods a way to each other, and look again"
-    return ask.answer(verdict, f"multi: {deciding}", cure)
-
-
-def _overlapping(facts: Facts) -> bool:
-    texts = [text for text in facts.inventory["pod_ranges"] if text]
-    return any(platform.overlaps(a, b) for a, b in itertools.combinations(texts, 2))
-
-
-def check_control_plane(mesh: Mesh, facts: Facts, advice: Recommendation) -> Finding:
-    """MK104: the file's control plane model is what the facts call for, and is built."""
-    said = mesh.spec.topology.control_plane
-    ask = Question(
-        "MK104", "the control plane model fits", "the mesh", f"topology.controlPlane: {said} fits, and is built"
-    )
-    if unread := _unread(facts):
-        return ask.unknown(f"not read: {unread}", "see MK101")
-    deciding = _deciding(advice, CONTROL, advice.control_plane)
-    if said != BUILT:
-        cure = f"say `controlPlane: {BUILT}`, or install by hand ({_PAGES}) and go on with `meshkit audit`"
-        return ask.fail(f"{said} is not yet built; the facts call for {advice.control_plane}: {deciding}", cure)
-    if advice.control_plane == BUILT:
-        return ask.answer(Verdict.PASS, deciding)
-    told = f"the facts call for {advice.control_plane}, which is not yet built: {deciding}"
-    cure = f"leave that cluster out of the mesh file, or install by hand ({_PAGES})"
-    if advice.control_plane == "primary-remote" and "API server" in set(
-        _speaking(advice, CONTROL, "primary-remote")["fact"]
-    ):
-        return ask.answer(Verdict.WARN, told, "let API servers be reached both ways: see MK204 and MK205 of stage 02")
-    return ask.fail(told, cure)
-
-
-def _speaking(advice: Recommendation, about: str, topology: str) -> pd.DataFrame:
-    rows = advice.facts
-    return rows[(rows["about"] == about) & (rows["speaks_for"] == topology)]
-
-
-def _deciding(advice: Recommendation, about: str, topology: str) -> str:
-    rows = _speaking(advice, about, topology)
-    if rows.empty:
-        return "no fact speaks against it"
-    return "; ".join(f"{row.fact} {row.subject}: {row.why}" for row in rows.head(2).itertuples())
-
-
-def _unread(facts: Facts) -> str:
-    return ", ".join(facts.inventory[facts.inventory["reason"] != ""]["cluster"])
-
-
-def check_installers(facts: Facts) -> Iterator[Finding]:
-    """MK105: Istio came by istioctl, or is not there yet."""
-    for row in facts.inventory[facts.inventory["reason"] == ""].to_dict("records"):
-        ask = Question(
-            "MK105",
-            "Istio is absent or installed by istioctl",
-            row["cluster"],
-            "no Istio yet, or installed by istioctl",
-        )
-        by = row["installer"]
-        if row["control_plane"] == "none":
-            yield ask.answer(Verdict.PASS, "no Istio yet: stage 05 installs it")
-        elif by == "istioctl":
-            told = "by istioctl" + (f", profile {row['profile']}" if row["profile"] else "")
-            yield ask.answer(Verdict.PASS, told)
-        elif row["control_plane"] == "elsewhere":
-            yield ask.answer(Verdict.WARN, "proxies, but no istiod", "see MK104")
-        else:
-            told = f"by {by}: the next {_NEXT.get(by, 'run of that')} takes stage 05's changes back"
-            cure = "carry the same values (global.meshID, network, multiCluster.clusterName) into it, before stage 05"
-            yield ask.answer(Verdict.WARN, told, cure)
-
-
-_NEXT = {"helm": "`helm upgrade`", "operator": "reconciliation of the operator, in a moment,"}
-
-
-@dataclass(frozen=True)
-class Manager:
-    """One line of `managed.csv`: who runs a cluster's Istio, the verdict on it, and what is possible."""
-
-    manager: str
-    name: str
-    bad: str
-    possible: str
-    source: str
-    looked_at: str
-
-
-@functools.cache
-def known_managers() -> Mapping[str, Manager]:
-    """Return every line of `managed.csv` by its manager, as `istio.managed.managers` names it."""
-    text = resources.files("meshkit.stages").joinpath("managed.csv").read_text(encoding="utf-8")
-    return {row["manager"]: Manager(**row) for row in csv.DictReader(text.splitlines())}
-
-
-def check_managers(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
-    """MK107: nobody else runs the cluster's Istio: no add-on of a cloud, no operator, no vendor's build, no other mode.
-
-    What is possible with each: meshkit/stages/managed.csv.
-    """
-    for name in mesh.clusters:
-        ask = Question("MK107", "Istio is run by its owner", name, "an Istio of one's own, with sidecars")
-        rows = found[found["cluster"] == name]
-        for row in rows.to_dict("records"):
-            if row["reason"]:
-                yield ask.unknown(row["reason"], "see MK101")
-                continue
-            known = known_managers()[row["manager"]]
-            told = f"{known.name} ({row['evidence']})"
-            yield ask.answer(Verdict(known.bad), told, f"{known.possible}; {known.source}")
-        if rows.empty:
-            yield ask.answer(Verdict.PASS, "no add-on, operator or vendor's build, and no ambient mode")
-
-
-def check_load_balancers(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
-    """MK106: Services of type LoadBalancer get addresses, where gateways need them."""
-    for entry in mesh.spec.clusters:
-        if mesh.spec.topology.network != "multi" or entry.gateway.service_type != "LoadBalancer":
-            continue
-        rows = facts.load_balancers[facts.load_balancers["cluster"] == entry.name]
-        ask = Question("MK106", "load balancers get addresses", entry.name, "no Service waits for an address")
-        pending = rows[rows["state"] == "pending"]
-        ready = rows[rows["state"] == "ready"]
-        if reason := next((r for r in rows["reason"] if r), ""):
-            yield ask.unknown(reason, "see MK101")
-        elif len(pending):
-            told = ", ".join(f"{row.namespace}/{row.service}" for row in pending.itertuples())
-            cure = "has the cluster a load balancer? else say `gateway: {serviceType: NodePort}`"
-            yield ask.answer(Verdict.WARN, f"pending: {told}", cure)
-        elif ready.empty:
-            yield ask.answer(Verdict.SKIPPED, "no Service of type LoadBalancer to tell; stage 06 will see")
-        else:
-            yield ask.answer(Verdict.PASS, f"{len(ready)} with an address")

@@ -9,45 +9,43 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from meshkit import inputs
-from meshkit.changes import Change, Plan
-from meshkit.checks import Finding, Verdict
-from meshkit.diffs import identify, unified
-from meshkit.sender import Step, Traffic
-from meshkit.stages import restarts, serving
-from meshkit.stages.finding import Question, awaits, planned, refused
-from meshkit.statistics import quantile
+import pandas as pd
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import pandas as pd
-
-    from meshkit.mesh import Mesh
-    from meshkit.traffic import Request
-    from meshkit.waiting import Wait
+from meshkit import parameters
+from meshkit.changes.plan import Change, Plan, refused
+from meshkit.checks import restarts
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.question import Question, awaits, planned
+from meshkit.istio.control_plane import new_pods
+from meshkit.kube.manifests import identify, unified
+from meshkit.kube.mesh import Mesh
+from meshkit.kube.wait import Wait
+from meshkit.probing import failover_state
+from meshkit.probing.load_generator import LoadStep, Traffic
+from meshkit.probing.request_log import Request
+from meshkit.probing.statistics import quantile
 
 STAGE: Final = "10 shift"
 RULE: Final = "meshkit-shift"
 STEADY: Final = 3.0
 """Seconds for which answers must come from where they should, before the next step."""
 AWAY, BACK = "away", "back"
-__all__ = ["STAGE", "Facts", "Traffic", "check", "look", "plan", "prove"]
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What was looked at: the cluster whose server goes away, and the tables of `meshkit.stages.serving`."""
+class ShiftFacts:
+    """What was looked at: the cluster whose server goes away, and the tables of `meshkit.probing.failover_state`."""
 
     cluster: str
     rules: pd.DataFrame
     workloads: pd.DataFrame
     endpoints: pd.DataFrame
-    new_pods: restarts.Facts | None = None
+    new_pods: new_pods.NewPodFacts | None = None
 
     def workload(self, cluster: str) -> dict[str, Any]:
         """Return the row of a cluster's server workload."""
@@ -55,20 +53,23 @@ class Facts:
         return {str(key): value for key, value in rows[0].items()}
 
 
-def look(mesh: Mesh, cluster: str = "") -> Facts:
+def look(mesh: Mesh, cluster: str = "") -> ShiftFacts:
     """Read the rules for the server's host, its workloads, and the endpoints that each client's Envoy has.
 
     Raises:
         InputError: the mesh file has no such cluster.
     """
     name = mesh.spec.cluster(cluster).name if cluster else mesh.spec.clusters[0].name
-    return Facts(name, serving.rules(mesh, RULE), serving.workloads(mesh), serving.endpoints(mesh), restarts.look(mesh))
+    return ShiftFacts(
+        name,
+        failover_state.rules(mesh, RULE),
+        failover_state.workloads(mesh),
+        failover_state.endpoints(mesh),
+        new_pods.look(mesh),
+    )
 
 
-# --- check ------------------------------------------------------------------------------------------------------------
-
-
-def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
+def check(mesh: Mesh, facts: ShiftFacts, mode: str = "apply") -> list[Finding]:
     """Judge whether the server may go away: what is missing holds the plan."""
     findings = [
         *check_rules(mesh, facts),
@@ -82,7 +83,7 @@ def check(mesh: Mesh, facts: Facts, mode: str = "apply") -> list[Finding]:
     return [awaits(finding, mode, "08 verify") for finding in findings]
 
 
-def check_rules(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+def check_rules(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
     """MK1001: nobody else has a DestinationRule for the host; Istio would merge or ignore one of the two."""
     for name in mesh.clusters:
         rows = facts.rules[facts.rules["cluster"] == name].to_dict("records")
@@ -98,7 +99,7 @@ def check_rules(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         )
 
 
-def check_workloads(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+def check_workloads(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
     """MK1002: one workload serves in each cluster, all of its replicas ready."""
     for name in mesh.clusters:
         row = facts.workload(name)
@@ -112,7 +113,7 @@ def check_workloads(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
         yield ask.judge(row["ready"] >= row["replicas"] > 0, told, cure)
 
 
-def check_owners(facts: Facts) -> Iterator[Finding]:
+def check_owners(facts: ShiftFacts) -> Iterator[Finding]:
     """MK1003: whoever else sets the replicas is named: an autoscaler, or a controller that brings Git back."""
     row = facts.workload(facts.cluster)
     if row["reason"]:
@@ -126,7 +127,7 @@ def check_owners(facts: Facts) -> Iterator[Finding]:
     yield ask.judge(not told, "; ".join(told) or "nobody", cure, otherwise=Verdict.WARN)
 
 
-def check_ending(facts: Facts) -> Iterator[Finding]:
+def check_ending(facts: ShiftFacts) -> Iterator[Finding]:
     """MK1012: the server goes on answering while the others still have its address."""
     row = facts.workload(facts.cluster)
     if row["reason"]:
@@ -137,7 +138,7 @@ def check_ending(facts: Facts) -> Iterator[Finding]:
     yield ask.judge(not row["abrupt"], told if row["abrupt"] else "all have one", cure, otherwise=Verdict.WARN)
 
 
-def check_clients(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+def check_clients(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
     """MK1004: every cluster has a client whose Envoy can be asked."""
     for name in mesh.clusters:
         rows = facts.endpoints[facts.endpoints["client"] == name]
@@ -153,7 +154,7 @@ def check_clients(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
             yield ask.unknown(bad[0]["reason"])
 
 
-def check_others(mesh: Mesh, facts: Facts) -> Finding:
+def check_others(mesh: Mesh, facts: ShiftFacts) -> Finding:
     """MK1005: while the local server is away, somebody else can answer; otherwise this stage were an outage."""
     ask = Question("MK1005", "another cluster can answer", facts.cluster, "a healthy endpoint elsewhere, in its Envoy")
     rows = facts.endpoints[facts.endpoints["client"] == facts.cluster]
@@ -167,10 +168,7 @@ def check_others(mesh: Mesh, facts: Facts) -> Finding:
     return ask.judge(len(healthy), told, "run 08-verify: its findings say what is missing on the way")
 
 
-# --- plan -------------------------------------------------------------------------------------------------------------
-
-
-def plan(mesh: Mesh, facts: Facts, traffic: Traffic, hold: float = 10.0) -> Plan:
+def plan(mesh: Mesh, facts: ShiftFacts, traffic: Traffic, hold: float = 10.0) -> Plan:
     """Plan rules that prefer the own cluster, the server away for `hold` seconds, and the server back.
 
     Every step waits until the traffic shows its effect for some seconds, so the next one is made on proof.
@@ -178,7 +176,7 @@ def plan(mesh: Mesh, facts: Facts, traffic: Traffic, hold: float = 10.0) -> Plan
     Raises:
         InputError: `hold` is less than nothing, or no number.
     """
-    inputs.number("hold", hold)
+    parameters.require_number("hold", hold)
     made = Plan(mesh, STAGE, temporary=True)
     everywhere = set(mesh.clusters)
     for name in mesh.clusters:
@@ -203,7 +201,7 @@ def plan(mesh: Mesh, facts: Facts, traffic: Traffic, hold: float = 10.0) -> Plan
     return made
 
 
-def rule(mesh: Mesh, facts: Facts, cluster: str) -> dict[str, Any]:
+def rule(mesh: Mesh, facts: ShiftFacts, cluster: str) -> dict[str, Any]:
     """Return the DestinationRule: outlier detection, without which Istio fails nothing over, and the order."""
     spec = mesh.spec.probe
     policy = {
@@ -219,7 +217,7 @@ def rule(mesh: Mesh, facts: Facts, cluster: str) -> dict[str, Any]:
     }
 
 
-def order(mesh: Mesh, facts: Facts, cluster: str) -> dict[str, Any]:
+def order(mesh: Mesh, facts: ShiftFacts, cluster: str) -> dict[str, Any]:
     """Return who answers a cluster when its own server does not.
 
     Where each cluster is one region of its own, the next region of the mesh file; else what is not of the own
@@ -235,7 +233,7 @@ def order(mesh: Mesh, facts: Facts, cluster: str) -> dict[str, Any]:
 
 def _step(traffic: Traffic, key: str, words: str, missing: Callable[[], str]) -> Wait:
     def wait() -> str:
-        step = traffic.steps.setdefault(key, Step(words, time.time()))
+        step = traffic.steps.setdefault(key, LoadStep(words, time.time()))
         told = missing()
         if not told and not step.settled:
             step.settled = time.time()
@@ -244,7 +242,7 @@ def _step(traffic: Traffic, key: str, words: str, missing: Callable[[], str]) ->
     return wait
 
 
-def _bring_back(made: Plan, mesh: Mesh, facts: Facts, wait: Wait) -> None:
+def _bring_back(made: Plan, mesh: Mesh, facts: ShiftFacts, wait: Wait) -> None:
     """Add the way back as a change of its own: a dry run made now would not see it, as nothing is away yet."""
     row, target = facts.workload(facts.cluster), mesh.clusters[facts.cluster]
     if not made.changes or made.changes[-1].action != "scale" or made.changes[-1].problem:
@@ -267,10 +265,7 @@ def _bring_back(made: Plan, mesh: Mesh, facts: Facts, wait: Wait) -> None:
     )
 
 
-# --- prove ------------------------------------------------------------------------------------------------------------
-
-
-def prove(mesh: Mesh, facts: Facts, made: Plan, traffic: Traffic, within: float = 5.0) -> list[Finding]:
+def prove(mesh: Mesh, facts: ShiftFacts, made: Plan, traffic: Traffic, within: float = 5.0) -> list[Finding]:
     """Judge the traffic, step by step, and look whether everything is as it was."""
     if made.pending or not traffic.sent:
         known = sorted(_PROVED.items())
@@ -367,7 +362,7 @@ def check_latency(mesh: Mesh, traffic: Traffic, client: str) -> Finding:
     return ask.judge(p99 <= gate, told, "stage 09 measures the way; is the other cluster near enough for this service?")
 
 
-def check_left(mesh: Mesh, facts: Facts) -> Iterator[Finding]:
+def check_left(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
     """MK1011: no rule of ours is left, and the server has its replicas."""
     now = look(mesh, facts.cluster)
     for name in mesh.clusters:

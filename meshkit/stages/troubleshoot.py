@@ -10,29 +10,31 @@ import csv
 import difflib
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from meshkit import inputs
-from meshkit.changes import Plan
-from meshkit.checks import SEVERITY, Finding, Verdict
+import pandas as pd
+
+from meshkit import parameters
+from meshkit.changes.plan import Plan
+from meshkit.checks import audit, catalogue, causes
+from meshkit.checks.finding import SEVERITY, Finding, Verdict
 from meshkit.errors import InputError
-from meshkit.istio.fleet import PROXY_CONTAINER, Istiod, Proxy, ask_all, istiods, proxies, table
-from meshkit.mesh import Mesh, Unknown
-from meshkit.stages import catalogue, causes, discovery, gateways, prepare, ways, whole
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import pandas as pd
-
-    from meshkit.cluster import Cluster
+from meshkit.istio.control_plane.istiods_and_proxies import Istiod, Proxy, ask_all, istiods, proxies
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.kube.pods import PROXY_CONTAINER
+from meshkit.probing import pod_reach
+from meshkit.stages import gateways, prepare
+from meshkit.stages.discovery import stage as discovery
+from meshkit.tables import table
 
 STAGE = "11 troubleshoot"
 LINES: Final = 400
 SHOWN: Final = 6
-OURS: Final = re.compile(rf" PassthroughCluster .*:{ways.DISCARD}\b")
+OURS: Final = re.compile(rf" PassthroughCluster .*:{pod_reach.DISCARD}\b")
 """Access log lines of the checks' own tries."""
 MENDS: Final = {
     "02": "MK201 MK210",
@@ -168,22 +170,19 @@ def classify(line: str) -> Symptom | None:
     return next(symptoms, None)
 
 
-def look(mesh: Mesh, mode: str = "audit") -> whole.Facts:
+def look(mesh: Mesh, mode: str = "audit") -> audit.AuditFacts:
     """Read everything that `meshkit check` reads.
 
     Raises:
         InputError: no such mode.
     """
-    inputs.one_of("mode", mode, inputs.SENDING)
-    return whole.look(mesh)
+    parameters.require_choice("mode", mode, parameters.SENDING)
+    return audit.look(mesh)
 
 
-def check(mesh: Mesh, facts: whole.Facts) -> list[Finding]:
+def check(mesh: Mesh, facts: audit.AuditFacts) -> list[Finding]:
     """Ask all checks of all stages."""
-    return whole.check(mesh, facts)
-
-
-# --- diagnosis --------------------------------------------------------------------------------------------------------
+    return audit.check(mesh, facts)
 
 
 def diagnose(mesh: Mesh, findings: Sequence[Finding], symptom: Symptom | None) -> Diagnosis:
@@ -313,9 +312,6 @@ def judged(diagnosis: Diagnosis) -> list[Finding]:
     return [*filter(None, [diagnosis.cause]), *diagnosis.others, *follow, *diagnosis.well]
 
 
-# --- cure -------------------------------------------------------------------------------------------------------------
-
-
 def mends(finding: Finding | None) -> str:
     """Return the stage whose plan mends what a finding found, or nothing where no stage does."""
     return next((stage for stage, ids in MENDS.items() if finding and finding.id in ids.split()), "")
@@ -342,7 +338,7 @@ def cure(diagnosis: Diagnosis, mesh_file: str) -> pd.DataFrame:
     return _listed(steps, CURE_COLUMNS)
 
 
-def plan(mesh: Mesh, facts: whole.Facts, diagnosis: Diagnosis) -> Plan:
+def plan(mesh: Mesh, facts: audit.AuditFacts, diagnosis: Diagnosis) -> Plan:
     """Plan the cure where it is a matter of labels, gateways or remote secrets: shown by dry run, never made here.
 
     Empty where meshkit cannot show it without more ado: the steps of `cure` tell how it is done.
@@ -356,9 +352,6 @@ def plan(mesh: Mesh, facts: whole.Facts, diagnosis: Diagnosis) -> Plan:
         tokens = discovery.plan_tokens(mesh, facts.discovery)
         return tokens if tokens.changes else discovery.plan(mesh, facts.discovery)
     return Plan(mesh, STAGE)
-
-
-# --- logs -------------------------------------------------------------------------------------------------------------
 
 
 def logs(mesh: Mesh) -> pd.DataFrame:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshkit.istio.absent import absent
-from meshkit.mesh import Mesh
+from meshkit.istio.config.missing_services import missing_services
+from meshkit.kube.mesh import Mesh
 from tests.istio.held import Held, held
 from tests.stages.healthy import mesh
 
@@ -33,7 +33,7 @@ def lacking(east: list[Any], west: list[Any], *pods: Any, settings: str = "") ->
         "east": Held(services=east, configmaps=[held("ConfigMap", "istio", data={})]),
         "west": Held("west", services=west, pods=list(pods), configmaps=maps),
     }
-    found = absent(Mesh(mesh().spec, clusters))
+    found = missing_services(Mesh(mesh().spec, clusters))
     return [{str(key): value for key, value in row.items()} for row in found.to_dict("records")]
 
 

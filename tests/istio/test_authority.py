@@ -9,7 +9,8 @@ import subprocess
 import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -17,11 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from meshkit.errors import InputError
-from meshkit.istio import authority, minting, signing
-from meshkit.istio.trust import fingerprint, parse_chain
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from meshkit.istio.ca import ca_files, issuing, istiod_ca, model
+from meshkit.istio.ca.certificates import fingerprint, parse_chain
 
 SAN = "DNS:istiod.istio-system.svc"
 NOW = datetime.now(UTC)
@@ -69,14 +67,14 @@ def root(
     return Made(signed.public_bytes(serialization.Encoding.PEM), pem)
 
 
-def load(made: Made, passphrase: bytes = b"") -> authority.Authority:
+def load(made: Made, passphrase: bytes = b"") -> model.Authority:
     """Return a root as one that signs intermediates."""
-    return authority.load(made.certificate, made.key, passphrase=passphrase, where="the test", signs_authorities=True)
+    return ca_files.load(made.certificate, made.key, passphrase=passphrase, where="the test", signs_authorities=True)
 
 
 def load_key(files: dict[str, bytes]) -> Any:
     """Return the key of a cluster's files."""
-    return authority.load_key(files["ca-key.pem"], b"", "the test")
+    return ca_files.load_key(files["ca-key.pem"], b"", "the test")
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -95,7 +93,7 @@ def openssl(*argv: str) -> str:
 @pytest.mark.parametrize("kind", ["rsa", "ec"])
 def test_openssl_accepts_an_intermediate_and_reads_what_istio_expects(kind: str, tmp_path: Path) -> None:
     """Chain, names, constraints, usage and days are those of tools/certs; its key is of the root's kind."""
-    plugged = minting.intermediate(load(root(kind)), "west", "istio-system")
+    plugged = issuing.intermediate(load(root(kind)), "west", "istio-system")
     write(tmp_path, plugged.files)
     certificate, above = str(tmp_path / "ca-cert.pem"), str(tmp_path / "root-cert.pem")
     assert openssl("verify", "-x509_strict", "-CAfile", above, certificate).endswith(": OK\n")
@@ -114,7 +112,7 @@ def test_openssl_accepts_an_intermediate_and_reads_what_istio_expects(kind: str,
 def test_an_intermediate_never_outlives_its_root() -> None:
     """And no two are alike."""
     made = load(root(life=(-DAY, 30 * DAY)))
-    one, two = (minting.intermediate(made, "west", "istio-system").certificate for _ in range(2))
+    one, two = (issuing.intermediate(made, "west", "istio-system").certificate for _ in range(2))
     assert one.not_valid_after_utc == made.certificate.not_valid_after_utc
     assert one.serial_number != two.serial_number
     assert one.public_key() != two.public_key()
@@ -123,8 +121,8 @@ def test_an_intermediate_never_outlives_its_root() -> None:
 def test_what_was_made_is_what_istiod_would_take() -> None:
     """The Secret is read back as a sound CA under the root."""
     made = load(root("rsa"))
-    plugged = minting.intermediate(made, "west", "istio-system")
-    row = signing.parse_authority("cacerts", plugged.files)
+    plugged = issuing.intermediate(made, "west", "istio-system")
+    row = istiod_ca.parse_authority("cacerts", plugged.files)
     assert (row["problem"], row["root"], row["root_key"]) == ("", fingerprint(made.certificate), "RSA 2048")
     assert row["sha256"] == fingerprint(plugged.certificate)
 
@@ -180,7 +178,7 @@ class TestKeys:
     def test_an_encrypted_key_opens(self) -> None:
         """And istiod gets it open: it cannot ask for a passphrase."""
         made = root(passphrase=PASSPHRASE)
-        files = minting.intermediate(load(made, PASSPHRASE), "west", "istio-system").files
+        files = issuing.intermediate(load(made, PASSPHRASE), "west", "istio-system").files
         assert b"ENCRYPTED" not in files["ca-key.pem"]
 
     @pytest.mark.parametrize("key", [b"", b"canary-no-key-at-all", b"-----BEGIN PRIVATE KEY-----\ncanary\n"])
@@ -193,8 +191,8 @@ class TestKeys:
     def test_keys_are_in_no_repr(self) -> None:
         """Of what holds them."""
         made = load(root())
-        plugged = minting.intermediate(made, "west", "istio-system")
-        offered = authority.Offered(made.certificate, made, {"west": plugged})
+        plugged = issuing.intermediate(made, "west", "istio-system")
+        offered = ca_files.ProvidedCA(made.certificate, made, {"west": plugged})
         assert "PRIVATE" not in repr((made, plugged, offered))
         assert "key" not in repr(made)
 
@@ -209,11 +207,11 @@ class TestDirectory:
 
     def files(self, made: Made, cluster: str) -> dict[str, bytes]:
         """Return a cluster's four files."""
-        return minting.intermediate(load(made), cluster, "istio-system").files
+        return issuing.intermediate(load(made), cluster, "istio-system").files
 
-    def read(self, folder: Path, passphrase_from: dict[str, str] | None = None) -> authority.Offered:
+    def read(self, folder: Path, passphrase_from: dict[str, str] | None = None) -> ca_files.ProvidedCA:
         """Read a folder for east and west."""
-        return authority.read_directory(str(folder), ["east", "west"], passphrase_from or {})
+        return ca_files.read_directory(str(folder), ["east", "west"], passphrase_from or {})
 
     def test_a_root_with_its_key_signs_for_all(self, made: Made, tmp_path: Path) -> None:
         """One intermediate for each."""
@@ -266,7 +264,7 @@ class TestDirectory:
         with pytest.raises(InputError, match=r"neither root-key\.pem nor a folder for west"):
             self.read(tmp_path)
 
-    @pytest.mark.parametrize("missing", authority.FILES)
+    @pytest.mark.parametrize("missing", model.FILES)
     def test_a_missing_file_is_named(self, missing: str, made: Made, tmp_path: Path) -> None:
         """Of a cluster's four."""
         write(tmp_path / "west", self.files(made, "west"))
@@ -290,7 +288,7 @@ class TestDirectory:
 
     def test_files_of_cert_manager(self, made: Made, tmp_path: Path) -> None:
         """Its Secret's names, for the root or for clusters, become what istiod takes."""
-        plugged = minting.intermediate(load(made), "east", "istio-system").files
+        plugged = issuing.intermediate(load(made), "east", "istio-system").files
         chain = plugged["ca-cert.pem"] + made.certificate
         write(tmp_path / "east", {"tls.crt": chain, "tls.key": plugged["ca-key.pem"], "ca.crt": made.certificate})
         write(tmp_path, {"tls.crt": made.certificate, "tls.key": made.key, "ca.crt": made.certificate})
@@ -300,9 +298,9 @@ class TestDirectory:
 
     def test_a_ca_crt_that_is_no_root(self, made: Made, tmp_path: Path) -> None:
         """cert-manager puts the topmost that it knows there; the root beside it completes the chain."""
-        upper = minting.intermediate(load(made), "upper", "istio-system").files
-        signer = authority.Authority(parse_chain(upper["ca-cert.pem"])[0], load_key(upper))
-        below = minting.intermediate(signer, "east", "istio-system").files
+        upper = issuing.intermediate(load(made), "upper", "istio-system").files
+        signer = model.Authority(parse_chain(upper["ca-cert.pem"])[0], load_key(upper))
+        below = issuing.intermediate(signer, "east", "istio-system").files
         files = {"tls.crt": below["ca-cert.pem"], "tls.key": below["ca-key.pem"], "ca.crt": upper["ca-cert.pem"]}
         write(tmp_path / "east", files)
         with pytest.raises(InputError, match=r"the issuer of L=upper.* is missing: O=Test"):
@@ -313,7 +311,7 @@ class TestDirectory:
 
     def test_a_root_that_is_signed_by_another(self, made: Made, tmp_path: Path) -> None:
         """Proxies would have to trust what is no root."""
-        upper = minting.intermediate(load(made), "upper", "istio-system").files
+        upper = issuing.intermediate(load(made), "upper", "istio-system").files
         write(tmp_path, {"root-cert.pem": upper["ca-cert.pem"], "root-key.pem": upper["ca-key.pem"]})
         with pytest.raises(InputError, match="path length 0"):
             self.read(tmp_path)
@@ -327,7 +325,7 @@ class TestDirectory:
     def test_what_is_no_answer_of_vault(self, answer: bytes, made: Made, tmp_path: Path) -> None:
         """It is not quoted."""
         write(tmp_path, {"root-cert.pem": made.certificate, "root-key.pem": made.key})
-        write(tmp_path / "east", {authority.VAULT: answer})
+        write(tmp_path / "east", {ca_files.VAULT: answer})
         with pytest.raises(InputError, match="no answer of Vault's PKI engine") as caught:
             self.read(tmp_path)
         assert "canary" not in "".join(traceback.format_exception(caught.value))
@@ -350,12 +348,14 @@ class TestDirectory:
 
 def test_a_spoiled_secret_is_a_problem_and_no_crash() -> None:
     """What istiod would trip over is told; a key never is."""
-    files = minting.intermediate(load(root()), "west", "istio-system").files
+    files = issuing.intermediate(load(root()), "west", "istio-system").files
     other = root()
-    assert "no certificate" in signing.parse_authority("cacerts", {**files, "ca-cert.pem": b"canary"})["problem"]
-    assert "not the certificate's" in signing.parse_authority("cacerts", {**files, "ca-key.pem": other.key})["problem"]
+    assert "no certificate" in istiod_ca.parse_authority("cacerts", {**files, "ca-cert.pem": b"canary"})["problem"]
     assert (
-        "does not end" in signing.parse_authority("cacerts", {**files, "root-cert.pem": other.certificate})["problem"]
+        "not the certificate's" in istiod_ca.parse_authority("cacerts", {**files, "ca-key.pem": other.key})["problem"]
+    )
+    assert (
+        "does not end" in istiod_ca.parse_authority("cacerts", {**files, "root-cert.pem": other.certificate})["problem"]
     )
     del files["ca-key.pem"]
-    assert signing.parse_authority("cacerts", files)["problem"] == "ca-key.pem missing"
+    assert istiod_ca.parse_authority("cacerts", files)["problem"] == "ca-key.pem missing"

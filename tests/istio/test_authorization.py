@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from meshkit.errors import MeshkitError
-from meshkit.istio import authorization
+from meshkit.istio.config import authorization_policies
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh
 from tests.lab.support import until
 from tests.objects import create, definition
-
-if TYPE_CHECKING:
-    from meshkit.cluster import Cluster
-    from meshkit.mesh import Mesh
-    from tests.support import ApiServer
+from tests.support import ApiServer
 
 WHOLE = "td.test/ns/a/sa/b"
 
@@ -48,7 +46,7 @@ def policy(source: dict[str, Any] | None = None, when: dict[str, Any] | None = N
 )
 def test_what_a_policy_names(given: dict[str, Any], found: list[tuple[Any, ...]]) -> None:
     """In every field that can name one; what leaves it open is left out."""
-    rows = authorization.parse(given)
+    rows = authorization_policies.parse(given)
     assert [(row["action"], row["field"], row["trust_domain"], row["literal"]) for row in rows] == found
 
 
@@ -65,14 +63,14 @@ def test_policies_of_a_cluster(mesh: Mesh, east: Cluster, api_server: ApiServer)
     """None before their kind is there; each value is a row; a cluster that cannot be read is one with the reason."""
     kind = definition("authorizationpolicies", "security.istio.io")
     kind["spec"]["names"]["kind"] = "AuthorizationPolicy"
-    assert authorization.trust_domains(mesh).empty
+    assert authorization_policies.trust_domains(mesh).empty
     create(east, kind)
     try:
         until(lambda: served(east), "the new kind is served")
         create(east, policy({"principals": [WHOLE, "*"]}))
-        assert list(authorization.trust_domains(mesh)["value"]) == [WHOLE]
+        assert list(authorization_policies.trust_domains(mesh)["value"]) == [WHOLE]
         mesh.clusters["east"] = api_server.connect("nobody")
-        (row,) = authorization.trust_domains(mesh).to_dict("records")
+        (row,) = authorization_policies.trust_domains(mesh).to_dict("records")
         assert "403" in row["reason"]
     finally:
         east.delete(kind)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from meshkit.istio import bundles
-from meshkit.istio.bundles import DISABLED, REFUSED, RELOADED, SKIPPED, UPDATING, Taken, predict
+from meshkit.istio.ca import root_bundles
+from meshkit.istio.ca.root_bundles import DISABLED, REFUSED, RELOADED, SKIPPED, UPDATING, ReloadMode, predict
 from tests.support import certificate_pem
 
 A, B = certificate_pem("cluster.local"), certificate_pem("cluster.local")
-ON = {bundles.MULTI_ROOT: "true"}
-LIVE, RESTART = Taken.LIVE, Taken.RESTART
+ON = {root_bundles.MULTI_ROOT: "true"}
+LIVE, RESTART = ReloadMode.LIVE, ReloadMode.RESTART
 
 CHANGES = {
     "the same text": (A, A),
@@ -57,13 +57,13 @@ TABLE = [
     ("1.31.0", ON, SUBSET),
     ("1.31-eed52ebb66ad", ON, SUBSET),
     ("1.31.0", {}, OFF),
-    ("1.31.0", {bundles.MULTI_ROOT: "false"}, OFF),
-    ("1.31.0", {bundles.MULTI_ROOT: "yes"}, OFF),
-    ("1.31.0", {bundles.MULTI_ROOT: "1", bundles.AUTO_RELOAD: "false"}, SUBSET),
+    ("1.31.0", {root_bundles.MULTI_ROOT: "false"}, OFF),
+    ("1.31.0", {root_bundles.MULTI_ROOT: "yes"}, OFF),
+    ("1.31.0", {root_bundles.MULTI_ROOT: "1", root_bundles.AUTO_RELOAD: "false"}, SUBSET),
     ("1.32.0", ON, SUBSET),
     ("1.30.0", ON, SUBSET),
     ("1.30.3", {}, OFF),
-    ("1.30.3", ON | {bundles.AUTO_RELOAD: "false"}, UNKNOWN),
+    ("1.30.3", ON | {root_bundles.AUTO_RELOAD: "false"}, UNKNOWN),
     ("1.29.6", ON, PART),
     ("1.29.6", {}, OFF),
     ("1.27.0", ON, PART),
@@ -115,8 +115,8 @@ def test_bundles_without_a_certificate_are_no_subsets() -> None:
 @pytest.mark.parametrize("version", ["1.20.0", "1.29.6", "1.30.0", "1.31.0"])
 def test_our_texts_are_taken_live_by_every_version(old: bytes, version: str) -> None:
     """Widened, told again, told again without that, narrowed to what was there."""
-    wide = bundles.widened(old, [B + A, B])
-    again = bundles.repeated(wide, B)
+    wide = root_bundles.append_roots(old, [B + A, B])
+    again = root_bundles.duplicate_root(wide, B)
     assert wide.startswith(old)
     assert wide.count(B.strip()) == 1
     assert wide.count(A.strip()) == old.count(A.strip())
@@ -126,8 +126,8 @@ def test_our_texts_are_taken_live_by_every_version(old: bytes, version: str) -> 
 
 def test_a_bundle_that_has_all_roots_stays_as_it_is() -> None:
     """Byte by byte."""
-    assert bundles.widened(A + B, [B, A]) == A + B
-    assert bundles.widened(b"", [A]) == A
+    assert root_bundles.append_roots(A + B, [B, A]) == A + B
+    assert root_bundles.append_roots(b"", [A]) == A
 
 
 @pytest.mark.parametrize(
@@ -135,15 +135,15 @@ def test_a_bundle_that_has_all_roots_stays_as_it_is() -> None:
 )
 def test_a_switch_is_read_as_istio_reads_it(text: str, on: bool) -> None:
     """Go's strconv.ParseBool; what it does not take is what stands without it."""
-    assert bundles.is_on({bundles.XDS_AGENT: text}, bundles.XDS_AGENT) is on
+    assert root_bundles.is_on({root_bundles.XDS_AGENT: text}, root_bundles.XDS_AGENT) is on
 
 
 def test_the_document_has_every_rule_and_every_word() -> None:
     """With their sources."""
     text = (Path(__file__).parents[2] / "docs/trust.md").read_text()
-    for rule in bundles.RULES:
+    for rule in root_bundles.RULES:
         first, told = f"| {rule.since.major}.{rule.since.minor}", f"| {rule.words} | {rule.source} |"
         assert [row for row in text.splitlines() if row.startswith(first) and told in row]
     assert all(f"`{words}`" in text for words in (UPDATING, RELOADED, REFUSED, DISABLED, SKIPPED))
-    for version in bundles.ONE_ROOT:
+    for version in root_bundles.ONE_ROOT:
         assert f"{version.major}.{version.minor}.{version.patch}" in text

@@ -5,24 +5,23 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from meshkit.istio import authority, cacerts, envoy, owners, signing, trust
-from meshkit.mesh import Mesh
+from meshkit.istio.ca import ca_files, cacerts, certificates, istiod_ca, trust_store
+from meshkit.istio.control_plane import owners
+from meshkit.istio.proxies import envoy_admin
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from tests import objects
 from tests.istio.held import Held, Object
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tests.support import ApiServer
+from tests.support import ApiServer
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -52,7 +51,7 @@ class Ca:
     @property
     def sha256(self) -> str:
         """Its fingerprint."""
-        return trust.fingerprint(self.certificate)
+        return certificates.fingerprint(self.certificate)
 
 
 ROOT = Ca("Root")
@@ -99,7 +98,7 @@ def mesh(**objects: list[Object]) -> Mesh:
 
 def authorities(**objects: list[Object]) -> list[dict[str, Any]]:
     """Return the rows of the table."""
-    rows: list[dict[str, Any]] = signing.authorities(mesh(**objects)).to_dict("records")  # type: ignore[assignment]
+    rows: list[dict[str, Any]] = istiod_ca.authorities(mesh(**objects)).to_dict("records")  # type: ignore[assignment]
     return rows
 
 
@@ -108,7 +107,7 @@ class TestForms:
 
     def test_three_tiers_in_the_form_of_kubernetes_io_tls_are_sound(self) -> None:
         """Istiod's chain is tls.crt and ca.crt."""
-        row = signing.parse_authority("cacerts", tls_form())
+        row = istiod_ca.parse_authority("cacerts", tls_form())
         assert (row["problem"], row["root"], row["sha256"]) == ("", ROOT.sha256, OWN.sha256)
 
     def test_tls_crt_decides_whatever_else_is_there(self) -> None:
@@ -117,18 +116,18 @@ class TestForms:
         beside = {"ca-cert.pem": other.pem, "ca-key.pem": other.key_pem, "root-cert.pem": other.pem}
         objects = {"secrets": [secret(tls_form(**beside))]}
         assert authorities(**objects)[0]["root"] == ROOT.sha256
-        told = trust.roots(mesh(**objects))
+        told = trust_store.roots(mesh(**objects))
         assert list(told[told["source"] == "secret cacerts"]["sha256"]) == [ROOT.sha256]
 
     @pytest.mark.parametrize("lacking", ["ca.crt", "tls.key"])
     def test_what_is_missing_is_named_as_it_is_called_there(self, lacking: str) -> None:
         """Some issuers of cert-manager give no ca.crt: istiod does not start then."""
         data = {name: text for name, text in tls_form().items() if name != lacking}
-        assert signing.parse_authority("cacerts", data)["problem"] == f"{lacking} missing"
+        assert istiod_ca.parse_authority("cacerts", data)["problem"] == f"{lacking} missing"
 
     def test_a_chain_with_a_gap_is_told_by_the_names_that_are_there(self) -> None:
         """Without the issuing CA."""
-        told = signing.parse_authority("cacerts", tls_form(**{"tls.crt": OWN.pem}))["problem"]
+        told = istiod_ca.parse_authority("cacerts", tls_form(**{"tls.crt": OWN.pem}))["problem"]
         assert told == "the chain from tls.crt by tls.crt and ca.crt does not end at ca.crt"
 
     def test_other_keys_are_no_ca(self) -> None:
@@ -160,27 +159,30 @@ class TestOrder:
     @pytest.mark.parametrize("chain", list(itertools.permutations((OWN, ISSUING, ROOT))))
     def test_any_order_of_cert_chain_is_sound(self, chain: Sequence[Ca]) -> None:
         """And what proxies show of it leads to the root."""
-        row = signing.parse_authority("cacerts", four_files(chain))
+        row = istiod_ca.parse_authority("cacerts", four_files(chain))
         assert (row["problem"], row["root"]) == ("", ROOT.sha256)
         shown = LEAF.pem + four_files(chain)["cert-chain.pem"]
-        held = [envoy.Secret("default", "chain", shown, None), envoy.Secret("ROOTCA", "roots", ROOT.pem, None)]
-        assert trust.parse_identity(held)["anchor"] == ROOT.sha256[:16]
+        held = [
+            envoy_admin.Secret("default", "chain", shown, None),
+            envoy_admin.Secret("ROOTCA", "roots", ROOT.pem, None),
+        ]
+        assert trust_store.parse_identity(held)["anchor"] == ROOT.sha256[:16]
 
     def test_strangers_and_repetitions_do_not_matter(self) -> None:
         """Also not one of the same name with another key."""
         chain = (ROOT, Ca("Issuing", ROOT), Ca("stranger"), ISSUING, ISSUING, OWN)
-        assert signing.parse_authority("cacerts", four_files(chain))["problem"] == ""
+        assert istiod_ca.parse_authority("cacerts", four_files(chain))["problem"] == ""
 
     def test_a_renewed_issuing_ca_is_taken_for_the_expired_one(self) -> None:
         """Both stand in the file; a path of valid ones is what counts."""
         expired = Ca("Issuing", ROOT, days=-1, key=ISSUING.key)
-        assert signing.parse_authority("cacerts", four_files((OWN, expired, ISSUING)))["problem"] == ""
-        assert "expired" in signing.parse_authority("cacerts", four_files((OWN, expired)))["problem"]
+        assert istiod_ca.parse_authority("cacerts", four_files((OWN, expired, ISSUING)))["problem"] == ""
+        assert "expired" in istiod_ca.parse_authority("cacerts", four_files((OWN, expired)))["problem"]
 
     def test_a_gap_is_no_chain(self) -> None:
         """Nor is a chain that lacks the signing certificate: what proxies show would lead nowhere."""
-        assert "does not end" in signing.parse_authority("cacerts", four_files((OWN, ROOT)))["problem"]
-        assert "not in cert-chain.pem" in signing.parse_authority("cacerts", four_files((ISSUING, ROOT)))["problem"]
+        assert "does not end" in istiod_ca.parse_authority("cacerts", four_files((OWN, ROOT)))["problem"]
+        assert "not in cert-chain.pem" in istiod_ca.parse_authority("cacerts", four_files((ISSUING, ROOT)))["problem"]
 
     def test_a_cross_signed_root_ends_at_the_root_that_is_trusted(self) -> None:
         """Two paths; the one of the trusted root is found."""
@@ -188,17 +190,17 @@ class TestOrder:
         cross = Ca("Root", new, key=ROOT.key)
         chain = [one.certificate for one in (LEAF, cross, ROOT, OWN, ISSUING)]
         for root in (new, ROOT):
-            assert trust.chain_end(chain, [root.certificate]) == root.certificate
+            assert certificates.chain_end(chain, [root.certificate]) == root.certificate
 
     def test_a_chain_made_to_cost_time_ends(self) -> None:
         """Names that all issue each other: no more signatures than Go verifies."""
         same = [Ca("loop").certificate for _ in range(40)]
-        assert trust.chain_end(same, [ROOT.certificate]) is None
+        assert certificates.chain_end(same, [ROOT.certificate]) is None
 
     def test_a_users_folder_may_have_any_order_too(self) -> None:
         """The same reader."""
-        plugged = authority.load_plugged(four_files((ROOT, ISSUING, OWN)), where="the test")
-        assert trust.fingerprint(plugged.root) == ROOT.sha256
+        plugged = ca_files.load_plugged(four_files((ROOT, ISSUING, OWN)), where="the test")
+        assert certificates.fingerprint(plugged.root) == ROOT.sha256
 
 
 def manager(name: str, operation: str = "Update") -> dict[str, Any]:
@@ -273,12 +275,12 @@ def test_a_real_server_tells_who_wrote_it(api_server: ApiServer) -> None:
     made = {"apiVersion": "v1", **secret(tls_form()), "type": "kubernetes.io/tls"}
     made["metadata"] = {"name": "cacerts", "namespace": "kept"}
     objects.create(east, made, "cert-manager-certificates-issuing")
-    assert signing.authorities(of_east)["owner"].item().startswith("cert-manager (Certificate kept/cacerts")
+    assert istiod_ca.authorities(of_east)["owner"].item().startswith("cert-manager (Certificate kept/cacerts")
     east.delete(made)
     plain = {"apiVersion": "v1", **secret(four_files((OWN, ISSUING, ROOT)))}
     plain["metadata"] = {"name": "cacerts", "namespace": "kept"}
     objects.create(east, plain)
-    assert signing.authorities(of_east)["owner"].item() == ""
+    assert istiod_ca.authorities(of_east)["owner"].item() == ""
 
 
 class TestOtherSigners:
@@ -294,7 +296,7 @@ class TestOtherSigners:
         (row,) = authorities(**objects)
         assert not row["used"]
         assert row["signed_by_others"] == f"istio-csr at {self.CSR} (ENABLE_CA_SERVER=false)"
-        told = trust.roots(mesh(**objects))
+        told = trust_store.roots(mesh(**objects))
         assert "secret istio-ca-secret" not in set(told["source"])
         assert self.CSR in told[told["source"] == "secret"]["reason"].item()
 

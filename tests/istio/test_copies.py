@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-from meshkit.changes import MANAGED, Plan
-from meshkit.diffs import bare
-from meshkit.istio import copies
-from meshkit.mesh import Mesh
+from meshkit.changes.plan import Plan
+from meshkit.istio.control_plane import workload_copies
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.manifests import MANAGED, bare
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
-from meshkit.stages import install
+from meshkit.stages.install import stage as install
 from tests.objects import core, create, deployment, labelled, mesh_document
-
-if TYPE_CHECKING:
-    from meshkit.cluster import Cluster
-    from tests.support import ApiServer
+from tests.support import ApiServer
 
 
 def test_a_copy_is_taken_by_a_cluster_that_has_none_of_it(east: Cluster, space: str) -> None:
@@ -27,7 +23,7 @@ def test_a_copy_is_taken_by_a_cluster_that_has_none_of_it(east: Cluster, space: 
     ports = [{"port": 80, "targetPort": 8080, "protocol": "TCP"}]
     service = core("Service", "app", space, spec={"type": "NodePort", "selector": {"app": "app"}, "ports": ports})
     originals = [create(east, m) for m in (core("ServiceAccount", "runner", space), service, app)]
-    made = copies.workload(east, space, "app")
+    made = workload_copies.workload(east, space, "app")
     assert [m["kind"] for m in made] == ["ServiceAccount", "Service", "Deployment"]
     assert made[2]["metadata"]["annotations"] == {"note": "keep"}
     assert made[2]["spec"]["template"]["metadata"]["annotations"] == {"team": "pay"}
@@ -48,15 +44,15 @@ def test_owners_and_finalizers_stay_behind(east: Cluster, space: str) -> None:
     one = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
     theirs = {"ownerReferences": [one], "finalizers": ["example.com/balancer"]}
     create(east, deployment("app", space, labels={"team": "pay"}, **theirs))
-    [made] = copies.workload(east, space, "app")
+    [made] = workload_copies.workload(east, space, "app")
     assert made["metadata"] == {"name": "app", "namespace": space, "labels": {"team": "pay"}}
 
 
 def test_what_is_not_there_is_left_out(east: Cluster, space: str) -> None:
     """Each cluster has a default account of its own."""
     create(east, deployment("app", space))
-    assert [m["kind"] for m in copies.workload(east, space, "app")] == ["Deployment"]
-    assert copies.workload(east, space, "ghost") == []
+    assert [m["kind"] for m in workload_copies.workload(east, space, "app")] == ["Deployment"]
+    assert workload_copies.workload(east, space, "ghost") == []
 
 
 @pytest.mark.parametrize("labels", [MANAGED, {}], ids=["ours", "theirs"])
@@ -71,9 +67,9 @@ def test_what_a_killed_run_left_of_the_probe_is_made_whole(
     two = Mesh(MeshSpec.parse(document, where="test"), {"east": left, "west": whole})
     service = core("Service", "app", space, spec={"selector": {"app": "app"}, "ports": [{"port": 80}]})
     left.apply(labelled(service, **labels))
-    real = copies.workload
+    real = workload_copies.workload
     there = {"app": [service, deployment("app", space)], "ghost": []}
-    monkeypatch.setattr(copies, "workload", lambda c, s, name: there[name] if c is whole else real(c, s, name))
+    monkeypatch.setattr(workload_copies, "workload", lambda c, s, name: there[name] if c is whole else real(c, s, name))
     plan = Plan(two, install.STAGE)
     install._samples(two, plan)
     made = [(change.cluster, change.manifests[0]["kind"]) for change in plan.changes]

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from meshkit.istio import domain, rules, services
-from meshkit.istio.absent import absent
-from meshkit.mesh import Mesh
-from meshkit.stages import merging, serving
+from meshkit.checks import service_merge
+from meshkit.istio.config import config_lint, services
+from meshkit.istio.config.missing_services import missing_services
+from meshkit.istio.control_plane import cluster_domain
+from meshkit.kube.mesh import Mesh
+from meshkit.probing import failover_state
 from tests.istio.held import Held, held
 from tests.stages.healthy import mesh
 
@@ -51,7 +53,7 @@ SAID = {"name": "discovery", "args": ["discovery", "--monitoringAddr=:15014", "-
 def test_the_domain_is_read_where_istiod_or_a_proxy_has_it(objects: dict[str, Any], expected: str) -> None:
     """A control plane elsewhere leaves only what proxies were given."""
     cluster: Any = Held(**objects)
-    assert domain.of_cluster(cluster, "istio-system") == expected
+    assert cluster_domain.of_cluster(cluster, "istio-system") == expected
 
 
 RULE = {"host": f"httpbin.sample.svc.{CORP}", "trafficPolicy": {"tls": {"mode": "DISABLE"}}}
@@ -65,11 +67,11 @@ def test_a_rule_that_turns_mutual_tls_off_is_found_under_any_domain(host: str, t
     """MK722 passed for it, since a constant said that Services end otherwise."""
     rule = held("DestinationRule", "one", "sample", spec={**RULE, "host": host})
     service = held("Service", "httpbin", "sample", spec={"selector": {"app": "a"}})
-    pod = held("Pod", "a-1", "sample", labels={"app": "a", rules.TLS_MODE: "istio"})
+    pod = held("Pod", "a-1", "sample", labels={"app": "a", config_lint.TLS_MODE: "istio"})
     config = held("ConfigMap", "istio", data={})
     east: Any = Held(services=[service], pods=[pod, istiod(**SAID)], configmaps=[config], destinationrules=[rule])
     west: Any = Held("west", services=[service], pods=[pod, istiod(**SAID)], configmaps=[config])
-    found = rules.rules(Mesh(mesh().spec, {"east": east, "west": west}))
+    found = config_lint.rules(Mesh(mesh().spec, {"east": east, "west": west}))
     assert list(found[found["cluster"] == "east"]["trouble"]) == troubles
 
 
@@ -86,13 +88,13 @@ def test_what_stays_at_home_is_said_and_read_by_the_domain() -> None:
     found = services.services(both)
     assert list(found[found["service"] == "api"]["cluster_local"]) == [True]
     assert set(found[found["service"] == "api"]["domain"]) == {CORP}
-    assert absent(both)[lambda rows: rows["service"] == "api"].empty
+    assert missing_services(both)[lambda rows: rows["service"] == "api"].empty
     one = services.merging(found, ["east", "west"], "istio-system")
-    assert merging._host(one[one["service"] == "api"].to_dict("records")[0]) == f"api.shop.svc.{CORP}"
+    assert service_merge._host(one[one["service"] == "api"].to_dict("records")[0]) == f"api.shop.svc.{CORP}"
 
 
 def test_a_wild_rule_covers_the_probes_server_under_its_domain_only() -> None:
     """The stage that moves traffic looks for other rules of the same host."""
     spec = mesh().spec.probe
-    assert serving.covers("*.corp", "sample", spec, CORP)
-    assert not serving.covers("*.local", "sample", spec, CORP)
+    assert failover_state.covers("*.corp", "sample", spec, CORP)
+    assert not failover_state.covers("*.local", "sample", spec, CORP)

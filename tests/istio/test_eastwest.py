@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import os
 import subprocess
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from meshlab import scenarios
+from meshlab.layout import programs, sites
 
-from meshkit import resources
-from meshkit.istio import eastwest, exposure, installer, networks
-from meshkit.istio.fleet import table
-from meshkit.lab import scenarios
-from meshkit.lab.layout import programs, sites
+from meshkit import paths
+from meshkit.istio.control_plane import istioctl as control_plane_istioctl
+from meshkit.istio.multicluster import gateway_exposure, gateway_manifests, gateways
 from meshkit.spec import MeshSpec
+from meshkit.tables import table
 from tests.support import program
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def spec(**change: Any) -> MeshSpec:
     """Return the lab's mesh, with what a test changes of west."""
     west = {"name": "west", "context": "lab-west", "network": "net-west", **change.pop("west", {})}
     clusters = [{"name": "east", "context": "lab-east", "network": "net-east"}, west]
-    overlay = {"overlay": str(resources.folder("parameters") / "lab-overlay.yaml")}
+    overlay = {"overlay": str(paths.folder("parameters") / "lab-overlay.yaml")}
     return MeshSpec.parse({"istio": overlay, "clusters": clusters, **change}, where="test")
 
 
@@ -37,36 +36,37 @@ def istioctl(monkeypatch: pytest.MonkeyPatch) -> Path:
     return found
 
 
-def rendered(document: installer.Operator) -> dict[str, Any]:
+def rendered(document: control_plane_istioctl.Operator) -> dict[str, Any]:
     """Return the objects of an IstioOperator by kind and name."""
-    return {f"{o['kind']}/{o['metadata']['name']}": o for o in installer.render(document)}
+    return {f"{o['kind']}/{o['metadata']['name']}": o for o in control_plane_istioctl.render(document)}
 
 
 def test_it_is_the_gateway_that_istios_own_pages_make(istioctl: Path) -> None:
     """Object by object and field by field what istioctl makes of Istio's sample and the lab's flags."""
     sample, flags = scenarios.eastwest_operator(sites(2)[1])
-    overlay = str(resources.folder("parameters") / "lab-overlay.yaml")
+    overlay = str(paths.folder("parameters") / "lab-overlay.yaml")
     theirs = subprocess.run(
         [istioctl, "manifest", "generate", "-f", overlay, "-f", "-", *flags],
         input=sample, capture_output=True, text=True, check=True, timeout=60,
     ).stdout  # fmt: skip
     expected = {f"{o['kind']}/{o['metadata']['name']}": o for o in yaml.safe_load_all(theirs) if o}
     assert "Deployment/istio-eastwestgateway" in expected
-    assert rendered(eastwest.eastwest(spec(), "west")) == expected
+    assert rendered(gateway_manifests.eastwest(spec(), "west")) == expected
 
 
 @pytest.mark.usefixtures("istioctl")
 def test_the_mesh_file_says_how_the_service_gets_its_address() -> None:
     """Annotations that YAML could take for something else, and a type; without them the chart decides."""
     annotations = {"example.com/internal": "true", "example.com/short": "y"}
-    document = eastwest.eastwest(
+    document = gateway_manifests.eastwest(
         spec(west={"gateway": {"annotations": annotations, "serviceType": "NodePort"}}), "west"
     )
     service = rendered(document)["Service/istio-eastwestgateway"]
     assert service["metadata"]["annotations"] == annotations
     assert service["spec"]["type"] == "NodePort"
     assert (
-        rendered(eastwest.eastwest(spec(), "west"))["Service/istio-eastwestgateway"]["spec"]["type"] == "LoadBalancer"
+        rendered(gateway_manifests.eastwest(spec(), "west"))["Service/istio-eastwestgateway"]["spec"]["type"]
+        == "LoadBalancer"
     )
 
 
@@ -78,29 +78,32 @@ def test_no_other_component_of_the_overlay_is_installed_with_it(tmp_path: Path) 
         "kind: IstioOperator\nspec: {hub: example, components: {pilot: {enabled: true}, "
         "ingressGateways: [{name: theirs, enabled: true}]}}"
     )
-    found = rendered(eastwest.eastwest(spec(istio={"overlay": str(overlay)}), "west"))
+    found = rendered(gateway_manifests.eastwest(spec(istio={"overlay": str(overlay)}), "west"))
     assert {name for name in found if name.startswith("Deployment/")} == {"Deployment/istio-eastwestgateway"}
 
 
 def test_both_operators_have_names_of_their_own() -> None:
     """Without one, istioctl would remove the gateway whenever it installs the control plane."""
-    names = [d["metadata"]["name"] for d in (eastwest.eastwest(spec(), "west"), installer.operator(spec(), "west"))]
-    assert names[0] == eastwest.OPERATOR
-    assert names[1] not in ("", eastwest.OPERATOR)
+    names = [
+        d["metadata"]["name"]
+        for d in (gateway_manifests.eastwest(spec(), "west"), control_plane_istioctl.operator(spec(), "west"))
+    ]
+    assert names[0] == gateway_manifests.OPERATOR
+    assert names[1] not in ("", gateway_manifests.OPERATOR)
 
 
 def test_the_exposure_names_the_hosts_of_the_mesh_file() -> None:
     """All of them by default."""
     narrow = spec(west={"gateway": {"hosts": ["*.sample.svc.cluster.local"]}})
-    hosts = [eastwest.exposure(s, "west", {"a": "b"})["spec"]["servers"][0]["hosts"] for s in (spec(), narrow)]
+    hosts = [gateway_manifests.exposure(s, "west", {"a": "b"})["spec"]["servers"][0]["hosts"] for s in (spec(), narrow)]
     assert hosts == [["*.local"], ["*.sample.svc.cluster.local"]]
 
 
 def test_mesh_networks_name_each_networks_gateway_in_its_own_cluster() -> None:
     """The gateway of others where there is one."""
     row = {"cluster": "west", "network": "net-west", "namespace": "edge", "service": "theirs"}
-    found = eastwest.mesh_networks(
-        spec(), table([row, {"cluster": "east", "reason": "gone"}], networks.GATEWAY_COLUMNS)
+    found = gateway_manifests.mesh_networks(
+        spec(), table([row, {"cluster": "east", "reason": "gone"}], gateways.GATEWAY_COLUMNS)
     )
     assert found["net-west"]["endpoints"] == [{"fromRegistry": "west"}]
     names = {network: said["gateways"][0]["registryServiceName"] for network, said in found.items()}
@@ -114,7 +117,7 @@ def test_names_are_read_from_filter_chains_that_pass_through() -> None:
     passing = {"filter_chain_match": {"server_names": [sni]}, "filters": [{"typed_config": {"cluster": sni}}]}
     ending = {"filter_chain_match": {"server_names": ["a.example"]}, "filters": [{"typed_config": {"cluster": "x"}}]}
     configs = [{"active_state": {"listener": {"filter_chains": [passing, ending, {}]}}}, {}]
-    assert list(exposure.parse_names(configs)) == [(sni, sni)]
+    assert list(gateway_exposure.parse_names(configs)) == [(sni, sni)]
 
 
 @pytest.mark.parametrize(
@@ -131,4 +134,4 @@ def test_names_are_read_from_filter_chains_that_pass_through() -> None:
 )
 def test_the_control_plane_is_known_by_its_services(service: str, namespace: str, part: str) -> None:
     """And nothing else is taken for it."""
-    assert exposure.part_of(service, namespace, "istio-system") == part
+    assert gateway_exposure.part_of(service, namespace, "istio-system") == part

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from meshkit.istio import versions
-from meshkit.mesh import Mesh
+from meshkit.istio.control_plane import versions
+from meshkit.kube.mesh import Mesh
 from tests.istio.held import Held, held
 from tests.stages.healthy import mesh
 

@@ -8,18 +8,15 @@ import socket
 import ssl
 import subprocess
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from meshkit.istio import hello
+from meshkit.probing import sni_probe
 from tests.support import free_port
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-NAME = hello.sni("httpbin.sample.svc.cluster.local", 8000)
+NAME = sni_probe.sni("httpbin.sample.svc.cluster.local", 8000)
 
 
 @contextlib.contextmanager
@@ -38,12 +35,12 @@ def serving(answer: Callable[[socket.socket], None]) -> Iterator[int]:
         thread.join(5)
 
 
-def said(port: int, patience: int = 4) -> hello.Heard:
+def said(port: int, patience: int = 4) -> sni_probe.HelloResult:
     """Say hello with the script that runs in pods."""
-    octal = "".join(f"\\{byte:03o}" for byte in hello.client_hello(NAME) + hello._GOODBYE)
-    command = ["sh", "-c", hello._SCRIPT, "sh", "127.0.0.1", str(port), str(patience), octal]
+    octal = "".join(f"\\{byte:03o}" for byte in sni_probe.client_hello(NAME) + sni_probe._GOODBYE)
+    command = ["sh", "-c", sni_probe._SCRIPT, "sh", "127.0.0.1", str(port), str(patience), octal]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    return hello.parse(base64.b64decode(done.stdout), done.stderr)
+    return sni_probe.parse(base64.b64decode(done.stdout), done.stderr)
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +73,9 @@ def test_a_server_shows_its_certificate_and_saw_our_name_and_protocols(
     with serving(answer) as port:
         heard = said(port)
     if least is ssl.TLSVersion.TLSv1_3:
-        assert (heard.word, heard.detail) == (hello.ALERT, "it wants another version of TLS")
+        assert (heard.word, heard.detail) == (sni_probe.ALERT, "it wants another version of TLS")
         return
-    assert heard.word == hello.OPEN
+    assert heard.word == sni_probe.OPEN
     assert seen == ["outbound_.8000_._.httpbin.sample.svc.cluster.local"]
     pem = identity[0].read_text()
     assert heard.chain[0].public_bytes(_pem()).decode() == pem
@@ -93,18 +90,18 @@ def _pem() -> object:
 def test_one_who_closes_at_once_has_no_filter_chain_for_us() -> None:
     """As Envoy does: without a byte, by a reset."""
     with serving(lambda _: None) as port:
-        assert said(port).word == hello.CLOSED
+        assert said(port).word == sni_probe.CLOSED
 
 
 def test_nobody_listening_is_refused() -> None:
     """The connection does not come about."""
-    assert said(free_port()).word == hello.REFUSED
+    assert said(free_port()).word == sni_probe.REFUSED
 
 
 def test_one_who_never_answers_is_silent() -> None:
     """Within the patience."""
     with serving(lambda connection: connection.recv(4096) and threading.Event().wait(3)) as port:
-        assert said(port, patience=1).word == hello.SILENT
+        assert said(port, patience=1).word == sni_probe.SILENT
 
 
 def test_what_is_no_tls_is_told() -> None:
@@ -118,26 +115,26 @@ def test_what_is_no_tls_is_told() -> None:
 
     with serving(answer) as port:
         heard = said(port)
-    assert heard.word == hello.STRANGE
+    assert heard.word == sni_probe.STRANGE
     assert "HTTP/1.1" in heard.detail
 
 
 @pytest.mark.parametrize(
     ("words", "word"),
     [
-        ("nc: can't connect to remote host (192.0.2.1): Connection refused exit 1", hello.REFUSED),
-        ("bash: connect: No route to host exit 98", hello.REFUSED),
-        ("exit 124", hello.SILENT),
-        ("nc: timed out exit 1", hello.SILENT),
-        ("cat: -: Connection reset by peer exit 1", hello.CLOSED),
-        ("exit 0", hello.CLOSED),
+        ("nc: can't connect to remote host (192.0.2.1): Connection refused exit 1", sni_probe.REFUSED),
+        ("bash: connect: No route to host exit 98", sni_probe.REFUSED),
+        ("exit 124", sni_probe.SILENT),
+        ("nc: timed out exit 1", sni_probe.SILENT),
+        ("cat: -: Connection reset by peer exit 1", sni_probe.CLOSED),
+        ("exit 0", sni_probe.CLOSED),
     ],
 )
 def test_the_tools_own_words_tell_why_nothing_came(words: str, word: str) -> None:
     """Of bash, busybox's nc and OpenBSD's."""
-    assert hello.parse(b"", words).word == word
+    assert sni_probe.parse(b"", words).word == word
 
 
 def test_a_cut_off_answer_is_no_certificate() -> None:
     """A record of which only the head came."""
-    assert hello.parse(b"\x16\x03\x03\x10\x00\x0b\x00").word == hello.ALERT
+    assert sni_probe.parse(b"\x16\x03\x03\x10\x00\x0b\x00").word == sni_probe.ALERT

@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from meshkit.istio import injection
-from meshkit.stages import lint
+from meshkit.checks import istio_config
+from meshkit.istio.proxies import injection
 from tests.stages.healthy import mesh
 
 
@@ -44,7 +44,7 @@ def test_a_namespace_without_a_label_is_seen_where_another_cluster_has_one() -> 
         ("east", "1-31", 1),
         ("west", "", 0),
     ]
-    [told] = lint.check_namespaces(mesh(), found)
+    [told] = istio_config.check_namespaces(mesh(), found)
     assert (told.id, told.subject) == ("MK214", "west: namespace shop")
 
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from meshkit import restore
-from meshkit.changes import Plan
+from meshkit.changes import undo
+from meshkit.changes.plan import Plan
 from meshkit.errors import ChangeError, InputError, UnreachableError
-from meshkit.istio import installer
+from meshkit.istio.control_plane import istioctl as control_plane_istioctl
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from tests.objects import Object, config_map, edit, labelled, live
 from tests.support import program
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from meshkit.cluster import Cluster
-    from meshkit.mesh import Mesh
 
 OVERLAY = """
 apiVersion: install.istio.io/v1alpha1
@@ -45,7 +42,9 @@ def istioctl() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def plain(istioctl: None, tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
     """What istioctl renders for a mesh without more."""
-    return installer.render(installer.operator(spec_of(tmp_path_factory.mktemp("plain")), "east"))
+    return control_plane_istioctl.render(
+        control_plane_istioctl.operator(spec_of(tmp_path_factory.mktemp("plain")), "east")
+    )
 
 
 def spec_of(tmp_path: Path, overlay: str = OVERLAY, **more: Any) -> MeshSpec:
@@ -61,7 +60,7 @@ class TestOperator:
 
     def test_the_meshs_ids_win_over_the_overlay_and_the_rest_stays(self, tmp_path: Path) -> None:
         """And it always has a name: one without takes others' gateways away."""
-        made = installer.operator(spec_of(tmp_path), "east", mesh_networks={"n": {}})
+        made = control_plane_istioctl.operator(spec_of(tmp_path), "east", mesh_networks={"n": {}})
         assert made["metadata"]["name"]
         assert made["spec"]["hub"] == "registry.test/istio"
         assert made["spec"]["values"]["global"] == {
@@ -73,7 +72,7 @@ class TestOperator:
     def test_merging_changes_neither_side(self) -> None:
         """Mappings are merged, overlays added, all else replaced."""
         lower, upper = {"a": {"x": 1, "y": [1]}, "overlays": [1]}, {"a": {"y": [2]}, "overlays": [2]}
-        assert installer.merge(lower, upper) == {"a": {"x": 1, "y": [2]}, "overlays": [1, 2]}
+        assert control_plane_istioctl.merge(lower, upper) == {"a": {"x": 1, "y": [2]}, "overlays": [1, 2]}
         assert (lower, upper) == ({"a": {"x": 1, "y": [1]}, "overlays": [1]}, {"a": {"y": [2]}, "overlays": [2]})
 
     @pytest.mark.parametrize(
@@ -86,7 +85,7 @@ class TestOperator:
     def test_an_overlay_that_is_no_istiooperator_is_told(self, tmp_path: Path, text: str) -> None:
         """By the file's name."""
         with pytest.raises(InputError, match=r"overlay\.yaml: istio\.overlay: expected an IstioOperator"):
-            installer.operator(spec_of(tmp_path, text), "east")
+            control_plane_istioctl.operator(spec_of(tmp_path, text), "east")
 
 
 @pytest.mark.usefixtures("istioctl")
@@ -97,32 +96,32 @@ class TestRendered:
         """Beside the overlay's own patches, for a revision's istiod, too; without it there is none."""
         overlay = OVERLAY.replace("name: istiod,", "name: istiod-blue,")
         spec = spec_of(tmp_path, overlay, istio={"revision": "blue"})
-        aliased = installer.render(installer.operator(spec, "east", alias="Kubernetes"))
+        aliased = control_plane_istioctl.render(control_plane_istioctl.operator(spec, "east", alias="Kubernetes"))
         for rendered, alias in ((plain, ""), (aliased, "Kubernetes")):
             [istiod] = [o for o in rendered if o["kind"] == "Deployment"]
-            assert installer.alias_of(istiod, "east") == alias
+            assert control_plane_istioctl.alias_of(istiod, "east") == alias
             assert istiod["spec"]["replicas"] == 3
             [container] = istiod["spec"]["template"]["spec"]["containers"]
             assert {"name": "CLUSTER_ID", "value": "east"} in container["env"]
             assert container["image"].startswith("registry.test/istio/")
-            assert installer.alias_of(restore.with_alias(istiod, "old=east"), "east") == (alias or "old")
+            assert control_plane_istioctl.alias_of(undo.with_alias(istiod, "old=east"), "east") == (alias or "old")
 
     def test_what_istioctl_refuses_is_told_in_its_words(self, tmp_path: Path) -> None:
         """Cut to its last lines."""
-        document = installer.operator(spec_of(tmp_path), "east")
+        document = control_plane_istioctl.operator(spec_of(tmp_path), "east")
         document["spec"]["values"]["pilot"] = {"nonsense": True}
         with pytest.raises(ChangeError, match=r"`istioctl manifest generate` failed: .*nonsense"):
-            installer.render(document)
+            control_plane_istioctl.render(document)
 
     def test_its_version_is_told(self) -> None:
         """That of the program, not of a mesh."""
-        assert installer.version().startswith("1.")
+        assert control_plane_istioctl.version().startswith("1.")
 
     def test_a_plan_shows_each_object_that_would_differ(self, tmp_path: Path, mesh: Mesh, east: Cluster) -> None:
         """New ones are named; what cannot be checked before its namespace is there is told; nothing is made."""
         plan = Plan(mesh, "05 install")
         spec = spec_of(tmp_path, mesh={"rootNamespace": "not-there-yet"})
-        plan.install("east", installer.operator(spec, "east"), "the test")
+        plan.install("east", control_plane_istioctl.operator(spec, "east"), "the test")
         [change] = plan.changes
         assert change.problem.startswith("cannot be checked yet: ")
         assert "+ CustomResourceDefinition gateways.networking.istio.io" in change.diff
@@ -133,12 +132,12 @@ class TestRendered:
         self, tmp_path: Path, mesh: Mesh, east: Cluster, space: str
     ) -> None:
         """What it rendered once, and does not now; what is rendered, another's or of another version it leaves."""
-        operator = installer.operator(spec_of(tmp_path), "east")
+        operator = control_plane_istioctl.operator(spec_of(tmp_path), "east")
         ours = {
             "install.operator.istio.io/owning-resource": "control-plane",
             "istio.io/rev": "default",
             "operator.istio.io/managed": "Reconcile",
-            "operator.istio.io/version": installer.version(),
+            "operator.istio.io/version": control_plane_istioctl.version(),
             "operator.istio.io/component": "IngressGateways",
         }
         change = {
@@ -151,7 +150,7 @@ class TestRendered:
         }
         for name, more in change.items():
             east.apply(labelled(config_map(name, space), **{**ours, **more}))
-        found = restore.pruned(east, installer.owned_by(operator), [config_map("rendered", space)])
+        found = undo.pruned(east, control_plane_istioctl.owned_by(operator), [config_map("rendered", space)])
         assert found == [f"ConfigMap {space}/gone"]
         plan = Plan(mesh, "05 install")
         try:
@@ -168,17 +167,17 @@ class TestRendered:
         """A webhook's CA bundle and failure policy are istiod's; another's field is a conflict."""
         hook = next(o for o in plain if o["kind"] == "ValidatingWebhookConfiguration")
         try:
-            east.apply(hook, manager=installer.MANAGER)
-            assert restore.installed(east, hook)[1] == ""
+            east.apply(hook, manager=control_plane_istioctl.MANAGER)
+            assert undo.installed(east, hook)[1] == ""
             now = live(east, hook)
             now["webhooks"][0] |= {"failurePolicy": "Fail"}
             now["webhooks"][0]["clientConfig"]["caBundle"] = "Q0E="
             edit(east, {**hook, "webhooks": now["webhooks"]}, manager="pilot-discovery")
-            assert restore.installed(east, hook)[1] == ""
+            assert undo.installed(east, hook)[1] == ""
             edit(east, {**hook, "webhooks": [{**now["webhooks"][0], "timeoutSeconds": 3}]})
             wanted = {**hook, "webhooks": [{**hook["webhooks"][0], "timeoutSeconds": 5}]}
             with pytest.raises(ChangeError, match=r"kubectl-edit owns .*timeoutSeconds"):
-                restore.installed(east, wanted)
+                undo.installed(east, wanted)
         finally:
             east.delete(hook)
 
@@ -187,4 +186,4 @@ def test_without_an_istioctl_it_is_told_where_to_get_one(tmp_path: Path, monkeyp
     """It is a tool that cannot be reached: exit code 3."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UnreachableError, match="there is no istioctl on the PATH"):
-        installer.render(installer.operator(spec_of(tmp_path), "east"))
+        control_plane_istioctl.render(control_plane_istioctl.operator(spec_of(tmp_path), "east"))

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
 from meshkit.errors import UnreachableError
-from meshkit.istio.metrics import ENVOY, ISTIO, Counted, requests_counted
+from meshkit.istio.control_plane.prometheus import ENVOY, ISTIO, Counted, requests_counted
 from tests.prometheus import prometheus, serving
 from tests.support import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CANARY = "canary-payload"
 

@@ -7,15 +7,15 @@ from typing import Any, cast
 
 import pytest
 
-from meshkit.istio import networks
+from meshkit.istio.multicluster import gateways
 
 
 @pytest.mark.parametrize(("label", "port"), [("", 15443), ("8443", 8443), ("tls", 15443)])
 def test_the_port_of_a_gateway_is_its_labels(label: str, port: int) -> None:
     """What is no number istiod warns of, and takes the usual one (`getGatewayDetails`)."""
-    labels = {networks.NETWORK: "n1", networks.GATEWAY_PORT_LABEL: label}
+    labels = {gateways.NETWORK: "n1", gateways.GATEWAY_PORT_LABEL: label}
     spec = {"ports": [{"port": 8443}, {"port": 15443}]}
     service = {"metadata": {"name": "gate", "namespace": "edge", "labels": labels}, "spec": spec}
     cluster = SimpleNamespace(get=lambda kind, *_, **__: [service] if kind == "services" else [], find=lambda *_: None)
-    [row] = networks._gateways(cast("Any", cluster), "istio-system")
+    [row] = gateways._gateways(cast("Any", cluster), "istio-system")
     assert row["port"] == port

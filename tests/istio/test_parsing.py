@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from meshkit.istio import authority, envoy, jwt, minting, trust, versions
-from meshkit.mesh import Mesh
+from meshkit.istio.ca import ca_files, certificates, issuing, trust_store
+from meshkit.istio.control_plane import versions
+from meshkit.istio.multicluster import jwt
+from meshkit.istio.proxies import envoy_admin
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from tests.istio.test_authority import load, root
 from tests.support import certificate_pem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 TYPE = "type.googleapis.com/envoy.config."
@@ -39,7 +40,7 @@ class TestEnvoy:
             "priority": 1,
         }
         name = "outbound|8000|v2|httpbin.sample.svc.cluster.local"
-        row = envoy.parse_clusters({"cluster_statuses": [{"name": name, "host_statuses": [host]}]}).iloc[0]
+        row = envoy_admin.parse_clusters({"cluster_statuses": [{"name": name, "host_statuses": [host]}]}).iloc[0]
         assert (row["direction"], row["port"], row["subset"]) == ("outbound", 8000, "v2")
         assert (row["host"], row["address"]) == ("httpbin.sample.svc.cluster.local", "172.31.102.1:15443")
         assert (row["rq_total"], row["cx_active"], row["cx_connect_fail"]) == (7, 0, 0)
@@ -49,18 +50,18 @@ class TestEnvoy:
         """Outlier detection ejects a host that EDS calls healthy."""
         status = {"eds_health_status": "HEALTHY", "failed_outlier_check": True, "failed_active_hc": False}
         document = {"cluster_statuses": [{"name": "x", "host_statuses": [{"health_status": status}]}]}
-        assert envoy.parse_clusters(document).iloc[0]["health"] == "failed_outlier_check"
+        assert envoy_admin.parse_clusters(document).iloc[0]["health"] == "failed_outlier_check"
 
     def test_a_cluster_without_hosts_is_no_row(self) -> None:
         """The table keeps its columns and dtypes."""
-        table = envoy.parse_clusters({"cluster_statuses": [{"name": "BlackHoleCluster"}]})
-        assert list(table.columns) == list(envoy.COLUMNS)
+        table = envoy_admin.parse_clusters({"cluster_statuses": [{"name": "BlackHoleCluster"}]})
+        assert list(table.columns) == list(envoy_admin.COLUMNS)
         assert table.empty
 
     def test_stats_are_whole_numbers(self) -> None:
         """Texts and histograms are left out."""
         stats = [{"name": "a", "value": "3"}, {"name": "b"}, {"name": "c", "value": "x"}, {"histograms": {}}]
-        assert envoy.parse_stats({"stats": stats}) == {"a": 3, "b": 0}
+        assert envoy_admin.parse_stats({"stats": stats}) == {"a": 3, "b": 0}
 
     def test_secrets_are_certificates_never_keys(self) -> None:
         """Both forms of a dump; the key's field is not looked at, redacted or not."""
@@ -76,7 +77,7 @@ class TestEnvoy:
             },
         }
         for configs in ([entry], [{"dynamic_active_secrets": [entry]}]):
-            (found,) = envoy.parse_secrets(configs)
+            (found,) = envoy_admin.parse_secrets(configs)
             assert (found.name, found.kind, found.pem.strip()) == ("default", "chain", chain.strip())
             assert b"canary" not in found.pem
 
@@ -87,8 +88,8 @@ class TestEnvoy:
         domains = [{"trust_bundle": {"inline_string": one.decode()}}, {"trust_bundle": {"inline_string": two.decode()}}]
         spiffe = {"custom_validator_config": {"typed_config": {"trust_domains": domains}}}
         for context in (plain, spiffe):
-            (found,) = envoy.parse_secrets([{"name": "ROOTCA", "secret": {"validation_context": context}}])
-            assert len(trust.parse_bundle(found.pem)) == 2
+            (found,) = envoy_admin.parse_secrets([{"name": "ROOTCA", "secret": {"validation_context": context}}])
+            assert len(certificates.parse_bundle(found.pem)) == 2
 
 
 class TestTrust:
@@ -98,8 +99,8 @@ class TestTrust:
         """The SPIFFE URI, the leaf's own fingerprint, and the roots in a fixed order."""
         leaf = certificate_pem("leaf", "spiffe://cluster.local/ns/sample/sa/sleep")
         roots = certificate_pem("b") + certificate_pem("a")
-        held = [envoy.Secret("default", "chain", leaf, None), envoy.Secret("ROOTCA", "roots", roots, None)]
-        row = trust.parse_identity(held)
+        held = [envoy_admin.Secret("default", "chain", leaf, None), envoy_admin.Secret("ROOTCA", "roots", roots, None)]
+        row = trust_store.parse_identity(held)
         assert row["identity"] == "spiffe://cluster.local/ns/sample/sa/sleep"
         assert len(row["sha256"]) == 64
         assert row["roots"].split(",") == sorted(row["roots"].split(","))
@@ -107,14 +108,14 @@ class TestTrust:
     def test_a_certificate_that_cannot_be_read_is_an_error_that_says_so(self) -> None:
         """Of ours, so that a cluster with a broken `cacerts` is unknown, and all others are read."""
         cut = certificate_pem("cut").replace(b"MII", b"M", 1)
-        with pytest.raises(trust.CertificateError, match="was it copied whole"):
-            trust.parse_chain(certificate_pem("whole") + cut)
+        with pytest.raises(certificates.CertificateError, match="was it copied whole"):
+            certificates.parse_chain(certificate_pem("whole") + cut)
         data = base64.b64encode(cut).decode()
         secrets = SimpleNamespace(
             find=lambda *_: {"data": {"root-cert.pem": data}}, get=lambda *_, **__: [], name="east"
         )
         spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "x", "network": "n"}]}, where="test")
-        told = trust.roots(Mesh(spec, {"east": cast("Any", secrets)}))
+        told = trust_store.roots(Mesh(spec, {"east": cast("Any", secrets)}))
         assert "was it copied whole" in told[told["source"] == "secret"]["reason"].item()
 
     @pytest.mark.parametrize(
@@ -132,9 +133,11 @@ class TestTrust:
     def test_what_stands_between_certificates_does_not_matter(self, change: Callable[[bytes], bytes]) -> None:
         """As people make bundles: by cat, by openssl with texts, on Windows."""
         pem = certificate_pem("one") + certificate_pem("two")
-        assert trust.parse_chain(change(pem)) == trust.parse_chain(pem)
-        assert [trust.same(block) for block in trust.blocks(change(pem))] == [trust.same(b) for b in trust.blocks(pem)]
-        assert trust.parse_chain(b"") == trust.parse_chain(b"no certificate at all") == []
+        assert certificates.parse_chain(change(pem)) == certificates.parse_chain(pem)
+        assert [certificates.same(block) for block in certificates.blocks(change(pem))] == [
+            certificates.same(b) for b in certificates.blocks(pem)
+        ]
+        assert certificates.parse_chain(b"") == certificates.parse_chain(b"no certificate at all") == []
 
     @pytest.mark.parametrize(
         ("pem", "said"),
@@ -148,8 +151,8 @@ class TestTrust:
     )
     def test_a_broken_certificate_is_told_by_its_place(self, pem: bytes, said: str) -> None:
         """Also one that ends too soon, which is easily overlooked: the others would pass for the whole bundle."""
-        with pytest.raises(trust.CertificateError, match=said):
-            trust.parse_chain(pem)
+        with pytest.raises(certificates.CertificateError, match=said):
+            certificates.parse_chain(pem)
 
     def test_one_broken_config_map_does_not_hide_the_others(self) -> None:
         """Of its namespace alone nothing is known; no root is said to be in every namespace."""
@@ -158,10 +161,10 @@ class TestTrust:
         cluster = SimpleNamespace(find=lambda *_: None, get=lambda kind, **__: maps * (kind == "configmaps"), name="e")
         spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "x", "network": "n"}]}, where="test")
         mesh = Mesh(spec, {"east": cast("Any", cluster)})
-        rows = {row["namespace"]: row for row in trust.handed(mesh).to_dict("records")}
+        rows = {row["namespace"]: row for row in trust_store.distributed_roots(mesh).to_dict("records")}
         assert {name: bool(row["roots"]) for name, row in rows.items()} == {"a": True, "b": False, "c": True}
         assert "have no end" in rows["b"]["reason"]
-        told = trust.roots(mesh)
+        told = trust_store.roots(mesh)
         told = told[told["source"] == "configmap istio-ca-root-cert"]
         assert sorted((row["holders"], row["of"]) for row in told.to_dict("records")) == [(0, 3), (2, 3)]
         reasons = "".join(told["reason"])
@@ -170,28 +173,33 @@ class TestTrust:
     def test_a_bundle_counts_each_root_once(self) -> None:
         """Istio's rotation test doubles a root to force new certificates; that is still one root."""
         one = certificate_pem("one")
-        assert len(trust.parse_bundle(b"# comment\n" + one + b"\n\n" + one)) == 1
+        assert len(certificates.parse_bundle(b"# comment\n" + one + b"\n\n" + one)) == 1
 
     def test_roots_of_the_same_name_are_told_apart(self) -> None:
         """Subjects lie."""
-        first, second = trust.parse_bundle(certificate_pem("cluster.local") + certificate_pem("cluster.local"))
+        first, second = certificates.parse_bundle(certificate_pem("cluster.local") + certificate_pem("cluster.local"))
         assert first.subject == second.subject
-        assert trust.fingerprint(first) != trust.fingerprint(second)
+        assert certificates.fingerprint(first) != certificates.fingerprint(second)
 
     def test_roots_behind_a_chain_do_not_hide_its_own(self) -> None:
         """While two are trusted, istiod's answer ends in all texts of root-cert.pem, and agents keep it so."""
         old, new = (load(root()) for _ in range(2))
-        one, two = (minting.intermediate(above, "east", "istio-system").files for above in (old, new))
+        one, two = (issuing.intermediate(above, "east", "istio-system").files for above in (old, new))
         bundle = b"".join(made.certificate.public_bytes(Encoding.PEM) for made in (old, new, new))
-        own = authority.load(two["ca-cert.pem"], two["ca-key.pem"], where="", signs_authorities=False)
-        leaf = minting.intermediate(own, "leaf", "istio-system").files["ca-cert.pem"]
+        own = ca_files.load(two["ca-cert.pem"], two["ca-key.pem"], where="", signs_authorities=False)
+        leaf = issuing.intermediate(own, "leaf", "istio-system").files["ca-cert.pem"]
         for chain, above in ((one["ca-cert.pem"] + bundle, old), (leaf + two["cert-chain.pem"] + bundle, new)):
-            held = [envoy.Secret("default", "chain", chain, None), envoy.Secret("ROOTCA", "roots", bundle, None)]
-            assert trust.parse_identity(held)["anchor"] == trust.fingerprint(above.certificate, trust.SHORT)
+            held = [
+                envoy_admin.Secret("default", "chain", chain, None),
+                envoy_admin.Secret("ROOTCA", "roots", bundle, None),
+            ]
+            assert trust_store.parse_identity(held)["anchor"] == certificates.fingerprint(
+                above.certificate, certificates.SHORT
+            )
 
     def test_a_proxy_without_a_certificate_says_so(self) -> None:
         """The row is there, with the reason."""
-        assert trust.parse_identity([])["reason"] == "the proxy holds no workload certificate"
+        assert trust_store.parse_identity([])["reason"] == "the proxy holds no workload certificate"
 
 
 class TestVersions:

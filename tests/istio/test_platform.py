@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from meshkit.cluster import NotFoundError
 from meshkit.errors import UnreachableError
-from meshkit.istio import platform
-from meshkit.istio.fleet import Istiod
+from meshkit.istio.control_plane import inventory
+from meshkit.istio.control_plane.istiods_and_proxies import Istiod
+from meshkit.kube.transport import NotFoundError
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from meshkit.istio.fleet import Istiod
 )
 def test_an_address_tells_who_could_use_it(address: str, scope: str) -> None:
     """Loopback and link-local mean another machine elsewhere."""
-    assert platform.scope(address) == scope
+    assert inventory.scope(address) == scope
 
 
 def test_ranges_come_from_nodes_and_neighbours_are_merged() -> None:
@@ -40,15 +40,15 @@ def test_ranges_come_from_nodes_and_neighbours_are_merged() -> None:
         {"spec": {"podCIDR": "10.0.1.0/24"}},
         {"spec": {}},
     ]
-    assert platform.joined(platform.node_ranges(nodes)) == "10.0.0.0/23,fd00::/64"
+    assert inventory.joined(inventory.node_ranges(nodes)) == "10.0.0.0/23,fd00::/64"
     pods = [
         {"spec": {}, "status": {"podIPs": [{"ip": "10.5.0.7"}, {"ip": "fd01::7"}]}},
         {"spec": {"hostNetwork": True}, "status": {"podIPs": [{"ip": "192.0.2.1"}]}},
         {"spec": {}, "status": {}},
     ]
-    assert platform.joined(platform.pod_addresses(pods)) == "10.5.0.7/32,fd01::7/128"
+    assert inventory.joined(inventory.pod_addresses(pods)) == "10.5.0.7/32,fd01::7/128"
     services = [{"spec": {"clusterIPs": ["10.9.0.1"]}}, {"spec": {"clusterIPs": ["None"]}}, {"spec": {}}]
-    assert platform.joined(platform.cluster_addresses(services)) == "10.9.0.1/32"
+    assert inventory.joined(inventory.cluster_addresses(services)) == "10.9.0.1/32"
 
 
 def pod(*addresses: str, **spec: Any) -> dict[str, Any]:
@@ -81,22 +81,22 @@ def test_ranges_of_pods_are_assigned_or_seen_and_never_guessed(
     nodes: list[dict[str, Any]], pods: list[dict[str, Any]], ranges: str, source: str
 ) -> None:
     """Addresses of a VPC say nothing of their neighbours; one that a finished Job had is free again."""
-    found, told = platform.ranges_of_pods(nodes, pods)
-    assert (platform.joined(found), told) == (ranges, source)
+    found, told = inventory.ranges_of_pods(nodes, pods)
+    assert (inventory.joined(found), told) == (ranges, source)
 
 
 def test_many_addresses_are_shortened_for_people() -> None:
     """A cluster of a thousand pods fits into a cell."""
-    assert platform.shortened("10.0.0.1/32,10.0.0.4/31,fd00::1/128") == "10.0.0.1, 10.0.0.4/31, fd00::1"
-    assert platform.shortened(",".join(f"10.0.0.{n}/32" for n in range(0, 20, 2))).endswith("10.0.0.6, 6 more")
-    assert not platform.shortened("")
+    assert inventory.shortened("10.0.0.1/32,10.0.0.4/31,fd00::1/128") == "10.0.0.1, 10.0.0.4/31, fd00::1"
+    assert inventory.shortened(",".join(f"10.0.0.{n}/32" for n in range(0, 20, 2))).endswith("10.0.0.6, 6 more")
+    assert not inventory.shortened("")
 
 
 def test_overlaps_are_named() -> None:
     """Families do not mix, and an unknown range overlaps nothing."""
-    assert platform.overlaps("10.0.0.0/16,fd00::/64", "10.0.5.0/24,fd01::/64") == ["10.0.0.0/16 and 10.0.5.0/24"]
-    assert platform.overlaps("10.0.0.0/16", "10.1.0.0/16") == []
-    assert platform.overlaps("", "10.1.0.0/16") == []
+    assert inventory.overlaps("10.0.0.0/16,fd00::/64", "10.0.5.0/24,fd01::/64") == ["10.0.0.0/16 and 10.0.5.0/24"]
+    assert inventory.overlaps("10.0.0.0/16", "10.1.0.0/16") == []
+    assert inventory.overlaps("", "10.1.0.0/16") == []
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_overlaps_are_named() -> None:
 )
 def test_field_managers_tell_who_installed(metadata: dict[str, Any], by: str) -> None:
     """Labels do not: istioctl renders Helm's charts and keeps them."""
-    assert platform.installer([{"metadata": metadata}]) == by
+    assert inventory.installer([{"metadata": metadata}]) == by
 
 
 def test_a_webhook_by_url_is_an_istiod_elsewhere() -> None:
@@ -124,9 +124,9 @@ def test_a_webhook_by_url_is_an_istiod_elsewhere() -> None:
         return {"webhooks": [{"name": name, "clientConfig": client}]}
 
     istio = "rev.namespace.sidecar-injector.istio.io"
-    assert platform.injected_from(hooks(istio, url="https://istiod.example:15017/inject")) == "elsewhere"
-    assert platform.injected_from(hooks(istio, service={"name": "istiod"})) == "cluster"
-    assert not platform.injected_from(hooks("policy.example", url="https://policy.example"))
+    assert inventory.injected_from(hooks(istio, url="https://istiod.example:15017/inject")) == "elsewhere"
+    assert inventory.injected_from(hooks(istio, service={"name": "istiod"})) == "cluster"
+    assert not inventory.injected_from(hooks("policy.example", url="https://policy.example"))
 
 
 @pytest.mark.parametrize(("env", "tells"), [({}, True), ({"ENABLE_DEBUG_ON_HTTP": "true"}, True)])

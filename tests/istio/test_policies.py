@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from meshkit.istio import policies
-from meshkit.istio.policies import BLOCKED, BY_ADDRESS, OPEN, Pod, Way
-from meshkit.mesh import Mesh
+from meshkit.istio.config import network_policies
+from meshkit.istio.config.network_policies import BLOCKED, BY_ADDRESS, OPEN, Pod, Way
+from meshkit.kube.mesh import Mesh
 from tests.stages.healthy import mesh
 
 ISTIOD = Pod("istiod", "istio-system", {"app": "istiod"}, {"grpc-xds": 15012})
@@ -71,7 +71,7 @@ def test_a_way_is_judged_by_the_rules_of_the_policies_that_select_its_pod(
     way: Way, policies_: list[dict[str, Any]], state: str
 ) -> None:
     """As the API's documentation tells it; ranges of addresses are never taken for allowed."""
-    assert policies.judge_way(policies_, NAMESPACES, way)[0] == state
+    assert network_policies.judge_way(policies_, NAMESPACES, way)[0] == state
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_a_way_is_judged_by_the_rules_of_the_policies_that_select_its_pod(
 def test_selectors_know_expressions(operator: str, values: list[str], *, selected: bool) -> None:
     """Each of Kubernetes' four operators."""
     selector = {"matchExpressions": [{"key": "tier", "operator": operator, "values": values}]}
-    assert policies.matches(selector, SLEEP.labels) is selected
+    assert network_policies.matches(selector, SLEEP.labels) is selected
 
 
 def test_what_does_not_run_yet_is_judged_by_the_labels_that_it_will_have() -> None:
     """A default-deny in an empty cluster's istio-system is seen before istiod and the gateway are there."""
-    needed = policies.ways(mesh(), [], [], [6443])
-    rows = list(policies.judge([ingress()], {"istio-system": {}}, needed))
+    needed = network_policies.ways(mesh(), [], [], [6443])
+    rows = list(network_policies.judge([ingress()], {"istio-system": {}}, needed))
     assert {(row["way"], row["port"]) for row in rows} == {
         ("API server to istiod's webhook", 15017),
         ("load balancer to gateway", 15021),
@@ -103,7 +103,7 @@ def test_what_does_not_run_yet_is_judged_by_the_labels_that_it_will_have() -> No
     }
     assert {row["state"] for row in rows} == {BLOCKED}
     egress = policy(policyTypes=["Egress"], egress=[{"ports": [TCP]}])
-    blocked = {(row["way"], row["port"]) for row in policies.judge([egress], {"istio-system": {}}, needed)}
+    blocked = {(row["way"], row["port"]) for row in network_policies.judge([egress], {"istio-system": {}}, needed)}
     assert blocked == {("istiod to other API servers", 6443), ("gateway to server", 8000)}
 
 
@@ -116,8 +116,8 @@ def test_what_runs_is_judged_by_the_labels_that_it_has() -> None:
     place = {"name": "gate", "namespace": "edge", "labels": {"topology.istio.io/network": "n1"}}
     door = {"metadata": place, "spec": {"selector": {"istio": "edge"}, "ports": [{"port": 15443}]}}
     deny = [policy("edge"), policy(podSelector={"matchLabels": {"istio": "pilot"}})]
-    needed = policies.ways(mesh(), pods, [door], [6443])
-    rows = list(policies.judge(deny, {"edge": {}, "istio-system": {}}, needed))
+    needed = network_policies.ways(mesh(), pods, [door], [6443])
+    rows = list(network_policies.judge(deny, {"edge": {}, "istio-system": {}}, needed))
     assert {(row["namespace"], row["way"], row["pods"]) for row in rows} == {
         ("edge", "load balancer to gateway", "gate-1"),
         ("edge", "other clusters to gateway", "gate-1"),
@@ -130,7 +130,7 @@ def test_the_port_of_an_api_server_is_kubeconfigs_where_the_mesh_file_has_none()
     objects = {"networkpolicies.networking.k8s.io": [out], "namespaces": [{"metadata": {"name": "istio-system"}}]}
     east = SimpleNamespace(name="east", get=lambda kind: objects.get(kind, []))
     found = Mesh(mesh().spec, {"east": east, "west": SimpleNamespace(server="https://192.0.2.1:6443")})  # type: ignore[dict-item]
-    rows = policies._of_cluster(found.clusters["east"], found)
+    rows = network_policies._of_cluster(found.clusters["east"], found)
     assert [(row["port"], row["state"]) for row in rows if row["way"] == "istiod to other API servers"] == [
         (6443, BLOCKED)
     ]
@@ -150,6 +150,6 @@ def test_pods_alike_are_one_row() -> None:
         for n in range(3)
     ]
     deny = policy("sample", podSelector={"matchLabels": {"app": "web"}}, policyTypes=["Egress"])
-    rows = list(policies.judge([deny], {"sample": {}}, policies.ways(mesh(), pods)))
+    rows = list(network_policies.judge([deny], {"sample": {}}, network_policies.ways(mesh(), pods)))
     assert [(row["way"], row["policies"]) for row in rows] == [("proxies to istiod", "p")]
     assert rows[0]["pods"] in {"web-0", "web-1", "web-2"}

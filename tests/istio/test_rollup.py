@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from meshkit.errors import InputError
-from meshkit.istio import proxies, rollup
-from meshkit.istio.fleet import table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from meshkit.istio.proxies import proxy_status, status_summary
+from meshkit.tables import table
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -20,7 +18,7 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 def fleet(*rows: dict[str, Any]) -> pd.DataFrame:
     """Return a proxy_status: of east's sample namespace, CDS in sync, unless a row says otherwise."""
     usual = {"cluster": "east", "namespace": "sample", "istiod": "istiod-1", "istiod_cluster": "east"}
-    return table(({**usual, "type": "CDS", "state": "SYNCED", **row} for row in rows), proxies.COLUMNS)
+    return table(({**usual, "type": "CDS", "state": "SYNCED", **row} for row in rows), proxy_status.COLUMNS)
 
 
 def _status(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
@@ -42,7 +40,7 @@ class TestSummary:
                 ("bad", "NDS", "STALE"),
             ]
         )
-        table = rollup.summary(status)
+        table = status_summary.summary(status)
         assert list(table["proxy"]) == ["bad", "lost", "fine"]
         assert list(table["worst"]) == ["ERROR", "NOT CONNECTED", "SYNCED"]
         assert list(table.columns[7:]) == ["CDS", "LDS", "EDS", "RDS", "NDS"]
@@ -50,16 +48,16 @@ class TestSummary:
 
     def test_of_two_connections_the_worse_counts(self) -> None:
         """A proxy that reconnects may be known twice."""
-        table = rollup.summary(_status([("p", "CDS", "STALE"), ("p", "CDS", "SYNCED")]))
+        table = status_summary.summary(_status([("p", "CDS", "STALE"), ("p", "CDS", "SYNCED")]))
         assert list(table["CDS"]) == ["STALE"]
 
     def test_no_proxies_give_an_empty_table(self) -> None:
         """With its columns."""
-        assert list(rollup.summary(_status([])).columns[:7])[-1] == "worst"
+        assert list(status_summary.summary(_status([])).columns[:7])[-1] == "worst"
 
     def test_a_state_that_nobody_knows_is_the_worst(self) -> None:
         """It is seen, not sorted away."""
-        table = rollup.summary(_status([("a", "CDS", "ERROR"), ("b", "CDS", "OF TOMORROW")]))
+        table = status_summary.summary(_status([("a", "CDS", "ERROR"), ("b", "CDS", "OF TOMORROW")]))
         assert set(table["worst"]) == {"ERROR", "OF TOMORROW"}
 
 
@@ -67,7 +65,7 @@ def test_alike_proxies_are_counted_the_worst_first() -> None:
     """Each group with how many, in how many namespaces, and one of them."""
     many = [{"proxy": f"p{n}", "namespace": f"ns{n % 3}", "version": "1.31.0", "kind": "sidecar"} for n in range(9)]
     lone = {"proxy": "bad", "state": "STALE", "version": "1.30.0", "kind": "router"}
-    counted = rollup.groups(rollup.summary(fleet(*many, lone))).to_dict("records")
+    counted = status_summary.groups(status_summary.summary(fleet(*many, lone))).to_dict("records")
     shown = [(row["worst"], row["version"], row["proxies"], row["namespaces"], row["example"]) for row in counted]
     assert shown == [("STALE", "1.30.0", 1, 1, "bad.sample"), ("SYNCED", "1.31.0", 9, 3, "p0.ns0")]
 
@@ -97,7 +95,7 @@ class TestChooser:
     )
     def test_rows_are_chosen(self, choice: dict[str, Any], chosen: list[str]) -> None:
         """A proxy comes whole; what could not be read stays, unless states are named."""
-        choose = rollup.chooser(["east", "west", "gone"], **choice)
+        choose = status_summary.status_filter(["east", "west", "gone"], **choice)
         assert sorted(choose(self.STATUS)["proxy"]) == chosen
 
     @pytest.mark.parametrize(
@@ -107,7 +105,7 @@ class TestChooser:
     def test_a_wrong_word_names_the_nearest(self, choice: dict[str, Any], words: str) -> None:
         """And where it stood."""
         with pytest.raises(InputError) as refused:
-            rollup.chooser(["east", "west"], **choice)
+            status_summary.status_filter(["east", "west"], **choice)
         assert words in str(refused.value)
         assert "--" in refused.value.where
 
@@ -139,24 +137,24 @@ class TestTrend:
     ) -> None:
         """What is as it was, and well, is no row."""
         sides = [fleet(*([] if side is None else [{"proxy": "p", **side}])) for side in (before, now)]
-        rows = rollup.trend(*sides)[["change", "before", "now"]].itertuples(index=False, name=None)
+        rows = status_summary.status_diff(*sides)[["change", "before", "now"]].itertuples(index=False, name=None)
         assert list(rows) == ([] if told is None else [told])
 
     def test_what_is_still_broken_has_been_so_since_the_earliest_known_moment(self) -> None:
         """Istiod sends anew while the proxy hangs: its last sending is not the beginning."""
         first = {"proxy": "p", "state": "STALE", "since": NOW - timedelta(hours=2), "age_s": 3600.0}
         later = {**first, "since": NOW - timedelta(seconds=5), "age_s": 5.0}
-        assert rollup.trend(fleet(first), fleet(later)).iloc[0]["since"] == NOW - timedelta(hours=2)
+        assert status_summary.status_diff(fleet(first), fleet(later)).iloc[0]["since"] == NOW - timedelta(hours=2)
 
     def test_an_istiod_that_tells_no_times_leaves_the_time_of_the_run(self) -> None:
         """Before 1.27: it was so when the run read it."""
         stale = fleet({"proxy": "p", "state": "STALE"})
-        assert rollup.trend(stale, stale, self.EARLIER).iloc[0]["since"] == self.EARLIER
+        assert status_summary.status_diff(stale, stale, self.EARLIER).iloc[0]["since"] == self.EARLIER
 
     def test_what_came_and_went_in_order_is_counted_and_the_worst_stands_first(self) -> None:
         """A rollout of a thousand pods is two rows."""
         before = fleet(*({"proxy": f"old-{n}"} for n in range(7)), {"proxy": "sick", "state": "ERROR"})
         now = fleet(*({"proxy": f"new-{n}"} for n in range(5)), {"proxy": "hit", "state": "STALE"})
-        rows = rollup.trend(before, now)[["proxy", "change"]].itertuples(index=False, name=None)
+        rows = status_summary.status_diff(before, now)[["proxy", "change"]].itertuples(index=False, name=None)
         expected = [("hit", "broken"), ("7 proxies", "gone"), ("sick", "gone"), ("5 proxies", "appeared")]
         assert sorted(rows) == sorted(expected)

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from meshkit.istio import rules
-from meshkit.istio.absent import selects
-from meshkit.mesh import Mesh
+from meshkit.istio.config import config_lint
+from meshkit.istio.config.missing_services import selects
+from meshkit.kube.mesh import Mesh
 from tests.istio.held import Held, held
 from tests.stages.healthy import mesh
 
-KNOWN = rules.Known(
+KNOWN = config_lint.Known(
     places={"cluster": {"east", "west"}, "network": {"net-east", "net-west"}},
     hosts=frozenset({"httpbin.sample", "kubernetes.default"}),
     domains=frozenset({"cluster.local", "old.example"}),
@@ -29,7 +29,7 @@ def obj(kind: str, spec: Any) -> dict[str, Any]:
 
 def destination_rule(**spec: Any) -> list[tuple[str, str]]:
     """Return trouble and words of a DestinationRule for httpbin."""
-    found = rules._destination_rule(obj("DestinationRule", {"host": "httpbin", **spec}), KNOWN)
+    found = config_lint._destination_rule(obj("DestinationRule", {"host": "httpbin", **spec}), KNOWN)
     return [(row["trouble"], row["says"]) for row in found]
 
 
@@ -88,7 +88,7 @@ FOUND_BAD = {"outlierDetection": {"consecutive5xxErrors": 5}}
 )
 def test_subsets_inherit_outlier_detection_and_ports_do_not(spec: dict[str, Any], fields: list[str]) -> None:
     """As istiod merges them."""
-    found = rules._destination_rule(obj("DestinationRule", {"host": "httpbin", **spec}), KNOWN)
+    found = config_lint._destination_rule(obj("DestinationRule", {"host": "httpbin", **spec}), KNOWN)
     assert [row["field"] for row in found] == fields
 
 
@@ -106,7 +106,7 @@ def test_rules_inherit_the_outlier_detection_of_mesh_config(
     monkeypatch: pytest.MonkeyPatch, version: str, policy: str, troubles: list[str]
 ) -> None:
     """From 1.31 on; older istiods do not know the field."""
-    monkeypatch.setattr(rules, "istiod_version", lambda _: version)
+    monkeypatch.setattr(config_lint, "istiod_version", lambda _: version)
     rule = held("DestinationRule", "one", "shop", spec={"host": "api", "trafficPolicy": ASKED})
     east: Any = Held(
         services=[held("Service", "api", spec={"selector": {"app": "api"}})],
@@ -114,23 +114,23 @@ def test_rules_inherit_the_outlier_detection_of_mesh_config(
         destinationrules=[rule],
         configmaps=[held("ConfigMap", "istio", data={"mesh": f"defaultTrafficPolicy: {policy}"})],
     )
-    found = rules.rules(Mesh(mesh().spec, {"east": east, "west": Held("west")}))  # type: ignore[dict-item]
+    found = config_lint.rules(Mesh(mesh().spec, {"east": east, "west": Held("west")}))  # type: ignore[dict-item]
     assert list(found[found["cluster"] == "east"]["trouble"]) == troubles
 
 
 def test_peer_authentications_that_turn_mutual_tls_off_are_found() -> None:
     """As a whole, or for a port."""
-    found = rules._peer_authentication(obj("PeerAuthentication", {"mtls": {"mode": "DISABLE"}}), KNOWN)
+    found = config_lint._peer_authentication(obj("PeerAuthentication", {"mtls": {"mode": "DISABLE"}}), KNOWN)
     assert [row["says"] for row in found] == ["mtls mode DISABLE"]
     ports = {"mtls": {"mode": "STRICT"}, "portLevelMtls": {"8080": {"mode": "DISABLE"}, "9090": {"mode": "STRICT"}}}
-    found = rules._peer_authentication(obj("PeerAuthentication", ports), KNOWN)
+    found = config_lint._peer_authentication(obj("PeerAuthentication", ports), KNOWN)
     assert [(row["trouble"], row["says"]) for row in found] == [("plain perhaps", "mtls mode DISABLE for port 8080")]
     some = {"selector": {"matchLabels": {"app": "a"}}, "mtls": {"mode": "DISABLE"}}
-    found = rules._peer_authentication(obj("PeerAuthentication", some), KNOWN)
+    found = config_lint._peer_authentication(obj("PeerAuthentication", some), KNOWN)
     assert [(row["trouble"], row["says"]) for row in found] == [
         ("plain perhaps", "mtls mode DISABLE for pods with app=a")
     ]
-    assert not [*rules._peer_authentication(obj("PeerAuthentication", None), KNOWN)]
+    assert not [*config_lint._peer_authentication(obj("PeerAuthentication", None), KNOWN)]
 
 
 def test_policies_of_other_trust_domains_and_of_addresses_are_found() -> None:
@@ -141,7 +141,7 @@ def test_policies_of_other_trust_domains_and_of_addresses_are_found() -> None:
         {"source": {"ipBlocks": ["10.0.0.0/8"]}},
     ]
     spec = {"action": "DENY", "rules": [{"from": sources}, None]}
-    found = rules._authorization_policy(obj("AuthorizationPolicy", spec), KNOWN)
+    found = config_lint._authorization_policy(obj("AuthorizationPolicy", spec), KNOWN)
     assert [(row["trouble"], row["says"]) for row in found] == [
         ("foreign", "DENY of gone.example"),
         ("by address", "DENY of 10.0.0.0/8"),
@@ -159,7 +159,7 @@ def test_conditions_name_callers_as_sources_do(words: str) -> None:
         "request.headers[host]": ["gone.example/a"],
     }
     spec = {"rules": [{"when": [{"key": key, words: values} for key, values in conditions.items()]}]}
-    found = list(rules._authorization_policy(obj("AuthorizationPolicy", spec), KNOWN))
+    found = list(config_lint._authorization_policy(obj("AuthorizationPolicy", spec), KNOWN))
     assert [(row["trouble"], row["says"]) for row in found] == [
         ("foreign", "ALLOW of gone.example"),
         ("foreign", "ALLOW of lost.example"),
@@ -173,9 +173,6 @@ def test_a_selector_selects_by_all_of_its_labels_and_an_empty_one_nothing() -> N
     assert selects({"app": "a"}, {"app": "a", "v": "1"})
     assert not selects({"app": "a", "v": "2"}, {"app": "a", "v": "1"})
     assert not selects({}, {"app": "a"})
-
-
-# --- between clusters -------------------------------------------------------------------------------------------------
 
 
 SIDECAR = {"security.istio.io/tlsMode": "istio"}
@@ -202,7 +199,7 @@ def plain(*given: Any, of: str = "DestinationRule", namespace: str = "shop", set
             pods=[pod for _, pods in pairs for pod in pods],
             **{f"{of.lower()}s": objects},
         )
-    found = rules.rules(Mesh(mesh().spec, clusters))
+    found = config_lint.rules(Mesh(mesh().spec, clusters))
     return list(found["trouble"])
 
 
@@ -238,7 +235,7 @@ def test_while_a_cluster_is_not_read_no_service_is_said_to_stay_at_home() -> Non
     rule = held("DestinationRule", "plain", spec={"host": "db", "trafficPolicy": OFF})
     east = Held(services=services, pods=pods, destinationrules=[rule], configmaps=[held("ConfigMap", "istio", data={})])
     west = Held("west", pods=[held("Pod", "istiod")])
-    found = rules.rules(Mesh(mesh().spec, {"east": east, "west": west}))  # type: ignore[dict-item]
+    found = config_lint.rules(Mesh(mesh().spec, {"east": east, "west": west}))  # type: ignore[dict-item]
     assert list(found["trouble"]) == ["plain perhaps", ""]
     assert "no ConfigMap istio-system/istio" in found["reason"][1]
 
@@ -251,4 +248,4 @@ def test_an_alias_of_the_only_revision_is_known() -> None:
     for name, troubles in (("istio-1-31", 0), ("unlike", 1)):
         maps = [held("ConfigMap", name, data=data if not troubles else {})]
         cluster: Any = Held(configmaps=maps, authorizationpolicies=policies)
-        assert len(rules.rules(Mesh(mesh().spec, {"east": cluster}))) == troubles
+        assert len(config_lint.rules(Mesh(mesh().spec, {"east": cluster}))) == troubles

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from meshkit.errors import UnreachableError
-from meshkit.istio.fleet import table
-from meshkit.istio.services import SERVICE_COLUMNS, is_cluster_local, local_hosts, merging, mesh_config
+from meshkit.istio.config.services import SERVICE_COLUMNS, is_cluster_local, local_hosts, merging, mesh_config
+from meshkit.tables import table
 from tests.istio.held import Held, held
 from tests.stages.healthy import mesh
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from meshkit.errors import UnreachableError
-from meshkit.istio import syncz
+from meshkit.istio.proxies import syncz
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 TYPE = "type.googleapis.com/envoy.config."

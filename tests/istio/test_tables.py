@@ -5,21 +5,21 @@ from __future__ import annotations
 import base64
 import io
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from meshkit.istio import networks, proxies, remotes, rollup, trust, versions
-from meshkit.mesh import Mesh
+from meshkit.istio.ca import certificates, trust_store
+from meshkit.istio.control_plane import versions
+from meshkit.istio.multicluster import gateways, remote_secrets
+from meshkit.istio.proxies import proxy_status, status_summary
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from tests.support import TOKENS, ApiServer, certificate_pem, free_port, write_kubeconfig
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from meshkit.cluster import Cluster
 
 SYSTEM = "istio-system"
 
@@ -140,7 +140,7 @@ class TestRemoteSecrets:
         strayed = remote_secret("other", api_server)
         strayed["metadata"]["namespace"] = "default"
         put(strayed)
-        table = remotes.remote_secrets(mesh).query("cluster == 'here'")
+        table = remote_secrets.remote_secrets(mesh).query("cluster == 'here'")
         assert sorted(table[["namespace", "labelled"]].itertuples(index=False, name=None)) == [
             ("default", True),
             (SYSTEM, False),
@@ -150,14 +150,14 @@ class TestRemoteSecrets:
         """Its label was taken off by stage 04, which left an annotation."""
         secret = remote_secret("here", api_server)
         del secret["metadata"]["labels"]
-        secret["metadata"] |= {"name": "of-another-making", "annotations": {remotes.PAUSED: "true"}}
+        secret["metadata"] |= {"name": "of-another-making", "annotations": {remote_secrets.PAUSED: "true"}}
         put(secret)
         row = the_secret(mesh)
         assert (row["name"], row["labelled"], row["paused"]) == ("of-another-making", False, True)
 
     def test_an_unreadable_cluster_is_a_row(self, mesh: Mesh) -> None:
         """It says that nothing is known, and why."""
-        row = remotes.remote_secrets(mesh).query("cluster == 'gone'").iloc[0]
+        row = remote_secrets.remote_secrets(mesh).query("cluster == 'gone'").iloc[0]
         assert (row["credential"], row["detail"]) == ("UNKNOWN", "it refuses the connection")
 
     def test_no_token_is_in_the_table(self, mesh: Mesh, api_server: ApiServer, put: Any) -> None:
@@ -165,7 +165,7 @@ class TestRemoteSecrets:
         put(remote_secret("here", api_server))
         put(remote_secret("a", api_server, token="canary-token"))
         put(remote_secret("b", api_server, token="canary-token", server="https://127.0.0.1:1"))
-        text = remotes.remote_secrets(mesh).to_csv()
+        text = remote_secrets.remote_secrets(mesh).to_csv()
         assert "canary" not in text
         assert "admin-token" not in text
 
@@ -176,18 +176,18 @@ class TestGateways:
     def test_a_gateway_is_read_from_its_service(self, mesh: Mesh, put: Any) -> None:
         """Network, port, address, pods; what nothing exposes says so by an empty column."""
         put(gateway_service({NETWORK: "net-a"}))
-        row = networks.gateways(mesh).query("cluster == 'here'").iloc[0]
+        row = gateways.gateways(mesh).query("cluster == 'here'").iloc[0]
         assert (row["network"], row["namespace_network"], row["port"]) == ("net-a", "net-a", 15443)
         assert (row["addresses"], row["pods"], row["ready"], row["exposed_by"]) == ("10.0.0.9", 0, 0, "")
 
     def test_a_gateway_without_its_label_is_found_by_its_port(self, mesh: Mesh, put: Any) -> None:
         """Istiod would not take it for one: the network is empty."""
         put(gateway_service({}))
-        assert networks.gateways(mesh).query("cluster == 'here'").iloc[0]["network"] == ""
+        assert gateways.gateways(mesh).query("cluster == 'here'").iloc[0]["network"] == ""
 
     def test_a_cluster_without_a_gateway_and_a_dead_one_are_rows(self, mesh: Mesh) -> None:
         """Each says why there is nothing."""
-        reasons = networks.gateways(mesh).set_index("cluster")["reason"]
+        reasons = gateways.gateways(mesh).set_index("cluster")["reason"]
         assert reasons["gone"] == "it refuses the connection"
         assert "15443" in reasons["here"]
 
@@ -203,15 +203,15 @@ class TestPods:
             ("plain", {"containers": [container("app")]}),
         ):
             run(cluster, put, name, spec)
-        gone = proxies.proxy_status(mesh).query("cluster == 'gone'")
+        gone = proxy_status.proxy_status(mesh).query("cluster == 'gone'")
         assert set(gone["state"]) == {"UNKNOWN"}
         alone = Mesh(mesh.spec, {"here": cluster})
-        table = proxies.proxy_status(alone)
+        table = proxy_status.proxy_status(alone)
         assert dict(zip(table["proxy"], table["state"], strict=True)) == {
             "classic": "NOT CONNECTED",
             "native": "NOT CONNECTED",
         }
-        assert list(rollup.summary(table)["worst"]) == ["NOT CONNECTED"] * 2
+        assert list(status_summary.summary(table)["worst"]) == ["NOT CONNECTED"] * 2
 
     def test_a_pod_that_waits_for_its_proxy_is_not_connected(self, mesh: Mesh, cluster: Cluster, put: Any) -> None:
         """A native sidecar that restarts keeps its pod pending; one that is only just coming up does not count."""
@@ -221,14 +221,14 @@ class TestPods:
         run(cluster, put, "failing", spec, phase="Pending", initContainerStatuses=[told])
         run(cluster, put, "coming", spec, phase="Pending")
         run(cluster, put, "over", spec, phase="Succeeded", initContainerStatuses=[told])
-        (row,) = proxies.proxy_status(Mesh(mesh.spec, {"here": cluster})).to_dict("records")
+        (row,) = proxy_status.proxy_status(Mesh(mesh.spec, {"here": cluster})).to_dict("records")
         assert (row["proxy"], row["state"]) == ("failing", "NOT CONNECTED")
         assert row["nack"] == "CrashLoopBackOff, restarted 4 times, its proxy is not ready"
         assert 0 <= row["age_s"] < 60
 
     def test_pods_in_ambient_mode_need_a_ztunnel_on_their_node(self, mesh: Mesh, cluster: Cluster, put: Any) -> None:
         """Each node without one is told, with the number of its pods; ztunnel and waypoint have their kinds."""
-        captured = {proxies.REDIRECTED: "enabled"}
+        captured = {proxy_status.REDIRECTED: "enabled"}
         plain = {"containers": [container("app")]}
         for name, node in (("a", "bare"), ("b", "bare"), ("c", "covered")):
             run(cluster, put, name, plain, node=node, annotations=captured)
@@ -236,10 +236,10 @@ class TestPods:
         run(cluster, put, "ztunnel-1", ztunnel, node="covered", namespace=SYSTEM)
         run(cluster, put, "waypoint-1", {"containers": [container("istio-proxy", "proxy", "waypoint")]})
         alone = Mesh(mesh.spec, {"here": cluster})
-        rows = proxies.proxy_status(alone).set_index("proxy")
+        rows = proxy_status.proxy_status(alone).set_index("proxy")
         assert dict(rows["kind"]) == {"node/bare": "ztunnel", "waypoint-1": "waypoint", "ztunnel-1": "ztunnel"}
         assert rows.loc["node/bare", "nack"] == "2 pods in ambient mode there, and no ztunnel"
-        assert set(proxies.proxy_status(alone, SYSTEM)["proxy"]) == {"ztunnel-1"}
+        assert set(proxy_status.proxy_status(alone, SYSTEM)["proxy"]) == {"ztunnel-1"}
 
     def test_what_an_unread_istiod_may_know_is_unknown(self, mesh: Mesh, cluster: Cluster, put: Any) -> None:
         """With an istiod that cannot be asked, nobody can say that a proxy is not connected."""
@@ -252,11 +252,11 @@ class TestPods:
             namespace=SYSTEM,
             labels={"app": "istiod"},
         )
-        table = proxies.proxy_status(mesh).query("cluster == 'here'")
+        table = proxy_status.proxy_status(mesh).query("cluster == 'here'")
         assert set(table["state"]) == {"UNKNOWN"}
         lonely = table[table["proxy"] == "lonely"].iloc[0]
         assert "istiod-1" in lonely["nack"]
-        told = remotes.remote_clusters(mesh).query("istiod == 'istiod-1'").iloc[0]
+        told = remote_secrets.remote_clusters(mesh).query("istiod == 'istiod-1'").iloc[0]
         assert told["status"] == "UNKNOWN"
         assert told["reason"]
         assert versions.versions(mesh).query("name == 'istiod-1'").iloc[0]["reason"]
@@ -279,8 +279,8 @@ class TestRoots:
                     "data": {"root-cert.pem": pem.decode()},
                 }
             )
-        table = trust.roots(mesh)
-        digests = [trust.fingerprint(c) for c in trust.parse_bundle(root + other)]
+        table = trust_store.roots(mesh)
+        digests = [certificates.fingerprint(c) for c in certificates.parse_bundle(root + other)]
         here = table[table["cluster"] == "here"]
         counted = {(r["source"], r["sha256"]): (r["holders"], r["of"]) for r in here.to_dict("records")}
         assert counted["secret cacerts", digests[0]] == (1, 1)
@@ -332,7 +332,7 @@ def remote_secret(
 
 def the_secret(mesh: Mesh) -> dict[str, Any]:
     """Return the row of the one remote secret here."""
-    (row,) = remotes.remote_secrets(mesh).query("cluster == 'here'").to_dict("records")
+    (row,) = remote_secrets.remote_secrets(mesh).query("cluster == 'here'").to_dict("records")
     return {str(key): value for key, value in row.items()}
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from meshkit.istio import trust
-from meshkit.istio.workloads import risk, workloads
+from meshkit.istio.ca import trust_store
+from meshkit.istio.proxies.workloads import risk, workloads
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh
 from tests.objects import core, create, deployment
-
-if TYPE_CHECKING:
-    from meshkit.cluster import Cluster
-    from meshkit.mesh import Mesh
-    from tests.support import ApiServer
+from tests.support import ApiServer
 
 
 def pod(
@@ -97,7 +95,7 @@ def test_a_native_sidecar_counts_while_its_pod_waits(mesh: Mesh, east: Cluster, 
 def test_a_ztunnel_is_unknown_and_not_left_out(mesh: Mesh, east: Cluster, space: str) -> None:
     """Whoever waits for all proxies must not take a node's pods in ambient mode for nobody."""
     pod(east, "ztunnel-x", space, node="n", arguments=("proxy", "ztunnel"))
-    for found in (trust.certificates(mesh), trust.roots(mesh).query("source == 'proxies'")):
+    for found in (trust_store.certificates(mesh), trust_store.roots(mesh).query("source == 'proxies'")):
         assert any("a ztunnel" in reason for reason in found[found["reason"] != ""]["reason"])
 
 

@@ -13,22 +13,18 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 import psutil
 import pytest
 
-from meshkit.istio import signing, trust
-from meshkit.journal import Journal
+from meshkit.changes.journal import Entry, Journal
+from meshkit.istio.ca import certificates, istiod_ca, trust_store
+from meshkit.kube.mesh import Mesh
 from tests.lab.test_kills import slain
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from meshkit.journal import Entry
-    from meshkit.mesh import Mesh
 
 LOOK_EVERY = 0.002
 ARRIVES = 300.0
@@ -146,9 +142,6 @@ def entries(state: Path) -> list[Entry]:
         return books[0].entries if books else []
 
 
-# --- what stands ------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Trust:
     """What a cluster is expected to stand by: one root (its fingerprint), and the Secret that its istiod signs with."""
@@ -160,10 +153,10 @@ class Trust:
 def astray(mesh: Mesh, expected: Mapping[str, Trust]) -> list[str]:
     """Return whatever of a mesh does not stand by what it should: Secrets, istiods, what is handed out, proxies."""
     told = []
-    held, signers = trust.certificates(mesh), signing.signers(mesh)
-    places, secrets = trust.roots(mesh), signing.authorities(mesh)
+    held, signers = trust_store.certificates(mesh), istiod_ca.signers(mesh)
+    places, secrets = trust_store.roots(mesh), istiod_ca.authorities(mesh)
     for name, want in expected.items():
-        short = want.root[: trust.SHORT]
+        short = want.root[: certificates.SHORT]
         used = secrets[(secrets["cluster"] == name) & secrets["used"]].to_dict("records")
         told += [f"{name}: Secret {r['secret']} hands out {r['roots']}" for r in used if r["roots"] != short]
         told += [f"{name}: Secret {r['secret']} is there" for r in used if r["secret"] != want.secret]
@@ -184,5 +177,5 @@ def astray(mesh: Mesh, expected: Mapping[str, Trust]) -> list[str]:
 
 def roots_of(mesh: Mesh) -> dict[str, Trust]:
     """Return what each cluster stands by now, by the Secret that its istiod signs with."""
-    rows: list[dict[Any, Any]] = signing.authorities(mesh).to_dict("records")
+    rows: list[dict[Any, Any]] = istiod_ca.authorities(mesh).to_dict("records")
     return {row["cluster"]: Trust(row["root"], row["secret"]) for row in rows if row["used"]}

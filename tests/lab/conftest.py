@@ -6,16 +6,13 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from meshlab.layout import programs
 
-from meshkit.lab.layout import programs
 from tests.lab.support import Lab, Space
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 NEEDED = ("etcd", "kube-apiserver", "kube-controller-manager", "nodeapi", "istioctl", "pilot-agent", "pilot-discovery")
 

@@ -8,17 +8,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import yaml
+from meshlab.faults import inside
 
-from meshkit.lab.faults import inside
 from tests.lab.sameness import CONTEXTS
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.lab.support import Lab
+from tests.lab.support import Lab
 
 CALLS = 40
 GOOD = ("pass", "skipped")

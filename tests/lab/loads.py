@@ -20,20 +20,17 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import yaml
+from meshlab.layout import Settings, Site, sites
+from meshlab.scenarios import MANIFESTS, each
 
-from meshkit import Mesh
-from meshkit.lab.layout import Settings, Site, sites
-from meshkit.lab.scenarios import MANIFESTS, each
-from meshkit.runs.load import LATE, Follower, parse
-from tests.lab.support import until
-
-if TYPE_CHECKING:
-    from meshkit.cluster import Cluster
-    from meshkit.traffic import Request
-    from tests.lab.support import Lab, Object
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh
+from meshkit.probing.load_log import LATE, Follower, parse
+from meshkit.probing.request_log import Request
+from tests.lab.support import Lab, Object, until
 
 KINDS: Final = ("local", "across")
 RATE: Final = 100

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from tests.lab.support import Lab, Object
+from tests.lab.support import Lab, Object
 
 Key = tuple[str, str, str, str]
 """Context, kind with its group, namespace ("" where there is none), name."""

@@ -9,18 +9,16 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from meshkit.lab import lifecycle, meshfile, scenarios, status
-from meshkit.lab.faults import drills
-from meshkit.lab.layout import Settings, programs
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import pandas as pd
+import pandas as pd
+from meshlab import lifecycle, meshfile, scenarios
+from meshlab import status as meshlab_status
+from meshlab.faults import drills
+from meshlab.layout import Settings, programs
 
 Object = dict[str, Any]
 Fact = TypeVar("Fact")
@@ -30,7 +28,7 @@ HTTPBIN = "mccutchen/go-httpbin:2.26.0"
 
 @contextlib.contextmanager
 def in_folder(home: Path) -> Iterator[None]:
-    """Make `home` the folder of the lab that meshkit.lab speaks of."""
+    """Make `home` the folder of the lab that meshlab speaks of."""
     before = os.environ.get("MESHKIT_LAB_DIR")
     os.environ["MESHKIT_LAB_DIR"] = str(home)
     try:
@@ -116,7 +114,7 @@ class Lab:
     def status(self) -> pd.DataFrame:
         """Return the lab's daemons and containers as `meshkit lab status` shows them."""
         with in_folder(self.home):
-            return status.table()
+            return meshlab_status.table()
 
 
 @contextlib.contextmanager

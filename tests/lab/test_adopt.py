@@ -8,28 +8,23 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+from meshlab import lifecycle, scenarios
+from meshlab.layout import sites
 
-from meshkit.changes import MANAGED
-from meshkit.istio import authority, minting, signing, trust
-from meshkit.lab import lifecycle, scenarios
-from meshkit.lab.layout import sites
-from meshkit.mesh import Mesh
+from meshkit.istio.ca import ca_files, certificates, issuing, istiod_ca, model
+from meshkit.kube.manifests import MANAGED
+from meshkit.kube.mesh import Mesh
 from tests.lab.boundaries import Trust, astray, entries
-from tests.lab.loads import Loads
+from tests.lab.loads import Count, Loads
 from tests.lab.support import Lab, in_folder, until
 from tests.lab.test_migration import FORGIVEN, Done, meshkit
 from tests.lab.test_overlap import QUIET
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.lab.loads import Count
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1200)]
 
@@ -95,7 +90,7 @@ def secret(lab: Lab, name: str, what: str) -> dict[str, bytes]:
 
 def take_root(lab: Lab) -> None:
     """Lay east's self-signed root where the lab's common one would be."""
-    held, folder = secret(lab, "east", signing.SELF_SIGNED), lab.home / "certs"
+    held, folder = secret(lab, "east", istiod_ca.SELF_SIGNED), lab.home / "certs"
     folder.mkdir(mode=0o700)
     (folder / "root-cert.pem").write_bytes(held["ca-cert.pem"])
     (folder / "root-key.pem").write_bytes(held["ca-key.pem"])
@@ -124,8 +119,8 @@ def test_a_live_root_is_adopted_and_no_request_fails(adopting: Adopting) -> None
 
 def common(lab: Lab) -> Trust:
     """Return what both clusters stand by: east's root, by intermediates."""
-    (root,) = trust.parse_chain((lab.home / "certs" / "root-cert.pem").read_bytes())
-    return Trust(trust.fingerprint(root), authority.SECRET)
+    (root,) = certificates.parse_chain((lab.home / "certs" / "root-cert.pem").read_bytes())
+    return Trust(certificates.fingerprint(root), model.SECRET)
 
 
 def test_intermediates_that_end_soon_are_renewed_and_no_request_fails(adopting: Adopting) -> None:
@@ -150,10 +145,10 @@ def end_soon(adopting: Adopting, name: str) -> str:
     """
     folder = adopting.lab.home / "certs"
     files = [(folder / file).read_bytes() for file in ("root-cert.pem", "root-key.pem")]
-    root = authority.load(files[0], files[1], where="the test's root", signs_authorities=True)
+    root = ca_files.load(files[0], files[1], where="the test's root", signs_authorities=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(minting, "LIFE", timedelta(days=20))
-        plugged = minting.intermediate(root, name, SYSTEM)
+        patch.setattr(issuing, "LIFE", timedelta(days=20))
+        plugged = issuing.intermediate(root, name, SYSTEM)
     made = plugged.secret(SYSTEM)
     if name == "east":
         made["metadata"]["labels"] = MANAGED
@@ -162,11 +157,11 @@ def end_soon(adopting: Adopting, name: str) -> str:
     else:
         data = json.dumps({"data": made["data"]})
         adopting.lab.kubectl(f"lab-{name}", "patch", "secret", "cacerts", "-n", SYSTEM, "-p", data)
-    return trust.fingerprint(plugged.certificate)
+    return certificates.fingerprint(plugged.certificate)
 
 
 def signer(adopting: Adopting, name: str) -> str:
     """Return the fingerprint of what a cluster's istiod signs with, an empty text while that is not in its Secret."""
-    rows = signing.signers(adopting.mesh)
+    rows = istiod_ca.signers(adopting.mesh)
     (found,) = rows[rows["cluster"] == name]["signer"]
     return str(found)

@@ -9,25 +9,25 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
 import yaml
 
-from meshkit import Mesh, probe
-from meshkit.checks import Verdict
-from meshkit.resources import folder
+from meshkit.checks import question
+from meshkit.checks.finding import Verdict
+from meshkit.istio import snapshot
+from meshkit.istio.proxies import reading as proxies_reading
+from meshkit.kube.mesh import Mesh
+from meshkit.paths import folder
+from meshkit.probing import pair_probe
 from meshkit.stages import observe, verify
+from tests.lab.support import Lab
 from tests.lab.test_faults import meshkit
 from tests.support import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.lab.support import Lab
 
 pytestmark = pytest.mark.lab
 
@@ -93,7 +93,7 @@ def test_the_latency_table_agrees_with_kubectl_exec_curl(meshed_lab: Lab) -> Non
     mesh = Mesh.open(meshed_lab.mesh_file)
     ours: list[float] = []
     theirs: list[float] = []
-    with probe.open(mesh) as probing:
+    with pair_probe.open(mesh) as probing:
         probing.wait()
         url = f"http://{probing.service('west')}.sample:8000/hostname?[1-{SAMPLES // 3}]"
         curl = ("curl", "-sS", "-o", "/dev/null", "-w", "%{time_total}\n", url)
@@ -145,19 +145,19 @@ def test_a_dead_cluster_is_unknown_and_the_living_one_is_told_rightly(meshed_lab
     (tmp_path / "mesh.yaml").write_text(yaml.safe_dump(spec))
     began = time.monotonic()
     mesh = Mesh.open(tmp_path / "mesh.yaml")
-    facts = verify.look(mesh)
+    facts = snapshot.look(mesh)
     findings = [*verify.check(mesh, facts), *verify.prove(mesh, facts, verify.try_pairs(mesh, 3))]
-    findings += observe.check(mesh, observe.look(mesh))
+    findings += observe.check(mesh, proxies_reading.look(mesh))
     assert time.monotonic() - began < 60
     by_subject = {(f.id, f.subject): f.verdict for f in findings}
     assert [f for f in findings if f.verdict is Verdict.FAIL] == []
-    home = verify.arrow("east", "east")
+    home = question.arrow("east", "east")
     for told in (("MK801", "east"), ("MK805", "east"), ("MK807", "east"), ("MK811", home), ("MK813", home)):
         assert by_subject[told] is Verdict.PASS, told
     assert {f.subject for f in findings if f.verdict is Verdict.UNKNOWN} >= {
-        "west", verify.arrow("east", "west"), verify.arrow("west", "east"), verify.arrow("west", "west"),
+        "west", question.arrow("east", "west"), question.arrow("west", "east"), question.arrow("west", "west"),
     }  # fmt: skip
-    assert by_subject["MK802", verify.arrow("east", "west")] is Verdict.PASS
-    assert by_subject["MK803", verify.arrow("east", "west")] is Verdict.UNKNOWN
+    assert by_subject["MK802", question.arrow("east", "west")] is Verdict.PASS
+    assert by_subject["MK803", question.arrow("east", "west")] is Verdict.UNKNOWN
     done = meshkit("audit", str(tmp_path / "mesh.yaml"), "--out", str(tmp_path / "runs"), "-p", "samples", "20")
     assert done.returncode == 3, done.stderr

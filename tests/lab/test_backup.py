@@ -7,21 +7,20 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 
-from meshkit import Mesh, resources
-from meshkit.checks import Finding, Verdict, overall
-from meshkit.stages import backup
-from meshkit.stages.archive import Archive
+from meshkit import paths
+from meshkit.checks.finding import Finding, Verdict, overall
+from meshkit.kube.mesh import Mesh
+from meshkit.stages.backup import stage as backup
+from meshkit.stages.backup.archive import Archive
 from tests.lab.support import Lab, until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.lab
 
@@ -93,7 +92,7 @@ class Backup:
 
     lab: Lab
     mesh: Mesh
-    facts: backup.Facts
+    facts: backup.BackupFacts
     archive: Archive
     findings: list[Finding]
 
@@ -146,7 +145,7 @@ def seen(lab: Lab) -> dict[str, Any]:
 
 def commands() -> list[str]:
     """Return the commands that docs/restore.md gives for a restore of everything, where istiod is gone."""
-    text = (resources.folder("notebooks").parent / "docs" / "restore.md").read_text()
+    text = (paths.folder("notebooks").parent / "docs" / "restore.md").read_text()
     block = text.partition("## Everything")[2].partition("## What to know")[0]
     lines = re.findall(r"^    (.*)$", block, re.MULTILINE)
     return [line for line in lines if not line.startswith("cd ") and "only if istiod was there" not in line]

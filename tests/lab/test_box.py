@@ -8,20 +8,17 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from meshlab import lifecycle
+from meshlab.layout import programs
 
 from meshkit.errors import ChangeError, InputError, UnreachableError
-from meshkit.lab import lifecycle
-from meshkit.lab.layout import programs
 from tests.lab.support import Lab, Space, httpbin, in_folder, sleeper, until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.lab
 
@@ -127,7 +124,7 @@ def revive(lab: Lab) -> None:
 
 
 VICTIMS = (
-    "box keep", "unshare", "box first", "meshkit.lab.node", "meshkit.lab.wan", "bin/nodeapi", "bin/kube-apiserver",
+    "box keep", "unshare", "box first", "meshlab.node", "meshlab.wan_relay", "bin/nodeapi", "bin/kube-apiserver",
     "bin/kube-controller-manager", "bin/etcd", "go-httpbin",
 )  # fmt: skip
 
@@ -179,7 +176,7 @@ def test_the_api_server_may_end_and_come_back(victim: Lab) -> None:
     """After its API server was away the node goes on: pods start, end and are seen as they are."""
     space = Space(victim, "lab-east", "default")
     server = next(p for p in members(victim) if "bin/kube-apiserver" in " ".join(p.cmdline()))
-    node = next(p for p in members(victim) if "meshkit.lab.node" in " ".join(p.cmdline()))
+    node = next(p for p in members(victim) if "meshlab.node" in " ".join(p.cmdline()))
     command = server.cmdline()
     space.deployment("d", sleeper(), replicas=2)
     space.ready("deployment/d")

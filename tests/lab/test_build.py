@@ -9,18 +9,15 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+from meshlab import layout, programs
+from meshlab.programs import progress, toolchain
+from meshlab.programs.progress import Progress
+from meshlab.programs.toolchain import Toolchain
 
 from meshkit.errors import ChangeError, InputError, UnreachableError
-from meshkit.lab import layout, programs
-from meshkit.lab.programs import progress, toolchain
-from meshkit.lab.programs.progress import Progress
-from meshkit.lab.programs.toolchain import Toolchain
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.lab
 Usage = namedtuple("Usage", "total used free")  # noqa: PYI024 - the shape of shutil.disk_usage

@@ -8,20 +8,19 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from meshkit import Mesh
-from meshkit.istio import bundles, fleet, minting, signing, trust, versions
-from meshkit.istio.bundles import Taken
+from meshkit.istio.ca import certificates, issuing, istiod_ca, root_bundles, trust_store
+from meshkit.istio.ca.root_bundles import ReloadMode
+from meshkit.istio.control_plane import istiods_and_proxies, versions
+from meshkit.kube.mesh import Mesh
 from tests.istio.test_authority import load, root
 from tests.lab.support import Lab, until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(900)]
 
@@ -29,7 +28,13 @@ EAST, SYSTEM, SAMPLE = "lab-east", "istio-system", "sample"
 PATIENCE = 120.0
 QUIET = 5.0
 SIGNER = ("ca-cert.pem", "ca-key.pem", "cert-chain.pem")
-WORDS = {bundles.RELOADED, bundles.UPDATING, bundles.REFUSED, bundles.DISABLED, bundles.SKIPPED}
+WORDS = {
+    root_bundles.RELOADED,
+    root_bundles.UPDATING,
+    root_bundles.REFUSED,
+    root_bundles.DISABLED,
+    root_bundles.SKIPPED,
+}
 DEAF = "httpbin"
 """This one's agents are not told of other roots; all others are."""
 
@@ -49,25 +54,25 @@ class Bench:
     loaded: bytes | None = None
     """The root-cert.pem that istiod has in memory; of its own CA, none."""
 
-    def istiod(self) -> fleet.Istiod:
+    def istiod(self) -> istiods_and_proxies.Istiod:
         """Return the one istiod."""
         (one,) = until(self._settled, "one istiod", PATIENCE)
         return one
 
-    def _settled(self) -> list[fleet.Istiod]:
-        found = fleet.istiods(self.mesh.clusters["east"])
+    def _settled(self) -> list[istiods_and_proxies.Istiod]:
+        found = istiods_and_proxies.istiods(self.mesh.clusters["east"])
         return found if len(found) == 1 else []
 
-    def said(self, istiod: fleet.Istiod) -> list[str]:
+    def said(self, istiod: istiods_and_proxies.Istiod) -> list[str]:
         """Return what an istiod has said of its CA, in its order."""
         lines = self.lab.kubectl(EAST, "logs", istiod.name, "-n", SYSTEM).splitlines()
         return [words for line in lines if (words := line.rsplit("\t", 1)[-1]) in WORDS]
 
-    def write(self, signer: Files, bundle: bytes) -> bundles.Prediction:
+    def write(self, signer: Files, bundle: bytes) -> root_bundles.Prediction:
         """Write `cacerts`, and return what was predicted, after the istiod has said just that."""
         istiod = self.istiod()
         before = len(self.said(istiod))
-        told = bundles.predict(self.loaded, bundle, versions.istiod_version(istiod), istiod.env)
+        told = root_bundles.predict(self.loaded, bundle, versions.istiod_version(istiod), istiod.env)
         files = {name: signer[name] for name in SIGNER} | {"root-cert.pem": bundle}
         data = {name: base64.b64encode(pem).decode() for name, pem in files.items()}
         metadata = {"name": "cacerts", "namespace": SYSTEM}
@@ -79,7 +84,7 @@ class Bench:
         else:
             time.sleep(6)  # nothing is to come; the lab's pods have other Secrets within two seconds
             assert self.said(istiod)[before:] == []
-        if told.taken is Taken.LIVE:
+        if told.taken is ReloadMode.LIVE:
             self.loaded = bundle
         self.serves(self.loaded or self.old)
         return told
@@ -100,7 +105,7 @@ class Bench:
         """Wait until each proxy holds the roots of a bundle, or the other if its agent is not told; return the rows."""
 
         def ask() -> dict[str, dict[str, Any]]:
-            found = trust.certificates(self.mesh).to_dict("records")
+            found = trust_store.certificates(self.mesh).to_dict("records")
             wanted = [roots(deaf if row["proxy"].startswith(DEAF) else bundle) for row in found]
             alike = [row["roots"] == ",".join(sorted(own)) for row, own in zip(found, wanted, strict=True)]
             return {row["proxy"].split("-")[0]: row for row in found} if len(found) == 4 and all(alike) else {}
@@ -122,13 +127,13 @@ class Bench:
 
     def signed_below(self, bundle: bytes) -> bool:
         """Tell whether istiod's own certificate is of a signer under a root."""
-        signer = next(iter(trust.parse_chain(self.below_new["ca-cert.pem"] if bundle == self.new else self.old)))
-        return trust.signed_by(signing.serving_certificate(self.istiod()), signer)
+        signer = next(iter(certificates.parse_chain(self.below_new["ca-cert.pem"] if bundle == self.new else self.old)))
+        return certificates.signed_by(istiod_ca.serving_certificate(self.istiod()), signer)
 
 
 def roots(bundle: bytes) -> set[str]:
     """Return the fingerprints of a bundle's certificates."""
-    return {trust.fingerprint(one, trust.SHORT) for one in trust.parse_bundle(bundle)}
+    return {certificates.fingerprint(one, certificates.SHORT) for one in certificates.parse_bundle(bundle)}
 
 
 @pytest.fixture(scope="module")
@@ -137,15 +142,15 @@ def bench(short_folder: Path) -> Iterator[Bench]:
     lab = Lab(short_folder / "bundles")
     try:
         lab.start("single", clusters=1, live_roots=True)
-        config = json.dumps({"proxyMetadata": {bundles.XDS_AGENT: "false"}})
+        config = json.dumps({"proxyMetadata": {root_bundles.XDS_AGENT: "false"}})
         patch = {"spec": {"template": {"metadata": {"annotations": {"proxy.istio.io/config": config}}}}}
         lab.kubectl(EAST, "patch", "deployment", DEAF, "-n", SAMPLE, "-p", json.dumps(patch))
         lab.kubectl(EAST, "rollout", "status", f"deployment/{DEAF}", "-n", SAMPLE, "--timeout=120s")
         mesh = Mesh.open(lab.mesh_file)
-        own = signing.secret_data(mesh.clusters["east"], SYSTEM, signing.SELF_SIGNED)
+        own = istiod_ca.secret_data(mesh.clusters["east"], SYSTEM, istiod_ca.SELF_SIGNED)
         other = root("rsa")
         below = dict(zip(SIGNER, (own["ca-cert.pem"], own["ca-key.pem"], own["ca-cert.pem"]), strict=True))
-        below_new = minting.intermediate(load(other), "east", SYSTEM).files
+        below_new = issuing.intermediate(load(other), "east", SYSTEM).files
         yield Bench(lab, mesh, own["ca-cert.pem"], other.certificate, below, below_new)
     finally:
         lab.stop()
@@ -153,30 +158,30 @@ def bench(short_folder: Path) -> Iterator[Bench]:
 
 def test_a_ca_of_its_own_looks_for_no_cacerts(bench: Bench) -> None:
     """Not one word of it in the log, until it starts again."""
-    assert bench.write(bench.below_old, bench.old).taken is Taken.RESTART
+    assert bench.write(bench.below_old, bench.old).taken is ReloadMode.RESTART
     bench.restart(bench.old)
 
 
 def test_a_wider_bundle_is_taken_live_and_reaches_who_is_told(bench: Bench) -> None:
     """The others go on with what they have."""
-    wide = bundles.widened(bench.old, [bench.new])
-    assert bench.write(bench.below_old, wide).taken is Taken.LIVE
+    wide = root_bundles.append_roots(bench.old, [bench.new])
+    assert bench.write(bench.below_old, wide).taken is ReloadMode.LIVE
     bench.holds(wide, deaf=bench.old)
 
 
 def test_another_order_is_taken_live(bench: Bench) -> None:
     """Up to 1.29 it would be refused."""
-    assert bench.write(bench.below_old, bench.new + bench.old).taken is Taken.LIVE
+    assert bench.write(bench.below_old, bench.new + bench.old).taken is ReloadMode.LIVE
 
 
 def test_a_new_signer_below_the_same_text_is_taken_live_and_told_to_nobody(bench: Bench) -> None:
     """Certificates stay until proxies ask for new ones: at another text of the same roots."""
     assert bench.loaded
     before = bench.leaves()
-    assert bench.write(bench.below_new, bench.loaded).taken is Taken.LIVE
+    assert bench.write(bench.below_new, bench.loaded).taken is ReloadMode.LIVE
     assert bench.signed_below(bench.new)
     assert bench.leaves() == before
-    assert bench.write(bench.below_new, bundles.repeated(bench.loaded, bench.new)).taken is Taken.LIVE
+    assert bench.write(bench.below_new, root_bundles.duplicate_root(bench.loaded, bench.new)).taken is ReloadMode.LIVE
     (new,), (old,) = roots(bench.new), roots(bench.old)
     wanted = {name: old if name == DEAF else new for name in before}
     until(
@@ -188,13 +193,13 @@ def test_a_new_signer_below_the_same_text_is_taken_live_and_told_to_nobody(bench
 
 def test_a_narrower_bundle_is_taken_live(bench: Bench) -> None:
     """And proxies that are told trust the new root only."""
-    assert bench.write(bench.below_new, bench.new).taken is Taken.LIVE
+    assert bench.write(bench.below_new, bench.new).taken is ReloadMode.LIVE
     bench.holds(bench.new, deaf=bench.old)
 
 
 def test_a_bundle_that_shares_nothing_is_refused_whole_until_a_restart(bench: Bench) -> None:
     """Its signer, too."""
-    assert bench.write(bench.below_old, bench.old).taken is Taken.RESTART
+    assert bench.write(bench.below_old, bench.old).taken is ReloadMode.RESTART
     assert bench.signed_below(bench.new)
     bench.restart(bench.old)
     assert bench.signed_below(bench.old)
@@ -202,13 +207,13 @@ def test_a_bundle_that_shares_nothing_is_refused_whole_until_a_restart(bench: Be
 
 def test_without_the_switch_only_the_signer_is_taken_live(bench: Bench) -> None:
     """Even a wider bundle is refused; the same text is not."""
-    wide = bundles.widened(bench.old, [bench.new])
-    bench.lab.kubectl(EAST, "set", "env", "deployment/istiod", "-n", SYSTEM, f"{bundles.MULTI_ROOT}=false")
+    wide = root_bundles.append_roots(bench.old, [bench.new])
+    bench.lab.kubectl(EAST, "set", "env", "deployment/istiod", "-n", SYSTEM, f"{root_bundles.MULTI_ROOT}=false")
     bench.restart(bench.old)
-    assert bench.write(bench.below_old, wide).taken is Taken.RESTART
-    assert bench.write(bench.below_new, wide).taken is Taken.RESTART
+    assert bench.write(bench.below_old, wide).taken is ReloadMode.RESTART
+    assert bench.write(bench.below_new, wide).taken is ReloadMode.RESTART
     assert bench.signed_below(bench.old)
     bench.restart(wide)
     assert bench.signed_below(bench.new)
-    assert bench.write(bench.below_old, wide).taken is Taken.LIVE
+    assert bench.write(bench.below_old, wide).taken is ReloadMode.LIVE
     assert bench.signed_below(bench.old)

@@ -10,16 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-
-from meshkit.lab import lifecycle
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from meshlab import lifecycle
 
 pytestmark = pytest.mark.lab
 DAEMONS = {"etcd", "kube-apiserver", "kube-controller-manager", "nodeapi", "node"}

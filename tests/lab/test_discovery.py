@@ -8,26 +8,24 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from meshkit import Mesh
-from meshkit.checks import Finding, Verdict, overall
-from meshkit.istio import accounts, remote_secret
-from meshkit.istio.remotes import LABEL
-from meshkit.resources import folder
-from meshkit.stages import discovery
-from tests.lab.support import until
+from meshkit.checks.finding import Finding, Verdict, overall
+from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
+from meshkit.istio.multicluster.remote_secrets import LABEL
+from meshkit.kube.mesh import Mesh
+from meshkit.paths import folder
+from meshkit.stages.discovery import facts as discovery_facts
+from meshkit.stages.discovery import stage as discovery
+from meshkit.stages.discovery import token_rotation
+from tests.lab.support import Lab, until
 from tests.lab.test_audit import canaries, fragments, public_text
 from tests.support import write_kubeconfig
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.lab.support import Lab
 
 pytestmark = pytest.mark.lab
 
@@ -74,7 +72,7 @@ def part(lab: Lab) -> None:
     """
     for context in CONTEXTS:
         lab.kubectl(context, "delete", "secret", "-A", "-l", f"{LABEL}=true")
-        for kind in (accounts.TOKEN_TYPE, accounts.EXPIRING_TYPE):
+        for kind in (reader_tokens.TOKEN_TYPE, reader_tokens.EXPIRING_TYPE):
             lab.kubectl(context, "delete", "secret", *SYSTEM, f"--field-selector=type={kind}")
     until(lambda: watched(lab) == len(CONTEXTS), "each istiod watches its own cluster only", 60)
 
@@ -95,15 +93,15 @@ def versions(lab: Lab) -> dict[tuple[str, str], str]:
 
 def stage(mesh: Mesh, mode: str, renew: str = "") -> tuple[list[Finding], list[str]]:
     """Do the stage as its notebook does; return its findings, and the changes of its plans with their status."""
-    facts = discovery.look(mesh)
+    facts = discovery_facts.look(mesh)
     findings = discovery.check(mesh, facts, mode, renew)
     tokens = discovery.plan_tokens(mesh, facts, renew)
     tokens.carry_out(mode, gates=findings)
-    findings += discovery.try_tokens(mesh, facts, mode, renew)
+    findings += token_rotation.try_tokens(mesh, facts, mode, renew)
     plan = discovery.plan(mesh, facts, renew)
     plan.carry_out(mode, gates=findings)
     old = discovery.plan_revoked(mesh, tokens)
-    findings += discovery.check_handed_over(mesh, old, mode)
+    findings += token_rotation.check_readers_switched(mesh, old, mode)
     old.carry_out(mode, gates=findings)
     findings += discovery.prove(mesh, plan, discovery.try_merged(mesh, plan), old)
     changes = (*tokens.changes, *plan.changes, *old.changes)
@@ -130,9 +128,9 @@ def test_our_remote_secret_is_istioctls(meshed_lab: Lab) -> None:
     for entry in mesh.spec.clusters:
         command = ("create-remote-secret", f"--name={entry.name}", f"--server={entry.api_server}")
         theirs = next(yaml.safe_load_all(meshed_lab.istioctl(entry.context, *command)))
-        token = accounts.current(accounts.tokens(mesh.clusters[entry.name], "istio-system"), mesh)
+        token = reader_tokens.current(reader_tokens.tokens(mesh.clusters[entry.name], "istio-system"), mesh)
         assert token
-        ours = remote_secret.manifest(entry.name, entry.api_server, token, "istio-system")
+        ours = remote_secret_manifest.manifest(entry.name, entry.api_server, token, "istio-system")
         ours["stringData"] = {key: base64.b64decode(value).decode() for key, value in ours.pop("data").items()}
         differing = [key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)]
         assert differing == []  # and no token in the message
@@ -245,8 +243,8 @@ def test_a_wrong_address_is_found_before_anything_is_made(
 def test_a_dead_secret_of_another_name_is_not_overwritten(undiscovered: Lab) -> None:
     """It stands in the way, and is named with the command that removes it."""
     lab, mesh = undiscovered, Mesh.open(undiscovered.mesh_file)
-    bad = accounts.Token("", "not-a-token", b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
-    manifest = remote_secret.manifest("west", str(mesh.spec.cluster("west").api_server), bad, "istio-system")
+    bad = reader_tokens.Token("", "not-a-token", b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
+    manifest = remote_secret_manifest.manifest("west", str(mesh.spec.cluster("west").api_server), bad, "istio-system")
     manifest["metadata"]["name"] = "theirs"
     lab.kubectl("lab-east", "apply", "-f", "-", stdin=json.dumps(manifest))
     before = versions(lab)
@@ -266,7 +264,7 @@ def test_services_that_will_merge_are_told_before(undiscovered: Lab) -> None:
             lab.kubectl(context, "create", "namespace", "shop")
             lab.kubectl(context, "create", "service", "clusterip", "web", "-n", "shop", f"--tcp={port}:8080")
         mesh = Mesh.open(lab.mesh_file)
-        findings = discovery.check(mesh, discovery.look(mesh))
+        findings = discovery.check(mesh, discovery_facts.look(mesh))
         assert verdicts(findings, "MK708") == {"namespace sample": Verdict.PASS, "namespace shop": Verdict.WARN}
         assert verdicts(findings, "MK709") == {"shop/web": Verdict.WARN}
     finally:
@@ -279,7 +277,10 @@ def test_a_revoked_token_is_renewed(undiscovered: Lab) -> None:
     lab, mesh = undiscovered, Mesh.open(undiscovered.mesh_file)
     stage(mesh, "apply")
     lab.kubectl("lab-west", "delete", "secret", *SYSTEM, TOKEN_SECRET)
-    until(lambda: discovery.wanted(mesh, discovery.look(mesh))["east", "west"] == "renew", "east's secret is dead")
+    until(
+        lambda: token_rotation.token_actions(mesh, discovery_facts.look(mesh))["east", "west"] == "renew",
+        "east's secret is dead",
+    )
     findings, changes = stage(mesh, "apply")
     assert overall(findings) is Verdict.PASS
     assert changes == [

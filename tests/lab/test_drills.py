@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from meshlab.faults.catalogue import KNOWN, find
+from meshlab.faults.fault import Fault
 
-from meshkit.lab.faults.catalogue import KNOWN, find
 from tests.lab import drill
-from tests.lab.support import broken
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from meshkit.lab.faults.fault import Fault
-    from tests.lab.support import Lab
+from tests.lab.support import Lab, broken
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill]
 NAMES = os.environ.get("MESHKIT_TEST_FAULTS") or ",".join(KNOWN)

@@ -9,21 +9,20 @@ import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from meshkit import Mesh
-from meshkit.checks import Finding, Verdict, overall
+from meshkit.checks import question
+from meshkit.checks.finding import Finding, Verdict, overall
+from meshkit.istio import snapshot
+from meshkit.istio.proxies import reading as proxies_reading
+from meshkit.kube.mesh import Mesh
 from meshkit.stages import observe, verify
-from tests.lab.support import broken, until
-
-if TYPE_CHECKING:
-    from tests.lab.support import Lab
+from tests.lab.support import Lab, broken, until
 
 pytestmark = pytest.mark.lab
 
-EAST_WEST, WEST_EAST = verify.arrow("east", "west"), verify.arrow("west", "east")
+EAST_WEST, WEST_EAST = question.arrow("east", "west"), question.arrow("west", "east")
 
 
 @dataclass(frozen=True)
@@ -54,14 +53,14 @@ FAULTS = [
 def seen(lab: Lab) -> list[Finding]:
     """Return the findings of both stages before any traffic."""
     mesh = Mesh.open(lab.mesh_file)
-    return [*verify.check(mesh, verify.look(mesh)), *observe.check(mesh, observe.look(mesh))]
+    return [*verify.check(mesh, snapshot.look(mesh)), *observe.check(mesh, proxies_reading.look(mesh))]
 
 
 def audit(lab: Lab) -> list[Finding]:
     """Return the findings of both stages, but for the measuring."""
     mesh = Mesh.open(lab.mesh_file)
-    facts = verify.look(mesh)
-    told = [*verify.check(mesh, facts), *observe.check(mesh, observe.look(mesh))]
+    facts = snapshot.look(mesh)
+    told = [*verify.check(mesh, facts), *observe.check(mesh, proxies_reading.look(mesh))]
     return [*told, *verify.prove(mesh, facts, verify.try_pairs(mesh, 3))]
 
 

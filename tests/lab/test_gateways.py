@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from meshlab import scenarios
+from meshlab.layout import programs, sites
 
-from meshkit.checks import Verdict, overall
-from meshkit.istio import exposure, installer
-from meshkit.lab import scenarios
-from meshkit.lab.layout import programs, sites
-from meshkit.mesh import Mesh
+from meshkit.checks.finding import Verdict, overall
+from meshkit.istio.control_plane import istioctl
+from meshkit.istio.multicluster import gateway_exposure
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages import gateways
 from tests.lab.support import HTTPBIN, Lab, until
 from tests.stages.healthy import told
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.lab
 
@@ -119,7 +118,7 @@ def sni(service: str, port: int) -> str:
 
 def named(mesh: Mesh, cluster: str) -> set[str]:
     """Return what a cluster's gateway lets in."""
-    found = exposure.opened(mesh)
+    found = gateway_exposure.opened(mesh)
     return set(found[found["cluster"] == cluster]["sni"]) - {""}
 
 
@@ -195,7 +194,7 @@ def test_the_control_plane_is_named_and_does_not_answer_but_what_takes_mutual_tl
 def test_installing_the_control_plane_again_leaves_the_gateway(lab: Lab, made: Mesh) -> None:
     """An IstioOperator without a name would remove it."""
     before = {name: at for name, at in versions(lab).items() if "eastwest" in name}
-    installer.install(made.spec.cluster("west"), installer.operator(made.spec, "west"), print)
+    istioctl.install(made.spec.cluster("west"), istioctl.operator(made.spec, "west"), print)
     assert {name: at for name, at in versions(lab).items() if "eastwest" in name} == before
 
 

@@ -13,26 +13,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import pytest
 
-from meshkit.journal import Journal
-from meshkit.mesh import Mesh
-from meshkit.probe import COMPONENT
-from meshkit.runs.load import Follower
-from tests.lab.sameness import differences, snapshot
-from tests.lab.support import Lab, until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from meshkit.journal import Entry
-    from tests.lab.sameness import Key
-    from tests.lab.support import Object
+from meshkit.changes.journal import Entry, Journal
+from meshkit.kube.mesh import Mesh
+from meshkit.probing.load_log import Follower
+from meshkit.probing.pair_probe import COMPONENT
+from tests.lab.sameness import Key, differences, snapshot
+from tests.lab.support import Lab, Object, until
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(3600)]
 

@@ -7,20 +7,15 @@ import platform
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+from meshlab.faults import clock, drills, health
+from meshlab.faults.catalogue import KNOWN, find
 
 from meshkit.errors import ChangeError, InputError
-from meshkit.lab.faults import clock, drills, health
-from meshkit.lab.faults.catalogue import KNOWN, find
 from tests.lab import sameness
-from tests.lab.support import broken, in_folder, until
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.lab.support import Lab, Object
+from tests.lab.support import Lab, Object, broken, in_folder, until
 
 NAMES = [
     "expired-credential",

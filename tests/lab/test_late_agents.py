@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from meshlab import layout, programs
+from meshlab.programs import SOURCES
+from meshlab.programs.toolchain import Toolchain
 
-from meshkit.lab import layout, programs
-from meshkit.lab.programs import SOURCES, Toolchain
 from tests.lab.support import Lab
 from tests.lab.test_matrix import APPLY, Bench, Part, When, on
 from tests.lab.test_migration import meshkit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1800)]
 

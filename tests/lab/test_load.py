@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from subprocess import PIPE, Popen
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from meshkit import Mesh
-from meshkit.runs.load import Follower, Requests
-from tests.lab.support import until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.lab.support import Lab
+from meshkit.kube.mesh import Mesh
+from meshkit.probing.load_log import Follower, Requests
+from tests.lab.support import Lab, until
 
 pytestmark = pytest.mark.lab
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from meshkit import Mesh
-from meshkit.istio import services
-from meshkit.istio.fleet import table
-from meshkit.stages import merging, pairs
-from tests.lab.support import until
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.lab.support import Lab
+from meshkit.checks import service_merge
+from meshkit.istio.config import services
+from meshkit.kube.mesh import Mesh
+from meshkit.probing import pair_survey
+from meshkit.tables import table
+from tests.lab.support import Lab, until
 
 pytestmark = pytest.mark.lab
 
@@ -26,7 +23,7 @@ CONFIG = ("configmap", "istio", "-n", "istio-system")
 
 def ways(mesh: Mesh) -> dict[tuple[str, str], str]:
     """Return by which way each cluster's Envoy would reach the other for the probe's Service."""
-    found = pairs.look(mesh).ways
+    found = pair_survey.look(mesh).ways
     return dict(zip(zip(found["client"], found["server"], strict=True), found["way"], strict=True))
 
 
@@ -42,7 +39,7 @@ def test_the_patch_keeps_a_service_at_home(meshed_lab: Lab, tmp_path: Path) -> N
     mesh = Mesh.open(meshed_lab.mesh_file)
     spec = mesh.spec.probe
     host = f"{spec.server}.{spec.namespace}.svc.{services.DOMAIN}"
-    patch = merging.patch(mesh, table([{"host": host}], merging.LOCAL_COLUMNS))
+    patch = service_merge.patch(mesh, table([{"host": host}], service_merge.LOCAL_COLUMNS))
     (tmp_path / "patch.yaml").write_text(patch)
     made = meshed_lab.must("istioctl", "manifest", "generate", "-f", str(tmp_path / "patch.yaml"))
     settings = rendered(made)["serviceSettings"]

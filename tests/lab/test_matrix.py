@@ -17,32 +17,26 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from meshlab import scenarios
 
-from meshkit import changes
-from meshkit.lab import scenarios
-from meshkit.mesh import Mesh
-from meshkit.stages import trust
+from meshkit.changes import plan
+from meshkit.changes.journal import Entry
+from meshkit.istio.ca import reading as ca_reading
+from meshkit.kube.mesh import Mesh
+from meshkit.stages.trust import stage as trust
 from tests.lab.boundaries import Going, Noted, Trust, astray, entries, roots_of, words
-from tests.lab.loads import Loads
-from tests.lab.sameness import differences, snapshot
-from tests.lab.support import Lab, Space, sleeper, until
+from tests.lab.loads import Count, Loads
+from tests.lab.sameness import Key, differences, snapshot
+from tests.lab.support import Lab, Object, Space, sleeper, until
 from tests.lab.test_migration import Done, meshkit
 from tests.lab.test_overlap import fingerprint, within
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from meshkit.journal import Entry
-    from tests.lab.loads import Count
-    from tests.lab.sameness import Key
-    from tests.lab.support import Object
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(3 * 3600)]
 
@@ -55,7 +49,7 @@ TRIES = 3
 HELD = 20.0
 MIDDLE = {"restart": 6.0}
 """Seconds to the middle of what takes longer than a second or two."""
-RESTARTED = re.compile(rf"/istiod: .*{re.escape(changes.RESTARTED)}")
+RESTARTED = re.compile(rf"/istiod: .*{re.escape(plan.RESTARTED)}")
 """The one trace that the way back may leave: an istiod was restarted for it."""
 
 
@@ -158,7 +152,7 @@ class Bench:
 
     def boundaries(self) -> list[Boundary]:
         """Return the boundaries of all changes that are planned."""
-        planned = trust.plan(self.mesh, trust.look(self.mesh)).changes
+        planned = trust.plan(self.mesh, ca_reading.look(self.mesh)).changes
         self.order = [words(vars(change)) for change in planned]
         half = [0.0 if change.wait is None else MIDDLE.get(change.action, 0.7) for change in planned]
         return [Boundary(n, told, when, half[n]) for n, told in enumerate(self.order) for when in When]
@@ -235,7 +229,7 @@ class Bench:
 
     def at_the_end(self, _changes: list[Entry]) -> list[str]:
         """Return what is not as after a run that was never killed."""
-        left = trust.plan(self.mesh, trust.look(self.mesh)).changes
+        left = trust.plan(self.mesh, ca_reading.look(self.mesh)).changes
         planned = [f"still planned: {change.cluster}: {change.action} {change.object}" for change in left]
         return [*astray(self.mesh, self.after), *planned]
 

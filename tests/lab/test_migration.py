@@ -7,22 +7,20 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
 
-from meshkit.checks import Verdict
-from meshkit.mesh import Mesh
-from meshkit.stages import rollback
+from meshkit.checks.finding import Verdict
+from meshkit.kube.mesh import Mesh
+from meshkit.stages.rollback import stage as rollback
 from tests.lab.sameness import differences, snapshot
 from tests.lab.support import Lab
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1200)]
 SMALL = ("-p", "samples", "40", "-p", "hold", "5")

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from meshlab import scenarios
+from meshlab.layout import sites
 
-from meshkit.lab import scenarios
-from meshkit.lab.layout import sites
 from tests.lab.loads import Loads, clock
 from tests.lab.support import Lab
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(600)]
 

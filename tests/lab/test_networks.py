@@ -6,16 +6,13 @@ import json
 import subprocess
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from meshlab.layout import Site, replace
 
-from meshkit.lab.layout import Site, replace
 from tests.lab.support import Lab, Space, httpbin, sleeper, until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.lab
 

@@ -8,23 +8,24 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from meshkit.cluster import Cluster, NotFoundError
 from meshkit.errors import ChangeError, UnreachableError
-from meshkit.istio import envoy, networks, proxies, remotes, rollup, trust, versions
-from meshkit.istio import fleet as istio_fleet
-from meshkit.mesh import Mesh, Unknown, gather
+from meshkit.istio.ca import certificates, trust_store
+from meshkit.istio.control_plane import istiods_and_proxies as istio_fleet
+from meshkit.istio.control_plane import versions
+from meshkit.istio.control_plane.istiods_and_proxies import Proxy
+from meshkit.istio.multicluster import gateways, remote_secrets
+from meshkit.istio.proxies import envoy_admin, proxy_status, status_summary
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown, gather
+from meshkit.kube.transport import NotFoundError
 from meshkit.spec import MeshSpec
+from tests.lab.support import Lab
 from tests.support import free_port, write_kubeconfig
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from meshkit.istio.fleet import Proxy
-    from tests.lab.support import Lab
 
 pytestmark = pytest.mark.lab
 
@@ -68,7 +69,7 @@ class TestProxyStatus:
         """Proxy by proxy, type by type, in both clusters, nothing more and nothing less."""
 
         def ours() -> set[tuple[str, ...]]:
-            table = proxies.proxy_status(mesh)
+            table = proxy_status.proxy_status(mesh)
             columns = ["cluster_id", "proxy", "namespace", "version", "type", "state"]
             return set(table[columns].itertuples(index=False, name=None))
 
@@ -83,7 +84,7 @@ class TestProxyStatus:
         """Name, cluster, istiod, version and the state under each type's name, as with `-v 1`."""
 
         def ours() -> set[tuple[str, ...]]:
-            table = rollup.summary(proxies.proxy_status(mesh))
+            table = status_summary.summary(proxy_status.proxy_status(mesh))
             return {
                 (f"{row['proxy']}.{row['namespace']}", row["cluster"], row["istiod"], row["version"], kind, row[kind])
                 for row in table.to_dict("records")
@@ -101,7 +102,7 @@ class TestProxyStatus:
         manifest = _broken_filter()
         east.apply(manifest)
         try:
-            status = _until(lambda: proxies.proxy_status(mesh).query("state == 'ERROR'"), lambda t: not t.empty)
+            status = _until(lambda: proxy_status.proxy_status(mesh).query("state == 'ERROR'"), lambda t: not t.empty)
             row = status.iloc[0]
             assert (row["cluster"], row["type"], row["proxy"].startswith("sleep-")) == ("east", "LDS", True)
             assert row["nack"]
@@ -112,10 +113,10 @@ class TestProxyStatus:
                 for config in resource["genericXdsConfigs"]
                 if "errorState" in config
             }
-            assert rollup.summary(proxies.proxy_status(mesh)).iloc[0]["worst"] == "ERROR"
+            assert status_summary.summary(proxy_status.proxy_status(mesh)).iloc[0]["worst"] == "ERROR"
         finally:
             east.delete(manifest)
-        _until(lambda: proxies.proxy_status(mesh), lambda t: set(t["state"]) == {"SYNCED"})
+        _until(lambda: proxy_status.proxy_status(mesh), lambda t: set(t["state"]) == {"SYNCED"})
 
 
 class TestRemotes:
@@ -133,19 +134,19 @@ class TestRemotes:
             return found
 
         columns = ["remote", "secret", "status", "istiod"]
-        _agree(lambda: set(remotes.remote_clusters(mesh)[columns].itertuples(index=False, name=None)), theirs)
+        _agree(lambda: set(remote_secrets.remote_clusters(mesh)[columns].itertuples(index=False, name=None)), theirs)
 
     def test_each_credential_works_and_leads_where_its_key_says(self, mesh: Mesh) -> None:
         """Every ordered pair has one; tokens and certificates are nowhere in the table."""
-        table = remotes.remote_secrets(mesh)
-        assert set(table[["cluster", "key"]].itertuples(index=False, name=None)) == set(mesh.pairs)
+        table = remote_secrets.remote_secrets(mesh)
+        assert set(table[["cluster", "key"]].itertuples(index=False, name=None)) == set(mesh.ordered_pairs)
         assert set(table["credential"]) == {"ok"}
         assert list(table["leads_to"]) == list(table["key"]) == list(table["annotation"])
         assert "eyJ" not in table.to_csv()
 
     def test_gateways_are_those_of_kubectl(self, mesh: Mesh, kubectl: Say) -> None:
         """The labelled Service's address, port and network, exposed by the Gateway, with a ready pod."""
-        for row in networks.gateways(mesh).to_dict("records"):
+        for row in gateways.gateways(mesh).to_dict("records"):
             context = f"lab-{row['cluster']}"
             path = "jsonpath={.metadata.labels.topology\\.istio\\.io/network} {.status.loadBalancer.ingress[*].ip}"
             said = kubectl(context, "-n", row["namespace"], "get", "service", row["service"], "-o", path)
@@ -161,7 +162,7 @@ class TestRemotes:
             for gateway in json.loads(istioctl(f"lab-{name}", "x", "internal-debug", "networkz"))
         }
         columns = ["cluster", "network", "gateway_cluster", "address", "port"]
-        assert set(networks.gateways_seen(mesh)[columns].itertuples(index=False, name=None)) == theirs
+        assert set(gateways.gateways_seen(mesh)[columns].itertuples(index=False, name=None)) == theirs
 
 
 class TestTrust:
@@ -169,7 +170,7 @@ class TestTrust:
 
     def test_each_leaf_is_what_openssl_reads(self, mesh: Mesh, istioctl: Say) -> None:
         """Fingerprint, serial, dates and SPIFFE identity of every proxy."""
-        for row in trust.certificates(mesh).to_dict("records"):
+        for row in trust_store.certificates(mesh).to_dict("records"):
             held = json.loads(
                 istioctl(f"lab-{row['cluster']}", "pc", "secret", f"{row['proxy']}.{row['namespace']}", "-o", "json")
             )
@@ -189,7 +190,7 @@ class TestTrust:
         path = "jsonpath={.data.root-cert\\.pem}"
         pem = kubectl("lab-west", "-n", "sample", "get", "cm", "istio-ca-root-cert", "-o", path).encode()
         digest = _openssl(pem, "-fingerprint", "-sha256")["sha256 Fingerprint"].replace(":", "").lower()
-        table = trust.roots(mesh)
+        table = trust_store.roots(mesh)
         assert set(table["sha256"]) == {digest}
         assert list(table["holders"]) == list(table["of"])
         assert set(table[["cluster", "source"]].itertuples(index=False, name=None)) == {
@@ -197,8 +198,8 @@ class TestTrust:
             for cluster in mesh.clusters
             for source in ("secret cacerts", "configmap istio-ca-root-cert", "proxies")
         }
-        held = trust.certificates(mesh)
-        assert set(held["roots"]) == set(held["anchor"]) == {digest[: trust.SHORT]}
+        held = trust_store.certificates(mesh)
+        assert set(held["roots"]) == set(held["anchor"]) == {digest[: certificates.SHORT]}
 
 
 class TestVersions:
@@ -239,22 +240,22 @@ class TestEnvoy:
             return {(line.split()[0], line.split()[1], line.split()[-1]) for line in lines}
 
         def ours() -> set[tuple[str, ...]]:
-            rows = envoy.clusters(sleep)[["address", "health", "name"]].itertuples(index=False, name=None)
+            rows = envoy_admin.clusters(sleep)[["address", "health", "name"]].itertuples(index=False, name=None)
             return {(f"unix://{a}" if a.startswith(("/", "./")) else a, health, name) for a, health, name in rows}
 
         _agree(ours, theirs)
 
     def test_a_dump_of_any_size_comes_whole(self, sleep: Proxy) -> None:
         """Chunked, and larger than any buffer."""
-        dump = envoy.config_dump(sleep)
+        dump = envoy_admin.config_dump(sleep)
         assert any("dynamic_listeners" in part for part in dump)
-        assert envoy.server_info(sleep)["state"] == "LIVE"
-        assert envoy.stats(sleep, "^server\\.live$") == {"server.live": 1}
+        assert envoy_admin.server_info(sleep)["state"] == "LIVE"
+        assert envoy_admin.stats(sleep, "^server\\.live$") == {"server.live": 1}
 
     def test_no_private_key_is_in_what_is_read(self, sleep: Proxy) -> None:
         """Envoy redacts it, and we do not even take the field."""
-        assert {(s.name, s.kind) for s in envoy.secrets(sleep)} == {("default", "chain"), ("ROOTCA", "roots")}
-        assert all(b"PRIVATE" not in s.pem for s in envoy.secrets(sleep))
+        assert {(s.name, s.kind) for s in envoy_admin.secrets(sleep)} == {("default", "chain"), ("ROOTCA", "roots")}
+        assert all(b"PRIVATE" not in s.pem for s in envoy_admin.secrets(sleep))
 
 
 class TestIntoPods:
@@ -302,7 +303,7 @@ class TestIntoPods:
 
         def ask(number: int) -> str:
             if number % 2:
-                return str(envoy.server_info(sleep)["state"])
+                return str(envoy_admin.server_info(sleep)["state"])
             return east.exec(sleep.name, sleep.namespace, "sleep", ["echo", str(number)]).stdout.strip()
 
         assert gather(ask, range(12), deadline=30) == [str(n) if n % 2 == 0 else "LIVE" for n in range(12)]
@@ -327,16 +328,16 @@ def test_a_dead_cluster_leaves_the_others_rows_right(mesh: Mesh, tmp_path: Path)
     spec = mesh.spec.model_dump(by_alias=True)
     spec["clusters"][1]["kubeconfig"] = str(dead)
     broken = Mesh.open(MeshSpec.parse(spec, where="test"))
-    status = proxies.proxy_status(broken)
+    status = proxy_status.proxy_status(broken)
     assert set(status[status["cluster"] == "west"]["state"]) == {"UNKNOWN"}
     assert "refuses the connection" in status[status["cluster"] == "west"].iloc[0]["nack"]
-    whole = proxies.proxy_status(mesh)
+    whole = proxy_status.proxy_status(mesh)
     ours, theirs = (set(table[table["cluster"] == "east"]["proxy"]) for table in (status, whole))
     assert ours == theirs
     assert isinstance(broken.each(Cluster.version)["west"], Unknown)
-    secrets = remotes.remote_secrets(broken).set_index("cluster")["credential"]
+    secrets = remote_secrets.remote_secrets(broken).set_index("cluster")["credential"]
     assert secrets["west"] == "UNKNOWN"
-    assert set(trust.certificates(broken).query("cluster == 'east'")["reason"]) == {""}
+    assert set(trust_store.certificates(broken).query("cluster == 'east'")["reason"]) == {""}
     assert set(versions.versions(broken).query("cluster == 'west'")["version"]) == {""}
 
 

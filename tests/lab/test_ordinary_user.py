@@ -8,17 +8,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-
-from meshkit.lab import layout, programs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from meshlab import layout, programs
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill]
 ROOT = Path(__file__).parents[2]

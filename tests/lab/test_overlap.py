@@ -10,24 +10,20 @@ import json
 import re
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+from meshlab import scenarios
 
-from meshkit.istio import trust
-from meshkit.journal import Journal
-from meshkit.lab import scenarios
-from meshkit.mesh import Mesh
-from tests.lab.loads import Loads, clock
+from meshkit.changes.journal import Journal
+from meshkit.istio.ca import certificates, trust_store
+from meshkit.kube.mesh import Mesh
+from tests.lab.loads import Count, Loads, clock
 from tests.lab.support import Lab
 from tests.lab.test_migration import FORGIVEN, Done, meshkit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.lab.loads import Count
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1800)]
 
@@ -123,7 +119,7 @@ def test_calls_between_the_clusters_fail_before_and_pass_after(overlapped: Overl
 def test_istioctl_and_openssl_agree_for_every_proxy(overlapped: Overlapped, tmp_path: Path) -> None:
     """Leaf and roots are those of meshkit's table, the chain ends at the new root, which is the only one trusted."""
     lab, root = overlapped.lab, overlapped.root / "root-cert.pem"
-    rows = trust.certificates(Mesh.open(overlapped.mesh_file)).to_dict("records")
+    rows = trust_store.certificates(Mesh.open(overlapped.mesh_file)).to_dict("records")
     assert {(r["cluster"], r["namespace"], r["proxy"]) for r in rows} == proxies(lab)
     for row in rows:
         name = f"{row['proxy']}.{row['namespace']}"
@@ -132,7 +128,7 @@ def test_istioctl_and_openssl_agree_for_every_proxy(overlapped: Overlapped, tmp_
         chain = pems(held["default"]["tlsCertificate"]["certificateChain"])
         roots = {fingerprint(pem) for pem in pems(held["ROOTCA"]["validationContext"]["trustedCa"])}
         assert row["sha256"] == fingerprint(chain[0])
-        assert set(row["roots"].split(",")) == {digest[: trust.SHORT] for digest in roots}
+        assert set(row["roots"].split(",")) == {digest[: certificates.SHORT] for digest in roots}
         assert roots == {fingerprint(root.read_bytes())}
         (tmp_path / "leaf.pem").write_bytes(chain[0])
         (tmp_path / "above.pem").write_bytes(b"".join(chain[1:]))

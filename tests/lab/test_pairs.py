@@ -9,26 +9,20 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
-from meshkit import Mesh
-from meshkit.checks import Verdict
-from meshkit.istio import trust
-from meshkit.stages import linked, pairs
-from tests.lab.support import broken, until
+from meshkit.checks import pair_table, pairs
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.istio.ca import certificates
+from meshkit.kube.mesh import Mesh
+from meshkit.probing import pair_survey
+from tests.lab.support import Lab, broken, until
 from tests.sick import Sickness, sick_api_server
 from tests.support import write_kubeconfig
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pandas as pd
-
-    from meshkit.checks import Finding
-    from tests.lab.support import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill]
 
@@ -36,23 +30,20 @@ PAIR, BACK = "east → west", "west → east"
 DEADLINE = 90.0
 
 
-def looked(mesh: Mesh) -> tuple[pairs.Facts, list[Finding]]:
+def looked(mesh: Mesh) -> tuple[pair_survey.PairFacts, list[Finding]]:
     """Return what was read, and all findings of it."""
-    facts = pairs.look(mesh)
-    return facts, linked.check_all(mesh, facts)
+    facts = pair_survey.look(mesh)
+    return facts, pairs.check_all(mesh, facts)
 
 
 def first_links(mesh: Mesh) -> dict[str, tuple[str, str]]:
     """Return verdict and first broken link (with its check) of each pair."""
     facts, findings = looked(mesh)
-    rows = pairs.brief(pairs.table(mesh, facts, findings)).to_dict("records")
+    rows = pair_table.brief(pair_table.table(mesh, facts, findings)).to_dict("records")
     return {row["pair"]: (row["verdict"], f"{row['broken']} {row['why'][:5]}".strip()) for row in rows}
 
 
 WHOLE = {PAIR: ("pass", ""), BACK: ("pass", "")}
-
-
-# --- against istioctl -------------------------------------------------------------------------------------------------
 
 
 def test_the_table_says_what_istioctl_says(meshed_lab: Lab) -> None:
@@ -60,7 +51,7 @@ def test_the_table_says_what_istioctl_says(meshed_lab: Lab) -> None:
     mesh = Mesh.open(meshed_lab.mesh_file)
     facts, findings = looked(mesh)
     assert {f.verdict for f in findings} <= {Verdict.PASS, Verdict.SKIPPED}
-    for row in pairs.table(mesh, facts, findings).to_dict("records"):
+    for row in pair_table.table(mesh, facts, findings).to_dict("records"):
         client, server = row["client"], row["server"]
         remote = remote_clusters(meshed_lab, client)
         assert remote[row["istiod"], server] == (row["secret"], row["sync"])
@@ -100,7 +91,9 @@ def certificate(lab: Lab, name: str) -> str:
     """Return the fingerprint of the certificate that a cluster's httpbin holds."""
     held = json.loads(lab.istioctl(f"lab-{name}", "pc", "secret", "deploy/httpbin", "-n", "sample", "-o", "json"))
     chain = {s["name"]: s["secret"] for s in held["dynamicActiveSecrets"]}["default"]["tlsCertificate"]
-    return trust.fingerprint(trust.parse_chain(base64.b64decode(chain["certificateChain"]["inlineBytes"]))[0])
+    return certificates.fingerprint(
+        certificates.parse_chain(base64.b64decode(chain["certificateChain"]["inlineBytes"]))[0]
+    )
 
 
 def test_the_command_measures_each_pair_and_its_time_stands_beside_istioctls(meshed_lab: Lab) -> None:
@@ -125,9 +118,6 @@ def command(mesh_file: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """Run `meshkit pairs`."""
     argv = [sys.executable, "-m", "meshkit", "pairs", str(mesh_file), *flags]
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
-
-
-# --- broken -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -182,9 +172,6 @@ def test_without_exposure_the_gateway_closes_and_without_its_label_clients_get_r
     until(lambda: first_links(mesh) == WHOLE or None, "whole again", 90)
 
 
-# --- replicas ---------------------------------------------------------------------------------------------------------
-
-
 def test_each_replica_has_its_row_and_they_agree(meshed_lab: Lab) -> None:
     """Two istiods in east: two rows of east → west, one of west → east."""
     scale = ("scale", "deployment", "istiod", "-n", "istio-system")
@@ -199,7 +186,7 @@ def test_each_replica_has_its_row_and_they_agree(meshed_lab: Lab) -> None:
             meshed_lab.kubectl("lab-east", "patch", "hpa", "istiod", "-n", "istio-system", "-p", patch)
         until(lambda: agreeing(mesh) or None, "two replicas agree", 120)
         facts, findings = looked(mesh)
-        rows = pairs.table(mesh, facts, findings)
+        rows = pair_table.table(mesh, facts, findings)
         assert sorted(rows["client"]) == ["east", "east", "west"]
         assert set(rows["sync"]) == {"synced"}
     finally:
@@ -213,9 +200,6 @@ def test_each_replica_has_its_row_and_they_agree(meshed_lab: Lab) -> None:
 def agreeing(mesh: Mesh) -> bool:
     """Tell whether MK837 passes of east → west."""
     return [f.verdict for f in looked(mesh)[1] if (f.id, f.subject) == ("MK837", PAIR)] == [Verdict.PASS]
-
-
-# --- a sick cluster beside two that are well --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sickness", [500, 429, "refuses", "slow"])
@@ -233,7 +217,7 @@ def test_a_sick_cluster_leaves_unknown_rows_within_the_deadline_and_all_others_r
         began = time.monotonic()
         facts, findings = looked(mesh)
         took = time.monotonic() - began
-        rows = pairs.table(mesh, facts, findings)
+        rows = pair_table.table(mesh, facts, findings)
     print(f"{sickness}: {took:.1f} s")
     assert took < DEADLINE
     own = rows[(rows["client"] != "north") & (rows["server"] != "north")]
@@ -244,5 +228,5 @@ def test_a_sick_cluster_leaves_unknown_rows_within_the_deadline_and_all_others_r
 
 def cell_verdicts(mesh: Mesh, findings: list[Finding], client: str) -> set[str]:
     """Return the verdicts of all links of all pairs of a client."""
-    cells: pd.DataFrame = pairs.cells(mesh, findings)
+    cells: pd.DataFrame = pair_table.cells(mesh, findings)
     return set(cells[cells["client"] == client]["verdict"]) - {"skipped"}

@@ -8,21 +8,16 @@ import subprocess
 import threading
 import time
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from meshkit.resources import folder
+from meshkit.paths import folder
 from tests.lab.support import CURL, HTTPBIN, Lab, Object, Space, httpbin, shell, sleeper, until
 from tests.support import free_port
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 pytestmark = pytest.mark.lab
-
-
-# Istio and rollouts ----------------------------------------------------------------------------------------------
 
 
 def test_istioctl_install_of_the_default_profile_succeeds(empty_lab: Lab) -> None:
@@ -74,9 +69,6 @@ def ready_endpoints(space: Space, service: str) -> int:
     """Return how many ready endpoints a Service has."""
     slices = space.items("endpointslices", "-l", f"kubernetes.io/service-name={service}")
     return sum(bool(e["conditions"].get("ready")) for s in slices for e in s.get("endpoints") or [])
-
-
-# exec, port-forward, logs, delete --------------------------------------------------------------------------------
 
 
 def test_exec_gives_output_exit_code_and_stdin(east: Space) -> None:
@@ -192,9 +184,6 @@ def test_a_pod_deleted_while_it_starts_goes_away(east: Space) -> None:
     until(lambda: east.kubectl("logs", "p") == "mine\n", "only its own log")
 
 
-# What goes wrong with pods ---------------------------------------------------------------------------------------
-
-
 def test_an_image_that_does_not_exist(east: Space) -> None:
     """ErrImagePull, then ImagePullBackOff, with the events, as a real cluster says it; `set image` mends it."""
     east.deployment("d", {"image": "registry.example/nothing:1"})
@@ -302,9 +291,6 @@ def test_a_failing_init_container_keeps_the_pod_from_starting(east: Space) -> No
     assert east.waiting("always") == "PodInitializing"
     assert "Init:CrashLoopBackOff" in east.kubectl("get", "pod", "always")
     until(lambda: east.phase("never") == "Failed", "Failed")
-
-
-# Orders, sets, jobs ----------------------------------------------------------------------------------------------
 
 
 def test_native_sidecars_start_first_and_end_last(east: Space) -> None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from meshkit import Mesh
-from meshkit.checks import Finding, Verdict, overall
+from meshkit.checks import topology
+from meshkit.checks.finding import Finding, Verdict, overall
+from meshkit.kube.mesh import Mesh
 from meshkit.stages import assess, prepare
 from tests.lab.support import Lab, Object
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.lab
 
@@ -103,7 +102,7 @@ def changed(lab: Lab, **west: Any) -> Mesh:
 def test_assess_recommends_what_the_lab_is(lab: Lab, mesh: Mesh) -> None:
     """Two networks, a control plane for each; the facts are those that kubectl tells."""
     facts = assess.look(mesh)
-    advice = assess.recommend(facts)
+    advice = topology.recommend(facts)
     assert (advice.control_plane, advice.network) == ("multi-primary", "multi")
     assert overall(assess.check(mesh, facts)) is Verdict.PASS
     east, west = facts.inventory.to_dict("records")

@@ -6,25 +6,20 @@ import contextlib
 import re
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from meshkit import Mesh
-from meshkit.checks import Finding, Verdict
+from meshkit.checks import prometheus as stage
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
-from meshkit.stages import prometheus as stage
 from meshkit.stages import verify
+from tests.lab.support import Lab
 from tests.prometheus import prometheus
 from tests.support import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    import pandas as pd
-
-    from tests.lab.support import Lab
 
 pytestmark = pytest.mark.lab
 
@@ -105,8 +100,6 @@ def test_one_prometheus_for_both_clusters_is_not_read_where_it_cannot_tell_them_
 
 def test_fewer_than_were_sent_is_a_warning(meshed_lab: Lab) -> None:
     """The calls themselves are proven by others; pairs that failed have no finding here."""
-    import pandas as pd
-
     rows = [("east", "west", 10, "9", "istio_requests_total"), ("east", "east", 1, "", "")]
     calls = pd.DataFrame(rows, columns=["client", "server", "sent", "prometheus", "prometheus_by"])
     found = words(mesh(meshed_lab, east="http://e", west="http://w"), calls)

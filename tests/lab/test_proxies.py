@@ -8,26 +8,25 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
-from meshkit import Mesh
-from meshkit.checks import Verdict
-from meshkit.istio import proxies, rollup
+from meshkit.checks import proxies
+from meshkit.checks.finding import Verdict
+from meshkit.istio.control_plane import versions
+from meshkit.istio.proxies import proxy_status, status_summary
+from meshkit.istio.proxies import reading as proxies_reading
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
-from meshkit.stages import observe
 from tests.lab.conftest import space
 from tests.lab.support import CURL, Lab, Space, sleeper, until
 from tests.support import write_kubeconfig
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    import pandas as pd
 
 pytestmark = pytest.mark.lab
 
@@ -113,19 +112,19 @@ def test_a_remotes_proxy_is_told_with_the_istiod_that_owns_it(meshed_lab: Lab, r
         "east",
         "sidecar",
     )
-    states = rollup.summary(proxies.proxy_status(mesh, remote.name)).set_index("proxy")["worst"]
+    states = status_summary.summary(proxy_status.proxy_status(mesh, remote.name)).set_index("proxy")["worst"]
     assert dict(states) == {"far": "SYNCED", "lost": "NOT CONNECTED"}
     assert remote.phase("lost") == "Pending"
     assert f"far.{remote.name}" in meshed_lab.istioctl("lab-east", "proxy-status")
     assert f"far.{remote.name}" not in meshed_lab.istioctl("lab-west", "proxy-status")
-    (owners,) = [f for f in observe.check_owners(mesh, observe.look(mesh)) if f.subject == "west"]
+    (owners,) = [f for f in proxies.check_owners(mesh, proxies_reading.look(mesh)) if f.subject == "west"]
     assert owners.verdict is Verdict.WARN
     assert f"1 by east; 4 by west, such as far.{remote.name}" in owners.observed
 
 
 def forgotten(mesh: Mesh, namespace: str) -> bool:
     """Tell whether no istiod knows a proxy of a namespace any more, and no pod there has one."""
-    return bool(proxies.proxy_status(mesh, namespace).empty)
+    return bool(proxy_status.proxy_status(mesh, namespace).empty)
 
 
 def injected(name: str, istiod: str) -> dict[str, Any]:
@@ -143,7 +142,7 @@ def injected(name: str, istiod: str) -> dict[str, Any]:
 
 def far(mesh: Mesh, namespace: str) -> dict[str, Any]:
     """Return the first row of that pod's proxy once an istiod knows it, or nothing."""
-    rows = proxies.proxy_status(mesh, namespace).query("istiod != ''")
+    rows = proxy_status.proxy_status(mesh, namespace).query("istiod != ''")
     return rows.iloc[0].to_dict() if len(rows) else {}  # type: ignore[return-value]
 
 
@@ -155,11 +154,11 @@ def of_east(seen: pd.DataFrame, *columns: str) -> set[tuple[Any, ...]]:
 
 def at_rest(mesh: Mesh) -> set[tuple[Any, ...]]:
     """Return what there is of east once nothing is on its way: the test before this one may have moved the mesh."""
-    before = proxies.proxy_status(mesh)
+    before = proxy_status.proxy_status(mesh)
     time.sleep(PAUSE)
-    now = proxies.proxy_status(mesh)
+    now = proxy_status.proxy_status(mesh)
     stays = of_east(before, "since") == of_east(now, "since")
-    return of_east(now) if stays and set(now["state"]) <= set(rollup.GOOD) else set()
+    return of_east(now) if stays and set(now["state"]) <= set(status_summary.GOOD) else set()
 
 
 @contextlib.contextmanager
@@ -206,14 +205,14 @@ def test_a_cluster_that_is_unwell_is_unknown_and_the_others_are_right(
         document["clusters"][1]["kubeconfig"] = str(kubeconfig)
         mesh = Mesh.open(MeshSpec.parse(document, where="test"))
         began = time.monotonic()
-        seen = proxies.proxy_status(mesh)
+        seen = proxy_status.proxy_status(mesh)
         assert time.monotonic() - began < DEADLINE
-        facts = observe.Facts(seen, seen, observe.versions.versions(mesh, seen))
+        facts = proxies_reading.ProxyFacts(seen, seen, versions.versions(mesh, seen))
     west = seen[seen["cluster"] == "west"]
     assert list(west["state"]) == ["UNKNOWN"]
     assert reason in west.iloc[0]["nack"]
     assert of_east(seen) == known
-    checks = (observe.check_proxies, observe.check_skew, observe.check_owners, observe.check_strangers)
+    checks = (proxies.check_proxies, proxies.check_skew, proxies.check_owners, proxies.check_strangers)
     verdicts = {f.verdict for check in checks for f in check(mesh, facts) if f.subject in ("west", "mesh")}
     assert verdicts == {Verdict.UNKNOWN}
-    assert Verdict.UNKNOWN not in {f.verdict for f in observe.check_proxies(mesh, facts) if f.subject == "east"}
+    assert Verdict.UNKNOWN not in {f.verdict for f in proxies.check_proxies(mesh, facts) if f.subject == "east"}

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from tests.lab.sameness import versions
+from tests.lab.support import Lab
 from tests.lab.test_faults import meshkit
-
-if TYPE_CHECKING:
-    from tests.lab.support import Lab
 
 pytestmark = pytest.mark.lab
 

@@ -7,31 +7,29 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from meshkit import Mesh
-from meshkit.checks import Finding, Verdict, overall
-from meshkit.istio import accounts, remotes
-from meshkit.resources import folder
-from meshkit.stages import discovery, serving, verify
-from meshkit.stages import joined as joined_checks
+from meshkit.checks import remote_secrets as joined_checks
+from meshkit.checks.finding import Finding, Verdict, overall
+from meshkit.istio import snapshot
+from meshkit.istio.multicluster import reader_tokens, remote_secrets
+from meshkit.kube.mesh import Mesh
+from meshkit.paths import folder
+from meshkit.probing import failover_state
+from meshkit.stages.discovery import facts as discovery_facts
+from meshkit.stages.discovery import stage as discovery
 from tests.lab.loads import Loads
-from tests.lab.support import until
+from tests.lab.support import Lab, until
 from tests.lab.test_audit import canaries, fragments, public_text
-from tests.lab.test_discovery import CONTEXTS, PAIRS, SYSTEM, TOKEN_SECRET, stage, state, undiscovered, verdicts
+from tests.lab.test_discovery import CONTEXTS, PAIRS, SYSTEM, TOKEN_SECRET, stage, verdicts
 from tests.lab.test_migration import meshkit
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.lab.support import Lab
-
-__all__ = ["state", "undiscovered"]
 pytestmark = pytest.mark.lab
 LEAST = {"credential": "expiring", "life": "720h", "renewBefore": "168h", "reader": "least"}
 
@@ -43,7 +41,7 @@ def joined(undiscovered: Lab, tmp_path: Path) -> Iterator[Lab]:
     yield undiscovered
     for context in CONTEXTS:
         for kind in ("serviceaccount,role,rolebinding", "clusterrole,clusterrolebinding"):
-            undiscovered.kubectl(context, "delete", kind, *SYSTEM, accounts.LEAST, "--ignore-not-found")
+            undiscovered.kubectl(context, "delete", kind, *SYSTEM, reader_tokens.LEAST, "--ignore-not-found")
 
 
 def wanting(lab: Lab, tmp_path: Path, **wish: str) -> Path:
@@ -55,7 +53,7 @@ def wanting(lab: Lab, tmp_path: Path, **wish: str) -> Path:
 
 def held(lab: Lab, context: str) -> list[str]:
     """Return the Secrets of readers' credentials in a cluster."""
-    kinds = (accounts.TOKEN_TYPE, accounts.EXPIRING_TYPE)
+    kinds = (reader_tokens.TOKEN_TYPE, reader_tokens.EXPIRING_TYPE)
     found = [lab.kubectl(context, "get", "secrets", *SYSTEM, f"--field-selector=type={k}", "-o", "name") for k in kinds]
     return [name.partition("/")[2] for text in found for name in text.split()]
 
@@ -69,7 +67,7 @@ def endpoints_watched(mesh: Mesh) -> Iterator[list[str]]:
 
     def watch() -> None:
         while not over.is_set():
-            seen = serving.endpoints(mesh)
+            seen = failover_state.endpoints(mesh)
             there = set(seen[(seen["where"] == "elsewhere") & (seen["address"] != "")]["client"])
             told = set(seen[seen["address"] != ""]["client"])  # a busy machine may not answer
             gone.extend(f"{time.time():.1f}: {name}" for name in told - there)
@@ -99,7 +97,7 @@ def learns(lab: Lab, reader: str, target: str, name: str) -> None:
 
 def may(lab: Lab, *asked: str) -> bool:
     """Tell whether the least account of west may do something."""
-    who = f"--as=system:serviceaccount:istio-system:{accounts.LEAST}"
+    who = f"--as=system:serviceaccount:istio-system:{reader_tokens.LEAST}"
     return lab.tool("kubectl", "--context", "lab-west", "auth", "can-i", *asked, who).stdout.strip() == "yes"
 
 
@@ -122,7 +120,7 @@ def test_credentials_are_replaced_and_revoked_under_load_and_nothing_is_lost(joi
             assert len(verdicts(findings, "MK714")) == len(CONTEXTS)
             for context in CONTEXTS:
                 (now,) = held(lab, context)
-                assert now.startswith(f"{accounts.LEAST}-")
+                assert now.startswith(f"{reader_tokens.LEAST}-")
                 assert now not in before[context]
             learns(lab, "lab-east", "lab-west", f"after-{renew or 'wish'}")
             learns(lab, "lab-west", "lab-east", f"after-{renew or 'wish'}")
@@ -133,7 +131,7 @@ def test_credentials_are_replaced_and_revoked_under_load_and_nothing_is_lost(joi
     assert [line for log in logs for line in log.splitlines() if " 503 UH " in line or " NR " in line] == []
     assert gone == []
 
-    ends = remotes.remote_secrets(mesh)["ends"]
+    ends = remote_secrets.remote_secrets(mesh)["ends"]
     assert [text for text in ends if not text.endswith("UTC")] == []
     findings, changes = stage(mesh, "apply")
     assert (overall(findings), changes) == (Verdict.PASS, [])
@@ -149,10 +147,10 @@ def test_credentials_are_replaced_and_revoked_under_load_and_nothing_is_lost(joi
 def test_a_run_that_was_stopped_goes_on_and_leaves_one_credential(joined: Lab, tmp_path: Path) -> None:
     """Once after the new tokens were made, once after one reader was given the new one."""
     mesh = Mesh.open(wanting(joined, tmp_path, credential="expiring"))
-    facts = discovery.look(mesh)
+    facts = discovery_facts.look(mesh)
     discovery.plan_tokens(mesh, facts).carry_out("apply")
     assert {len(held(joined, context)) for context in CONTEXTS} == {2}
-    half = discovery.plan(mesh, discovery.look(mesh))
+    half = discovery.plan(mesh, discovery_facts.look(mesh))
     half.changes = half.changes[:1]
     half.carry_out("apply")
     findings, changes = stage(mesh, "apply")
@@ -175,7 +173,7 @@ def test_a_wish_is_planned_whole_and_nothing_is_written(joined: Lab) -> None:
 def test_istiods_that_a_change_hurts_are_restarted_after_it(joined: Lab) -> None:
     """Those of east are said to be 1.30.2, for there is none: renewed, restarted, synced; west's are not."""
     mesh = Mesh.open(joined.mesh_file)
-    facts = discovery.look(mesh)
+    facts = discovery_facts.look(mesh)
     facts.versions.loc[facts.versions["cluster"] == "east", "version"] = "1.30.2"
     assert verdicts(discovery.check(mesh, facts, "apply", "all"), "MK707")["east"] is Verdict.WARN
     discovery.plan_tokens(mesh, facts, "all").carry_out("apply")
@@ -193,7 +191,7 @@ def test_istiods_that_a_change_hurts_are_restarted_after_it(joined: Lab) -> None
 def credential(lab: Lab) -> Finding:
     """Return MK803 of east about west, or MK836 where that is no pass."""
     mesh = Mesh.open(lab.mesh_file)
-    known = verify.look(mesh)
+    known = snapshot.look(mesh)
     tables = (mesh, known.secrets, known.remotes, "east", "west")
     found = [joined_checks.check_credential(*tables), *joined_checks.check_rights(*tables)]
     return next((f for f in found if f.verdict is not Verdict.PASS), found[0])

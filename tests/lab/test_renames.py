@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from meshkit.istio import installer
-from tests.lab.loads import Loads
-from tests.lab.support import Lab, Space, sleeper, until
-from tests.lab.test_migration import meshkit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.lab.loads import Count
-    from tests.lab.support import Object
-    from tests.lab.test_migration import Done
+from meshkit.istio.control_plane import istioctl
+from tests.lab.loads import Count, Loads
+from tests.lab.support import Lab, Object, Space, sleeper, until
+from tests.lab.test_migration import Done, meshkit
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1200)]
 EAST = "lab-east"
@@ -59,7 +52,7 @@ class Renaming:
 
     def alias(self) -> str:
         """Return the id that istiod's Deployment accepts besides its own."""
-        return installer.alias_of(json.loads(self.lab.kubectl(EAST, *ISTIOD)), "east")
+        return istioctl.alias_of(json.loads(self.lab.kubectl(EAST, *ISTIOD)), "east")
 
 
 ISTIOD = ("get", "deployment", "istiod", "-n", "istio-system", "-o", "json")
@@ -171,7 +164,7 @@ def as_before(pod: Object) -> Object:
     for container in [*spec["containers"], *spec.get("initContainers", [])]:
         for env in container.get("env", []):
             if env["name"] == "ISTIO_META_CLUSTER_ID":
-                env["value"] = installer.DEFAULT_ID
+                env["value"] = istioctl.DEFAULT_ID
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "former", "labels": labels}, "spec": spec}
 
 

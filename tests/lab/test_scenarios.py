@@ -6,18 +6,15 @@ import base64
 import json
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from meshkit.cluster import Cluster
+from meshkit.kube.cluster import Cluster
 from meshkit.spec import MeshSpec
 from tests.lab.support import Lab, Object, Space
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.lab
 

@@ -8,27 +8,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from meshkit import Mesh, temporary
-from meshkit.checks import Finding, Verdict, holding, overall
+from meshkit.changes import temporary
+from meshkit.changes.plan import Plan
+from meshkit.checks.finding import Finding, Verdict, holding, overall
+from meshkit.kube.mesh import Mesh
+from meshkit.notebook import timeline
+from meshkit.probing import load_generator
 from meshkit.spec import MeshSpec
 from meshkit.stages import shift
-from meshkit.views import charts
-from tests.lab.support import until
+from tests.lab.support import Lab, until
 from tests.stages.healthy import told
 from tests.support import free_port, write_kubeconfig
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from meshkit.changes import Plan
-    from tests.lab.support import Lab
 
 pytestmark = pytest.mark.lab
 
@@ -75,9 +73,11 @@ def mesh(meshed_lab: Lab) -> Mesh:
     return found
 
 
-def carried_out(mesh: Mesh, mode: str = "apply", hold: float = 5.0) -> tuple[Plan, shift.Traffic, list[Finding]]:
+def carried_out(
+    mesh: Mesh, mode: str = "apply", hold: float = 5.0
+) -> tuple[Plan, load_generator.Traffic, list[Finding]]:
     """Do what the notebook does."""
-    facts, traffic = shift.look(mesh), shift.Traffic(mesh)
+    facts, traffic = shift.look(mesh), load_generator.Traffic(mesh)
     findings = shift.check(mesh, facts, mode)
     plan = shift.plan(mesh, facts, traffic, hold)
     with traffic.sending(mode, holding(findings)):
@@ -154,7 +154,7 @@ def test_plan_mode_sends_and_changes_nothing(meshed_lab: Lab, mesh: Mesh) -> Non
     assert {f.verdict for f in findings} == {PASS, SKIPPED}
     assert not traffic.sent
     began = time.monotonic()
-    assert charts.requests_over_time(traffic.requests(), traffic.marks, title="none")._repr_png_()
+    assert timeline.requests_over_time(traffic.requests(), traffic.marks, title="none")._repr_png_()
     assert time.monotonic() - began < 3
     assert (rules(meshed_lab), versions(meshed_lab)) == ([], before)
 

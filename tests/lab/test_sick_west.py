@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.lab.support import Lab
 from tests.lab.test_faults import meshkit
-from tests.sick import sick_api_server
+from tests.sick import Sickness, sick_api_server
 from tests.support import write_kubeconfig
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.lab.support import Lab
-    from tests.sick import Sickness
 
 pytestmark = pytest.mark.lab
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from meshlab.layout import Settings, sites
 
-from meshkit.lab.layout import Settings, sites
 from tests.lab.support import Lab
 from tests.lab.test_migration import FORGIVEN, SMALL, Done, mesh_file, meshkit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1200)]
 

@@ -10,26 +10,21 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import nbformat
 import pytest
+from meshlab.faults import drills
+from meshlab.faults.bench import Note
+from meshlab.faults.catalogue import KNOWN, find
+from meshlab.layout import Site, sites
+from meshlab.training import rounds, rules, sheet
+from meshlab.training.rules import RoundOutcome
 
 from meshkit.errors import CheckFailed, InputError
-from meshkit.lab.faults import drills
-from meshkit.lab.faults.bench import Note
-from meshkit.lab.faults.catalogue import KNOWN, find
-from meshkit.lab.layout import Site, sites
-from meshkit.lab.training import rounds, rules, sheet
-from meshkit.lab.training.rules import Outcome
-from meshkit.resources import folder
-from tests.lab.support import in_folder, until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.lab.support import Lab
+from meshkit.paths import folder
+from tests.lab.support import Lab, in_folder, until
 
 EAST, WEST = sites(2)
 ALL = len(KNOWN)
@@ -46,9 +41,6 @@ def meshkit(*argv: str, timeout: float = 400) -> subprocess.CompletedProcess[str
     """Run `meshkit lab drill`, or another of the lab's commands."""
     command = [sys.executable, "-m", "meshkit", "lab", *argv]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-
-
-# Rules --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_seed_draws_the_same_faults_in_the_same_clusters_and_order() -> None:
@@ -90,9 +82,9 @@ def test_every_fault_is_shown_by_one_command() -> None:
 @pytest.mark.parametrize(
     ("answer", "outcome", "near"),
     [
-        ("gateway-down", Outcome.NAME, ""),
-        (" Gateway-Down ", Outcome.NAME, ""),
-        ("mk805", Outcome.CHECK, ""),
+        ("gateway-down", RoundOutcome.NAME, ""),
+        (" Gateway-Down ", RoundOutcome.NAME, ""),
+        ("mk805", RoundOutcome.CHECK, ""),
         ("exposure-missing", None, "the same check names both"),
         ("namespace-without-network-label", None, "it is of the same family, gateways"),
         ("skewed-clock", None, ""),
@@ -101,7 +93,7 @@ def test_every_fault_is_shown_by_one_command() -> None:
         ("MK203", None, ""),
     ],
 )
-def test_an_answer_is_right_near_or_wrong(answer: str, outcome: Outcome | None, near: str) -> None:
+def test_an_answer_is_right_near_or_wrong(answer: str, outcome: RoundOutcome | None, near: str) -> None:
     """By name or by check; a near miss is told in what."""
     assert rules.judge(answer, find("gateway-down")) == (outcome, near)
 
@@ -118,23 +110,20 @@ def test_an_answer_that_names_nothing_is_refused(answer: str, told: str) -> None
 @pytest.mark.parametrize(
     ("outcome", "hints", "wrong", "points"),
     [
-        (Outcome.NAME, 0, 0, 10),
-        (Outcome.NAME, 1, 0, 9),
-        (Outcome.NAME, 2, 1, 5),
-        (Outcome.CHECK, 0, 0, 8),
-        (Outcome.CHECK, 3, 0, 2),
-        (Outcome.NAME, 3, 9, 1),
-        (Outcome.GIVEN_UP, 0, 0, 0),
-        (Outcome.UNANSWERED, 0, 0, 0),
-        (Outcome.LOST, 0, 0, None),
+        (RoundOutcome.NAME, 0, 0, 10),
+        (RoundOutcome.NAME, 1, 0, 9),
+        (RoundOutcome.NAME, 2, 1, 5),
+        (RoundOutcome.CHECK, 0, 0, 8),
+        (RoundOutcome.CHECK, 3, 0, 2),
+        (RoundOutcome.NAME, 3, 9, 1),
+        (RoundOutcome.GIVEN_UP, 0, 0, 0),
+        (RoundOutcome.UNANSWERED, 0, 0, 0),
+        (RoundOutcome.LOST, 0, 0, None),
     ],
 )
-def test_what_a_round_is_worth(outcome: Outcome, hints: int, wrong: int, points: int | None) -> None:
+def test_what_a_round_is_worth(outcome: RoundOutcome, hints: int, wrong: int, points: int | None) -> None:
     """Help costs, a right answer always counts, and none that was not given ever does."""
     assert rules.points(outcome, hints, wrong) == points
-
-
-# Score sheet --------------------------------------------------------------------------------------------------------
 
 
 def test_a_round_is_known_again_by_its_lines(state: Path) -> None:
@@ -152,7 +141,7 @@ def test_a_round_is_known_again_by_its_lines(state: Path) -> None:
     assert fault.name not in sheet.path().read_text()
     assert fault.name not in sheet.table().to_csv()
     assert list(sheet.table()["outcome"]) == ["open", "open"]
-    sheet.add(lab, "decided", outcome=Outcome.NAME, answer=fault.name)
+    sheet.add(lab, "decided", outcome=RoundOutcome.NAME, answer=fault.name)
     one = sheet.latest(lab)
     assert one is not None
     sheet.add(lab, "ended", **one.closing())
@@ -189,9 +178,6 @@ def test_the_score_is_a_table_in_three_formats(state: Path) -> None:
     assert (row["outcome"], row["fault"], row["points"]) == ("open", "", None)
 
 
-# No word too many, and no lab ---------------------------------------------------------------------------------------
-
-
 def test_what_is_broken_is_told_nowhere_while_a_training_goes_on(state: Path) -> None:
     """The list of faults says `untold` of all of them, and no name can be tried by breaking or healing it."""
     note = Note(state, "gateway-down")
@@ -213,9 +199,6 @@ def test_without_a_lab_the_remedy_is_up(state: Path, argv: tuple[str, ...]) -> N
     assert done.returncode == 3
     assert "no lab runs\n  → start one: `meshkit lab up --start meshed`\n" in done.stderr
     assert not sheet.path().exists()
-
-
-# The real lab -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

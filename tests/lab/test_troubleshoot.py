@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+from meshlab.faults.catalogue import find
 
-from meshkit.lab.faults.catalogue import find
 from tests.lab import drill
-from tests.lab.support import broken, until
+from tests.lab.support import Lab, broken, until
 from tests.lab.test_migration import Done, meshkit
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.lab.support import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill]
 SEEN = {

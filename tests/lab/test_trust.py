@@ -8,31 +8,30 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from meshlab import scenarios
+from meshlab.layout import sites
 
-from meshkit import Mesh
-from meshkit.changes import Journal
-from meshkit.checks import Finding, Verdict
-from meshkit.istio import authority, minting, signing
-from meshkit.lab import scenarios
-from meshkit.lab.layout import sites
-from meshkit.sender import Traffic
-from meshkit.stages import rooted, trust
-from meshkit.stages.strategy import Outcome
+from meshkit.changes.journal import Journal
+from meshkit.changes.plan import Plan
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.istio.ca import ca_files, issuing, istiod_ca
+from meshkit.istio.ca import reading as ca_reading
+from meshkit.istio.ca.model import StrategyOutcome
+from meshkit.kube.mesh import Mesh
+from meshkit.probing.load_generator import Traffic
+from meshkit.stages.trust import proof as trust_proof
+from meshkit.stages.trust import stage as trust
 from tests.istio.test_authority import root
 from tests.lab.support import Lab
 from tests.lab.test_audit import fragments
 from tests.support import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from meshkit.changes import Plan
 
 pytestmark = pytest.mark.lab
 
@@ -102,21 +101,21 @@ def verdicts(findings: list[Finding], *numbers: str) -> dict[str, set[Verdict]]:
 
 def carried_out(mesh: Mesh, only: tuple[str, ...] = ()) -> tuple[Plan, list[Finding]]:
     """Apply the plan, or the changes of some actions only, as a kill would leave it; return its proof."""
-    facts = trust.look(mesh)
+    facts = ca_reading.look(mesh)
     plan = trust.plan(mesh, facts)
     plan.changes = [change for change in plan.changes if not only or change.action in only]
-    traffic = rooted.watch(mesh, plan)
+    traffic = trust_proof.watch(mesh, plan)
     with traffic.sending("apply"):
         plan.carry_out("apply", gates=trust.check(mesh, facts))
     assert not plan.pending, [f.to_dict() for f in plan.held]
-    return plan, rooted.prove(mesh, facts, trust.look(mesh), plan, traffic)
+    return plan, trust_proof.prove(mesh, facts, ca_reading.look(mesh), plan, traffic)
 
 
 def test_plan_mode_changes_nothing(lab: Lab, mesh: Mesh) -> None:
     """West has no namespace yet: that its Secret cannot be checked is said, and proofs are skipped."""
     before = versions(lab)
-    facts = trust.look(mesh)
-    assert trust.choose(mesh, facts).outcome is Outcome.ADOPT
+    facts = ca_reading.look(mesh)
+    assert ca_reading.choose(mesh, facts).outcome is StrategyOutcome.ADOPT
     plan = trust.plan(mesh, facts)
     assert [(c.cluster, c.action, bool(c.problem)) for c in plan.changes] == [
         ("east", "create", False),
@@ -124,9 +123,9 @@ def test_plan_mode_changes_nothing(lab: Lab, mesh: Mesh) -> None:
         ("east", "restart", False),
     ]
     plan.carry_out("plan", gates=trust.check(mesh, facts))
-    assert {f.verdict for f in rooted.prove(mesh, facts, trust.look(mesh), plan, rooted.watch(mesh, plan))} == {
-        Verdict.SKIPPED
-    }
+    assert {
+        f.verdict for f in trust_proof.prove(mesh, facts, ca_reading.look(mesh), plan, trust_proof.watch(mesh, plan))
+    } == {Verdict.SKIPPED}
     assert versions(lab) == before
 
 
@@ -150,7 +149,7 @@ def test_a_run_that_was_killed_before_the_restart_is_resumed(lab: Lab, mesh: Mes
 def test_a_second_plan_is_empty(lab: Lab, mesh: Mesh) -> None:
     """And makes no keys."""
     before = versions(lab)
-    facts = trust.look(mesh)
+    facts = ca_reading.look(mesh)
     assert trust.plan(mesh, facts).empty
     assert versions(lab) == before
 
@@ -177,10 +176,10 @@ def test_a_new_pod_is_signed_by_the_intermediate_and_old_ones_still_by_the_root(
     lab: Lab, mesh: Mesh, tmp_path: Path
 ) -> None:
     """As istioctl shows it and openssl verifies it; both chains end at the one root, so calls between them go on."""
-    before, began = trust.look(mesh), datetime.now(UTC)
+    before, began = ca_reading.look(mesh), datetime.now(UTC)
     lab.kubectl("lab-east", "rollout", "restart", "deploy/sleep", "-n", "sample")
     lab.kubectl("lab-east", "rollout", "status", "deploy/sleep", "-n", "sample", "--timeout=60s")
-    rows = rooted.chains(before, trust.look(mesh))
+    rows = trust_proof.chains(before, ca_reading.look(mesh))
     new = rows[rows["certificate"] == "new"]
     assert set(new["signed_by"]) == {"L=east,CN=Intermediate CA,O=Istio"}
     assert set(rows[rows["certificate"] == "same"]["signed_by"]) == {"O=cluster.local"}
@@ -202,10 +201,10 @@ def test_another_intermediate_of_the_same_root_is_taken_without_a_restart(lab: L
     """From the user's files; istiod loads it while it runs, and the plan waits for that."""
     held = secret(lab, "east", "istio-ca-secret")
     pair = held["ca-cert.pem"], held["ca-key.pem"]
-    signer = authority.load(*pair, where="east", signs_authorities=True)
+    signer = ca_files.load(*pair, where="east", signs_authorities=True)
     for name in NAMES:
         (tmp_path / name).mkdir()
-        files = minting.intermediate(signer, name, SYSTEM).files if name == "east" else secret(lab, name)
+        files = issuing.intermediate(signer, name, SYSTEM).files if name == "east" else secret(lab, name)
         for file, pem in files.items():
             (tmp_path / name / file).write_bytes(pem)
     own, running = with_files(lab, tmp_path), istiod(lab)
@@ -214,7 +213,7 @@ def test_another_intermediate_of_the_same_root_is_taken_without_a_restart(lab: L
     assert verdicts(proof, "MK411", "MK412")["MK411"] == {Verdict.PASS}
     assert not [f for f in proof if f.verdict is Verdict.FAIL]
     assert istiod(lab) == running
-    assert trust.plan(own, trust.look(own)).empty
+    assert trust.plan(own, ca_reading.look(own)).empty
 
 
 def test_adopt_never_changes_what_live_proxies_trust(lab: Lab, tmp_path: Path) -> None:
@@ -222,27 +221,27 @@ def test_adopt_never_changes_what_live_proxies_trust(lab: Lab, tmp_path: Path) -
     made = root()
     (tmp_path / "root-cert.pem").write_bytes(made.certificate)
     (tmp_path / "root-key.pem").write_bytes(made.key)
-    facts = trust.look(with_files(lab, tmp_path))
-    assert trust.choose(with_files(lab, tmp_path), facts).outcome is Outcome.OVERLAP
+    facts = ca_reading.look(with_files(lab, tmp_path))
+    assert ca_reading.choose(with_files(lab, tmp_path), facts).outcome is StrategyOutcome.OVERLAP
     own = with_files(lab, tmp_path, strategy="adopt")
     (strategy,) = [f for f in trust.check(own, facts) if f.id == "MK401"]
-    assert (strategy.verdict, strategy.observed.split(":")[0]) == (Verdict.FAIL, Outcome.NO_WAY.value)
+    assert (strategy.verdict, strategy.observed.split(":")[0]) == (Verdict.FAIL, StrategyOutcome.NO_WAY.value)
     assert "overlap" in strategy.remedy
     assert trust.plan(own, facts).empty
 
 
 def test_no_key_is_in_anything_that_is_shown(lab: Lab, mesh: Mesh) -> None:
     """Tables, diffs, findings, the journal's lines."""
-    facts = trust.look(mesh)
+    facts = ca_reading.look(mesh)
     shown = [table.to_csv() for table in vars(facts).values() if hasattr(table, "to_csv")]
     shown += [str(finding.to_dict()) for finding in trust.check(mesh, facts)]
     shown += [journal.lines() for journal in Journal.all_of("mesh1")]
     lab.kubectl("lab-west", "delete", "secret", "cacerts", "-n", SYSTEM)
-    plan = trust.plan(mesh, trust.look(mesh))
+    plan = trust.plan(mesh, ca_reading.look(mesh))
     shown += [repr(change) + change.diff for change in plan.changes]
     text = "\n".join(shown).encode()
     manifests = [change.manifests[0]["data"]["ca-key.pem"] for change in plan.changes if change.action == "create"]
-    keys = [secret(lab, "east")["ca-key.pem"], secret(lab, "east", signing.SELF_SIGNED)["ca-key.pem"]]
+    keys = [secret(lab, "east")["ca-key.pem"], secret(lab, "east", istiod_ca.SELF_SIGNED)["ca-key.pem"]]
     keys += [base64.b64decode(key) for key in manifests]
     assert len(keys) == 3
     for key in keys:
@@ -262,11 +261,11 @@ def test_a_dead_cluster_is_unknown_and_holds_the_plan(lab: Lab) -> None:
         cluster["kubeconfig"] = str(path)
     (lab.home / "dead.yaml").write_text(yaml.safe_dump(document))
     dead = Mesh.open(lab.home / "dead.yaml")
-    facts = trust.look(dead)
+    facts = ca_reading.look(dead)
     findings = trust.check(dead, facts)
     assert verdicts(findings, "MK401")["MK401"] == {Verdict.UNKNOWN}
     assert trust.plan(dead, facts).empty
-    proof = rooted.prove(dead, facts, facts, trust.plan(dead, facts), Traffic(dead))
+    proof = trust_proof.prove(dead, facts, facts, trust.plan(dead, facts), Traffic(dead))
     assert Verdict.PASS not in {f.verdict for f in proof}
 
 
@@ -274,9 +273,9 @@ def test_two_live_meshes_of_two_roots_need_an_overlap(lab: Lab, mesh: Mesh) -> N
     """Every phase is planned for both, the roots are named, and no key is needed but the one that east holds."""
     tools = scenarios.Tools(lab.home)
     scenarios.install_single(tools, sites(2)[1], scenarios.Timed(print))
-    facts = trust.look(mesh)
-    choice = trust.choose(mesh, facts)
-    assert choice.outcome is Outcome.OVERLAP
+    facts = ca_reading.look(mesh)
+    choice = ca_reading.choose(mesh, facts)
+    assert choice.outcome is StrategyOutcome.OVERLAP
     west = facts.authorities[(facts.authorities["cluster"] == "west") & facts.authorities["used"]].iloc[0]
     assert f"west stands by {west['root'][:16]}" in choice.why
     phases = [(c.cluster, c.why.split(":")[0]) for c in trust.plan(mesh, facts).changes if c.object.endswith("cacerts")]

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from meshkit.errors import InputError
-from meshkit.runs import earlier
-from meshkit.views import terminal
+from meshkit.notebook import terminal
+from meshkit.notebook.terminal import Output
+from meshkit.runs import previous
 from tests.istio.test_rollup import NOW, fleet
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from meshkit.views.terminal import Output
 
 STATUS = fleet(
     {"proxy": "p", "state": "STALE", "since": NOW, "age_s": 3.5, "nack": "a, b"}, {"proxy": "q", "cluster": "west"}
@@ -28,7 +24,7 @@ def test_what_the_command_printed_comes_back(tmp_path: Path, output: Output) -> 
     """Every column with its type, what was missing is missing."""
     source = tmp_path / "kept"
     source.write_text(terminal.render(STATUS, output))
-    status, began = earlier.proxy_status(source)
+    status, began = previous.proxy_status(source)
     pd.testing.assert_frame_equal(status, STATUS)
     assert began is None
 
@@ -38,7 +34,7 @@ def test_a_run_folder_tells_when_it_began(tmp_path: Path) -> None:
     run = tmp_path / "20260301T120000Z-audit"
     (run / "tables").mkdir(parents=True)
     (run / "tables" / "proxy-status.csv").write_text(terminal.render(STATUS, "csv"))
-    status, began = earlier.proxy_status(run)
+    status, began = previous.proxy_status(run)
     assert len(status) == 2
     assert began == datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -58,5 +54,5 @@ def test_what_is_no_such_table_is_refused(tmp_path: Path, text: str | None, word
     if text is not None:
         source.write_text(text)
     with pytest.raises(InputError, match=words) as refused:
-        earlier.proxy_status(source)
+        previous.proxy_status(source)
     assert "run folder" in refused.value.remedy

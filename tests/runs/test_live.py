@@ -6,23 +6,20 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from meshkit.changes import Plan
-from meshkit.cli import main
-from meshkit.journal import Journal
-from meshkit.runs.live import Live
+from meshkit.changes.journal import Journal
+from meshkit.changes.plan import Plan
+from meshkit.cli.main import main
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh
+from meshkit.runs.apply_context import Live
 from tests.objects import config_map, mesh_document, there
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from meshkit.cluster import Cluster
-    from meshkit.mesh import Mesh
-    from tests.support import ApiServer
+from tests.support import ApiServer
 
 RUN = "20260301T120000Z-apply"
 

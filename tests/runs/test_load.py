@@ -6,17 +6,15 @@ import json
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from meshkit.mesh import Mesh
-from meshkit.runs.load import Follower, _Position, parse
+from meshkit.kube.mesh import Mesh
+from meshkit.probing.load_log import Follower, _Position, parse
+from meshkit.probing.request_log import NOT_OBSERVED
 from meshkit.spec import MeshSpec
-from meshkit.traffic import NOT_OBSERVED
-
-if TYPE_CHECKING:
-    from tests.support import ApiServer
+from tests.support import ApiServer
 
 LINE = {
     "time": "2026-11-24T00:06:11.998947752Z", "url": "http://httpbin", "status": 200, "seconds": 0.04,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import papermill
 import pytest
 
 from meshkit.errors import InputError
 from meshkit.runs.parameters import assign, read
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 CELL = '''"""Parameters"""
 mesh_file: str = "../parameters/lab.yaml"  # the mesh file

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -16,10 +17,6 @@ from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from meshkit.runs.redact import Redactor, redact, scan
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 
 def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, shape: str = "PKCS8") -> str:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from meshkit.checks import Finding, Verdict
+from meshkit.checks.finding import Finding, Verdict
 from meshkit.runs.compare import compare
 from meshkit.runs.outcome import Outcome, Status
 from meshkit.runs.record import junit, results, to_csv
 from meshkit.runs.run import execute
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 CELLS = (
     (

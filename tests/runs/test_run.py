@@ -8,17 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from meshkit.errors import InputError
 from meshkit.runs.folder import verify
 from meshkit.runs.run import RunResult, execute, stages
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PASS = "conclude('08 verify', [finding(Verdict.PASS)])"
 JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJrdWJlcm5ldGVzL3NlcnZpY2VhY2NvdW50In0.c2lnbmF0dXJlLW9mLWl0"

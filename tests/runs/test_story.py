@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from meshkit.probing.request_log import Request, Tally, totals
 from meshkit.runs.outcome import Outcome, Status
 from meshkit.runs.report import report_html
-from meshkit.runs.story import Story, changes
-from meshkit.traffic import Request, Tally, totals
+from meshkit.runs.traffic_report import Story, changes
 
 BEGIN = 1_790_000_000
 START = datetime.fromtimestamp(BEGIN, UTC)

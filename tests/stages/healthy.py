@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from meshkit.istio import networks, remotes, trust, versions
-from meshkit.istio.fleet import table
-from meshkit.mesh import Mesh
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.istio import snapshot
+from meshkit.istio.ca import trust_store
+from meshkit.istio.control_plane import versions
+from meshkit.istio.multicluster import gateways, remote_secrets
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
-from meshkit.stages import verify
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from meshkit.checks import Finding, Verdict
+from meshkit.tables import table
 
 OTHER = {"east": "west", "west": "east"}
 ROOT = "aa11"
@@ -82,15 +81,17 @@ def certificate(name: str) -> Row:
 
 MAKERS = {
     "identity": (identity, versions.IDENTITY_COLUMNS),
-    "secrets": (secret, remotes.SECRET_COLUMNS),
-    "remotes": (remote, remotes.REMOTE_COLUMNS),
-    "gateways": (gateway, networks.GATEWAY_COLUMNS),
-    "gateways_seen": (gateway_seen, networks.SEEN_COLUMNS),
-    "certificates": (certificate, trust.CERTIFICATE_COLUMNS),
+    "secrets": (secret, remote_secrets.SECRET_COLUMNS),
+    "remotes": (remote, remote_secrets.REMOTE_COLUMNS),
+    "gateways": (gateway, gateways.GATEWAY_COLUMNS),
+    "gateways_seen": (gateway_seen, gateways.SEEN_COLUMNS),
+    "certificates": (certificate, trust_store.CERTIFICATE_COLUMNS),
 }
 
 
-def facts(spoiled: str = "", change: Row | None = None, *, only: Row | None = None, none: bool = False) -> verify.Facts:
+def facts(
+    spoiled: str = "", change: Row | None = None, *, only: Row | None = None, none: bool = False
+) -> snapshot.VerifyFacts:
     """Return the facts of the healthy mesh.
 
     Args:
@@ -106,7 +107,7 @@ def facts(spoiled: str = "", change: Row | None = None, *, only: Row | None = No
             rows[0] = {"cluster": "east", **only} if only else {**rows[0], **(change or {})}
             rows = rows[1:] if none else rows
         tables[name] = table(rows, columns)
-    return verify.Facts(**tables, roots=table([], trust.ROOT_COLUMNS))
+    return snapshot.VerifyFacts(**tables, roots=table([], trust_store.ROOT_COLUMNS))
 
 
 def call(client: str, server: str, **change: Any) -> Row:

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-from meshkit.changes import Plan
-from meshkit.diffs import patched
-from meshkit.istio import signing
-from meshkit.istio.fleet import table
-from meshkit.istio.remotes import LABEL, PAUSED
-from meshkit.mesh import Mesh
+from meshkit.changes.plan import Plan
+from meshkit.istio.ca import istiod_ca
+from meshkit.istio.ca.model import ClusterCaState
+from meshkit.istio.multicluster import discovery_pause
+from meshkit.istio.multicluster.remote_secrets import LABEL, PAUSED
+from meshkit.kube.manifests import patched
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
-from meshkit.stages import apart
-from meshkit.stages.strategy import State
+from meshkit.stages.trust import discovery_pause as trust_discovery_pause
+from meshkit.tables import table
+from tests.conftest import ApiServer
 from tests.objects import core, mesh_of
 from tests.stages.healthy import mesh
-
-if TYPE_CHECKING:
-    from tests.conftest import ApiServer
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 
 
-def state(name: str, root: str, *bundle: str, anchors: tuple[str, ...] = (), live: bool = True) -> State:
+def state(name: str, root: str, *bundle: str, anchors: tuple[str, ...] = (), live: bool = True) -> ClusterCaState:
     """Return a cluster that signs under a root and hands out a bundle."""
     cut = [frozenset(digest[:16] for digest in some) for some in (bundle or (root,), anchors or (root,))]
-    return State(name, live=live, root=root, plugged=True, bundle=cut[0], anchors=cut[1])
+    return ClusterCaState(name, live=live, root=root, plugged=True, bundle=cut[0], anchors=cut[1])
 
 
 BOTH = {("east", "west"), ("west", "east")}
@@ -48,18 +45,18 @@ BOTH = {("east", "west"), ("west", "east")}
     ],
     ids=["none", "one way", "both ways", "old leaves", "one root", "not live", "one of three"],
 )  # fmt: skip
-def test_who_does_not_trust_whom(states: tuple[State, ...], pairs: set[tuple[str, str]]) -> None:
+def test_who_does_not_trust_whom(states: tuple[ClusterCaState, ...], pairs: set[tuple[str, str]]) -> None:
     """Both ways round, since a server that refuses a client is what loses requests."""
-    assert apart.strangers(states) == pairs
+    assert discovery_pause.pairs_without_common_root(states) == pairs
 
 
 def test_a_secret_that_was_paused_and_resumed_is_as_it_was() -> None:
     """Nothing of ours is left on it."""
     secret = {"metadata": {"name": "s", "labels": {LABEL: "true", "own": "x"}, "annotations": {"a": "b"}}}
-    paused = patched(secret, apart.manifest(mesh(), "s", paused=True))
+    paused = patched(secret, trust_discovery_pause.manifest(mesh(), "s", paused=True))
     assert paused["metadata"]["labels"] == {"own": "x"}
-    assert apart.is_of([apart.manifest(mesh(), "s", paused=False)])
-    again = patched(paused, apart.manifest(mesh(), "s", paused=False))
+    assert trust_discovery_pause.is_pause([trust_discovery_pause.manifest(mesh(), "s", paused=False)])
+    again = patched(paused, trust_discovery_pause.manifest(mesh(), "s", paused=False))
     assert {key: again["metadata"][key] for key in ("labels", "annotations")} == {
         key: secret["metadata"][key] for key in ("labels", "annotations")
     }
@@ -78,8 +75,8 @@ def test_what_a_killed_run_left_paused_is_planned_to_be_read_again(api_server: A
     secrets = [core("Secret", name, "apart", stringData={"west": "kubeconfig"}) for name in marks]
     for secret in secrets:
         east.apply({**secret, "metadata": {**secret["metadata"], **marks[secret["metadata"]["name"]]}})
-    wanted, known = Plan(found, "04 trust"), apart.readings(found)
-    apart.resume(wanted, known, table([], signing.SIGNER_COLUMNS))
+    wanted, known = Plan(found, "04 trust"), discovery_pause.readings(found)
+    trust_discovery_pause.resume(wanted, known, table([], istiod_ca.SIGNER_COLUMNS))
     for secret in secrets:  # other tests look for remote secrets on this server, too
         east.delete(secret)
     assert [(r["secret"], r["targets"], r["paused"]) for r in known.to_dict("records")] == [

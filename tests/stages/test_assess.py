@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from meshkit.checks import Verdict
-from meshkit.istio import managed, platform, trust, versions
-from meshkit.istio.fleet import table
-from meshkit.mesh import Mesh
-from meshkit.stages import assess, reach, ways
+from meshkit.checks import topology as checks_topology
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.istio.ca import trust_store
+from meshkit.istio.control_plane import inventory as control_plane_inventory
+from meshkit.istio.control_plane import managed, versions
+from meshkit.kube.mesh import Mesh
+from meshkit.probing import api_server_reach, pod_reach
+from meshkit.stages import assess
+from meshkit.tables import table
 from tests.istio.held import Held, held
 from tests.stages import healthy
-
-if TYPE_CHECKING:
-    from meshkit.checks import Finding
 
 PASS, WARN, FAIL, UNKNOWN, SKIPPED = (
     Verdict.PASS,
@@ -36,7 +37,7 @@ def facts(
     pods: str = "ok",
     api: Row | None = None,
     managers: list[Row] | None = None,
-) -> assess.Facts:
+) -> checks_topology.AssessFacts:
     """Return what two healthy clusters on distinct, routed ranges show; a test changes what it is about."""
     common = {"kubernetes": "v1.37.2", "control_plane": "local", "installer": "istioctl", "api_scope": "private"}
     inventory = [
@@ -53,14 +54,14 @@ def facts(
         {"cluster": n, "namespace": "ns", "service": "lb", "address": "1.2.3.4", "state": "ready"}
         for n in healthy.OTHER
     ]
-    return assess.Facts(
-        inventory=table(inventory, platform.INVENTORY_COLUMNS),
+    return checks_topology.AssessFacts(
+        inventory=table(inventory, control_plane_inventory.INVENTORY_COLUMNS),
         identity=table([], versions.IDENTITY_COLUMNS),
         versions=table([], versions.VERSION_COLUMNS),
-        roots=table([], trust.ROOT_COLUMNS),
-        load_balancers=table(balancers, platform.LOAD_BALANCER_COLUMNS),
-        api_servers=table(asked, reach.REACH_COLUMNS),
-        pods=table(tried, ways.POD_COLUMNS),
+        roots=table([], trust_store.ROOT_COLUMNS),
+        load_balancers=table(balancers, control_plane_inventory.LOAD_BALANCER_COLUMNS),
+        api_servers=table(asked, api_server_reach.REACH_COLUMNS),
+        pods=table(tried, pod_reach.POD_COLUMNS),
         managers=table(managers or [], managed.COLUMNS),
     )
 
@@ -78,9 +79,9 @@ def facts(
         (facts(west={"reason": "it is dead", "pod_ranges": ""}, pods="UNKNOWN"), "multi"),
     ],
 )
-def test_flat_is_recommended_only_where_it_was_seen_to_work(given: assess.Facts, network: str) -> None:
+def test_flat_is_recommended_only_where_it_was_seen_to_work(given: checks_topology.AssessFacts, network: str) -> None:
     """Distinct ranges and every pair tried; all else is multi, which works on either."""
-    advice = assess.recommend(given)
+    advice = checks_topology.recommend(given)
     assert advice.network == network
     assert network in set(advice.facts["speaks_for"])
 
@@ -124,13 +125,15 @@ def test_addresses_that_were_seen_and_paths_that_were_tried_decide(
     ],
 )
 def test_the_control_plane_follows_from_istiods_and_from_who_reaches_whose_api_server(
-    given: assess.Facts, plane: str
+    given: checks_topology.AssessFacts, plane: str
 ) -> None:
     """What is not known speaks for nothing."""
-    assert assess.recommend(given).control_plane == plane
+    assert checks_topology.recommend(given).control_plane == plane
 
 
-def verdicts(given: assess.Facts, number: str, subject: str = THE_MESH, **topology: str) -> list[Verdict]:
+def verdicts(
+    given: checks_topology.AssessFacts, number: str, subject: str = THE_MESH, **topology: str
+) -> list[Verdict]:
     """Return the verdicts of one check on a mesh file with this topology."""
     return healthy.told(assess.check(healthy.mesh(topology=topology), given), number, subject)
 
@@ -147,7 +150,9 @@ def verdicts(given: assess.Facts, number: str, subject: str = THE_MESH, **topolo
         (facts(west={"reason": "it is dead"}), "multi", UNKNOWN),
     ],
 )
-def test_the_files_network_model_is_judged_by_the_facts(given: assess.Facts, said: str, verdict: Verdict) -> None:
+def test_the_files_network_model_is_judged_by_the_facts(
+    given: checks_topology.AssessFacts, said: str, verdict: Verdict
+) -> None:
     """MK103: a choice that cannot work fails; one that could be better is said."""
     assert verdicts(given, "MK103", network=said) == [verdict]
 
@@ -164,7 +169,9 @@ def test_the_files_network_model_is_judged_by_the_facts(given: assess.Facts, sai
         (facts(west={"reason": "it is dead"}), "multi-primary", UNKNOWN),
     ],
 )
-def test_topologies_that_are_not_built_are_said_to_be(given: assess.Facts, said: str, verdict: Verdict) -> None:
+def test_topologies_that_are_not_built_are_said_to_be(
+    given: checks_topology.AssessFacts, said: str, verdict: Verdict
+) -> None:
     """MK104: whether the file asks for one, or the facts do."""
     found = [f for f in assess.check(healthy.mesh(topology={"controlPlane": said}), given) if f.id == "MK104"]
     assert [f.verdict for f in found] == [verdict]
@@ -175,7 +182,7 @@ def test_topologies_that_are_not_built_are_said_to_be(given: assess.Facts, said:
 
 def test_two_contexts_of_one_cluster_fail() -> None:
     """MK102: by the UID of kube-system."""
-    findings = list(assess.check_distinct(facts(west={"uid": "e"})))
+    findings = list(checks_topology.check_distinct(facts(west={"uid": "e"})))
     assert [(f.subject, f.verdict) for f in findings] == [("east, west", FAIL)]
     assert verdicts(facts(), "MK102", "east") == [PASS]
 
@@ -192,7 +199,7 @@ def test_two_contexts_of_one_cluster_fail() -> None:
 )
 def test_istio_by_helm_is_said_with_what_that_means(row: Row, verdict: Verdict, words: str) -> None:
     """MK105: what another tool made, that tool will make again."""
-    found: list[Finding] = [f for f in assess.check_installers(facts(east=row)) if f.subject == "east"]
+    found: list[Finding] = [f for f in checks_topology.check_installers(facts(east=row)) if f.subject == "east"]
     assert [f.verdict for f in found] == [verdict]
     assert words in found[0].observed
 
@@ -209,8 +216,8 @@ def test_istio_by_helm_is_said_with_what_that_means(row: Row, verdict: Verdict, 
 def test_load_balancers_that_wait_are_seen(row: Row, verdict: Verdict) -> None:
     """MK106: a gateway would wait as well; none at all tells nothing."""
     given = facts()
-    balancers = table([{"cluster": "east", **row}], platform.LOAD_BALANCER_COLUMNS)
-    changed = assess.Facts(**{**vars(given), "load_balancers": balancers})
+    balancers = table([{"cluster": "east", **row}], control_plane_inventory.LOAD_BALANCER_COLUMNS)
+    changed = checks_topology.AssessFacts(**{**vars(given), "load_balancers": balancers})
     assert healthy.told(assess.check(healthy.mesh(), changed), "MK106", "east") == [verdict]
 
 
@@ -277,9 +284,9 @@ def test_who_else_runs_istio_is_named_with_what_is_possible(
     both: Any = {"east": Held(**objects), "west": Held("west")}
     found = managed.managers(Mesh(healthy.mesh().spec, both))
     assert [(row["cluster"], row["manager"]) for row in found.to_dict("records")] == [("east", manager)]
-    east, west = assess.check_managers(healthy.mesh(), found)
+    east, west = checks_topology.check_managers(healthy.mesh(), found)
     assert (east.verdict, west.verdict) == (verdict, PASS)
-    known = assess.known_managers()[manager]
+    known = checks_topology.known_managers()[manager]
     assert known.name in east.observed
     assert known.possible in east.remedy
     assert date.fromisoformat(known.looked_at)
@@ -305,6 +312,6 @@ def test_an_istio_of_ones_own_is_nobody_elses(objects: dict[str, list[Any]]) -> 
 def test_an_istiod_that_tells_nothing_holds_every_change(debug: str, verdict: list[Verdict]) -> None:
     """MK108: no change of 02 could be proved, so it is a gate there, too."""
     assert verdicts(facts(west={"debug": debug}), "MK108", "west") == verdict
-    judged = assess.check_debug(facts(west={"debug": debug}).inventory)
+    judged = checks_topology.check_debug(facts(west={"debug": debug}).inventory)
     assert [f.verdict for f in judged] == verdict
     assert all("values.pilot.env" in f.remedy for f in judged)

@@ -7,25 +7,24 @@ import json
 import os
 import shutil
 from collections import namedtuple
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from meshkit import Mesh
-from meshkit.changes import private_folder
-from meshkit.checks import Finding, Verdict
-from meshkit.cluster import Cluster
+from meshkit.changes.journal import private_folder
+from meshkit.checks.finding import Finding, Verdict
 from meshkit.errors import ChangeError, InputError
-from meshkit.istio import objects
+from meshkit.istio.control_plane import istio_objects
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
-from meshkit.stages import archive, backup
+from meshkit.stages.backup import archive
+from meshkit.stages.backup import stage as backup
 from tests.lab.support import until
 from tests.support import ApiServer, free_port, write_kubeconfig
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 PASS, WARN, FAIL, UNKNOWN, SKIPPED = Verdict.PASS, Verdict.WARN, Verdict.FAIL, Verdict.UNKNOWN, Verdict.SKIPPED
 GROUP = "drill.istio.io"
@@ -78,7 +77,7 @@ def east(api_server: ApiServer) -> Iterator[Cluster]:
     ]
     cluster.apply(core("Namespace", "istio-system", ""))
     cluster.apply(made[0])
-    until(lambda: f"things.{GROUP}" in cluster.kinds(objects.ours), "the kind is served")
+    until(lambda: f"things.{GROUP}" in cluster.kinds(istio_objects.ours), "the kind is served")
     for one in made[1:]:
         cluster.apply(one)
     yield cluster
@@ -98,7 +97,7 @@ def told(findings: list[Finding], number: str) -> Finding:
     return found
 
 
-def backed_up(mesh: Mesh) -> tuple[backup.Facts, archive.Archive]:
+def backed_up(mesh: Mesh) -> tuple[backup.BackupFacts, archive.Archive]:
     """Return facts and an archive of them; every gate passes."""
     facts = backup.look(mesh)
     done = backup.write(mesh, facts, "apply", gates=backup.check(mesh, facts))
@@ -130,7 +129,7 @@ class TestGates:
         """MK301: whoever may read everything but Secrets gets no archive, and learns what lacks."""
         rbac = "rbac.authorization.k8s.io"
         rules = [{"apiGroups": ["*"], "resources": [r], "verbs": ["get", "list"]} for r in ("namespaces", "configmaps")]
-        named = sorted({kind.partition(".")[0] for several in objects._LABELLED.values() for kind in several})
+        named = sorted({kind.partition(".")[0] for several in istio_objects._LABELLED.values() for kind in several})
         rules.append(
             {"apiGroups": ["*"], "resources": [*named, "customresourcedefinitions", "things"], "verbs": ["list"]}
         )
@@ -319,11 +318,11 @@ def _forge(done: archive.Archive, keep: Any) -> None:
 class TestArchive:
     """Files on disk."""
 
-    def items(self, **data: str) -> list[objects.Item]:
+    def items(self, **data: str) -> list[istio_objects.Item]:
         """Return one ConfigMap."""
-        return [objects.Item("configmaps", core("ConfigMap", "c", data=data))]
+        return [istio_objects.Item("configmaps", core("ConfigMap", "c", data=data))]
 
-    def write(self, tmp_path: Path, items: list[objects.Item]) -> archive.Archive:
+    def write(self, tmp_path: Path, items: list[istio_objects.Item]) -> archive.Archive:
         """Write an archive of one cluster."""
         return archive.write(tmp_path / "backup", "mesh1", {"east": items}, {"east": "uid"}, "2026-11-24T10:00:00Z")
 
@@ -358,7 +357,7 @@ class TestArchive:
     def test_every_text_comes_back(self, tmp_path: Path, text: str) -> None:
         """As it was, whatever YAML may take it for."""
         done = self.write(tmp_path, self.items(key=text))
-        assert done.read("east")[objects.Key("ConfigMap", "istio-system", "c")]["data"] == {"key": text}
+        assert done.read("east")[istio_objects.Key("ConfigMap", "istio-system", "c")]["data"] == {"key": text}
         assert "&id" not in (done.path / "east" / "5-configmaps.yaml").read_text()
 
     def test_half_an_archive_is_none(self, tmp_path: Path) -> None:
@@ -402,7 +401,7 @@ class TestSelection:
     )
     def test_groups(self, group: str, ours: bool) -> None:
         """Istio's and the Gateway API's; Kubernetes' own NetworkPolicies and Ingresses are not."""
-        assert objects.ours(group) is ours
+        assert istio_objects.ours(group) is ours
 
     @pytest.mark.parametrize(
         ("labels", "good"),
@@ -419,13 +418,13 @@ class TestSelection:
     )
     def test_what_installers_label(self, labels: dict[str, str] | None, good: bool) -> None:
         """A workload that merely uses Istio is not part of it."""
-        assert objects.installed(core("Service", "s", metadata={"labels": labels})) is good
+        assert istio_objects.installed(core("Service", "s", metadata={"labels": labels})) is good
 
     def test_a_gateway_that_is_injected_is_istios(self) -> None:
         """Istio's gateway injection: a template's annotation, no label."""
         template = {"metadata": {"annotations": {"inject.istio.io/templates": "gateway"}}}
-        assert objects.installed(core("Deployment", "edge", spec={"template": template}))
-        assert not objects.installed(core("Deployment", "shop", spec={"template": {}}))
+        assert istio_objects.installed(core("Deployment", "edge", spec={"template": template}))
+        assert not istio_objects.installed(core("Deployment", "shop", spec={"template": {}}))
 
     @pytest.mark.parametrize(
         ("name", "more", "role"),
@@ -447,19 +446,19 @@ class TestSelection:
     )
     def test_secrets_that_matter(self, name: str, more: Manifest, role: str) -> None:
         """By name, label and type; what others keep in the namespace stays there."""
-        assert objects.secret_role(core("Secret", name, **more)) == role
+        assert istio_objects.secret_role(core("Secret", name, **more)) == role
 
     def test_election_locks_are_left_out(self) -> None:
         """They change every second, and mean nothing later."""
         lock = {"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}}
-        assert not objects._config_map(core("ConfigMap", "istio-leader", metadata=lock))
-        assert not objects._config_map(core("ConfigMap", "kube-root-ca.crt"))
-        assert objects._config_map(core("ConfigMap", "istio-1-31"))
+        assert not istio_objects._config_map(core("ConfigMap", "istio-leader", metadata=lock))
+        assert not istio_objects._config_map(core("ConfigMap", "kube-root-ca.crt"))
+        assert istio_objects._config_map(core("ConfigMap", "istio-1-31"))
 
     def test_what_the_server_writes_is_left_out(self) -> None:
         """Of metadata name, namespace, labels and annotations stay; owners' UIDs would have the object deleted."""
         full = {"uid": "u", "resourceVersion": "1", "ownerReferences": [{}], "labels": {"a": "b"}, "annotations": {}}
-        kept = objects.portable({**core("ConfigMap", "c", metadata=full, data={}), "status": {}})
+        kept = istio_objects.portable({**core("ConfigMap", "c", metadata=full, data={}), "status": {}})
         assert kept == core("ConfigMap", "c", metadata={"labels": {"a": "b"}}, data={})
 
     def test_every_way_to_name_a_secret(self) -> None:
@@ -469,7 +468,7 @@ class TestSelection:
             "listeners": [{"tls": {"certificateRefs": [{"name": "b"}, {"name": "c", "namespace": "other"}]}}],
             "validation": {"caCertificateRefs": [{"kind": "ConfigMap", "name": "d"}, {"kind": "Else", "name": "e"}]},
         }
-        found = objects.references(objects.Item("objects", thing("g", **spec)), "istio-system", ["edge"])
+        found = istio_objects.references(istio_objects.Item("objects", thing("g", **spec)), "istio-system", ["edge"])
         assert [(r.kind, r.namespaces, r.name) for r in found if not r.optional] == [
             ("secret", ("default", "edge", "istio-system"), "a"),
             ("secret", ("default",), "b"),
@@ -480,8 +479,8 @@ class TestSelection:
     def test_a_service_beside_the_old_one_asks_for_none_of_its_addresses(self) -> None:
         """A headless one stays headless."""
         spec = {"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80, "nodePort": 30000}]}
-        other = objects.under_another_name(core("Service", "s", spec=spec))
+        other = istio_objects.under_another_name(core("Service", "s", spec=spec))
         assert other["spec"] == {"ports": [{"port": 80}]}
         assert other["metadata"]["name"].startswith("meshkit-drill-")
-        headless = objects.under_another_name(core("Service", "s", spec={"clusterIP": "None"}))
+        headless = istio_objects.under_another_name(core("Service", "s", spec={"clusterIP": "None"}))
         assert headless["spec"]["clusterIP"] == "None"

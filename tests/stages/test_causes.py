@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from meshkit.checks import Finding, Verdict
-from meshkit.stages.causes import consequences, follows, in_order, reasons
+from meshkit.checks.causes import consequences, follows, in_order, reasons
+from meshkit.checks.finding import Finding, Verdict
 
 EAST_WEST, WEST_EAST = "east → west", "west → east"
 CLUSTERS = ("east", "west", "east-2")

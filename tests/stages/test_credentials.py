@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from meshkit.changes import Change, Plan
-from meshkit.checks import Verdict
+from meshkit.changes import plan as changes_plan
+from meshkit.changes.journal import Entry, Journal
+from meshkit.changes.plan import Change, Plan
+from meshkit.checks import known_defects, remote_reader, remote_secrets
+from meshkit.checks.finding import Verdict
 from meshkit.errors import InputError
-from meshkit.istio import accounts, remotes, versions
-from meshkit.istio.fleet import table
-from meshkit.journal import Journal
-from meshkit.mesh import Mesh
+from meshkit.istio.control_plane import versions
+from meshkit.istio.multicluster import reader_tokens
+from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
-from meshkit.stages import credentials, discovery, life, rollback
+from meshkit.stages.discovery import facts as discovery_facts
+from meshkit.stages.discovery import stage as discovery
+from meshkit.stages.discovery import token_rotation
+from meshkit.stages.rollback import stage as rollback
+from meshkit.tables import table
 from tests.objects import core, create, deployment, labelled
 from tests.stages.healthy import Row, mesh, told
 from tests.stages.test_discovery import facts, secret
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from meshkit.journal import Entry
-    from tests.support import ApiServer
+from tests.support import ApiServer
 
 PAIR = "east → west"
 NOW = datetime.now(UTC)
@@ -53,8 +56,8 @@ PASS, FAIL, WARN, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.WARN, Verdict.UN
 )
 def test_the_end_of_a_credential_is_judged(change: Row, renewed: bool, verdict: Verdict) -> None:
     """A short life, granted by the server, is no alarm until half of it is over; what a run renews does not hold it."""
-    rows = table([{**secret("east"), **change}], remotes.SECRET_COLUMNS)
-    findings = list(life.check_life(mesh(), rows, "east", "west", renewed=renewed))
+    rows = table([{**secret("east"), **change}], multicluster_remote_secrets.SECRET_COLUMNS)
+    findings = list(remote_secrets.check_life(mesh(), rows, "east", "west", renewed=renewed))
     assert told(findings, "MK809", PAIR) == [verdict]
     assert all(f.remedy for f in findings if f.verdict is not PASS)
 
@@ -79,14 +82,16 @@ def test_what_is_replaced(change: Row, readers: Row, renew: str, wish: str) -> N
     known = facts("secrets", change)
     rows = known.readers.to_dict("records")
     rows = [{**row, **(readers if row["cluster"] == "west" else {})} for row in rows]
-    known = discovery.Facts(**{**vars(known), "readers": table(rows, dict(known.readers.dtypes.astype(str)))})
-    assert discovery.wanted(mesh(), known, renew)["east", "west"] == wish
+    known = remote_reader.DiscoveryFacts(
+        **{**vars(known), "readers": table(rows, dict(known.readers.dtypes.astype(str)))}
+    )
+    assert token_rotation.token_actions(mesh(), known, renew)["east", "west"] == wish
 
 
 def test_a_cluster_that_is_not_there_cannot_be_renewed() -> None:
     """The message names those there are."""
     with pytest.raises(InputError, match="there are east, west, or all"):
-        discovery.wanted(mesh(), facts(), "north")
+        token_rotation.token_actions(mesh(), facts(), "north")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,7 @@ def test_a_cluster_that_is_not_there_cannot_be_renewed() -> None:
 def test_versions_that_a_change_hurts(number: str, hurt: bool) -> None:
     """By the issues of istio/istio: no such istiod is here."""
     rows = table([{"cluster": "east", "component": "istiod", "version": number}], versions.VERSION_COLUMNS)
-    assert credentials.hurt(rows, "east") is hurt
+    assert known_defects.needs_restart_after_secret_change(rows, "east") is hurt
 
 
 @pytest.fixture
@@ -115,25 +120,25 @@ def test_a_token_that_ends_is_of_the_account_and_ends_with_its_secret(real: Mesh
     """Issued by the API server, read back as it was granted, dead when its Secret is gone; and a restart is planned."""
     east, namespace = real.clusters["east"], real.root_namespace
     create(east, core("ConfigMap", "kube-root-ca.crt", namespace, data={"ca.crt": "public"}))
-    for manifest in accounts.least(namespace):
+    for manifest in reader_tokens.least(namespace):
         east.apply(manifest)
-    manifest = accounts.manifest(real, [], ["before"])
+    manifest = reader_tokens.manifest(real, [], ["before"])
     east.apply(manifest)
-    assert accounts.current(accounts.tokens(east, namespace), real) is None
-    accounts.issue(real, east, manifest["metadata"]["name"])
-    token = accounts.current(accounts.tokens(east, namespace), real)
+    assert reader_tokens.current(reader_tokens.tokens(east, namespace), real) is None
+    reader_tokens.issue(real, east, manifest["metadata"]["name"])
+    token = reader_tokens.current(reader_tokens.tokens(east, namespace), real)
     assert token
     assert token.ends
     assert abs(token.ends - datetime.now(UTC) - HOUR) < timedelta(minutes=1)
-    assert (token.account, token.kind, token.replaces) == (accounts.LEAST, "expiring", ("before",))
+    assert (token.account, token.kind, token.replaces) == (reader_tokens.LEAST, "expiring", ("before",))
     assert token.token not in repr(token)
-    assert remotes.try_token(east, token.token, b"", namespace)["credential"] == "ok"
+    assert multicluster_remote_secrets.try_token(east, token.token, b"", namespace)["credential"] == "ok"
     east.delete(manifest)
-    assert accounts.tokens(east, namespace) == []
+    assert reader_tokens.tokens(east, namespace) == []
 
     create(east, deployment("istiod", namespace, labels={"app": "istiod"}))
-    plan = discovery.Plan(real, discovery.STAGE)
-    credentials.restart_istiods(plan, "east", lambda: "not yet synced")
+    plan = changes_plan.Plan(real, discovery_facts.STAGE)
+    token_rotation.restart_istiods(plan, "east", lambda: "not yet synced")
     (change,) = plan.changes
     assert (change.action, change.object) == ("restart", f"Deployment {namespace}/istiod")
     assert change.wait
@@ -150,7 +155,7 @@ def test_istiods_that_a_removal_hurts_are_restarted_by_undo(
     east, name = real.clusters["east"], f"istiod-{restarts}"
     create(east, deployment(name, real.root_namespace, labels={"app": "istiod"}))
     try:
-        plan = rollback.Plan(real, rollback.STAGE)
+        plan = changes_plan.Plan(real, rollback.STAGE)
         rollback._heal(real, {"east"}, plan)
         assert [change.action for change in plan.changes if change.object.endswith(name)] == ["restart"] * restarts
         rollback._heal(real, set(), plan)
@@ -170,7 +175,7 @@ def test_a_restart_that_an_undo_was_stopped_before_is_planned_again(
     book.about(clusters={"east": east.uid()})
 
     def noted(stage: str, action: str, what: str) -> Entry:
-        gone = core("Secret", f"{remotes.PREFIX}west", namespace, data={"west": ""})
+        gone = core("Secret", f"{multicluster_remote_secrets.PREFIX}west", namespace, data={"west": ""})
         known = {"stage": stage, "cluster": "east", "why": "", "manager": "meshkit", "temporary": False}
         return book.begin({"before": [None], "manifests": [gone]}, action=action, object=what, **known)
 
@@ -179,7 +184,9 @@ def test_a_restart_that_an_undo_was_stopped_before_is_planned_again(
         return [c.object for c in planned.changes if c.action == "restart"]
 
     try:
-        book.undone(noted(discovery.STAGE, "create", f"Secret {namespace}/{remotes.PREFIX}west"))
+        book.undone(
+            noted(discovery_facts.STAGE, "create", f"Secret {namespace}/{multicluster_remote_secrets.PREFIX}west")
+        )
         assert f"Deployment {namespace}/istiod-left" in restarts()
         book.done(noted(rollback.STAGE, "restart", f"Deployment {namespace}/istiod-left"))
         assert restarts() == []
@@ -192,13 +199,16 @@ def test_a_secret_that_was_changed_since_an_istiod_was_made_is_unheard(real: Mes
     east, namespace = real.clusters["east"], real.root_namespace
     spec = {"containers": [{"name": "discovery", "image": "none"}]}
     first, second = (labelled(core("Pod", f"istiod-{n}", namespace, spec=spec), app="istiod") for n in (1, 2))
-    held = labelled(core("Secret", f"{remotes.PREFIX}east", namespace), **{remotes.LABEL: "true"})
+    held = labelled(
+        core("Secret", f"{multicluster_remote_secrets.PREFIX}east", namespace),
+        **{multicluster_remote_secrets.LABEL: "true"},
+    )
 
     def after(*steps: Callable[[], object]) -> list[str]:
         time.sleep(1.1)  # an API server's moments are whole seconds
         for step in steps:
             step()
-        return credentials.unheard(real, "east")
+        return token_rotation.secrets_changed_since_start(real, "east")
 
     try:
         assert after() == []
@@ -217,20 +227,20 @@ def test_an_istiod_that_was_not_restarted_after_a_change_holds_the_revocation(
     monkeypatch: pytest.MonkeyPatch, late: list[str]
 ) -> None:
     """A run that was stopped in between plans the restart again, though the secret is as wanted."""
-    monkeypatch.setattr(credentials, "unheard", lambda _, name: late if name == "east" else [])
+    monkeypatch.setattr(token_rotation, "secrets_changed_since_start", lambda _, name: late if name == "east" else [])
     known = facts("versions", {"version": "1.30.2"})
     monkeypatch.setattr(versions, "versions", lambda *_: known.versions)
-    monkeypatch.setattr(remotes, "remote_secrets", lambda _: known.known.secrets)
-    monkeypatch.setattr(remotes, "remote_clusters", lambda _: known.known.remotes)
-    monkeypatch.setattr(remotes, "secret_events", lambda _: {})
-    monkeypatch.setattr(accounts, "tokens", lambda *_: [])
+    monkeypatch.setattr(multicluster_remote_secrets, "remote_secrets", lambda _: known.known.secrets)
+    monkeypatch.setattr(multicluster_remote_secrets, "remote_clusters", lambda _: known.known.remotes)
+    monkeypatch.setattr(multicluster_remote_secrets, "secret_events", lambda _: {})
+    monkeypatch.setattr(reader_tokens, "tokens", lambda *_: [])
     restarted: list[str] = []
-    monkeypatch.setattr(credentials, "restart_istiods", lambda _, name, __: restarted.append(name))
+    monkeypatch.setattr(token_rotation, "restart_istiods", lambda _, name, __: restarted.append(name))
     discovery.plan(mesh(), known)
     assert restarted == ["east"] * len(late)
-    plan = discovery.Plan(mesh(), discovery.STAGE)
+    plan = changes_plan.Plan(mesh(), discovery_facts.STAGE)
     plan.changes = [Change("west", "delete", "Secret old", "", manifests=[core("Secret", "old")])]
-    held = told(credentials.check_handed_over(mesh(), plan), "MK713", PAIR)
+    held = told(token_rotation.check_readers_switched(mesh(), plan), "MK713", PAIR)
     assert held == [FAIL if late else PASS]
 
 
@@ -239,4 +249,4 @@ def test_of_an_id_that_istioctl_refuses_no_secret_is_planned() -> None:
     clusters = [{"name": name, "context": name, "network": name} for name in ("east", "PROD_EU1")]
     plan = Plan(Mesh(MeshSpec.parse({"clusters": clusters}, where="test"), {}), "07 discovery")
     with pytest.raises(InputError, match="istioctl create-remote-secret takes a DNS label"):
-        discovery._hand_over(plan, "east", "PROD_EU1", None, None)
+        discovery._plan_secret(plan, "east", "PROD_EU1", None, None)

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from meshkit.checks import Verdict
-from meshkit.istio import services, versions
-from meshkit.istio.fleet import table
-from meshkit.istio.versions import Version
-from meshkit.stages import defects
-from meshkit.stages.defects import HAS, MAY_HAVE
+from meshkit.checks import known_defects
+from meshkit.checks.finding import Verdict
+from meshkit.checks.known_defects import HAS, MAY_HAVE
+from meshkit.istio.config import services
+from meshkit.istio.control_plane import versions
+from meshkit.istio.control_plane.versions import Version
+from meshkit.tables import table
 from tests.stages.healthy import mesh
 
 PASS, WARN, UNKNOWN, SKIPPED = Verdict.PASS, Verdict.WARN, Verdict.UNKNOWN, Verdict.SKIPPED
@@ -53,19 +54,22 @@ def test_a_release_has_the_defects_that_were_told_of_it(text: str, has: set[str]
     """The last bad release and the first good one of every line, releases that nobody looked at, and builds."""
     version = Version.parse(text)
     assert version is not None
-    said = {word: {d.source for d in defects.known() if d.in_version(version) == word} for word in (HAS, MAY_HAVE)}
+    said = {
+        word: {d.source for d in known_defects.known_defects() if d.in_version(version) == word}
+        for word in (HAS, MAY_HAVE)
+    }
     assert said == {HAS: has, MAY_HAVE: may_have}
 
 
 def test_every_line_is_whole_and_its_releases_stand_in_order() -> None:
     """Whoever adds one learns what it needs."""
-    for defect in defects.known():
+    for defect in known_defects.known_defects():
         first, last, free = (Version.parse(text) for text in (defect.first, defect.last, defect.free))
         assert free or last, defect
         end = free or Version(99, 0)
         assert (first or Version(0, 0)) <= (last or end) <= end, defect
         assert last != free, defect
-        assert defect.when in {"rename", "root", "metric", "policy", "secret", "restart"} | defects.CONDITIONS
+        assert defect.when in {"rename", "root", "metric", "policy", "secret", "restart"} | known_defects.CONDITIONS
         assert date.fromisoformat(defect.looked_at) >= date(2026, 8, 22), defect
         assert defect.breaks
         assert defect.remedy
@@ -85,7 +89,7 @@ def found(
         table(own, services.SERVICE_COLUMNS),
         table(features, versions.FEATURE_COLUMNS),
     )
-    return [(f.verdict, f.observed) for f in defects.check(mesh(**change), *tables) if f.subject == "east"]
+    return [(f.verdict, f.observed) for f in known_defects.check(mesh(**change), *tables) if f.subject == "east"]
 
 
 def test_each_defect_of_each_release_that_runs_is_a_warning_with_its_source() -> None:

@@ -7,11 +7,19 @@ from typing import Any
 import pytest
 import yaml
 
-from meshkit.checks import Finding, Verdict, overall
+from meshkit.checks import merged_service, remote_reader, service_merge
+from meshkit.checks.finding import Finding, Verdict, overall
 from meshkit.errors import UnreachableError
-from meshkit.istio import proxies, remote_secret, remotes, services, versions
-from meshkit.istio.fleet import table
-from meshkit.stages import discovery, merged, merging, reach, verify
+from meshkit.istio import snapshot
+from meshkit.istio.config import services
+from meshkit.istio.control_plane import versions
+from meshkit.istio.multicluster import remote_secret_manifest, remote_secrets
+from meshkit.istio.proxies import proxy_status
+from meshkit.probing import api_server_reach
+from meshkit.probing import merged_service as probing_merged_service
+from meshkit.stages.discovery import stage as discovery
+from meshkit.stages.discovery import token_rotation
+from meshkit.tables import table
 from tests.stages import healthy
 from tests.stages.healthy import OTHER, Row, mesh, told
 
@@ -65,18 +73,18 @@ def secret(name: str) -> Row:
 
 
 MAKERS = {
-    "readers": (reader, remote_secret.READER_COLUMNS),
-    "reach": (reached, reach.REACH_COLUMNS),
-    "claims": (claim, proxies.CLAIM_COLUMNS),
+    "readers": (reader, remote_secret_manifest.READER_COLUMNS),
+    "reach": (reached, api_server_reach.REACH_COLUMNS),
+    "claims": (claim, proxy_status.CLAIM_COLUMNS),
     "services": (service, services.SERVICE_COLUMNS),
     "versions": (version, versions.VERSION_COLUMNS),
-    "secrets": (secret, remotes.SECRET_COLUMNS),
+    "secrets": (secret, remote_secrets.SECRET_COLUMNS),
 }
 
 
 def facts(
     spoiled: str = "", change: Row | None = None, *, none: bool = False, more: Row | None = None
-) -> discovery.Facts:
+) -> remote_reader.DiscoveryFacts:
     """Return the facts of two clusters that have discovered each other; east's row of a table is spoiled.
 
     Args:
@@ -96,16 +104,16 @@ def facts(
             ]
         tables[name] = table(rows, columns)
     known = healthy.facts("" if spoiled in MAKERS else spoiled, change, none=none)
-    known = verify.Facts(**{**vars(known), "secrets": tables.pop("secrets")})
+    known = snapshot.VerifyFacts(**{**vars(known), "secrets": tables.pop("secrets")})
     same = services.merging(tables["services"], list(OTHER), "istio-system")
-    return discovery.Facts(known=known, merging=same, **tables)
+    return remote_reader.DiscoveryFacts(known=known, merging=same, **tables)
 
 
-def undiscovered(spoiled: str = "", change: Row | None = None) -> discovery.Facts:
+def undiscovered(spoiled: str = "", change: Row | None = None) -> remote_reader.DiscoveryFacts:
     """Return the same before the stage: no remote secret."""
     known = facts(spoiled, change)
-    none = verify.Facts(**{**vars(known.known), "secrets": table([], remotes.SECRET_COLUMNS)})
-    return discovery.Facts(**{**vars(known), "known": none})
+    none = snapshot.VerifyFacts(**{**vars(known.known), "secrets": table([], remote_secrets.SECRET_COLUMNS)})
+    return remote_reader.DiscoveryFacts(**{**vars(known), "known": none})
 
 
 def test_clusters_that_discovered_each_other_pass_and_want_nothing() -> None:
@@ -113,13 +121,13 @@ def test_clusters_that_discovered_each_other_pass_and_want_nothing() -> None:
     findings = discovery.check(mesh(), facts())
     assert overall(findings) is PASS
     assert {f.id for f in findings} == {"MK801", "MK805", "MK807", "MK809", *(f"MK70{n}" for n in range(1, 10))}
-    assert set(discovery.wanted(mesh(), facts()).values()) == {""}
+    assert set(token_rotation.token_actions(mesh(), facts()).values()) == {""}
 
 
 def test_before_the_stage_every_pair_wants_a_secret_and_no_gate_stands_before_it() -> None:
     """What merges is a warning only."""
     findings = discovery.check(mesh(), undiscovered())
-    assert set(discovery.wanted(mesh(), undiscovered()).values()) == {"make"}
+    assert set(token_rotation.token_actions(mesh(), undiscovered()).values()) == {"make"}
     assert [(f.id, f.verdict) for f in findings if f.verdict is not PASS] == [("MK708", WARN)]
 
 
@@ -132,8 +140,8 @@ SPOILED = [
     ("MK702", PAIR, "reach", {"answer": "401"}, PASS),
     ("MK702", PAIR, "reach", {"answer": "none", "detail": "curl: (28) timed out"}, FAIL),
     ("MK702", PAIR, "reach", {"answer": "refused"}, FAIL),
-    ("MK702", PAIR, "reach", {"answer": "UNKNOWN", "detail": reach.NOBODY}, UNKNOWN),
-    ("MK702", PAIR, "reach", {"answer": "200", "detail": f"{reach.UNCHECKED}: no answer"}, UNKNOWN),
+    ("MK702", PAIR, "reach", {"answer": "UNKNOWN", "detail": api_server_reach.NOBODY}, UNKNOWN),
+    ("MK702", PAIR, "reach", {"answer": "200", "detail": f"{api_server_reach.UNCHECKED}: no answer"}, UNKNOWN),
     ("MK703", "east", "claims", {"network": ""}, FAIL),
     ("MK703", "east", "claims", {"network": "net-west"}, FAIL),
     ("MK703", "east", "claims", {"cluster_id": "Kubernetes"}, FAIL),
@@ -178,7 +186,7 @@ def test_what_is_spoiled_is_found_by_its_check(
         ("gateways", {"addresses": ""}, "MK805"),
         ("claims", {"network": ""}, "MK703"),
         ("readers", {"service_account": False}, "MK704"),
-        ("reach", {"answer": "UNKNOWN", "detail": reach.NOBODY}, "MK702"),
+        ("reach", {"answer": "UNKNOWN", "detail": api_server_reach.NOBODY}, "MK702"),
     ],
 )
 def test_in_plan_mode_what_an_earlier_stage_mends_does_not_fail(spoiled: str, change: Row, number: str) -> None:
@@ -204,13 +212,13 @@ def test_in_plan_mode_what_an_earlier_stage_mends_does_not_fail(spoiled: str, ch
 )
 def test_what_a_pair_needs(change: Row, wish: str) -> None:
     """What works, what is another's and what could not be read is left alone."""
-    assert discovery.wanted(mesh(), facts("secrets", change))["east", "west"] == wish
+    assert token_rotation.token_actions(mesh(), facts("secrets", change))["east", "west"] == wish
 
 
 def test_an_address_that_is_not_for_others_renews_nothing() -> None:
     """A mesh file without apiServer does not spoil a secret that works."""
     known = facts("readers", {"server": "https://127.0.0.1:1"})
-    assert set(discovery.wanted(mesh(), known).values()) == {""}
+    assert set(token_rotation.token_actions(mesh(), known).values()) == {""}
 
 
 @pytest.mark.parametrize(
@@ -229,7 +237,7 @@ def test_an_address_that_is_not_for_others_renews_nothing() -> None:
 def test_istiods_that_are_hurt_by_a_change_are_named(number: str, credential: str, verdict: Verdict) -> None:
     """1.30.0 to 1.30.3 and builds of 1.30: a warning, and a restart in the plan after a change."""
     known = undiscovered() if credential == "none" else facts("secrets", {"credential": credential})
-    known = discovery.Facts(**{**vars(known), "versions": facts("versions", {"version": number}).versions})
+    known = remote_reader.DiscoveryFacts(**{**vars(known), "versions": facts("versions", {"version": number}).versions})
     assert told(discovery.check(mesh(), known), "MK707", "east") == [verdict]
 
 
@@ -243,7 +251,7 @@ def merges(namespace: str, new: set[tuple[str, str]]) -> list[Verdict]:
     """Return the verdicts of MK708 on a namespace."""
     rows = table([{**service(name), "namespace": namespace} for name in OTHER], services.SERVICE_COLUMNS)
     same = services.merging(rows, list(OTHER), "istio-system")
-    return told(merging.check_merging(mesh(), rows, same, new), "MK708", f"namespace {namespace}")
+    return told(service_merge.check_merging(mesh(), rows, same, new), "MK708", f"namespace {namespace}")
 
 
 def test_a_merge_is_a_warning_where_it_is_new_and_not_meant() -> None:
@@ -258,7 +266,7 @@ def proposed(new: set[tuple[str, str]], change: Row | None = None, **of_all: Any
     """Return host and rule of what could stay at home, of a Service of two clusters changed in east, or in both."""
     own = [{**service(name), "namespace": "shop", **of_all} for name in OTHER]
     rows = table([{**own[0], **(change or {})}, own[1]], services.SERVICE_COLUMNS)
-    found = merging.proposals(mesh(), services.merging(rows, list(OTHER), "istio-system"), new)
+    found = service_merge.proposals(mesh(), services.merging(rows, list(OTHER), "istio-system"), new)
     return dict(zip(found["host"], found["rule"], strict=True))
 
 
@@ -278,15 +286,15 @@ def test_the_patch_keeps_what_meshconfig_says_today_in_every_cluster(monkeypatch
     """Lists are replaced as a whole; what could not be read is told."""
     theirs = {"settings": {"clusterLocal": True}, "hosts": ["*.db.svc.cluster.local"]}
     answers: list[Any] = [{"serviceSettings": [theirs]}, {"serviceSettings": [theirs]}]
-    monkeypatch.setattr(merging, "mesh_config", lambda *_: _raised(answers.pop()))
-    wanted = table([{"host": "web.shop.svc.cluster.local"}], merging.LOCAL_COLUMNS)
-    document = yaml.safe_load(merging.patch(mesh(), wanted))
+    monkeypatch.setattr(service_merge, "mesh_config", lambda *_: _raised(answers.pop()))
+    wanted = table([{"host": "web.shop.svc.cluster.local"}], service_merge.LOCAL_COLUMNS)
+    document = yaml.safe_load(service_merge.patch(mesh(), wanted))
     ours = {"settings": {"clusterLocal": True}, "hosts": ["web.shop.svc.cluster.local"]}
     assert document["kind"] == "IstioOperator"
     assert document["spec"] == {"meshConfig": {"serviceSettings": [theirs, ours]}}
     answers += [{}, UnreachableError("no answer within 10 s")]
-    assert "are missing here: no answer within 10 s" in merging.patch(mesh(), wanted)
-    assert merging.patch(mesh(), table([], merging.LOCAL_COLUMNS)) == ""
+    assert "are missing here: no answer within 10 s" in service_merge.patch(mesh(), wanted)
+    assert service_merge.patch(mesh(), table([], service_merge.LOCAL_COLUMNS)) == ""
 
 
 def _raised(answer: Any) -> Any:
@@ -306,7 +314,7 @@ def proven(change: Row) -> list[Finding]:
     """Return MK711 and MK712 for a row of east that is good but for the change."""
     row = {"cluster": "east", "serving": "east,west", "endpoints": "10.0.0.1:8080,192.0.2.2:15443", "sent": 30}
     row |= {"leads_to": "east,west", "answered": 30, "answered_in": "east,west", "service": "sample/httpbin"}
-    return [*merged.check(mesh(), table([{**row, **change}], merged.COLUMNS))]
+    return [*merged_service.check(mesh(), table([{**row, **change}], probing_merged_service.COLUMNS))]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from meshkit.changes import Change, Plan
-from meshkit.checks import Verdict
-from meshkit.stages.finding import refused
+from meshkit.changes.plan import Change, Plan, refused
+from meshkit.checks.finding import Verdict
 
 
 @pytest.mark.parametrize(("status", "verdicts"), [("held", [Verdict.FAIL]), ("planned", []), ("done", [])])

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+from meshlab.layout import programs
 
-from meshkit.changes import Plan
-from meshkit.checks import Finding, Verdict
+from meshkit.changes.plan import Plan
+from meshkit.checks import gateway_exposure, gateways
+from meshkit.checks.finding import Finding, Verdict
 from meshkit.errors import UnreachableError
-from meshkit.istio import exposure, networks, proxies, remotes
-from meshkit.istio.fleet import table
-from meshkit.lab.layout import programs
-from meshkit.mesh import Mesh
+from meshkit.istio.multicluster import gateway_exposure as multicluster_gateway_exposure
+from meshkit.istio.multicluster import gateways as multicluster_gateways
+from meshkit.istio.multicluster import remote_secrets
+from meshkit.istio.proxies import proxy_status
+from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
-from meshkit.stages import eastwest, gateways
+from meshkit.stages import gateways as stages_gateways
+from meshkit.tables import table
 from tests.stages import healthy
 from tests.stages.healthy import told
 from tests.support import ApiServer, free_port, program, write_kubeconfig
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 PAIR = "east → west"
@@ -33,7 +35,7 @@ Row = dict[str, Any]
 
 def opened(cluster: str, service: str = "httpbin", namespace: str = "sample", endpoints: int = 1) -> Row:
     """Return a name that a gateway lets in."""
-    part = exposure.part_of(service, namespace, SYSTEM)
+    part = multicluster_gateway_exposure.part_of(service, namespace, SYSTEM)
     sni = f"outbound_.80_._.{service}.{namespace}.svc.cluster.local"
     row = {"cluster": cluster, "namespace": namespace, "service": service, "port": 80, "endpoints": endpoints}
     return {**row, "part_of": part, "sni": sni, "gateway": f"gw-{cluster}"}
@@ -44,30 +46,30 @@ def claim(cluster: str, **change: str) -> Row:
     return {"cluster": cluster, "namespace": "sample", "proxy": "app", "network": f"net-{cluster}", **change}
 
 
-def facts(east: Row | None = None, **change: list[Row]) -> gateways.Facts:
+def facts(east: Row | None = None, **change: list[Row]) -> gateway_exposure.GatewayFacts:
     """Return the facts of a healthy mesh after stage 07, with another gateway in east, or other tables."""
     known = healthy.facts("gateways", east) if east else healthy.facts()
     own = [{**healthy.gateway_seen(n), "network": f"net-{n}", "address": healthy.address(n)} for n in healthy.OTHER]
     both = [*own, *(healthy.gateway_seen(n) for n in healthy.OTHER)]
-    return gateways.Facts(
+    return gateway_exposure.GatewayFacts(
         identity=known.identity,
         gateways=known.gateways,
-        gateways_seen=table(change.get("seen", both), networks.SEEN_COLUMNS),
-        remotes=table(change.get("remotes", [healthy.remote(n) for n in healthy.OTHER]), remotes.REMOTE_COLUMNS),
-        opened=table(change.get("opened", [opened(n) for n in healthy.OTHER]), exposure.COLUMNS),
-        claims=table(change.get("claims", [claim(n) for n in healthy.OTHER]), proxies.CLAIM_COLUMNS),
+        gateways_seen=table(change.get("seen", both), multicluster_gateways.SEEN_COLUMNS),
+        remotes=table(change.get("remotes", [healthy.remote(n) for n in healthy.OTHER]), remote_secrets.REMOTE_COLUMNS),
+        opened=table(change.get("opened", [opened(n) for n in healthy.OTHER]), multicluster_gateway_exposure.COLUMNS),
+        claims=table(change.get("claims", [claim(n) for n in healthy.OTHER]), proxy_status.CLAIM_COLUMNS),
     )
 
 
-def proved(mesh: Mesh, known: gateways.Facts) -> list[Finding]:
+def proved(mesh: Mesh, known: gateway_exposure.GatewayFacts) -> list[Finding]:
     """Return what is proved when there is nothing left to change."""
-    return gateways.prove(mesh, known, Plan(mesh, gateways.STAGE))
+    return stages_gateways.prove(mesh, known, Plan(mesh, stages_gateways.STAGE))
 
 
 def test_a_healthy_mesh_passes_every_check() -> None:
     """And each check speaks of each of its subjects."""
     mesh = healthy.mesh()
-    findings = [*gateways.check(mesh, facts()), *proved(mesh, facts())]
+    findings = [*stages_gateways.check(mesh, facts()), *proved(mesh, facts())]
     assert {f.verdict for f in findings} == {PASS}
     assert {f.id for f in findings} == {"MK601", "MK602", "MK603", "MK611", "MK612", "MK613", "MK614"}
     assert {f.subject for f in findings} == {"east", "west", PAIR, "west → east"}
@@ -84,7 +86,7 @@ def test_a_healthy_mesh_passes_every_check() -> None:
 )
 def test_no_gateway_before_every_proxy_knows_its_network(change: Row, mode: str, verdict: Verdict) -> None:
     """Its local calls would go through the gateway; stage 05 is to change that, and the proxy is named."""
-    findings = gateways.check(healthy.mesh(), facts(claims=[claim("east", **change), claim("west")]), mode)
+    findings = stages_gateways.check(healthy.mesh(), facts(claims=[claim("east", **change), claim("west")]), mode)
     assert told(findings, "MK603", "east") == [verdict]
     assert told(findings, "MK603", "west") == [PASS]
     assert all("sample/app" in f.observed for f in findings if f.verdict is FAIL)
@@ -93,8 +95,8 @@ def test_no_gateway_before_every_proxy_knows_its_network(change: Row, mode: str,
 def test_a_flat_mesh_needs_no_gateway() -> None:
     """It says so, and plans nothing."""
     flat = healthy.mesh(topology={"network": "flat"})
-    assert [f.verdict for f in gateways.check(flat, facts())] == [SKIPPED]
-    assert gateways.plan(flat, facts()).empty
+    assert [f.verdict for f in stages_gateways.check(flat, facts())] == [SKIPPED]
+    assert stages_gateways.plan(flat, facts()).empty
     assert proved(flat, facts()) == []
 
 
@@ -112,7 +114,7 @@ def test_a_flat_mesh_needs_no_gateway() -> None:
 )
 def test_what_stands_in_the_gateways_place_is_used_or_named(change: Row, verdict: Verdict) -> None:
     """Ours is brought up to date, what fits is used; a stranger of its name that does not fit is a conflict."""
-    findings = gateways.check(healthy.mesh(), facts(change))
+    findings = stages_gateways.check(healthy.mesh(), facts(change))
     assert told(findings, "MK602", "east") == [verdict]
     if verdict is FAIL:
         (conflict,) = [f for f in findings if f.verdict is FAIL]
@@ -123,8 +125,8 @@ def test_an_istiod_that_is_to_come_awaits_its_stage_in_plan_mode_only() -> None:
     """In apply mode it holds the stage."""
     bare = healthy.facts("identity", none=True)
     known = replace(facts(), identity=bare.identity)
-    assert told(gateways.check(healthy.mesh(), known, "plan"), "MK601", "east") == [SKIPPED]
-    assert told(gateways.check(healthy.mesh(), known), "MK601", "east") == [FAIL]
+    assert told(stages_gateways.check(healthy.mesh(), known, "plan"), "MK601", "east") == [SKIPPED]
+    assert told(stages_gateways.check(healthy.mesh(), known), "MK601", "east") == [FAIL]
 
 
 def test_the_other_networks_gateway_is_asked_for_only_where_it_can_be_known() -> None:
@@ -218,25 +220,30 @@ class TestPlan:
         self, mesh: Mesh, serve: Callable[..., None]
     ) -> None:
         """Nothing is installed; the exposure selects its pods; the dead cluster is left alone, and holds the plan."""
-        serve("edge", {networks.NETWORK: "net-east"}, {"meta.helm.sh/release-name": "edge"}, externalIPs=["192.0.2.1"])
-        known = gateways.look(mesh)
+        serve(
+            "edge",
+            {multicluster_gateways.NETWORK: "net-east"},
+            {"meta.helm.sh/release-name": "edge"},
+            externalIPs=["192.0.2.1"],
+        )
+        known = stages_gateways.look(mesh)
         (row,) = known.gateways[known.gateways["cluster"] == "east"].to_dict("records")
         assert (row["made_by"], row["selector"]) == ("Helm, release edge", "edge=mine")
-        plan = gateways.plan(mesh, known)
+        plan = stages_gateways.plan(mesh, known)
         assert [(c.cluster, c.action, c.object) for c in plan.changes] == [
             ("east", "create", f"Gateway {SYSTEM}/cross-network-gateway")
         ]
         assert plan.changes[0].manifests[0]["spec"]["selector"] == {"edge": "mine"}
-        findings = gateways.check(mesh, known)
+        findings = stages_gateways.check(mesh, known)
         assert told(findings, "MK601", "west") == told(findings, "MK602", "west") == [UNKNOWN]
         assert list(plan.carry_out("apply", gates=findings)["status"]) == ["held"]
 
     def test_a_stranger_of_its_name_is_not_touched(self, mesh: Mesh, serve: Callable[..., None]) -> None:
         """The conflict is named, and nothing is planned for that cluster."""
         serve("istio-eastwestgateway", {"app": "theirs"})
-        known = gateways.look(mesh)
-        assert told(gateways.check(mesh, known), "MK602", "east") == [FAIL]
-        assert gateways.plan(mesh, known).empty
+        known = stages_gateways.look(mesh)
+        assert told(stages_gateways.check(mesh, known), "MK602", "east") == [FAIL]
+        assert stages_gateways.plan(mesh, known).empty
 
     def test_a_node_port_gateway_has_the_external_addresses_of_the_nodes_that_it_names(
         self, mesh: Mesh, serve: Callable[..., None]
@@ -254,12 +261,17 @@ class TestPlan:
                 "PATCH", f"/api/v1/nodes/{name}/status", body={"status": {"addresses": addresses}},
                 content_type="application/merge-patch+json",
             )  # fmt: skip
-        serve("chosen", {networks.NETWORK: "net-east"}, {networks.NODE_SELECTOR: '{"zone": "b"}'}, type="NodePort")
-        serve("none", {networks.NETWORK: "net-east"}, type="NodePort")
-        found = networks.gateways(mesh).set_index("service")["addresses"]
+        serve(
+            "chosen",
+            {multicluster_gateways.NETWORK: "net-east"},
+            {multicluster_gateways.NODE_SELECTOR: '{"zone": "b"}'},
+            type="NodePort",
+        )
+        serve("none", {multicluster_gateways.NETWORK: "net-east"}, type="NodePort")
+        found = multicluster_gateways.gateways(mesh).set_index("service")["addresses"]
         assert (found["chosen"], found["none"]) == ("192.0.2.2", "")
-        told_why = eastwest.check_gateway(mesh, networks.gateways(mesh), "east", "MK611").observed
-        assert networks.NODE_SELECTOR in told_why
+        told_why = gateways.check_gateway(mesh, multicluster_gateways.gateways(mesh), "east", "MK611").observed
+        assert multicluster_gateways.NODE_SELECTOR in told_why
         for name in ("n1", "n2"):
             east.delete({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
 
@@ -267,4 +279,4 @@ class TestPlan:
         """And not a traceback."""
         monkeypatch.setenv("PATH", "")
         with pytest.raises(UnreachableError, match="istioctl"):
-            gateways.plan(mesh, gateways.look(mesh))
+            stages_gateways.plan(mesh, stages_gateways.look(mesh))

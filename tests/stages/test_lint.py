@@ -6,20 +6,22 @@ import json
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 
-from meshkit.checks import Finding, Verdict
+from meshkit.checks import control_plane_paths, istio_config
+from meshkit.checks.finding import Finding, Verdict
 from meshkit.errors import ChangeError, MeshkitError, UnreachableError
-from meshkit.istio import absent, injection, networks, platform, rules, services
-from meshkit.istio.fleet import table
-from meshkit.stages import lint, paths, reach, ways
+from meshkit.istio.config import config_lint, missing_services, services
+from meshkit.istio.control_plane import inventory
+from meshkit.istio.multicluster import gateways
+from meshkit.istio.proxies import injection
+from meshkit.probing import api_server_reach, control_plane_reach, pod_reach
+from meshkit.tables import table
 from tests.stages.healthy import mesh
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 def verdicts(findings: Iterable[Finding]) -> dict[tuple[str, str], Verdict]:
@@ -29,18 +31,18 @@ def verdicts(findings: Iterable[Finding]) -> dict[tuple[str, str], Verdict]:
 
 def judged(**row: Any) -> dict[tuple[str, str], Verdict]:
     """Return what is said of one row about east."""
-    return verdicts(lint.check_rules(mesh(), table([{"cluster": "east", **row}], rules.COLUMNS)))
+    return verdicts(istio_config.check_rules(mesh(), table([{"cluster": "east", **row}], config_lint.COLUMNS)))
 
 
 @pytest.mark.parametrize(
     ("trouble", "number", "worst"),
     [
-        (rules.PINNED, "MK721", Verdict.FAIL),
-        (rules.PLAIN, "MK722", Verdict.FAIL),
-        (rules.PERHAPS, "MK722", Verdict.WARN),
-        (rules.FOREIGN, "MK723", Verdict.FAIL),
-        (rules.BY_ADDRESS, "MK724", Verdict.WARN),
-        (rules.KEPT, "MK725", Verdict.WARN),
+        (config_lint.UNKNOWN_CLUSTER_SUBSET, "MK721", Verdict.FAIL),
+        (config_lint.MTLS_OFF, "MK722", Verdict.FAIL),
+        (config_lint.MTLS_OFF_PARTLY, "MK722", Verdict.WARN),
+        (config_lint.FOREIGN_TRUST_DOMAIN, "MK723", Verdict.FAIL),
+        (config_lint.BY_ADDRESS, "MK724", Verdict.WARN),
+        (config_lint.NO_OUTLIER_DETECTION, "MK725", Verdict.WARN),
     ],
 )
 def test_each_trouble_has_a_check_of_its_own(trouble: str, number: str, worst: Verdict) -> None:
@@ -54,14 +56,18 @@ def test_each_trouble_has_a_check_of_its_own(trouble: str, number: str, worst: V
 def test_in_one_network_mutual_tls_and_addresses_are_no_matter_of_the_mesh() -> None:
     """There pods answer for themselves."""
     flat = mesh(topology={"network": "flat"})
-    found = verdicts(lint.check_rules(flat, table([{"cluster": "east", "trouble": rules.PLAIN}], rules.COLUMNS)))
+    found = verdicts(
+        istio_config.check_rules(
+            flat, table([{"cluster": "east", "trouble": config_lint.MTLS_OFF}], config_lint.COLUMNS)
+        )
+    )
     assert {number for number, _ in found} == {"MK721", "MK723", "MK725"}
 
 
 def lacking(**row: Any) -> Finding:
     """Return what is said of west, which lacks a Service of east."""
     held = {"cluster": "west", "namespace": "shop", "service": "cart", "held_by": "east"}
-    found = lint.check_absent(mesh(), table([{**held, "resolves": True, **row}], absent.COLUMNS))
+    found = istio_config.check_absent(mesh(), table([{**held, "resolves": True, **row}], missing_services.COLUMNS))
     return next(f for f in found if f.subject == "west")
 
 
@@ -102,7 +108,11 @@ def test_a_stub_opens_no_load_balancer_and_belongs_to_nobody(spec: dict[str, Any
     place = {"name": "cart", "namespace": "shop"}
     owned = {**place, "uid": "1", "resourceVersion": "2", "ownerReferences": [{"kind": "Rollout", "uid": "3"}]}
     whole = {"apiVersion": "v1", "kind": "Service", "metadata": owned, "spec": spec, "status": {"loadBalancer": {}}}
-    command = lint.stub(mesh(), "west", "east", {**place, "service": "cart"}).split(" | kubectl")[0].partition(" | ")[2]
+    command = (
+        istio_config.stub(mesh(), "west", "east", {**place, "service": "cart"})
+        .split(" | kubectl")[0]
+        .partition(" | ")[2]
+    )
     made = subprocess.run(shlex.split(command), input=json.dumps(whole), capture_output=True, text=True, check=True)
     assert json.loads(made.stdout) == {"apiVersion": "v1", "kind": "Service", "metadata": place, "spec": copied}
 
@@ -118,12 +128,14 @@ def test_a_service_that_is_elsewhere_only_must_resolve() -> None:
 def test_a_headless_service_over_networks_is_warned_of() -> None:
     """ClusterLocal says that it is meant to stay; in one network istiod can do it."""
     row = {"cluster": "east", "namespace": "sample", "service": "db", "headless": True}
-    [found] = lint.check_headless(mesh(), table([row, {**row, "cluster": "west"}], services.SERVICE_COLUMNS))
+    [found] = istio_config.check_headless(mesh(), table([row, {**row, "cluster": "west"}], services.SERVICE_COLUMNS))
     assert (found.id, found.verdict) == ("MK727", Verdict.WARN)
     assert "sample/db in east, west" in found.observed
-    [found] = lint.check_headless(mesh(), table([{**row, "cluster_local": True}], services.SERVICE_COLUMNS))
+    [found] = istio_config.check_headless(mesh(), table([{**row, "cluster_local": True}], services.SERVICE_COLUMNS))
     assert found.verdict is Verdict.PASS
-    assert not [*lint.check_headless(mesh(topology={"network": "flat"}), table([row], services.SERVICE_COLUMNS))]
+    assert not [
+        *istio_config.check_headless(mesh(topology={"network": "flat"}), table([row], services.SERVICE_COLUMNS))
+    ]
 
 
 def test_namespaces_that_are_injected_in_one_cluster_only_are_warned_of() -> None:
@@ -131,17 +143,16 @@ def test_namespaces_that_are_injected_in_one_cluster_only_are_warned_of() -> Non
     row = {"cluster": "east", "namespace": "shop", "istio_injection": "enabled"}
     by_revision = {"cluster": "west", "namespace": "shop", "revision": "1-31"}
     plain = {"cluster": "west", "namespace": "shop", "injected": 1}
-    assert set(verdicts(lint.check_namespaces(mesh(), table([row, by_revision], injection.COLUMNS))).values()) == {
-        Verdict.PASS
-    }
-    [found] = lint.check_namespaces(mesh(), table([row, plain], injection.COLUMNS))
+    assert set(
+        verdicts(istio_config.check_namespaces(mesh(), table([row, by_revision], injection.COLUMNS))).values()
+    ) == {Verdict.PASS}
+    [found] = istio_config.check_namespaces(mesh(), table([row, plain], injection.COLUMNS))
     assert (found.id, found.subject, found.verdict) == ("MK214", "west: namespace shop", Verdict.WARN)
     assert found.remedy == "kubectl --context west label namespace shop istio-injection=enabled"
-    [found] = lint.check_namespaces(mesh(), table([by_revision, plain | {"cluster": "east"}], injection.COLUMNS))
+    [found] = istio_config.check_namespaces(
+        mesh(), table([by_revision, plain | {"cluster": "east"}], injection.COLUMNS)
+    )
     assert found.remedy == "kubectl --context east label namespace shop istio.io/rev=1-31"
-
-
-# --- ways -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -153,9 +164,9 @@ def test_a_way_that_was_tried_passes_only_if_there_was_an_answer(state: str, ver
     rows = [
         {"cluster": name, "way": way, "state": state, "detail": "told"}
         for name in ("east", "west")
-        for way in (paths.TO_ISTIOD, paths.TO_WEBHOOK)
+        for way in (control_plane_reach.TO_ISTIOD, control_plane_reach.TO_WEBHOOK)
     ]
-    found = verdicts(paths.check_tried(mesh(), table(rows, paths.COLUMNS)))
+    found = verdicts(control_plane_paths.check_tried(mesh(), table(rows, control_plane_reach.COLUMNS)))
     assert {number for number, _ in found} == {"MK731", "MK732"}
     assert set(found.values()) == {verdict}
 
@@ -177,7 +188,7 @@ def test_another_admissions_no_is_not_istiods(error: MeshkitError, state: str) -
 
     place = {"metadata": {"labels": {"istio-injection": "enabled"}}}
     cluster = SimpleNamespace(name="east", find=lambda *_: place, can_i=lambda *_: True, rehearse=rehearse)
-    assert paths._to_webhook(mesh(), cast("Any", cluster), None)["state"] == state
+    assert control_plane_reach._to_webhook(mesh(), cast("Any", cluster), None)["state"] == state
 
 
 def hosts(known: str, now: str, address: str = "lb.example") -> dict[tuple[str, str], Verdict]:
@@ -186,11 +197,11 @@ def hosts(known: str, now: str, address: str = "lb.example") -> dict[tuple[str, 
     seen = {"cluster": "east", "network": "net-west", "address": known}
     name = {"cluster": "east", "name": "lb.example", "state": "resolved" if now else "not resolved", "address": now}
     tables = (
-        table([name], ways.NAME_COLUMNS),
-        table([offered], networks.GATEWAY_COLUMNS),
-        table([seen], networks.SEEN_COLUMNS),
+        table([name], pod_reach.NAME_COLUMNS),
+        table([offered], gateways.GATEWAY_COLUMNS),
+        table([seen], gateways.SEEN_COLUMNS),
     )
-    return verdicts(paths.check_hosts(mesh(), *tables))
+    return verdicts(control_plane_paths.check_hosts(mesh(), *tables))
 
 
 def test_istiod_must_have_the_address_to_which_a_load_balancers_name_leads_now() -> None:
@@ -208,10 +219,12 @@ def test_an_address_within_ones_own_ranges_leads_nowhere() -> None:
         {"cluster": "east", "pod_ranges": "10.1.0.0/16,10.2.0.0/16", "api_server": "https://192.0.2.1:6443"},
         {"cluster": "west", "pod_ranges": "10.3.0.0/16", "api_server": "https://10.2.0.9:6443"},
     ]
-    offered = table([{"cluster": "west", "addresses": "192.0.2.7,lb.example"}], networks.GATEWAY_COLUMNS)
+    offered = table([{"cluster": "west", "addresses": "192.0.2.7,lb.example"}], gateways.GATEWAY_COLUMNS)
     for url in ("https://10.2.0.9:6443", "https://10.2.0.9"):
-        read = table([known[0], known[1] | {"api_server": url}], platform.INVENTORY_COLUMNS)
-        found = verdicts(paths.check_ranges(mesh(), read, offered, table([], reach.REACH_COLUMNS)))
+        read = table([known[0], known[1] | {"api_server": url}], inventory.INVENTORY_COLUMNS)
+        found = verdicts(
+            control_plane_paths.check_ranges(mesh(), read, offered, table([], api_server_reach.REACH_COLUMNS))
+        )
         assert found == {("MK734", "east → west"): Verdict.FAIL, ("MK734", "west → east"): Verdict.PASS}
 
 
@@ -224,7 +237,7 @@ def test_an_address_within_ones_own_ranges_leads_nowhere() -> None:
         ({"pod_ranges": "10.0.12.201/32", "pod_ranges_from": "pods"}, "UNKNOWN", "", Verdict.FAIL),
         ({"service_ranges": "10.0.12.201/32", "service_ranges_from": "ClusterIPs"}, "none", "", Verdict.FAIL),
         ({"service_ranges": "10.0.12.201/32", "service_ranges_from": "ClusterIPs"}, "401", "", Verdict.PASS),
-        ({"service_ranges": "10.0.12.201/32"}, "401", reach.UNCHECKED, Verdict.FAIL),
+        ({"service_ranges": "10.0.12.201/32"}, "401", api_server_reach.UNCHECKED, Verdict.FAIL),
     ],
 )
 def test_neighbours_in_a_vpc_are_not_ones_own(east: dict[str, str], answer: str, detail: str, verdict: Verdict) -> None:
@@ -232,9 +245,11 @@ def test_neighbours_in_a_vpc_are_not_ones_own(east: dict[str, str], answer: str,
     url = "https://10.0.12.201:6443"
     known = [{"cluster": "east", **east}, {"cluster": "west", "api_server": url}]
     asked = {"cluster": "east", "target": "west", "server": url, "answer": answer, "detail": detail}
-    offered = table([{"cluster": "west", "addresses": "10.0.12.200"}], networks.GATEWAY_COLUMNS)
-    read = table(known, platform.INVENTORY_COLUMNS)
-    found = verdicts(paths.check_ranges(mesh(), read, offered, table([asked], reach.REACH_COLUMNS)))
+    offered = table([{"cluster": "west", "addresses": "10.0.12.200"}], gateways.GATEWAY_COLUMNS)
+    read = table(known, inventory.INVENTORY_COLUMNS)
+    found = verdicts(
+        control_plane_paths.check_ranges(mesh(), read, offered, table([asked], api_server_reach.REACH_COLUMNS))
+    )
     assert found["MK734", "east → west"] is verdict
 
 
@@ -244,11 +259,11 @@ def test_addresses_of_a_gateway_that_could_not_be_read_are_neither_right_nor_wro
     offered = {"cluster": "west", "network": "net-west", "service": "eastwest", "addresses": "lb.example"}
     seen = {"cluster": "east", "network": "net-west", "address": "192.0.2.1"}
     for gateway, view in ((lost, seen), (offered, {**lost, "cluster": "east"})):
-        tables = table([gateway], networks.GATEWAY_COLUMNS), table([view], networks.SEEN_COLUMNS)
-        found = verdicts(paths.check_hosts(mesh(), table([], ways.NAME_COLUMNS), *tables))
+        tables = table([gateway], gateways.GATEWAY_COLUMNS), table([view], gateways.SEEN_COLUMNS)
+        found = verdicts(control_plane_paths.check_hosts(mesh(), table([], pod_reach.NAME_COLUMNS), *tables))
         assert found["MK733", "east → west"] is Verdict.UNKNOWN
     ranges = [{"cluster": name, "pod_ranges": "10.1.0.0/16"} for name in ("east", "west")]
-    read = table(ranges, platform.INVENTORY_COLUMNS)
-    unasked = table([], reach.REACH_COLUMNS)
-    found = verdicts(paths.check_ranges(mesh(), read, table([lost], networks.GATEWAY_COLUMNS), unasked))
+    read = table(ranges, inventory.INVENTORY_COLUMNS)
+    unasked = table([], api_server_reach.REACH_COLUMNS)
+    found = verdicts(control_plane_paths.check_ranges(mesh(), read, table([lost], gateways.GATEWAY_COLUMNS), unasked))
     assert found == {("MK734", "east → west"): Verdict.UNKNOWN, ("MK734", "west → east"): Verdict.PASS}

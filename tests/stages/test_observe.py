@@ -7,25 +7,28 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from meshkit.checks import Verdict, overall
-from meshkit.istio import proxies, rollup, versions
-from meshkit.istio.fleet import table
-from meshkit.probe import SAMPLE_COLUMNS
+from meshkit.checks import proxies
+from meshkit.checks.finding import Verdict, overall
+from meshkit.istio.control_plane import versions
+from meshkit.istio.proxies import proxy_status, status_summary
+from meshkit.istio.proxies import reading as proxies_reading
+from meshkit.probing.pair_probe import SAMPLE_COLUMNS
 from meshkit.stages import observe
+from meshkit.tables import table
 from tests.stages.healthy import OTHER, mesh, told
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
 
 
-def facts(status: dict[str, Any] | None = None, version: dict[str, Any] | None = None) -> observe.Facts:
+def facts(status: dict[str, Any] | None = None, version: dict[str, Any] | None = None) -> proxies_reading.ProxyFacts:
     """Return two healthy clusters, with changes to east's proxy and to east's istiod."""
     good = {"namespace": "sample", "type": "CDS", "state": "SYNCED"}
     states = [{"cluster": name, "istiod_cluster": name, "proxy": f"app-{name}", **good} for name in OTHER]
     known = [{"cluster": name, "component": "istiod", "name": "istiod", "version": "1.31.0"} for name in OTHER]
     states[0] |= status or {}
     known[0] |= version or {}
-    read = table(states, proxies.COLUMNS)
-    return observe.Facts(read, rollup.summary(read), table(known, versions.VERSION_COLUMNS))
+    read = table(states, proxy_status.COLUMNS)
+    return proxies_reading.ProxyFacts(read, status_summary.summary(read), table(known, versions.VERSION_COLUMNS))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_the_state_of_a_proxy_decides_for_its_cluster_only(
     change: dict[str, Any], verdict: Verdict, words: str
 ) -> None:
     """MK901: west stays good whatever east's proxy does."""
-    findings = list(observe.check_proxies(mesh(), facts(change)))
+    findings = list(proxies.check_proxies(mesh(), facts(change)))
     assert told(findings, "MK901", "east") == [verdict]
     assert told(findings, "MK901", "west") == [PASS]
     assert words in next(f.observed for f in findings if f.subject == "east")
@@ -81,13 +84,13 @@ def test_a_cluster_without_proxies_fails() -> None:
 )
 def test_versions_are_compared_as_the_gate_says(gate: str, version: str, verdict: Verdict) -> None:
     """MK902."""
-    found = observe.check_versions(mesh(gates={"versions": gate}), facts(version={"version": version}))
+    found = proxies.check_versions(mesh(gates={"versions": gate}), facts(version={"version": version}))
     assert [f.verdict for f in found] == [verdict]
 
 
 def test_a_version_that_is_not_known_is_unknown() -> None:
     """MK902: what the others run does not stand for it."""
-    found = list(observe.check_versions(mesh(), facts(version={"version": "", "reason": "no answer"})))
+    found = list(proxies.check_versions(mesh(), facts(version={"version": "", "reason": "no answer"})))
     assert overall(found) is UNKNOWN
 
 
@@ -141,12 +144,12 @@ SERVED = {"istiod": "istiod", "version": "1.31.0"}
 def test_a_proxy_may_be_one_minor_version_behind_its_istiod(proxy: str, istiod: str, verdict: Verdict) -> None:
     """MK910: never ahead; of an unknown version nothing is said. West stays as it is."""
     known = facts({**SERVED, "version": proxy}, {"version": istiod})
-    assert told(observe.check_skew(mesh(), known), "MK910", "east") == [verdict]
+    assert told(proxies.check_skew(mesh(), known), "MK910", "east") == [verdict]
 
 
 def test_skew_without_a_served_proxy_is_unknown() -> None:
     """MK910."""
-    assert told(observe.check_skew(mesh(), facts()), "MK910", "east") == [UNKNOWN]
+    assert told(proxies.check_skew(mesh(), facts()), "MK910", "east") == [UNKNOWN]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +167,7 @@ def test_proxies_belong_to_the_istiods_of_their_cluster(
     status: dict[str, Any], version: dict[str, Any], verdict: Verdict
 ) -> None:
     """MK911: a cluster without istiods is served by another's, and that is told."""
-    found = list(observe.check_owners(mesh(), facts(status, version)))
+    found = list(proxies.check_owners(mesh(), facts(status, version)))
     assert told(found, "MK911", "east") == [verdict]
     if verdict is PASS:
         assert f"1 by {status.get('istiod_cluster', 'east')}" in found[0].observed
@@ -180,7 +183,7 @@ def test_proxies_belong_to_the_istiods_of_their_cluster(
 )
 def test_proxies_of_a_cluster_that_nobody_looks_at_are_told(status: dict[str, Any], verdict: Verdict) -> None:
     """MK912: by their cluster id; and what was not read may serve some."""
-    assert told(observe.check_strangers(mesh(), facts(status)), "MK912", "mesh") == [verdict]
+    assert told(proxies.check_strangers(mesh(), facts(status)), "MK912", "mesh") == [verdict]
 
 
 def test_a_thousand_proxies_in_one_bad_state_are_one_finding() -> None:
@@ -190,13 +193,15 @@ def test_a_thousand_proxies_in_one_bad_state_are_one_finding() -> None:
         | {"state": "STALE", "age_s": float(n)}
         for n in range(1000)
     ]
-    known = observe.Facts(table(rows, proxies.COLUMNS), table([], {}), table([], versions.VERSION_COLUMNS))
-    (finding,) = [f for f in observe.check_proxies(mesh(), known) if f.subject == "east"]
+    known = proxies_reading.ProxyFacts(
+        table(rows, proxy_status.COLUMNS), table([], {}), table([], versions.VERSION_COLUMNS)
+    )
+    (finding,) = [f for f in proxies.check_proxies(mesh(), known) if f.subject == "east"]
     assert finding.observed == "p999.sample and 999 others CDS STALE for 999 s or more"
     assert "kubectl --context east -n sample logs p999 -c istio-proxy" in finding.remedy
 
 
 def test_a_state_of_unknown_age_has_no_number() -> None:
     """MK901: an old istiod tells no times."""
-    found = next(iter(observe.check_proxies(mesh(), facts({"state": "STALE"}))))
+    found = next(iter(proxies.check_proxies(mesh(), facts({"state": "STALE"}))))
     assert found.observed == "app-east.sample CDS STALE"

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from meshkit.checks import Verdict, overall
-from meshkit.istio import networks, remotes, shards
-from meshkit.istio.fleet import table
-from meshkit.mesh import Mesh
+from meshkit.checks import pair_table, pairs
+from meshkit.checks.finding import Verdict, overall
+from meshkit.istio.multicluster import endpoint_shards, gateways, remote_secrets
+from meshkit.kube.mesh import Mesh
+from meshkit.probing import api_server_reach, client_view, pair_survey
 from meshkit.spec import MeshSpec
-from meshkit.stages import clients, linked, pairs, reach
-from tests.sick import sick_api_server
+from meshkit.tables import table
+from tests.sick import Sickness, sick_api_server
 from tests.stages import healthy
 from tests.stages.healthy import OTHER, address, mesh, told
 from tests.support import write_kubeconfig
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.sick import Sickness
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 PAIR, BACK = "east → west", "west → east"
@@ -55,14 +52,14 @@ def heard(name: str) -> Row:
 
 
 MAKERS = {
-    "shards": (shard, shards.COLUMNS),
-    "reach": (reached, reach.REACH_COLUMNS),
-    "ways": (way, clients.WAY_COLUMNS),
-    "hellos": (heard, clients.HELLO_COLUMNS),
+    "shards": (shard, endpoint_shards.COLUMNS),
+    "reach": (reached, api_server_reach.REACH_COLUMNS),
+    "ways": (way, client_view.WAY_COLUMNS),
+    "hellos": (heard, client_view.HELLO_COLUMNS),
 }
 
 
-def facts(spoiled: str = "", change: Row | None = None, *, none: bool = False) -> pairs.Facts:
+def facts(spoiled: str = "", change: Row | None = None, *, none: bool = False) -> pair_survey.PairFacts:
     """Return the facts of a healthy mesh, one thing changed in the row of east; `none`: east has no row there."""
     tables = {}
     for name, (maker, columns) in MAKERS.items():
@@ -71,7 +68,7 @@ def facts(spoiled: str = "", change: Row | None = None, *, none: bool = False) -
             rows = rows[1:] if none else [{**rows[0], **(change or {})}, rows[1]]
         tables[name] = table(rows, columns)
     known = healthy.facts(spoiled, change, none=none) if spoiled in healthy.MAKERS else healthy.facts()
-    return pairs.Facts(known=known, **tables)
+    return pair_survey.PairFacts(known=known, **tables)
 
 
 def sent(client: str = "", **change: Any) -> pd.DataFrame:
@@ -79,26 +76,26 @@ def sent(client: str = "", **change: Any) -> pd.DataFrame:
     good = {"sent": 20, "answered": 20, "statuses": "200×20", "answered_by": "httpbin"}
     times = {"p50_ms": 45.0, "p95_ms": 50.0, "p99_ms": 60.0}
     rows = [{"client": a, "server": b, **good, "answered_in": b, **times} for a, b in OTHER.items()]
-    return table([{**r, **(change if r["client"] == client else {})} for r in rows], pairs.TRAFFIC_COLUMNS)
+    return table([{**r, **(change if r["client"] == client else {})} for r in rows], pair_survey.TRAFFIC_COLUMNS)
 
 
-def line(known: pairs.Facts, traffic: pd.DataFrame | None = None, pair: str = PAIR) -> Row:
+def line(known: pair_survey.PairFacts, traffic: pd.DataFrame | None = None, pair: str = PAIR) -> Row:
     """Return the terminal's line of a pair."""
-    findings = linked.check_all(mesh(), known, traffic)
-    shown = pairs.brief(pairs.table(mesh(), known, findings, traffic)).set_index("pair")
+    findings = pairs.check_all(mesh(), known, traffic)
+    shown = pair_table.brief(pair_table.table(mesh(), known, findings, traffic)).set_index("pair")
     return dict(shown.loc[pair])
 
 
 def test_a_healthy_mesh_has_every_link_and_every_link_is_whole() -> None:
     """And each check of a link speaks of each pair."""
-    findings = linked.check_all(mesh(), facts(), sent())
+    findings = pairs.check_all(mesh(), facts(), sent())
     assert overall(findings) is PASS
-    cells = pairs.cells(mesh(), findings)
+    cells = pair_table.cells(mesh(), findings)
     # One replica cannot disagree, which is no pass.
     assert set(cells[cells["cell"] == "replicas"]["verdict"]) == {"skipped"}
     assert set(cells[cells["cell"] != "replicas"]["verdict"]) == {"pass"}
-    assert list(cells["cell"]) == [*pairs.CELLS, *pairs.CELLS]
-    for ids in pairs.CELLS.values():
+    assert list(cells["cell"]) == [*pair_table.CELLS, *pair_table.CELLS]
+    for ids in pair_table.CELLS.values():
         for number in ids:
             subjects = {f.subject for f in findings if f.id == number}
             assert subjects == ({"east", "west"} if number == "MK805" else {PAIR, BACK}), number
@@ -110,7 +107,7 @@ SPOILED = [
     ("MK834", "server", "reach", {"answer": "503"}, UNKNOWN),
     ("MK834", "server", "reach", {"answer": "429"}, UNKNOWN),
     ("MK835", "server", "reach", {"answer": "refused", "detail": "no alternative name matches"}, FAIL),
-    ("MK835", "server", "reach", {"detail": f"{reach.UNCHECKED}: no answer"}, UNKNOWN),
+    ("MK835", "server", "reach", {"detail": f"{api_server_reach.UNCHECKED}: no answer"}, UNKNOWN),
     ("MK842", "sync", "shards", {"known": ""}, FAIL),
     ("MK842", "sync", "shards", {"known": "", "ready": ""}, UNKNOWN),
     ("MK842", "sync", "shards", {"known": "10.9.9.9"}, FAIL),
@@ -145,7 +142,7 @@ def test_what_is_spoiled_breaks_its_own_link_and_the_line_names_it(
 ) -> None:
     """The check says so, the cell of that pair is the broken one, and the other pair is whole."""
     known = facts(spoiled, change)
-    findings = linked.check_all(mesh(), known)
+    findings = pairs.check_all(mesh(), known)
     assert told(findings, number, PAIR) == [verdict]
     assert all(f.remedy for f in findings if f.verdict is FAIL)
     shown = line(known)
@@ -157,8 +154,8 @@ def test_what_is_spoiled_breaks_its_own_link_and_the_line_names_it(
 @pytest.mark.parametrize("name", ["reach", "ways", "hellos", "shards"])
 def test_a_table_without_a_row_is_no_pass(name: str) -> None:
     """Its cell is not whole: nothing was found out."""
-    findings = linked.check_all(mesh(), facts(name, none=True))
-    cells = pairs.cells(mesh(), findings).set_index(["client", "cell"])["verdict"]
+    findings = pairs.check_all(mesh(), facts(name, none=True))
+    cells = pair_table.cells(mesh(), findings).set_index(["client", "cell"])["verdict"]
     checks = {"reach": "MK834", "ways": "MK839", "hellos": "MK840", "shards": "MK842"}
     assert PASS not in told(findings, checks[name], PAIR)
     expected = {"ways": ("endpoints", "unknown"), "hellos": ("hello", "unknown")}
@@ -170,10 +167,10 @@ def test_a_table_without_a_row_is_no_pass(name: str) -> None:
 def test_an_api_server_that_does_not_answer_us_either_is_unknown_not_unreachable() -> None:
     """A cluster that is down is not a firewall between two others."""
     known = facts("reach", {"answer": "none", "detail": "timed out"})
-    lost = table([{"cluster": "west", "credential": "UNKNOWN", "detail": "no answer"}], remotes.SECRET_COLUMNS)
+    lost = table([{"cluster": "west", "credential": "UNKNOWN", "detail": "no answer"}], remote_secrets.SECRET_COLUMNS)
     rows = pd.concat([known.known.secrets.query("cluster == 'east'"), lost], ignore_index=True)
     known = replace(known, known=replace(known.known, secrets=rows))
-    assert told(linked.check_all(mesh(), known), "MK834", PAIR) == [UNKNOWN]
+    assert told(pairs.check_all(mesh(), known), "MK834", PAIR) == [UNKNOWN]
 
 
 NONE_SEEN, NONE_OFFERED = {"reason": "it knows no gateway"}, {"reason": "no Service has the label"}
@@ -193,28 +190,28 @@ def test_no_gateway_to_try_is_a_failure_only_where_all_were_asked_who_could_name
     """East's istiods, and west, which offers it."""
     known = facts("hellos", none=True)
     gates, theirs = known.known.gateways_seen, known.known.gateways
-    blind = table([{"cluster": "east", "istiod": "istiod-east", **seen}], networks.SEEN_COLUMNS)
-    bare = table([{"cluster": "west", **offered}], networks.GATEWAY_COLUMNS)
+    blind = table([{"cluster": "east", "istiod": "istiod-east", **seen}], gateways.SEEN_COLUMNS)
+    bare = table([{"cluster": "west", **offered}], gateways.GATEWAY_COLUMNS)
     held = replace(
         known.known,
         gateways_seen=pd.concat([blind, gates[gates["cluster"] != "east"]], ignore_index=True),
         gateways=pd.concat([bare, theirs[theirs["cluster"] != "west"]], ignore_index=True),
     )
-    assert told(linked.check_all(mesh(), replace(known, known=held)), "MK840", PAIR) == [verdict]
+    assert told(pairs.check_all(mesh(), replace(known, known=held)), "MK840", PAIR) == [verdict]
 
 
 @pytest.mark.parametrize("word", ["closed", "refused", "silent", "no TLS"])
 def test_a_hello_to_a_gateway_of_a_cluster_that_cannot_be_read_is_unknown(word: str) -> None:
     """Whether the address is still its gateway's is what nobody knows; that it answers is known all the same."""
-    unread = table([{"cluster": "west", "reason": "no answer within 10 s"}], networks.GATEWAY_COLUMNS)
+    unread = table([{"cluster": "west", "reason": "no answer within 10 s"}], gateways.GATEWAY_COLUMNS)
     known = facts("hellos", {"heard": word})
     theirs = known.known.gateways
     held = replace(known.known, gateways=pd.concat([unread, theirs[theirs["cluster"] != "west"]], ignore_index=True))
-    assert told(linked.check_all(mesh(), replace(known, known=held)), "MK840", PAIR) == [UNKNOWN]
-    assert told(linked.check_all(mesh(), replace(facts(), known=held)), "MK840", PAIR) == [PASS]
+    assert told(pairs.check_all(mesh(), replace(known, known=held)), "MK840", PAIR) == [UNKNOWN]
+    assert told(pairs.check_all(mesh(), replace(facts(), known=held)), "MK840", PAIR) == [PASS]
 
 
-def two_replicas(**second: Row) -> pairs.Facts:
+def two_replicas(**second: Row) -> pair_survey.PairFacts:
     """Return facts in which east has a second istiod; each table's row of it may differ."""
     known = facts()
     more = {"remotes": known.known.remotes, "gateways_seen": known.known.gateways_seen, "shards": known.shards}
@@ -243,15 +240,15 @@ def test_replicas_that_disagree_are_a_finding_and_stand_in_rows_of_their_own(
 ) -> None:
     """Each replica has its row; what differs is told with the names."""
     known = two_replicas(**second)
-    findings = linked.check_all(mesh(), known)
+    findings = pairs.check_all(mesh(), known)
     (found,) = [f for f in findings if f.id == "MK837" and f.subject == PAIR]
     assert (found.verdict, found.observed) == (verdict, words)
-    rows = pairs.table(mesh(), known, findings)
+    rows = pair_table.table(mesh(), known, findings)
     own = rows[rows["client"] == "east"]
     assert list(own["istiod"]) == ["istiod-east", "istiod-second"]
     if "status" in second.get("remotes", {}):
         assert list(own["sync"]) == ["synced", second["remotes"]["status"]]
-    assert len(pairs.brief(rows)) == 2, "one line for each pair all the same"
+    assert len(pair_table.brief(rows)) == 2, "one line for each pair all the same"
 
 
 def test_traffic_is_judged_and_shown() -> None:
@@ -277,34 +274,34 @@ def test_a_clusters_own_gateway_counts_for_each_pair_that_it_serves() -> None:
 def test_a_flat_network_has_neither_gateways_nor_hellos_and_wants_pods() -> None:
     """Raw pod addresses are right there."""
     flat = mesh(topology={"network": "flat"})
-    findings = linked.check_all(flat, facts())
+    findings = pairs.check_all(flat, facts())
     assert not {f.id for f in findings} & {"MK805", "MK806", "MK838", "MK840", "MK841"}
     assert told(findings, "MK839", PAIR) == [FAIL]
     direct = facts("ways", {"way": "pods"})
-    assert told(linked.check_all(flat, direct), "MK839", PAIR) == [PASS]
-    assert set(pairs.cells(flat, findings)["cell"]) == set(pairs.CELLS) - {"gateway", "hello", "answer"}
+    assert told(pairs.check_all(flat, direct), "MK839", PAIR) == [PASS]
+    assert set(pair_table.cells(flat, findings)["cell"]) == set(pair_table.CELLS) - {"gateway", "hello", "answer"}
 
 
 def test_the_table_has_its_columns_and_types_and_the_worst_pair_first() -> None:
     """Whatever is missing."""
     known = facts("secrets", {"credential": "401", "leads_to": ""})
-    rows = pairs.table(mesh(), known, linked.check_all(mesh(), known), sent())
-    assert {name: str(dtype) for name, dtype in rows.dtypes.items()} == pairs.COLUMNS
+    rows = pair_table.table(mesh(), known, pairs.check_all(mesh(), known), sent())
+    assert {name: str(dtype) for name, dtype in rows.dtypes.items()} == pair_table.COLUMNS
     assert list(rows["client"]) == ["east", "west"]
     first = rows.iloc[0]
     assert (first["credential"], first["rights"], first["sync"]) == ("401", "UNKNOWN", "synced")
     assert (first["api_address"], first["api_answer"], first["server_id"]) == ("private", "401", "west")
     empty = facts("secrets", none=True)
-    assert len(pairs.table(mesh(), empty, linked.check_all(mesh(), empty))) == 2
+    assert len(pair_table.table(mesh(), empty, pairs.check_all(mesh(), empty))) == 2
 
 
 def test_no_line_of_the_terminals_table_is_longer_than_120_cells() -> None:
     """Whatever is wrong, and with long names."""
-    from meshkit.views.terminal import render
+    from meshkit.notebook.terminal import render
 
     known = facts("hellos", {"heard": "closed", "detail": "x" * 300})
-    rows = pairs.table(mesh(), known, linked.check_all(mesh(), known), sent())
-    text = render(pairs.brief(rows.replace({"client": {"east": "lab-north"}, "server": {"west": "lab-south"}})))
+    rows = pair_table.table(mesh(), known, pairs.check_all(mesh(), known), sent())
+    text = render(pair_table.brief(rows.replace({"client": {"east": "lab-north"}, "server": {"west": "lab-south"}})))
     assert max(map(len, text.splitlines())) <= 120, text
 
 
@@ -318,11 +315,11 @@ def test_clusters_that_are_down_slow_or_sick_are_unknown_rows_within_the_deadlin
         clusters = [{"name": n, "context": n, "kubeconfig": kubeconfig, "network": f"net-{n}"} for n in OTHER]
         sick = Mesh.open(MeshSpec.parse({"clusters": clusters}, where="test"), timeout=1.0)
         began = time.monotonic()
-        known = pairs.look(sick)
-        findings = linked.check_all(sick, known)
-        rows = pairs.table(sick, known, findings)
+        known = pair_survey.look(sick)
+        findings = pairs.check_all(sick, known)
+        rows = pair_table.table(sick, known, findings)
         assert time.monotonic() - began < 20
     assert list(rows["verdict"]) == ["unknown", "unknown"]
-    assert set(pairs.cells(sick, findings)["verdict"]) <= {"unknown", "skipped"}
+    assert set(pair_table.cells(sick, findings)["verdict"]) <= {"unknown", "skipped"}
     assert all(rows["reason"])
     assert "canary-token" not in rows.to_csv()

@@ -7,11 +7,16 @@ from typing import Any
 
 import pytest
 
-from meshkit.checks import Verdict
-from meshkit.istio import injection, networks, platform, policies, proxies, services, versions
-from meshkit.istio.fleet import table
-from meshkit.istio.versions import Version
-from meshkit.stages import footing, prepare, reach, ways
+from meshkit.checks import namespaces, prerequisites
+from meshkit.checks.finding import Verdict
+from meshkit.istio.config import network_policies, services
+from meshkit.istio.control_plane import inventory, versions
+from meshkit.istio.control_plane.versions import Version
+from meshkit.istio.multicluster import gateways
+from meshkit.istio.proxies import injection, proxy_status
+from meshkit.probing import api_server_reach, pod_reach
+from meshkit.stages import prepare
+from meshkit.tables import table
 from tests.stages import healthy
 
 PASS, WARN, FAIL, UNKNOWN, SKIPPED = (
@@ -24,19 +29,19 @@ PASS, WARN, FAIL, UNKNOWN, SKIPPED = (
 Row = dict[str, Any]
 DEAD = {"reason": "it is dead"}
 TABLES = {
-    "roots": platform.ROOT_COLUMNS,
+    "roots": inventory.ROOT_COLUMNS,
     "identity": versions.IDENTITY_COLUMNS,
-    "claims": proxies.CLAIM_COLUMNS,
-    "clocks": platform.CLOCK_COLUMNS,
-    "inventory": platform.INVENTORY_COLUMNS,
-    "api_servers": reach.REACH_COLUMNS,
-    "names": ways.NAME_COLUMNS,
+    "claims": proxy_status.CLAIM_COLUMNS,
+    "clocks": inventory.CLOCK_COLUMNS,
+    "inventory": inventory.INVENTORY_COLUMNS,
+    "api_servers": api_server_reach.REACH_COLUMNS,
+    "names": pod_reach.NAME_COLUMNS,
     "versions": versions.VERSION_COLUMNS,
     "features": versions.FEATURE_COLUMNS,
-    "policies": policies.COLUMNS,
+    "policies": network_policies.COLUMNS,
     "injection": injection.COLUMNS,
     "services": services.SERVICE_COLUMNS,
-    "gateways": networks.GATEWAY_COLUMNS,
+    "gateways": gateways.GATEWAY_COLUMNS,
 }
 HEALTHY: dict[str, Row] = {
     "roots": {"namespace": "istio-system", "exists": True, "network": "net-east"},
@@ -53,7 +58,7 @@ HEALTHY: dict[str, Row] = {
 }
 
 
-def facts(spoiled: str = "", **change: Any) -> prepare.Facts:
+def facts(spoiled: str = "", **change: Any) -> namespaces.PrepareFacts:
     """Return the facts of cluster east, healthy but for one row, and of a west like it where a check needs both."""
     rows: dict[str, list[Row]] = {name: [{"cluster": "east", **row}] for name, row in HEALTHY.items()}
     if spoiled:
@@ -63,7 +68,7 @@ def facts(spoiled: str = "", **change: Any) -> prepare.Facts:
     for name, own in west.items():
         rows[name].append({**HEALTHY[name], "cluster": "west", **own})
     tables = {name: table(rows.get(name, []), columns) for name, columns in TABLES.items()}
-    return prepare.Facts(**tables, istioctl="1.31.0", no_istioctl="")
+    return namespaces.PrepareFacts(**tables, istioctl="1.31.0", no_istioctl="")
 
 
 CASES = [
@@ -154,14 +159,14 @@ def test_kubernetes_is_held_against_the_table_of_supported_releases(
 ) -> None:
     """MK208 goes by data: the range that Istio supports, and the version below which istioctl refuses."""
     rows = [{"cluster": "east", "component": "kubernetes", "version": kubernetes}]
-    (found,) = footing.check_kubernetes(table(rows, versions.VERSION_COLUMNS), istio)
+    (found,) = prerequisites.check_kubernetes(table(rows, versions.VERSION_COLUMNS), istio)
     assert found.verdict is verdict
     assert (verdict in (FAIL, WARN)) == ("looked at 2026-11-29" in found.observed)
 
 
 def test_every_line_of_supported_kubernetes_is_in_order_and_dated() -> None:
     """Whoever adds one learns what it needs."""
-    lines = list(footing.supported().values())
+    lines = list(prerequisites.supported().values())
     assert [line.istio for line in lines] == sorted(line.istio for line in lines)
     for line in lines:
         order = [Version.parse(v) or Version(99, 0) for v in (line.refused_below, line.least, line.newest)]
@@ -174,7 +179,7 @@ def test_every_line_of_supported_kubernetes_is_in_order_and_dated() -> None:
 @pytest.mark.parametrize(("network", "verdict"), [("multi", FAIL), ("flat", SKIPPED)])
 def test_a_finished_mesh_of_one_network_needs_no_label(network: str, verdict: Verdict) -> None:
     """Istio's guide for it sets none; between networks gateways are found by it."""
-    found = prepare.check_networks(
+    found = namespaces.check_networks(
         healthy.mesh(topology={"network": network}), facts("roots", network=""), finished=True
     )
     assert [f.verdict for f in found if f.subject == "east"] == [verdict]
@@ -193,8 +198,8 @@ def test_a_gateway_beside_proxies_that_do_not_know_their_network_fails() -> None
     """MK213: their local calls would all go through it."""
     given = vars(facts("claims", network=""))
     gateway = {"cluster": "east", "service": "eastwest", "network": "net-east", "port": 15443}
-    given["gateways"] = table([gateway], networks.GATEWAY_COLUMNS)
-    found = list(prepare.check_gateways(healthy.mesh(), prepare.Facts(**given)))
+    given["gateways"] = table([gateway], gateways.GATEWAY_COLUMNS)
+    found = list(namespaces.check_gateways(healthy.mesh(), namespaces.PrepareFacts(**given)))
     assert healthy.told(found, "MK213", "east") == [FAIL]
     assert "eastwest" in found[0].remedy
 
@@ -217,8 +222,8 @@ def test_clocks_are_judged_by_the_gate_and_by_the_grace_of_certificates(
     """MK203: pairwise, with the doubt of whole seconds; this machine is a pair, too."""
     one = {"cluster": "east", "seconds": 0.0, "uncertainty": 0.5, "reason": ""}
     other = {"cluster": "west", "seconds": seconds, "uncertainty": uncertainty, "reason": ""}
-    assert footing.judge_clocks(one, other, 5.0).verdict is verdict
-    assert footing.judge_clocks(one, {**other, **DEAD}, 5.0).verdict is UNKNOWN
+    assert prerequisites.judge_clocks(one, other, 5.0).verdict is verdict
+    assert prerequisites.judge_clocks(one, {**other, **DEAD}, 5.0).verdict is UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -235,13 +240,13 @@ def test_clocks_are_judged_by_the_gate_and_by_the_grace_of_certificates(
 )
 def test_an_api_server_that_nobody_could_ask_is_never_passed(row: Row, verdict: Verdict) -> None:
     """MK205: any HTTP status under the right certificate is an answer."""
-    asked = table([{"cluster": "east", "target": "west", **row}], reach.REACH_COLUMNS)
-    assert [f.verdict for f in footing.check_reach(asked)] == [verdict]
+    asked = table([{"cluster": "east", "target": "west", **row}], api_server_reach.REACH_COLUMNS)
+    assert [f.verdict for f in prerequisites.check_reach(asked)] == [verdict]
 
 
 def test_istioctl_that_is_missing_is_unknown() -> None:
     """MK207."""
-    given = prepare.Facts(**{**vars(facts()), "istioctl": "", "no_istioctl": "there is no istioctl"})
+    given = namespaces.PrepareFacts(**{**vars(facts()), "istioctl": "", "no_istioctl": "there is no istioctl"})
     mesh = healthy.mesh(istio={"version": "1.31.0"})
     assert healthy.told(prepare.check(mesh, given), "MK207", "istioctl") == [UNKNOWN]
     assert healthy.told(prepare.check(healthy.mesh(istio={"version": "1.30.1"}), facts()), "MK207", "istioctl") == [
@@ -281,7 +286,7 @@ def test_a_version_that_cannot_be_compared_is_unknown(text: str) -> None:
     """MK207: of istioctl and of an istiod; neither a pass nor a failure."""
     mesh = healthy.mesh(istio={"version": "1.31.0"})
     rows = table([{"cluster": "east", "component": "istiod", "version": text}], versions.VERSION_COLUMNS)
-    found = list(footing.check_versions(mesh, rows, text, ""))
+    found = list(prerequisites.check_versions(mesh, rows, text, ""))
     assert [f.verdict for f in found if f.subject in ("istioctl", "east")] == [UNKNOWN, UNKNOWN]
     assert all(text in f.observed for f in found if f.subject in ("istioctl", "east"))
 
@@ -301,16 +306,16 @@ def test_the_label_is_that_of_the_cluster_that_has_one(row: Row, label: dict[str
         {"cluster": "east", "namespace": "sample", "reason": "missing"},
     ]
     given["injection"] = table(rows, injection.COLUMNS)
-    assert prepare.wanted_label(healthy.mesh(), prepare.Facts(**given)) == label
+    assert namespaces.wanted_label(healthy.mesh(), namespaces.PrepareFacts(**given)) == label
 
 
 def test_without_any_label_the_revision_decides() -> None:
     """Or the default's."""
     given = vars(facts())
     given["injection"] = table([], injection.COLUMNS)
-    assert prepare.wanted_label(healthy.mesh(), prepare.Facts(**given)) == {"istio-injection": "enabled"}
+    assert namespaces.wanted_label(healthy.mesh(), namespaces.PrepareFacts(**given)) == {"istio-injection": "enabled"}
     canary = healthy.mesh(istio={"revision": "canary"})
-    assert prepare.wanted_label(canary, prepare.Facts(**given)) == {"istio.io/rev": "canary"}
+    assert namespaces.wanted_label(canary, namespaces.PrepareFacts(**given)) == {"istio.io/rev": "canary"}
 
 
 def test_services_that_share_a_name_but_not_ports_are_said() -> None:
@@ -319,5 +324,5 @@ def test_services_that_share_a_name_but_not_ports_are_said() -> None:
         {"cluster": c, "namespace": "sample", "service": "httpbin", "type": "ClusterIP", "ports": p}
         for c, p in (("east", "http:80/TCP"), ("west", "http:81/TCP"))
     ]
-    found = list(footing.check_services(healthy.mesh(), table(rows, services.SERVICE_COLUMNS)))
+    found = list(prerequisites.check_services(healthy.mesh(), table(rows, services.SERVICE_COLUMNS)))
     assert healthy.told(found, "MK212", "all clusters") == [WARN]

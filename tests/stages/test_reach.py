@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from meshkit.cluster import ExecResult
 from meshkit.errors import UnreachableError
-from meshkit.mesh import Mesh
+from meshkit.kube.cluster import ExecResult
+from meshkit.kube.mesh import Mesh
+from meshkit.probing import api_server_reach
 from meshkit.spec import MeshSpec
-from meshkit.stages import reach
 
 PAIR = ("east", "west")
 ANSWERS = ExecResult(stdout="401", stderr="", exit_code=0)
@@ -49,7 +49,7 @@ def test_every_istiod_is_asked_and_where_only_some_can_be_it_is_unknown(
     vantages = [(pod, "istio-system", "sleep" if pod == "client" else "discovery") for pod in pods]
     clusters: Any = {"east": SimpleNamespace(exec=enter)}
     spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "east", "network": "n"}]}, where="test")
-    row = reach._reach(Mesh(spec, clusters), PAIR, ("https://192.0.2.1", ""), vantages, "a CA")
+    row = api_server_reach._reach(Mesh(spec, clusters), PAIR, ("https://192.0.2.1", ""), vantages, "a CA")
     assert (row["answer"], row.get("asked_from", "")) == (answer, asked_from)
 
 
@@ -85,6 +85,6 @@ def test_what_a_sidecar_refuses_is_no_silence_of_the_api_server(
     vantages = [("istiod", "istio-system", "discovery"), ("c", "sample", "istio-proxy"), ("c", "sample", "sleep")]
     clusters: Any = {"east": SimpleNamespace(exec=enter)}
     spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "east", "network": "n"}]}, where="test")
-    row = reach._reach(Mesh(spec, clusters), PAIR, (server, ""), vantages, "a CA")
+    row = api_server_reach._reach(Mesh(spec, clusters), PAIR, (server, ""), vantages, "a CA")
     assert row["answer"] == answer
     assert ("REGISTRY_ONLY" in row["detail"]) == (answer == "UNKNOWN")

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import pytest
 
-from meshkit.checks import Verdict
+from meshkit.checks.finding import Verdict
 from meshkit.errors import InputError
-from meshkit.istio import proxies, workloads
-from meshkit.istio.fleet import table
-from meshkit.mesh import Unknown
-from meshkit.stages import install, renames
+from meshkit.istio.proxies import proxy_status, workloads
+from meshkit.kube.mesh import Unknown
+from meshkit.stages.install import cluster_id_rename
+from meshkit.stages.install import stage as install
+from meshkit.tables import table
 from tests.stages.healthy import OTHER, Row, mesh, told
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 
@@ -29,7 +28,7 @@ def proxy(name: str, **change: str) -> Row:
 
 def identities(*more: Row) -> pd.DataFrame:
     """Return one right proxy of each cluster, and more."""
-    return table([*(proxy(name) for name in OTHER), *more], renames.COLUMNS)
+    return table([*(proxy(name) for name in OTHER), *more], cluster_id_rename.COLUMNS)
 
 
 def planes(**change: str) -> pd.DataFrame:
@@ -61,7 +60,7 @@ UNREAD = proxy("east", proxy="mute", told="", reason="no answer within 10 s")
 )
 def test_an_alias_is_dropped_when_nobody_claims_it(rows: list[Row], verdict: Verdict, said: str) -> None:
     """By pod and by Envoy, also who starts or ends; who cannot be read holds it; another cluster's proxy does not."""
-    findings = list(renames.check_former(planes(**RENAMED), identities(*rows), drop_alias=True))
+    findings = list(cluster_id_rename.check_former(planes(**RENAMED), identities(*rows), drop_alias=True))
     (finding,) = [f for f in findings if f.subject == "east"]
     assert (finding.id, finding.verdict) == ("MK507", verdict)
     assert said in finding.observed
@@ -84,20 +83,20 @@ def test_an_alias_is_dropped_when_nobody_claims_it(rows: list[Row], verdict: Ver
 def test_when_an_alias_goes(plane: Row, asked: bool, verdicts: list[Verdict], dropped: str) -> None:
     """When it is asked for; and unasked when the cluster is renamed again, for istiod takes one alias only."""
     rows = planes(**plane)
-    assert told(renames.check_former(rows, identities(OLD), drop_alias=asked), "MK507", "east") == verdicts
-    assert renames.dropped(rows.to_dict("records")[0], drop_alias=asked) == dropped
+    assert told(cluster_id_rename.check_former(rows, identities(OLD), drop_alias=asked), "MK507", "east") == verdicts
+    assert cluster_id_rename.dropped(rows.to_dict("records")[0], drop_alias=asked) == dropped
 
 
 def test_what_stays_accepted_is_counted() -> None:
     """And how it ends is told."""
-    (finding,) = renames.check_former(planes(**RENAMED), identities(OLD), drop_alias=False)
+    (finding,) = cluster_id_rename.check_former(planes(**RENAMED), identities(OLD), drop_alias=False)
     assert finding.observed.startswith("Kubernetes stays accepted; 1 of 2 proxies claim it; `-p drop_alias true`")
 
 
 def test_whether_to_drop_is_yes_or_no() -> None:
     """A text is a slip."""
     with pytest.raises(InputError, match="drop_alias"):
-        list(renames.check_former(planes(), identities(), drop_alias="yes"))  # type: ignore[arg-type]
+        list(cluster_id_rename.check_former(planes(), identities(), drop_alias="yes"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -116,10 +115,10 @@ def test_whether_to_drop_is_yes_or_no() -> None:
 def test_every_proxy_claims_what_the_mesh_file_says(change: Row, verdict: Verdict) -> None:
     """Cluster id, network, mesh id; the table of those that are left has the same rows."""
     rows = identities(proxy("east", proxy="other", **change))
-    findings = list(renames.check_claims(mesh(), rows))
+    findings = list(cluster_id_rename.check_claims(mesh(), rows))
     assert told(findings, "MK522", "east") == [verdict]
     assert told(findings, "MK522", "west") == [PASS]
-    assert list(renames.left(mesh(), rows)["proxy"]) == ([] if verdict is PASS else ["other"])
+    assert list(cluster_id_rename.left(mesh(), rows)["proxy"]) == ([] if verdict is PASS else ["other"])
 
 
 def workload(**change: Any) -> Row:
@@ -147,7 +146,7 @@ def test_who_must_be_restarted(change: Row, stale: bool) -> None:
 def test_what_no_restart_makes_anew_is_named_and_told_how() -> None:
     """It is a warning: the alias holds for it."""
     rows = [workload(networks="-", stuck=True, risk="it is paused: …"), workload(workload="b", networks="-")]
-    known = install.Facts(planes(), planes(), table(rows, workloads.COLUMNS), identities(), "1.31.0")
+    known = install.InstallFacts(planes(), planes(), table(rows, workloads.COLUMNS), identities(), "1.31.0")
     found = {f.subject: f for f in install.check_restarts(mesh(), known)}
     assert found["east: Deployment sample/b"].verdict is PASS
     paused = found["east: Deployment sample/app"]
@@ -160,7 +159,7 @@ def test_a_proxy_that_claims_an_alias_is_found_by_the_id_that_istiod_tells() -> 
     pod: Any = SimpleNamespace(cluster=SimpleNamespace(name="east"), kind="sidecar", cluster_id="Kubernetes")
     pod.namespace, pod.name = "sample", "loner"
     row = {"namespace": "sample", "proxy": "loner", "kind": "", "cluster_id": "east", "istiod_cluster": "east"}
-    assert proxies._place([row], [pod]) == {("east", "sample", "loner")}
+    assert proxy_status._place([row], [pod]) == {("east", "sample", "loner")}
     assert (row["cluster"], row["kind"]) == ("east", "sidecar")
 
 
@@ -172,12 +171,12 @@ class TestWhatIsRead:
         known = mesh()
         pods = [{"namespace": "sample", "proxy": "app", "state": "Running", "cluster_id": "east"}]
         monkeypatch.setattr(type(known), "each", lambda *_: {"east": pods, "west": Unknown("no answer")})
-        monkeypatch.setattr(renames, "_told", lambda _: {("east", "sample", "app"): answer} if answer else {})
+        monkeypatch.setattr(cluster_id_rename, "_told", lambda _: {("east", "sample", "app"): answer} if answer else {})
         row = {"cluster": "east", "istiod": "istiod", "istiod_cluster": "east", "namespace": "sample"}
         rows = [{**row, "proxy": name} for name in connected]
-        monkeypatch.setattr(renames, "proxy_status", lambda _: table(rows, proxies.COLUMNS))
-        monkeypatch.setattr(renames, "SETTLE", 0.0)
-        found: list[Row] = renames.identities(known).to_dict("records")  # type: ignore[assignment]
+        monkeypatch.setattr(cluster_id_rename, "proxy_status", lambda _: table(rows, proxy_status.COLUMNS))
+        monkeypatch.setattr(cluster_id_rename, "SETTLE", 0.0)
+        found: list[Row] = cluster_id_rename.identities(known).to_dict("records")  # type: ignore[assignment]
         return found
 
     def test_pod_and_envoy_are_read(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from meshkit.checks import Verdict
-from meshkit.istio import images, quotas
-from meshkit.istio.fleet import table
-from meshkit.mesh import Mesh
-from meshkit.stages import restarts
+from meshkit.checks import restarts
+from meshkit.checks.finding import Verdict
+from meshkit.istio.control_plane import images, new_pods, quotas
+from meshkit.istio.control_plane import istioctl as control_plane_istioctl
+from meshkit.kube.mesh import Mesh
+from meshkit.tables import table
 from tests.istio.held import Held, held
 from tests.stages.healthy import mesh
 
@@ -95,12 +96,12 @@ def test_what_stage_05_would_install_counts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any, overlay: str, istioctl: str, image: str
 ) -> None:
     """Istioctl 1.30 has a registry built in that ends; the mesh file's overlay may name another."""
-    monkeypatch.setattr(restarts.installer, "version", lambda: istioctl)
+    monkeypatch.setattr(control_plane_istioctl, "version", lambda: istioctl)
     path = tmp_path / "overlay.yaml"
     path.write_text(f"kind: IstioOperator\n{overlay}\n")
     both: Any = {"east": Held(), "west": Held("west")}
     spec = mesh(istio={"overlay": str(path)} if overlay else {}).spec
-    facts = restarts.look(Mesh(spec, both))
+    facts = new_pods.look(Mesh(spec, both))
     assert set(facts.images["image"]) == {image}
     (found,) = [f for f in restarts.check(Mesh(spec, both), facts) if (f.id, f.subject) == ("MK241", "east")]
     assert found.verdict is (PASS if image.startswith((NEW, "registry.corp")) else WARN)
@@ -117,7 +118,7 @@ def test_every_registry_that_ends_has_its_source_and_date() -> None:
 def test_a_cluster_that_could_not_be_read_is_unknown() -> None:
     """For images and for quotas."""
     lost = [{"cluster": "east", "reason": "no answer"}]
-    facts = restarts.Facts(table(lost, images.COLUMNS), table(lost, quotas.COLUMNS))
+    facts = new_pods.NewPodFacts(table(lost, images.COLUMNS), table(lost, quotas.COLUMNS))
     found = [f.verdict for f in restarts.check(mesh(), facts) if f.subject == "east"]
     assert found == [UNKNOWN, UNKNOWN]
     assert list(restarts.check(mesh(), None)) == []

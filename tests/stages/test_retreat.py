@@ -9,19 +9,23 @@ from typing import Any, cast
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from meshkit.changes.journal import DONE, UNDONE, Entry
 from meshkit.errors import InputError
-from meshkit.istio import minting, signing, trust, workloads
-from meshkit.istio.fleet import table
-from meshkit.journal import DONE, UNDONE, Entry
-from meshkit.stages import apart, credentials, outlast, overlap, retreat
+from meshkit.istio.ca import certificates, issuing, istiod_ca, trust_store
+from meshkit.istio.proxies import workloads
+from meshkit.stages.discovery import token_rotation
+from meshkit.stages.rollback import dependants
+from meshkit.stages.trust import discovery_pause, root_rotation
+from meshkit.stages.trust import undo as trust_undo
+from meshkit.tables import table
 from tests.istio.held import Held, held
 
 ISTIOD = "Deployment istio-system/istiod"
 
-OLD, NEW = (minting.root("ec-p256", "Root CA", "Istio", 9) for _ in "on")
+OLD, NEW = (issuing.root("ec-p256", "Root CA", "Istio", 9) for _ in "on")
 OLD_PEM, NEW_PEM = (one.certificate.public_bytes(Encoding.PEM) for one in (OLD, NEW))
-SELF_SIGNED = {"ca-cert.pem": OLD_PEM, "ca-key.pem": minting.key_pem(OLD.key)}
-LATER = minting.intermediate(NEW, "east", "istio-system").files
+SELF_SIGNED = {"ca-cert.pem": OLD_PEM, "ca-key.pem": issuing.key_pem(OLD.key)}
+LATER = issuing.intermediate(NEW, "east", "istio-system").files
 WIDE = {**SELF_SIGNED, "cert-chain.pem": OLD_PEM, "root-cert.pem": OLD_PEM + NEW_PEM}
 
 
@@ -42,7 +46,7 @@ class Wanted:
         """Return what is wanted, in order."""
         for change in self.changes:
             text = base64.b64decode(change.manifests[0]["data"]["root-cert.pem"])
-            roots = "".join("O" if one == OLD.certificate else "N" for one in trust.parse_chain(text))
+            roots = "".join("O" if one == OLD.certificate else "N" for one in certificates.parse_chain(text))
             self.told.append(f"tell {roots} until {change.wait}{', held' * bool(change.gate)}")
         self.changes = []
         return self.told
@@ -89,8 +93,8 @@ def test_what_stands_now_is_what_a_change_goes_back_from(monkeypatch: pytest.Mon
     east.secrets["cacerts"] = holding("cacerts", LATER)
     assert east.planned(monkeypatch) == AT_ONCE
     (before, after) = east.guarded
-    assert before.root == trust.fingerprint(NEW.certificate, trust.SHORT)
-    assert after.root == trust.fingerprint(OLD.certificate, trust.SHORT)
+    assert before.root == certificates.fingerprint(NEW.certificate, certificates.SHORT)
+    assert after.root == certificates.fingerprint(OLD.certificate, certificates.SHORT)
 
 
 def test_nothing_is_taken_back_that_leaves_proxies_without_their_ca(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +138,7 @@ def test_a_ca_of_the_run_is_kept_where_an_istiod_came_after_it(
     )
     private = {"manifests": [holding("cacerts", LATER)], "before": [before]}
     book: Any = SimpleNamespace(entries=[entry], private=lambda _: private)
-    found = outlast.authorities(mesh, book)
+    found = dependants.authorities(mesh, book)
     assert list(found) == [("west", "Secret istio-system/cacerts")] * kept
     assert all("2026-11-29 12:00" in why for why in found.values())
 
@@ -146,11 +150,11 @@ def test_a_release_that_misses_a_changed_remote_secret_is_made_anew(
     """When a cluster that was kept apart is read again, as on the way there."""
     east = East(ISTIOD_LIVE | {"version": version, "multi_root": False}, live_roots=False)
     remote = {"kind": "Secret", "metadata": {"name": "istio-remote-secret-west", "namespace": "istio-system"}}
-    paused = apart.manifest(cast("Any", SimpleNamespace(root_namespace="istio-system")), "s", paused=True)
+    paused = discovery_pause.manifest(cast("Any", SimpleNamespace(root_namespace="istio-system")), "s", paused=True)
     east.more = [(DONE, "patch", "Secret istio-system/s", {"before": [remote], "manifests": [paused]})]
-    monkeypatch.setattr(apart, "arrives", lambda *_: "arrives")
+    monkeypatch.setattr(discovery_pause, "wait_until_restored", lambda *_: "arrives")
     monkeypatch.setattr(
-        credentials, "restart_istiods", lambda plan, _, wait: plan.words().append(f"restart istiods until {wait}")
+        token_rotation, "restart_istiods", lambda plan, _, wait: plan.words().append(f"restart istiods until {wait}")
     )
     assert east.planned(monkeypatch)[: 1 + len(made_anew)] == ["undo patch", *made_anew]
 
@@ -204,42 +208,44 @@ class East:
         self.more: list[tuple[str, str, str, dict[str, Any]]] = []
         """Changes after the first: event, action, object, and what the journal keeps of it."""
         self.anchor, self.deaf = OLD, ""
-        self.guarded: tuple[overlap.Standing, ...] = ()
+        self.guarded: tuple[root_rotation.TrustState, ...] = ()
         self.keep: dict[str, list[str]] = {}
 
     def planned(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """Return what is planned, in words."""
         east = SimpleNamespace(find=lambda _resource, _namespace, name: self.secrets.get(name))
         mesh = cast("Any", SimpleNamespace(clusters={"east": east}, root_namespace="istio-system"))
-        old, new = (trust.fingerprint(one.certificate, trust.SHORT) for one in (OLD, NEW))
-        shown = trust.fingerprint(self.anchor.certificate, trust.SHORT)
+        old, new = (certificates.fingerprint(one.certificate, certificates.SHORT) for one in (OLD, NEW))
+        shown = certificates.fingerprint(self.anchor.certificate, certificates.SHORT)
         istiod = {"cluster": "east", "istiod": "istiod-5d-x", **self.istiod}
         live = {"httpbin": self.live_roots} | ({self.deaf: False} if self.deaf else {})
         proxies = [{"cluster": "east", "proxy": name, "anchor": shown, "roots": f"{old},{new}"} for name in live]
         where = {"cluster": "east", "kind": "Deployment", "namespace": "sample"}
         owners = [{**where, "workload": name, "names": name, "live_roots": is_live} for name, is_live in live.items()]
         facts = {
-            (trust, "certificates"): table(proxies, trust.CERTIFICATE_COLUMNS),
-            (signing, "signers"): table([istiod], signing.SIGNER_COLUMNS),
+            (trust_store, "certificates"): table(proxies, trust_store.CERTIFICATE_COLUMNS),
+            (istiod_ca, "signers"): table([istiod], istiod_ca.SIGNER_COLUMNS),
             (workloads, "workloads"): table(owners, workloads.COLUMNS),
         }
         for (module, name), frame in facts.items():
             monkeypatch.setattr(module, name, lambda _mesh, frame=frame: frame)
         for name in ("settled", "served"):
-            monkeypatch.setattr(overlap, name, lambda *_, name=name: name)
-        monkeypatch.setattr(overlap, "guard", self.guard)
+            monkeypatch.setattr(root_rotation, name, lambda *_, name=name: name)
+        monkeypatch.setattr(root_rotation, "wait_until_safe", self.guard)
         made = {"before": [None], "manifests": [holding("cacerts", WIDE)]}
         changes = [(DONE, "create", "Secret istio-system/cacerts", made), *self.more]
         entries = [
-            Entry(n, event, STAGES.get(action, retreat.STAGE), "east", action, what, "", "meshkit", False, "")
+            Entry(n, event, STAGES.get(action, trust_undo.STAGE), "east", action, what, "", "meshkit", False, "")
             for n, (event, action, what, _) in enumerate(changes, 1)
         ]
         book = SimpleNamespace(entries=entries, private=lambda entry: changes[entry.n - 1][3])
         plan = Wanted()
-        retreat.plan(mesh, cast("Any", book), cast("Any", plan), self.keep)
+        trust_undo.plan(mesh, cast("Any", book), cast("Any", plan), self.keep)
         return plan.words()
 
-    def guard(self, _mesh: object, _name: str, before: overlap.Standing, after: overlap.Standing, *_: object) -> str:
+    def guard(
+        self, _mesh: object, _name: str, before: root_rotation.TrustState, after: root_rotation.TrustState, *_: object
+    ) -> str:
         """Remember what a change is guarded from, and for."""
         self.guarded = (before, after)
         return "guard"

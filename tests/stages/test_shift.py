@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from meshkit.checks import Verdict
-from meshkit.istio import workloads
-from meshkit.istio.fleet import table
-from meshkit.sender import Step
-from meshkit.stages import serving, shift
-from meshkit.traffic import Request
+from meshkit.checks.finding import Verdict
+from meshkit.istio.proxies import workloads
+from meshkit.kube.mesh import Mesh
+from meshkit.probing import failover_state, load_generator
+from meshkit.probing.load_generator import LoadStep
+from meshkit.probing.request_log import Request
+from meshkit.stages import shift
+from meshkit.tables import table
 from tests.stages import healthy
 from tests.stages.healthy import told
-
-if TYPE_CHECKING:
-    from meshkit.mesh import Mesh
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 DEAD = {"reason": "it is dead"}
@@ -25,7 +24,7 @@ NAMES = ("east", "west")
 Row = dict[str, Any]
 
 
-def facts(spoiled: str = "", **change: Any) -> shift.Facts:
+def facts(spoiled: str = "", **change: Any) -> shift.ShiftFacts:
     """Return the facts of a mesh in which east's server may go away, but for the row of east in one table."""
     server = {"kind": "Deployment", "workload": "httpbin", "replicas": 1, "ready": 1, "answers": True}
     rows: dict[str, list[Row]] = {
@@ -42,9 +41,9 @@ def facts(spoiled: str = "", **change: Any) -> shift.Facts:
     elif spoiled:
         rows[spoiled][0] |= change
     columns = {
-        "rules": serving.RULE_COLUMNS, "workloads": serving.WORKLOAD_COLUMNS, "endpoints": serving.ENDPOINT_COLUMNS,
+        "rules": failover_state.RULE_COLUMNS, "workloads": failover_state.WORKLOAD_COLUMNS, "endpoints": failover_state.ENDPOINT_COLUMNS,
     }  # fmt: skip
-    return shift.Facts("east", **{name: table(rows[name], columns[name]) for name in rows})
+    return shift.ShiftFacts("east", **{name: table(rows[name], columns[name]) for name in rows})
 
 
 def test_where_the_server_may_go_away_every_check_passes() -> None:
@@ -111,22 +110,19 @@ def test_the_order_goes_by_regions_where_each_cluster_is_one_of_its_own() -> Non
 )
 def test_a_rule_covers_the_host_by_every_name_that_istio_takes(host: str, namespace: str, verdict: bool) -> None:
     """Short, qualified, wild."""
-    assert serving.covers(host, namespace, healthy.mesh().spec.probe) is verdict
+    assert failover_state.covers(host, namespace, healthy.mesh().spec.probe) is verdict
 
 
-# --- what the requests prove ------------------------------------------------------------------------------------------
-
-
-def requests(mesh: Mesh, away: float = 0.2, back: float = 0.3, **change: Any) -> shift.Traffic:
+def requests(mesh: Mesh, away: float = 0.2, back: float = 0.3, **change: Any) -> load_generator.Traffic:
     """Return 10 requests a second from each client: rule at 0 s, east away at 5, back at 15, settled at 20.
 
     Answers move `away` seconds after the step, and `back` seconds after the server's first new answer at 16 s. The
     request of east at 10 s is changed by the rest.
     """
-    traffic, now = shift.Traffic(mesh), time.time() - 30
+    traffic, now = load_generator.Traffic(mesh), time.time() - 30
     traffic._homes = {"pod-east": "east", "pod-west": "west"}
     steps = {"rule east": (0, 3), "rule west": (0, 3), shift.AWAY: (5, 15), shift.BACK: (15, 20)}
-    traffic.steps = {key: Step(key, now + begun, now + settled) for key, (begun, settled) in steps.items()}
+    traffic.steps = {key: LoadStep(key, now + begun, now + settled) for key, (begun, settled) in steps.items()}
     for n in range(200):
         at = n / 10
         gone = 5 + away <= at < 16 + back and not (at >= 16 and n % 2)
@@ -138,7 +134,7 @@ def requests(mesh: Mesh, away: float = 0.2, back: float = 0.3, **change: Any) ->
     return traffic
 
 
-def proved(traffic: shift.Traffic, number: str) -> list[Verdict]:
+def proved(traffic: load_generator.Traffic, number: str) -> list[Verdict]:
     """Return what is proved of east by its requests."""
     mesh = traffic.mesh
     findings = [
@@ -183,7 +179,7 @@ def test_a_failed_request_a_slow_one_and_one_from_elsewhere_fail() -> None:
 
 def test_without_answers_and_without_steps_nothing_is_known() -> None:
     """And nothing passes."""
-    silent = shift.Traffic(healthy.mesh())
+    silent = load_generator.Traffic(healthy.mesh())
     assert [proved(silent, number) for number in NUMBERS] == [[UNKNOWN]] * 5
 
 
@@ -192,8 +188,6 @@ def test_answers_that_never_move_fail() -> None:
     traffic = requests(healthy.mesh(), away=99)
     assert proved(traffic, "MK1007") == [FAIL]
 
-
-# --- how a server ends ------------------------------------------------------------------------------------------------
 
 HOOK = {"lifecycle": {"preStop": {"sleep": {"seconds": 2}}}}
 PORTS = {"ports": [{"containerPort": 8080}]}

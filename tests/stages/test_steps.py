@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from meshkit.journal import BEGUN, DONE, UNDONE, Entry
-from meshkit.stages import retreat, steps
+from meshkit.changes.journal import BEGUN, DONE, UNDONE, Entry
+from meshkit.stages.trust import journal_steps
+from meshkit.stages.trust import undo as trust_undo
 
 ISTIOD = "Deployment istio-system/istiod"
 
@@ -22,7 +23,7 @@ class Book:
         stood = None
         for n, (event, action, why, text) in enumerate(changes, 1):
             what = ISTIOD if action == "restart" else "Secret istio-system/cacerts"
-            self.entries.append(Entry(n, event, retreat.STAGE, "east", action, what, why, "meshkit", False, ""))
+            self.entries.append(Entry(n, event, trust_undo.STAGE, "east", action, what, why, "meshkit", False, ""))
             wanted = secret(text)
             self.known[n] = {"before": [stood], "manifests": [wanted]}
             stood = wanted if action != "restart" and event == DONE else stood
@@ -36,7 +37,7 @@ class Book:
         """Return each step's change of the Secret, what is made anew with it, and whether it stands."""
         east = SimpleNamespace(find=lambda _resource, _namespace, name: self.now if name == "cacerts" else None)
         mesh = cast("Any", SimpleNamespace(clusters={"east": east}, root_namespace="istio-system"))
-        found = steps.steps(mesh, cast("Any", self), self.entries)
+        found = journal_steps.steps(mesh, cast("Any", self), self.entries)
         return [(s.secret.n if s.secret else 0, [e.n for e in s.restarts], s.made) for s in found]
 
 

@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from meshkit.checks import Finding, Verdict, overall
+from meshkit.checks import catalogue, causes
+from meshkit.checks.finding import Finding, Verdict, overall
 from meshkit.errors import InputError
-from meshkit.stages import catalogue, causes, troubleshoot
+from meshkit.stages import troubleshoot
 from tests.stages.healthy import mesh
 
 # Log lines stand as they are written.

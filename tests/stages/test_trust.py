@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from meshkit.answers import Answer
-from meshkit.changes import Change, Plan
-from meshkit.checks import Verdict
-from meshkit.istio import authorization, signing, trust, versions, workloads
-from meshkit.istio.fleet import table
-from meshkit.mesh import Mesh
-from meshkit.sender import Traffic
-from meshkit.stages import apart, rollback, rooted
-from meshkit.stages import trust as stage
-from meshkit.stages.strategy import Choice, Outcome
+from meshkit.changes.plan import Change, Plan
+from meshkit.checks import ca as stage
+from meshkit.checks.finding import Verdict
+from meshkit.istio.ca import istiod_ca, trust_store
+from meshkit.istio.ca import reading as ca_reading
+from meshkit.istio.ca.model import Choice, StrategyOutcome
+from meshkit.istio.config import authorization_policies
+from meshkit.istio.control_plane import versions
+from meshkit.istio.multicluster import discovery_pause
+from meshkit.istio.proxies import workloads
+from meshkit.kube.mesh import Mesh
+from meshkit.probing.curl import Answer
+from meshkit.probing.load_generator import Traffic
+from meshkit.stages.rollback import stage as rollback
+from meshkit.stages.trust import proof as trust_proof
+from meshkit.stages.trust import stage as trust_stage
+from meshkit.tables import table
 from tests.stages.healthy import certificate, identity, mesh, told
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 ROOT, OTHER, SHORT = "a" * 64, "b" * 64, "a" * 16
@@ -78,18 +83,18 @@ def reading(name: str) -> Row:
 
 MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
     "identity": (identity, versions.IDENTITY_COLUMNS),
-    "authorities": (authority, signing.AUTHORITY_COLUMNS),
-    "signers": (signer, signing.SIGNER_COLUMNS),
-    "certificates": (proxy, trust.CERTIFICATE_COLUMNS),
-    "roots": (handed, trust.ROOT_COLUMNS),
-    "handed": (configmap, trust.HANDED_COLUMNS),
+    "authorities": (authority, istiod_ca.AUTHORITY_COLUMNS),
+    "signers": (signer, istiod_ca.SIGNER_COLUMNS),
+    "certificates": (proxy, trust_store.CERTIFICATE_COLUMNS),
+    "roots": (handed, trust_store.ROOT_COLUMNS),
+    "handed": (configmap, trust_store.HANDED_COLUMNS),
     "workloads": (workload, workloads.COLUMNS),
-    "policies": (policy, authorization.COLUMNS),
-    "readings": (reading, apart.COLUMNS),
+    "policies": (policy, authorization_policies.COLUMNS),
+    "readings": (reading, discovery_pause.COLUMNS),
 }
 
 
-def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> stage.Facts:
+def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> ca_reading.TrustFacts:
     """Return the facts of two plugged clusters, with a change in the row of east, and more rows in that table."""
     tables: dict[str, Any] = {}
     for name, (maker, columns) in MAKERS.items():
@@ -97,12 +102,12 @@ def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> stage.Fac
         if name == spoiled:
             rows = [{**rows[0], **(change or {})}, rows[1], *more]
         tables[name] = table(rows, columns)
-    return stage.Facts(**tables)
+    return ca_reading.TrustFacts(**tables)
 
 
 def test_two_plugged_clusters_pass_every_check() -> None:
     """And there is nothing to do."""
-    findings = stage.check(mesh(), facts())
+    findings = trust_stage.check(mesh(), facts())
     assert {f.verdict for f in findings} == {PASS}
     assert {f.id for f in findings} == {*(f"MK40{n}" for n in range(1, 10)), "MK414", "MK415"}
 
@@ -143,7 +148,7 @@ SPOILED = [
 @pytest.mark.parametrize(("number", "subject", "spoiled", "change", "verdict"), SPOILED)
 def test_a_check_tells_what_is_wrong(number: str, subject: str, spoiled: str, change: Row, verdict: Verdict) -> None:
     """Of the subject that it is about, with a remedy where it failed."""
-    findings = stage.check(mesh(), facts(spoiled, change))
+    findings = trust_stage.check(mesh(), facts(spoiled, change))
     assert told(findings, number, subject) == [verdict]
     assert all(f.remedy for f in findings if f.verdict in (FAIL, WARN))
 
@@ -168,7 +173,7 @@ CSR = "istio-csr at cert-manager-istio-csr.cert-manager.svc:443 (ENABLE_CA_SERVE
 LEFT_OVER = {"secret": "istio-ca-secret", "used": False, "sha256": OTHER, "root": OTHER, "signed_by_others": CSR}
 
 
-def with_istio_csr(**change: Any) -> stage.Facts:
+def with_istio_csr(**change: Any) -> ca_reading.TrustFacts:
     """Return facts of an east whose certificates come from istio-csr, with an old Secret of istiod beside it."""
     seen = {
         "istiod": "istiod-east",
@@ -188,7 +193,7 @@ class TestOtherSigners:
 
     def test_what_does_not_apply_is_skipped_and_says_why(self) -> None:
         """All others are under one root with it."""
-        findings = stage.check(mesh(), with_istio_csr())
+        findings = trust_stage.check(mesh(), with_istio_csr())
         assert {f.verdict for f in findings} == {PASS, SKIPPED}
         skipped = [f for f in findings if f.verdict is SKIPPED]
         assert {(f.id, f.subject) for f in skipped} == {("MK402", "east"), ("MK403", "east")}
@@ -198,15 +203,15 @@ class TestOtherSigners:
         """West is under the old Secret's root, east's proxies are not."""
         known = with_istio_csr()
         west = {**authority("west"), "root": OTHER, "roots": OTHER[:16]}
-        rows = table([{**authority("east"), **LEFT_OVER}, west], signing.AUTHORITY_COLUMNS)
-        (finding,) = [f for f in stage.check(mesh(), replace(known, authorities=rows)) if f.id == "MK401"]
+        rows = table([{**authority("east"), **LEFT_OVER}, west], istiod_ca.AUTHORITY_COLUMNS)
+        (finding,) = [f for f in trust_stage.check(mesh(), replace(known, authorities=rows)) if f.id == "MK401"]
         assert finding.verdict is FAIL
         assert "istio-csr" in finding.observed
         assert "the issuer that istio-csr" in finding.remedy
 
     def test_nothing_is_planned_for_it(self) -> None:
         """No restart either."""
-        assert stage.plan(mesh(), with_istio_csr()).empty
+        assert trust_stage.plan(mesh(), with_istio_csr()).empty
 
     @pytest.mark.parametrize(
         ("takes", "says", "verdict"),
@@ -223,11 +228,13 @@ class TestOtherSigners:
         known = replace(
             with_istio_csr(others_cluster_id=takes), identity=facts("identity", {"cluster_id": says}).identity
         )
-        assert told(stage.check(mesh(), known), "MK421", "east") == [verdict]
+        assert told(trust_stage.check(mesh(), known), "MK421", "east") == [verdict]
 
     def test_after_it_nothing_of_istiods_own_is_to_be_proved(self) -> None:
         """MK411 and MK412 do not apply."""
-        findings = rooted.prove(mesh(), with_istio_csr(), with_istio_csr(), Plan(mesh(), stage.STAGE), Traffic(mesh()))
+        findings = trust_proof.prove(
+            mesh(), with_istio_csr(), with_istio_csr(), Plan(mesh(), trust_stage.STAGE), Traffic(mesh())
+        )
         assert {f.verdict for f in findings if f.id in ("MK411", "MK412") and f.subject == "east"} == {SKIPPED}
 
 
@@ -235,13 +242,13 @@ def test_what_others_keep_is_one_finding_and_no_plan() -> None:
     """Before anything is changed, and the same in the next run."""
     kept = {"owner": "cert-manager (Certificate istio-system/ca)", "owner_source": "Certificate istio-system/ca"}
     known = facts("authorities", {**kept, "root": OTHER, "roots": OTHER[:16]})
-    first, second = (stage.check(mesh(), known) for _ in range(2))
+    first, second = (trust_stage.check(mesh(), known) for _ in range(2))
     assert first == second
     (finding,) = [f for f in first if f.verdict is FAIL]
     assert finding.id == "MK401"
     assert "cert-manager (Certificate istio-system/ca)" in finding.observed
     assert "change Certificate istio-system/ca" in finding.remedy
-    assert stage.plan(mesh(), known).empty
+    assert trust_stage.plan(mesh(), known).empty
 
 
 def test_what_is_wrong_with_it_is_its_owners() -> None:
@@ -255,15 +262,15 @@ def test_what_is_wrong_with_it_is_its_owners() -> None:
 def test_a_cluster_without_anything_is_skipped() -> None:
     """It has no CA and no proxy, and is no fault."""
     known = {name: getattr(facts(), name) for name in MAKERS}
-    east = stage.Facts(**{name: rows[rows["cluster"] == "east"] for name, rows in known.items()})
-    findings = stage.check(mesh(), east)
+    east = ca_reading.TrustFacts(**{name: rows[rows["cluster"] == "east"] for name, rows in known.items()})
+    findings = trust_stage.check(mesh(), east)
     assert {f.verdict for f in findings if f.subject == "west"} == {SKIPPED}
 
 
 def test_trust_domains_other_than_the_default() -> None:
     """The mesh file's counts."""
     wanted = mesh(mesh={"trustDomain": "other.local"})
-    assert told(stage.check(wanted, facts()), "MK405", "east") == [FAIL]
+    assert told(trust_stage.check(wanted, facts()), "MK405", "east") == [FAIL]
 
 
 @pytest.mark.parametrize(
@@ -286,7 +293,7 @@ def test_what_a_policy_will_mean_no_more_is_named(change: Row, aliases: str, ver
     known = facts("policies", {}, named)
     foreign = facts("certificates", {"identity": "spiffe://td.test/ns/a/sa/b"})
     own = facts("identity", {"trust_domain_aliases": aliases})
-    found = stage.check(mesh(), replace(known, certificates=foreign.certificates, identity=own.identity))
+    found = trust_stage.check(mesh(), replace(known, certificates=foreign.certificates, identity=own.identity))
     (finding,) = [f for f in found if f.id == "MK415" and f.subject.startswith("east")]
     assert finding.verdict is verdict
     assert said in finding.observed
@@ -296,7 +303,7 @@ def test_what_a_policy_will_mean_no_more_is_named(change: Row, aliases: str, ver
 def test_adopting_a_root_says_what_it_costs() -> None:
     """Its key was in a cluster: no deletion takes that back."""
     known = facts("authorities", {"secret": "istio-ca-secret", "sha256": ROOT})
-    (finding,) = stage.check_key(known, Choice(Outcome.ADOPT, "", root=ROOT, key_in="east"))
+    (finding,) = stage.check_key(known, Choice(StrategyOutcome.ADOPT, "", root=ROOT, key_in="east"))
     assert finding.verdict is WARN
     assert "no deletion takes a copied key back" in finding.observed
     assert "meshkit ca root" in finding.remedy
@@ -305,10 +312,10 @@ def test_adopting_a_root_says_what_it_costs() -> None:
 class TestProof:
     """What was looked at afterwards."""
 
-    def prove(self, after: stage.Facts) -> list[Any]:
+    def prove(self, after: ca_reading.TrustFacts) -> list[Any]:
         """Judge an empty plan."""
-        nothing = Plan(mesh(), stage.STAGE)
-        return rooted.prove(mesh(), facts(), after, nothing, Traffic(mesh()))
+        nothing = Plan(mesh(), trust_stage.STAGE)
+        return trust_proof.prove(mesh(), facts(), after, nothing, Traffic(mesh()))
 
     def test_all_is_well(self) -> None:
         """For each cluster."""
@@ -346,14 +353,14 @@ class TestProof:
     def test_who_is_still_kept_apart_is_told(self, change: Row, verdict: Verdict) -> None:
         """By the secret that is paused, where it can be read."""
         row = {"cluster": "east", "secret": "istio-remote-secret-west", "targets": "west", **change}
-        after = replace(facts(), readings=table([row], apart.COLUMNS))
+        after = replace(facts(), readings=table([row], discovery_pause.COLUMNS))
         assert told(self.prove(after), "MK420", "east") == [verdict]
 
     def test_what_was_not_applied_is_skipped(self) -> None:
         """All of it."""
-        plan = Plan(mesh(), stage.STAGE)
+        plan = Plan(mesh(), trust_stage.STAGE)
         plan.pending = True
-        assert {f.verdict for f in rooted.prove(mesh(), facts(), facts(), plan, Traffic(mesh()))} == {SKIPPED}
+        assert {f.verdict for f in trust_proof.prove(mesh(), facts(), facts(), plan, Traffic(mesh()))} == {SKIPPED}
 
 
 class TestRequests:
@@ -361,11 +368,11 @@ class TestRequests:
 
     def verdicts(self, *statuses: int) -> list[Verdict]:
         """Judge requests of east that were answered so, while a plan of one change was carried out."""
-        plan, traffic = Plan(mesh(), stage.STAGE), Traffic(mesh())
+        plan, traffic = Plan(mesh(), trust_stage.STAGE), Traffic(mesh())
         plan.changes.append(Change("east", "update", "Secret istio-system/cacerts", "widen"))
         for status in statuses:
             traffic._note("east", "sleep", Answer(status, 0.01, "", ""))
-        return told(rooted.prove(mesh(), facts(), facts(), plan, traffic), "MK419", "east")
+        return told(trust_proof.prove(mesh(), facts(), facts(), plan, traffic), "MK419", "east")
 
     def test_all_are_answered(self) -> None:
         """Then it passes."""
@@ -381,15 +388,15 @@ class TestRequests:
 
     def test_nothing_was_changed(self) -> None:
         """Then nothing was to be seen, and nobody is asked."""
-        nothing = Plan(mesh(), stage.STAGE)
-        assert rooted.watch(mesh(), nothing).clients == []
-        proof = rooted.prove(mesh(), facts(), facts(), nothing, Traffic(mesh()))
+        nothing = Plan(mesh(), trust_stage.STAGE)
+        assert trust_proof.watch(mesh(), nothing).clients == []
+        proof = trust_proof.prove(mesh(), facts(), facts(), nothing, Traffic(mesh()))
         assert told(proof, "MK419", "east") == [SKIPPED]
 
 
 def test_marks_name_the_steps_of_an_overlap() -> None:
     """And other changes by what they do, restarts in a row together; those that were not begun have none."""
-    plan = Plan(mesh(), stage.STAGE)
+    plan = Plan(mesh(), trust_stage.STAGE)
     for action, why in (("update", "widen: its proxies trust both"), ("restart", "it takes it only when it starts")):
         plan.changes.append(Change("east", action, "Deployment istio-system/istiod", why, begun=NOW))
     for name in ("gateway", "httpbin"):
@@ -397,12 +404,12 @@ def test_marks_name_the_steps_of_an_overlap() -> None:
     plan.changes.append(Change("west", "restart", "Deployment sample/httpbin", "made anew", begun=NOW))
     plan.changes.append(Change("east", "update", "Secret istio-system/cacerts", "narrow: only one"))
     words = ["east: widen", "east: restart istiod", "east: restart 2 workloads", "west: restart a workload"]
-    assert rooted.marks(plan) == [(NOW, told) for told in words]
+    assert trust_proof.marks(plan) == [(NOW, told) for told in words]
 
 
 def test_witnesses_tell_who_disagrees() -> None:
     """Each by its name."""
-    rows = rooted.witnesses(facts("handed", {"roots": OTHER[:16]})).to_dict("records")
+    rows = trust_proof.witnesses(facts("handed", {"roots": OTHER[:16]})).to_dict("records")
     assert [row["agree"].count(";") for row in rows] == [1, 0]
     assert "istiod hands out other roots" in rows[0]["agree"]
     assert rows[1]["agree"] == "yes"
@@ -412,7 +419,7 @@ def test_witnesses_tell_who_disagrees() -> None:
 def test_what_a_namespace_is_handed_matters_to_its_own_proxies(namespace: str, unknown: bool) -> None:
     """A ConfigMap that cannot be read makes nobody else's trust unknown; a cluster that cannot be, everybody's."""
     row = {"cluster": "east", "namespace": namespace, "reason": "certificate 1 of 1 in PEM cannot be read"}
-    east, west = rooted.witnesses(facts("handed", {}, row)).to_dict("records")
+    east, west = trust_proof.witnesses(facts("handed", {}, row)).to_dict("records")
     assert (bool(east["reason"]), west["agree"]) == (unknown, "yes")
 
 
@@ -426,7 +433,9 @@ def test_an_undo_is_not_proved_while_a_proxy_holds_other_roots(
 
     def proved(stage_of_it: str) -> list[tuple[str, str, Verdict]]:
         book: Any = SimpleNamespace(entries=[SimpleNamespace(stage=stage_of_it, cluster="east")])
-        found = rollback.check_trust(mesh(), rollback.Facts(book, table([], rollback.ENTRY_COLUMNS), {}, {}, {}))
+        found = rollback.check_trust(
+            mesh(), rollback.RollbackFacts(book, table([], rollback.ENTRY_COLUMNS), {}, {}, {})
+        )
         return [(finding.id, finding.subject, finding.verdict) for finding in found]
 
     assert proved("04 trust") == [("MK418", "east", verdict)]
@@ -437,7 +446,7 @@ def test_chains_tell_same_from_new_and_gone() -> None:
     """One row for each proxy that was or is there."""
     before, after = facts(), facts("certificates", {"sha256": "renewed", "issuer": "new"})
     west = after.certificates[after.certificates["cluster"] == "east"]
-    rows = rooted.chains(before, replace(after, certificates=pd.DataFrame(west)))
+    rows = trust_proof.chains(before, replace(after, certificates=pd.DataFrame(west)))
     assert list(rows["certificate"]) == ["new", "gone"]
     assert list(rows["signed_by"]) == ["new", ""]
     assert list(rows["ends_at_before"]) == [SHORT, SHORT]

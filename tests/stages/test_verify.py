@@ -8,11 +8,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from meshkit.checks import Verdict, overall
-from meshkit.istio import platform, proxies, versions
-from meshkit.istio.fleet import table
-from meshkit.stages import joined, verify
-from meshkit.stages.finding import Question
+from meshkit.checks import control_plane, pair_traffic, remote_secrets
+from meshkit.checks.finding import Verdict, overall
+from meshkit.checks.question import Question
+from meshkit.istio import snapshot
+from meshkit.istio.control_plane import inventory, versions
+from meshkit.istio.proxies import proxy_status
+from meshkit.stages import verify
+from meshkit.tables import table
 from tests.stages import healthy
 from tests.stages.healthy import call, facts, mesh, told
 
@@ -136,7 +139,7 @@ def test_the_secret_that_istiod_reads_decides_not_a_copy_elsewhere() -> None:
     """A dead copy in another namespace spoils neither MK802 nor MK803."""
     known = facts()
     copy = known.secrets[known.secrets["cluster"] == "east"].assign(namespace="another", credential="401")
-    known = verify.Facts(**{**vars(known), "secrets": pd.concat([copy, known.secrets], ignore_index=True)})
+    known = snapshot.VerifyFacts(**{**vars(known), "secrets": pd.concat([copy, known.secrets], ignore_index=True)})
     assert overall(verify.check(mesh(), known)) is PASS
 
 
@@ -144,7 +147,7 @@ def test_two_secrets_of_one_cluster_fail() -> None:
     """Istiod takes the first and ignores the rest."""
     known = facts()
     twice = pd.concat([known.secrets, known.secrets.assign(name="again")], ignore_index=True)
-    known = verify.Facts(**{**vars(known), "secrets": twice})
+    known = snapshot.VerifyFacts(**{**vars(known), "secrets": twice})
     assert told(verify.check(mesh(), known), "MK831", PAIR) == [FAIL]
 
 
@@ -154,12 +157,15 @@ def test_a_remedy_takes_nothing_away_that_others_need() -> None:
     own = known.secrets[known.secrets["cluster"] == "east"]
     more = [own.assign(name="all", key=key) for key in ("west", "north")]
     secrets = pd.concat([known.secrets, *more], ignore_index=True)
-    findings = verify.check(mesh(), verify.Facts(**{**vars(known), "secrets": secrets}))
+    findings = verify.check(mesh(), snapshot.VerifyFacts(**{**vars(known), "secrets": secrets}))
     [found] = [f for f in findings if (f.id, f.subject) == ("MK831", PAIR)]
     kubectl = "kubectl --context east -n istio-system"
     assert found.remedy == f"""{kubectl} patch secret all --type=json -p '[{{"op":"remove","path":"/data/west"}}]'"""
-    assert joined.remove(mesh(), own, "east", own.iloc[0]) == f"{kubectl} delete secret istio-remote-secret-west"
-    made, handed = joined.create(mesh(mesh={"rootNamespace": "system"}), "east", "west").split(" | ")
+    assert (
+        remote_secrets.delete_command(mesh(), own, "east", own.iloc[0])
+        == f"{kubectl} delete secret istio-remote-secret-west"
+    )
+    made, handed = remote_secrets.create_command(mesh(mesh={"rootNamespace": "system"}), "east", "west").split(" | ")
     assert made == "istioctl create-remote-secret --context west -n system --name west"
     assert handed == "kubectl apply --context east -n system -f -"
 
@@ -170,7 +176,7 @@ def test_a_second_gateway_that_lets_nothing_through_is_told() -> None:
     own = known.gateways[known.gateways["cluster"] == "east"].assign(service="old")
     for change, verdict in (({"ready": 0}, FAIL), ({"ready": 0, "network": ""}, PASS), ({"addresses": ""}, PASS)):
         gateways = pd.concat([known.gateways, own.assign(**change)], ignore_index=True)
-        findings = verify.check(mesh(), verify.Facts(**{**vars(known), "gateways": gateways}))
+        findings = verify.check(mesh(), snapshot.VerifyFacts(**{**vars(known), "gateways": gateways}))
         assert told(findings, "MK805", "east") == [verdict]
 
 
@@ -222,11 +228,11 @@ def test_an_istiod_that_forgot_its_id_refuses_its_proxies(
     claims = [
         {"cluster": "east", "namespace": "shop", "proxy": f"web-{n}", "cluster_id": c} for n, c in enumerate(claimed)
     ]
-    found = verify.check_accepted(
+    found = control_plane.check_accepted(
         mesh(),
         table(own, versions.IDENTITY_COLUMNS),
-        table(claims, proxies.CLAIM_COLUMNS),
-        table([{"cluster": "east", "installer": "helm"}], platform.INVENTORY_COLUMNS),
+        table(claims, proxy_status.CLAIM_COLUMNS),
+        table([{"cluster": "east", "installer": "helm"}], inventory.INVENTORY_COLUMNS),
     )
     [east] = [f for f in found if f.subject == "east"]
     assert east.verdict is verdict
@@ -257,9 +263,9 @@ def test_a_flat_network_needs_no_gateway() -> None:
     """Neither MK805 nor MK806 is asked, and endpoints must be pods."""
     flat = mesh(topology={"network": "flat"})
     assert not {f.id for f in verify.check(flat, facts())} & {"MK805", "MK806", "MK838"}
-    direct = list(verify.check_pair(flat, facts(), call("east", "west", endpoints="10.0.0.7:8080")))
+    direct = list(pair_traffic.check_pair(flat, facts(), call("east", "west", endpoints="10.0.0.7:8080")))
     assert overall(direct) is PASS
-    assert told(verify.check_pair(flat, facts(), call("east", "west")), "MK812", PAIR) == [FAIL]
+    assert told(pair_traffic.check_pair(flat, facts(), call("east", "west")), "MK812", PAIR) == [FAIL]
 
 
 CALLS = [
@@ -284,19 +290,19 @@ def test_traffic_is_judged_by_who_answered_which_way_as_whom(
     number: str, change: dict[str, Any], verdict: Verdict
 ) -> None:
     """One thing about the calls from east to west is changed."""
-    assert overall(list(verify.check_pair(mesh(), facts(), call("east", "west")))) is PASS
-    assert told(verify.check_pair(mesh(), facts(), call("east", "west", **change)), number, PAIR) == [verdict]
+    assert overall(list(pair_traffic.check_pair(mesh(), facts(), call("east", "west")))) is PASS
+    assert told(pair_traffic.check_pair(mesh(), facts(), call("east", "west", **change)), number, PAIR) == [verdict]
 
 
 def test_a_pair_that_was_not_tried_has_one_unknown_finding() -> None:
     """Nothing is concluded from what was not sent."""
-    findings = list(verify.check_pair(mesh(), facts(), call("east", "west", sent=0, error="no pod")))
+    findings = list(pair_traffic.check_pair(mesh(), facts(), call("east", "west", sent=0, error="no pod")))
     assert [(f.id, f.verdict) for f in findings] == [("MK811", UNKNOWN)]
 
 
 def test_the_matrix_shows_the_worst_verdict_and_what_decided_and_unknown_where_nothing_was_said() -> None:
     """A cell without a finding is never a pass."""
-    findings = list(verify.check_pair(mesh(), facts(), call("east", "west", endpoints="")))
+    findings = list(pair_traffic.check_pair(mesh(), facts(), call("east", "west", endpoints="")))
     matrix = verify.pairs(mesh(), findings).set_index(["client", "server"])
     assert matrix.loc[("east", "west"), "verdict"] == "fail"
     assert matrix.loc[("east", "west"), "note"] == "MK812 no endpoint"

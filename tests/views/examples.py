@@ -1,5 +1,7 @@
 """Synthetic tables, for drawing only: no number here was measured on a mesh."""
 
+from __future__ import annotations
+
 from datetime import UTC, datetime, timedelta
 
 import numpy as np

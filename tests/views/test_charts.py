@@ -1,5 +1,7 @@
 """Charts are judged by what they say: words in the figure, counts of marks, the cell that must stand out."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 import warnings
@@ -14,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from meshkit.statistics import latency_table
-from meshkit.views import charts
-from meshkit.views.style import TONES, Chart
+from meshkit.notebook import charts, link_matrix
+from meshkit.notebook.style import TONES, Chart
+from meshkit.probing.statistics import latency_table
 from tests.views import examples
 
 Draw = Callable[[pd.DataFrame], Chart]
@@ -56,7 +58,7 @@ ALL: list[Draw] = [
     charts.latency_heatmap,
     charts.latency_ecdf,
     charts.pair_matrix,
-    charts.link_matrix,
+    link_matrix.link_matrix,
     charts.first_vs_warm,
     charts.certificate_lifetimes,
 ]
@@ -290,15 +292,13 @@ def test_dollar_signs_in_names_are_names_and_not_formulae() -> None:
     png(figure)
 
 
-@pytest.mark.parametrize("module", ["meshkit.views", "meshkit.views.terminal", "meshkit.marks"])
+@pytest.mark.parametrize("module", ["meshkit.notebook", "meshkit.notebook.terminal", "meshkit.marks"])
 def test_text_views_load_neither_pandas_nor_matplotlib(module: str) -> None:
     """`meshkit --help` stays fast."""
     code = f"import sys, {module}; print(sorted({{'pandas', 'matplotlib', 'numpy'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
-
-# --- links ------------------------------------------------------------------------------------------------------------
 
 BROKEN = {
     ("east", "west", "gateway"): ("fail", "MK838", "istiod-7c9: net-west at 192.0.2.9"),
@@ -315,7 +315,7 @@ def rows_of(figure: Figure) -> list[str]:
 
 def test_the_first_broken_link_is_framed_and_told_and_its_pair_is_the_first_row() -> None:
     """Colour, symbol, id and words; what is unknown is hatched; what is well steps back."""
-    figure = charts.link_matrix(examples.links(3, BROKEN))
+    figure = link_matrix.link_matrix(examples.links(3, BROKEN))
     assert title(figure) == "3 of 6 ordered pairs whole, 1 broken (east → west), 1 unknown, 1 with a warning"
     assert rows_of(figure)[:3] == ["east → west", "north → east", "north → west"]
     shown = words(figure)
@@ -332,7 +332,7 @@ def test_the_first_broken_link_is_framed_and_told_and_its_pair_is_the_first_row(
 
 def test_of_90_pairs_those_that_are_not_well_are_drawn_and_one_row_stands_for_the_others() -> None:
     """The broken one is the first; none is lost."""
-    figure = charts.link_matrix(examples.links(10, BROKEN))
+    figure = link_matrix.link_matrix(examples.links(10, BROKEN))
     assert rows_of(figure) == ["east → west", "north → east", "north → west", "87 others"]
     assert "whole, every one of them" in words(figure)
     png(figure)
@@ -341,7 +341,7 @@ def test_of_90_pairs_those_that_are_not_well_are_drawn_and_one_row_stands_for_th
 def test_more_unwell_pairs_than_fit_are_cut_and_the_rest_is_not_called_whole() -> None:
     """A whole mesh in trouble: thirty rows, and the worst of the rest."""
     sick = {(a, b, "secret"): ("fail", "MK802", "none") for a in examples.NAMES[:10] for b in examples.NAMES[:10]}
-    figure = charts.link_matrix(examples.links(10, sick))
+    figure = link_matrix.link_matrix(examples.links(10, sick))
     assert len(rows_of(figure)) == 31
     assert rows_of(figure)[-1] == "60 others"
     assert "not drawn; the worst verdict of each link" in words(figure)
@@ -354,6 +354,6 @@ def test_more_unwell_pairs_than_fit_are_cut_and_the_rest_is_not_called_whole() -
 def test_a_link_that_no_row_speaks_of_is_unknown() -> None:
     """Never well by default."""
     cells = examples.links(2)
-    figure = charts.link_matrix(cells.drop(index=cells.index[4]))
+    figure = link_matrix.link_matrix(cells.drop(index=cells.index[4]))
     assert len(hatched(figure)) == 1
     assert "1 of 2 ordered pairs whole, 1 unknown" in title(figure)

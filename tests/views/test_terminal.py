@@ -1,5 +1,7 @@
 """Tables as text: what a person, a pipe and a program each get."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
@@ -13,9 +15,9 @@ import pandas as pd
 import pytest
 from rich.cells import cell_len
 
-from meshkit.checks import Verdict
+from meshkit.checks.finding import Verdict
 from meshkit.errors import InputError
-from meshkit.views.terminal import render, show, talk
+from meshkit.notebook.terminal import render, show, talk
 
 PROXIES = pd.DataFrame(
     {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
@@ -13,12 +12,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle, StepPatch
 from matplotlib.text import Text
 
-from meshkit.traffic import Request, Tally
-from meshkit.views import charts
-from meshkit.views.timeline import RED
-
-if TYPE_CHECKING:
-    from meshkit.views.style import Chart
+from meshkit.notebook import timeline
+from meshkit.notebook.style import Chart
+from meshkit.notebook.timeline import RED
+from meshkit.probing.request_log import Request, Tally
 
 BEGIN = 1_790_000_000
 START = datetime.fromtimestamp(BEGIN, UTC)
@@ -49,13 +46,13 @@ def png(figure: Chart) -> bytes:
 
 def test_an_empty_table_says_so() -> None:
     """Also without columns."""
-    assert "no request was seen" in words(charts.requests_over_time(pd.DataFrame()))
+    assert "no request was seen" in words(timeline.requests_over_time(pd.DataFrame()))
 
 
 @pytest.mark.parametrize("seconds", [1, 2, 60, 5000])
 def test_one_failed_request_is_seen_however_long_the_run(seconds: int) -> None:
     """In words, and as a red band of some pixels in both panels."""
-    figure = charts.requests_over_time(requests(seconds, failed=(seconds // 2,)))
+    figure = timeline.requests_over_time(requests(seconds, failed=(seconds // 2,)))
     assert "✖ 1 failed" in words(figure)
     assert figure.get_suptitle() == f"Requests: {10 * seconds:,} sent, 1 failed"
     assert png(figure)
@@ -68,14 +65,14 @@ def test_one_failed_request_is_seen_however_long_the_run(seconds: int) -> None:
 
 def test_without_failures_nothing_is_red_and_no_legend_speaks_of_them() -> None:
     """A quiet picture."""
-    figure = charts.requests_over_time(requests(30))
+    figure = timeline.requests_over_time(requests(30))
     assert "failed" not in words(figure).replace("0 failed", "")
     assert not [p for p in figure.findobj(Rectangle) if p.get_facecolor()[:3] == pytest.approx(to_rgb(RED))]
 
 
 def test_a_gap_is_hatched_and_told() -> None:
     """In both panels, over exactly its seconds."""
-    figure = charts.requests_over_time(requests(30, gap=range(10, 15)))
+    figure = timeline.requests_over_time(requests(30, gap=range(10, 15)))
     assert "5 s not observed" in figure.get_suptitle()
     for axes in figure.axes:
         (span,) = [p for p in axes.patches if isinstance(p, Rectangle) and p.get_hatch()]
@@ -84,7 +81,7 @@ def test_a_gap_is_hatched_and_told() -> None:
 
 def test_answers_are_stacked_by_cluster() -> None:
     """The upper edge of the uppermost area is the rate."""
-    figure = charts.requests_over_time(requests(30))
+    figure = timeline.requests_over_time(requests(30))
     areas = [p for p in figure.axes[0].patches if isinstance(p, StepPatch) and p.get_fill()]
     assert max(max(area.get_data()[0]) for area in areas) == 10
     assert {"answered in east", "answered in west"} <= set(words(figure).split(" | "))
@@ -93,7 +90,7 @@ def test_answers_are_stacked_by_cluster() -> None:
 def test_labels_of_marks_do_not_cover_each_other() -> None:
     """Ten steps within twenty seconds; the last stands at the right edge."""
     marks = [(START + timedelta(seconds=2 * n), f"{n:02d} a stage with a name") for n in range(10)]
-    figure = charts.requests_over_time(requests(20), [*marks, (START + timedelta(seconds=20), "end")])
+    figure = timeline.requests_over_time(requests(20), [*marks, (START + timedelta(seconds=20), "end")])
     assert png(figure)
     labels = [t for t in figure.axes[0].texts if t.get_text().strip()]
     assert len(labels) >= 8  # more levels than eight are not drawn: lines stay, labels go
@@ -105,7 +102,7 @@ def test_labels_of_marks_do_not_cover_each_other() -> None:
 
 def test_a_mark_outside_of_the_time_stands_at_its_edge() -> None:
     """It is not lost, and the picture is not stretched."""
-    figure = charts.requests_over_time(requests(20), [(START - timedelta(hours=1), "before")])
+    figure = timeline.requests_over_time(requests(20), [(START - timedelta(hours=1), "before")])
     assert png(figure)
     left, right = figure.axes[0].get_xlim()
     assert (right - left) * 86_400 == pytest.approx(20, abs=0.01)

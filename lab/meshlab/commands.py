@@ -1,0 +1,355 @@
+"""The lab's commands: `meshkit lab …`, `meshkit doctor` and `meshkit demo`. Data goes to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from meshkit.errors import ChangeError, UnreachableError
+
+if TYPE_CHECKING:
+    from meshkit.notebook.terminal import Output
+
+
+output = click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="Format."
+)
+
+
+def say(words: str) -> None:
+    """Talk to the user, on stderr."""
+    click.echo(words, err=True)
+
+
+@click.group()
+def lab() -> None:
+    """A real Istio mesh on this machine, of plain processes: no Docker, no root needed.
+
+    \b
+    Examples:
+      meshkit lab up                              two clusters, east with Istio as people really have it
+      meshkit lab up --start meshed --clusters 3  three clusters, one mesh
+      eval "$(meshkit lab env)"                   kubectl and istioctl of this shell talk to it
+      meshkit lab down
+    """  # noqa: D301  (\b is click's own mark for "keep these lines")
+
+
+@lab.command()
+def build() -> None:
+    """Build the lab's programs: about 10 min once on 2 cores; afterwards only what changed."""
+    from meshlab import programs
+
+    programs.build(say)
+
+
+@lab.command()
+@click.option("--clusters", default=2, show_default=True, metavar="N", help="How many clusters, 1 to 9.")
+@click.option("--rtt", default=40, show_default=True, metavar="MS", help="Round trip between clusters.")
+@click.option(
+    "--start",
+    "scenario",
+    type=click.Choice(["single", "empty", "meshed", "strangers"]),
+    default="single",
+    show_default=True,
+    help="Istio in east only, bare clusters, a finished mesh, or one whose clusters have a root each.",
+)
+@click.option("--flat", is_flag=True, help="Join the pod networks: pods reach each other without gateways.")
+@click.option(
+    "--live-roots", is_flag=True, help="Let istiod and proxies take a changed bundle of roots while they run."
+)
+def up(*, clusters: int, rtt: int, scenario: str, flat: bool, live_roots: bool) -> None:
+    """Start the lab; it stays until `meshkit lab down`."""
+    start(clusters, rtt, scenario, flat=flat, live_roots=live_roots)
+
+
+@lab.command()
+@output
+def status(output: Output) -> int:
+    """Show each daemon and container of the lab: health, memory, CPU, log. Exit code 1 when one is dead."""
+    from meshkit.notebook.terminal import show
+    from meshlab import status
+    from meshlab.layout import folder
+
+    table = status.table()
+    show(table, output)
+    dead = int((table["state"] == "dead").sum())
+    say(f"{len(table) - dead} run, {dead} dead; {table['mib'].sum() / 1024:.2f} GiB; logs under {folder()}")
+    return 1 if dead else 0
+
+
+@lab.command()
+def kubeconfig() -> None:
+    """Print the path of the lab's kubeconfig."""
+    click.echo(str(existing_kubeconfig()))
+
+
+@lab.command()
+def env() -> None:
+    """Print shell lines that point kubectl and istioctl at the lab: eval "$(meshkit lab env)"."""
+    from meshlab.layout import programs
+
+    folders = f"{shlex.quote(str(programs()))}:{shlex.quote(str(Path(sys.executable).parent))}"
+    click.echo(f"export KUBECONFIG={shlex.quote(str(existing_kubeconfig()))}")
+    click.echo(f"export PATH={folders}:$PATH")
+
+
+@lab.command()
+def down() -> None:
+    """End the lab and remove its folder; without a lab, nothing."""
+    from meshlab import lifecycle
+
+    lifecycle.stop(say)
+
+
+@lab.command()
+@output
+def faults(output: Output) -> None:
+    """Show each fault that `break` can make: what it breaks, what users see, which check names it, where it is now.
+
+    While a round of `meshkit lab drill` is open, column broken says `untold` of every fault.
+    """
+    from meshkit.notebook.terminal import show
+    from meshlab.faults import drills
+
+    show(drills.table(), output)
+
+
+@lab.command(name="break")
+@click.argument("name")
+@click.option("--cluster", default="west", show_default=True, help="The cluster that breaks.")
+def break_(*, name: str, cluster: str) -> None:
+    """Break the running mesh by a fault, really; `heal` takes it back.
+
+    \b
+    Examples:
+      meshkit lab break gateway-down
+      meshkit lab heal gateway-down
+    """  # noqa: D301
+    from meshlab.faults import drills
+
+    drills.break_(name, cluster, say)
+
+
+@lab.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that is broken now, the latest first.")
+def heal(*, names: tuple[str, ...], everything: bool) -> None:
+    """Take faults back: every object and process as it was; waits until the mesh is whole.
+
+    While a round of `meshkit lab drill` is open names are refused; --all heals that, too, and the round is lost.
+    """
+    from meshlab.faults import drills
+
+    if bool(names) == everything:
+        raise click.UsageError("give the names of faults, or --all")
+    if names:
+        drills.refuse_in_training(drills.running())
+    drills.heal(list(drills.broken(drills.running())) if everything else list(names), say)
+
+
+@lab.group()
+def drill() -> None:
+    """Train: find out what the mesh was broken by. Rounds are drawn by a seed, hinted at, judged, healed and scored.
+
+    A round outlives kills: the next of these commands goes on where it was. The score is kept when the lab is taken
+    down.
+
+    \b
+    Examples:
+      meshkit lab drill start                     a seed is drawn, and told
+      meshkit lab drill start --seed 7 --number 3 the same fault in the same cluster, each time
+      meshkit lab drill hint                      what users see; then where to look; then the check
+      meshkit lab drill answer gateway-down       or a check's id; a right answer heals
+      meshkit lab drill give-up                   tells and heals
+      meshkit lab drill score -o json
+    """  # noqa: D301
+
+
+@drill.command(name="start")
+@click.option("--seed", type=click.IntRange(min=1), metavar="N", help="Chooses fault and cluster; drawn unless given.")
+@click.option(
+    "--number", default=1, show_default=True, metavar="K", type=click.IntRange(min=1), help="Which of the seed's order."
+)
+def start_(*, seed: int | None, number: int) -> None:
+    """Break the running mesh by what the seed draws, untold; a round that is open goes on.
+
+    The lab must be a whole mesh over several networks: `meshkit lab up --start meshed`. No fault comes twice in the
+    numbers of one seed.
+
+    \b
+    Examples:
+      meshkit lab drill start
+      meshkit lab drill start --seed 7 --number 3
+    """  # noqa: D301
+    from meshlab import meshfile
+    from meshlab.training import rounds
+
+    rounds.start(seed, number, say)
+    look = f"`meshkit check {meshfile.mesh_file()}`"
+    say(f'look around: {look}, or kubectl and istioctl after `eval "$(meshkit lab env)"`')
+    say("then: `meshkit lab drill hint`, `answer NAME` or `give-up`; `meshkit lab faults` has the names")
+
+
+@drill.command()
+def hint() -> None:
+    """Take the next of three hints: what users see, the command that shows it, the check; each costs points.
+
+    `meshkit lab drill start` tells again, for nothing, what was taken.
+
+    \b
+    Example:
+      meshkit lab drill hint
+    """  # noqa: D301
+    from meshlab.training import rounds
+
+    click.echo(rounds.hint(say=say))
+
+
+@drill.command()
+@click.argument("name")
+def answer(name: str) -> int:
+    """Answer with a fault's name, or with a check's id, which is worth less. A right answer heals the mesh.
+
+    Exit code 1: the answer is wrong. 2: it names nothing, and costs nothing.
+
+    \b
+    Examples:
+      meshkit lab drill answer gateway-down
+      meshkit lab drill answer MK805
+    """  # noqa: D301
+    from meshlab.training import rounds
+
+    right, told = rounds.answer(name, say)
+    click.echo(told)
+    if right:
+        rounds.finish(say)
+    return 0 if right else 1
+
+
+@drill.command(name="give-up")
+def give_up() -> None:
+    """Tell what is broken, and what `meshkit check` says of it now; then heal the mesh.
+
+    \b
+    Example:
+      meshkit lab drill give-up
+    """  # noqa: D301
+    from meshlab.training import rounds
+
+    click.echo(rounds.give_up(say))
+    rounds.finish(say)
+
+
+@drill.command()
+@output
+def score(output: Output) -> None:
+    """Show every round with its points, the oldest first; of one that is open the fault stays untold.
+
+    \b
+    Examples:
+      meshkit lab drill score
+      meshkit lab drill score -o json | jq 'map(.points // 0) | add'
+    """  # noqa: D301
+    from meshkit.notebook.terminal import show
+    from meshlab.training import rules, sheet
+
+    table = sheet.table()
+    show(table, output)
+    counted = table["points"].dropna()
+    say(f"{counted.sum()} of {rules.FULL * len(counted)} points; {sheet.path()}; {rules.TOLD}")
+
+
+@click.command()
+@output
+@click.option("--mend", is_flag=True, help="Run the commands that mend, as root; each is said first.")
+def doctor(*, output: Output, mend: bool) -> int:
+    """Show what this machine lacks for the lab, and what mends it. Exit code 3 when something is lacking."""
+    from meshkit.notebook.terminal import show
+    from meshlab import doctor
+
+    needs = doctor.examine()
+    if mend:
+        doctor.mend(needs, say)
+        needs = doctor.examine()
+    show(doctor.table(needs), output)
+    return UnreachableError.exit_code if any(n.verdict == "fail" for n in needs) else 0
+
+
+@click.command()
+@click.option("--clusters", default=2, show_default=True, type=click.IntRange(2, 6), help="Of a lab that is started.")
+@click.option("--down", is_flag=True, help="End the lab afterwards.")
+def demo(*, clusters: int, down: bool) -> int:
+    """Build what is missing, start a live mesh of one cluster, take it to many, and say where the report is.
+
+    East runs Istio under load; stages 01 to 10 are applied. A lab that runs already is used as it is: what is done is
+    found, and proved anew.
+
+    \b
+    Examples:
+      meshkit demo
+      meshkit demo --clusters 3 --down
+    """  # noqa: D301
+    from meshkit.cli.main import run
+    from meshlab import lifecycle, meshfile
+    from meshlab.layout import folder
+
+    begun = time.monotonic()
+    if lifecycle.keeper(folder()) is not None:
+        say("using the lab that runs")
+    else:
+        start(clusters, 40, "single")
+    ready = time.monotonic()
+    code: int = click.get_current_context().invoke(run, mesh_file=meshfile.mesh_file(), mode="apply")
+    say(f"lab {ready - begun:.0f} s, migration {time.monotonic() - ready:.0f} s")
+    if down:
+        lifecycle.stop(say)
+    else:
+        say("the lab is left up: `meshkit lab status` shows it, `meshkit lab down` ends it")
+    return code
+
+
+def start(clusters: int, rtt: int, scenario: str, *, flat: bool = False, live_roots: bool = False) -> None:
+    """Build what is missing, see what the machine lacks, start bare clusters and bring them to a scenario.
+
+    Raises:
+        MeshkitError: of each of these steps; a lab that only half came up is ended, one that is up but whose scenario
+            failed is left for looking.
+    """
+    from meshlab import doctor, lifecycle, programs, scenarios
+    from meshlab.layout import folder
+
+    begun = time.monotonic()
+    doctor.require()
+    if programs.missing():
+        programs.build(say)
+    running = lifecycle.keeper(folder()) is not None
+    try:
+        settings = lifecycle.start(clusters, rtt, flat, say, live_roots=live_roots)
+        scenarios.make(scenario, folder(), settings, say)
+    except KeyboardInterrupt:
+        if not running:
+            lifecycle.stop(say)
+        raise
+    except ChangeError as error:
+        say("the lab is left as it is, for looking: `meshkit lab status`, `meshkit lab down`")
+        raise ChangeError(f"--start {scenario}: {error.message}", where=error.where, remedy=error.remedy) from None
+    say(f"the lab is up ({scenario}) after {time.monotonic() - begun:.0f} s; kubeconfig {folder() / 'kubeconfig'}")
+
+
+def existing_kubeconfig() -> Path:
+    """Return the lab's kubeconfig.
+
+    Raises:
+        UnreachableError: there is no lab.
+    """
+    from meshlab.layout import folder
+
+    path = folder() / "kubeconfig"
+    if not path.exists():
+        raise UnreachableError("no lab runs", where=str(folder()), remedy="start one: `meshkit lab up`")
+    return path

@@ -1,0 +1,171 @@
+"""Break the running lab by a fault's name, heal it, and tell what is broken now."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import urllib3
+
+from meshkit.errors import ChangeError, InputError, UnreachableError
+from meshlab import lifecycle
+from meshlab.container import now
+from meshlab.faults import health
+from meshlab.faults.bench import Bench, Note, notes
+from meshlab.faults.catalogue import KNOWN, find
+from meshlab.kube import Refused
+from meshlab.layout import Say, folder
+
+COLUMNS = ["name", "breaks", "behind", "users", "finding", "broken"]
+UNTOLD = "untold"
+SPEAKS_AFTER = 5.0
+
+
+def table() -> pd.DataFrame:
+    """Return every fault.
+
+    Columns: name, breaks (what, in a sentence), behind (pains P and facts F of Istio), users (what they see), finding
+    (id of the check that names it first), broken (the cluster where it is now, since when; empty where it is not;
+    `untold` for all of them while a training goes on).
+    """
+    now_broken = dict.fromkeys(KNOWN, UNTOLD) if in_training(folder()) else broken(folder())
+    rows = [[f.name, f.breaks, f.behind, f.users, f.finding, now_broken.get(f.name, "")] for f in KNOWN.values()]
+    return pd.DataFrame(rows, columns=COLUMNS).astype("str")
+
+
+def broken(home: Path) -> dict[str, str]:
+    """Return which faults are in the lab now, each with its cluster and since when; the latest comes first."""
+    latest = sorted(notes(home).items(), key=lambda item: item[1]["since"], reverse=True)
+    return {name: f"{told['cluster']}, since {told['since']}" for name, told in latest}
+
+
+def in_training(home: Path) -> bool:
+    """Return whether the lab is broken for a training, so that nobody is told by what."""
+    return any(told.get("untold") for told in notes(home).values())
+
+
+def refuse_in_training(home: Path) -> None:
+    """Let pass unless a training goes on: whether a name is refused would tell what is broken.
+
+    Raises:
+        InputError: one goes on.
+    """
+    if in_training(home):
+        raise InputError("a training goes on, and what is broken is untold", where="meshkit lab",
+                         remedy="`meshkit lab drill answer NAME` or `give-up` ends it")  # fmt: skip
+
+
+def break_(name: str, cluster: str, say: Say, *, untold: bool = False) -> None:
+    """Break the running lab by a fault; one that fails halfway is taken back.
+
+    Args:
+        name: of the fault.
+        cluster: that breaks.
+        say: is told how it goes.
+        untold: nobody is told by what the lab is broken.
+
+    Raises:
+        InputError: no fault is called so, it is broken already, a training goes on, or there is no such cluster.
+        UnreachableError: no lab runs.
+        ChangeError: the lab is no whole mesh, or a step failed.
+    """
+    chosen, home = find(name), running()
+    refuse_in_training(home)
+    note = Note(home, name)
+    bench = Bench(home, note, cluster)
+    note.begin(cluster, now(), untold=untold)
+    with plainly(), patiently(say, "breaking the mesh"):
+        try:
+            chosen.make(bench)
+        except BaseException:
+            bench.take_back()
+            note.end()
+            raise
+    if not untold:
+        say(f"{cluster}: {chosen.breaks}; heal it: `meshkit lab heal {name}`")
+
+
+def heal(names: list[str], say: Say) -> None:
+    """Take faults back, and wait until the mesh is whole.
+
+    Raises:
+        InputError: no fault is called so, or it is not broken.
+        UnreachableError: no lab runs.
+        ChangeError: a step failed, or the mesh does not become whole.
+    """
+    home = running()
+    for name in names:
+        find(name)
+        note = Note(home, name)
+        if not note.path.exists():
+            raise InputError(f"{name} is not broken", where="meshkit lab heal",
+                             remedy="`meshkit lab faults` shows what is")  # fmt: skip
+        with plainly(), patiently(say, f"taking {name} back"):
+            Bench(home, note, note.read()["cluster"]).take_back()
+        note.end()
+        say(f"{name} is taken back")
+    if names and not broken(home):
+        await_whole(home, say)
+
+
+def await_whole(home: Path, say: Say) -> None:
+    """Wait until the mesh is whole.
+
+    Raises:
+        ChangeError: it does not become whole.
+    """
+    with patiently(say, "waiting for the mesh to be whole"):
+        took = health.wait(home)
+    say(f"the mesh is whole after {took:.1f} s")
+
+
+@contextlib.contextmanager
+def patiently(say: Say, doing: str) -> Iterator[None]:
+    """Say every five seconds what is being done, and for how long."""
+    begun, done = time.monotonic(), threading.Event()
+
+    def speak() -> None:
+        while not done.wait(SPEAKS_AFTER):
+            say(f"{doing} for {time.monotonic() - begun:.0f} s …")
+
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        speaker.join()
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """Make what an API server said, or did not say, an error of ours; its words may quote Secrets, so they stay out.
+
+    Raises:
+        ChangeError: it refused a step.
+        UnreachableError: it did not answer.
+    """
+    again = "`meshkit lab heal --all` takes back what was noted"
+    try:
+        yield
+    except Refused as error:
+        raise ChangeError(f"an API server refused a step with {error.status}", where="lab", remedy=again) from None
+    except urllib3.exceptions.HTTPError as error:
+        raise UnreachableError(f"an API server did not answer ({type(error).__name__})", where="lab",
+                               remedy=again) from None  # fmt: skip
+
+
+def running() -> Path:
+    """Return the folder of the lab that runs.
+
+    Raises:
+        UnreachableError: none does.
+    """
+    home = folder()
+    if lifecycle.keeper(home) is None:
+        raise UnreachableError("no lab runs", where=str(home), remedy="start one: `meshkit lab up --start meshed`")
+    return home

@@ -1,0 +1,38 @@
+"""What a fault is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from meshlab.faults.bench import Bench
+
+Make = Callable[[Bench], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way to break a mesh: what it breaks, which facts are behind it, what users see, how it is made."""
+
+    name: str
+    breaks: str
+    behind: str
+    users: str
+    finding: str
+    make: Make
+
+
+def fault(*, behind: str, users: str, finding: str) -> Callable[[Make], Fault]:
+    """Make a function a fault, whose name is the function's, and which breaks what its docstring says first.
+
+    Args:
+        behind: pains and facts of Istio that it shows (P1 to P29, F1 to F21, S1 for the version policy).
+        users: what users of the mesh see.
+        finding: id of the check that names it before all others.
+    """
+
+    def become(make: Make) -> Fault:
+        breaks = (make.__doc__ or "").strip().splitlines()[0].rstrip(".")
+        return Fault(make.__name__.replace("_", "-"), breaks, behind, users, finding, make)
+
+    return become

@@ -1,0 +1,100 @@
+"""Which local program stands for which container image: by the last part of the image's name, whatever the registry."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import mmap
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from meshlab.layout import PROXY_UID, programs
+
+# What istio's linker was told of its version, alone between zeros.
+STAMP = re.compile(rb"\0(\d+\.\d+)-[0-9a-f]{12}\0")
+TAG = re.compile(r"\d\.\d\d")
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an image brings: its entrypoint, its user, and files laid over the machine's root."""
+
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    uid: int = 0
+    files: dict[str, Path] = field(default_factory=dict)
+
+
+def find(reference: str) -> Image | None:
+    """Return what stands for an image reference, or None for one that this node does not know."""
+    name, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
+    local, share = programs(), programs().parent / "share"
+
+    def program(file: str, **more: Path) -> dict[str, Path]:
+        return {f"/usr/local/bin/{file}": local / file, **more}
+
+    def istio(file: str) -> dict[str, Path]:
+        return {f"/usr/local/bin/{file}": of_version(local / file, tag)}
+
+    known: dict[str, Callable[[], Image]] = {
+        r"pilot": lambda: Image(("/usr/local/bin/pilot-discovery",), uid=PROXY_UID, files=istio("pilot-discovery")),
+        r"proxyv2": lambda: Image(
+            ("/usr/local/bin/pilot-agent",),
+            files={
+                **istio("pilot-agent"),
+                "/usr/local/bin/envoy": envoy(),
+                "/var/lib/istio/envoy/envoy_bootstrap_tmpl.json": share / "envoy_bootstrap.json",
+            },
+        ),
+        r"(go-)?httpbin": lambda: Image(("/usr/local/bin/go-httpbin",), uid=1000, files=program("go-httpbin")),
+        r"curl|sleep": lambda: Image(command=("/usr/bin/sleep", "infinity")),
+        r"load": lambda: Image(("/usr/local/bin/load",), files=program("load")),
+    }
+    for pattern, image in known.items():
+        if re.fullmatch(pattern, name):
+            return image()
+    return None
+
+
+def of_version(program: Path, tag: str) -> Path:
+    """Return a program of Istio in the version of an image's tag: itself, or a copy of it with another stamp.
+
+    A release has other code, too; but what istiod, istioctl and meshkit see of a version is what the program says.
+    """
+    if not TAG.fullmatch(tag) or not program.exists():
+        return program
+    own, at = stamp(program)
+    if own in ("", tag):
+        return program
+    copy = program.parent.parent / "versions" / tag / program.name
+    if not copy.exists() or copy.stat().st_mtime < program.stat().st_mtime:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        new = copy.with_name(f"{copy.name}.{os.getpid()}")
+        shutil.copyfile(program, new)
+        with new.open("r+b") as file:
+            file.seek(at)
+            file.write(tag.encode())
+        new.chmod(0o755)
+        new.replace(copy)
+    return copy
+
+
+@functools.cache
+def stamp(program: Path) -> tuple[str, int]:
+    """Return the version (`1.31`) that a program of Istio was stamped with, and where; ("", 0) where it has none."""
+    with program.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+        found = STAMP.search(content)
+        return (found[1].decode(), found.start(1)) if found else ("", 0)
+
+
+def envoy() -> Path:
+    """Return PyPI's Envoy itself, not the wrapper script beside Python."""
+    spec = importlib.util.find_spec("envoy")
+    installed = Path(spec.origin).parent / "_bin/envoy" if spec and spec.origin else None
+    if installed and installed.exists():
+        return installed
+    return Path(shutil.which("envoy") or "/usr/local/bin/envoy")

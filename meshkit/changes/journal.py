@@ -1,0 +1,255 @@
+"""The journal: what was changed, noted before and after each change, and what stood there before.
+
+Each journal is a folder of the private store, which belongs to the user alone and stands apart from the evidence:
+
+    <state>/meshkit/changes/<mesh id>/<name>/
+      journal.jsonl       one line for each event; holds no secret, and is copied into the evidence
+      0007.json           what the seventh change found, wanted and left; Secrets whole
+
+A change that has begun and not ended was killed in the middle; whoever resumes or undoes the journal looks at the
+clusters, not at it, to see how far it came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Self
+
+from filelock import FileLock, Timeout
+
+from meshkit import paths
+from meshkit.errors import ChangeError, InputError
+
+LINES = "journal.jsonl"
+BEGUN, DONE, FAILED, UNDONE = "begun", "done", "failed", "undone"
+
+
+def private_store() -> Path:
+    """Return the folder of what undo needs, 0700: `$XDG_STATE_HOME/meshkit/changes`, or in ~/.local/state."""
+    return _private(paths.state() / "changes")
+
+
+def private_folder(mesh_id: str) -> Path:
+    """Return the private folder of one mesh, made if it is not there."""
+    return _private(private_store() / mesh_id)
+
+
+def _private(path: Path) -> Path:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the private folder: {error.strerror}", where=str(path), remedy="set XDG_STATE_HOME"
+        ) from None
+    return path
+
+
+@dataclass
+class Entry:
+    """One change of a journal, as its lines tell it. `event` is the last of begun, done, failed, undone."""
+
+    n: int
+    event: str
+    stage: str
+    cluster: str
+    action: str
+    object: str
+    why: str
+    manager: str
+    temporary: bool
+    begun: str
+    ended: str = ""
+    seconds: float = 0.0
+    reason: str = ""
+
+    @property
+    def stands(self) -> bool:
+        """Whether it may have left something: it began, and was not undone."""
+        return self.event != UNDONE
+
+
+@dataclass
+class Journal:
+    """An open journal."""
+
+    folder: Path
+    entries: list[Entry] = field(default_factory=list)
+    header: dict[str, Any] = field(default_factory=dict)
+    torn: bool = False
+    """Whether a line could not be written to its end."""
+
+    @property
+    def name(self) -> str:
+        """Its name, which `meshkit undo` and `--resume` find by the run's folder."""
+        return self.folder.name
+
+    @classmethod
+    def open(cls, mesh_id: str, name: str = "", about: Mapping[str, Any] | None = None) -> Self:
+        """Open the journal of that name, or make it; without a name, a new one named after the time.
+
+        Raises:
+            InputError: the name is no plain name, or the journal cannot be read.
+        """
+        name = name or f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
+        judge_name(name)
+        journal = cls(_private(private_folder(mesh_id) / name))
+        if (journal.folder / LINES).exists():
+            journal._read()
+        else:
+            journal._write({"event": "opened", "mesh": mesh_id, **(about or {})})
+        return journal
+
+    @classmethod
+    def all_of(cls, mesh_id: str) -> list[Self]:
+        """Return every journal of a mesh, the newest first."""
+        folders = [path.parent for path in private_folder(mesh_id).glob(f"*/{LINES}")]
+        return [cls.open(mesh_id, folder.name) for folder in sorted(folders, reverse=True)]
+
+    def about(self, **facts: Any) -> None:
+        """Note facts on the journal as a whole, each once."""
+        fresh = {key: value for key, value in facts.items() if self.header.get(key) != value}
+        if fresh:
+            self._write({"event": "about", **fresh})
+
+    def begin(self, private: Mapping[str, Any], **facts: Any) -> Entry:
+        """Note a change before it is made, and what stands there; returns its entry.
+
+        Args:
+            private: what undo needs: `before`, `manifest` and the like, Secrets whole.
+            facts: stage, cluster, action, object, why, manager, temporary.
+
+        Raises:
+            ChangeError: it cannot be written, as also by `done`, `failed` and `undone`.
+        """
+        n = len(self.entries) + 1
+        self._store(n, private)
+        self._write({"event": BEGUN, "n": n, "time": _now(), **facts})
+        return self.entries[-1]
+
+    def done(self, entry: Entry, after: Iterable[Mapping[str, Any] | None] = ()) -> None:
+        """Note that a change is made and what it caused has arrived."""
+        self._store(entry.n, {**self.private(entry), "after": list(after)})
+        self._write({"event": DONE, "n": entry.n, "time": _now()})
+
+    def failed(self, entry: Entry, reason: str) -> None:
+        """Note that a change failed."""
+        self._write({"event": FAILED, "n": entry.n, "time": _now(), "reason": reason})
+
+    def undone(self, entry: Entry, reason: str = "") -> None:
+        """Note that a change was undone."""
+        self._write({"event": UNDONE, "n": entry.n, "time": _now(), "reason": reason})
+
+    def private(self, entry: Entry) -> dict[str, Any]:
+        """Return what was stored with a change. It may hold secrets."""
+        path = self.folder / f"{entry.n:04}.json"
+        try:
+            document: dict[str, Any] = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            raise ChangeError(
+                "what undo needs cannot be read", where=str(path), remedy="it is in the private store of who applied"
+            ) from None
+        return document
+
+    def lines(self) -> str:
+        """Return its lines as they stand in the evidence."""
+        return (self.folder / LINES).read_text(encoding="utf-8", errors="replace")
+
+    def _store(self, n: int, private: Mapping[str, Any]) -> None:
+        path = self.folder / f"{n:04}.json"
+        draft = path.with_suffix(".part")
+        with _writing(path):
+            with _open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
+                json.dump(private, file)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.rename(path)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        path, torn, self.torn = self.folder / LINES, self.torn, True
+        with _writing(path), _open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
+            file.write("\n" * torn + json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.torn = False
+        self._take(dict(line))
+
+    def _read(self) -> None:
+        if not self.lines().endswith("\n"):  # who was killed while he wrote left half a line
+            path = self.folder / LINES
+            with _writing(path), _open(path, os.O_WRONLY | os.O_APPEND) as file:
+                file.write("\n")
+        for text in self.lines().split("\n"):
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue  # half a line: its change had not begun
+            self._take(line)
+
+    def _take(self, line: dict[str, Any]) -> None:
+        event = line.pop("event")
+        if event in ("opened", "about"):
+            self.header.update(line)
+            return
+        time = line.pop("time")
+        if event == BEGUN:
+            self.entries.append(Entry(event=event, begun=time, **line))
+            return
+        entry = self.entries[line["n"] - 1]
+        entry.event, entry.ended, entry.reason = event, time, line.get("reason", "")
+        if event == DONE:
+            entry.seconds = (datetime.fromisoformat(time) - datetime.fromisoformat(entry.begun)).total_seconds()
+
+
+def judge_name(name: Any) -> None:
+    """Let the name of a journal pass; it is a folder's.
+
+    Raises:
+        InputError: it is a path, hidden, or no text.
+    """
+    if not isinstance(name, str) or Path(name).name != name or name.startswith(".") or "\0" in name:
+        told = f"expected a journal's name, which has no slash, got {name!r}"
+        raise InputError(told, where="parameter journal", remedy="such as 20260301T120000Z-apply")
+
+
+@contextlib.contextmanager
+def exclusively(names: Iterable[str]) -> Iterator[None]:
+    """Hold the locks of clusters (by UID), so that two runs never change one cluster at once.
+
+    Raises:
+        ChangeError: another process holds one of them, or a lock cannot be made.
+    """
+    folder = _private(private_store() / ".locks")
+    with contextlib.ExitStack() as stack:
+        for name in sorted(set(names)):
+            with _writing(folder / name):
+                try:
+                    stack.enter_context(FileLock(folder / name, mode=0o600, blocking=False))
+                except Timeout:
+                    raise ChangeError(
+                        "another meshkit is changing this mesh now", remedy="wait for it to end, then run again"
+                    ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        told = f"the journal cannot be written: {error.strerror}"
+        raise ChangeError(told, where=str(path), remedy="make room there, then run again") from None
+
+
+def _open(path: Path, flags: int) -> IO[str]:
+    return os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8")
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"

@@ -1,0 +1,188 @@
+"""Ca."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.question import Question
+from meshkit.istio.ca import model
+from meshkit.istio.ca.model import SHORT, Choice
+from meshkit.istio.ca.reading import MAPS, TrustFacts, signed_by_others
+from meshkit.kube.mesh import Mesh
+from meshkit.tables import of_cluster
+
+LONG_ROOT = timedelta(days=365)
+LONG_INTERMEDIATE = timedelta(days=90)
+STRONG = {"RSA": 2048, "ECDSA": 256}
+
+
+def check_authority(facts: TrustFacts, name: str) -> Finding:
+    """MK402: what istiod would sign with is a CA, is valid now, has its own key, and ends at its root.
+
+    Where others sign in istiod's place (istio-csr, a Kubernetes signer), what lies in its Secrets proves nothing.
+    """
+    ask = Question("MK402", "the CA is sound", name, "a valid CA with its key, whose chain ends at its root")
+    rows = of_cluster(facts.authorities, name)
+    if reason := next(filter(None, rows["reason"]), ""):
+        return ask.unknown(reason, "this stage must read the Secrets of the root namespace")
+    if by := signed_by_others(facts, name):
+        return ask.answer(Verdict.SKIPPED, _elsewhere(by))
+    if rows.empty:
+        return ask.answer(Verdict.SKIPPED, "it has no CA yet")
+    row = rows[rows["used"]].iloc[0]
+    told = f"{row['secret']}: {row['subject']}, {row['sha256'][:SHORT]}"
+    remedy = "istiod would not start with it, or sign what nobody accepts: put a sound `cacerts` in its place"
+    remedy = f"{row['owner']} keeps it: change {row['owner_source']}" if row["owner"] else remedy
+    return ask.judge(not row["problem"], f"{row['secret']}: {row['problem']}" if row["problem"] else told, remedy)
+
+
+def _elsewhere(by: str) -> str:
+    return f"certificates come from {by}: istiod signs nothing, and neither cacerts nor istio-ca-secret means anything"
+
+
+def check_signers(facts: TrustFacts, name: str) -> Iterator[Finding]:
+    """MK403: it can be seen what each istiod signs with now, and its proxies trust what it takes when it starts."""
+    ask = Question("MK403", "istiod's signing CA is known", name, "a Secret of the cluster")
+    used, lacking = of_cluster(facts.authorities, name), _not_trusting(facts, name)
+    next_one = next(iter(used[used["used"]]["sha256"]), "")
+    for row in of_cluster(facts.signers, name).to_dict("records"):
+        who = row["istiod"] or "cluster"
+        now = f"{row['signs_with']}, {row['signer'][:SHORT]}" if row["signs_with"] else row["reason"]
+        if row["signed_by_others"]:
+            yield ask.answer(Verdict.SKIPPED, f"{who}: {_elsewhere(row['signed_by_others'])}")
+        elif not row["issuer"]:
+            yield ask.unknown(
+                f"{who}: {row['reason']}", "does istiod sign certificates at all, and can 15012 be reached?"
+            )
+        elif lacking and row["signer"] != next_one:
+            told = f"{who}: {now}; {len(lacking)} proxies, e.g. {lacking[0]}, do not trust what it takes when it starts"
+            cure = (
+                "when it restarts it signs what they refuse: put back what it signs with now, with both roots in its "
+                "root-cert.pem, and change the signer once all of them hold both"
+            )
+            yield ask.fail(told, cure)
+        elif row["signs_with"]:
+            yield ask.answer(Verdict.PASS, f"{who}: {now}")
+        else:
+            yield ask.answer(Verdict.WARN, f"{who}: {now}", "a restart of istiod makes it take what is there")
+
+
+def _not_trusting(facts: TrustFacts, name: str) -> list[str]:
+    """Return the proxies of a cluster that do not hold the root of the Secret that its istiods take when they start."""
+    used = of_cluster(facts.authorities, name)
+    roots = set(used[used["used"]]["root"].str[:SHORT])
+    rows = of_cluster(facts.certificates, name).to_dict("records")
+    return [row["proxy"] or "cluster" for row in rows if not roots <= set(row["roots"].split(","))]
+
+
+def check_intermediate(facts: TrustFacts, name: str) -> Iterator[Finding]:
+    """MK404: the cluster's intermediate lives for a while, and not longer than its root."""
+    rows = of_cluster(facts.authorities, name)
+    for row in rows[rows["used"] & (rows["secret"] == model.SECRET) & (rows["sha256"] != "")].to_dict("records"):
+        ask = Question(
+            "MK404", "the intermediate does not expire soon", name, f"{LONG_INTERMEDIATE.days} days, within its root's"
+        )
+        beyond = row["root"] != "" and row["not_after"] > row["root_not_after"]
+        told = f"until {row['not_after']:%Y-%m-%d}" + (", longer than its root" if beyond else "")
+        good = not beyond and row["not_after"] - datetime.now(UTC) >= LONG_INTERMEDIATE
+        remedy = "renew it: istiod takes another intermediate of the same root without a restart"
+        remedy = f"{row['owner']} keeps it: renew it by {row['owner_source']}" if row["owner"] else remedy
+        yield ask.judge(good, told, remedy, otherwise=Verdict.WARN)
+
+
+def check_cluster_id(facts: TrustFacts, name: str) -> Iterator[Finding]:
+    """MK421, where istio-csr signs: it takes the cluster id that proxies say now, and that they will say.
+
+    It takes one id only (app.server.clusterID) and refuses every other proxy's request for a certificate; that shows
+    when certificates end. So it has to change together with values.global.multiCluster.clusterName.
+    """
+    ask = Question("MK421", "istio-csr takes the cluster's id", name, f"clusterID {name}")
+    ids = of_cluster(facts.identity, name).set_index("istiod")["cluster_id"].to_dict()
+    for row in of_cluster(facts.signers, name).to_dict("records"):
+        if "istio-csr" not in row["signed_by_others"]:
+            continue
+        takes, says = row["others_cluster_id"], ids.get(row["istiod"], "")
+        cure = f"helm upgrade cert-manager-istio-csr … --reuse-values --set app.server.clusterID={name}"
+        if not takes or not says:
+            lacking = "istio-csr's Deployment is not found" if not takes else "istiod's cluster id is unknown"
+            yield ask.unknown(lacking, f"does its --cluster-id say {name}? {cure}")
+            continue
+        told = f"istio-csr takes {takes}, proxies of {row['istiod']} say {says}"
+        at_once = f"{cure}; do it in the same hour as stage 05, which makes proxies say {name}"
+        otherwise = Verdict.WARN if takes == says else Verdict.FAIL
+        yield ask.judge(takes == says == name, told, cure if says == name else at_once, otherwise=otherwise)
+
+
+def check_trust_domain(mesh: Mesh, facts: TrustFacts, name: str) -> Iterator[Finding]:
+    """MK405: each istiod's trust domain is the mesh file's: with two, identities differ although the root is one."""
+    expected = mesh.spec.mesh.trust_domain
+    ask = Question("MK405", "the trust domain is the mesh's", name, expected)
+    for row in of_cluster(facts.identity, name).to_dict("records"):
+        if row["reason"]:
+            yield ask.unknown(f"{row['istiod'] or 'cluster'}: {row['reason']}")
+            continue
+        good = row["trust_domain"] == expected
+        yield ask.judge(
+            good, str(row["trust_domain"]), "change meshConfig.trustDomain, or mesh.trustDomain of the file"
+        )
+
+
+def check_root(facts: TrustFacts, choice: Choice) -> Iterator[Finding]:
+    """MK406: the common root lives long enough, and its key is strong."""
+    rows = facts.authorities[facts.authorities["root"] == choice.root]
+    for row in rows.head(1).to_dict("records"):
+        expected = f"{LONG_ROOT.days} days of life, RSA {STRONG['RSA']} or ECDSA {STRONG['ECDSA']} at least"
+        ask = Question("MK406", "the common root is good for years", choice.root[:SHORT], expected)
+        kind, _, bits = row["root_key"].partition(" ")
+        left = row["root_not_after"] - datetime.now(UTC)
+        good = left >= LONG_ROOT and int(bits) >= STRONG[kind]
+        told = f"{row['root_subject']}, {row['root_key']}, until {row['root_not_after']:%Y-%m-%d}"
+        cure = "a new root for a live mesh is an overlap of two roots: plan it before this one ends"
+        yield ask.judge(good, told, cure, otherwise=Verdict.WARN)
+
+
+def check_key(facts: TrustFacts, choice: Choice) -> Iterator[Finding]:
+    """MK407: the root's key is not in a cluster, where whoever reads Secrets can be anyone in the mesh."""
+    ask = Question("MK407", "the root's key is in no cluster", choice.root[:SHORT], "offline, with your PKI")
+    rows = facts.authorities
+    own = rows[(rows["root"] == choice.root) & (rows["sha256"] == choice.root)]
+    places = ", ".join(f"{row['cluster']}'s Secret {row['secret']}" for row in own.to_dict("records"))
+    told = f"it is in {places}: who reads that can sign any identity in every cluster" if places else "in no Secret"
+    told += f"; {choice.cost}" if choice.cost and places else ""
+    remedy = "once all is proved, keep a copy offline and delete it there; an undo, and another cluster, will need it"
+    remedy += f"; or change to a root made offline: trust.strategy overlap, {model.NEW_ROOT}" if choice.cost else ""
+    yield ask.judge(not places, told, remedy, otherwise=Verdict.WARN)
+
+
+def check_held(facts: TrustFacts, name: str, root: str, identifier: str) -> Finding:
+    """MK408, and MK413 afterwards: every proxy trusts the common root and no other, and shows a chain that ends there.
+
+    The root that new proxies get (ConfigMap istio-ca-root-cert of each namespace) must be it too.
+    """
+    ask = Question(
+        identifier, "every proxy's chain ends at the common root", name, f"trusted alone, and shown: {root[:SHORT]}"
+    )
+    rows, roots = of_cluster(facts.certificates, name), of_cluster(facts.roots, name)
+    handed = roots[roots["source"].str.startswith(MAPS)]
+    if unread := [f"{r['proxy'] or 'cluster'}: {r['reason']}" for r in rows[rows["reason"] != ""].to_dict("records")]:
+        return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
+    if broken := [*handed[(handed["reason"] != "") & (handed["of"] > 0)]["reason"]]:
+        return ask.unknown(
+            "; ".join(broken),
+            f"in {name}: kubectl delete configmap istio-ca-root-cert -n NAMESPACE; istiod writes it again",
+        )
+    if rows.empty:
+        return ask.answer(Verdict.SKIPPED, "it has no proxy")
+    right = (rows["anchor"] == root[:SHORT]) & rows["roots"].map(lambda text: root[:SHORT] in text.split(","))
+    wrong = [f"{r['proxy']} ends at {r['anchor'] or 'nothing it trusts'}" for r in rows[~right].to_dict("records")]
+    more = rows[right & (rows["roots"] != root[:SHORT])].to_dict("records")
+    wrong += [f"{r['proxy']} trusts {r['roots']}" for r in more]
+    lacking = int((handed["of"] - handed["holders"])[handed["sha256"] == root].sum())
+    if not len(handed[handed["sha256"] == root]) or lacking:
+        wrong.append(f"{lacking or 'all'} ConfigMaps istio-ca-root-cert hand out another root")
+    told = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies, and every namespace hands it out"
+    return ask.judge(
+        not wrong, told, "run this stage again: its plan says how what holds another root comes to this one"
+    )

@@ -1,0 +1,91 @@
+"""Control plane."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.question import Question
+from meshkit.kube.mesh import Mesh
+
+
+def check_istiods(mesh: Mesh, identity: pd.DataFrame, identifier: str = "MK801") -> Iterator[Finding]:
+    """MK801: every primary has an istiod that can be asked, and its id, network and mesh are what the file says."""
+    for entry in mesh.spec.clusters:
+        rows = identity[identity["cluster"] == entry.name].to_dict("records")
+        expected = _identity(entry.name, entry.network, mesh.spec.mesh.id, mesh.spec.mesh.trust_domain)
+        ask = Question(identifier, "istiod is who the mesh file says", entry.name, expected)
+        kubectl = f"kubectl --context {entry.context} get pods"
+        if not rows:
+            yield ask.fail("no istiod runs there", f"{kubectl} -n {mesh.root_namespace} -l app=istiod")
+        for row in rows:
+            if row["reason"]:
+                yield ask.unknown(row["reason"], f"can `{kubectl} -A` answer?")
+                continue
+            # Istio's guide labels no namespace where one network is all there is: injection says the network.
+            injected = row["injected_network"] or entry.network
+            network = row["network"] or (injected if mesh.spec.topology.network == "flat" else "")
+            observed = _identity(row["cluster_id"], network, row["mesh_id"], row["trust_domain"])
+            wrong = "the mesh file, or the installation (values.global), says it wrongly"
+            yield ask.judge(observed == expected, observed, wrong)
+
+
+def check_accepted(
+    mesh: Mesh, identity: pd.DataFrame, claims: pd.DataFrame, inventory: pd.DataFrame
+) -> Iterator[Finding]:
+    """MK843: each istiod takes the cluster ids that proxies of its cluster claim: its own, or an alias of it.
+
+    It refuses the tokens of all others, so they get no certificate and no configuration any more; what they have goes
+    on until the certificate ends, and nobody notices before. So it is when values of before a migration are applied
+    again, by `helm upgrade` or Argo CD: istiod forgets its id, and its proxies still have it.
+
+    Args:
+        mesh: the mesh.
+        identity: of `istio.versions.identity`.
+        claims: of `istio.proxies.claims`.
+        inventory: of `istio.platform.inventory`, for who installed istiod.
+
+    Source: KubeJWTAuthenticator (security/pkg/server/ca/authenticate/kubeauth).
+    """
+    installers = dict(zip(inventory["cluster"], inventory["installer"], strict=True))
+    for name in mesh.clusters:
+        ask = Question("MK843", "istiod takes the ids that its proxies claim", name, "its own id, or an alias of it")
+        own, rows = identity[identity["cluster"] == name], claims[claims["cluster"] == name]
+        if reason := next((r for r in [*own["reason"], *rows["reason"]] if r), ""):
+            yield ask.unknown(reason)
+        elif own.empty or rows.empty:
+            yield ask.answer(Verdict.SKIPPED, "it has no istiod" if own.empty else "it has no proxy")
+        else:
+            yield _accepted(ask, mesh, name, own, rows, str(installers.get(name) or ""))
+
+
+def _accepted(  # noqa: PLR0917  (the question, the cluster, its two tables, and who installed it)
+    ask: Question, mesh: Mesh, name: str, own: pd.DataFrame, rows: pd.DataFrame, installer: str
+) -> Finding:
+    taken = {r["istiod"]: {r["cluster_id"], *r["cluster_aliases"].split(",")} - {""} for r in own.to_dict("records")}
+    common = set.intersection(*taken.values())
+    claimed = rows["cluster_id"].replace("", "Kubernetes")
+    refused = rows[~claimed.isin(common)]
+    told = f"{len(rows)} proxies; istiod takes {', '.join(sorted(common)) or 'no id in common'}"
+    if refused.empty:
+        return ask.answer(Verdict.PASS, told)
+    ids = ", ".join(sorted(set(claimed[~claimed.isin(common)])))
+    first = refused.iloc[0]
+    observed = (
+        f"{len(refused)} of {told}: it refuses those that claim {ids}, such as {first['namespace']}/{first['proxy']}"
+    )
+    by = {"helm": "the values of its Helm release", "operator": "spec.values of its Istio resource"}.get(
+        installer, "what installs istiod (a pipeline, Argo CD?)"
+    )
+    entry = mesh.spec.cluster(name)
+    cure = (
+        f"carry global.multiCluster.clusterName: {name}, global.network: {entry.network} and global.meshID:"
+        f" {mesh.spec.mesh.id} into {by}, and apply that; then restart the workloads whose proxies claim another id"
+    )
+    return ask.fail(observed, cure)
+
+
+def _identity(cluster_id: str, network: str, mesh_id: str, trust_domain: str) -> str:
+    return f"id {cluster_id}, network {network or 'none'}, mesh {mesh_id or 'none'}, trust domain {trust_domain}"

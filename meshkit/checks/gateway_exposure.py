@@ -1,0 +1,104 @@
+"""Gateway exposure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.question import Question
+from meshkit.istio.control_plane import new_pods
+from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_mesh
+from meshkit.istio.multicluster import gateway_manifests
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown
+
+
+@dataclass(frozen=True)
+class GatewayFacts:
+    """What was looked at; each is a table of the function of that name."""
+
+    identity: pd.DataFrame
+    gateways: pd.DataFrame
+    gateways_seen: pd.DataFrame
+    remotes: pd.DataFrame
+    opened: pd.DataFrame
+    claims: pd.DataFrame
+    new_pods: new_pods.NewPodFacts | None = None
+
+
+def check_hosts(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
+    """MK613: the gateway's own Envoy lets in names that the mesh file's hosts match, and no others."""
+    hosts = mesh.spec.cluster(name).gateway.hosts
+    ask = Question("MK613", "the gateway lets in what the file says", name, f"names of {', '.join(hosts)}")
+    rows = facts.opened[facts.opened["cluster"] == name]
+    names = rows[rows["sni"] != ""]
+    if names.empty:
+        reason = next(iter(rows["reason"]), "nothing was read")
+        if reason.startswith("no gateway"):
+            return ask.fail(reason, "do the hosts match any Service? does the exposure select the gateway's pods?")
+        return ask.unknown(reason)
+    services = {f"{r['service']}.{r['namespace']}" for r in names.to_dict("records")}
+    beyond = sorted({n for n in names["sni"] if not _matches(n, hosts)})
+    answering = len(set(names[names["endpoints"] > 0]["sni"]))
+    told = f"{len(set(names['sni']))} names of {len(services)} Services, {answering} with endpoints"
+    if unread := next((r for r in rows["reason"] if r), ""):
+        told += f"; not all of its pods could be asked: {unread}"
+    if beyond:
+        return ask.answer(
+            Verdict.WARN,
+            f"{told}; {len(beyond)} that the file does not name, e.g. {beyond[0]}",
+            "another AUTO_PASSTHROUGH Gateway selects its pods: narrow or remove that, or say it in gateway.hosts",
+        )
+    return ask.unknown(told) if unread else ask.answer(Verdict.PASS, told)
+
+
+def _matches(sni: str, hosts: list[str]) -> bool:
+    host = sni.split("_", 3)[-1].removeprefix(".")
+    patterns = [pattern.rpartition("/")[2] for pattern in hosts]
+    return any(p in ("*", host) or (p.startswith("*.") and host.endswith(p[1:])) for p in patterns)
+
+
+def check_control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
+    """MK614: through the gateway, nobody of another cluster reaches the API server, istiod or kube-system."""
+    ask = Question("MK614", "no control plane behind the gateway", name, "none that answers")
+    rows = facts.opened[facts.opened["cluster"] == name]
+    if reason := next((r for r in rows["reason"] if r), ""):
+        return ask.unknown(reason)
+    named = rows[rows["part_of"] != ""]
+    answering = named[named["endpoints"] > 0]
+    if len(answering):
+        names = sorted({f"{r['service']}.{r['namespace']}:{r['port']}" for r in answering.to_dict("records")})
+        domain = next((domain for domain in facts.identity["cluster_domain"] if domain), DEFAULT)
+        sample = f"*.{mesh.spec.probe.namespace}.svc.{domain}"
+        cure = f'narrow clusters[].gateway.hosts to what is shared, such as ["{sample}"]: one line for each namespace'
+        return ask.answer(Verdict.WARN, f"{', '.join(names)} answer to other clusters", cure)
+    parts = ", ".join(sorted(set(named["part_of"])))
+    told = f"{parts}: named, without an endpoint, as none of it takes mutual TLS" if parts else "none is even named"
+    return ask.answer(Verdict.PASS, told)
+
+
+def check_mesh_networks(mesh: Mesh, facts: GatewayFacts) -> Iterator[Finding]:
+    """MK615: each istiod is configured with the networks of the mesh file, where it asks for that."""
+    if not mesh.spec.topology.mesh_networks:
+        return
+    suffix = f"-{mesh.spec.istio.revision}" if mesh.spec.istio.revision not in ("", "default") else ""
+    wanted = gateway_manifests.mesh_networks(mesh.spec, facts.gateways, of_mesh(mesh))
+
+    def read(cluster: Cluster) -> dict[str, Any]:
+        found = cluster.find("configmaps", mesh.root_namespace, f"istio{suffix}") or {}
+        document = yaml.safe_load(found.get("data", {}).get("meshNetworks", "")) or {}
+        return dict(document.get("networks") or {})
+
+    for name, found in mesh.each(read).items():
+        ask = Question("MK615", "istiod has the mesh file's networks", name, f"meshNetworks: {', '.join(wanted)}")
+        if isinstance(found, Unknown):
+            yield ask.unknown(found.reason)
+        else:
+            yield ask.judge(
+                found == wanted, ", ".join(found) or "none", "somebody changed it since? run the stage again"
+            )

@@ -1,0 +1,170 @@
+"""Namespaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from meshkit.checks import prerequisites
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.question import Question
+from meshkit.istio.control_plane import new_pods
+from meshkit.istio.multicluster import gateways
+from meshkit.istio.proxies import injection
+from meshkit.kube.mesh import Mesh
+from meshkit.tables import Row
+
+LATER = "planned below"
+
+
+@dataclass(frozen=True)
+class PrepareFacts:
+    """What was looked at: tables of the functions that they are named after, and istioctl's version or why not."""
+
+    roots: pd.DataFrame
+    identity: pd.DataFrame
+    claims: pd.DataFrame
+    clocks: pd.DataFrame
+    inventory: pd.DataFrame
+    api_servers: pd.DataFrame
+    names: pd.DataFrame
+    versions: pd.DataFrame
+    features: pd.DataFrame
+    policies: pd.DataFrame
+    injection: pd.DataFrame
+    services: pd.DataFrame
+    gateways: pd.DataFrame
+    istioctl: str
+    no_istioctl: str
+    new_pods: new_pods.NewPodFacts | None = None
+
+
+def namespace_row(rows: pd.DataFrame, cluster: str) -> Row:
+    return next(iter(rows[rows["cluster"] == cluster].to_dict("records")))
+
+
+def check_networks(mesh: Mesh, facts: PrepareFacts, *, finished: bool = False) -> Iterator[Finding]:
+    """MK201: each root namespace has the network label of the mesh file, or none before the mesh is `finished`.
+
+    Among clusters of one network it needs none.
+    """
+    for entry in mesh.spec.clusters:
+        row = namespace_row(facts.roots, entry.name)
+        expected = f"{gateways.NETWORK}={entry.network} on namespace {row['namespace']}"
+        ask = Question("MK201", "network label", entry.name, expected)
+        if row["reason"]:
+            yield ask.unknown(row["reason"])
+        elif row["network"]:
+            cure = f"say `network: {row['network']}` in the mesh file: a live network cannot be renamed without a break"
+            yield ask.judge(row["network"] == entry.network, row["network"], cure)
+        elif finished and row["exists"] and mesh.spec.topology.network == "flat":
+            yield ask.answer(Verdict.SKIPPED, "no label: one network needs none")
+        else:
+            told = "no label yet" if row["exists"] else "no such namespace yet"
+            cure = f"kubectl --context {entry.context} label namespace {row['namespace']} {expected.partition(' ')[0]}"
+            yield ask.fail(told, cure) if finished else ask.answer(Verdict.SKIPPED, f"{told}; {LATER}")
+
+
+def check_ids(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
+    """MK202: the ids that run are those of the mesh file, or can become them."""
+    for entry in mesh.spec.clusters:
+        said = mesh.spec.mesh
+        expected = f"cluster {entry.name}, mesh {said.id}, trust domain {said.trust_domain}"
+        ask = Question("MK202", "running ids match the mesh file", entry.name, expected)
+        rows = facts.identity[facts.identity["cluster"] == entry.name].to_dict("records")
+        if not rows:
+            yield ask.answer(Verdict.SKIPPED, "no istiod yet: stage 05 installs it with these")
+        for row in rows:
+            yield _judge_ids(ask, mesh, entry.name, row)
+
+
+def _judge_ids(ask: Question, mesh: Mesh, name: str, row: Row) -> Finding:
+    if row["reason"]:
+        return ask.unknown(row["reason"])
+    lives, mesh_id, domain = row["cluster_id"], row["mesh_id"], row["trust_domain"]
+    observed = f"cluster {lives}, mesh {mesh_id or 'none'}, trust domain {domain}"
+    if domain != mesh.spec.mesh.trust_domain:
+        cure = f"say `trustDomain: {domain}`: all identities and policies hang on it"
+        return ask.fail(observed, cure)
+    if lives != name and lives in mesh.clusters:
+        return ask.fail(
+            f"{observed}: that is another cluster of the file", "are two contexts mixed up in the mesh file?"
+        )
+    if mesh_id not in ("", mesh.spec.mesh.id):
+        return ask.answer(
+            Verdict.WARN, f"{observed}; stage 05 changes the mesh id", f"or say `mesh: {{id: {mesh_id}}}`"
+        )
+    if lives != name:
+        told = f"{observed}; stage 05 renames it, and accepts {lives} until its proxies are made anew"
+        return ask.answer(Verdict.WARN, told, "nothing to do before that")
+    return ask.answer(Verdict.PASS, observed)
+
+
+def wanted_label(mesh: Mesh, facts: PrepareFacts) -> dict[str, str]:
+    """Return the injection label for the probe's namespace: as in the first cluster that has one, else by revision."""
+    rows = facts.injection[facts.injection["namespace"] == mesh.spec.probe.namespace]
+    for name in mesh.clusters:
+        for row in rows[rows["cluster"] == name].to_dict("records"):
+            if row["istio_injection"] == "enabled":
+                return {injection.INJECTION: "enabled"}
+            if row["revision"] and not row["istio_injection"]:
+                return {injection.REVISION: row["revision"]}
+    revision = mesh.spec.istio.revision
+    return {injection.REVISION: revision} if revision not in ("", "default") else {injection.INJECTION: "enabled"}
+
+
+def probe_namespace_row(mesh: Mesh, facts: PrepareFacts, cluster: str) -> Row:
+    rows = facts.injection[facts.injection["cluster"] == cluster]
+    unread = rows[(rows["namespace"] == "") & (rows["reason"] != "")]
+    return namespace_row(unread if len(unread) else rows[rows["namespace"] == mesh.spec.probe.namespace], cluster)
+
+
+def check_probe_namespace(mesh: Mesh, facts: PrepareFacts, *, finished: bool = False) -> Iterator[Finding]:
+    """MK210: the probe's namespace asks for sidecars, in every cluster in the same way.
+
+    Without the label those that run keep their sidecars; what is made anew has none. Before the mesh is `finished`,
+    stage 02 labels it.
+    """
+    wanted = wanted_label(mesh, facts)
+    for name in mesh.clusters:
+        row = probe_namespace_row(mesh, facts, name)
+        expected = f"{prerequisites.text(wanted)} on namespace {mesh.spec.probe.namespace}"
+        ask = Question("MK210", "the probe's namespace is injected", name, expected)
+        own = prerequisites.labels(row)
+        missing = "no such namespace" if row["reason"] == "missing" else "" if row["reason"] or own else "no label"
+        if missing:
+            label = " ".join(f"{key}={value}" for key, value in wanted.items())
+            context, namespace = mesh.spec.cluster(name).context, mesh.spec.probe.namespace
+            cure = f"kubectl --context {context} label namespace {namespace} {label}"
+            yield ask.fail(missing, cure) if finished else ask.answer(Verdict.SKIPPED, f"{missing}; {LATER}")
+        elif row["reason"]:
+            yield ask.unknown(row["reason"])
+        elif own.get(injection.INJECTION) == "disabled":
+            yield ask.fail(
+                prerequisites.text(own), "somebody turned it off there; name another namespace under `probe:`"
+            )
+        else:
+            cure = "the same label everywhere spares surprises; revisions may differ on purpose"
+            yield ask.judge(own == wanted, prerequisites.text(own), cure, otherwise=Verdict.WARN)
+
+
+def check_gateways(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
+    """MK213: no proxy would send local calls through a gateway because it does not know its own network."""
+    for entry in mesh.spec.clusters:
+        expected = "no gateway of its network while proxies claim another, or none"
+        ask = Question("MK213", "the network label leaves local calls alone", entry.name, expected)
+        mine = facts.gateways[facts.gateways["cluster"] == entry.name]
+        claims = facts.claims[facts.claims["cluster"] == entry.name]
+        unread = [
+            r for r in [*mine[mine["service"] == ""]["reason"], *claims["reason"]] if r and not r.startswith("no Serv")
+        ]
+        if unread:
+            yield ask.unknown(unread[0])
+            continue
+        doors = mine[(mine["network"] == entry.network) & (mine["port"] > 0)]["service"]
+        strangers = claims[(claims["network"] != entry.network) & (claims["kind"] == "sidecar")]
+        told = f"{len(doors)} gateways of {entry.network}, {len(strangers)} sidecars that do not claim it"
+        cure = f"take the label {gateways.NETWORK} off {', '.join(doors)} until stage 05 has made the proxies anew"
+        yield ask.judge(doors.empty or strangers.empty, told, cure)

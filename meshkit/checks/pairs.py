@@ -1,0 +1,275 @@
+"""Checks of what `meshkit.probing.pair_survey` reads beyond stage 08's own tables: MK834 to MK842, and MK811 of its calls.
+
+Each is about an ordered pair, reads only tables, and blames one link; what rests on it follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from meshkit.checks import gateways, pair_traffic, remote_secrets
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.question import Question, arrow
+from meshkit.istio.multicluster import gateway_rows
+from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
+from meshkit.kube.mesh import Mesh
+from meshkit.probing import api_server_reach, pair_survey, sni_probe
+from meshkit.probing.pair_survey import PairFacts
+from meshkit.tables import Row
+
+
+def check(mesh: Mesh, facts: PairFacts, mode: str = "audit") -> list[Finding]:
+    """Judge what `pair_survey.look` read beyond stage 08's own tables; in plan mode only where clusters are joined."""
+    if mode == "plan" and remote_secrets.unjoined(mesh, facts.known):
+        return []
+    multi = mesh.spec.topology.network == "multi"
+    return [
+        finding
+        for client, server in mesh.ordered_pairs
+        for finding in (
+            *check_server(mesh, facts, client, server),
+            *check_known(mesh, facts, client, server),
+            check_replicas(mesh, facts, client, server),
+            check_endpoints(mesh, facts, client, server),
+            *(check_hello(mesh, facts, client, server) if multi else ()),
+        )
+    ]
+
+
+def check_all(mesh: Mesh, facts: PairFacts, sent: pd.DataFrame | None = None) -> list[Finding]:
+    """Judge all links of every pair, and nothing else: for `pair_table.table`, `cells` and `brief`."""
+    known, multi = facts.known, mesh.spec.topology.network == "multi"
+    findings = [*(gateways.check_gateway(mesh, known.gateways, name, "MK805") for name in mesh.clusters if multi)]
+    for pair in mesh.ordered_pairs:
+        findings += remote_secrets.check(mesh, known.identity, known.secrets, known.remotes, pair)
+        if multi:
+            findings += gateways.check_gateway_seen(
+                mesh, known.gateways, known.gateways_seen, *pair, identifier="MK806", moved="MK838"
+            )
+    findings += check(mesh, facts)
+    return (
+        findings if sent is None else [*findings, *(pair_traffic.check_answers(row) for row in sent.to_dict("records"))]
+    )
+
+
+def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iterator[Finding]:
+    """MK834: the address in the secret answers where the client's istiod runs.
+
+    MK835: its certificate is good for that address, or for the secret's tls-server-name.
+    """
+    rows = facts.reach[(facts.reach["cluster"] == client) & (facts.reach["target"] == server)]
+    if rows.empty:
+        return
+    row = rows.iloc[0]
+    wanted = f"an HTTP answer of {row['server']}, inside {client}"
+    ask = Question("MK834", "API server answers where istiod runs", arrow(client, server), wanted)
+    asked = f"{row['server']}: {row['answer']}" + (f", asked by {row['asked_from']}" if row["asked_from"] else "")
+    said = f"{asked}: {row['detail']}" if row["detail"] else asked
+    if row["answer"] == "UNKNOWN":
+        yield ask.unknown(row["detail"], "asked by curl in istiod or the probe's client")
+        return
+    if row["answer"] == "none":
+        if reason := _unread(facts, server):
+            yield ask.unknown(f"{said}; it does not answer us either: {reason}", f"is {server}'s API server up?")
+            return
+        cure = (
+            f"open the way from {client}'s istiod to {row['server']} (firewall, route, name), or say another apiServer"
+        )
+        yield ask.fail(said, cure)
+        return
+    if row["answer"] == "429" or row["answer"].startswith("5"):
+        yield ask.unknown(said, f"is {server}'s API server well?")
+        return
+    yield ask.answer(Verdict.PASS, asked)
+    secret = multicluster_remote_secrets.active_secrets(mesh, facts.known.secrets, client, server)
+    name = str(secret.iloc[0]["tls_server_name"]) if len(secret) else ""
+    good = f"good for {name or 'that address'}, by {server}'s own CA"
+    at = Question("MK835", "API server's certificate is for that name", arrow(client, server), good)
+    if row["detail"].startswith(api_server_reach.UNCHECKED):
+        yield at.unknown(said, f"kubectl --context {mesh.spec.cluster(server).context} get configmap kube-root-ca.crt")
+        return
+    cure = (
+        f"istiod refuses it too: let the certificate name it, or give the name it has: {_named(mesh, client, server)}"
+    )
+    yield at.judge(row["answer"] != "refused", said if row["answer"] == "refused" else f"taken ({asked})", cure)
+
+
+def _named(mesh: Mesh, client: str, server: str) -> str:
+    head, pipe, tail = remote_secrets.create_command(mesh, client, server).partition(" | ")
+    return f"{head} --tls-server-name NAME{pipe}{tail}"
+
+
+def _unread(facts: PairFacts, name: str) -> str:
+    """Return why a cluster's objects could not be read by us, or nothing if they were."""
+    rows = facts.known.secrets[facts.known.secrets["cluster"] == name]
+    return next((str(r["detail"]) for r in rows.to_dict("records") if r["credential"] == "UNKNOWN"), "")
+
+
+def check_known(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iterator[Finding]:
+    """MK842: each istiod replica of the client holds the endpoints that are ready in the server's cluster now.
+
+    This is what `synced` does not say: that what it read is still true.
+    """
+    spec = mesh.spec.probe
+    what = f"{spec.server}.{spec.namespace}"
+    ask = Question(
+        "MK842", "istiod follows the other cluster", arrow(client, server), f"{what}'s ready endpoints there"
+    )
+    rows = facts.shards[(facts.shards["cluster"] == client) & (facts.shards["target"] == server)]
+    context = mesh.spec.cluster(client).context
+    for row in rows.to_dict("records"):
+        if row["reason"]:
+            yield ask.unknown(f"{row['istiod']}: {row['reason']}" if row["istiod"] else row["reason"])
+            continue
+        told = f"{row['istiod']} holds {row['known'] or 'none'}"
+        if not row["known"] and not row["ready"]:
+            yield ask.unknown(f"{told}, and {server} has no ready endpoint to compare it with", f"deploy {what} there")
+            continue
+        if row["known"] != row["ready"]:
+            told += f"; ready are {row['ready'] or 'none'}"
+        cure = f"kubectl --context {context} -n {mesh.root_namespace} logs {row['istiod']} names the cause; "
+        cure += f"MK803 and MK834 of this pair; then kubectl --context {context} -n {mesh.root_namespace} delete pod"
+        apart = not set(row["known"].split(",")) & set(row["ready"].split(","))
+        worse = Verdict.FAIL if apart else Verdict.WARN
+        yield ask.judge(row["known"] == row["ready"], told, f"{cure} {row['istiod']}", otherwise=worse)
+
+
+def check_replicas(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Finding:
+    """MK837: all istiod replicas of the client say the same of the server: sync, gateway, endpoints.
+
+    Their proxies are divided among them: a replica with another view breaks some pods only, and each restart may
+    mend or break it.
+    """
+    ask = Question("MK837", "istiod's replicas agree", arrow(client, server), "one view of the other cluster")
+    known, network = facts.known, mesh.spec.cluster(server).network
+    remotes, gates = known.remotes[known.remotes["cluster"] == client], known.gateways_seen
+    lost = [r for r in remotes.to_dict("records") if r["status"] == "UNKNOWN"]
+    rows = facts.shards[(facts.shards["cluster"] == client) & (facts.shards["target"] == server)]
+    lost += [r for r in rows.to_dict("records") if r["reason"]]
+    lost += [r for r in gates[gates["cluster"] == client].to_dict("records") if gateway_rows.istiod_error(r)]
+    if lost:
+        return ask.unknown(": ".join(filter(None, (lost[0]["istiod"], lost[0]["reason"]))))
+    replicas = sorted(set(remotes["istiod"]) - {""})
+    if len(replicas) < 2:
+        return ask.answer(Verdict.SKIPPED, f"{len(replicas)} replica")
+    views: dict[str, tuple[str, str, str]] = {}
+    for istiod in replicas:
+        states = remotes[(remotes["istiod"] == istiod) & (remotes["remote"] == server)]["status"]
+        seen = gates[(gates["istiod"] == istiod) & (gates["network"] == network)]["address"]
+        held = rows[rows["istiod"] == istiod]["known"]
+        views[istiod] = (
+            ",".join(states) or "not known",
+            ",".join(sorted(set(seen))) or "none",
+            ",".join(held) or "none",
+        )
+    parts = [
+        f"{what}: " + ", ".join(f"{istiod} {view[n]}" for istiod, view in views.items())
+        for n, what in enumerate(("sync", "gateway", "endpoints"))
+        if len({view[n] for view in views.values()}) > 1
+    ]
+    context = mesh.spec.cluster(client).context
+    cure = (
+        f"istioctl remote-clusters --context {context}; restart the replica that is behind: kubectl --context {context}"
+    )
+    agreed = f"{len(replicas)} replicas agree"
+    return ask.judge(not parts, "; ".join(parts) or agreed, f"{cure} -n {mesh.root_namespace} delete pod NAME")
+
+
+def check_endpoints(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Finding:
+    """MK839: the client's Envoy reaches the server's endpoints by the way of the topology.
+
+    By the gateway where networks differ, else by the pods' own addresses.
+    """
+    multi = mesh.spec.topology.network == "multi"
+    spec = mesh.spec.probe
+    what = f"{spec.server}.{spec.namespace}"
+    expected = f"{what} of {server} by {f'the gateway of {server}' if multi else 'pod addresses'}"
+    ask = Question("MK839", "client has the server's endpoints", arrow(client, server), expected)
+    rows = facts.ways[(facts.ways["client"] == client) & (facts.ways["server"] == server)]
+    if rows.empty or rows.iloc[0]["way"] == "UNKNOWN":
+        return ask.unknown(str(rows.iloc[0]["reason"]) if len(rows) else "not asked")
+    row = rows.iloc[0]
+    others = f"{row['local']} local" + (f", strange {row['strange']}" if row["strange"] else "")
+    if row["way"] == "none":
+        if not row["ready"]:
+            return ask.fail(f"none; {server} has no ready endpoint itself", f"is {spec.server} up in {server}?")
+        cure = f"MK802 to MK806 of this pair; else mutual TLS is off for {what} (PeerAuthentication, DestinationRule)"
+        return ask.fail(f"none of {row['ready']} ({others})", cure)
+    words = {"gateway": "gateway", "pods": "raw pod address", "both": "gateway and raw pod addresses"}
+    told = f"{row['endpoints']} ({words[row['way']]}), {others}"
+    cure = f"istiod knows no gateway of {server}'s network (MK805, MK806), or the label topology.istio.io/network is"
+    cure += (
+        f" missing on istiod's namespace there: kubectl --context {mesh.spec.cluster(server).context} label namespace"
+    )
+    cure += f" {mesh.root_namespace} topology.istio.io/network={mesh.spec.cluster(server).network}"
+    return ask.judge(row["way"] == ("gateway" if multi else "pods"), told, cure if multi else "topology: flat?")
+
+
+def check_hello(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iterator[Finding]:
+    """MK840: a TLS hello with the server's SNI comes through its gateway to a proxy.
+
+    MK841: the certificate that is shown there ends at a root that the client's proxy holds.
+    """
+    rows = facts.hellos[(facts.hellos["client"] == client) & (facts.hellos["server"] == server)]
+    ask = Question(
+        "MK840", "gateway lets the SNI through", arrow(client, server), "a certificate, or another TLS answer"
+    )
+    unread = gateway_rows.read_error(facts.known.gateways, server)
+    if rows.empty:
+        yield _untried(mesh, facts, ask, client, server)
+    for row in rows.to_dict("records"):
+        at = f"{row['address']}:{row['port']}"
+        if row["heard"] == "UNKNOWN":
+            yield ask.unknown(f"{at}: {row['reason']}", "it needs bash or nc in the client's pod")
+            continue
+        said = f"{at}: {row['heard']}" + (f" ({row['detail']})" if row["detail"] else "")
+        if row["heard"] in (sni_probe.OPEN, sni_probe.ALERT):
+            yield ask.answer(Verdict.PASS, said)
+            yield _trusted(client, server, row)
+        elif unread:
+            # Nobody knows whether this is still its address, or whether the cluster is up at all.
+            yield ask.unknown(f"{said}; what {server} offers could not be read: {unread}", f"is {server} up?")
+        else:
+            yield ask.fail(said, _hello_cure(mesh, row, server))
+
+
+def _untried(mesh: Mesh, facts: PairFacts, ask: Question, client: str, server: str) -> Finding:
+    """Return a failure only where all who could name a gateway were asked, and none named one."""
+    if pair_survey.gateways(mesh, facts.known, client, server):
+        return ask.unknown("no hello was sent")
+    seen = facts.known.gateways_seen[facts.known.gateways_seen["cluster"] == client]
+    unread = gateway_rows.read_error(facts.known.gateways, server)
+    why = next(filter(None, [*map(gateway_rows.istiod_error, seen.to_dict("records")), unread]), "")
+    told = "there is no gateway address to try"
+    return ask.unknown(f"{told}: {why}") if why else ask.fail(told, "see MK805 and MK806")
+
+
+def _hello_cure(mesh: Mesh, row: Row, server: str) -> str:
+    context = mesh.spec.cluster(server).context
+    gateway = f"kubectl --context {context} -n {mesh.root_namespace} get gateways.networking.istio.io,service,pods"
+    cures = {
+        sni_probe.CLOSED: f"filter_chain_not_found: no AUTO_PASSTHROUGH Gateway with hosts of {row['sni']} selects the "
+        f"gateway, or no pod is behind it (MK805): {gateway}; stage 06 makes it",
+        sni_probe.REFUSED: f"nothing listens on {row['port']} (MK805): {gateway}",
+        sni_probe.SILENT: f"a firewall drops port {row['port']}: open it between the clusters' networks",
+        sni_probe.STRANGE: "something else than the gateway answers there: is the address right (MK838)?",
+    }
+    return cures.get(str(row["heard"]), gateway)
+
+
+def _trusted(client: str, server: str, row: Row) -> Finding:
+    wanted = f"a chain to a root that {client}'s client holds"
+    ask = Question("MK841", "the server's certificate is trusted", arrow(client, server), wanted)
+    if not row["sha256"]:
+        return ask.answer(Verdict.SKIPPED, f"no certificate was shown: {row['detail']}")
+    if row["reason"]:
+        return ask.unknown(row["reason"], "see MK807")
+    told = f"{row['identity'] or 'no SPIFFE identity'}, of {row['issuer'] or 'nobody'}"
+    ends = (
+        f"{told}, ends at {row['anchor']}"
+        if row["anchor"]
+        else f"{told}, ends at no root that the client's proxy holds"
+    )
+    return ask.judge(row["anchor"], ends, "give all clusters intermediates of one root (stage 04); see MK807")

@@ -1,0 +1,179 @@
+"""Remote reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from meshkit.checks import known_defects, remote_secrets
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.question import Question, arrow, unreadable
+from meshkit.istio import snapshot
+from meshkit.istio.control_plane import new_pods, versions
+from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
+from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
+from meshkit.istio.multicluster.remote_secrets import PREFIX, usable
+from meshkit.kube.mesh import Mesh
+from meshkit.probing import api_server_reach
+from meshkit.tables import row_of
+
+_DEFECTS = "go to 1.30.4 or later first, which is free of this: see MK240"
+
+
+@dataclass(frozen=True)
+class DiscoveryFacts:
+    """What was looked at: what stage 08 looks at too, and six tables of the functions that they are named after.
+
+    `merging` has one row for each Service of the mesh, `services` one for each cluster that has it.
+    """
+
+    known: snapshot.VerifyFacts
+    claims: pd.DataFrame
+    readers: pd.DataFrame
+    reach: pd.DataFrame
+    services: pd.DataFrame
+    merging: pd.DataFrame
+    versions: pd.DataFrame
+    new_pods: new_pods.NewPodFacts | None = None
+
+
+def check_server(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
+    """MK701: the API server has an address that other clusters can use."""
+    ask = Question("MK701", "API server has an address for others", name, "an https address that is not loopback")
+    row = row_of(facts.readers, name)
+    if not row.get("server"):
+        return ask.unknown(str(row.get("detail", "")) or "not read")
+    address, source = str(row["server"]), str(row["server_from"])
+    good = address.startswith("https://") and not remote_secret_manifest.is_local(address)
+    number = [entry.name for entry in mesh.spec.clusters].index(name)
+    cure = f"say clusters[{number}].apiServer in the mesh file: the address by which the other clusters reach {name}"
+    return ask.judge(good, f"{address} (from {source})", cure)
+
+
+def check_reach(facts: DiscoveryFacts, reader: str, target: str, mode: str = "apply") -> Finding:
+    """MK702: the target's API server answers from inside the reader, at that address, by a certificate for it."""
+    ask = Question("MK702", "API server answers the other cluster", arrow(reader, target), "an HTTP answer, by its CA")
+    rows = facts.reach[(facts.reach["cluster"] == reader) & (facts.reach["target"] == target)]
+    row = rows.iloc[0] if len(rows) else {"answer": "UNKNOWN", "detail": "not asked"}
+    if row["answer"] == "UNKNOWN":
+        cure = "asked by curl in istiod or the probe's client"
+        missing = row["detail"] == api_server_reach.NOBODY and mode == "plan"
+        return ask.fail(row["detail"], cure) if missing else ask.unknown(row["detail"], cure)
+    said = f": {row['detail']}" if row["detail"] else ""
+    observed = f"{row['server']}: {row['answer']} (asked by {row['asked_from']}){said}"
+    cures = {
+        "none": f"does a firewall, route or name stand between? {reader}'s istiod needs the same way",
+        "refused": f"istiod refuses it too: its certificate must name that address, and be of {target}'s own CA",
+    }
+    if row["answer"] not in cures and row["detail"].startswith(api_server_reach.UNCHECKED):
+        return ask.unknown(observed, f"read there what the CA is: kubectl get configmap kube-root-ca.crt, of {target}")
+    return ask.judge(row["answer"] not in cures, observed, cures.get(row["answer"], ""))
+
+
+def check_claims(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
+    """MK703: every proxy claims the cluster id and the network of the file.
+
+    A proxy without a network is sent through gateways even to its own cluster's pods (Istio 1.31, measured), or to raw
+    pod addresses of other networks, by older istiods and wherever no gateway is known (istio/istio, ep_filters.go).
+    """
+    entry = mesh.spec.cluster(name)
+    expected = f"all: cluster {name}, network {entry.network}"
+    ask = Question("MK703", "proxies claim their cluster and network", name, expected)
+    rows = facts.claims[facts.claims["cluster"] == name]
+    if reason := next((r for r in rows["reason"] if r), ""):
+        return ask.unknown(reason)
+    if rows.empty:
+        return ask.answer(Verdict.SKIPPED, "it has no proxy")
+    flat = mesh.spec.topology.network == "flat"
+    right = (rows["cluster_id"] == name) & (flat | (rows["network"] == entry.network))
+    wrong = rows[~right]
+    told = {f"cluster {r['cluster_id'] or 'none'}, network {r['network'] or 'none'}" for r in wrong.to_dict("records")}
+    named = ", ".join(f"{r['namespace']}/{r['proxy']}" for r in wrong.head(3).to_dict("records"))
+    named += ", …" if len(wrong) > 3 else ""
+    observed = f"{len(wrong)} of {len(rows)} proxies ({named}): {'; '.join(sorted(told))}"
+    cure = f"restart them (stage 05): kubectl --context {entry.context} rollout restart -n NAMESPACE deployment"
+    return ask.judge(wrong.empty, f"{len(rows)} proxies" if wrong.empty else observed, cure)
+
+
+def check_reader(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
+    """MK704: the ServiceAccount by which other clusters read this one is there; istioctl install makes it."""
+    row, account = row_of(facts.readers, name), reader_tokens.account(mesh)
+    expected = f"ServiceAccount {account} in {mesh.root_namespace}"
+    ask = Question("MK704", "there is an account for readers", name, expected)
+    if not row.get("server"):
+        return ask.unknown(str(row.get("detail", "")) or "not read")
+    cure = "install Istio (stage 05), with values.global.enableReaderRBAC not false"
+    ours = "none yet; this stage makes it" if account == reader_tokens.LEAST else ""
+    return ask.judge(row["service_account"] or ours, "there" if row["service_account"] else ours or "none", cure)
+
+
+def check_rights(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
+    """MK705: we may make Secrets where istiod reads them, take them away again, and ask for tokens that end."""
+    verbs = ", ".join(remote_secret_manifest.VERBS)
+    ends = "; create serviceaccounts/token" if mesh.spec.remote_secrets.credential == "expiring" else ""
+    ask = Question("MK705", "we may make Secrets", name, f"{verbs} secrets{ends}, in {mesh.root_namespace}")
+    row = row_of(facts.readers, name)
+    if not row.get("server"):
+        return ask.unknown(str(row.get("detail", "")) or "not read")
+    lacking = str(row["lacking"])
+    cure = f"use a context with these rights in namespace {mesh.root_namespace}, or have them granted"
+    return ask.judge(not lacking, f"may not {lacking}" if lacking else "may", cure)
+
+
+def check_others(mesh: Mesh, facts: DiscoveryFacts, reader: str, target: str) -> Finding:
+    """MK706: no secret that is not ours stands in the way; what works is left as it is."""
+    ours = f"{PREFIX}{target}"
+    ask = Question("MK706", "no other secret conflicts", arrow(reader, target), f"none, or {ours} only")
+    if reason := unreadable(facts.known.secrets, reader, "credential"):
+        return ask.unknown(reason)
+    held = facts.known.secrets[facts.known.secrets["cluster"] == reader]
+    seen = held[usable(mesh, held)]
+    kubectl = f"kubectl --context {mesh.spec.cluster(reader).context}"
+    remove = f"{kubectl} delete secret -n NAMESPACE NAME, or its key alone if it holds other clusters; then run again"
+    if paused := sorted(held[(held["key"] == target) & held["paused"]]["name"]):
+        return ask.fail(f"{paused[0]} is paused by stage 04", remote_secrets.RESUMED_BY)
+    if strange := _strange(held, seen, ours, target):
+        return ask.fail(strange, remove)
+    for row in seen[seen["key"] == target].to_dict("records"):
+        if row["credential"] in ("unreachable", "untested") and row["auth"] != "unreadable":
+            return ask.unknown(f"{row['name']}: {row['detail']}")
+        works = row["credential"] == "ok" or row["name"] == ours
+        return ask.judge(works, f"{row['name']}, credential {row['credential']}", remove)
+    return ask.answer(Verdict.PASS, "none yet")
+
+
+def _strange(held: pd.DataFrame, seen: pd.DataFrame, ours: str, target: str) -> str:
+    """Return what stands in the way of one secret for the target, or nothing."""
+    for row in seen[(seen["leads_to"] == target) & (seen["key"] != target)].to_dict("records"):
+        return f"{row['name']} makes istiod know {target} as {row['key']}"
+    for row in held[(held["name"] == ours) & (held["key"] != target)].to_dict("records"):
+        return f"{ours} has the key {row['key']}, which istiod takes for the cluster's id"
+    keyed, mine = held[held["key"] == target], seen[seen["key"] == target]
+    if len(mine) > 1:
+        return f"{len(mine)} secrets for one id: {', '.join(mine['name'])}"
+    if mine.empty and len(keyed):
+        told = ", ".join(f"{row['namespace']}/{row['name']}" for row in keyed.to_dict("records"))
+        return f"{told}: istiod ignores it, for its namespace or for want of the label {multicluster_remote_secrets.LABEL}=true"
+    wrong = mine[~mine["annotation"].isin(["", target])]
+    return f"{wrong.iloc[0]['name']} says that it is of {wrong.iloc[0]['annotation']}" if len(wrong) else ""
+
+
+def check_version(facts: DiscoveryFacts, name: str, wishes: list[str]) -> Iterator[Finding]:
+    """MK707: the reader's istiods take remote secrets without harm; some must be restarted after a change (see MK240).
+
+    The plan has that restart. Making a secret for a cluster that was not known does not hurt them.
+    """
+    ask = Question("MK707", "istiod's version takes remote secrets", name, "one that a change does not hurt")
+    rows = facts.versions[(facts.versions["cluster"] == name) & (facts.versions["component"] == "istiod")]
+    for row in rows.to_dict("records"):
+        if versions.Version.parse(row["version"]) is None:
+            yield ask.unknown(row["reason"] or f"version {row['version'] or 'unknown'}")
+            continue
+        made, renewed = wishes.count("make"), wishes.count("renew")
+        told = f"{row['version']}; secrets to make: {made}, to renew: {renewed}"
+        hurt = known_defects.needs_restart_after_secret_change(rows, name)
+        told += "; istiod is restarted after it" if hurt and renewed else ""
+        later = "; to change or remove one later needs a restart of istiod" if hurt and not renewed else ""
+        yield ask.judge(not hurt or not any(wishes), told + later, _DEFECTS, otherwise=Verdict.WARN)

@@ -1,0 +1,109 @@
+"""Trust domains of the mesh's identities (stage 04): who accepts whom, and which policies name another one.
+
+A common root is not enough: a server takes callers of its own trust domain and its aliases only, a client likewise
+servers, and an AuthorizationPolicy may name a domain that nobody is of any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.question import Question
+from meshkit.istio.config import authorization_policies
+from meshkit.kube.mesh import Mesh
+from meshkit.tables import Row
+
+ALIASES = "name it under meshConfig.trustDomainAliases of istio.overlay in every cluster"
+LOSES = {
+    ("ALLOW", False): "lets them in no more",
+    ("ALLOW", True): "keeps them out no more",
+    ("DENY", False): "keeps them out no more",
+    ("DENY", True): "lets them in no more",
+}
+"""What a policy does to callers whom its positive, or its negative (True), field does not mean any more."""
+
+
+def of(identity: str) -> str:
+    """Return the trust domain of a SPIFFE identity, or an empty text."""
+    return identity.removeprefix("spiffe://").partition("/")[0] if identity.startswith("spiffe://") else ""
+
+
+def in_use(certificates: pd.DataFrame) -> dict[str, set[str]]:
+    """Return the clusters whose proxies are of each trust domain, by the certificates that they show."""
+    found: dict[str, set[str]] = {}
+    for row in certificates.to_dict("records"):
+        for identity in filter(None, row["identity"].split(",")):
+            found.setdefault(of(identity), set()).add(row["cluster"])
+    return found
+
+
+def accepted(identity: pd.DataFrame, name: str) -> set[str]:
+    """Return the trust domains that all istiods of a cluster make its proxies accept."""
+    rows = identity[identity["cluster"] == name].to_dict("records")
+    sets = [{row["trust_domain"], *row["trust_domain_aliases"].split(",")} - {""} for row in rows]
+    return set.intersection(*sets) if sets else set()
+
+
+def check_domains(identity: pd.DataFrame, certificates: pd.DataFrame, name: str) -> Finding:
+    """MK414: a cluster accepts the trust domains of all proxies of the mesh."""
+    ask = Question("MK414", "the mesh's identities are accepted", name, "own trust domain or alias, of all proxies")
+    rows = identity[identity["cluster"] == name]
+    if reason := next(filter(None, rows["reason"]), ""):
+        return ask.unknown(reason, "the ConfigMap of meshConfig must be read")
+    if rows.empty:
+        return ask.answer(Verdict.SKIPPED, "it has no istiod yet")
+    known, used = accepted(identity, name), in_use(certificates)
+    foreign = [f"{domain} (of {', '.join(sorted(used[domain]))})" for domain in sorted(used) if domain not in known]
+    takes = f"it takes {', '.join(sorted(known)) or 'none that all its istiods agree on'}"
+    if foreign:
+        told = f"proxies are of {'; '.join(foreign)}, and {takes}: calls between them are refused, whatever the root"
+        return ask.fail(told, f"{ALIASES}, or give all one trust domain")
+    if unread := [
+        f"{r['proxy'] or r['cluster']}: {r['reason']}" for r in certificates.to_dict("records") if r["reason"]
+    ]:
+        return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
+    return ask.answer(Verdict.PASS, takes)
+
+
+def check_policies(
+    mesh: Mesh, policies: pd.DataFrame, identity: pd.DataFrame, certificates: pd.DataFrame, name: str
+) -> Iterator[Finding]:
+    """MK415: no AuthorizationPolicy names identities of a trust domain that is not the mesh's, and no alias.
+
+    Fails where proxies are of that domain now: what works for them will not. Else it is a warning.
+    """
+    own, used = mesh.spec.mesh.trust_domain, in_use(certificates)
+    expected = f"{own}, an alias of it, or {authorization_policies.OWN}"
+    rows = policies[policies["cluster"] == name]
+    if reason := next(filter(None, rows["reason"]), ""):
+        yield Question("MK415", "policies name the mesh's identities", name, expected).unknown(reason)
+        return
+    aliases = accepted(identity, name)
+    strange = [row for row in rows.to_dict("records") if not authorization_policies.translated(row, own, aliases)]
+    for row in strange:
+        subject = f"{name}: {row['namespace']}/{row['policy']}"
+        ask = Question("MK415", "policies name the mesh's identities", subject, expected)
+        users = ", ".join(sorted({c for domain, where in used.items() if domain == row["trust_domain"] for c in where}))
+        told = f"{row['action']} {row['field']} {row['value']}: {_breaks(row, own, users)}"
+        cure = "write a whole principal, with" if row["literal"] else f"{ALIASES}, or write"
+        cure += (
+            f" {own if row['field'] in authorization_policies.DOMAINS else authorization_policies.OWN} in the policy"
+        )
+        yield ask.answer(Verdict.FAIL if users else Verdict.WARN, told, cure)
+    if not strange:
+        ask = Question("MK415", "policies name the mesh's identities", name, expected)
+        if rows.empty and identity[identity["cluster"] == name].empty:
+            yield ask.answer(Verdict.SKIPPED, "it has no istiod yet")
+            return
+        told = f"all {len(rows)} values that name a trust domain" if len(rows) else "no policy names a trust domain"
+        yield ask.answer(Verdict.PASS, told)
+
+
+def _breaks(row: Row, own: str, users: str) -> str:
+    if not users:
+        return "nobody of this mesh is of that trust domain"
+    loses = LOSES.get((row["action"], "not" in row["field"]), "does not apply to them any more")
+    return f"proxies of {users} are of that trust domain; once they are of {own} it {loses}"

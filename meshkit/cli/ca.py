@@ -1,0 +1,215 @@
+"""The commands `meshkit ca …`: a root made offline, or requests for one's own PKI. Data to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from meshkit.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from meshkit.istio.ca.issuing import Kind
+    from meshkit.notebook.terminal import Output
+
+
+mesh_file = click.argument("mesh_file", metavar="MESH.yaml", type=click.Path(path_type=Path))
+folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+kind = click.option(
+    "--key", "kind", type=click.Choice(["ec-p256", "rsa-4096"]), default="ec-p256", show_default=True, help="Its kind."
+)
+output = click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="Format."
+)
+
+
+def passphrase(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that name a passphrase; never the passphrase itself: others see a command's words."""
+    from_env = click.option("--passphrase-env", "env", metavar="NAME", help="Environment variable with the passphrase.")
+    from_file = click.option("--passphrase-file", "file", metavar="PATH", help="File with the passphrase.")
+    return from_env(from_file(command))
+
+
+unprotected = click.option("--no-passphrase", "bare", is_flag=True, help="Leave keys unencrypted.")
+
+
+@click.group()
+def ca() -> None:
+    """Make the mesh's CA offline, or have your own PKI sign the clusters' intermediates.
+
+    A folder that one of them made is what trust.rootDirectory of the mesh file names: stage 04 plugs it in.
+
+    \b
+    Examples:
+      meshkit ca root ca --passphrase-env CA_PASSPHRASE              a root of your own; stage 04 signs with it
+      meshkit ca request mesh.yaml ca --passphrase-env CA_PASSPHRASE what your PKI is to sign, for each cluster
+      meshkit ca take mesh.yaml ca --chain issuing-ca.pem            what it signed
+      meshkit ca show ca                                             what is there, and what is wrong with it
+    """  # noqa: D301  (\b is click's own mark for "keep these lines")
+
+
+@ca.command()
+@folder
+@kind
+@click.option("--days", default=3650, show_default=True, type=click.IntRange(1, 36500), help="Its life.")
+@click.option("--name", default="Root CA", show_default=True, help="Common name.")
+@click.option("--organization", default="Istio", show_default=True, help="Organization.")
+@passphrase
+@unprotected
+def root(*, folder: Path, kind: Kind, days: int, name: str, organization: str, env: str, file: str, bare: bool) -> None:
+    """Make a root: DIR/root-cert.pem, and DIR/root-key.pem encrypted by a passphrase.
+
+    Nothing is written over. Do it on a machine that is no part of the mesh; the key is needed again only for another
+    cluster, and to renew intermediates.
+
+    \b
+    Examples:
+      export CA_PASSPHRASE="$(openssl rand -base64 24)"             keep it in your password manager
+      meshkit ca root ca --passphrase-env CA_PASSPHRASE
+      meshkit ca root ca --key rsa-4096 --days 7300 --organization Example --passphrase-file ca-passphrase
+    """  # noqa: D301
+    from meshkit.istio.ca import ca_folder
+    from meshkit.istio.ca.certificates import fingerprint
+
+    secret = _passphrase(env, file, bare=bare)
+    made = ca_folder.make_root(folder, kind=kind, name=name, organization=organization, days=days, passphrase=secret)
+    click.echo(f"sha256    {fingerprint(made)}")
+    click.echo(f"subject   {made.subject.rfc4514_string()}")
+    click.echo(f"valid     {made.not_valid_before_utc:%Y-%m-%dT%H:%MZ} to {made.not_valid_after_utc:%Y-%m-%dT%H:%MZ}")
+    _say_mesh_file(folder, env, file)
+
+
+@ca.command()
+@mesh_file
+@folder
+@kind
+@passphrase
+@unprotected
+def request(*, mesh_file: Path, folder: Path, kind: Kind, env: str, file: str, bare: bool) -> None:
+    """Make a key and a request for each cluster's intermediate, for your own PKI to sign: DIR/CLUSTER/ca.csr.
+
+    Keys are encrypted by the passphrase that the options or trust.passphraseFrom of the mesh file name. A cluster that
+    has a key keeps it. The requests ask for what Istio's tools/certs makes: CA:TRUE with path length 0, keyCertSign,
+    cRLSign and digitalSignature, and the SAN istiod.<root namespace>.svc.
+
+    \b
+    Example:
+      meshkit ca request mesh.yaml ca --passphrase-env CA_PASSPHRASE
+      openssl req -in ca/east/ca.csr -noout -verify -text
+    """  # noqa: D301
+    from meshkit.istio.ca import ca_folder
+    from meshkit.spec import MeshSpec
+
+    spec = MeshSpec.load(mesh_file)
+    names = [cluster.name for cluster in spec.clusters]
+    secret = _passphrase(env, file, bare=bare, otherwise=spec.trust.passphrase_from)
+    made = ca_folder.make_requests(folder, names, spec.mesh.root_namespace, kind, secret)
+    for name in made:
+        click.echo(str(folder / name / "ca.csr"))
+    if kept := [name for name in names if name not in made]:
+        _say(f"{', '.join(kept)} had a key already, and keeps it")
+    _say("next: let your PKI sign each ca.csr as a CA with path length 0, for a life of a year or two;")
+    _say("put the certificate beside it as ca-cert.pem (or Vault's JSON answer as vault.json), then:")
+    _say(f"  meshkit ca take {mesh_file} {folder} --chain FILE     FILE: the PKI's certificates up to its root")
+
+
+@ca.command()
+@mesh_file
+@folder
+@click.option("--chain", multiple=True, metavar="FILE", help="PEM of the PKI's certificates up to its root; again.")
+@passphrase
+def take(*, mesh_file: Path, folder: Path, chain: Sequence[str], env: str, file: str) -> None:
+    """Take in what your PKI signed: judge each DIR/CLUSTER/ca-cert.pem, then write root-cert.pem and cert-chain.pem.
+
+    The key must be its own; it must be a CA; every certificate up to the root must be valid and allow what is below it;
+    and all clusters must be under one root. Else nothing is written. What differs from the request but works is told.
+
+    \b
+    Example:
+      meshkit ca take mesh.yaml ca --chain issuing-ca.pem --chain root-ca.pem
+    """  # noqa: D301
+    from meshkit.istio.ca import ca_folder
+    from meshkit.istio.ca.certificates import fingerprint
+    from meshkit.spec import MeshSpec
+
+    spec = MeshSpec.load(mesh_file)
+    names = [cluster.name for cluster in spec.clusters]
+    secret = _passphrase(env, file, otherwise=spec.trust.passphrase_from, needed=False)
+    above = b"\n".join(_read(Path(path)) for path in chain)
+    for one in ca_folder.import_signed(folder, names, spec.mesh.root_namespace, passphrase=secret, more=above):
+        held = one.plugged
+        until = f"{held.certificate.not_valid_after_utc:%Y-%m-%d}"
+        click.echo(f"{one.cluster}   {fingerprint(held.certificate)}   until {until}   root {fingerprint(held.root)}")
+        for remark in one.remarks:
+            _say(f"  ! {one.cluster}: {remark}")
+    _say_mesh_file(folder, env, file)
+
+
+@ca.command()
+@folder
+@passphrase
+@output
+def show(*, folder: Path, env: str, file: str, output: Output) -> int:
+    """Show the root and the intermediates of a folder: fingerprints, lives, keys, and what is wrong.
+
+    Files may have the names of Istio's tools/certs, of cert-manager (tls.crt, tls.key, ca.crt), or be Vault's answer
+    (vault.json). Encrypted keys are compared with their certificates only with a passphrase. Exit code 1: something is
+    wrong.
+
+    \b
+    Examples:
+      meshkit ca show ca
+      meshkit ca show ca -o json | jq '.[] | select(.days < 90) | .name'
+    """  # noqa: D301
+    from meshkit.istio.ca import ca_inventory
+    from meshkit.notebook.terminal import show
+
+    found = ca_inventory.overview(folder, _passphrase(env, file, needed=False))
+    wrong = found[found["problem"] != ""]
+    shown = found.drop(columns=["not_before", "problem"]).assign(sha256=found["sha256"].str[:16])
+    show(shown if output == "table" else found, output)
+    for row in wrong.to_dict("records"):
+        _say(f"✖ {row['name']}: {row['problem']}")
+    return 1 if len(wrong) else 0
+
+
+def _passphrase(
+    env: str, file: str, *, bare: bool = False, otherwise: Mapping[Any, str] | None = None, needed: bool = True
+) -> bytes:
+    """Return the passphrase that the options name, or else the mesh file; without one, nothing."""
+    from meshkit.istio.ca.ca_files import read_passphrase
+
+    if sum(map(bool, (env, file, bare))) > 1:
+        raise click.UsageError("--passphrase-env, --passphrase-file and --no-passphrase exclude each other")
+    if env or file:
+        return read_passphrase({"env": env or "", "file": file or ""}, "--passphrase-")
+    if otherwise and not bare:
+        return read_passphrase(otherwise)
+    if needed and not bare:
+        raise click.UsageError("name a passphrase by --passphrase-env or --passphrase-file, or say --no-passphrase")
+    return b""
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=f"--chain {path}") from None
+
+
+def _say(words: str) -> None:
+    click.echo(words, err=True)
+
+
+def _say_mesh_file(folder: Path, env: str, file: str) -> None:
+    """Say what the mesh file has to name, with paths that hold wherever it is."""
+    source = f"{{env: {env}}}" if env else f"{{file: {Path(file).expanduser().resolve()}}}" if file else ""
+    _say("next: in the mesh file, then `meshkit run MESH.yaml --only 04`:")
+    _say("trust:")
+    _say(f"  rootDirectory: {folder.resolve()}")
+    if source:
+        _say(f"  passphraseFrom: {source}")

@@ -1,0 +1,478 @@
+"""The command line: thin commands over the functions that the notebooks call.
+
+Data goes to stdout, talk to stderr. Exit codes: 0 passed; 1 a check failed; 2 bad input or usage; 3 a cluster or tool
+cannot be reached; 4 a change failed or the run is incomplete; 130 interrupted. Everything heavy is imported inside the
+commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from meshkit import __version__
+from meshkit.cli.ca import ca
+from meshkit.errors import ChangeError, InputError, MeshkitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pandas as pd
+
+    from meshkit.changes.journal import Journal
+    from meshkit.checks.finding import Finding
+    from meshkit.notebook.terminal import Output
+
+
+INTERRUPTED = 130
+AUDIT = ("08", "09")
+LAST_STAGE = "10"
+MANY = 100
+"""So many proxies are shown one by one, more are counted."""
+
+mesh_file = click.argument("mesh_file", metavar="MESH.yaml", type=click.Path(path_type=Path))
+out = click.option(
+    "--out", default="runs", show_default=True, type=click.Path(path_type=Path), help="Folder for the run folders."
+)
+timeout = click.option(
+    "--timeout", default=600, show_default=True, metavar="S", type=click.IntRange(min=1), help="Seconds for each cell."
+)
+settings = click.option(
+    "-p", "--parameter", "settings", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a notebook's parameter."
+)
+output = click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="Format."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="meshkit", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Take a live Istio mesh from one cluster to many, and prove each step.
+
+    \b
+    Examples:
+      meshkit demo                                a real two-cluster mesh on this machine, and its audit
+      meshkit audit parameters/lab.yaml           is the mesh whole? reads, but for a probe
+      meshkit check parameters/lab.yaml           what is wrong with the mesh, the cause first; read-only
+      meshkit proxies parameters/lab.yaml         every proxy of every cluster, and its true xDS states
+      meshkit pairs parameters/lab.yaml           every ordered pair, link by link: what is broken between them
+      meshkit latency parameters/lab.yaml         how long each cluster takes to answer each other one
+      meshkit run parameters/lab.yaml             all stages, as a plan
+      meshkit run parameters/lab.yaml --mode apply
+      meshkit undo runs/mesh1/20260301T120000Z-apply --mode apply
+      meshkit record verify runs/mesh1/20260301T120000Z-audit
+      meshkit ca root ca --passphrase-env CA_PASSPHRASE
+    """  # noqa: D301  (\b is click's own mark for "keep these lines")
+
+
+@cli.command()
+@mesh_file
+@click.option("--mode", type=click.Choice(["plan", "apply"]), default="plan", show_default=True, help="Show, or do.")
+@click.option("--from", "first", metavar="NN", default="", help="Begin with this stage.")
+@click.option("--until", "last", metavar="NN", default="", help="End with this stage.")
+@click.option("--only", multiple=True, metavar="NN", help="Run just this stage; may be given again.")
+@click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run that did not end.")
+@out
+@settings
+@timeout
+def run(
+    *,
+    mesh_file: Path,
+    mode: str,
+    first: str,
+    last: str,
+    only: Sequence[str],
+    resume: Path | None,
+    out: Path,
+    settings: Sequence[tuple[str, str]],
+    timeout: int,
+) -> int:
+    """Run stages 01 to 10 on a mesh, each a notebook, and write the evidence.
+
+    Mode plan, the default, shows every change of every stage and makes none. Mode apply stops at the first gate that
+    does not hold. A run that was killed or stopped is resumed by its folder: its stages run again, find what is done,
+    do the rest, prove all gates anew, and go on in the same journal, so that one `meshkit undo` takes all of it back.
+
+    \b
+    Examples:
+      meshkit run parameters/lab.yaml
+      meshkit run parameters/lab.yaml --mode apply
+      meshkit run parameters/lab.yaml --mode apply --from 04 --until 07 -p samples 500
+      meshkit run parameters/lab.yaml --resume runs/mesh1/20260301T120000Z-apply
+    """  # noqa: D301
+    from meshkit.runs import folder
+    from meshkit.runs import run as runs
+    from meshkit.spec import MeshSpec
+
+    before = folder.beginning(resume) if resume else {}
+    if resume and before["mesh"] != (given := MeshSpec.load(mesh_file).mesh.id):
+        raise InputError(f"that run was of mesh {before['mesh']}, not of {given}", where=str(resume))
+    if resume and "journal" in before:
+        _journal(resume, before)
+    known = [name[:2] for name in before.get("stages", [])] or list(runs.stages())
+    chosen = _choose(known, first, last, only)
+    how: runs.Mode = "apply" if "apply" in (mode, before.get("mode")) else "plan"
+    _find_tools()
+    return _execute(
+        mesh_file,
+        chosen,
+        how,
+        out,
+        parameters=dict(settings),
+        cell_timeout=timeout,
+        keep_going=how == "plan",
+        journal=before.get("journal", ""),
+    )
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--mode", type=click.Choice(["plan", "apply"]), default="plan", show_default=True, help="Show, or do.")
+@click.option("--mesh", "mesh_file", type=click.Path(path_type=Path), help="The mesh file, if it was moved since.")
+@click.option("--consent", is_flag=True, help="Remove, too, what others changed or use since.")
+@out
+@timeout
+def undo(*, run: Path, mode: str, mesh_file: Path | None, consent: bool, out: Path, timeout: int) -> int:
+    """Take back what a run changed, newest stage first: notebook 12.
+
+    What stood before is put back, and what the run made is removed. What others added meanwhile stays; what they
+    changed or use of the run's own objects is shown, and removed with --consent only.
+
+    \b
+    Examples:
+      meshkit undo runs/mesh1/20260301T120000Z-apply
+      meshkit undo runs/mesh1/20260301T120000Z-apply --mode apply
+    """  # noqa: D301
+    from meshkit.runs import folder
+    from meshkit.runs import run as runs
+
+    before = folder.beginning(run)
+    if "journal" not in before:
+        raise InputError(f"a run in mode {before.get('mode')} changed nothing", where=str(run))
+    where = mesh_file or Path(_journal(run, before).header.get("mesh_file", ""))
+    how: runs.Mode = "apply" if mode == "apply" else "plan"
+    label = "undo" if how == "apply" else "undo-plan"
+    _find_tools()
+    return _execute(
+        where,
+        ["12"],
+        how,
+        out,
+        parameters={"consent": str(consent)},
+        cell_timeout=timeout,
+        journal=before["journal"],
+        label=label,
+    )
+
+
+@cli.command()
+@mesh_file
+@out
+@settings
+@timeout
+def audit(mesh_file: Path, out: Path, settings: Sequence[tuple[str, str]], timeout: int) -> int:
+    """Verify and observe a mesh: stages 08 and 09, read-only but for the probe.
+
+    The probe makes Services `meshkit-probe-…` in its namespace, and removes them at the end. Both stages run, whatever
+    the first one says. A second audit's report shows what changed since the first.
+
+    \b
+    Example:
+      meshkit audit parameters/lab.yaml
+    """  # noqa: D301
+    return _execute(mesh_file, AUDIT, "audit", out, parameters=dict(settings), cell_timeout=timeout, keep_going=True)
+
+
+@cli.command()
+@click.argument("mesh_file", metavar="MESH.yaml", type=click.Path(path_type=Path), required=False)
+@click.option("--explain", metavar="ID", help="Print what one check is about, such as MK802, and end.")
+@output
+def check(*, mesh_file: Path | None, explain: str | None, output: Output) -> int:
+    """Ask all checks of all stages of a finished mesh: one list of findings, the causes first.
+
+    Read-only: nothing is changed in any API server; some requests are sent from the probe's client, which show what
+    only trying can tell. What may follow from another finding says so in column follows_from and stands after it; mend
+    what stands first. Exit code 1: a check failed. 3: something could not be found out.
+
+    \b
+    Examples:
+      meshkit check parameters/lab.yaml
+      meshkit check parameters/lab.yaml -o json | jq '.[] | select(.verdict == "fail" and .follows_from == "")'
+      meshkit check --explain MK802
+    """  # noqa: D301
+    from meshkit.checks import catalogue
+
+    if explain is not None:
+        click.echo(catalogue.explain(explain))
+        return 0
+    if mesh_file is None:
+        raise click.UsageError("name the mesh file: meshkit check MESH.yaml")
+    from meshkit.checks import audit
+    from meshkit.kube.mesh import Mesh
+    from meshkit.notebook import terminal
+
+    _find_tools()
+    mesh = Mesh.open(mesh_file)
+    with terminal.talk() as say:
+        findings = audit.check(mesh, audit.look(mesh, say))
+    table = audit.in_order(mesh, findings)
+    _print(audit.for_people(table) if output == "table" else table, output)
+    click.echo(audit.summary_text(findings), err=True)
+    return _exit_code(findings)
+
+
+@cli.command()
+@mesh_file
+@click.option("-n", "--namespace", default="", metavar="NS", help="Only proxies of this namespace; no others are read.")
+@click.option("--cluster", "clusters", multiple=True, metavar="NAME", help="Only proxies that run there.")
+@click.option("--state", "states", multiple=True, metavar="STATE", help="Only proxies with a type in this state.")
+@click.option("--since", metavar="RUN", type=click.Path(path_type=Path), help="Show what changed since an earlier run.")
+@click.option("--all", "whole", is_flag=True, help="A line for each proxy, however many there are.")
+@output
+def proxies(
+    *,
+    mesh_file: Path,
+    namespace: str,
+    clusters: Sequence[str],
+    states: Sequence[str],
+    since: Path | None,
+    whole: bool,
+    output: Output,
+) -> int:
+    """Show the xDS state of every proxy of every cluster, the worst first.
+
+    Read-only: nothing is changed in any API server. One row for each proxy; of more than a hundred, those that are not
+    in order, and the others counted by cluster, istiod, kind and version. JSON and CSV have one row for each proxy and
+    xDS type, with the proxy's own words where it refused something. --since takes a run folder, or a file of that CSV
+    or JSON, and shows only what is not as it was. Exit code 1: a proxy is not in sync. 3: something could not be read.
+
+    \b
+    Examples:
+      meshkit proxies parameters/lab.yaml
+      meshkit proxies parameters/lab.yaml -n sample --state stale --state error
+      meshkit proxies parameters/lab.yaml --since runs/mesh1/20260301T120000Z-audit
+      meshkit proxies parameters/lab.yaml -o json | jq '.[] | select(.state == "ERROR") | .nack'
+    """  # noqa: D301
+    from meshkit.checks import proxies
+    from meshkit.istio.proxies import reading as proxies_reading
+    from meshkit.istio.proxies import status_summary
+    from meshkit.kube.mesh import Mesh
+    from meshkit.runs import previous
+
+    before, read_at = previous.proxy_status(since) if since else (None, None)
+    mesh = Mesh.open(mesh_file)
+    choose = status_summary.status_filter(mesh.clusters, namespace, clusters, states)
+    facts = proxies_reading.look(mesh, namespace)
+    if before is not None:
+        _print(status_summary.status_diff(choose(before), choose(facts.status), read_at), output)
+    elif output == "table":
+        _show_proxies(status_summary.summary(choose(facts.status)), whole=whole)
+    else:
+        _print(choose(facts.status), output)
+    having = set(facts.status["cluster"]) if namespace and len(facts.status) else set(mesh.clusters)
+    return _judge(f for f in proxies.check_proxies(mesh, facts) if f.subject in having & set(clusters or mesh.clusters))
+
+
+@cli.command()
+@mesh_file
+@click.option(
+    "--samples", default=200, show_default=True, type=click.IntRange(min=0), help="Requests per pair; 0: none."
+)
+@output
+def pairs(mesh_file: Path, samples: int, output: Output) -> int:
+    """Show for every ordered pair of clusters all that a call between them rests on, and which link is broken.
+
+    One line for each pair, the worst first; JSON and CSV have a row for each istiod replica, with every link: secret,
+    address, credential, sync, gateway, endpoints, TLS through the gateway, answers and their times. Makes Services
+    `meshkit-probe-…` in the probe's namespace, and removes them at the end; with --samples 0 it only reads. Exit code
+    1: a link is broken. 3: something could not be read.
+
+    \b
+    Examples:
+      meshkit pairs parameters/lab.yaml
+      meshkit pairs parameters/lab.yaml --samples 0 -o json | jq '.[] | select(.verdict != "pass") | .why'
+    """  # noqa: D301
+    from meshkit.checks import pair_table, pairs
+    from meshkit.kube.mesh import Mesh
+    from meshkit.notebook import terminal
+    from meshkit.probing import pair_survey
+
+    mesh = Mesh.open(mesh_file)
+    with terminal.talk() as say:
+        if samples:
+            say(f"trying {len(mesh.ordered_pairs)} pairs, {samples} requests each, every pair alone …")
+        facts, sent = pair_survey.survey(mesh, samples) if samples else (pair_survey.look(mesh), None)
+    findings = pairs.check_all(mesh, facts, sent)
+    rows = pair_table.table(mesh, facts, findings, sent)
+    _print(pair_table.brief(rows) if output == "table" else rows, output)
+    return _judge(findings)
+
+
+@cli.command()
+@mesh_file
+@click.option("--samples", default=400, show_default=True, type=click.IntRange(min=1), help="Warm requests per pair.")
+@output
+def latency(mesh_file: Path, samples: int, output: Output) -> int:
+    """Measure how long each cluster takes to answer each other one, each pair alone.
+
+    Makes Services `meshkit-probe-…` in the probe's namespace, and removes them at the end. Times are in milliseconds,
+    with 95 % intervals. Exit code 1: a pair fails its gates. 3: a pair could not be measured.
+
+    \b
+    Example:
+      meshkit latency parameters/lab.yaml --samples 100 -o csv > latency.csv
+    """  # noqa: D301
+    from meshkit.kube.mesh import Mesh
+    from meshkit.notebook import terminal
+    from meshkit.probing import statistics
+    from meshkit.stages import observe
+
+    mesh = Mesh.open(mesh_file)
+    pairs = len(mesh.clusters) ** 2
+    with terminal.talk() as say:
+        say(f"measuring {pairs} pairs, {samples} requests each, every pair alone …")
+        measured = observe.measure(mesh, samples)
+    _print(statistics.latency_table(measured), output)
+    return _judge(observe.prove(mesh, measured))
+
+
+@cli.group()
+def record() -> None:
+    """Look after the evidence of runs."""
+
+
+@record.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def verify(run: Path) -> int:
+    """Check that a run's evidence is complete and unchanged, and its chain holds.
+
+    \b
+    Example:
+      meshkit record verify runs/mesh1/20260301T120000Z-audit
+    """  # noqa: D301
+    from meshkit.runs import folder
+
+    problems = folder.verify(run)
+    for problem in problems:
+        click.echo(f"✖ {problem}")
+    if not problems:
+        click.echo(f"✔ {run}: the evidence is complete and unchanged, and the chain holds")
+    return 1 if problems else 0
+
+
+cli.add_command(ca)
+for plugin in entry_points(group="meshkit.commands"):
+    cli.add_command(plugin.load())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code; every error is told in one line or two."""
+    try:
+        code = cli.main(args=list(argv) if argv is not None else None, prog_name="meshkit", standalone_mode=False)
+    except MeshkitError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = InputError.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Error: interrupted", err=True)
+        code = INTERRUPTED
+    except Exception as error:
+        if os.environ.get("MESHKIT_DEBUG"):
+            raise
+        click.echo(f"Error: {type(error).__name__}: {error}", err=True)
+        click.echo("  → this is a bug of meshkit; MESHKIT_DEBUG=1 shows where it happened", err=True)
+        code = ChangeError.exit_code
+    sys.exit(code or 0)
+
+
+def _journal(run: Path, before: Mapping[str, Any]) -> Journal:
+    from meshkit.changes.journal import Journal
+
+    known = {book.name: book for book in Journal.all_of(before["mesh"])}
+    if before["journal"] not in known:
+        raise InputError(
+            f"its journal {before['journal']} is not here",
+            where=str(run),
+            remedy="it is in the private store of the user who applied, on that machine",
+        )
+    return known[before["journal"]]
+
+
+def _find_tools() -> None:
+    # A plugin may bring programs, the lab its istioctl: used where the user has none.
+    folders = [str(plugin.load()()) for plugin in entry_points(group="meshkit.programs")]
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), *folders])
+
+
+def _choose(known: Sequence[str], first: str, last: str, only: Sequence[str]) -> list[str]:
+    if only and (first or last):
+        raise click.UsageError("--only goes with neither --from nor --until")
+    if only:
+        return sorted({stage.zfill(2) for stage in only})
+    first, last = first.zfill(2), (last or LAST_STAGE).zfill(2)
+    chosen = [stage for stage in sorted(known) if first <= stage <= last]
+    if not chosen:
+        raise InputError(f"no stage from {first} until {last}; there are {', '.join(sorted(known)) or 'none'}")
+    return chosen
+
+
+def _print(table: pd.DataFrame, output: Output) -> None:
+    from meshkit.notebook import terminal
+
+    terminal.show(table, output)
+
+
+def _show_proxies(proxies: pd.DataFrame, *, whole: bool) -> None:
+    """Print a line for each proxy; of many, for each that is not in order, after the counts of all."""
+    from meshkit.istio.proxies import status_summary
+
+    if whole or len(proxies) <= MANY:
+        _print(proxies, "table")
+        return
+    _print(status_summary.groups(proxies), "table")
+    unwell = proxies[~proxies["worst"].isin(status_summary.GOOD)]
+    click.echo(f"{len(proxies):,} proxies, {len(unwell):,} not in order", err=True)
+    if len(unwell):
+        click.echo()
+        _print(unwell.head(MANY), "table")
+    if len(unwell) > MANY:
+        click.echo(f"the {MANY} worst are shown; --all shows every one, -n, --cluster and --state choose", err=True)
+
+
+def _judge(findings: Iterable[Finding]) -> int:
+    """Tell on stderr what is not in order, and return the exit code."""
+    from meshkit.checks.finding import Verdict
+
+    found = list(findings)
+    for finding in found:
+        if finding.verdict not in (Verdict.PASS, Verdict.SKIPPED):
+            told = f"{finding.verdict.symbol} {finding.id} {finding.subject}: {finding.observed}"
+            click.echo(told + (f"\n    → {finding.remedy}" if finding.remedy else ""), err=True)
+    return _exit_code(found)
+
+
+def _exit_code(findings: Sequence[Finding]) -> int:
+    from meshkit.checks.finding import Verdict, overall
+
+    return {Verdict.FAIL: 1, Verdict.UNKNOWN: 3}.get(overall(findings), 0)
+
+
+def _execute(*run: Any, **options: Any) -> int:
+    from meshkit.notebook import terminal
+    from meshkit.runs.run import execute
+
+    with terminal.talk() as say:
+        result = execute(*run, say=say, **options)
+    for line in result.withheld:
+        click.echo(f"✖ {line}", err=True)
+    click.echo(f"report: {result.folder / 'report.html'}", err=True)
+    click.echo(str(result.folder))
+    return result.exit_code

@@ -1,0 +1,128 @@
+"""Certificates in PEM: read one by one, named by fingerprint, and followed up their chain by signature."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+
+from cryptography.x509 import Certificate
+
+from meshkit.errors import MeshkitError
+
+_BEGIN = b"-----BEGIN CERTIFICATE-----"
+_BLOCK = re.compile(_BEGIN + rb"(?:(?!-----BEGIN ).)*?-----END CERTIFICATE-----", re.DOTALL)
+SHORT = 16
+SIGNATURES = 100
+"""Signatures that are verified for one certificate at most, as Go does (crypto/x509)."""
+
+
+class CertificateError(MeshkitError, ValueError):
+    """A text that should hold a certificate holds what is none."""
+
+
+def fingerprint(certificate: Certificate, length: int = 64) -> str:
+    """Return the SHA-256 of a certificate's DER form, lower case, cut to a length."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    return certificate.fingerprint(SHA256()).hex()[:length]
+
+
+def blocks(pem: bytes) -> list[bytes]:
+    """Return the text of each whole certificate in PEM text, in their order, be it readable or not.
+
+    Anything between them is passed over, other kinds of blocks too, as Istio does (pilot/pkg/bootstrap/istio_ca.go,
+    `pemToRawCertSet`).
+    """
+    return _BLOCK.findall(pem)
+
+
+def same(block: bytes) -> bytes:
+    """Return what of a block's text tells certificates apart: line ends and indents do not."""
+    return b"".join(block.split())
+
+
+def parse_chain(pem: bytes) -> list[Certificate]:
+    """Return the certificates in PEM text, in their order; anything else in it is passed over.
+
+    Raises:
+        CertificateError: one of them cannot be read, or has no end; the message says which.
+    """
+    from cryptography.x509 import load_pem_x509_certificates
+
+    # Not all at once: that leaves out an unfinished one at the end, and does not tell which one is broken.
+    found, known = blocks(pem), []
+    begun = pem.count(_BEGIN)
+    for number, block in enumerate(found, 1):
+        try:
+            known += load_pem_x509_certificates(block)
+        except ValueError:
+            told = f"certificate {number} of {begun} in PEM cannot be read: was it copied whole?"
+            raise CertificateError(told) from None
+    if begun > len(found):
+        raise CertificateError(f"{begun - len(found)} of {begun} certificates in PEM have no end: was it copied whole?")
+    return known
+
+
+def parse_bundle(pem: bytes) -> list[Certificate]:
+    """Return the certificates in PEM text, in their order, each once: a bundle is a set."""
+    return list({fingerprint(certificate): certificate for certificate in parse_chain(pem)}.values())
+
+
+def spiffe(leaf: Certificate) -> str:
+    """Return the SPIFFE identity that a certificate is for, or nothing."""
+    from cryptography.x509 import SubjectAlternativeName, UniformResourceIdentifier
+    from cryptography.x509.extensions import ExtensionNotFound
+
+    try:
+        names = leaf.extensions.get_extension_for_class(SubjectAlternativeName).value
+    except ExtensionNotFound:
+        return ""
+    return ",".join(names.get_values_for_type(UniformResourceIdentifier))
+
+
+def chain_end(chain: Sequence[Certificate], roots: Iterable[Certificate]) -> Certificate | None:
+    """Return the root that a chain leads to, each step verified by signature, or None.
+
+    The first of the chain is verified; the others help, in any order. Of several paths one is taken whose certificates
+    are all valid now, if there is one.
+    """
+    found = list(paths(chain[0], chain[1:], roots)) if chain else []
+    now = datetime.now(UTC)
+    good = [path for path in found if all(one.not_valid_before_utc <= now < one.not_valid_after_utc for one in path)]
+    return next((path[-1] for path in [*good, *found]), None)
+
+
+def paths(
+    certificate: Certificate, others: Iterable[Certificate], roots: Iterable[Certificate]
+) -> Iterator[list[Certificate]]:
+    """Yield the paths from a certificate to a root, the shortest first, each step verified by name and signature.
+
+    Both ends are in the path; a certificate that is itself among the roots is one. Order and repetition of the others
+    do not matter, as they do not to Go (istiod) and BoringSSL (Envoy): they verify, and do not walk the file.
+    """
+    trusted = list(dict.fromkeys(roots))
+    known = list(dict.fromkeys([*trusted, *others]))
+    waiting, left = deque([[certificate]]), SIGNATURES
+    while waiting:
+        path = waiting.popleft()
+        if path[-1] in trusted:
+            yield path
+            continue
+        for upper in known:
+            if upper not in path and upper.subject == path[-1].issuer and left:
+                left -= 1
+                if signed_by(path[-1], upper):
+                    waiting.append([*path, upper])
+
+
+def signed_by(lower: Certificate, upper: Certificate) -> bool:
+    """Return whether a certificate was issued by another: by its name, and by its signature."""
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        lower.verify_directly_issued_by(upper)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True

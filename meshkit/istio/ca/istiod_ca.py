@@ -1,0 +1,257 @@
+"""What an istiod could sign with (its Secrets), and what it does sign with now (its own certificate)."""
+
+from __future__ import annotations
+
+import base64
+import re
+import ssl
+from typing import Any
+
+import pandas as pd
+from cryptography.x509 import Certificate
+
+from meshkit.errors import InputError, UnreachableError
+from meshkit.istio.ca import ca_files, cacerts, model, root_bundles
+from meshkit.istio.ca.certificates import SHORT, chain_end, fingerprint, parse_bundle, parse_chain, signed_by
+from meshkit.istio.ca.trust_store import UTC_TIME
+from meshkit.istio.ca.x509_rules import key_kind
+from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods, istiods
+from meshkit.istio.control_plane.owners import Owner, owner_of
+from meshkit.istio.control_plane.versions import istiod_version
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.manifests import Object
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.tables import table
+
+SELF_SIGNED = cacerts.SELF_SIGNED
+SECURE_PORT = cacerts.SECURE_PORT
+AUTHORITY_COLUMNS = {
+    "cluster": "str",
+    "secret": "str",
+    "used": "bool",
+    "subject": "str",
+    "sha256": "str",
+    "root": "str",
+    "root_subject": "str",
+    "root_key": "str",
+    "roots": "str",
+    "not_after": UTC_TIME,
+    "root_not_after": UTC_TIME,
+    "problem": "str",
+    "owner": "str",
+    "owner_source": "str",
+    "signed_by_others": "str",
+    "reason": "str",
+}
+SIGNER_COLUMNS = {
+    "cluster": "str",
+    "istiod": "str",
+    "signs_with": "str",
+    "signer": "str",
+    "issuer": "str",
+    "version": "str",
+    "multi_root": "bool",
+    "auto_reload": "bool",
+    "signed_by_others": "str",
+    "others_cluster_id": "str",
+    "not_before": UTC_TIME,
+    "not_after": UTC_TIME,
+    "reason": "str",
+}
+_OWN_CA = {"PILOT_CERT_PROVIDER": "istiod", "ENABLE_CA_SERVER": "true", "EXTERNAL_CA": ""}
+STORES_OWN_CA = "USE_CACERTS_FOR_SELF_SIGNED_CA"
+ITSELF = Owner(f"istiod ({STORES_OWN_CA})", f"istiod's environment: take {STORES_OWN_CA} away, then the Secret")
+
+
+def authorities(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each Secret of a cluster that istiod could sign with; of a cluster with none, no row.
+
+    Where others sign in istiod's place, none is used, and there is a row also without a Secret.
+
+    Columns: cluster, secret (cacerts or istio-ca-secret), used (istiod takes cacerts where both are), subject and
+    sha256 (of the signing certificate), root (sha256 of the root that it ends at, by signature; its own if it is
+    self-signed), root_subject, root_key (kind and bits, such as `RSA 2048`), roots (of the bundle that it hands out,
+    cut to 16 digits, comma-joined), not_after and root_not_after (UTC), problem (why istiod could not sign with it;
+    empty if it could), owner (what keeps the Secret as it is, such as cert-manager; empty: nothing does), owner_source
+    (where it is changed then), signed_by_others (who signs in istiod's place; empty: istiod signs), reason (why a
+    cluster could not be read).
+
+    The keys are compared with their certificates, and never leave the reading function.
+    """
+    rows = []
+    for name, answer in mesh.each(lambda cluster: _authorities(cluster, mesh.root_namespace)).items():
+        found = [{"reason": answer.reason}] if isinstance(answer, Unknown) else answer
+        rows += [{"cluster": name, **row} for row in found]
+    return table(rows, AUTHORITY_COLUMNS)
+
+
+def _authorities(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
+    elsewhere = {"signed_by_others": cacerts.signed_by_others(cluster, namespace)}
+    found = [cluster.find("secrets", namespace, name) for name in (model.SECRET, SELF_SIGNED)]
+    own_ca = any(root_bundles.is_on(istiod.env, STORES_OWN_CA) for istiod in istiods(cluster, namespace))
+    rows = [
+        parse_authority(secret["metadata"]["name"], _decoded(secret)) | _owned(secret, own_ca=own_ca) | elsewhere
+        for secret in found
+        if secret and cacerts.present(secret.get("data") or {})
+    ]
+    if elsewhere["signed_by_others"]:
+        return rows or [elsewhere]
+    # istiod that stores its own CA in cacerts takes one in istio-ca-secret first (NewSelfSignedIstioCAOptions).
+    first = len(rows) - 1 if rows and rows[0]["owner"] == ITSELF.name else 0
+    return [{**row, "used": place == first} for place, row in enumerate(rows)]
+
+
+def _owned(secret: Object, *, own_ca: bool) -> dict[str, str]:
+    """Return who keeps a Secret `cacerts`; the form of kubernetes.io/tls, which meshkit does not write, is kept too."""
+    if secret["metadata"]["name"] != model.SECRET:
+        return {"owner": "", "owner_source": ""}
+    data, owner = secret.get("data") or {}, owner_of(secret)
+    if own_ca and cacerts.GENERATED in data:
+        owner = ITSELF
+    if owner is None and cacerts.is_tls(data):
+        files = ", ".join(cacerts.TLS_FILES)
+        owner = Owner(
+            f"whoever made it in the form of kubernetes.io/tls ({files})", f"its {files}, where they come from"
+        )
+    return {"owner": owner.name if owner else "", "owner_source": owner.where if owner else ""}
+
+
+def secret_data(cluster: Cluster, namespace: str, name: str) -> dict[str, bytes]:
+    """Return what a Secret holds, decoded; of none, nothing. It may be a key: keep it out of tables and texts."""
+    return _decoded(cluster.find("secrets", namespace, name) or {})
+
+
+def _decoded(secret: Object) -> dict[str, bytes]:
+    return {field: base64.b64decode(value) for field, value in (secret.get("data") or {}).items()}
+
+
+def parse_authority(name: str, data: dict[str, bytes]) -> dict[str, Any]:
+    """Return a row of `authorities`, without the cluster, from what a Secret holds."""
+    files = cacerts.self_signed_as_loaded(data) if name == SELF_SIGNED else cacerts.as_loaded(data)
+    problem = ""
+    try:
+        ca_files.load_plugged(files, where=name)
+    except InputError as error:
+        problem = error.message
+    if cacerts.is_tls(data):
+        problem = _in_tls_form(problem, cacerts.missing(data))
+    try:
+        # A multi-certificate ca-cert.pem signs with its first.
+        (own, *_), chain = (parse_chain(files.get(file, b"")) for file in ("ca-cert.pem", "cert-chain.pem"))
+        bundle = parse_bundle(files.get("root-cert.pem", b""))
+    except ValueError:
+        return {"secret": name, "problem": problem or "no certificate in it"}
+    root = chain_end([own, *chain], bundle)
+    return {
+        "secret": name,
+        "subject": own.subject.rfc4514_string(),
+        "sha256": fingerprint(own),
+        "not_after": own.not_valid_after_utc,
+        "roots": ",".join(sorted(fingerprint(one, SHORT) for one in bundle)),
+        "problem": problem,
+        **(parse_root(root) if root else {}),
+    }
+
+
+def _in_tls_form(problem: str, lacking: list[str]) -> str:
+    """Return a problem by the names of the files that are there."""
+    if lacking:
+        return f"{', '.join(lacking)} missing"
+    names = dict(zip(model.FILES, (*cacerts.TLS_FILES, "tls.crt and ca.crt"), strict=True))
+    return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], problem)
+
+
+def parse_root(root: Certificate) -> dict[str, Any]:
+    """Return what a row of `authorities` says of the root."""
+    return {
+        "root": fingerprint(root),
+        "root_subject": root.subject.rfc4514_string(),
+        "root_key": key_kind(root),
+        "root_not_after": root.not_valid_after_utc,
+    }
+
+
+def signers(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each istiod with what it signs with now.
+
+    Columns: cluster, istiod, signs_with (the Secret whose certificate issued the istiod's own, verified by signature),
+    signer (sha256 of that certificate), issuer (RFC 4514), version, multi_root (it takes other roots while it runs:
+    ISTIO_MULTIROOT_MESH), auto_reload (before 1.31, it looks at cacerts while it runs: AUTO_RELOAD_PLUGIN_CERTS),
+    signed_by_others (who signs in its place: then it signs with no Secret, and is not asked), others_cluster_id (the
+    cluster id that istio-csr takes, where it is that), not_before and not_after
+    (UTC, of the istiod's own), reason (why signs_with is empty; without an issuer, it could not be seen).
+
+    Source: a TLS handshake with istiod's port 15012 by port-forward. An istiod makes its serving certificate anew with
+    its CA whenever that CA is loaded, so it is the newest certificate that there is (pilot/pkg/bootstrap, GenKeyCert).
+    """
+    rows = []
+    for name, istiod, answer in ask_istiods(mesh, lambda istiod: _signer(istiod, mesh.root_namespace)):
+        where = {"cluster": name, "istiod": istiod.name if istiod else ""}
+        rows.append({**where, **({"reason": answer.reason} if isinstance(answer, Unknown) else answer)})
+    return table(rows, SIGNER_COLUMNS)
+
+
+def _signer(istiod: Istiod, namespace: str) -> dict[str, Any]:
+    if elsewhere := cacerts.other_signer(istiod.cluster, istiod):
+        known_as = cacerts.csr_cluster_id(istiod.cluster, cacerts.ca_address(istiod.cluster, istiod))
+        reason = f"certificates come from {elsewhere}"
+        return {"signed_by_others": elsewhere, "others_cluster_id": known_as, "reason": reason}
+    own = serving_certificate(istiod)
+    told = {
+        "issuer": own.issuer.rfc4514_string(),
+        "version": istiod_version(istiod),
+        "multi_root": root_bundles.is_on(istiod.env, root_bundles.MULTI_ROOT),
+        "auto_reload": root_bundles.is_on(istiod.env, root_bundles.AUTO_RELOAD, default=True),
+        "not_before": own.not_valid_before_utc,
+        "not_after": own.not_valid_after_utc,
+    }
+    for name in (model.SECRET, SELF_SIGNED):
+        data = cacerts.as_loaded(secret_data(istiod.cluster, namespace, name))
+        for certificate in parse_chain(data.get("ca-cert.pem", b""))[:1]:
+            if signed_by(own, certificate):
+                return {**told, "signs_with": name, "signer": fingerprint(certificate)}
+    if unusual := [f"{name}={istiod.env[name]}" for name, usual in _OWN_CA.items() if _differs(istiod, name, usual)]:
+        raise UnreachableError(f"its certificate does not tell what it signs with: {', '.join(unusual)}")
+    return {**told, "reason": f"its certificate is signed by neither {model.SECRET} nor {SELF_SIGNED} as they are"}
+
+
+def deployment_of(istiod: str) -> str:
+    """Return the Deployment of an istiod's pod, which is named after it, with two parts more."""
+    return istiod.rsplit("-", 2)[0]
+
+
+def _differs(istiod: Istiod, name: str, usual: str) -> bool:
+    return istiod.env.get(name, usual) not in ("", usual)
+
+
+def serving_certificate(istiod: Istiod, port: int = SECURE_PORT) -> Certificate:
+    """Return the certificate that an istiod shows to its proxies.
+
+    Raises:
+        UnreachableError: nothing listens there, or it speaks no TLS.
+    """
+    from cryptography.x509 import load_der_x509_certificate
+
+    # Nothing is sent and nothing believed: who signed it is verified afterwards, against what the Secrets hold.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    come, go = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(come, go, server_hostname=f"istiod.{istiod.namespace}.svc")
+    with istiod.cluster.forward(istiod.name, istiod.namespace, port) as tunnel:
+        while not (shown := tls.getpeercert(binary_form=True) if _shaken(tls) else None):
+            tunnel.write(go.read())
+            come.write(tunnel.read(1 << 14) or _closed(istiod, port))
+    return load_der_x509_certificate(shown)
+
+
+def _shaken(tls: ssl.SSLObject) -> bool:
+    try:
+        tls.do_handshake()
+    except ssl.SSLWantReadError:
+        return False
+    return True
+
+
+def _closed(istiod: Istiod, port: int) -> bytes:
+    raise UnreachableError(f"istiod {istiod.name} closed port {port} in the TLS handshake")

@@ -1,0 +1,146 @@
+"""Reading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pandas as pd
+
+from meshkit.istio.ca import ca_files, certificates, istiod_ca, model, strategy, trust_store
+from meshkit.istio.ca.model import SHORT, Choice, ClusterCaState, Offer
+from meshkit.istio.config import authorization_policies
+from meshkit.istio.control_plane import new_pods, versions
+from meshkit.istio.multicluster import discovery_pause
+from meshkit.istio.proxies import workloads
+from meshkit.kube.mesh import Mesh
+from meshkit.tables import of_cluster, table
+
+MAPS = "configmap"
+"""How the source of what new proxies are given begins in `trust_store.roots`."""
+
+
+@dataclass(frozen=True)
+class TrustFacts:
+    """What was looked at; each table is of the function that it is named after. `offer` is the user's own CA."""
+
+    identity: pd.DataFrame
+    authorities: pd.DataFrame
+    signers: pd.DataFrame
+    certificates: pd.DataFrame
+    roots: pd.DataFrame
+    handed: pd.DataFrame
+    workloads: pd.DataFrame
+    policies: pd.DataFrame
+    readings: pd.DataFrame
+    offer: Offer | None = None
+    new_pods: new_pods.NewPodFacts | None = None
+
+
+def look(mesh: Mesh) -> TrustFacts:
+    """Read every cluster's CA, what its istiods sign with, and what its proxies hold; changes nothing.
+
+    Raises:
+        InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
+    """
+    told = mesh.ask(
+        identity=versions.identity,
+        authorities=istiod_ca.authorities,
+        signers=istiod_ca.signers,
+        certificates=trust_store.certificates,
+        roots=trust_store.roots,
+        handed=trust_store.distributed_roots,
+        workloads=workloads.workloads,
+        policies=authorization_policies.trust_domains,
+        readings=discovery_pause.readings,
+        new_pods=new_pods.look,
+    )
+    return with_offer(mesh, TrustFacts(**told))
+
+
+def with_offer(mesh: Mesh, facts: TrustFacts) -> TrustFacts:
+    """Return facts with the CA that the mesh file offers, if it does.
+
+    Raises:
+        InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
+    """
+    files = provided_ca(mesh)
+    if files is None:
+        return facts
+    row = {"secret": "trust.rootDirectory", **istiod_ca.parse_root(files.root)}
+    known = pd.concat([facts.authorities, table([row], istiod_ca.AUTHORITY_COLUMNS)], ignore_index=True)
+    signers = {name: certificates.fingerprint(one.certificate) for name, one in files.plugged.items()}
+    return replace(facts, authorities=known, offer=Offer(certificates.fingerprint(files.root), signers))
+
+
+def provided_ca(mesh: Mesh) -> ca_files.ProvidedCA | None:
+    trust = mesh.spec.trust
+    if not trust.root_directory:
+        return None
+    return ca_files.read_directory(trust.root_directory, mesh.clusters, trust.passphrase_from)
+
+
+def choose(mesh: Mesh, facts: TrustFacts) -> Choice:
+    """Return how all clusters come to one root, by `strategy.choose_strategy`."""
+    return strategy.choose_strategy(states(mesh, facts), facts.offer, mesh.spec.trust.strategy)
+
+
+def states(mesh: Mesh, facts: TrustFacts) -> list[ClusterCaState]:
+    """Return what each cluster stands by, for `strategy.choose_strategy`."""
+    return [state_of(facts, name, mesh.spec.trust.renew_before) for name in mesh.clusters]
+
+
+def state_of(facts: TrustFacts, name: str, renew_before: float = 0.0) -> ClusterCaState:
+    """Return what one cluster stands by; an intermediate ends that has fewer than `renew_before` seconds left."""
+    secrets, proxies = (of_cluster(rows, name) for rows in (facts.authorities, facts.certificates))
+    unread = [*secrets["reason"], *proxies[proxies["proxy"] == ""]["reason"]]
+    if reason := next(filter(None, unread), ""):
+        return ClusterCaState(name, reason=reason)
+    keys = frozenset(secrets[(secrets["sha256"] == secrets["root"]) & (secrets["problem"] == "")]["root"])
+    anchors = frozenset(proxies["anchor"]) - {""}
+    known: dict[str, Any] = {"live": not proxies.empty, "keys": keys, "anchors": anchors}
+    used = secrets[secrets["used"]]
+    if used.empty:
+        return _from_proxies(facts, name, known)
+    row = used.iloc[0]
+    plugged = row["secret"] == model.SECRET
+    left, beyond = row["not_after"] - datetime.now(UTC), row["root_not_after"] - row["not_after"]
+    return ClusterCaState(
+        name,
+        **known,
+        root=row["root"],
+        signer=row["sha256"],
+        plugged=plugged,
+        bundle=frozenset(row["roots"].split(",")) - {""},
+        # One that ends with its root cannot be given a longer life.
+        ends=plugged and left.total_seconds() < renew_before and beyond > timedelta(days=1),
+        problem=row["problem"],
+        owner=row["owner"],
+        owner_source=row["owner_source"],
+    )
+
+
+def _from_proxies(facts: TrustFacts, name: str, known: dict[str, Any]) -> ClusterCaState:
+    """Return what a cluster stands by whose istiods, if any, sign nothing: what its proxies trust, or are to be given.
+
+    A remote cluster's proxies have another cluster's istiod as their CA; or istio-csr, say, signs.
+    """
+    trusted = of_cluster(facts.roots, name)
+    by = signed_by_others(facts, name)
+    given = trusted["source"].str.startswith(MAPS) if by and not known["live"] else trusted["source"] == "proxies"
+    own = trusted[given]
+    digests = sorted(set(own["sha256"]) - {""})
+    shown = [digest for digest in digests if digest[:SHORT] in known["anchors"]]
+    bundle = frozenset(digest[:SHORT] for digest in digests)
+    state = ClusterCaState(name, **known, root=next(iter([*shown, *digests]), ""), bundle=bundle)
+    if not by:
+        return state
+    # What lies in istiod's Secrets signs nothing there.
+    where = f"the issuer that {by.partition(' (')[0]} uses"
+    return replace(state, keys=frozenset(), owner=by, owner_source=where, signs_elsewhere=True)
+
+
+def signed_by_others(facts: TrustFacts, name: str) -> str:
+    """Return who signs in place of a cluster's istiods, or nothing."""
+    return next(filter(None, of_cluster(facts.authorities, name)["signed_by_others"]), "")

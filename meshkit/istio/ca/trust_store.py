@@ -1,0 +1,241 @@
+"""Who trusts whom: the certificates that proxies hold, and the roots that each cluster hands out.
+
+Certificates are compared by the SHA-256 of their DER form. Subjects lie: every self-signed istiod calls its root
+`O=cluster.local`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from cryptography.x509 import Certificate
+
+from meshkit.istio.ca import cacerts
+from meshkit.istio.ca.certificates import SHORT, chain_end, fingerprint, parse_bundle, parse_chain, spiffe
+from meshkit.istio.control_plane.istiods_and_proxies import Proxy, ask_proxies
+from meshkit.istio.proxies import envoy_admin
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.tables import table
+
+UTC_TIME = "datetime64[us, UTC]"
+CERTIFICATE_COLUMNS = {
+    "cluster": "str",
+    "namespace": "str",
+    "proxy": "str",
+    "kind": "str",
+    "identity": "str",
+    "issuer": "str",
+    "serial": "str",
+    "sha256": "str",
+    "not_before": UTC_TIME,
+    "not_after": UTC_TIME,
+    "chain": "int64",
+    "anchor": "str",
+    "roots": "str",
+    "reason": "str",
+}
+ROOT_COLUMNS = {
+    "cluster": "str",
+    "source": "str",
+    "sha256": "str",
+    "subject": "str",
+    "not_before": UTC_TIME,
+    "not_after": UTC_TIME,
+    "holders": "int64",
+    "of": "int64",
+    "reason": "str",
+}
+ZTUNNEL = "a ztunnel, which holds certificates of all pods of its node: meshkit does not read them"
+HANDED_COLUMNS = {"cluster": "str", "namespace": "str", "roots": "str", "reason": "str"}
+
+
+def certificates(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each proxy with the certificate that it shows and the roots that it trusts.
+
+    Columns: cluster, namespace, proxy, kind, identity (SPIFFE URI), issuer (RFC 4514), serial (hex), sha256 (of the
+    leaf), not_before and not_after (UTC), chain (certificates in its chain), anchor (fingerprint of the root that its
+    chain ends at, verified by signature; empty if that is none of the roots it holds), roots (fingerprints of its
+    ROOTCA), reason (why a row is empty; empty when all was read). Anchor and roots are cut to 16 digits; roots are
+    sorted and comma-joined.
+
+    Source: the `default` and `ROOTCA` secrets of each Envoy's config dump. It holds no private key.
+    """
+    rows = []
+    for name, proxy, answer in ask_proxies(mesh, lambda p: parse_identity(envoy_admin.secrets(p)), ztunnels=ZTUNNEL):
+        where = _where(name, proxy)
+        rows.append({**where, "reason": answer.reason} if isinstance(answer, Unknown) else {**where, **answer})
+    return table(rows, CERTIFICATE_COLUMNS)
+
+
+def _where(cluster: str, proxy: Proxy | None) -> dict[str, str]:
+    if proxy is None:
+        return {"cluster": cluster}
+    return {"cluster": cluster, "namespace": proxy.namespace, "proxy": proxy.name, "kind": proxy.kind}
+
+
+def parse_identity(secrets: list[envoy_admin.Secret]) -> dict[str, Any]:
+    """Return a row of `certificates`, without the proxy, from the secrets that it holds."""
+    chain = parse_chain(b"".join(s.pem for s in secrets if s.name == "default" and s.kind == "chain"))
+    roots = parse_bundle(b"".join(s.pem for s in secrets if s.name == "ROOTCA"))
+    held = ",".join(sorted(fingerprint(root, SHORT) for root in roots))
+    if not chain:
+        return {"roots": held, "reason": "the proxy holds no workload certificate"}
+    leaf = chain[0]
+    return {
+        "identity": spiffe(leaf),
+        "issuer": leaf.issuer.rfc4514_string(),
+        "serial": f"{leaf.serial_number:x}",
+        "sha256": fingerprint(leaf),
+        "not_before": leaf.not_valid_before_utc,
+        "not_after": leaf.not_valid_after_utc,
+        "chain": len(chain),
+        "anchor": _anchor(chain, roots),
+        "roots": held,
+        "reason": "",
+    }
+
+
+def _anchor(chain: list[Certificate], roots: list[Certificate]) -> str:
+    root = chain_end(chain, roots)
+    return fingerprint(root, SHORT) if root else ""
+
+
+@dataclass(frozen=True)
+class _Source:
+    name: str
+    holders: list[list[Certificate]]
+    reason: str = ""
+
+
+def roots(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each root certificate and each place of a cluster where it stands.
+
+    Columns: cluster, source, sha256, subject (RFC 4514), not_before, not_after (UTC), holders and of (how many of how
+    many hold it), reason (why a source is unknown; such a row has no fingerprint).
+
+    Sources: `secret cacerts` or `secret istio-ca-secret` (what istiod signs with; the first where both are),
+    `configmap istio-ca-root-cert` (one in each namespace), `proxies` (each Envoy's ROOTCA). Of the Secret only the root
+    certificate is looked at; its key never leaves the reading function. Where others sign in istiod's place, no Secret
+    is a source, and the reason says who signs.
+    """
+    rows: list[dict[str, Any]] = []
+    found = mesh.each(lambda cluster: [_secret_roots(cluster, mesh.root_namespace), _config_map_roots(cluster)])
+    for name, sources in found.items():
+        known = [_Source("secret", [], sources.reason)] if isinstance(sources, Unknown) else sources
+        rows += [{"cluster": name, **row} for source in known for row in _root_rows(source)]
+    held: dict[str, list[list[Certificate]]] = {name: [] for name in mesh.clusters}
+    failed: dict[str, list[str]] = {name: [] for name in mesh.clusters}
+    for name, proxy, answer in ask_proxies(mesh, _proxy_roots, ztunnels=ZTUNNEL):
+        if isinstance(answer, Unknown):
+            failed[name].append(f"{proxy.name}.{proxy.namespace}: {answer.reason}" if proxy else answer.reason)
+        else:
+            held[name].append(answer)
+    for name, holders in held.items():
+        rows += [{"cluster": name, **row} for row in _root_rows(_Source("proxies", holders, "; ".join(failed[name])))]
+    return table(rows, ROOT_COLUMNS)
+
+
+def _proxy_roots(proxy: Proxy) -> list[Certificate]:
+    return parse_bundle(b"".join(secret.pem for secret in envoy_admin.secrets(proxy) if secret.name == "ROOTCA"))
+
+
+def _secret_roots(cluster: Cluster, namespace: str) -> _Source:
+    if elsewhere := cacerts.signed_by_others(cluster, namespace):
+        return _Source("secret", [], f"certificates come from {elsewhere}")
+    # istiod prefers cacerts, and a left-over istio-ca-secret means nothing then (pilot/pkg/bootstrap/istio_ca.go).
+    for name in (cacerts.SECRET, cacerts.SELF_SIGNED):
+        secret = cluster.find("secrets", namespace, name) or {}
+        data = {file: base64.b64decode(text) for file, text in (secret.get("data") or {}).items()}
+        if cacerts.present(data):
+            loaded = cacerts.self_signed_as_loaded(data) if name == cacerts.SELF_SIGNED else cacerts.as_loaded(data)
+            try:
+                return _Source(f"secret {name}", [parse_bundle(loaded.get("root-cert.pem", b""))])
+            except ValueError as error:
+                return _Source("secret", [], f"{name}: {error}")
+    return _Source("secret", [], f"neither cacerts nor istio-ca-secret in {namespace}")
+
+
+def distributed_roots(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each namespace with the roots that istiod hands out there, in ConfigMap istio-ca-root-cert.
+
+    Columns: cluster, namespace, roots (fingerprints, cut to 16 digits, sorted, comma-joined), reason (why a cluster,
+    which then has one row without namespace, or a namespace's ConfigMap could not be read).
+    """
+    rows: list[dict[str, str]] = []
+    for name, found in mesh.each(_config_maps).items():
+        if isinstance(found, Unknown):
+            rows.append({"cluster": name, "reason": found.reason})
+            continue
+        for place, own in found.items():
+            told = {"reason": own.reason} if isinstance(own, Unknown) else {"roots": ",".join(sorted(_short(own)))}
+            rows.append({"cluster": name, "namespace": place, **told})
+    return table(rows, HANDED_COLUMNS)
+
+
+def handed_by(cluster: Cluster) -> dict[str, frozenset[str]]:
+    """Return the roots (cut to `SHORT`) that a cluster hands out in each namespace: none where they cannot be read."""
+    return {place: frozenset(one[:SHORT] for one in text) for place, text in texts_handed_by(cluster).items()}
+
+
+def texts_handed_by(cluster: Cluster) -> dict[str, list[str]]:
+    """Return the fingerprints of what a cluster hands out in each namespace, in their order, repeated as they are."""
+    found = _config_maps(cluster).items()
+    return {place: [fingerprint(one) for one in _known(chain)] for place, chain in found}
+
+
+def _config_maps(cluster: Cluster) -> dict[str, list[Certificate] | Unknown]:
+    maps = cluster.get("configmaps", fields="metadata.name=istio-ca-root-cert")
+    found: dict[str, list[Certificate] | Unknown] = {}
+    for item in maps:
+        try:
+            chain: list[Certificate] | Unknown = parse_chain((item.get("data") or {}).get("root-cert.pem", "").encode())
+        except ValueError as error:
+            chain = Unknown(f"ConfigMap istio-ca-root-cert: {error}")
+        found[item["metadata"]["namespace"]] = chain
+    return found
+
+
+def _known(chain: list[Certificate] | Unknown) -> list[Certificate]:
+    return [] if isinstance(chain, Unknown) else chain
+
+
+def _short(chain: Iterable[Certificate]) -> set[str]:
+    return {fingerprint(one, SHORT) for one in chain}
+
+
+def _config_map_roots(cluster: Cluster) -> _Source:
+    maps = _config_maps(cluster)
+    broken = [f"namespace {place}: {chain.reason}" for place, chain in maps.items() if isinstance(chain, Unknown)]
+    # One that cannot be read counts as a holder of nothing, so that no root is said to be in every namespace.
+    chains = [_known(chain) for chain in maps.values()]
+    return _Source("configmap istio-ca-root-cert", chains, "; ".join(broken) if maps else "there is none")
+
+
+def _root_rows(source: _Source) -> list[dict[str, Any]]:
+    counted: Counter[str] = Counter()
+    seen: dict[str, Certificate] = {}
+    for bundle in source.holders:
+        counted.update({fingerprint(root) for root in bundle})
+        seen.update({fingerprint(root): root for root in bundle})
+    rows: list[dict[str, Any]] = [
+        {
+            "source": source.name,
+            "sha256": digest,
+            "subject": root.subject.rfc4514_string(),
+            "not_before": root.not_valid_before_utc,
+            "not_after": root.not_valid_after_utc,
+            "holders": counted[digest],
+            "of": len(source.holders),
+            "reason": "",
+        }
+        for digest, root in seen.items()
+    ]
+    if source.reason:
+        rows.append({"source": source.name, "holders": 0, "of": len(source.holders), "reason": source.reason})
+    return rows

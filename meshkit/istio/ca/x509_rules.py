@@ -1,0 +1,84 @@
+"""What a certificate allows: the rules by which istiod and proxies would take it as an authority."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.x509 import Certificate, CertificateSigningRequest, ExtensionType
+
+from meshkit.istio.ca.certificates import signed_by
+
+PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
+
+
+def extension(certificate: Certificate, kind: type[ExtensionType]) -> Any:
+    """Return what a certificate's extension says; without one, None."""
+    from cryptography.x509 import ExtensionNotFound
+
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except ExtensionNotFound:
+        return None
+
+
+def defects(certificate: Certificate, *, below: int) -> list[str]:
+    """Return what keeps a certificate from being an authority now; empty if nothing does.
+
+    Args:
+        certificate: the authority's.
+        below: how many other authorities stand between it and the workloads.
+    """
+    from cryptography.x509 import BasicConstraints, ExtendedKeyUsage, KeyUsage
+    from cryptography.x509.oid import ExtendedKeyUsageOID as Oid
+
+    now, constraints = datetime.now(UTC), extension(certificate, BasicConstraints)
+    usage, purposes = extension(certificate, KeyUsage), extension(certificate, ExtendedKeyUsage)
+    wrong = []
+    if constraints is None or not constraints.ca:
+        wrong.append("is no CA's (basicConstraints CA:TRUE is missing)")
+    elif below and constraints.path_length == 0:
+        wrong.append("may sign workloads only (path length 0): a root that signs intermediates is needed")
+    elif constraints.path_length is not None and constraints.path_length < below:
+        wrong.append(f"allows {constraints.path_length} authorities below it (path length), and there are {below}")
+    if usage is not None and not usage.key_cert_sign:
+        wrong.append("may not sign certificates (keyUsage keyCertSign is missing)")
+    # istiod and proxies hold what is above a workload to the workload's purposes (Go's Verify, BoringSSL).
+    if (
+        purposes
+        and Oid.ANY_EXTENDED_KEY_USAGE not in purposes
+        and not {Oid.SERVER_AUTH, Oid.CLIENT_AUTH} <= {*purposes}
+    ):
+        wrong.append("may not stand above servers and clients of TLS (extendedKeyUsage names other purposes)")
+    if certificate.not_valid_after_utc <= now:
+        wrong.append(f"expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+    if certificate.not_valid_before_utc > now:
+        wrong.append(f"is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
+    return wrong
+
+
+def belong_together(certificate: Certificate, key: PrivateKey) -> bool:
+    """Return whether a private key is the certificate's."""
+    return _public_der(certificate) == _public_der(key)
+
+
+def _public_der(holder: Any) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    public: bytes = holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return public
+
+
+def self_signed(certificate: Certificate) -> bool:
+    """Return whether a certificate is a root."""
+    return signed_by(certificate, certificate)
+
+
+def key_kind(holder: Certificate | CertificateSigningRequest) -> str:
+    """Return the kind and bits of the public key of a certificate or a request, such as `RSA 2048`."""
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+    public = holder.public_key()
+    return f"{'RSA' if isinstance(public, RSAPublicKey) else 'ECDSA'} {getattr(public, 'key_size', 0)}"

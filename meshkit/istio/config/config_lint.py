@@ -1,0 +1,288 @@
+"""Objects of Istio that are right in one cluster and wrong in a mesh of many.
+
+Each cluster's clients go by the objects of their own cluster: a rule that was written when there was one cluster goes
+on as it is, and nothing refuses it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import partial
+from typing import Any, Final
+
+import pandas as pd
+
+from meshkit.istio.config.authorization_policies import OWN
+from meshkit.istio.config.missing_services import selects
+from meshkit.istio.config.services import is_cluster_local, local_hosts, mesh_config
+from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_cluster
+from meshkit.istio.control_plane.istiods_and_proxies import istiods
+from meshkit.istio.control_plane.versions import Version, istiod_version
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.kube.transport import NotFoundError
+from meshkit.tables import table
+
+COLUMNS: Final = {
+    "cluster": "str", "trouble": "str", "kind": "str", "namespace": "str", "name": "str", "says": "str",
+    "field": "str", "reason": "str",
+}  # fmt: skip
+UNKNOWN_CLUSTER_SUBSET, MTLS_OFF, MTLS_OFF_PARTLY, FOREIGN_TRUST_DOMAIN = "pinned", "plain", "plain perhaps", "foreign"
+BY_ADDRESS, NO_OUTLIER_DETECTION = "by address", "kept"
+KINDS: Final = (
+    "destinationrules.networking.istio.io",
+    "peerauthentications.security.istio.io",
+    "authorizationpolicies.security.istio.io",
+)
+PLACES: Final = {"topology.istio.io/cluster": "cluster", "topology.istio.io/network": "network"}
+CONDITIONS: Final = {"source.principal": "principals", "source.trustDomain": "trustDomains", "source.ip": "ipBlocks"}
+TLS_MODE: Final = "security.istio.io/tlsMode"
+_MUTUAL: Final = "ISTIO_MUTUAL"
+DEFAULT_POLICY: Final = Version(1, 31)
+"""From here on meshConfig has `defaultTrafficPolicy`. A development build of 1.31 has it, too."""
+Manifest = dict[str, Any]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a mesh has, that a cluster's objects may name: clusters, networks, Services (`name.namespace`), domains.
+
+    Services are those of the cluster (`hosts`); those that its clients may call in other networks (`abroad`); and those
+    of its own that are in no other network, as far as these were read, but may be called from there (`alone`).
+    `domain` is the cluster's, and `outlier_detection` says whether rules inherit one.
+    """
+
+    places: dict[str, Collection[str]]
+    hosts: frozenset[str]
+    domains: frozenset[str]
+    abroad: frozenset[str]
+    alone: frozenset[str]
+    root: str
+    domain: str = DEFAULT
+    outlier_detection: bool = False
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A cluster's objects of Istio; its Services, with the TLS modes of the pods of each; its meshConfig and domain.
+
+    `outlier_detection` says whether every rule inherits one from meshConfig.
+    """
+
+    objects: list[Manifest]
+    modes: Mapping[str, frozenset[str]]
+    settings: Manifest
+    domain: str
+    outlier_detection: bool
+
+
+def rules(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each thing that an object of Istio says and that does no good between clusters.
+
+    Columns: cluster, trouble (pinned: a subset of a cluster or network that the mesh does not have, so it is empty;
+    plain: mutual TLS is off, and istiod leaves out the endpoints of other networks; plain perhaps: so it does if the
+    pods or the port meant are called from there, or Services that no other network has; foreign: a policy names
+    identities of a trust domain that nobody has; by address: a policy goes by the caller's address, which is a
+    gateway's when the caller is elsewhere; kept: locality rules without outlierDetection, so nothing ever fails over),
+    kind, namespace, name, says (in its own words), field, reason (why a cluster could not be read).
+
+    Source: pilot/pkg/xds/endpoints (ep_filters.go, mtls_checker.go), pilot/pkg/networking/core/loadbalancer.
+    """
+    read = mesh.each(lambda cluster: _read(cluster, mesh))
+    rows: list[Row] = []
+    for name, own in read.items():
+        if isinstance(own, Unknown):
+            rows.append({"cluster": name, "reason": own.reason})
+        else:
+            known = _known(mesh, name, own, read)
+            rows += [{"cluster": name, **row} for obj in own.objects for row in _judged(obj, known)]
+    return table(rows, COLUMNS)
+
+
+def _read(cluster: Cluster, mesh: Mesh) -> _Read:
+    pods: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for pod in cluster.get("pods", fields="status.phase=Running"):
+        pods[pod["metadata"]["namespace"]].append(pod["metadata"].get("labels") or {})
+    modes = {}
+    for service in cluster.get("services"):
+        name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
+        behind = (labels for labels in pods[namespace] if selects(service["spec"].get("selector") or {}, labels))
+        modes[f"{name}.{namespace}"] = frozenset(labels.get(TLS_MODE, "disabled") for labels in behind)
+    objects = [obj for kind in KINDS for obj in _get(cluster, kind)]
+    settings = mesh_config(cluster, mesh)
+    domain = of_cluster(cluster, mesh.root_namespace)
+    return _Read(objects, modes, settings, domain, _inherited(cluster, settings, mesh.root_namespace))
+
+
+def _inherited(cluster: Cluster, settings: Manifest, root_namespace: str) -> bool:
+    """Return whether rules without outlierDetection have that of meshConfig.
+
+    Source: applyDefaultTrafficPolicy (pilot/pkg/networking/core/cluster_traffic_policy.go), in 1.31.0 and later.
+    """
+    if (settings.get("defaultTrafficPolicy") or {}).get("outlierDetection") is None:
+        return False
+    found = [Version.parse(istiod_version(istiod)) for istiod in istiods(cluster, root_namespace)]
+    return bool(found) and all(version is not None and version >= DEFAULT_POLICY for version in found)
+
+
+def _known(mesh: Mesh, name: str, own: _Read, read: Mapping[str, _Read | Unknown]) -> Known:
+    networks = {entry.name: entry.network for entry in mesh.spec.clusters}
+    told = {other: found for other, found in read.items() if isinstance(found, _Read)}
+    local = local_hosts(own.settings, mesh.root_namespace, own.domain)
+
+    def leaving(hosts: Iterable[str]) -> frozenset[str]:
+        return frozenset(host for host in hosts if not is_cluster_local(f"{host}.svc.{own.domain}", local))
+
+    modes: dict[str, frozenset[str]] = defaultdict(frozenset)
+    for found in told.values():
+        for host, seen in found.modes.items():
+            modes[host] |= seen
+    # Pods without sidecars take no calls from other networks, whatever objects say.
+    bare = {host for host, seen in modes.items() if seen and "istio" not in seen}
+    abroad = (
+        leaving(h for other, found in told.items() if networks[other] != networks[name] for h in found.modes) - bare
+    )
+    return Known(
+        places={"cluster": set(mesh.clusters), "network": set(networks.values())},
+        hosts=abroad | own.modes.keys(),
+        domains=frozenset({mesh.spec.mesh.trust_domain, OWN, *(own.settings.get("trustDomainAliases") or [])}),
+        abroad=abroad,
+        alone=leaving(own.modes) - abroad - (bare if len(told) == len(read) else set()),
+        root=mesh.root_namespace,
+        domain=own.domain,
+        outlier_detection=own.outlier_detection,
+    )
+
+
+def _judged(obj: Manifest, known: Known) -> Iterator[Row]:
+    where = {"kind": obj["kind"], "namespace": obj["metadata"]["namespace"], "name": obj["metadata"]["name"]}
+    yield from ({**where, **row} for row in JUDGES[obj["kind"]](obj, known))
+
+
+def _get(cluster: Cluster, kind: str) -> list[Manifest]:
+    try:
+        return cluster.get(kind)
+    except NotFoundError:  # Istio's definitions are not installed
+        return []
+
+
+def _destination_rule(obj: Manifest, known: Known) -> Iterator[Row]:
+    spec = obj.get("spec") or {}
+    for subset in spec.get("subsets") or []:
+        for label, place in PLACES.items():
+            value = (subset.get("labels") or {}).get(label)
+            if value and value not in known.places[place]:
+                yield {
+                    "trouble": UNKNOWN_CLUSTER_SUBSET,
+                    "says": f"{label}: {value}",
+                    "field": f"subset {subset['name']}",
+                }
+    means = partial(is_of_mesh, str(spec.get("host", "")), obj["metadata"]["namespace"], domain=known.domain)
+    if not means(known.hosts):
+        return
+    policies = {"trafficPolicy": spec.get("trafficPolicy") or {}}
+    policies |= {f"subset {s['name']}": s.get("trafficPolicy") or {} for s in spec.get("subsets") or []}
+    for field, policy in policies.items():
+        tls = [policy.get("tls"), *(port.get("tls") for port in policy.get("portLevelSettings") or [])]
+        for mode in sorted({str(t.get("mode", "DISABLE")) for t in tls if t} - {_MUTUAL}):
+            yield from _plain(f"tls mode {mode} to {spec['host']}", field, means, known)
+    if not known.outlier_detection:
+        yield from _kept(spec)
+
+
+def _kept(spec: Manifest) -> Iterator[Row]:
+    """Yield each policy of a DestinationRule that asks for failover and has no outlierDetection.
+
+    A subset inherits the rule's own; settings of a port inherit nothing.
+
+    Source: MergeTrafficPolicy (pilot/pkg/model/destination_rule.go).
+    """
+    own = spec.get("trafficPolicy") or {}
+    policies = [("trafficPolicy", own, own)]
+    for subset in spec.get("subsets") or []:
+        policy = subset.get("trafficPolicy") or {}
+        merged = {"outlierDetection": own.get("outlierDetection"), **policy}
+        policies.append((f"subset {subset['name']}", policy, merged))
+    for field, policy, effective in policies:
+        ports = [(f"{field} port {_port(p)}", p, p) for p in policy.get("portLevelSettings") or []]
+        for place, asking, having in [(field, policy, effective), *ports]:
+            locality = (asking.get("loadBalancer") or {}).get("localityLbSetting") or {}
+            asked = sorted(set(locality) & {"failover", "failoverPriority"})
+            # An empty outlierDetection is one, with Envoy's defaults.
+            if asked and locality.get("enabled") is not False and having.get("outlierDetection") is None:
+                yield {
+                    "trouble": NO_OUTLIER_DETECTION,
+                    "says": f"{', '.join(asked)} without outlierDetection",
+                    "field": place,
+                }
+
+
+def _port(settings: Manifest) -> str:
+    return str((settings.get("port") or {}).get("number", "?"))
+
+
+def is_of_mesh(host: str, namespace: str, hosts: Collection[str], *, domain: str = DEFAULT) -> bool:
+    """Return whether a rule's host, in the rule's namespace, means a Service of Kubernetes, or some of them."""
+    full = host if "." in host or "*" in host else f"{host}.{namespace}"
+    wanted = full if full.endswith(f".svc.{domain}") or "*" in full else f"{full.removesuffix('.svc')}.svc.{domain}"
+    return any(fnmatch(f"{known}.svc.{domain}", wanted) for known in hosts)
+
+
+def _plain(
+    says: str, field: str, means: Callable[[Collection[str]], bool], known: Known, *, in_part: bool = False
+) -> Iterator[Row]:
+    if means(known.abroad) and not in_part:
+        yield {"trouble": MTLS_OFF, "says": says, "field": field}
+    elif means(known.abroad | known.alone):
+        why = "" if in_part else " (no other network that was read has the Service)"
+        yield {"trouble": MTLS_OFF_PARTLY, "says": f"{says}{why}", "field": field}
+
+
+def _peer_authentication(obj: Manifest, known: Known) -> Iterator[Row]:
+    spec, namespace = obj.get("spec") or {}, obj["metadata"]["namespace"]
+
+    def means(hosts: Collection[str]) -> bool:
+        return any(namespace in (known.root, host.partition(".")[2]) for host in hosts)
+
+    labels = (spec.get("selector") or {}).get("matchLabels") or {}
+    if (spec.get("mtls") or {}).get("mode") == "DISABLE":
+        some = f" for pods with {', '.join(f'{k}={v}' for k, v in labels.items())}" if labels else ""
+        yield from _plain(f"mtls mode DISABLE{some}", "mtls", means, known, in_part=bool(labels))
+    for port, mtls in (spec.get("portLevelMtls") or {}).items():
+        if (mtls or {}).get("mode") == "DISABLE":
+            says = f"mtls mode DISABLE for port {port}"
+            yield from _plain(says, f"portLevelMtls {port}", means, known, in_part=True)
+
+
+def _authorization_policy(obj: Manifest, known: Known) -> Iterator[Row]:
+    action = str((obj.get("spec") or {}).get("action", "ALLOW"))
+    for number, rule in enumerate((obj.get("spec") or {}).get("rules") or []):
+        for part, source in _sources(rule or {}):
+            field = f"rules[{number}].{part}"
+            named = {p.partition("/")[0] for key in ("principals", "notPrincipals") for p in source.get(key) or []}
+            named |= {d for key in ("trustDomains", "notTrustDomains") for d in source.get(key) or []}
+            strange = sorted(domain for domain in named if "*" not in domain and domain not in known.domains)
+            if strange:
+                yield {"trouble": FOREIGN_TRUST_DOMAIN, "says": f"{action} of {', '.join(strange)}", "field": field}
+            if blocks := [b for key in ("ipBlocks", "notIpBlocks") for b in source.get(key) or []]:
+                yield {"trouble": BY_ADDRESS, "says": f"{action} of {', '.join(blocks)}", "field": field}
+
+
+def _sources(rule: Manifest) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """Yield what a policy's rule says of its callers, by the part that says it, all in the words of `from`."""
+    for one in rule.get("from") or []:
+        yield "from", one.get("source") or {}
+    for condition in rule.get("when") or []:
+        if word := CONDITIONS.get(condition.get("key")):
+            yield "when", {word: [*(condition.get("values") or []), *(condition.get("notValues") or [])]}
+
+
+JUDGES: Final[dict[str, Callable[[Manifest, Known], Iterator[Row]]]] = {
+    "DestinationRule": _destination_rule,
+    "PeerAuthentication": _peer_authentication,
+    "AuthorizationPolicy": _authorization_policy,
+}

@@ -1,0 +1,264 @@
+"""NetworkPolicies: which of the ways that a mesh needs they would block, by their own rules.
+
+Evaluated from the objects alone, as the API's documentation tells it: a pod that any policy selects in a direction may
+do there only what some rule of those policies allows. Whether the cluster's network enforces them is not told by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import pandas as pd
+
+from meshkit.istio.config.missing_services import selects
+from meshkit.istio.multicluster.gateways import is_gateway
+from meshkit.istio.multicluster.remote_secret_manifest import server as server_address
+from meshkit.istio.proxies.injection import carries
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.kube.pods import PROXY_CONTAINER
+from meshkit.kube.transport import NotFoundError
+from meshkit.tables import table
+
+COLUMNS = {
+    "cluster": "str",
+    "namespace": "str",
+    "policies": "str",
+    "way": "str",
+    "direction": "str",
+    "port": "int64",
+    "pods": "str",
+    "state": "str",
+    "reason": "str",
+}
+OPEN, BLOCKED, BY_ADDRESS = "open", "blocked", "by address"
+ALIENS = (
+    "ciliumnetworkpolicies.cilium.io",
+    "ciliumclusterwidenetworkpolicies.cilium.io",
+    "networkpolicies.crd.projectcalico.org",
+    "globalnetworkpolicies.crd.projectcalico.org",
+    "adminnetworkpolicies.policy.networking.k8s.io",
+    "baselineadminnetworkpolicies.policy.networking.k8s.io",
+)
+XDS, WEBHOOK, STATUS, CROSS = 15012, 15017, 15021, 15443
+Labels = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What a policy can select: a pod's namespace and labels, and its named ports; `name` is for people."""
+
+    name: str
+    namespace: str
+    labels: Labels = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way that a mesh needs: a pod, the other end (None: outside the cluster's pods), direction and port."""
+
+    name: str
+    direction: str
+    pod: Pod
+    peer: Pod | None
+    port: int
+
+
+def network_policies(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each way that a mesh needs and NetworkPolicies would block, or allow by address only.
+
+    Columns: cluster, namespace (of the policies), policies (comma-joined), way ("proxies to istiod"), direction
+    (ingress, egress), port, pods (whom it concerns; those to come are told by their role), state (blocked; by address:
+    a rule names address ranges, and whether the other end is in them is not known here; not judged: policies of another
+    make than Kubernetes's own; UNKNOWN), reason (why a cluster could not be read).
+
+    Ways: proxies to istiod (15012), API server to istiod's webhook (15017), load balancers to gateways (15021) and
+    other clusters to gateways (15443), gateway and client to the probe's server, client to other clusters' gateways,
+    istiod to other API servers. Those that do not run yet are judged by the labels that they will have.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, found in mesh.each(lambda cluster: _of_cluster(cluster, mesh)).items():
+        known = [{"state": "UNKNOWN", "reason": found.reason}] if isinstance(found, Unknown) else found
+        rows += [{"cluster": name, **row} for row in known]
+    return table(rows, COLUMNS)
+
+
+def _of_cluster(cluster: Cluster, mesh: Mesh) -> list[dict[str, Any]]:
+    aliens = [{"policies": kind, "state": "not judged", "way": "?"} for kind in ALIENS if _any(cluster, kind)]
+    policies = cluster.get("networkpolicies.networking.k8s.io")
+    if not policies:
+        return aliens
+    namespaces = {n["metadata"]["name"]: n["metadata"].get("labels") or {} for n in cluster.get("namespaces")}
+    others = [
+        server_address(entry, mesh.clusters[entry.name]) for entry in mesh.spec.clusters if entry.name != cluster.name
+    ]
+    api_ports = {urlsplit(address).port or 443 for address in others}
+    needed = ways(mesh, cluster.get("pods"), cluster.get("services"), api_ports)
+    return [*aliens, *judge(policies, namespaces, needed)]
+
+
+def _any(cluster: Cluster, kind: str) -> bool:
+    try:
+        return bool(cluster.get(kind))
+    except NotFoundError:
+        return False
+
+
+def ways(
+    mesh: Mesh,
+    pods: Iterable[dict[str, Any]],
+    services: Iterable[dict[str, Any]] = (),
+    api_ports: Iterable[int] = (443,),
+) -> list[Way]:
+    """Return the ways that a mesh needs in one cluster, between the pods that run and those that will.
+
+    `services` tell which pods are gateways; `api_ports` are those of the other clusters' API servers.
+    """
+    root, probe = mesh.root_namespace, mesh.spec.probe
+    client = Pod(probe.client, probe.namespace, {"app": probe.client})
+    server = Pod(probe.server, probe.namespace, {"app": probe.server}, {"http": probe.port})
+    everyone = [pod for pod in pods if not pod["spec"].get("hostNetwork")]
+    planes = [p for p in everyone if p["metadata"]["namespace"] == root and _labels(p).get("app") == "istiod"]
+    doors = [service for service in services if is_gateway(service)]
+    gates = [p for p in everyone if any(_is_of(door, p) for door in doors)]
+    istiods = _alike(_pod(p)[0] for p in planes) or [
+        Pod("istiod", root, {"app": "istiod", "istio": "pilot"}, {"webhooks": WEBHOOK, "grpc-xds": XDS})
+    ]
+    gateways = _alike(_pod(p)[0] for p in gates) or [
+        Pod("east-west gateway", root, {"app": "istio-eastwestgateway", "istio": "eastwestgateway"})
+    ]
+    running = [_pod(pod) for pod in everyone if carries(pod)]
+    servers = [(p, n) for p, n in running if p.namespace == server.namespace and p.labels.get("app") == probe.server]
+    server, port = servers[0] if servers and servers[0][1] else (server, probe.port)
+    found = [*both("client to server", client, server, port)]
+    found.append(Way("client to other clusters' gateways", "egress", client, None, CROSS))
+    for gateway in gateways:
+        found.append(Way("load balancer to gateway", "ingress", gateway, None, STATUS))
+        found.append(Way("other clusters to gateway", "ingress", gateway, None, CROSS))
+        found += both("gateway to server", gateway, server, port)
+    for istiod in istiods:
+        found.append(Way("API server to istiod's webhook", "ingress", istiod, None, WEBHOOK))
+        found += [Way("istiod to other API servers", "egress", istiod, None, port) for port in sorted(api_ports)]
+        for proxy in [*gateways, client, server, *_alike(p for p, _ in running)]:
+            found += both("proxies to istiod", proxy, istiod, XDS)
+    return found
+
+
+def _alike(pods: Iterable[Pod]) -> list[Pod]:
+    """Return one pod of those that no policy can tell apart."""
+    return list({(p.namespace, *sorted(p.labels.items())): p for p in pods}.values())
+
+
+def _is_of(service: dict[str, Any], pod: dict[str, Any]) -> bool:
+    here = service["metadata"]["namespace"] == pod["metadata"]["namespace"]
+    return here and selects(service["spec"].get("selector") or {}, _labels(pod))
+
+
+def both(name: str, one: Pod, other: Pod, port: int) -> list[Way]:
+    """Return both ends of a way: what the one may send, and what the other may take."""
+    return [Way(name, "egress", one, other, port), Way(name, "ingress", other, one, port)]
+
+
+def _labels(obj: dict[str, Any]) -> Labels:
+    return obj["metadata"].get("labels") or {}
+
+
+def _pod(pod: dict[str, Any]) -> tuple[Pod, int]:
+    """Return what a policy can select, and the first port of its own that it names (0: none)."""
+    containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
+    metadata = pod["metadata"]
+    labels = {k: v for k, v in _labels(pod).items() if k != "pod-template-hash"}
+    own = [p for c in containers if c["name"] != PROXY_CONTAINER for p in c.get("ports") or []]
+    ports = {p["name"]: p["containerPort"] for p in own if p.get("name")}
+    return Pod(metadata["name"], metadata["namespace"], labels, ports), int(own[0]["containerPort"]) if own else 0
+
+
+def judge(
+    policies: list[dict[str, Any]], namespaces: dict[str, Labels], needed: Iterable[Way]
+) -> Iterator[dict[str, Any]]:
+    """Return rows of `network_policies`, without the cluster, for the ways that are not open."""
+    rows: dict[tuple[Any, ...], list[str]] = {}
+    for way in needed:
+        state, guilty = judge_way(policies, namespaces, way)
+        if state != OPEN:
+            key = (way.pod.namespace, ",".join(guilty), way.name, way.direction, way.port, state)
+            concerned = rows.setdefault(key, [])
+            concerned += [way.pod.name] if way.pod.name not in concerned else []
+    for (namespace, names, way_name, direction, port, state), pods in rows.items():
+        told = ", ".join(pods[:3]) + (f" and {len(pods) - 3} more" if len(pods) > 3 else "")
+        where = {"namespace": namespace, "policies": names, "way": way_name, "direction": direction, "port": port}
+        yield {**where, "pods": told, "state": state}
+
+
+def judge_way(policies: list[dict[str, Any]], namespaces: dict[str, Labels], way: Way) -> tuple[str, list[str]]:
+    """Return whether policies leave a way open, and the names of those that select its pod in its direction."""
+    selecting = [p for p in policies if _selects(p, way)]
+    if not selecting:
+        return OPEN, []
+    names = sorted(p["metadata"]["name"] for p in selecting)
+    states = {_rule(rule, p, namespaces, way) for p in selecting for rule in p["spec"].get(way.direction) or []}
+    return next((state for state in (OPEN, BY_ADDRESS) if state in states), BLOCKED), names
+
+
+def _selects(policy: dict[str, Any], way: Way) -> bool:
+    spec = policy["spec"]
+    types = spec.get("policyTypes") or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
+    here = policy["metadata"]["namespace"] == way.pod.namespace
+    return here and way.direction.capitalize() in types and matches(spec.get("podSelector") or {}, way.pod.labels)
+
+
+def _rule(rule: dict[str, Any], policy: dict[str, Any], namespaces: dict[str, Labels], way: Way) -> str:
+    server = way.pod if way.direction == "ingress" else way.peer
+    if not _port(rule.get("ports") or [], way.port, server.ports if server else {}):
+        return BLOCKED
+    peers = rule.get("from" if way.direction == "ingress" else "to") or []
+    if not peers:
+        return OPEN
+    if way.peer is None:
+        return BY_ADDRESS if any("ipBlock" in peer for peer in peers) else BLOCKED
+    named = [peer for peer in peers if "ipBlock" not in peer]
+    if any(_peer(peer, policy["metadata"]["namespace"], namespaces, way.peer) for peer in named):
+        return OPEN
+    return BY_ADDRESS if len(named) < len(peers) else BLOCKED
+
+
+def _port(ports: list[dict[str, Any]], wanted: int, named: dict[str, int]) -> bool:
+    for port in ports:
+        if port.get("protocol", "TCP") != "TCP":
+            continue
+        first = port.get("port", wanted)
+        first = named.get(first, -1) if isinstance(first, str) else int(first)
+        if first <= wanted <= int(port.get("endPort", first)):
+            return True
+    return not ports
+
+
+def _peer(peer: dict[str, Any], own: str, namespaces: dict[str, Labels], pod: Pod) -> bool:
+    if "namespaceSelector" in peer:
+        known = {"kubernetes.io/metadata.name": pod.namespace, **namespaces.get(pod.namespace, {})}
+        here = matches(peer["namespaceSelector"] or {}, known)
+    else:
+        here = pod.namespace == own
+    return here and matches(peer.get("podSelector") or {}, pod.labels)
+
+
+def matches(selector: dict[str, Any], labels: Labels) -> bool:
+    """Return whether a label selector selects these labels; the empty one selects all."""
+    wanted = selector.get("matchLabels") or {}
+    return wanted.items() <= labels.items() and all(
+        _expression(e, labels) for e in selector.get("matchExpressions") or []
+    )
+
+
+def _expression(expression: dict[str, Any], labels: Labels) -> bool:
+    key, values = expression["key"], expression.get("values") or []
+    return {
+        "In": labels.get(key) in values,
+        "NotIn": labels.get(key) not in values,
+        "Exists": key in labels,
+        "DoesNotExist": key not in labels,
+    }[expression["operator"]]

@@ -1,0 +1,223 @@
+"""Services of all clusters: which are the same one to Istio, and so merge when the clusters discover each other.
+
+Sameness is the namespace and the name, nothing else. As soon as an istiod reads another cluster, its clients balance
+over the endpoints of both, unless meshConfig says `clusterLocal` of the host.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import pandas as pd
+import yaml
+
+from meshkit.errors import UnreachableError
+from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_cluster
+from meshkit.istio.control_plane.istiods_and_proxies import istiods
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.tables import table
+
+SYSTEM: Final = ("kube-system", "kube-public", "kube-node-lease")
+SERVICE_COLUMNS: Final = {
+    "cluster": "str",
+    "namespace": "str",
+    "service": "str",
+    "domain": "str",
+    "type": "str",
+    "headless": "bool",
+    "ports": "str",
+    "endpoints": "int64",
+    "cluster_local": "bool",
+    "reason": "str",
+}
+MERGE_COLUMNS: Final = {
+    "namespace": "str",
+    "service": "str",
+    "domain": "str",
+    "clusters": "str",
+    "endpoints": "str",
+    "type": "str",
+    "headless": "str",
+    "ports": "str",
+    "system": "bool",
+    "effect": "str",
+    "conflict": "str",
+}
+
+
+def services(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each Service of each cluster.
+
+    Columns: cluster, namespace, service, domain (the cluster's), type, headless, ports (`name:port/protocol`,
+    comma-joined, sorted), endpoints (ready ones, by address), cluster_local (for clients of this cluster, by its
+    meshConfig), reason (why a cluster could not be read; such a row has no service).
+    """
+    rows: list[dict[str, Any]] = []
+    for name, found in mesh.each(lambda cluster: _services(cluster, mesh)).items():
+        known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
+        rows += [{"cluster": name, **row} for row in known]
+    return table(rows, SERVICE_COLUMNS)
+
+
+def _services(cluster: Cluster, mesh: Mesh) -> list[dict[str, Any]]:
+    ready = Counter((namespace, service) for namespace, service, _ in _addresses(cluster.get("endpointslices")))
+    local, domain = local_hosts_of(cluster, mesh), of_cluster(cluster, mesh.root_namespace)
+    rows = []
+    for item in cluster.get("services"):
+        namespace, name, spec = item["metadata"]["namespace"], item["metadata"]["name"], item["spec"]
+        row = {"namespace": namespace, "service": name, "domain": domain, "type": spec.get("type", "ClusterIP")}
+        headless = spec.get("clusterIP") == "None"
+        ports = ",".join(sorted(_port(port) for port in spec.get("ports") or []))
+        is_local = is_cluster_local(f"{name}.{namespace}.svc.{domain}", local)
+        counted = {"endpoints": ready[namespace, name], "cluster_local": is_local}
+        rows.append({**row, "headless": headless, "ports": ports, **counted})
+    return rows
+
+
+def endpoints(cluster: Cluster, namespace: str, service: str) -> set[str]:
+    """Return the ready addresses of a Service in its own cluster."""
+    slices = cluster.get("endpointslices", namespace, labels={"kubernetes.io/service-name": service})
+    return {address for _, _, address in _addresses(slices)}
+
+
+def _addresses(slices: Iterable[Mapping[str, Any]]) -> set[tuple[str, str, str]]:
+    return {
+        (item["metadata"]["namespace"], (item["metadata"].get("labels") or {})["kubernetes.io/service-name"], address)
+        for item in slices
+        if "kubernetes.io/service-name" in (item["metadata"].get("labels") or {})
+        for endpoint in item.get("endpoints") or []
+        if (endpoint.get("conditions") or {}).get("ready") is not False
+        for address in endpoint["addresses"]
+    }
+
+
+def _port(port: Mapping[str, Any]) -> str:
+    # Node ports and target ports are each cluster's own affair; the name decides what endpoints are matched by.
+    protocol = port.get("protocol", "TCP") + (f"/{port['appProtocol']}" if port.get("appProtocol") else "")
+    return f"{port['name']}:{port['port']}/{protocol}" if port.get("name") else f"{port['port']}/{protocol}"
+
+
+def mesh_config(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
+    """Return a cluster's meshConfig, as its istiod has it; it is empty where there is no Istio yet.
+
+    It is `mesh` of the ConfigMap of the mesh file's revision, or of the only revision that there is.
+
+    Raises:
+        UnreachableError: there are only those of several other revisions, or none although istiods run.
+    """
+    revision, root = mesh.spec.istio.revision, mesh.root_namespace
+    name = f"istio-{revision}" if revision not in ("", "default") else "istio"
+    found = cluster.find("configmaps", root, name)
+    if found is None:
+        others = {c["metadata"]["name"]: c for c in cluster.get("configmaps", root) if "mesh" in (c.get("data") or {})}
+        if len(others) > 1 or (not others and istiods(cluster, root)):
+            there = f"there are {', '.join(sorted(others))}" if others else "istiods run"
+            raise UnreachableError(f"no ConfigMap {root}/{name}, but {there}: does istio.revision name what runs?")
+        found = next(iter(others.values()), {})
+    settings: dict[str, Any] = yaml.safe_load((found.get("data") or {}).get("mesh", "")) or {}
+    return settings
+
+
+def local_hosts_of(cluster: Cluster, mesh: Mesh) -> dict[str, bool]:
+    """Return `local_hosts` of a cluster's meshConfig."""
+    domain = of_cluster(cluster, mesh.root_namespace)
+    return local_hosts(mesh_config(cluster, mesh), mesh.root_namespace, domain)
+
+
+def local_entry(hosts: Iterable[str]) -> dict[str, Any]:
+    """Return the entry of meshConfig's serviceSettings that keeps hosts in their clusters.
+
+    Source: istio.mesh.v1alpha1, MeshConfig.ServiceSettings.
+    """
+    return {"settings": {"clusterLocal": True}, "hosts": list(hosts)}
+
+
+def local_words(host: str) -> str:
+    """Return `local_entry` of one host in one line of YAML, for a remedy."""
+    return f"meshConfig.serviceSettings: [{{settings: {{clusterLocal: true}}, hosts: ['{host}']}}]"
+
+
+def local_hosts(settings: Mapping[str, Any], root_namespace: str, domain: str = DEFAULT) -> dict[str, bool]:
+    """Return for which hosts meshConfig says clusterLocal, and for which it says not; with Istio's own defaults.
+
+    Source: pilot/pkg/model/cluster_local.go.
+    """
+    ours = ("*.kube-system", "kubernetes.default", f"istiod.{root_namespace}")
+    defaults = [f"{name}.svc.{domain}" for name in ours]
+    said: dict[str, bool] = {}
+    for entry in settings.get("serviceSettings") or []:
+        local = bool((entry.get("settings") or {}).get("clusterLocal"))
+        said |= dict.fromkeys(entry.get("hosts") or [], local)
+    no_longer = [host for host, local in said.items() if not local]
+    kept = [d for d in defaults if not any(h == d or (d[0] == "*" and h.endswith(d[1:])) for h in no_longer)]
+    return {**said, **dict.fromkeys(kept, True)}
+
+
+def is_cluster_local(host: str, hosts: Mapping[str, bool]) -> bool:
+    """Return whether the most specific of these hosts, exact or `*.suffix`, says clusterLocal."""
+    if host in hosts:
+        return hosts[host]
+    wild = [known for known in hosts if known.startswith("*") and host.endswith(known[1:])]
+    return hosts[max(wild, key=len)] if wild else False
+
+
+def merging(services: pd.DataFrame, names: Sequence[str], root_namespace: str) -> pd.DataFrame:
+    """Return one row for each Service of the mesh, those that several clusters have first: what becomes of it.
+
+    Columns: namespace, service, domain (of the first of them), clusters (that have it, comma-joined), endpoints (`east
+    1, west 2`), type, headless (yes or no), ports (the common ones; where clusters differ, each with its own), system
+    (Kubernetes' and istiod's own namespaces, and `default/kubernetes`), effect (what its clients will meet), conflict
+    (what differs, as istioctl's IST0170; empty if nothing does).
+
+    Args:
+        services: of `services`; rows without a service are left out.
+        names: the clusters, in the mesh file's order.
+        root_namespace: istiod's.
+    """
+    known = services[services["service"] != ""]
+    rows = []
+    for (namespace, service), group in known.groupby(["namespace", "service"], sort=True):
+        own = {row["cluster"]: row for row in group.to_dict("records")}
+        held = {name: own[name] for name in names if name in own}
+        system = namespace in (*SYSTEM, root_namespace) or (namespace, service) == ("default", "kubernetes")
+        name = {"namespace": namespace, "service": service, "domain": next(iter(held.values()))["domain"]}
+        rows.append({**name, "system": system, **_merge(held)})
+    frame = table(rows, MERGE_COLUMNS)
+    frame["alone"] = ~frame["clusters"].str.contains(",")
+    frame = frame.sort_values(["alone", "system"], kind="stable", ignore_index=True)
+    return frame.drop(columns="alone")
+
+
+def _merge(held: Mapping[str, Mapping[Any, Any]]) -> dict[str, str]:
+    values = {
+        "type": {name: str(row["type"]) for name, row in held.items()},
+        "headless": {name: "yes" if row["headless"] else "no" for name, row in held.items()},
+        "ports": {name: str(row["ports"]) for name, row in held.items()},
+    }
+    differ = [what for what, each in values.items() if len(set(each.values())) > 1]
+    words = {what: _common(each) for what, each in values.items()}
+    counted = ", ".join(f"{name} {row['endpoints']}" for name, row in held.items())
+    conflict = "; ".join(f"{what}: {words[what]}" for what in differ)
+    return {"clusters": ",".join(held), "endpoints": counted, **words, "effect": _effect(held), "conflict": conflict}
+
+
+def _common(values: Mapping[str, str]) -> str:
+    if len(set(values.values())) == 1:
+        return next(iter(values.values()))
+    return ", ".join(f"{name} {value or 'none'}" for name, value in values.items())
+
+
+def _effect(held: Mapping[str, Mapping[Any, Any]]) -> str:
+    if len(held) == 1:
+        return f"only in {next(iter(held))}; the others' clients reach it where its name resolves"
+    local = [name for name, row in held.items() if row["cluster_local"]]
+    if len(local) == len(held):
+        return "stays in each cluster (clusterLocal)"
+    serving = [name for name, row in held.items() if row["endpoints"]]
+    but = f", but not for clients of {', '.join(local)} (clusterLocal)" if local else ""
+    if not serving:
+        return f"nothing serves it{but}"
+    return f"{'balances over' if len(serving) > 1 else 'is served by'} {', '.join(serving)}{but}"

@@ -1,0 +1,46 @@
+"""New pods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+
+from meshkit.errors import MeshkitError
+from meshkit.istio.control_plane import images, istioctl, quotas
+from meshkit.istio.control_plane.versions import Version
+from meshkit.kube.mesh import Mesh
+from meshkit.tables import table
+
+INSTALL: Final = "istioctl install"
+_DEFAULT_HUBS: Final = {(1, 30): "registry.istio.io/release"}
+"""The hub built into a release's istioctl, where it is another than docker.io/istio (release notes of 1.30)."""
+
+
+@dataclass(frozen=True)
+class NewPodFacts:
+    """What was looked at: `images` of `istio.images` and of what stage 05 installs; `refusals` of `istio.quotas`."""
+
+    images: pd.DataFrame
+    refusals: pd.DataFrame
+
+
+def look(mesh: Mesh) -> NewPodFacts:
+    """Read images and quotas of every cluster; changes nothing."""
+    found = mesh.ask(images=images.images, refusals=quotas.refusals)
+    one = _installed(mesh)
+    installed = table(({"cluster": name, **one} for name in mesh.clusters), images.COLUMNS)
+    return NewPodFacts(pd.concat([found["images"], installed], ignore_index=True), found["refusals"])
+
+
+def _installed(mesh: Mesh) -> dict[str, str]:
+    where = {"source": INSTALL, "kind": "mesh file", "workload": INSTALL}
+    try:
+        overlay = istioctl.overlay(mesh.spec)
+        said = overlay.get("hub") or ((overlay.get("values") or {}).get("global") or {}).get("hub")
+        tool = None if said else Version.parse(istioctl.version())
+    except MeshkitError:  # no istioctl or no overlay: stage 05 says so, and nothing is installed
+        return {**where, "image": ""}
+    hub = said or (_DEFAULT_HUBS.get((tool.major, tool.minor), "docker.io/istio") if tool else "")
+    return {**where, "image": f"{hub}/pilot" if hub else ""}

@@ -1,0 +1,267 @@
+"""Which versions run where, and who each control plane thinks it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import packaging.version
+import pandas as pd
+import yaml
+
+from meshkit.istio.control_plane.cluster_domain import of_cluster
+from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods, istiods
+from meshkit.istio.proxies.proxy_status import proxy_status
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.kube.transport import NotFoundError
+from meshkit.tables import table
+
+VERSION_COLUMNS = {
+    "cluster": "str",
+    "component": "str",
+    "name": "str",
+    "version": "str",
+    "count": "int64",
+    "reason": "str",
+}
+FEATURES = ("crl", "gateway-api", "ambient multi-network")
+FEATURE_COLUMNS = {"cluster": "str", "feature": "str", "reason": "str"}
+IDENTITY_COLUMNS = {
+    "cluster": "str",
+    "istiod": "str",
+    "revision": "str",
+    "cluster_id": "str",
+    "network": "str",
+    "mesh_id": "str",
+    "trust_domain": "str",
+    "trust_domain_aliases": "str",
+    "cluster_domain": "str",
+    "cluster_aliases": "str",
+    "injected_cluster_id": "str",
+    "injected_network": "str",
+    "reason": "str",
+}
+
+
+_FORM = re.compile(r"v?(?P<number>\d{1,6}\.\d{1,6}(?:\.\d{1,6})?)(?:[-+.](?P<suffix>\S+))?", re.ASCII)
+_IMAGE_VARIANT = re.compile(r"-(distroless|debug)$")
+
+
+@dataclass(frozen=True, order=True)
+class Version:
+    """A version of Istio or Kubernetes; `patch` is -1 where a development build names none (`1.31-eed52ebb66ad`).
+
+    `build` tells builds of one number apart: the suffix of a development build, or which pre-release it is. It is empty
+    for releases, those of vendors too (`1.31.0-tetrate-v0`, `1.20.8-asm.33`), and is not part of order and equality.
+    """
+
+    major: int
+    minor: int
+    patch: int = -1
+    build: str = field(default="", compare=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Version | None:
+        """Return the version that a text tells, such as `1.31.0`, `v1.37.2`, `1.30.1-distroless`, `1.31-eed52ebb66ad`.
+
+        None if it tells none: `unknown`, a bare hash, or `v0.0.0-master`, the name of a build without a stamp.
+        """
+        text = _IMAGE_VARIANT.sub("", text.strip())
+        match = _FORM.fullmatch(text)
+        if not match:
+            return None
+        try:
+            known = packaging.version.Version(text)
+        except ValueError:  # a suffix that Python has no word for: a hash, a vendor's
+            known = packaging.version.Version(match["number"])
+        if known.major == 0:
+            return None
+        if len(known.release) < len(("major", "minor", "patch")):
+            return cls(known.major, known.minor, build=match["suffix"] or "")
+        return cls(known.major, known.minor, known.micro, known.public if known.is_prerelease else "")
+
+
+def agree(version: str, wanted: str, gate: str = "same-patch") -> bool | None:
+    """Return whether a version is the wanted one, as far as that says: `1.31` takes every patch and build of 1.31.
+
+    Args:
+        version: of what runs.
+        wanted: of the mesh file, or of what is compared with.
+        gate: same-patch or same-minor.
+
+    None where that cannot be known: one of them tells no version, or a development build no patch.
+    """
+    own, other = Version.parse(version), Version.parse(wanted)
+    if own is None or other is None:
+        return None
+    if (own.major, own.minor) != (other.major, other.minor):
+        return False
+    if gate == "same-minor" or (other.patch < 0 and not other.build):
+        return True
+    if own.patch != other.patch and -1 in (own.patch, other.patch):
+        return None
+    return (own.patch, own.build) == (other.patch, other.build)
+
+
+def alike(found: Iterable[str], gate: str) -> bool | None:
+    """Return whether all versions that run are one, as the gate asks; None if one of them tells no version.
+
+    That some differ is known all the same. Builds that name no patch are alike if their whole suffix is.
+    """
+    known = [Version.parse(text) for text in found]
+    minor = gate == "same-minor"
+    kinds = {(v.major, v.minor) if minor else (v.major, v.minor, v.patch, v.build) for v in known if v}
+    return False if len(kinds) > 1 else None if None in known else True
+
+
+def versions(mesh: Mesh, status: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return which versions run in each cluster.
+
+    Columns: cluster, component (kubernetes, istiod, proxy, gateway, waypoint, ztunnel), name (the istiod's pod, the
+    proxies' namespace), version, count (of proxies), reason (why a version is unknown).
+
+    Args:
+        mesh: the mesh.
+        status: a `proxy_status` that was already read; read anew unless given.
+
+    Source: the API server's `/version`, istiod's `/version`, and the version that each proxy told its istiod.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, answer in mesh.each(_kubernetes).items():
+        rows.append(_version_row(name, "kubernetes", "", answer))
+    for name, istiod, told in ask_istiods(mesh, istiod_version):
+        rows.append(_version_row(name, "istiod", istiod.name if istiod else "", told))
+    known = proxy_status(mesh) if status is None else status
+    counted = Counter(
+        (row.cluster, _COMPONENTS.get(str(row.kind), str(row.kind)), row.namespace, row.version)
+        for row in known[known["proxy"] != ""].drop_duplicates(["cluster", "namespace", "proxy"]).itertuples()
+    )
+    for (cluster, component, namespace, version), count in counted.items():
+        reason = "" if version else "known to no istiod"
+        row = {"cluster": cluster, "component": component, "name": namespace, "version": version}
+        rows.append({**row, "count": count, "reason": reason})
+    return table(rows, VERSION_COLUMNS)
+
+
+_COMPONENTS = {"sidecar": "proxy", "router": "gateway", "": "proxy"}
+
+
+def _kubernetes(cluster: Cluster) -> str:
+    return cluster.version()
+
+
+def _version_row(cluster: str, component: str, name: str, answer: str | Unknown) -> dict[str, Any]:
+    told = {"reason": answer.reason} if isinstance(answer, Unknown) else {"version": answer, "count": 1}
+    return {"cluster": cluster, "component": component, "name": name, **told}
+
+
+def istiod_version(istiod: Istiod) -> str:
+    """Return an istiod's version as it tells it: `1.31.0`, or `1.31-eed52ebb66ad` of a development build."""
+    return parse_istiod_version(istiod.cluster.http_get(istiod.name, istiod.namespace, istiod.port, "/version"))
+
+
+def parse_istiod_version(answer: bytes) -> str:
+    """Return the version in what istiod's `/version` answers: JSON, or `<version>-<git revision>-<status>`."""
+    text = answer.decode(errors="replace").strip()
+    if text.startswith("{"):
+        document = json.loads(text)
+        return str((document.get("clientVersion") or document).get("version", ""))
+    return text.rsplit("-", 2)[0]
+
+
+def features(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each feature in use that decides whether a cluster meets a defect of its istiod's release.
+
+    Columns: cluster, feature (crl: `cacerts` holds a ca-crl.pem; gateway-api: a Gateway of a class that istiod deploys;
+    ambient multi-network: istiod's AMBIENT_ENABLE_MULTI_NETWORK is on), reason (why a cluster could not be read; such a
+    row has no feature).
+
+    Source: CACRLFile (security/pkg/pki/ca), pilot/pkg/features/ambient.go, pilot/pkg/config/kube/gateway.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, found in mesh.each(lambda cluster: _features(cluster, mesh.root_namespace)).items():
+        known = [{"reason": found.reason}] if isinstance(found, Unknown) else [{"feature": one} for one in found]
+        rows += [{"cluster": name, **row} for row in known]
+    return table(rows, FEATURE_COLUMNS)
+
+
+def _features(cluster: Cluster, namespace: str) -> list[str]:
+    cacerts = cluster.find("secrets", namespace, "cacerts") or {}
+    try:
+        deployed = any(
+            str(gateway["spec"].get("gatewayClassName", "")) in _DEPLOYED
+            for gateway in cluster.get("gateways.gateway.networking.k8s.io")
+        )
+    except NotFoundError:  # Gateway API is not installed
+        deployed = False
+    ambient = any(
+        istiod.env.get("AMBIENT_ENABLE_MULTI_NETWORK", "").lower() in {"true", "1", "t"}
+        for istiod in istiods(cluster, namespace)
+    )
+    used = ("ca-crl.pem" in (cacerts.get("data") or {}), deployed, ambient)
+    return [feature for feature, is_used in zip(FEATURES, used, strict=True) if is_used]
+
+
+_DEPLOYED = frozenset({"istio", "istio-waypoint", "istio-east-west"})
+"""Classes of Gateways whose Deployments istiod makes (pilot/pkg/config/kube/gateway/deploymentcontroller.go)."""
+
+
+def identity(mesh: Mesh) -> pd.DataFrame:
+    """Return who each istiod thinks it is, and what it injects into new pods.
+
+    Columns: cluster, istiod (pod), revision, cluster_id (its CLUSTER_ID, `Kubernetes` unless set), network (label
+    `topology.istio.io/network` of its namespace), mesh_id, trust_domain, trust_domain_aliases (comma-joined),
+    cluster_domain, cluster_aliases (other ids that it takes for its own, comma-joined), injected_cluster_id and
+    injected_network (what new sidecars claim), reason (why a row is empty).
+
+    Source: the pod's environment, and the ConfigMaps `istio` and `istio-sidecar-injector` of its revision.
+    """
+    rows = []
+    for name, istiod, answer in ask_istiods(mesh, _identity):
+        where = {"cluster": name, "istiod": istiod.name if istiod else ""}
+        rows.append({**where, "reason": answer.reason} if isinstance(answer, Unknown) else {**where, **answer})
+    return table(rows, IDENTITY_COLUMNS)
+
+
+def _identity(istiod: Istiod) -> dict[str, str]:
+    suffix = f"-{istiod.revision}" if istiod.revision not in ("", "default") else ""
+    cluster, namespace = istiod.cluster, istiod.namespace
+    settings = _field(cluster.find("configmaps", namespace, f"istio{suffix}"), "mesh")
+    injector = _field(cluster.find("configmaps", namespace, f"istio-sidecar-injector{suffix}"), "values")
+    values = injector.get("global", {})
+    own = cluster.find("namespaces", None, namespace) or {}
+    return {
+        "revision": istiod.revision,
+        "cluster_id": istiod.env.get("CLUSTER_ID", "") or "Kubernetes",
+        "network": own.get("metadata", {}).get("labels", {}).get("topology.istio.io/network", ""),
+        "mesh_id": settings.get("defaultConfig", {}).get("meshId", "") or values.get("meshID", ""),
+        "trust_domain": settings.get("trustDomain", "") or "cluster.local",
+        "trust_domain_aliases": ",".join(settings.get("trustDomainAliases") or []),
+        "cluster_domain": of_cluster(cluster, namespace),
+        "cluster_aliases": ",".join(aliases(istiod.arguments, istiod.env.get("CLUSTER_ID", "") or "Kubernetes")),
+        "injected_cluster_id": values.get("multiCluster", {}).get("clusterName", "") or "Kubernetes",
+        "injected_network": values.get("network", ""),
+        "reason": "",
+    }
+
+
+def aliases(arguments: Iterable[str], cluster_id: str) -> list[str]:
+    """Return the ids that an istiod's arguments let proxies claim in place of its own.
+
+    Source: `--clusterAliases`, `alias=id` comma-joined (pilot/cmd/pilot-discovery/app/cmd.go).
+    """
+    words = [*arguments, ""]
+    said = [w.partition("=")[2] or after for w, after in pairwise(words) if w.partition("=")[0] == "--clusterAliases"]
+    pairs = (pair.partition("=") for text in said for pair in text.split(","))
+    return sorted({alias for alias, _, target in pairs if target == cluster_id})
+
+
+def _field(config_map: dict[str, Any] | None, field: str) -> dict[str, Any]:
+    document = yaml.safe_load((config_map or {}).get("data", {}).get(field, "")) or {}
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,99 @@
+"""What an east-west gateway lets in: every name that a connection to port 15443 can ask for, and who would answer.
+
+AUTO_PASSTHROUGH makes a filter chain for each port of each Service that the Gateway's hosts match, in every namespace.
+istiod gives such a chain only endpoints that take mutual TLS, which is those with a proxy: the API server and istiod
+itself are named, and answer nothing (pilot/pkg/xds/endpoints/endpoint_builder.go, EndpointsWithMTLSFilter).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from meshkit.istio.control_plane.istiods_and_proxies import Proxy, ask_proxies
+from meshkit.istio.proxies import envoy_admin
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.tables import table
+
+COLUMNS = {
+    "cluster": "str",
+    "namespace": "str",
+    "service": "str",
+    "port": "int64",
+    "endpoints": "int64",
+    "part_of": "str",
+    "sni": "str",
+    "gateway": "str",
+    "reason": "str",
+}
+ISTIOD = "istiod"
+_TIMEOUT = 20.0
+_PREFIX = "outbound_."
+
+
+def opened(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each name that each AUTO_PASSTHROUGH gateway pod lets in by SNI.
+
+    Columns: cluster, namespace, service, port, endpoints (healthy ones of the gateway's Envoy; 0: it is named, and
+    nobody answers), part_of (Kubernetes API, istiod, kube-system; empty for all else), sni, gateway (pod), reason
+    (why a row is empty: the pod could not be asked, or passes nothing through). What answers comes first.
+
+    Source: the gateway's own Envoy, `/config_dump?resource=dynamic_listeners` and `/clusters`.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, proxy, answer in ask_proxies(mesh, lambda proxy: _opened(proxy, mesh.root_namespace)):
+        where = {"cluster": name, "gateway": proxy.name if proxy else ""}
+        if not isinstance(answer, Unknown):
+            rows += [{**where, **row} for row in answer]
+        elif proxy is None or proxy.kind == "router":
+            rows.append({**where, "reason": answer.reason})
+    known = {row["cluster"] for row in rows}
+    rows += [{"cluster": c, "reason": "no gateway passes anything through"} for c in mesh.clusters if c not in known]
+    # What answers comes first: a gateway of *.local names all Services there are.
+    found = table(rows, COLUMNS).sort_values("cluster", kind="stable")
+    return found.sort_values("endpoints", ascending=False, kind="stable", ignore_index=True)
+
+
+def _opened(proxy: Proxy, root_namespace: str) -> list[dict[str, Any]]:
+    if proxy.kind != "router":
+        return []
+    names = list(parse_names(envoy_admin.config_dump(proxy, "dynamic_listeners", _TIMEOUT)))
+    if not names:
+        return []
+    hosts = envoy_admin.clusters(proxy, _TIMEOUT)
+    healthy = hosts[hosts["health"] == "HEALTHY"].groupby("name").size()
+    return [{**_parts(sni, root_namespace), "endpoints": int(healthy.get(target, 0))} for sni, target in names]
+
+
+def parse_names(configs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield each SNI that the listeners of a config dump match for passing through, with Envoy's cluster behind it."""
+    for config in configs:
+        listener = config.get("active_state", {}).get("listener", {})
+        for chain in listener.get("filter_chains", []):
+            targets = [f.get("typed_config", {}).get("cluster", "") for f in chain.get("filters", [])]
+            target = next((t for t in targets if t.startswith(_PREFIX)), "")
+            names = chain.get("filter_chain_match", {}).get("server_names", [])
+            yield from ((name, target) for name in names if target)
+
+
+def _parts(sni: str, root_namespace: str) -> dict[str, Any]:
+    _, port, _, host = sni.split("_", 3)
+    name, namespace, *_ = [*host.removeprefix(".").split("."), ""]
+    return {
+        "sni": sni,
+        "port": int(port.strip(".") or 0),
+        "service": name,
+        "namespace": namespace,
+        "part_of": part_of(name, namespace, root_namespace),
+    }
+
+
+def part_of(service: str, namespace: str, root_namespace: str) -> str:
+    """Return which part of the control plane a Service is, or nothing."""
+    if (service, namespace) == ("kubernetes", "default"):
+        return "Kubernetes API"
+    if namespace == root_namespace and (service == ISTIOD or service.startswith(f"{ISTIOD}-")):
+        return ISTIOD
+    return "kube-system" if namespace == "kube-system" else ""

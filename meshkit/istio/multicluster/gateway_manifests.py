@@ -1,0 +1,118 @@
+"""What makes an east-west gateway: its IstioOperator, what it lets other clusters reach, and meshNetworks.
+
+As Istio's own samples/multicluster make it (gen-eastwest-gateway.sh, expose-services.yaml), with the mesh file's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from meshkit.istio.control_plane import istioctl
+from meshkit.istio.control_plane.cluster_domain import DEFAULT
+from meshkit.istio.multicluster.gateways import NETWORK, PASSTHROUGH_PORT
+from meshkit.spec import MeshSpec
+
+NAME = "istio-eastwestgateway"
+OPERATOR = "eastwest"
+EXPOSURE = "cross-network-gateway"
+SELECTOR = {"istio": "eastwestgateway"}
+PORTS = {"status-port": 15021, "tls": PASSTHROUGH_PORT, "tls-istiod": 15012, "tls-webhook": 15017}
+# The rest of an overlay is about the control plane, or would install other components a second time.
+_TAKEN = ("hub", "tag", "meshConfig", "values", "unvalidatedValues")
+
+
+def eastwest(spec: MeshSpec, name: str) -> dict[str, Any]:
+    """Return the IstioOperator of a cluster's east-west gateway, and of nothing else.
+
+    The mesh file's overlay comes first (hub, tag, meshConfig and values of it), the gateway after it.
+
+    Raises:
+        InputError: the overlay is missing or no IstioOperator.
+    """
+    entry = spec.cluster(name)
+    taken = {key: value for key, value in istioctl.overlay(spec).items() if key in _TAKEN}
+    own: dict[str, Any] = {
+        "profile": "empty",
+        "components": {"ingressGateways": [_gateway(spec, name)]},
+        "values": {
+            "gateways": {"istio-ingressgateway": {"injectionTemplate": "gateway"}},
+            "global": {
+                "network": entry.network,
+                "meshID": spec.mesh.id,
+                "multiCluster": {"clusterName": name},
+                **({"istioNamespace": spec.mesh.root_namespace} if _elsewhere(spec) else {}),
+            },
+        },
+        **({"revision": spec.istio.revision} if spec.istio.revision else {}),
+        **({"namespace": spec.mesh.root_namespace} if _elsewhere(spec) else {}),
+    }
+    return istioctl.wrap(istioctl.merge(taken, own), OPERATOR)
+
+
+def _gateway(spec: MeshSpec, name: str) -> dict[str, Any]:
+    entry = spec.cluster(name)
+    kind, annotations = entry.gateway.service_type, entry.gateway.annotations
+    service = {"ports": [{"name": word, "port": port, "targetPort": port} for word, port in PORTS.items()]}
+    return {
+        "name": NAME,
+        "label": {**SELECTOR, "app": NAME, NETWORK: entry.network},
+        "enabled": True,
+        **({"namespace": spec.mesh.root_namespace} if _elsewhere(spec) else {}),
+        "k8s": {
+            "env": [{"name": "ISTIO_META_REQUESTED_NETWORK_VIEW", "value": entry.network}],
+            "service": {**service, **({"type": kind} if kind != "LoadBalancer" else {})},
+            **({"serviceAnnotations": dict(annotations)} if annotations else {}),
+        },
+    }
+
+
+def _elsewhere(spec: MeshSpec) -> bool:
+    return spec.mesh.root_namespace != "istio-system"
+
+
+def exposure(spec: MeshSpec, name: str, selector: Mapping[str, str]) -> dict[str, Any]:
+    """Return the Gateway that lets mutual TLS of other clusters through to the hosts of the mesh file."""
+    server = {
+        "port": {"number": PASSTHROUGH_PORT, "name": "tls", "protocol": "TLS"},
+        "tls": {"mode": "AUTO_PASSTHROUGH"},
+        "hosts": list(spec.cluster(name).gateway.hosts),
+    }
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": EXPOSURE, "namespace": spec.mesh.root_namespace},
+        "spec": {"selector": dict(selector), "servers": [server]},
+    }
+
+
+def mesh_networks(spec: MeshSpec, gateways: pd.DataFrame | None = None, domain: str = DEFAULT) -> dict[str, Any]:
+    """Return `values.global.meshNetworks`: which cluster is on which network, behind which gateway Service.
+
+    The Service is named, not its address: an istiod looks it up in the very cluster that the network is of, and
+    follows it when it gets another address.
+
+    Args:
+        spec: the mesh file.
+        gateways: `gateways.gateways`, for gateways that do not have meshkit's name.
+        domain: the cluster domain, of `meshkit.istio.control_plane.cluster_domain`.
+
+    Source: pilot/pkg/serviceregistry/kube/controller/network.go (reloadMeshNetworks).
+    """
+    found: dict[str, Any] = {}
+    for entry in spec.clusters:
+        place = f"{NAME}.{spec.mesh.root_namespace}"
+        if gateways is not None:
+            own = gateways[(gateways["cluster"] == entry.name) & (gateways["network"] == entry.network)]
+            own = own[own["service"] != ""]
+            places = [
+                f"{service}.{namespace}" for service, namespace in zip(own["service"], own["namespace"], strict=True)
+            ]
+            place = place if place in places or not places else places[0]
+        gateway = {"registryServiceName": f"{place}.svc.{domain}", "port": PASSTHROUGH_PORT}
+        network = found.setdefault(entry.network, {"endpoints": [], "gateways": []})
+        network["endpoints"].append({"fromRegistry": entry.name})
+        network["gateways"] += [] if gateway in network["gateways"] else [gateway]
+    return found

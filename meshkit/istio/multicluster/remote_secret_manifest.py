@@ -1,0 +1,130 @@
+"""Remote secrets as `istioctl create-remote-secret` makes them: the Secret that hands a reader's token over.
+
+Source of the format: istio/istio, istioctl/pkg/multicluster/remote_secret.go. Tokens leave this module only inside the
+manifest that `manifest` returns.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import pandas as pd
+import yaml
+
+from meshkit.istio.multicluster import jwt, reader_tokens
+from meshkit.istio.multicluster.reader_tokens import Token
+from meshkit.istio.multicluster.remote_secrets import ANNOTATION, LABEL, PREFIX, try_token
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.spec import ClusterSpec
+from meshkit.tables import table
+
+VERBS: Final = ("list", "get", "create", "patch", "delete")
+READER_COLUMNS: Final = {
+    "cluster": "str",
+    "server": "str",
+    "server_from": "str",
+    "lacking": "str",
+    "account": "str",
+    "service_account": "bool",
+    "secret": "str",
+    "ends": "str",
+    "credential": "str",
+    "known": "str",
+    "detail": "str",
+}
+
+
+def manifest(name: str, server: str, token: Token, namespace: str) -> dict[str, Any]:
+    """Return the remote secret of cluster `name`, for another cluster's istiod."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": f"{PREFIX}{name}",
+            "namespace": namespace,
+            "annotations": {ANNOTATION: name},
+            "labels": {LABEL: "true"},
+        },
+        "data": {name: base64.b64encode(_kubeconfig(name, server, token).encode()).decode()},
+    }
+
+
+def _kubeconfig(name: str, server: str, token: Token) -> str:
+    authority = base64.b64encode(token.ca).decode()
+    document = {
+        "apiVersion": "v1",
+        "clusters": [{"cluster": {"certificate-authority-data": authority, "server": server}, "name": name}],
+        "contexts": [{"context": {"cluster": name, "user": name}, "name": name}],
+        "current-context": name,
+        "kind": "Config",
+        "users": [{"name": name, "user": {"token": token.token}}],
+    }
+    return str(yaml.safe_dump(document, width=1 << 20))
+
+
+def server(entry: ClusterSpec, cluster: Cluster) -> str:
+    """Return the API server's address for other clusters: `apiServer` of the mesh file, else kubeconfig's."""
+    return entry.api_server or cluster.server
+
+
+def is_local(address: str) -> bool:
+    """Return whether an address leads to whoever asks: loopback, or localhost."""
+    return address_kind(address) == "loopback"
+
+
+def address_kind(address: str) -> str:
+    """Return what kind of host an address names: loopback, link-local, private, public, name, or nothing."""
+    host = urlsplit(address).hostname or ""
+    try:
+        number = ipaddress.ip_address(host)
+    except ValueError:
+        local = host == "localhost" or host.endswith(".localhost")
+        return "loopback" if local else "name" if host else "nothing"
+    if number.is_loopback or number.is_unspecified:
+        return "loopback"
+    return "link-local" if number.is_link_local else "private" if number.is_private else "public"
+
+
+def readers(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each cluster: by which address and which credential the others would read it.
+
+    Columns: cluster, server (API server's address for other clusters), server_from (apiServer or kubeconfig), lacking
+    (what we may not do in istiod's namespace, comma-joined), account (the ServiceAccount that the mesh file wants),
+    service_account (it is there), secret (the Secret of the credential to hand over; empty: none that lasts and is as
+    the mesh file wants it), ends (when that ends, in words), credential (its live proof as of
+    `remote_secrets.remote_secrets`; empty without one, `filling` until it has a token, UNKNOWN if it could not be read),
+    known (the Secrets of all credentials of readers, comma-joined), detail.
+    """
+    rows = []
+    for name, found in mesh.each(lambda cluster: _reader(cluster, mesh)).items():
+        told = {"credential": "UNKNOWN", "detail": found.reason} if isinstance(found, Unknown) else found
+        rows.append({"cluster": name, **told})
+    return table(rows, READER_COLUMNS)
+
+
+def _reader(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
+    namespace, entry, account = mesh.root_namespace, mesh.spec.cluster(cluster.name), reader_tokens.account(mesh)
+    needed = [(verb, "secrets") for verb in VERBS]
+    if mesh.spec.remote_secrets.credential == "expiring":
+        needed.append(("create", "serviceaccounts/token"))
+    lacking = [f"{verb} {kind}" for verb, kind in needed if not cluster.can_i(verb, kind, namespace)]
+    row: dict[str, Any] = {
+        "server": server(entry, cluster),
+        "server_from": "apiServer" if entry.api_server else "kubeconfig",
+        "lacking": ", ".join(lacking),
+        "account": account,
+        "service_account": cluster.find("serviceaccounts", namespace, account) is not None,
+    }
+    if {"list secrets", "get secrets"} & set(lacking):
+        return {**row, "credential": "UNKNOWN", "detail": "its Secrets may not be read"}
+    found = reader_tokens.tokens(cluster, namespace)
+    row["known"] = ",".join(token.secret for token in found)
+    token = reader_tokens.current(found, mesh)
+    if token is None:
+        return row
+    proof = try_token(cluster, token.token, token.ca, namespace) if token else {"credential": "filling"}
+    return {**row, "secret": token.secret, "ends": jwt.told_end(token.token), **proof}

@@ -1,0 +1,185 @@
+"""The fleet's proxies, so that a person can read them: one row for each, counted alike ones, what changed since."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+
+from meshkit import parameters
+from meshkit.istio.proxies.syncz import CORE_TYPES
+from meshkit.tables import table
+
+WORST_FIRST = ("ERROR", "NOT CONNECTED", "UNKNOWN", "STALE", "NOT SENT", "SYNCED", "IGNORED")
+BAD = ("ERROR", "NOT CONNECTED", "STALE")
+GOOD = ("SYNCED", "IGNORED", "NOT SENT")
+NAMES = ["cluster", "namespace", "proxy", "kind", "version", "istiod"]
+KEY = ["cluster", "namespace", "proxy"]
+GROUP = ["cluster", "istiod", "kind", "version", "worst"]
+TREND_COLUMNS = {
+    "cluster": "str",
+    "namespace": "str",
+    "proxy": "str",
+    "change": "str",
+    "before": "str",
+    "now": "str",
+    "since": "datetime64[us, UTC]",
+    "nack": "str",
+}
+CHANGES = ("broken", "worse", "still broken", "unknown", "gone", "mended", "appeared", "version", "istiod")
+
+
+def status_filter(
+    mesh: Iterable[str], namespace: str = "", clusters: Sequence[str] = (), states: Sequence[str] = ()
+) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Return what chooses rows of a `proxy_status`: of proxies there with a type in one of these states.
+
+    What could not be read stays, unless states are named. States may be written small, and with `-` or `_`.
+
+    Raises:
+        InputError: no such cluster in the mesh, or no such state.
+    """
+    wanted = [re.sub("[-_]", " ", state).upper() for state in states]
+    known = list(mesh)
+    for cluster in clusters:
+        parameters.require_choice("cluster", cluster, known, option="--cluster")
+    for state in wanted:
+        parameters.require_choice("state", state, WORST_FIRST, option="--state")
+
+    def choose(status: pd.DataFrame) -> pd.DataFrame:
+        rows = status[status["cluster"].isin(clusters)] if clusters else status
+        rows = rows[(rows["namespace"] == namespace) | (rows["proxy"] == "")] if namespace else rows
+        if not wanted:
+            return rows
+        keys = [rows[key] for key in KEY]
+        return rows[rows["state"].isin(wanted).groupby(keys).transform("any")]
+
+    return choose
+
+
+def rank(states: pd.Series[str]) -> pd.Series[int]:
+    """Return how bad states are, 0 the worst; one that nobody knows counts as that."""
+    return states.map(_place).astype("int64")
+
+
+def _place(state: str) -> int:
+    return WORST_FIRST.index(state) if state in WORST_FIRST else 0
+
+
+def summary(status: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each proxy of `proxy_status`, the worst first.
+
+    Columns: cluster, namespace, proxy, kind, version, istiod, worst (state), then one column for each xDS type in
+    istioctl's order, with the state or IGNORED where the proxy did not subscribe (empty where nothing is known). Of two
+    connections of one proxy to one istiod the worse one stays.
+    """
+    present = set(status["type"]) - {""}
+    types = [t for t in CORE_TYPES if t in present or t != "ECDS"] + sorted(present - set(CORE_TYPES))
+    ranked = _ranked(status.assign(number=status.groupby(NAMES, sort=False).ngroup()))
+    frame = ranked.drop_duplicates("number").sort_values(["rank", "number"], kind="stable").set_index("number")
+    typed = ranked.drop_duplicates(["number", "type"])
+    untyped = frame.index.isin(ranked.loc[ranked["type"] == "", "number"])
+    for kind in types:
+        told = typed[typed["type"] == kind].set_index("number")["state"].reindex(frame.index)
+        frame[kind] = told.where(told.notna() | untyped, "IGNORED").fillna("")
+    return frame.assign(worst=frame["state"])[[*NAMES, "worst", *types]].astype("str").reset_index(drop=True)
+
+
+def _ranked(status: pd.DataFrame) -> pd.DataFrame:
+    return status.assign(rank=rank(status["state"])).sort_values("rank", kind="stable")
+
+
+def groups(proxies: pd.DataFrame) -> pd.DataFrame:
+    """Return how many proxies of a `summary` are alike, the worst first, so that 100,000 fit a page.
+
+    Columns: cluster, istiod, kind, version, worst (state), proxies (how many), namespaces (in how many), example (one
+    of them, with its namespace).
+    """
+    named = proxies.assign(example=proxies["proxy"] + "." + proxies["namespace"])
+    counted = named.groupby(GROUP, sort=False).agg(
+        proxies=("proxy", "size"), namespaces=("namespace", "nunique"), example=("example", "first")
+    )
+    frame = counted.reset_index()
+    order = frame.assign(rank=rank(frame["worst"])).sort_values(["rank", *GROUP], kind="stable")
+    return order.drop(columns="rank").reset_index(drop=True)
+
+
+def status_diff(before: pd.DataFrame, now: pd.DataFrame, read_at: datetime | None = None) -> pd.DataFrame:
+    """Return what is not as it was between two `proxy_status` of a mesh, the worst first.
+
+    Columns: cluster, namespace, proxy, change, before and now (worst states; versions or istiods where those changed),
+    since (UTC; the earliest moment at which it is known to have been so), nack (of now).
+
+    A change is one of: broken, worse, still broken, unknown (was read, and can be no more), gone, mended, appeared,
+    version, istiod (another serves it). What is alike and in order is counted: the proxy is then "12 proxies".
+
+    Args:
+        before: the earlier status.
+        now: the later one.
+        read_at: when the earlier one was read; taken from its own times unless given.
+    """
+    unread = {row["cluster"]: row["nack"] for row in now[now["proxy"] == ""].to_dict("records")}
+    at = (before["since"] + pd.to_timedelta(before["age_s"], unit="s")).max()
+    was, seen = (_ranked(side[side["proxy"] != ""]).drop_duplicates(KEY) for side in (before, now))
+    both = was.merge(seen, on=KEY, how="outer", suffixes=("_before", "_now"))
+    same = both["state_before"].eq(both["state_now"]) & both["state_now"].isin(GOOD)
+    for what in ("version", "istiod"):
+        same &= both[f"{what}_before"] == both[f"{what}_now"]
+    known = at if read_at is None else pd.Timestamp(read_at)
+    rows = [row for pair in both[~same].to_dict("records") if (row := _change(pair, unread, known))]
+    frame = table(_counted(rows), TREND_COLUMNS)
+    order = frame.assign(place=frame["change"].map({change: place for place, change in enumerate(CHANGES)}))
+    return order.sort_values("place", kind="stable", ignore_index=True).drop(columns="place")
+
+
+def _change(pair: dict[Any, Any], unread: dict[str, str], known: Any) -> dict[str, Any] | None:
+    before, now = (_text(pair[f"state_{side}"]) for side in ("before", "now"))
+    row = {**{key: pair[key] for key in KEY}, "before": before, "now": now}
+    row |= {"since": pair["since_now"], "nack": _text(pair["nack_now"])}
+    if not now and pair["cluster"] in unread:
+        row |= {"now": "UNKNOWN", "nack": unread[pair["cluster"]]}
+    if row["now"] not in GOOD:
+        return {**row, **_bad(pair, before, row["now"], known)}
+    if before not in GOOD:
+        return {**row, "change": "mended" if before else "appeared"}
+    for what in ("version", "istiod"):
+        if pair[f"{what}_before"] != pair[f"{what}_now"]:
+            return {**row, "change": what, "before": pair[f"{what}_before"], "now": pair[f"{what}_now"]}
+    return None
+
+
+def _bad(pair: dict[Any, Any], before: str, now: str, known: Any) -> dict[str, Any]:
+
+    if not now:
+        return {"change": "gone"}
+    if now == "UNKNOWN":
+        return {"change": "unknown"}
+    if before in ("", *GOOD):
+        return {"change": "broken"}
+    if before != now:
+        return {"change": "worse" if _place(now) < _place(before) else "still broken"}
+    earlier = [moment for moment in (pair["since_before"], pair["since_now"], known) if not pd.isna(moment)]
+    return {"change": "still broken", "since": min(earlier, default=None)}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _counted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with those of proxies in order that changed alike as one."""
+    told: list[dict[str, Any]] = []
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if {row["before"], row["now"]} & {*BAD, "UNKNOWN"}:
+            told.append(row)
+        else:
+            alike[tuple(row[key] for key in ("cluster", "namespace", "change", "before", "now"))].append(row)
+    for group in alike.values():
+        many = {"proxy": f"{len(group)} proxies", "since": None} if len(group) > 1 else {}
+        told.append({**group[0], **many})
+    return told

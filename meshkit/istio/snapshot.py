@@ -1,0 +1,40 @@
+"""Snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from meshkit.istio.ca import trust_store
+from meshkit.istio.control_plane import versions
+from meshkit.istio.multicluster import gateways, remote_secrets
+from meshkit.kube.mesh import Mesh
+
+
+@dataclass(frozen=True)
+class VerifyFacts:
+    """What was looked at; each is a table of the function that it is named after."""
+
+    identity: pd.DataFrame
+    secrets: pd.DataFrame
+    remotes: pd.DataFrame
+    gateways: pd.DataFrame
+    gateways_seen: pd.DataFrame
+    certificates: pd.DataFrame
+    roots: pd.DataFrame
+
+
+def look(mesh: Mesh) -> VerifyFacts:
+    """Read objects, istiods and proxies of every cluster; changes nothing."""
+    return VerifyFacts(
+        **mesh.ask(
+            identity=versions.identity,
+            secrets=remote_secrets.remote_secrets,
+            remotes=remote_secrets.remote_clusters,
+            gateways=gateways.gateways,
+            gateways_seen=gateways.gateways_seen,
+            certificates=trust_store.certificates,
+            roots=trust_store.roots,
+        )
+    )

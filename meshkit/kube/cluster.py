@@ -1,0 +1,577 @@
+"""Cluster: one kube context, with the verbs that kubectl users know.
+
+    east = Cluster.connect("lab-east")
+    pods = east.get("pods", namespace="sample", labels={"app": "httpbin"})
+    east.http_get("sleep-5f9…", "sample", 15000, "/clusters?format=json")
+
+Objects are the API server's raw JSON. Every call ends within its timeout, and every failure is a `MeshkitError` that
+names the cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import http.client
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Self
+from urllib.parse import quote
+
+from meshkit.errors import ConflictError, InputError, MeshkitError, UnreachableError
+from meshkit.kube import transport
+from meshkit.kube.identity import Hidden
+from meshkit.kube.kubeconfig import Access, access, contexts, other_token
+from meshkit.kube.kubeconfig import files as paths_of
+from meshkit.kube.transport import NotFoundError
+
+FIELD_MANAGER = "meshkit"
+PAGE = 500
+_DISCOVERY = ",".join(
+    f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList" for version in ("v2", "v2beta1")
+)
+_DISCOVERED = "APIGroupDiscoveryList"
+_APPLY = "application/apply-patch+yaml"
+_STDOUT, _STDERR, _ERROR = 1, 2, 3
+_NO_API_SERVER = "is the server address that of an API server, and no proxy before it?"
+_SHAPES: dict[str, type] = {"items": list, "metadata": dict, "status": dict, "gitVersion": str}
+_METADATA: dict[str, type] = {"namespace": str, "uid": str, "labels": dict, "annotations": dict}
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    """What a command in a container left: its output as text, and its exit code."""
+
+    stdout: str
+    stderr: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class ClockSkew:
+    """How far the API server's clock is ahead of ours, in seconds, give or take `uncertainty`."""
+
+    seconds: float
+    uncertainty: float
+
+
+@dataclass(frozen=True)
+class _Resource:
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool
+    listable: bool
+    names: frozenset[str]
+
+    def path(self, namespace: str | None, name: str | None = None) -> str:
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        scope = f"/namespaces/{quote(namespace, safe='')}" if namespace and self.namespaced else ""
+        return f"{root}{scope}/{self.plural}" + (f"/{quote(name, safe='')}" if name else "")
+
+
+class Cluster:
+    """One kube context. Nothing is sent, and no credential is fetched, before the first call."""
+
+    def __init__(self, name: str, context: str, access_: Callable[[], Access], timeout: float) -> None:
+        self.name = name
+        self.context = context
+        self.timeout = timeout
+        self._access = access_
+        self._lock = threading.Lock()
+        self._session: transport.Session | None = None
+        self._resources: list[_Resource] = []
+
+    def __repr__(self) -> str:
+        return f"Cluster({self.name!r}, context={self.context!r})"
+
+    @classmethod
+    def connect(cls, context: str, kubeconfig: str = "", *, timeout: float = 10.0, name: str = "") -> Self:
+        """Return the cluster of a kubeconfig context; the file is found as kubectl finds it.
+
+        Raises:
+            InputError: no kubeconfig, or no such context in it.
+        """
+        files = paths_of(kubeconfig)
+        known = contexts(files)
+        if context not in known:
+            nearest = difflib.get_close_matches(context, known, n=1)
+            raise InputError(
+                f"no context {context!r}; there {'is' if len(known) == 1 else 'are'} {', '.join(known) or 'none'}",
+                where=os.pathsep.join(files),
+                remedy=f"did you mean {nearest[0]!r}?" if nearest else "name one of them, or set KUBECONFIG",
+            )
+        return cls(name or context, context, functools.partial(access, files, context), timeout)
+
+    def with_token(self, token: str, ca: bytes = b"", *, timeout: float = 10.0) -> Self:
+        """Return the same API server at the address that we know it by, seen with another token (and another CA)."""
+        return type(self)(self.name, "", functools.partial(other_token, self._access, Hidden(token), ca), timeout)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An executor may run questions in another process: the lock and the open client stay in this one.
+        return {**self.__dict__, "_lock": None, "_session": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+    @property
+    def where(self) -> str:
+        """How errors and tables name this cluster."""
+        return f"cluster {self.name}" + (f" (context {self.context})" if self.context not in ("", self.name) else "")
+
+    @property
+    def session(self) -> transport.Session:
+        """The way to this context's API server, made at first use."""
+        # Not functools.cached_property: until Python 3.12 its lock is shared by all instances.
+        with self._lock:
+            if self._session is None:
+                self._session = transport.Session(self._access())
+            return self._session
+
+    @property
+    def server(self) -> str:
+        """The API server's address."""
+        return str(self.session.settings.host)
+
+    # --- read ---
+
+    def get(
+        self,
+        path_or_kind: str,
+        namespace: str | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | str | None = None,
+        *,
+        fields: str = "",
+    ) -> list[dict[str, Any]]:
+        """Return objects as raw JSON, in pages of 500 as kubectl reads them.
+
+        Args:
+            path_or_kind: what kubectl takes (`pods`, `po`, `Pod`, `gateways.networking.istio.io`), or an API path.
+            namespace: only there; None is all namespaces.
+            name: only this object, in a list of one.
+            labels: a mapping, or kubectl's `-l` text.
+            fields: kubectl's `--field-selector` text.
+
+        Raises:
+            NotFoundError: no such kind or object.
+            UnreachableError: as of every call.
+        """
+        path = path_or_kind if path_or_kind.startswith("/") else self.resource(path_or_kind).path(namespace, name)
+        selector = labels if isinstance(labels, str) else ",".join(f"{k}={v}" for k, v in (labels or {}).items())
+        query = [("labelSelector", selector), ("fieldSelector", fields), ("limit", "" if name else str(PAGE))]
+        items: list[dict[str, Any]] = []
+        token = ""
+        while True:
+            page = [(key, value) for key, value in [*query, ("continue", token)] if value]
+            document = self.get_json(path, query=page, having="metadata")
+            kind, version = str(document.get("kind", "")), document.get("apiVersion", "")
+            if "items" not in document and (name or not kind.endswith("List") or "name" in document["metadata"]):
+                return [self._object(document)]
+            found = document.get("items", [])
+            if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+                raise self._strange()
+            kind = kind.removesuffix("List")
+            items += [self._object({"apiVersion": version, "kind": kind, **item}) for item in found]
+            before, token = token, document["metadata"].get("continue", "")
+            if not token:
+                return items
+            if not isinstance(token, str) or token == before:
+                raise self._strange()
+
+    def get_json(
+        self,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        accept: str = "application/json",
+        timeout: float = 0.0,
+        having: str = "",
+    ) -> Any:
+        """Return what the API server answers to GET of a path, decoded; an object with the field `having`, if named.
+
+        Fields that are null are left out, as they are not there for any Kubernetes client.
+        """
+        answer = self._request("GET", path, query=query, headers={"Accept": accept}, timeout=timeout)
+        return self._decoded(answer, having)
+
+    def kinds(self, wanted: Callable[[str], bool], *, namespaced: bool = False) -> list[str]:
+        """Return every kind that can be listed now in the API groups wanted, as `virtualservices.networking.istio.io`.
+
+        Args:
+            wanted: says of a group whether it is wanted.
+            namespaced: only kinds whose objects live in namespaces.
+        """
+        self._resources = list(self._discover())
+        known = [r for r in self._resources if r.listable and wanted(r.group) and (r.namespaced or not namespaced)]
+        return sorted({f"{found.plural}.{found.group}" for found in known})
+
+    def find(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+        """Return one object, or None if it, or its kind, is not there."""
+        try:
+            return next(iter(self.get(kind, namespace, name)), None)
+        except NotFoundError:
+            return None
+
+    def version(self) -> str:
+        """Return the Kubernetes version, such as `v1.37.2`."""
+        return str(self.get_json("/version", having="gitVersion")["gitVersion"])
+
+    def uid(self) -> str:
+        """Return the cluster's identity: the UID of its kube-system namespace, as Istio takes it."""
+        found = self.get("namespaces", name="kube-system")
+        if not found or not (uid := found[0]["metadata"].get("uid")):
+            raise self._strange()
+        return str(uid)
+
+    def clock_skew(self) -> ClockSkew:
+        """Return how far the API server's clock is ahead of ours; its Date header tells whole seconds only."""
+        answer = self._request("GET", "/version")
+        try:
+            server = parsedate_to_datetime(answer.headers["Date"]).replace(tzinfo=UTC).timestamp()
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise UnreachableError("it does not tell the time: no Date header", where=self.where) from None
+        return ClockSkew(server + 0.5 - answer.midpoint, 0.5 + answer.round_trip / 2)
+
+    def can_i(self, verb: str, resource: str, namespace: str | None = None) -> bool:
+        """Return whether our credential may do this, as `kubectl auth can-i` (`pods/exec`, `secrets`)."""
+        plain, _, subresource = resource.partition("/")
+        known = self.resource(plain)
+        attributes = {"verb": verb, "resource": known.plural, "group": known.group, "subresource": subresource}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {**attributes, "namespace": namespace or ""}},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        answer = self._request("POST", path, body=review, content_type="application/json")
+        return bool(self._decoded(answer, "status")["status"].get("allowed"))
+
+    # --- write ---
+
+    def apply(
+        self, manifest: Mapping[str, Any], dry_run: bool = False, *, manager: str = FIELD_MANAGER
+    ) -> dict[str, Any]:
+        """Apply an object server-side as a field manager, never by force on another, and return what it became.
+
+        What that manager itself has patched since is its own, although the server tells of a conflict: it keeps the
+        books of patches and of applies apart.
+
+        Raises:
+            ConflictError: others own fields of it.
+            ChangeError: the server refused it otherwise: an unknown field, a webhook's no.
+        """
+        path = self._path_of(manifest)
+        query = [("fieldManager", manager), ("fieldValidation", "Strict")]
+        query += [("dryRun", "All")] if dry_run else []
+        try:
+            answer = self._request("PATCH", path, query=query, body=manifest, content_type=_APPLY)
+        except ConflictError as error:
+            if any(owner != manager for owner, _ in error.conflicts):
+                raise
+            forced = [*query, ("force", "true")]
+            answer = self._request("PATCH", path, query=forced, body=manifest, content_type=_APPLY)
+        result: dict[str, Any] = self._decoded(answer)
+        return result
+
+    def rehearse(self, manifest: Mapping[str, Any], *, create: bool = False) -> dict[str, Any]:
+        """Return what an object would become if it were applied by force, or created anew; never changes anything.
+
+        Raises:
+            ChangeError: the server would refuse it.
+        """
+        path, kind = self._path_of(manifest), "application/json" if create else _APPLY
+        method, path = ("POST", path.rpartition("/")[0]) if create else ("PATCH", path)
+        query = [("dryRun", "All"), ("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
+        query += [] if create else [("force", "true")]
+        answer = self._request(method, path, query=query, body=manifest, content_type=kind)
+        result: dict[str, Any] = self._decoded(answer)
+        return result
+
+    def patch(self, manifest: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Merge fields into an object that exists, as `kubectl patch --type=merge`; null removes a field.
+
+        For fields that belong to whoever writes last, such as replicas; all others are applied.
+        """
+        query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
+        query += [("dryRun", "All")] if dry_run else []
+        kind = "application/merge-patch+json"
+        result: dict[str, Any] = self._decoded(
+            self._request("PATCH", self._path_of(manifest), query=query, body=manifest, content_type=kind)
+        )
+        return result
+
+    def delete(self, manifest: Mapping[str, Any]) -> bool:
+        """Delete an object, its dependents in the background; return whether it was there."""
+        try:
+            self._request("DELETE", self._path_of(manifest), query=[("propagationPolicy", "Background")])
+        except NotFoundError:
+            return False
+        return True
+
+    def request_token(self, namespace: str, account: str, seconds: int, secret: str) -> str:
+        """Return a new token of a ServiceAccount, which ends with a Secret: after `seconds`, or what the server grants.
+
+        Raises:
+            ChangeError: the server refuses it.
+            NotFoundError: no such account, or no such Secret.
+        """
+        bound = {"apiVersion": "v1", "kind": "Secret", "name": secret}
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": seconds, "boundObjectRef": bound},
+        }
+        path = f"{self.resource('serviceaccounts').path(namespace, account)}/token"
+        answer = self._request("POST", path, body=body, content_type="application/json")
+        if not (token := self._decoded(answer, "status")["status"].get("token")):
+            raise self._strange()
+        return str(token)
+
+    # --- into pods ---
+
+    def exec(
+        self,
+        pod: str,
+        namespace: str,
+        container: str,
+        command: Sequence[str],
+        timeout: float = 0.0,
+        *,
+        heard: Callable[[bytes], None] | None = None,
+    ) -> ExecResult:
+        """Run a command in a container, without a shell and without a terminal.
+
+        `heard` is called with each piece of its output, when it comes.
+
+        Raises:
+            UnreachableError: the pod cannot be reached, or the command is not over within `timeout` seconds.
+        """
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/exec"
+        query = [("container", container), ("stdout", "true"), ("stderr", "true")]
+        query += [("command", part) for part in command]
+        channels = {_STDOUT: bytearray(), _STDERR: bytearray(), _ERROR: bytearray()}
+        with self._stream(path, query, "v5.channel.k8s.io,v4.channel.k8s.io", timeout, pod) as stream:
+            for channel, data in stream.frames():
+                channels.get(channel, bytearray()).extend(data)
+                if heard and channel == _STDOUT:
+                    heard(data)
+        stdout, stderr = (channels[c].decode(errors="replace") for c in (_STDOUT, _STDERR))
+        return ExecResult(stdout, stderr, self._exit_code(bytes(channels[_ERROR]), f"{pod}.{namespace}/{container}"))
+
+    def _exit_code(self, status: bytes, what: str) -> int:
+        try:
+            document = json.loads(status)
+            if document["status"] == "Success":
+                return 0
+            causes = document["details"]["causes"]
+            return next(int(cause["message"]) for cause in causes if cause["reason"] == "ExitCode")
+        except (ValueError, KeyError, TypeError, StopIteration):
+            raise UnreachableError(
+                f"the command in {what} could not be run to its end", where=self.where, remedy="is the container up?"
+            ) from None
+
+    @contextlib.contextmanager
+    def forward(self, pod: str, namespace: str, port: int, timeout: float = 0.0) -> Iterator[transport.Tunnel]:
+        """Open a connection to a port of a pod's localhost, to be read and written, for `timeout` seconds at most.
+
+        Raises:
+            UnreachableError: nothing listens there, or it was not over in time.
+        """
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/portforward"
+        with self._stream(path, [("ports", str(port))], "v4.channel.k8s.io", timeout, pod) as stream:
+            yield transport.Tunnel(stream, f"{pod}.{namespace}:{port}", self.where)
+
+    def http_get(self, pod: str, namespace: str, port: int, path: str, timeout: float = 0.0) -> bytes:
+        """Return what a pod answers to GET on a port of its localhost, as istioctl asks Envoy and istiod.
+
+        The way is the API server's port-forward, so the right needed is istioctl's: create `pods/portforward`.
+
+        Raises:
+            UnreachableError: nothing listens there, or no complete answer within `timeout` seconds.
+            NotFoundError: no such pod, or no such path on that port.
+            MeshkitError: it answers with another status than 200.
+        """
+        ask = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"
+        with self.forward(pod, namespace, port, timeout) as tunnel:
+            tunnel.write(ask.encode())
+            answer = http.client.HTTPResponse(tunnel)  # type: ignore[arg-type]
+            answer.begin()
+            body = answer.read()
+        if answer.status == 200:
+            return body
+        kind = {404: NotFoundError, 401: UnreachableError, 403: UnreachableError}.get(answer.status, MeshkitError)
+        raise kind(f"{pod}.{namespace}:{port}{path} answered {answer.status}", where=self.where)
+
+    def follow(self, pod: str, namespace: str, container: str, since: datetime, timeout: float = 0.0) -> Iterator[str]:
+        """Yield the lines that a container logs from a moment on, each after its time stamp and a blank.
+
+        Ends when the container does. The API server knows whole seconds only, so lines of the second before `since`
+        may come too.
+
+        Raises:
+            UnreachableError: the way broke, or no line came for `timeout` seconds.
+            NotFoundError: the pod is gone.
+            MeshkitError: the container has not started yet.
+        """
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/log"
+        moment = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        query = [("container", container), ("follow", "true"), ("timestamps", "true"), ("sinceTime", moment)]
+        where = f"{self.where}, pod {pod}"
+        return transport.lines(self.session, path, where=where, timeout=timeout or self.timeout, query=query)
+
+    def log(self, pod: str, namespace: str, container: str, lines: int) -> list[str]:
+        """Return the last lines that a container logged.
+
+        Raises:
+            NotFoundError: there is no such pod or container.
+        """
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/log"
+        answer = self._request("GET", path, query=[("container", container), ("tailLines", str(lines))])
+        return answer.data.decode(errors="replace").splitlines()
+
+    # --- how ---
+
+    def resource(self, kind: str) -> _Resource:
+        """Return how the API server serves a kind, by any name that kubectl takes for it.
+
+        Raises:
+            NotFoundError: it does not serve it; a custom resource's definition may be missing.
+        """
+        wanted = kind.lower()
+        for fresh in (False, True):
+            if fresh or not self._resources:
+                self._resources = list(self._discover())
+            for resource in self._resources:
+                if wanted in resource.names:
+                    return resource
+        raise NotFoundError(
+            f"it serves no {kind!r}", where=self.where, remedy="if it is a custom resource, install its definition"
+        )
+
+    def _discover(self) -> Iterator[_Resource]:
+        for root in ("/api", "/apis"):
+            for group in _mappings(self.get_json(root, accept=_DISCOVERY, having="items")["items"]):
+                name = _mapping(group.get("metadata")).get("name", "")
+                for version in _mappings(group.get("versions")):
+                    served = version.get("version")
+                    for item in _mappings(version.get("resources")):
+                        # An aggregated API may say anything of itself: what cannot be asked for is passed over.
+                        found = _resource(name, served, item)
+                        if found:
+                            yield found
+
+    def _path_of(self, manifest: Mapping[str, Any]) -> str:
+        metadata = manifest.get("metadata") or {}
+        version, kind, name = manifest.get("apiVersion"), manifest.get("kind"), metadata.get("name")
+        if not (version and kind and name):
+            raise InputError("a manifest needs apiVersion, kind and metadata.name", where=self.where)
+        group, _, number = str(version).rpartition("/")
+        served = self.resource(f"{kind}.{number}.{group}" if group else f"{kind}.{number}.")
+        return served.path(metadata.get("namespace") or "default", name)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "",
+        timeout: float = 0.0,
+    ) -> transport.Response:
+        typed = {**(headers or {}), **({"Content-Type": content_type} if content_type else {})}
+        # The official client encodes bodies of JSON types itself, those of YAML types only as text.
+        payload = json.dumps(body) if body is not None and content_type.endswith("yaml") else body
+        return transport.request(
+            self.session,
+            method,
+            path,
+            where=self.where,
+            timeout=timeout or self.timeout,
+            query=query,
+            headers=typed,
+            body=payload,
+        )
+
+    def _decoded(self, answer: transport.Response, having: str = "") -> Any:
+        # Nulls are rare, and a hook for each object costs more than to look.
+        hook = _without_nulls if b"null" in answer.data else None
+        try:
+            document = json.loads(answer.data, object_hook=hook)
+        except (ValueError, RecursionError):
+            raise UnreachableError("its answer is not JSON", where=self.where, remedy=_NO_API_SERVER) from None
+        # An empty list may be null; what is no list of objects, such as an APIGroupList, has no metadata.
+        kind = str(document.get("kind")) if isinstance(document, dict) else ""
+        if kind == _DISCOVERED or (kind.endswith("List") and "metadata" in document):
+            document.setdefault("items", [])
+        if having and not (isinstance(document, dict) and isinstance(document.get(having), _SHAPES[having])):
+            raise self._strange()
+        return document
+
+    def _strange(self) -> UnreachableError:
+        return UnreachableError("its answer is none of an API server", where=self.where, remedy=_NO_API_SERVER)
+
+    def _object(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Return an object whose outermost fields have the types that all Kubernetes objects' have.
+
+        Raises:
+            UnreachableError: they have not.
+        """
+        metadata = document.get("metadata")
+        if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+            raise self._strange()
+        if not all(isinstance(metadata.get(field, kind()), kind) for field, kind in _METADATA.items()):
+            raise self._strange()
+        told = [*metadata.get("labels", {}).values(), *metadata.get("annotations", {}).values()]
+        if not all(isinstance(value, str) for value in told):
+            raise self._strange()
+        return document
+
+    def _stream(
+        self, path: str, query: Sequence[tuple[str, str]], protocols: str, timeout: float, pod: str
+    ) -> AbstractContextManager[transport.Stream]:
+        where = f"{self.where}, pod {pod}"
+        return transport.stream(
+            self.session, path, where=where, timeout=timeout or self.timeout, protocols=protocols, query=query
+        )
+
+
+def _resource(group: Any, version: Any, item: Mapping[str, Any]) -> _Resource | None:
+    """Return what discovery says of a kind; None of one whose group, name or kind is missing or no text."""
+    plural: Any = item.get("resource")
+    kind: Any = _mapping(item.get("responseKind")).get("kind")
+    if not isinstance(group, str) or not all(told and isinstance(told, str) for told in (version, plural, kind)):
+        return None
+    plain = {plural, item.get("singularResource"), kind.lower(), *_texts(item.get("shortNames"))}
+    names = {name for name in plain if name and isinstance(name, str)}
+    qualified = {f"{name}{suffix}" for name in names for suffix in (f".{group}", f".{version}.{group}")}
+    namespaced = item.get("scope") == "Namespaced"
+    listable = "list" in _texts(item.get("verbs"))
+    return _Resource(group, version, plural, kind, namespaced, listable, frozenset(names | qualified))
+
+
+def _texts(value: Any) -> list[Any]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _mappings(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value is not None}

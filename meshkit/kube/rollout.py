@@ -1,0 +1,100 @@
+"""Rollout."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from meshkit.errors import MeshkitError
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.wait import Wait
+
+_NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
+"""A pod that ended, or was evicted, answers nobody; its ReplicaSet may leave it there for good."""
+_COMING = ("", "ContainerCreating", "PodInitializing")
+"""Why a container waits while all is well."""
+_RECENT = timedelta(minutes=2)
+
+
+def rolled_out(cluster: Cluster, kind: str, namespace: str, name: str) -> Wait:
+    """Return a wait for a Deployment, StatefulSet or DaemonSet, by the rules of `kubectl rollout status`.
+
+    It waits for the old pods to be gone, too: until then they answer, with what they were configured with before. Where
+    a quota, PodSecurity or a webhook refuses its new pods, or these do not start, it says who refuses, or why.
+    """
+
+    def missing() -> str:
+        found = cluster.find(f"{kind}.v1.apps", namespace, name)
+        if found is None:
+            return f"{kind} {name} is not there"
+        return _unfinished(cluster, namespace, found)
+
+    return missing
+
+
+def _unfinished(cluster: Cluster, namespace: str, workload: dict[str, Any]) -> str:
+    status, spec = workload.get("status", {}), workload["spec"]
+    if status.get("observedGeneration", 0) < workload["metadata"]["generation"]:
+        return "its controller has not seen the change"
+    if workload["kind"] == "DaemonSet":
+        wanted, updated = status.get("desiredNumberScheduled", 0), status.get("updatedNumberScheduled", 0)
+        ready = status.get("numberAvailable", 0)
+    else:
+        wanted, updated = spec.get("replicas", 1), status.get("updatedReplicas", 0)
+        ready = status.get("availableReplicas", 0)
+    if min(updated, ready) < wanted:
+        paused = "it is paused; " if spec.get("paused") else ""
+        why = _refused(cluster, namespace, workload) or _stuck(cluster, namespace, spec["selector"])
+        return f"{paused}{updated} of {wanted} pods made anew, {ready} available{f'; {why}' if why else ''}"
+    pods = cluster.get("pods", namespace, labels=_selector(spec["selector"]), fields=_NOT_ENDED)
+    old = max(len(pods) - wanted, sum("deletionTimestamp" in pod["metadata"] for pod in pods))
+    return f"{old} old pods are going" if old > 0 else ""
+
+
+def _refused(cluster: Cluster, namespace: str, workload: dict[str, Any]) -> str:
+    """Return in the API server's words who refuses a workload's new pods: a quota, PodSecurity, a webhook; or nothing.
+
+    A Deployment has it as its condition ReplicaFailure; of the others only the controller's events tell.
+    """
+    conditions = (workload.get("status") or {}).get("conditions") or []
+    failed = next((c for c in conditions if c.get("type") == "ReplicaFailure" and c.get("status") == "True"), None)
+    if failed:
+        return f"ReplicaFailure ({failed.get('reason', '')}): {failed.get('message', '')}"
+    if workload["kind"] == "Deployment":
+        return ""
+    fields = f"involvedObject.uid={workload['metadata'].get('uid', '')},reason=FailedCreate"
+    try:
+        events = cluster.get("/api/v1/namespaces/" + quote(namespace, safe="") + "/events", fields=fields)
+    except MeshkitError:  # without the right to read events there is less to say, and no less to wait for
+        return ""
+    newest = max(events, key=_last, default=None)
+    # Events stay for an hour: an old one may be of a rollout before.
+    recent = newest is not None and _last(newest) >= str(datetime.now(UTC) - _RECENT).replace(" ", "T")
+    return f"FailedCreate: {newest.get('message', '')}" if newest and recent else ""
+
+
+def _last(event: dict[str, Any]) -> str:
+    series = (event.get("series") or {}).get("lastObservedTime")
+    return str(series or event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def _stuck(cluster: Cluster, namespace: str, selector: dict[str, Any]) -> str:
+    """Return why a container of a workload's pods does not start (ImagePullBackOff, say), or nothing."""
+    for pod in cluster.get("pods", namespace, labels=_selector(selector), fields=_NOT_ENDED):
+        status = pod.get("status") or {}
+        for told in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+            waiting = (told.get("state") or {}).get("waiting") or {}
+            if waiting.get("reason", "") not in _COMING:
+                return f"{pod['metadata']['name']}/{told['name']}: {waiting['reason']}: {waiting.get('message', '')}"
+    return ""
+
+
+def _selector(selector: dict[str, Any]) -> str:
+    """Return a workload's selector as `kubectl -l` takes it."""
+    told = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    for one in selector.get("matchExpressions") or []:
+        key, values = one["key"], ",".join(one.get("values") or [])
+        known = {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "Exists": key}
+        told.append(known.get(one["operator"], f"!{key}"))
+    return ",".join(told)

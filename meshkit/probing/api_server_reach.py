@@ -1,0 +1,152 @@
+"""Does each cluster's API server answer the other clusters, at the address that they will be given?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+import pandas as pd
+
+from meshkit.errors import UnreachableError
+from meshkit.istio.control_plane.istiods_and_proxies import istiods
+from meshkit.istio.multicluster.remote_secret_manifest import server
+from meshkit.kube.cluster import Cluster, ExecResult
+from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
+from meshkit.kube.pods import PROXY_CONTAINER
+from meshkit.probing.pair_probe import find_side
+from meshkit.tables import table
+
+REACH_COLUMNS: Final = {
+    "cluster": "str",
+    "target": "str",
+    "server": "str",
+    "asked_from": "str",
+    "answer": "str",
+    "detail": "str",
+}
+UNCHECKED: Final = "its certificate was not checked"
+NOBODY: Final = "no istiod and no client of the probe runs there"
+_CURL_TIMEOUT = 5
+_NOT_RUN = (126, 127)
+_NOT_TRUSTED = 60
+_CLOSED: Final = (35, 52, 56)
+"""curl's exit codes for a connection that is closed in the handshake, before an answer, or in it."""
+_CAUGHT: Final = "no istiod has curl, and the call was closed by the sidecar of"
+_MAY: Final = ": outboundTrafficPolicy REGISTRY_ONLY refuses it (BlackHoleCluster), or nothing answers behind it"
+
+
+def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None = None) -> pd.DataFrame:
+    """Return one row for each ordered pair: does the target's API server answer the reader, at the address written?
+
+    Columns: cluster (the reader), target, server, asked_from (pod), answer (HTTP status; `refused` where its
+    certificate is not good for that address, `none` where nothing answered, UNKNOWN where nobody could ask), detail.
+
+    Asked by curl in each of the reader's istiods, without any credential: any HTTP status is an answer; the first
+    istiod that gets none is the one told of, and where only some of them could ask it is UNKNOWN. Where none has curl
+    (its image is distroless), the sidecar's own container of the probe's client asks, whose calls no sidecar catches;
+    last the client itself. What closes a call of that may be its sidecar (REGISTRY_ONLY: BlackHoleCluster), so it is
+    UNKNOWN then, not a silent API server (Istio: pilot/pkg/networking/core/cluster_builder.go; tools/istio-iptables
+    leaves out the proxy's UID). The target's CA (ConfigMap kube-root-ca.crt) must vouch for it, as it must for istiod.
+
+    Args:
+        mesh: the mesh.
+        written: address and TLS server name (or nothing) by pair, as a remote secret has them; only these pairs are
+            asked then. Unless given, all are, at the address that the mesh file would have written.
+    """
+    authorities = mesh.each(_authority)
+    pairs = mesh.ordered_pairs if written is None else list(written)
+    given = written or {(a, b): (server(mesh.spec.cluster(b), mesh.clusters[b]), "") for a, b in pairs}
+    vantages = mesh.each(lambda cluster: list(_vantages(cluster, mesh)))
+    rows = gather(
+        lambda pair: _reach(mesh, pair, given[pair], vantages[pair[0]], authorities[pair[1]]),
+        pairs,
+        deadline=60.0,
+        executor=DaemonThreads(8),
+    )
+    return table(
+        (
+            {"cluster": a, "target": b, **({"answer": "UNKNOWN", "detail": r.reason} if isinstance(r, Unknown) else r)}
+            for (a, b), r in zip(pairs, rows, strict=True)
+        ),
+        REACH_COLUMNS,
+    )
+
+
+def _authority(cluster: Cluster) -> str:
+    found = cluster.find("configmaps", "default", "kube-root-ca.crt") or {}
+    return str((found.get("data") or {}).get("ca.crt", ""))
+
+
+def _vantages(cluster: Cluster, mesh: Mesh) -> Iterator[tuple[str, str, str]]:
+    """Yield (pod, namespace, container) of those who could ask; istiod first, for it is the one who will."""
+    for istiod in istiods(cluster, mesh.root_namespace):
+        yield istiod.name, istiod.namespace, "discovery"
+    try:
+        side = find_side(cluster, mesh)
+    except UnreachableError:
+        return
+    yield side.client.name, side.client.namespace, PROXY_CONTAINER
+    yield side.client.name, side.client.namespace, side.container
+
+
+def _reach(
+    mesh: Mesh,
+    pair: tuple[str, str],
+    given: tuple[str, str],
+    vantages: list[tuple[str, str, str]] | Unknown,
+    authority: str | Unknown,
+) -> dict[str, str]:
+    address, name = given
+    row = {"server": address}
+    if isinstance(vantages, Unknown):
+        return {**row, "answer": "UNKNOWN", "detail": vantages.reason}
+    flags = "--cacert /dev/stdin" if authority else "--insecure"
+    script = f'printf %s "$1" | curl -sS -m {_CURL_TIMEOUT} {flags} ${{3:+--connect-to "$3"}} -o /dev/null'
+    script += ' -w "%{http_code}" "$2"'
+    url, way = _url(address, name)
+    command = ["sh", "-c", script, "sh", str(authority or ""), url, way]
+    untried, silent, asker = NOBODY, "", ""
+    good: dict[str, str] = {}
+    for pod, namespace, container in vantages:
+        if good and container != "discovery":
+            break
+        try:
+            done = mesh.clusters[pair[0]].exec(pod, namespace, container, command, 2 * _CURL_TIMEOUT)
+        except UnreachableError as error:
+            untried = f"{pod}: {error.message}"
+            silent = silent or (untried if container == "discovery" else "")
+            continue
+        if done.exit_code in _NOT_RUN:
+            untried = f"{pod} has no curl"
+            continue
+        if container not in ("discovery", PROXY_CONTAINER) and _by_sidecar(done, address):
+            return {**row, "asked_from": pod, "answer": "UNKNOWN", "detail": f"{_CAUGHT} {pod}{_MAY}"}
+        said = next(iter(done.stderr.strip().splitlines()), "")[:200]
+        why = authority.reason if isinstance(authority, Unknown) else "no ConfigMap kube-root-ca.crt"
+        unchecked = "" if authority else f"{UNCHECKED}: {why}"
+        answer = {0: done.stdout.strip(), _NOT_TRUSTED: "refused"}.get(done.exit_code, "none")
+        told = {**row, "asked_from": pod, "answer": answer, "detail": said or unchecked}
+        if not answer.isdigit():
+            return told
+        good, asker = good or told, asker or container
+    if silent and asker == "discovery":
+        return {**row, "answer": "UNKNOWN", "detail": f"{good['asked_from']} gets {good['answer']}, but {silent}"}
+    return good or {**row, "answer": "UNKNOWN", "detail": untried}
+
+
+def _by_sidecar(done: ExecResult, address: str) -> bool:
+    """Return whether what became of a call through a sidecar may be the sidecar's own doing."""
+    made_up = address.startswith("http://") and done.stdout.strip() in ("502", "503")
+    return made_up or done.exit_code in _CLOSED
+
+
+def _url(address: str, name: str) -> tuple[str, str]:
+    """Return the URL to ask for, and where curl is to connect to for it where another TLS name is wanted."""
+    plain = f"{address.rstrip('/')}/version"
+    if not name:
+        return plain, ""
+    parts = urlsplit(address)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = parts.port or 443
+    return f"https://{name}:{port}{parts.path.rstrip('/')}/version", f"::{host}:{port}"

@@ -1,0 +1,161 @@
+"""The clients' side of every pair: endpoints that their Envoys have, and what answers a TLS hello at the gateways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+from cryptography.x509 import Certificate
+
+from meshkit.istio.ca import certificates
+from meshkit.istio.config.services import endpoints
+from meshkit.istio.control_plane.cluster_domain import of_cluster, of_mesh
+from meshkit.istio.proxies import envoy_admin
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
+from meshkit.kube.pods import PROXY_CONTAINER
+from meshkit.probing import sni_probe
+from meshkit.probing.pair_probe import ProbeTarget, find_side
+from meshkit.tables import table
+
+WAY_COLUMNS: Final = {
+    "client": "str", "server": "str", "pod": "str", "endpoints": "str", "way": "str", "local": "int64",
+    "strange": "str", "ready": "int64", "reason": "str",
+}  # fmt: skip
+HELLO_COLUMNS: Final = {
+    "client": "str", "server": "str", "address": "str", "port": "int64", "sni": "str", "heard": "str",
+    "identity": "str", "sha256": "str", "issuer": "str", "anchor": "str", "detail": "str", "reason": "str",
+}  # fmt: skip
+MOST_ADDRESSES: Final = 8
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Client:
+    """One cluster's client: its pod, what its Envoy has for the sample service, and the roots that it trusts."""
+
+    side: ProbeTarget
+    hosts: frozenset[str]
+    roots: tuple[Certificate, ...]
+
+
+def find(mesh: Mesh) -> dict[str, Client | Unknown]:
+    """Return the probe's client of every cluster."""
+    return mesh.each(lambda cluster: _client(cluster, mesh))
+
+
+def _client(cluster: Cluster, mesh: Mesh) -> Client:
+    spec = mesh.spec.probe
+    side = find_side(cluster, mesh)
+    hosts = envoy_admin.clusters(side.client)
+    host = f"{spec.server}.{spec.namespace}.svc.{of_cluster(cluster, mesh.root_namespace)}"
+    ours = (hosts["host"] == host) & (hosts["port"] == spec.port)
+    found = hosts[ours & (hosts["direction"] == "outbound") & (hosts["subset"] == "")]
+    held = b"".join(secret.pem for secret in envoy_admin.secrets(side.client) if secret.name == "ROOTCA")
+    return Client(side, frozenset(found["address"]), tuple(certificates.parse_bundle(held)))
+
+
+def ways(mesh: Mesh, clients: Mapping[str, Client | Unknown], gateways: Mapping[str, set[str]]) -> pd.DataFrame:
+    """Return one row for each ordered pair: by which way the client's Envoy would reach the server's cluster.
+
+    Columns: client, server, pod (the client), endpoints (addresses of the sample service that lead to the server,
+    comma-joined), way (gateway; pods: raw addresses of the server's pods; both; none; UNKNOWN), local (how many lead to
+    the client's own pods), strange (addresses that are of no cluster and no gateway), ready (of the server's own
+    cluster), reason (why it is not known).
+
+    Args:
+        mesh: the mesh.
+        clients: of `find`.
+        gateways: addresses of each cluster's gateways, as offered or as any istiod sees them.
+
+    Source: the client's Envoy, `/clusters`, as `istioctl proxy-config endpoints`; EndpointSlices of every cluster.
+    """
+    spec = mesh.spec.probe
+    pods = mesh.each(lambda cluster: endpoints(cluster, spec.namespace, spec.server))
+    everyone = {ip for found in pods.values() if isinstance(found, set) for ip in found}
+    rows = []
+    for name, server in mesh.ordered_pairs:
+        row: dict[str, Any] = {"client": name, "server": server}
+        client, own, theirs = clients[name], pods[name], pods[server]
+        if isinstance(client, Unknown) or isinstance(own, Unknown) or isinstance(theirs, Unknown):
+            reasons = [answer.reason for answer in (client, own, theirs) if isinstance(answer, Unknown)]
+            rows.append({**row, "way": "UNKNOWN", "reason": reasons[0]})
+            continue
+        ip = {address: address.rpartition(":")[0].strip("[]") for address in client.hosts}
+        local = {a for a in ip if ip[a] in own}
+        gate = {a for a in ip if ip[a] in gateways.get(server, set())} - local
+        raw = {a for a in ip if ip[a] in theirs} - local - gate
+        known = everyone.union(*gateways.values())
+        way = {(True, True): "both", (True, False): "gateway", (False, True): "pods"}.get(
+            (bool(gate), bool(raw)), "none"
+        )
+        row |= {"pod": client.side.client.name, "endpoints": ",".join(sorted(gate | raw)), "way": way}
+        strange = ",".join(sorted(a for a in ip if ip[a] not in known))
+        rows.append({**row, "local": len(local), "ready": len(theirs), "strange": strange})
+    return table(rows, WAY_COLUMNS)
+
+
+def hellos(
+    mesh: Mesh, clients: Mapping[str, Client | Unknown], at: Mapping[tuple[str, str], list[Address]]
+) -> pd.DataFrame:
+    """Return one row for each ordered pair and gateway address: what answers a TLS hello with the server's SNI there.
+
+    Columns: client, server, address, port, sni, heard (a word of `sni_probe.HelloResult`, or UNKNOWN), identity (SPIFFE URI) and
+    sha256 of the certificate shown, issuer, anchor (fingerprint of the root that its chain ends at, of those that the
+    client's proxy holds; empty: it ends at none), detail, reason (why nobody could ask, or no root is known).
+
+    Args:
+        mesh: the mesh.
+        clients: of `find`.
+        at: gateway addresses of each pair; of more than `MOST_ADDRESSES` the others are UNKNOWN.
+    """
+    spec = mesh.spec.probe
+    name = sni_probe.sni(f"{spec.server}.{spec.namespace}.svc.{of_mesh(mesh)}", spec.port)
+    asked = [(pair, address) for pair, known in at.items() for address in known[:MOST_ADDRESSES]]
+
+    def ask(question: tuple[tuple[str, str], Address]) -> dict[str, Any]:
+        (who, _), (address, port) = question
+        client = clients[who]
+        if isinstance(client, Unknown):
+            return {"heard": "UNKNOWN", "reason": client.reason}
+        side = client.side
+        places = [(side.client.name, side.client.namespace, c) for c in (PROXY_CONTAINER, side.container)]
+        return _told(sni_probe.send_client_hello(side.cluster, places, address, port, name), client)
+
+    answers = gather(ask, asked, deadline=30.0, executor=DaemonThreads(8))
+    beyond = [(pair, address) for pair, known in at.items() for address in known[MOST_ADDRESSES:]]
+    answers += [Unknown(f"not asked: only {MOST_ADDRESSES} of its addresses are") for _ in beyond]
+    return table(
+        (
+            {
+                "client": a,
+                "server": b,
+                "address": address,
+                "port": port,
+                "sni": name,
+                **({"heard": "UNKNOWN", "reason": told.reason} if isinstance(told, Unknown) else told),
+            }
+            for ((a, b), (address, port)), told in zip([*asked, *beyond], answers, strict=True)
+        ),
+        HELLO_COLUMNS,
+    )
+
+
+def _told(heard: sni_probe.HelloResult, client: Client) -> dict[str, Any]:
+    row: dict[str, Any] = {"heard": heard.word, "detail": heard.detail}
+    if heard.word == sni_probe.UNTRIED:
+        return {"heard": "UNKNOWN", "reason": heard.detail}
+    if not heard.chain:
+        return row
+    if not client.roots:
+        row["reason"] = "the client's proxy shows no root that it trusts"
+    leaf, root = heard.chain[0], certificates.chain_end(heard.chain, client.roots)
+    shown = {"identity": certificates.spiffe(leaf), "sha256": certificates.fingerprint(leaf)}
+    return {
+        **row,
+        **shown,
+        "issuer": leaf.issuer.rfc4514_string(),
+        "anchor": certificates.fingerprint(root, certificates.SHORT) if root else "",
+    }

@@ -1,0 +1,85 @@
+"""Control plane reach."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pandas as pd
+
+from meshkit.errors import MeshkitError, UnreachableError
+from meshkit.istio.config.network_policies import WEBHOOK, XDS
+from meshkit.istio.control_plane.istiods_and_proxies import istiods
+from meshkit.istio.proxies import injection
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.probing.pod_reach import Caller, callers, handshake
+from meshkit.tables import table
+
+COLUMNS: Final = {
+    "cluster": "str", "way": "str", "port": "int64", "tried_from": "str", "state": "str", "detail": "str",
+}  # fmt: skip
+TO_ISTIOD, TO_WEBHOOK = "proxies to istiod", "API server to istiod's webhook"
+_FORBIDDEN: Final = "(403)"
+_UNCALLED: Final = "failed calling webhook"
+
+
+def tried(mesh: Mesh) -> pd.DataFrame:
+    """Try ways inside each cluster; one row for each.
+
+    Columns: cluster, way (named as in `network_policies.network_policies`), port, tried_from, state (ok, no answer, untried:
+    nobody to try from, or no right to; UNKNOWN), detail.
+
+    To istiod: a TLS hello with port 15012 of its Service, from the probe's client, by the network that proxies use. To
+    its webhook: the API server is asked for a dry run of a pod in the probe's namespace; what comes back has a sidecar
+    only if the API server reached istiod.
+    """
+    known = callers(mesh)
+    rows: list[dict[str, Any]] = []
+    questions = {(TO_ISTIOD, XDS): _to_istiod, (TO_WEBHOOK, WEBHOOK): _to_webhook}
+    for (way, port), question in questions.items():
+        for name, told in mesh.each(lambda c, ask=question: ask(mesh, c, known[c.name])).items():  # type: ignore[misc]
+            answer = {"state": "UNKNOWN", "detail": told.reason} if isinstance(told, Unknown) else told
+            rows.append({"cluster": name, "way": way, "port": port, **answer})
+    return table(rows, COLUMNS)
+
+
+def _to_istiod(mesh: Mesh, cluster: Cluster, caller: Caller | Unknown | None) -> dict[str, str]:
+    service = _istiod_service(cluster, mesh.root_namespace)
+    if caller is None or isinstance(caller, Unknown) or not service:
+        why = caller.reason if isinstance(caller, Unknown) else "no pod of the probe's client to try from"
+        return {"state": "untried", "detail": why if service else "no istiod runs there"}
+    told = handshake(caller, f"https://{service}.{mesh.root_namespace}.svc:{XDS}/")
+    where = {"tried_from": caller.pod, "detail": f"{service}: {told.get('detail') or 'it shows its certificate'}"}
+    return {**where, "state": str(told["state"])}
+
+
+def _istiod_service(cluster: Cluster, namespace: str) -> str:
+    revisions = [istiod.revision for istiod in istiods(cluster, namespace)]
+    names = [f"istiod-{r}" if r not in ("", "default") else "istiod" for r in revisions]
+    return next((name for name in names if cluster.find("services", namespace, name)), "")
+
+
+def _to_webhook(mesh: Mesh, cluster: Cluster, caller: Caller | Unknown | None) -> dict[str, str]:
+    del caller
+    where = {"tried_from": "the API server"}
+    namespace = cluster.find("namespaces", None, mesh.spec.probe.namespace)
+    labels = ((namespace or {}).get("metadata") or {}).get("labels") or {}
+    if labels.get(injection.INJECTION) != "enabled" and not labels.get(injection.REVISION):
+        return {**where, "state": "untried", "detail": "the probe's namespace does not ask for sidecars"}
+    if not cluster.can_i("create", "pods", mesh.spec.probe.namespace):
+        return {**where, "state": "untried", "detail": "we may not ask for a dry run of a pod"}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "meshkit-dry-run", "namespace": mesh.spec.probe.namespace},
+        "spec": {"containers": [{"name": "main", "image": "none"}]},
+    }
+    try:
+        made = cluster.rehearse(pod, create=True)
+    except MeshkitError as error:
+        # Another admission's no, or a missing right, tells nothing of istiod's webhook.
+        silent = isinstance(error, UnreachableError) or _UNCALLED in error.message
+        state = "no answer" if silent and _FORBIDDEN not in error.message else "untried"
+        return {**where, "state": state, "detail": error.message[:200]}
+    injected = injection.carries(made)
+    return {**where, "state": "ok" if injected else "no answer", "detail": "" if injected else "no sidecar was added"}

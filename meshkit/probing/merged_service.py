@@ -1,0 +1,126 @@
+"""Merged service."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import pandas as pd
+
+from meshkit.istio.config.services import endpoints
+from meshkit.istio.multicluster import gateways
+from meshkit.istio.proxies import envoy_admin
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.probing.curl import curl, hostname, parse_answers, told
+from meshkit.probing.pair_probe import CALL_TIMEOUT, PATIENCE, ProbeTarget, cluster_of_pod, find_side
+from meshkit.tables import table
+
+CALLS_PER_CLUSTER: Final = 15
+COLUMNS: Final = {
+    "cluster": "str",
+    "client": "str",
+    "service": "str",
+    "serving": "str",
+    "unread": "str",
+    "endpoints": "str",
+    "leads_to": "str",
+    "strange": "str",
+    "sent": "int64",
+    "answered": "int64",
+    "answered_in": "str",
+    "error": "str",
+    "reason": "str",
+}
+
+
+def look(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
+    """Call the probe's Service from each cluster, once its Envoy knows the others' endpoints, or after some patience.
+
+    Columns: cluster, client (pod), service, serving (clusters with ready endpoints of it), unread (clusters of which
+    that could not be read, and why: "west: no answer; …"), endpoints (addresses that the client's Envoy has), leads_to
+    (clusters that they are of: own pods, and the gateways of the other networks, or the pods of all clusters in a flat
+    one), strange (addresses that are none of those), sent, answered (with 200), answered_in (clusters of the pods that
+    answered; `?` where they do not tell their names, or several clusters have pods of that name), error, reason (why a
+    cluster could not be tried).
+    """
+    spec = mesh.spec.probe
+    seen = gateways.gateways_seen(mesh)
+    sides = mesh.each(lambda cluster: find_side(cluster, mesh))
+    own = mesh.each(lambda cluster: endpoints(cluster, spec.namespace, spec.server))
+
+    def row(cluster: Cluster) -> dict[str, Any]:
+        side = sides[cluster.name]
+        if isinstance(side, Unknown):
+            return {"reason": side.reason}
+        ways = _paths(mesh, cluster.name, own, seen)
+        serving = [name for name, found in own.items() if found]
+        unread = [f"{name}: {found.reason}" for name, found in own.items() if isinstance(found, Unknown)]
+        found = _endpoints(mesh, side, ways, set(serving), patience)
+        return {
+            "client": side.client.name,
+            "serving": ",".join(serving),
+            "unread": "; ".join(unread),
+            "endpoints": ",".join(sorted(found)),
+            "leads_to": ",".join(name for name in mesh.clusters if name in {ways.get(_ip(a)) for a in found}),
+            "strange": ",".join(sorted(a for a in found if _ip(a) not in ways)),
+            **_call(mesh, side, sides),
+        }
+
+    rows = mesh.each(row, deadline=4 * PATIENCE)
+    service = {"service": f"{spec.namespace}/{spec.server}"}
+    return table(
+        (
+            {"cluster": name, **service, **({"reason": r.reason} if isinstance(r, Unknown) else r)}
+            for name, r in rows.items()
+        ),
+        COLUMNS,
+    )
+
+
+def _paths(mesh: Mesh, reader: str, own: dict[str, set[str] | Unknown], seen: pd.DataFrame) -> dict[str, str]:
+    """Return the cluster that each right address leads to, for clients of the reader."""
+    ways: dict[str, str] = {}
+    for entry in mesh.spec.clusters:
+        addresses = own[entry.name]
+        if mesh.spec.topology.network == "multi" and entry.name != reader:
+            rows = seen[(seen["cluster"] == reader) & (seen["network"] == entry.network)]
+            addresses = set(rows["address"]) - {""}
+        ways |= {} if isinstance(addresses, Unknown) else dict.fromkeys(addresses, entry.name)
+    return ways
+
+
+def _ip(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
+def _endpoints(mesh: Mesh, side: ProbeTarget, ways: dict[str, str], serving: set[str], patience: float) -> set[str]:
+    spec = mesh.spec.probe
+    deadline = time.monotonic() + patience
+    while True:
+        hosts = envoy_admin.clusters(side.client)
+        ours = hosts["host"].str.startswith(f"{spec.server}.{spec.namespace}.svc.") & (hosts["port"] == spec.port)
+        found = set(hosts[ours & (hosts["direction"] == "outbound")]["address"])
+        if serving <= {ways.get(_ip(address)) for address in found} or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)
+
+
+def _call(mesh: Mesh, side: ProbeTarget, sides: dict[str, ProbeTarget | Unknown]) -> dict[str, Any]:
+    spec = mesh.spec.probe
+    count = CALLS_PER_CLUSTER * len(mesh.clusters)
+    # A gateway that swallows packets costs each call its whole time: one of them tells as much as all.
+    command = curl(f"http://{spec.server}.{spec.namespace}:{spec.port}/hostname", count, CALL_TIMEOUT, fail_early=True)
+    done = side.cluster.exec(
+        side.client.name, side.client.namespace, side.container, command, 10 + count * CALL_TIMEOUT
+    )
+    answers = parse_answers(done.stdout)
+    bad = next((answer for answer in answers if answer.status != 200), None)
+    known = cluster_of_pod(sides)
+    where = {known.get(hostname(answer.body), "?") for answer in answers if answer.status == 200}
+    return {
+        "sent": len(answers) if answers and not answers[-1].status else count,
+        "answered": sum(answer.status == 200 for answer in answers),
+        "answered_in": ",".join(sorted(where)),
+        "error": told(bad) if bad else "",
+    }

@@ -1,0 +1,175 @@
+"""The N x N truth: for each ordered pair of clusters and each istiod replica, all that a call between them rests on.
+
+A call from client to server rests on a chain: the secret, the address in it, the credential, the sync, the gateway, the
+endpoints, TLS through the gateway, the answer. `table` has every link as a column, `cells` the verdict of each link,
+`brief` one line for each pair with the first link that is broken. Nothing is changed but for the probe's Services while
+`survey` measures.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+
+from meshkit import tables as meshkit_tables
+from meshkit.istio import snapshot
+from meshkit.istio.ca import trust_store
+from meshkit.istio.control_plane import versions
+from meshkit.istio.multicluster import endpoint_shards, remote_secrets
+from meshkit.istio.multicluster import gateways as multicluster_gateways
+from meshkit.istio.multicluster.remote_secret_manifest import address_kind
+from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
+from meshkit.probing import api_server_reach, client_view, pair_probe
+from meshkit.probing.curl import Answer, hostname, told
+from meshkit.probing.statistics import quantile
+
+TRAFFIC_COLUMNS: Final = {
+    "client": "str", "server": "str", "sent": "int64", "answered": "int64", "statuses": "str", "answered_by": "str",
+    "answered_in": "str", "p50_ms": "float64", "p95_ms": "float64", "p99_ms": "float64", "error": "str",
+}  # fmt: skip
+
+
+AT_ONCE: Final = 4
+
+
+DEADLINE: Final = 60.0
+_QUANTILES: Final = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
+
+
+@dataclass(frozen=True)
+class PairFacts:
+    """What was looked at: stage 08's tables, and those of the functions that the others are named after."""
+
+    known: snapshot.VerifyFacts
+    shards: pd.DataFrame
+    reach: pd.DataFrame
+    ways: pd.DataFrame
+    hellos: pd.DataFrame
+
+
+def look(mesh: Mesh, known: snapshot.VerifyFacts | None = None) -> PairFacts:
+    """Read what each pair rests on; `known` is what stage 08 has read already. Changes nothing."""
+    spec = mesh.spec.probe
+    with ThreadPoolExecutor(3) as pool:
+        joins = pool.submit(lambda: known or _known(mesh))
+        held = pool.submit(lambda: endpoint_shards.known(mesh, spec.namespace, spec.server))
+        found = pool.submit(lambda: client_view.find(mesh))
+        facts, who = joins.result(), found.result()
+        asked = pool.submit(lambda: api_server_reach.reach(mesh, _written(mesh, facts)))
+        multi = mesh.spec.topology.network == "multi"
+        at = {pair: gateways(mesh, facts, *pair) for pair in mesh.ordered_pairs} if multi else {}
+        heard = pool.submit(lambda: client_view.hellos(mesh, who, at))
+        gates = {name: {a for pair, known in at.items() for a, _ in known if pair[1] == name} for name in mesh.clusters}
+        ways = client_view.ways(mesh, who, gates)
+        return PairFacts(facts, held.result(), asked.result(), ways, heard.result())
+
+
+def _known(mesh: Mesh) -> snapshot.VerifyFacts:
+    """Read stage 08's tables, but for those that ask every proxy."""
+    tables = mesh.ask(
+        identity=versions.identity,
+        secrets=remote_secrets.remote_secrets,
+        remotes=remote_secrets.remote_clusters,
+        gateways=multicluster_gateways.gateways,
+        gateways_seen=multicluster_gateways.gateways_seen,
+    )
+    unasked = {
+        "certificates": meshkit_tables.table([], trust_store.CERTIFICATE_COLUMNS),
+        "roots": meshkit_tables.table([], trust_store.ROOT_COLUMNS),
+    }
+    return snapshot.VerifyFacts(**tables, **unasked)
+
+
+def _written(mesh: Mesh, known: snapshot.VerifyFacts) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return address and TLS name in the remote secret of each pair that has one which istiod reads."""
+    found = {}
+    for pair in mesh.ordered_pairs:
+        rows = remote_secrets.active_secrets(mesh, known.secrets, *pair)
+        if len(rows) and address_kind(rows.iloc[0]["server"]) not in ("loopback", "nothing"):
+            found[pair] = (str(rows.iloc[0]["server"]), str(rows.iloc[0]["tls_server_name"]))
+    return found
+
+
+def gateways(mesh: Mesh, known: snapshot.VerifyFacts, client: str, server: str) -> list[client_view.Address]:
+    """Return where a client's proxies would find a server's gateway: as its istiods see it, else as it is offered."""
+    network = mesh.spec.cluster(server).network
+    rows = known.gateways_seen
+    seen = rows[(rows["cluster"] == client) & (rows["network"] == network) & (rows["address"] != "")]
+    found = sorted(set(zip(seen["address"], seen["port"], strict=True)))
+    if not found:
+        rows = known.gateways
+        offered = rows[(rows["cluster"] == server) & (rows["network"] == network)]
+        found = [(a, r["port"]) for r in offered.to_dict("records") for a in r["addresses"].split(",") if a]
+    return [(str(address), int(port) or multicluster_gateways.PASSTHROUGH_PORT) for address, port in found]
+
+
+def survey(mesh: Mesh, samples: int) -> tuple[PairFacts, pd.DataFrame]:
+    """Look, and measure every ordered pair alone; the probe's Services travel while the rest is read."""
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look, mesh)
+        with pair_probe.open(mesh) as probing:
+            probing.wait()
+            facts = looking.result()
+            return facts, traffic(probing, samples)
+
+
+def measure(mesh: Mesh, samples: int) -> pd.DataFrame:
+    """Make the probe's Services, and return `traffic`."""
+    with pair_probe.open(mesh) as probing:
+        probing.wait()
+        return traffic(probing, samples)
+
+
+def traffic(probing: pair_probe.ProbeSession, samples: int) -> pd.DataFrame:
+    """Send requests between every ordered pair alone, four at a time: one row for each.
+
+    Columns: client, server, sent, answered (with 200), statuses, answered_by (pods, comma-joined), answered_in (their
+    clusters; `?` for a pod of none), p50_ms, p95_ms and p99_ms (of what was answered, on warm connections), error. A
+    pair that could not be tried has sent = 0 and says why in error.
+    """
+    lanes = [n for n in (samples // AT_ONCE + (k < samples % AT_ONCE) for k in range(AT_ONCE)) if n]
+
+    def row(pair: tuple[str, str]) -> dict[str, Any]:
+        first = probing.arrived[pair]
+        if isinstance(first, Unknown):
+            return {"error": first.reason}
+        if first.status != 200:
+            return {"sent": 1, "statuses": f"{first.status}×1", "error": told(first)}
+        sent = gather(lambda n: probing.call(*pair, "/hostname", count=n), lanes, deadline=DEADLINE)
+        lost = [lane for lane in sent if isinstance(lane, Unknown)]
+        answers = [answer for lane in sent if not isinstance(lane, Unknown) for answer in lane]
+        if not answers:
+            return {"error": lost[0].reason}
+        return {**_summary(probing, answers), **({"error": lost[0].reason} if lost else {})}
+
+    pairs = probing.mesh.ordered_pairs
+    rows = gather(row, pairs, deadline=2 * DEADLINE, executor=DaemonThreads(2 * len(probing.mesh.clusters)))
+    return meshkit_tables.table(
+        (
+            {"client": a, "server": b, **({"error": r.reason} if isinstance(r, Unknown) else r)}
+            for (a, b), r in zip(pairs, rows, strict=True)
+        ),
+        TRAFFIC_COLUMNS,
+    )
+
+
+def _summary(probing: pair_probe.ProbeSession, answers: list[Answer]) -> dict[str, Any]:
+    import numpy as np
+
+    good = [a for a in answers if a.status == 200]
+    names = {hostname(a.body) for a in good} - {""}
+    bad = next((a for a in answers if a.status != 200), None)
+    times = 1000 * np.array([a.seconds for a in good], dtype="float64")
+    counted = ((s, sum(a.status == s for a in answers)) for s in sorted({a.status for a in answers}))
+    return {
+        "sent": len(answers),
+        "answered": len(good),
+        "statuses": ", ".join(f"{status}×{count}" for status, count in counted),
+        "answered_by": ",".join(sorted(names)),
+        "answered_in": ",".join(sorted({probing.home(name) for name in names})),
+        "error": told(bad) if bad else "",
+        **{name: quantile(times, q) for name, q in _QUANTILES.items()},
+    }

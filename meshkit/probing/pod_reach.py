@@ -1,0 +1,208 @@
+"""Ways between clusters, tried from pods: pods of other clusters by their own addresses, and DNS names.
+
+Tried with curl in the probe's client, the same pod that calls in stage 08. Where none runs nothing can be tried, and
+the row says so. A sidecar accepts any connection itself, so only what the other end *says* counts: its certificate.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import pandas as pd
+from cryptography.x509 import Certificate
+
+from meshkit.errors import MeshkitError
+from meshkit.istio.ca import certificates as ca_certificates
+from meshkit.istio.multicluster import gateways, remote_secret_manifest
+from meshkit.kube import pods as kube_pods
+from meshkit.kube.cluster import Cluster, ExecResult
+from meshkit.kube.mesh import Mesh, Unknown, gather
+from meshkit.tables import table
+
+CURL_TIMEOUT = 5
+DEADLINE = 30.0
+UNRESOLVED = (5, 6)
+DISCARD = 9
+"""The port at which names are tried; nobody listens there, and a sidecar notes each try as refused."""
+_MARK = "@meshkit "
+POD_COLUMNS = {
+    "client": "str",
+    "server": "str",
+    "address": "str",
+    "tried_from": "str",
+    "state": "str",
+    "status": "int64",
+    "detail": "str",
+}
+NAME_COLUMNS = {
+    "cluster": "str",
+    "name": "str",
+    "of": "str",
+    "tried_from": "str",
+    "state": "str",
+    "address": "str",
+    "detail": "str",
+}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A running pod with curl: the probe's client."""
+
+    cluster: Cluster
+    namespace: str
+    pod: str
+    container: str
+
+    def curl(self, *arguments: str) -> ExecResult:
+        """Run curl in it."""
+        command = ["curl", "-sS", "--max-time", str(CURL_TIMEOUT), *arguments]
+        return self.cluster.exec(self.pod, self.namespace, self.container, command, 2 * CURL_TIMEOUT + 5)
+
+
+def callers(mesh: Mesh) -> dict[str, Caller | Unknown | None]:
+    """Return the pod of each cluster from which ways can be tried; None where the probe's client does not run."""
+    return dict(mesh.each(lambda cluster: _caller(cluster, mesh)))
+
+
+def _caller(cluster: Cluster, mesh: Mesh) -> Caller | None:
+    spec = mesh.spec.probe
+    for pod in cluster.get("pods", spec.namespace, fields="status.phase=Running"):
+        if kube_pods.workload(pod) == spec.client and not pod["metadata"].get("deletionTimestamp"):
+            return Caller(cluster, spec.namespace, pod["metadata"]["name"], kube_pods.main_container(pod))
+    return None
+
+
+def _tried(mesh: Mesh, question: Callable[[Caller, Cluster], dict[str, Any]]) -> pd.DataFrame:
+    known = callers(mesh)
+
+    def ask(pair: tuple[str, str]) -> dict[str, Any]:
+        caller = known[pair[0]]
+        if caller is None:
+            spec = mesh.spec.probe
+            return {"state": "untried", "detail": f"no pod of {spec.client} in namespace {spec.namespace} to try from"}
+        if isinstance(caller, Unknown):
+            return {"state": "UNKNOWN", "detail": caller.reason}
+        return {"tried_from": caller.pod, **question(caller, mesh.clusters[pair[1]])}
+
+    answers = gather(ask, mesh.ordered_pairs, deadline=DEADLINE)
+    rows = []
+    for (client, server), answer in zip(mesh.ordered_pairs, answers, strict=True):
+        told = {"state": "UNKNOWN", "detail": answer.reason} if isinstance(answer, Unknown) else answer
+        rows.append({"client": client, "server": server, **told})
+    return table(rows, POD_COLUMNS)
+
+
+def handshake(caller: Caller, url: str) -> dict[str, Any]:
+    """Call an HTTPS address from a pod, whatever its certificate; return state, status, detail and the chain shown."""
+    done = caller.curl("-k", "-o", "/dev/null", "-w", f"%{{certs}}\n{_MARK}%{{http_code}}", url)
+    certificates, _, status = done.stdout.rpartition(_MARK)
+    if status.strip() in ("", "000"):
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.exit_code}"])[-1]
+        return {"state": "no answer", "detail": said[:200], "chain": []}
+    return {"state": "ok", "status": int(status), "chain": ca_certificates.parse_chain(certificates.encode())}
+
+
+def _names(leaf: Certificate) -> list[str]:
+    from cryptography.x509 import DNSName, IPAddress, SubjectAlternativeName
+    from cryptography.x509.extensions import ExtensionNotFound
+
+    try:
+        names = leaf.extensions.get_extension_for_class(SubjectAlternativeName).value
+    except ExtensionNotFound:
+        return []
+    return [*names.get_values_for_type(DNSName), *(str(ip) for ip in names.get_values_for_type(IPAddress))]
+
+
+def pods(mesh: Mesh) -> pd.DataFrame:
+    """Try whether pods reach pods of other clusters by their own addresses: each istiod's webhook port.
+
+    Columns: client, server (clusters), address, tried_from (pod), state (ok; no answer; wrong certificate: in
+    overlapping ranges the address is another pod's; untried: no pod to try from, or no istiod to try; UNKNOWN), status
+    (HTTP's), detail.
+    """
+    return _tried(mesh, lambda caller, server: _try_pod(mesh, caller, server))
+
+
+def _try_pod(mesh: Mesh, caller: Caller, server: Cluster) -> dict[str, Any]:
+    running = server.get("pods", mesh.root_namespace, labels="app=istiod", fields="status.phase=Running")
+    address = next((p["status"].get("podIP", "") for p in running), "")
+    if not address:
+        return {"state": "untried", "detail": f"no istiod in {server.name} to try"}
+    host = f"[{address}]" if ":" in address else address
+    answer = {"address": f"{address}:15017", **handshake(caller, f"https://{host}:15017/ready")}
+    chain = answer.pop("chain")
+    istiod = not chain or any(name.startswith("istiod") for name in _names(chain[0]))
+    return (
+        answer if istiod else {**answer, "state": "wrong certificate", "detail": "another pod has that address there"}
+    )
+
+
+def names(mesh: Mesh) -> pd.DataFrame:
+    """Resolve the names that a mesh rests on from a pod of each cluster.
+
+    Columns: cluster (where it was tried), name, of (what it is for), tried_from (pod), state (resolved, not resolved,
+    untried: no pod to try from; UNKNOWN), address (that it led to), detail.
+
+    Names: other clusters' API servers and gateways where they have host names, istiod's Service, the probe's server
+    where its Service exists. A name is tried as curl resolves it, by the pod's own resolver (through the sidecar's DNS
+    proxy, if that is on).
+    """
+    wanted = _wanted(mesh)
+    known = callers(mesh)
+    asked = [(name, host, of) for name, hosts in wanted.items() for host, of in hosts]
+    answers = gather(lambda item: _resolve(known[item[0]], item[1]), asked, deadline=DEADLINE)
+    rows = []
+    for (cluster, host, of), answer in zip(asked, answers, strict=True):
+        told = {"state": "UNKNOWN", "detail": answer.reason} if isinstance(answer, Unknown) else answer
+        rows.append({"cluster": cluster, "name": host, "of": of, **told})
+    return table(rows, NAME_COLUMNS)
+
+
+def _wanted(mesh: Mesh) -> dict[str, list[tuple[str, str]]]:
+    spec = mesh.spec.probe
+    local = [("istiod", mesh.root_namespace), (spec.server, spec.namespace)]
+    offered = gateways.gateways(mesh)
+    wanted: dict[str, list[tuple[str, str]]] = {}
+    for name, exist in mesh.each(
+        lambda cluster: [cluster.find("services", n, s) is not None for s, n in local]
+    ).items():
+        own = ["istiod", "the probe's server"]
+        there = [True, True] if isinstance(exist, Unknown) else exist
+        wanted[name] = [
+            (f"{s}.{n}.svc", of) for (s, n), of, is_there in zip(local, own, there, strict=True) if is_there
+        ]
+        for other in mesh.clusters.values():
+            if other.name == name:
+                continue
+            hosts = [
+                (
+                    urlsplit(remote_secret_manifest.server(mesh.spec.cluster(other.name), other)).hostname or "",
+                    "API server",
+                )
+            ]
+            addresses = offered[offered["cluster"] == other.name]["addresses"]
+            hosts += [(a, "gateway") for text in addresses for a in text.split(",")]
+            wanted[name] += [(h, f"{of} of {other.name}") for h, of in hosts if h and not gateways.is_number(h)]
+    return wanted
+
+
+def _resolve(caller: Caller | Unknown | None, host: str) -> dict[str, Any]:
+    if caller is None:
+        return {"state": "untried", "detail": "no pod of the probe's client to try from"}
+    if isinstance(caller, Unknown):
+        raise MeshkitError(caller.reason)
+    # The name is resolved before anything is sent, and what answers there does not matter.
+    done = caller.curl("-o", "/dev/null", "--connect-timeout", "3", "-v", f"http://{host}:{DISCARD}/")
+    where = {"tried_from": caller.pod}
+    said = done.stderr.strip().splitlines()
+    if done.exit_code in UNRESOLVED:
+        return {**where, "state": "not resolved", "detail": (said or [""])[-1][:200]}
+    tried = re.search(rf"Trying \[?([0-9a-fA-F.:]+?)\]?:{DISCARD}\b", done.stderr)
+    if tried is None:
+        return {**where, "state": "UNKNOWN", "detail": (said or [f"curl: exit code {done.exit_code}"])[-1][:200]}
+    return {**where, "state": "resolved", "address": tried[1]}

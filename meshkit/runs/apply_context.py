@@ -1,0 +1,86 @@
+"""What a run that applies has besides its notebooks: a journal, and the load that is watched while it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from meshkit.changes import temporary
+from meshkit.changes.journal import Journal, private_folder
+from meshkit.errors import CheckFailed
+from meshkit.kube.mesh import Mesh
+from meshkit.probing.load_log import Follower
+from meshkit.runs import traffic_report
+from meshkit.spec import MeshSpec
+
+
+class Live:
+    """The journal and the load of one run.
+
+    Raises:
+        InputError: a context of the mesh file is missing, or the private store cannot be written.
+    """
+
+    def __init__(self, spec: MeshSpec, mesh_file: Path) -> None:
+        self._mesh = Mesh.open(spec)
+        private_folder(spec.mesh.id)
+        self._mesh_file = mesh_file.resolve()
+        self._follower = Follower(self._mesh)
+        self.exit_code = 0
+        self.name = ""
+
+    def open(self, name: str, fresh: str) -> str:
+        """Open the journal of a name, or a new one called as `fresh`; begin to watch; return the journal's name.
+
+        What a killed run left of temporary changes is taken back first: no stage holds while a server is away.
+
+        Raises:
+            UnreachableError: a cluster where something was left does not answer.
+            ChangeError: something could not be taken back.
+        """
+        mesh_id = self._mesh.spec.mesh.id
+        known = {book.name for book in Journal.all_of(mesh_id)}
+        numbered = (f"{fresh}-{n}" if n > 1 else fresh for n in itertools.count(1))
+        book = Journal.open(mesh_id, name or next(free for free in numbered if free not in known))
+        book.about(mesh_file=str(self._mesh_file))
+        self.name = book.name
+        self._follower.start()
+        with contextlib.redirect_stdout(sys.stderr):
+            temporary.recover(self._mesh, "apply")
+        return self.name
+
+    def journal(self) -> str:
+        """Return the journal's lines for the evidence, but for where the mesh file lies on this machine."""
+        lines = Journal.open(self._mesh.spec.mesh.id, self.name).lines().splitlines(keepends=True)
+        return "".join(line for line in lines if '"mesh_file"' not in line)
+
+    def close(self, began: datetime) -> traffic_report.Story:
+        """Stop watching; return what went on since the run began.
+
+        More failed requests than the mesh file allows (`gates.maxErrorRate`) make the run's exit code 1.
+        """
+        seen = self._follower.stop()
+        sent, failed = seen.totals.get("sent", 0), seen.totals.get("failed", 0)
+        if sent and failed / sent > self._mesh.spec.gates.max_error_rate:
+            self.exit_code = CheckFailed.exit_code
+        entries = Journal.open(self._mesh.spec.mesh.id, self.name).entries
+        rows = [
+            {
+                "time": entry.begun,
+                "stage": entry.stage,
+                "cluster": entry.cluster,
+                "action": entry.action,
+                "object": entry.object,
+                "status": entry.event,
+                "seconds": entry.seconds,
+            }
+            for entry in entries
+            if datetime.fromisoformat(entry.ended or entry.begun) >= began
+        ]
+        changes = traffic_report.changes(rows)
+        firsts = changes.drop_duplicates("stage")
+        marks = [(time.to_pydatetime(), stage) for time, stage in zip(firsts["time"], firsts["stage"], strict=True)]
+        return traffic_report.Story(seen.requests, seen.failed, seen.totals, changes, marks)

@@ -1,0 +1,93 @@
+"""What went on while a run changed clusters: the users' requests, and the changes beside them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import pandas as pd
+
+from meshkit.tables import table
+
+CHANGE_COLUMNS: Final = {
+    "time": "datetime64[ns, UTC]", "stage": "str", "cluster": "str", "action": "str", "object": "str", "status": "str",
+    "seconds": "float64",
+}  # fmt: skip
+GOOD, UNKNOWN, BAD = "passed", "unknown", "failed"
+
+
+@dataclass(frozen=True)
+class Story:
+    """Requests and changes of one run.
+
+    `requests`, `failed` and `totals` are those of `meshkit.probing.load_log.Requests`; `changes` has the columns of `changes`;
+    `marks` are moments with a short label for the chart.
+    """
+
+    requests: pd.DataFrame
+    failed: pd.DataFrame
+    totals: Mapping[str, Any]
+    changes: pd.DataFrame
+    marks: Sequence[tuple[datetime, str]] = field(default_factory=tuple)
+
+    @property
+    def state(self) -> str:
+        """The word for the headline: failed, unknown where not all was observed, or passed."""
+        if self.totals.get("failed"):
+            return BAD
+        return GOOD if self.totals.get("sent") and not self.unobserved else UNKNOWN
+
+    @property
+    def headline(self) -> str:
+        """The count in one sentence, which never calls good what nobody saw."""
+        sent, failed = int(self.totals.get("sent", 0)), int(self.totals.get("failed", 0))
+        if not sent:
+            return "No request was observed while the run went on."
+        return f"{failed:,} of {sent:,} requests failed."
+
+    @property
+    def unobserved(self) -> list[str]:
+        """What could not be observed, in sentences."""
+        gone, why = int(self.totals.get("not_observed", 0)), dict(self.totals.get("why", {}))
+        told = [f"{gone:,} of {gone + int(self.totals.get('seconds', 0)):,} seconds were not observed."] if gone else []
+        told += [f"{name + ': ' if name else ''}{reason}." for name, reason in why.items()]
+        if lines := int(self.totals.get("unreadable", 0)):
+            told.append(f"{lines:,} lines of the load's log were no requests and are not counted.")
+        return told
+
+    def files(self) -> list[tuple[str, str]]:
+        """Return its tables as CSV, by the names that the report links."""
+        tables = {"requests": self.requests, "failed_requests": self.failed, "journal": self.changes}
+        return [(name, df.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%SZ")) for name, df in tables.items()]
+
+    def picture(self) -> tuple[str, str]:
+        """Return the chart as a PNG in base64, and its text alternative."""
+        from meshkit.notebook import timeline
+
+        png, about = timeline.requests_over_time(self.requests, self.marks)._repr_png_()
+        return base64.b64encode(png).decode(), " ".join(about["alt"].split())
+
+
+def changes(entries: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return changes as a table, oldest first: time (begun, UTC), stage, cluster, action, object, status, seconds."""
+    return table(entries, CHANGE_COLUMNS).sort_values("time", kind="stable", ignore_index=True)
+
+
+def payload(df: pd.DataFrame, name: str, caption: str) -> dict[str, Any]:
+    """Return a table as `evidence.table_html` takes it, times to the second."""
+    shown = df.copy()
+    for column in (c for c in df.columns if str(df[c].dtype).startswith("datetime64")):
+        shown[column] = df[column].dt.strftime("%H:%M:%S")
+    seconds = shown.select_dtypes("float64").columns
+    shown[seconds] = shown[seconds].round(3)
+    rows = [[None if value != value else value for value in row] for row in shown.astype(object).to_numpy().tolist()]  # noqa: PLR0124  (NaN)
+    return {
+        "name": name,
+        "caption": caption,
+        "columns": list(shown.columns),
+        "dtypes": [str(dtype) for dtype in shown.dtypes],
+        "rows": rows,
+    }

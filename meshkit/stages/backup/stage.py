@@ -1,0 +1,339 @@
+"""Stage 03: everything that Istio is made of in each cluster, as files that kubectl takes, and proof that they suffice.
+
+No cluster is changed: the restore drill compares and lets the API servers try each object in dry runs. Secrets leave
+the clusters only into the private folder (mode 0700) outside of the evidence.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from meshkit import parameters
+from meshkit.changes import journal
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.question import Question
+from meshkit.errors import ChangeError, MeshkitError, UnreachableError
+from meshkit.istio.control_plane import istio_objects
+from meshkit.istio.control_plane.istio_objects import Found, Item, Key, Manifest
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown, gather
+from meshkit.stages.backup import archive
+from meshkit.stages.backup.archive import Archive
+from meshkit.tables import table
+
+STAGE = "03 backup"
+DEADLINE = 120.0
+INVENTORY_COLUMNS = {
+    "cluster": "str",
+    "file": "str",
+    "kind": "str",
+    "objects": "int64",
+    "bytes": "int64",
+    "reason": "str",
+}
+SECRET_COLUMNS = {"cluster": "str", "namespace": "str", "name": "str", "type": "str", "role": "str"}
+ARCHIVE_COLUMNS = {"cluster": "str", "file": "str", "objects": "int64", "bytes": "int64", "sha256": "str"}
+NO_ISTIO = "no Istio: nothing to back up"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class BackupFacts:
+    """What was looked at.
+
+    `inventory` has a row for each cluster and kind: cluster, file (of the archive), kind, objects, bytes, and a reason
+    where there is nothing to show. `secrets` names Secrets, and never has their content: cluster, namespace, name,
+    type, role. `found` has the objects themselves, or why a cluster could not be read.
+    """
+
+    inventory: pd.DataFrame
+    secrets: pd.DataFrame
+    read: str
+    found: dict[str, Found | Unknown] = field(repr=False)
+    uids: dict[str, str | Unknown] = field(repr=False)
+
+
+def look(mesh: Mesh) -> BackupFacts:
+    """Read all that is Istio's or the Gateway API's in every cluster, and the labels of its namespaces."""
+    read = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    uids = mesh.each(lambda cluster: cluster.uid())
+    found = mesh.each(partial(istio_objects.collect, root_namespace=mesh.root_namespace), deadline=DEADLINE)
+    held = {name: answer.items for name, answer in found.items() if isinstance(answer, Found) and not answer.empty}
+    rows: list[dict[str, object]] = [
+        {"cluster": name, "reason": _why(found[name])} for name in found if name not in held
+    ]
+    for name, items in held.items():
+        sizes: dict[tuple[str, str], list[int]] = {}
+        for item in items:
+            sizes.setdefault((archive.FILES[item.part], item.key.kind), []).append(item.size)
+        for (file, kind), several in sizes.items():
+            row = {"cluster": name, "file": file, "kind": kind, "objects": len(several), "bytes": sum(several)}
+            rows.append(row)
+    secrets = [_secret(name, item) for name, items in held.items() for item in items if item.part == "secrets"]
+    return BackupFacts(table(rows, INVENTORY_COLUMNS), table(secrets, SECRET_COLUMNS), read, found, uids)
+
+
+def _why(answer: Found | Unknown) -> str:
+    return f"UNKNOWN: {answer.reason}" if isinstance(answer, Unknown) else NO_ISTIO
+
+
+def _secret(cluster: str, item: Item) -> dict[str, str]:
+    role = istio_objects.secret_role(item.manifest) or "named as a credential"
+    about = {"namespace": item.key.namespace, "name": item.key.name, "type": item.manifest.get("type", "")}
+    return {"cluster": cluster, **about, "role": role}
+
+
+def latest(mesh: Mesh) -> Archive | None:
+    """Return the newest archive of this mesh on this machine, if there is one."""
+    return archive.latest(_folder(mesh))
+
+
+def _folder(mesh: Mesh) -> Path:
+    return archive.folder_of(mesh.spec.mesh.id)
+
+
+def check(mesh: Mesh, facts: BackupFacts) -> list[Finding]:
+    """Judge whether everything could be read, and whether the archive has a safe place."""
+    read = [finding for name in mesh.clusters for finding in check_readable(facts, name)]
+    return [*read, check_private(mesh), check_disk(mesh, facts)]
+
+
+def check_readable(facts: BackupFacts, name: str) -> Iterator[Finding]:
+    """MK301 and MK302: every object could be read; the Secrets that Gateways name are there."""
+    ask = Question("MK301", "everything of Istio can be read", name, "every kind, by our credential")
+    found, uid = facts.found[name], facts.uids[name]
+    if isinstance(found, Unknown) or isinstance(uid, Unknown):
+        yield ask.unknown(next(answer.reason for answer in (found, uid) if isinstance(answer, Unknown)))
+        return
+    for kind, reason in found.unread.items():
+        yield ask.unknown(f"{kind}: {reason}", f"let us get and list {kind}; no archive is written without them")
+    if found.unserved:
+        told = f"defined, but not served: {', '.join(found.unserved)}"
+        yield ask.unknown(told, "their objects cannot be read: serve a version of the CRD, or delete it")
+    if found.empty:
+        yield ask.answer(Verdict.SKIPPED, NO_ISTIO)
+    elif not found.unread and not found.unserved:
+        yield ask.answer(Verdict.PASS, f"{len(found.items)} objects of {len({i.key.kind for i in found.items})} kinds")
+    if found.missing:
+        ask = Question(
+            "MK302", "referenced Secrets and ConfigMaps exist", name, "every Secret and ConfigMap that is named"
+        )
+        told, cure = f"not found: {_some(found.missing)}", "not part of the archive: is it a leftover, or elsewhere?"
+        yield ask.answer(Verdict.WARN, told, cure)
+
+
+def check_private(mesh: Mesh) -> Finding:
+    """MK303: the folder that will hold private keys is ours alone, and nothing that is handed on."""
+    ask = Question("MK303", "the archive's folder is private", "this machine", "mode 0700, no checkout, no run folder")
+    wrong = archive.problem(_folder(mesh))
+    return ask.judge(not wrong, wrong or "nobody else reads it", "chmod 0700, or set XDG_STATE_HOME to another place")
+
+
+def check_disk(mesh: Mesh, facts: BackupFacts) -> Finding:
+    """MK304: there is room for the archive, thrice its size."""
+    needed = 3 * int(facts.inventory["bytes"].sum()) + 2**20
+    ask = Question("MK304", "there is room for the archive", "this machine", f"{_mebibytes(needed)} free")
+    folder = _folder(mesh)
+    free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+    return ask.judge(free >= needed, f"{_mebibytes(free)} free", "make room, or set XDG_STATE_HOME to another place")
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def _some(names: Sequence[object]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(str, names[:_SHOWN])) + more
+
+
+def write(mesh: Mesh, facts: BackupFacts, mode: str, *, gates: Iterable[Finding]) -> Archive | None:
+    """Write the archive of all clusters that have Istio; in plan mode, or with a gate that failed, nothing.
+
+    Raises:
+        InputError: the mode is neither plan nor apply.
+        ChangeError: it could not be written.
+    """
+    parameters.require_choice("mode", mode, parameters.MODES)
+    closed = any(gate.verdict in (Verdict.FAIL, Verdict.UNKNOWN) for gate in gates)
+    known = {name: found.items for name, found in facts.found.items() if isinstance(found, Found) and not found.empty}
+    if mode == "plan" or closed or not known:
+        return None
+    journal.private_folder(mesh.spec.mesh.id)
+    uids = {name: str(facts.uids[name]) for name in known}
+    return archive.write(_folder(mesh), mesh.spec.mesh.id, known, uids, facts.read)
+
+
+def contents(done: Archive | None) -> pd.DataFrame:
+    """Return what an archive holds, file by file: cluster, file, objects, bytes, sha256 (of the file)."""
+    rows = done.contents() if done else []
+    return table(rows, ARCHIVE_COLUMNS)
+
+
+def about(done: Archive | None) -> dict[str, str]:
+    """Return where an archive lies, when its objects were read, and the SHA-256 of its index; of none, nothing."""
+    return {"folder": done.where, "read": done.made, "sha256": done.sha256} if done else {}
+
+
+@dataclass(frozen=True)
+class Drill:
+    """What a cluster said to its archive: what it holds now, its own counts by kind, and how each try of it ended."""
+
+    now: Found
+    counts: dict[str, int | Unknown]
+    applied: dict[Key, str | Unknown]
+    created: dict[Key, str | Unknown]
+
+
+def prove(mesh: Mesh, facts: BackupFacts, done: Archive | None) -> list[Finding]:
+    """Drill a restore: read the files back, compare with every cluster anew, let the API servers try each object.
+
+    MK305: the archive's files can be read back, have the hashes that were noted, and are open to nobody else.
+    """
+    ask = Question("MK305", "the archive is whole", done.path.name if done else "archive", "as written, mode 0700")
+    if done is None:
+        empty = all(isinstance(found, Found) and found.empty for found in facts.found.values())
+        return [ask.answer(Verdict.SKIPPED, NO_ISTIO if empty else "planned, not applied")]
+    try:
+        read = {name: done.read(name) for name in done.clusters}
+    except ChangeError as error:
+        return [ask.fail(error.message, "back up again")]
+    seen = done.open_to_others()
+    told = f"{len(done.contents())} files, {sum(map(len, read.values()))} objects, sha256 {done.sha256[:16]}…"
+    findings = [ask.judge(not seen, f"open to others: {_some(seen)}" if seen else told, "chmod 0700 and 0600")]
+
+    def drill(cluster: Cluster) -> Drill | None:
+        return _drill(cluster, mesh.root_namespace, read[cluster.name]) if cluster.name in read else None
+
+    patience = 2 * DEADLINE + 2 * max(map(_patience, read.values()), default=0)
+    for name, drilled in mesh.each(drill, deadline=patience).items():
+        if isinstance(drilled, Unknown):
+            findings.append(Question("MK306", _COMPLETE, name, _EQUAL).unknown(drilled.reason))
+        elif drilled:
+            findings += _judge(name, done, read[name], drilled)
+    return findings
+
+
+def _drill(cluster: Cluster, root_namespace: str, read: dict[Key, Manifest]) -> Drill:
+    now = istio_objects.collect(cluster, root_namespace)
+    whole = ["namespaces", *now.kinds]
+    names = [_name(cluster, kind) for kind in whole]
+    counts = dict(zip(names, gather(partial(istio_objects.count, cluster), whole, deadline=DEADLINE), strict=True))
+    several = {key: one for key, one in read.items() if key.namespace}
+    applied = gather(partial(_apply, cluster), read.values(), deadline=_patience(read))
+    created = gather(partial(_create, cluster), several.values(), deadline=_patience(several))
+    return Drill(now, counts, dict(zip(read, applied, strict=True)), dict(zip(several, created, strict=True)))
+
+
+def _patience(several: Sized) -> float:
+    return 60 + 0.25 * len(several)
+
+
+def _name(cluster: Cluster, kind: str) -> str:
+    served = cluster.resource(kind)
+    return ".".join(filter(None, (served.kind, served.group)))
+
+
+def _apply(cluster: Cluster, manifest: Manifest) -> str:
+    """Return what is wrong with an object that is restored over the one that is there, by a dry run."""
+    try:
+        answer = cluster.rehearse(manifest)
+    except MeshkitError as error:
+        return _refusal(error)
+    same = istio_objects.digest(istio_objects.portable(answer)) == istio_objects.digest(manifest)
+    return "" if same else "the server would make something else of it"
+
+
+def _create(cluster: Cluster, manifest: Manifest) -> str:
+    """Return what is wrong with an object that is created where it is gone, by a dry run under another name."""
+    try:
+        cluster.rehearse(istio_objects.under_another_name(manifest), create=True)
+    except MeshkitError as error:
+        return _refusal(error)
+    return ""
+
+
+def _refusal(error: MeshkitError) -> str:
+    # A webhook with side effects refuses every dry run, whatever the object is.
+    if isinstance(error, UnreachableError) or "does not support dry run" in error.message:
+        raise UnreachableError(error.message) from None
+    return error.message
+
+
+_COMPLETE, _EQUAL = "the archive is complete", "every object that the cluster has, with its content"
+
+
+def _judge(name: str, done: Archive, read: dict[Key, Manifest], drill: Drill) -> Iterator[Finding]:
+    listed = done.listed(name)
+    now = {item.key: item for item in drill.now.items}
+    gone, new = read.keys() - now.keys(), now.keys() - read.keys()
+    differ = {key for key in read.keys() & now.keys() if istio_objects.digest(read[key]) != now[key].digest}
+    early = {key for key in new if now[key].created < done.made}
+    wrong = early | {key for key in differ if now[key].version == listed[key]["resourceVersion"]}
+    wrong |= {key for key in read.keys() | listed.keys() if _altered(read.get(key), listed.get(key))}
+    moved = (gone | new | differ) - wrong
+    yield from check_complete(name, drill, len(read), wrong, moved)
+    yield from check_counts(name, drill, read, bool(moved))
+    ask = Question("MK308", "every object can be applied", name, "a dry run makes of each what it is")
+    yield _tried(ask, drill.applied, moved)
+    ask = Question("MK309", "every object can be created", name, "a dry run takes each under another name")
+    yield _tried(ask, drill.created, moved)
+
+
+def _altered(manifest: Manifest | None, entry: dict[str, str] | None) -> bool:
+    return manifest is None or entry is None or istio_objects.digest(manifest) != entry["sha256"]
+
+
+def check_complete(name: str, drill: Drill, count: int, wrong: set[Key], moved: set[Key]) -> Iterator[Finding]:
+    """MK306: listed anew, each object has the digest that it has in the files; what changed meanwhile is named."""
+    ask = Question("MK306", _COMPLETE, name, _EQUAL)
+    unread = drill.now.unread
+    for kind, reason in unread.items():
+        yield ask.unknown(f"{kind}: {reason}")
+    if wrong:
+        yield ask.fail(f"missing or not as it is: {_some(sorted(wrong))}", "back up again; report it if it stays so")
+    elif moved:
+        told = f"changed since it was read: {_some(sorted(moved))}"
+        yield ask.answer(Verdict.WARN, told, "back up again when nobody changes Istio's objects")
+    elif not unread:
+        yield ask.answer(Verdict.PASS, f"{count} objects, each with the digest of the live one")
+
+
+def check_counts(name: str, drill: Drill, read: Iterable[Key], moved: bool) -> Iterator[Finding]:
+    """MK307: of every kind that is served, the files have as many objects as the API server counts."""
+    ask = Question("MK307", "no kind is left out", name, "as many of each kind as the API server counts")
+    have = Counter(key.kind for key in read)
+    off = []
+    for kind, counted in drill.counts.items():
+        if isinstance(counted, Unknown):
+            yield ask.unknown(f"{kind}: {counted.reason}")
+        elif have[kind] != counted:
+            off.append(f"{kind}: {have[kind]} of {counted}")
+    off += [f"{crd}: defined, but not served" for crd in drill.now.unserved]
+    verdict = Verdict.WARN if moved else Verdict.FAIL
+    yield ask.judge(
+        not off, _some(off) or f"{len(drill.counts)} kinds, all counts equal", "see MK306", otherwise=verdict
+    )
+
+
+def _tried(ask: Question, tried: dict[Key, str | Unknown], moved: set[Key]) -> Finding:
+    """MK308 and MK309: the API server, asked for a dry run, takes each object as the files have it."""
+    answers = {key: answer for key, answer in tried.items() if key not in moved}
+    refused = [f"{key}: {answer}" for key, answer in answers.items() if isinstance(answer, str) and answer]
+    unknown = [f"{key}: {answer.reason}" for key, answer in answers.items() if isinstance(answer, Unknown)]
+    told = f"{len(answers) - len(refused) - len(unknown)} of {len(answers)}"
+    if refused:
+        return ask.fail(
+            f"{told}; {_some(refused)}", "mend the object in the cluster, or edit the file before a restore"
+        )
+    if unknown or not answers:
+        return ask.unknown(f"{told}; {_some(unknown)}", "grant the rights that a restore needs, and back up again")
+    return ask.answer(Verdict.PASS, told)

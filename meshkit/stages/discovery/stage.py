@@ -1,0 +1,189 @@
+"""Stage 07: every istiod is given the credential to read every other cluster, and clusters become one mesh.
+
+From the moment that an istiod reads another cluster, Services of the same namespace and name are one to its clients. So
+what will merge is shown first, and each credential is tried before it is handed over.
+
+Three plans, one after the other: Kubernetes issues a reader's token only once its Secret is there (`plan_tokens`),
+only with the token can the remote secrets be made (`plan`), and what they replaced is revoked last (`plan_revoked`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import pandas as pd
+
+from meshkit import parameters
+from meshkit.changes.plan import Plan, refused
+from meshkit.checks import (
+    certificates,
+    control_plane,
+    gateways,
+    known_defects,
+    merged_service,
+    remote_secrets,
+    restarts,
+    service_merge,
+)
+from meshkit.checks.finding import Finding
+from meshkit.checks.question import Question, arrow, awaits, planned
+from meshkit.checks.remote_reader import (
+    DiscoveryFacts,
+    check_claims,
+    check_others,
+    check_reach,
+    check_reader,
+    check_rights,
+    check_server,
+    check_version,
+)
+from meshkit.checks.remote_secrets import check_life
+from meshkit.istio import snapshot
+from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
+from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
+from meshkit.istio.multicluster.sync_wait import discovered
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.kube.wait import Wait, in_turn
+from meshkit.probing import merged_service as probing_merged_service
+from meshkit.stages.discovery import token_rotation
+from meshkit.stages.discovery.facts import STAGE
+from meshkit.stages.discovery.token_rotation import token_actions
+from meshkit.tables import row_of, table
+
+CURED_BY: Final = {
+    "MK801": "05 install",
+    "MK805": "06 gateways",
+    "MK807": "04 trust",
+    "MK702": "05 install",
+    "MK703": "05 install",
+    "MK704": "05 install",
+}
+
+
+def check(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: str = "") -> list[Finding]:
+    """Judge what must be so before clusters may read each other, and what it will do to Services.
+
+    In plan mode, what an earlier stage is to mend does not fail. `renew` is that of `token_rotation.token_actions`.
+    """
+    wishes = token_actions(mesh, facts, renew)
+    findings = [*control_plane.check_istiods(mesh, facts.known.identity)]
+    if mesh.spec.topology.network == "multi":
+        findings += [gateways.check_gateway(mesh, facts.known.gateways, name, "MK805") for name in mesh.clusters]
+    findings += [*certificates.check_roots(mesh, facts.known)]
+    for name in mesh.clusters:
+        findings += [check_server(mesh, facts, name), check_claims(mesh, facts, name)]
+        findings += [check_reader(mesh, facts, name), check_rights(mesh, facts, name)]
+        findings += [*check_version(facts, name, [wish for (a, _), wish in wishes.items() if a == name])]
+    for pair in mesh.ordered_pairs:
+        findings += [check_reach(facts, *pair, mode), check_others(mesh, facts, *pair)]
+        findings += [*check_life(mesh, facts.known.secrets, *pair, renewed=bool(wishes[pair]))]
+    begun = service_merge.check_merging(mesh, facts.services, facts.merging, _new(mesh, facts, renew))
+    findings += [*begun, *service_merge.check_alike(facts.merging)]
+    findings += restarts.check(mesh, facts.new_pods)
+    return [awaits(f, mode, CURED_BY[f.id]) if f.id in CURED_BY else f for f in findings]
+
+
+def local(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> pd.DataFrame:
+    """Return which Services could stay in their clusters: see `service_merge.proposals`."""
+    return service_merge.proposals(mesh, facts.merging, _new(mesh, facts, renew))
+
+
+def _new(mesh: Mesh, facts: DiscoveryFacts, renew: str) -> set[tuple[str, str]]:
+    return {pair for pair, wish in token_actions(mesh, facts, renew).items() if wish == "make"}
+
+
+def plan_tokens(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
+    """Plan the credential by which each cluster is read: see `token_rotation.plan_tokens`."""
+    return token_rotation.plan_tokens(mesh, STAGE, facts, renew)
+
+
+def plan_revoked(mesh: Mesh, tokens: Plan) -> Plan:
+    """Plan that replaced credentials end: see `token_rotation.plan_revoked`."""
+    return token_rotation.plan_revoked(mesh, STAGE, tokens)
+
+
+def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
+    """Plan the remote secrets, reader by reader; one whose token is not there yet is shown, and never made."""
+    made = Plan(mesh, STAGE)
+    found = mesh.each(lambda cluster: reader_tokens.current(reader_tokens.tokens(cluster, mesh.root_namespace), mesh))
+    wishes, taken = token_actions(mesh, facts, renew), multicluster_remote_secrets.secret_events(mesh)
+    asked = token_rotation.clusters_to_renew(mesh, renew)
+
+    def to_come(name: str, target: str) -> bool:
+        now, held = found[target], token_rotation.held_by(mesh, facts, name, target)
+        return (
+            target in asked
+            and isinstance(now, reader_tokens.Token)
+            and bool(held)
+            and held["token_secret"] == now.secret
+        )
+
+    for name in mesh.clusters:
+        waits: list[Wait] = []
+        hurt = known_defects.needs_restart_after_secret_change(facts.versions, name)
+        for target in [b for (a, b), wish in wishes.items() if a == name and wish]:
+            address = str(row_of(facts.readers, target).get("server", ""))
+            if not address or remote_secret_manifest.is_local(address):
+                continue
+            renewed = wishes[name, target] == "renew"
+            # Each change is one event more; a cluster that istiod does not know yet is told by its name alone.
+            seen = {pod: count + len(waits) + 1 for pod, count in taken.items()} if renewed else {}
+            wait = discovered(mesh, name, target, seen)
+            before = len(made.changes)
+            token = None if to_come(name, target) else found[target]
+            _plan_secret(made, name, target, token, None if hurt and renewed else wait)
+            waits += [wait] if len(made.changes) > before and renewed else []
+        if hurt and not waits:
+            waits = [
+                discovered(mesh, name, target, {}) for target in token_rotation.secrets_changed_since_start(mesh, name)
+            ]
+        if hurt and waits:
+            token_rotation.restart_istiods(made, name, in_turn(waits))
+    return made
+
+
+def _plan_secret(
+    made: Plan, holder: str, target: str, token: reader_tokens.Token | Unknown | None, wait: Wait | None
+) -> None:
+    mesh = made.mesh
+    parameters.secret_id(mesh.spec, target)
+    address = remote_secret_manifest.server(mesh.spec.cluster(target), mesh.clusters[target])
+    known = token if isinstance(token, reader_tokens.Token) and token else reader_tokens.Token("", "to come", b"-")
+    manifest = remote_secret_manifest.manifest(target, address, known, mesh.root_namespace)
+    before = len(made.changes)
+    made.apply(holder, manifest, f"lets {holder} discover {target}", wait=wait)
+    if not token and len(made.changes) > before:
+        why = token.reason if isinstance(token, Unknown) else "cannot be made before the token is there"
+        made.changes[-1].problem = why
+
+
+def try_merged(mesh: Mesh, plan: Plan) -> pd.DataFrame:
+    """Call the probe's Service from each cluster; no rows while the plan is not carried out. Columns: `merged_service.look`."""
+    return table([], probing_merged_service.COLUMNS) if plan.pending else probing_merged_service.look(mesh)
+
+
+def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame, old: Plan | None = None) -> list[Finding]:
+    """Look again: secrets, credentials, each istiod's word (as stage 08 judges them), endpoints and calls.
+
+    And, of the plan `old`, that what it revoked opens nothing.
+    """
+    findings = [*token_rotation.check_revoked(mesh, old)] if old else []
+    if plan.pending:
+        asks = (*_questions(mesh), *merged_service.questions(mesh))
+        return [*refused(plan), *findings, *(planned(*ask.known.values()) for ask in asks)]
+    now = snapshot.look(mesh)
+    for reader, target in mesh.ordered_pairs:
+        findings += remote_secrets.check(mesh, now.identity, now.secrets, now.remotes, (reader, target))
+        if mesh.spec.topology.network == "multi":
+            findings += gateways.check_gateway_seen(
+                mesh, now.gateways, now.gateways_seen, reader, target, identifier="MK806", moved="MK838"
+            )
+    return [*findings, *merged_service.check(mesh, calls)]
+
+
+def _questions(mesh: Mesh) -> Iterable[Question]:
+    for reader, target in mesh.ordered_pairs:
+        yield Question("MK802", "remote secret is there", arrow(reader, target), f"one, with the key {target}")
+        yield Question("MK803", "credential opens the API server now", arrow(reader, target), f"ok, leads to {target}")
+        yield Question("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")

@@ -1,0 +1,315 @@
+"""Stage 05: the same Istio everywhere, each control plane under its own id, network and mesh, no request lost.
+
+A live control plane that was called `Kubernetes` gets the name of the mesh file and goes on accepting the old one
+(`--clusterAliases`), since proxies claim the id that they were injected with until their pods are made anew. Then
+its workloads are restarted one by one, each waited for, so that every proxy knows its network before stage 07 tells
+it of another. The alias goes in a later run, when that is asked for and nobody claims it: see meshkit.stages.install.cluster_id_rename.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from meshkit.changes.plan import Plan, refused
+from meshkit.checks import control_plane, proxies, restarts
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.question import Question, awaits, planned
+from meshkit.errors import MeshkitError
+from meshkit.istio.ca import cacerts, istiod_ca, trust_store
+from meshkit.istio.control_plane import inventory, istioctl, new_pods, versions, workload_copies
+from meshkit.istio.control_plane.cluster_domain import of_mesh
+from meshkit.istio.control_plane.istiods_and_proxies import istiods
+from meshkit.istio.multicluster import gateways
+from meshkit.istio.multicluster.gateway_manifests import mesh_networks
+from meshkit.istio.proxies import reading as proxies_reading
+from meshkit.istio.proxies import workloads
+from meshkit.kube.manifests import MANAGED, Object
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.kube.rollout import rolled_out
+from meshkit.stages.install import cluster_id_rename
+from meshkit.tables import table
+
+STAGE = "05 install"
+PLANE_COLUMNS = {
+    "cluster": "str",
+    "istiod": "str",
+    "cluster_id": "str",
+    "becomes": "str",
+    "accepts": "str",
+    "alias": "str",
+    "installed_by": "str",
+    "network_label": "str",
+    "cacerts": "str",
+    "signed_by_others": "str",
+    "reason": "str",
+}
+
+
+@dataclass(frozen=True)
+class InstallFacts:
+    """What was looked at; `identities` is of meshkit.stages.install.cluster_id_rename, `istioctl` its version, or why there is none."""
+
+    planes: pd.DataFrame
+    versions: pd.DataFrame
+    workloads: pd.DataFrame
+    identities: pd.DataFrame
+    istioctl: str
+    istioctl_missing: bool = False
+    new_pods: new_pods.NewPodFacts | None = None
+
+
+def look(mesh: Mesh) -> InstallFacts:
+    """Read control planes, versions, workloads and proxies of every cluster; changes nothing."""
+    try:
+        tool, missing = istioctl.version(), False
+    except MeshkitError as error:
+        tool, missing = error.message, True
+    found = workloads.workloads(mesh)
+    former = cluster_id_rename.identities(mesh)
+    return InstallFacts(planes(mesh), versions.versions(mesh), found, former, tool, missing, new_pods.look(mesh))
+
+
+def planes(mesh: Mesh) -> pd.DataFrame:
+    """Return one row for each cluster: who its control plane is, and who it is to become.
+
+    Columns: cluster, istiod (pods, comma-joined; empty: there is none yet), cluster_id, becomes (the mesh file's
+    name), accepts (another id that it takes for its own now), alias (the one that it is to accept unless that is
+    dropped), installed_by (istioctl, helm, another manager), network_label (of its namespace), cacerts (whether the
+    Secret is there), signed_by_others (who signs in istiod's place; empty: istiod signs), reason (why a cluster could
+    not be read).
+    """
+    rows = []
+    for name, found in mesh.each(lambda cluster: _plane(mesh, cluster.name)).items():
+        rows.append({"cluster": name, "reason": found.reason} if isinstance(found, Unknown) else found)
+    return table(rows, PLANE_COLUMNS)
+
+
+def _plane(mesh: Mesh, name: str) -> dict[str, str]:
+    cluster, root = mesh.clusters[name], mesh.root_namespace
+    running = istiods(cluster, root)
+    deployments = cluster.get("deployments.v1.apps", root, labels="app=istiod")
+    live = running[0].env.get("CLUSTER_ID", "") or istioctl.DEFAULT_ID if running else ""
+    accepts = istioctl.alias_of(deployments[0], live) if deployments else ""
+    namespace = cluster.find("namespaces", None, root) or {"metadata": {}}
+    return {
+        "cluster": name,
+        "istiod": ",".join(istiod.name for istiod in running),
+        "cluster_id": live,
+        "becomes": name,
+        "accepts": accepts,
+        "alias": accepts if live == name else live,
+        "installed_by": inventory.installer(deployments) if deployments else "",
+        "network_label": namespace["metadata"].get("labels", {}).get(gateways.NETWORK, ""),
+        "cacerts": "yes" if cacerts.present(istiod_ca.secret_data(cluster, root, cacerts.SECRET)) else "no",
+        "signed_by_others": cacerts.signed_by_others(cluster, root),
+    }
+
+
+def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: bool = False) -> list[Finding]:
+    """Judge what was read: tool, running versions, who installed, what earlier stages brought, restarts, former ids.
+
+    MK503: istioctl installed what runs; another installer would take this stage's changes back.
+    MK504: the root namespace has the network label of the mesh file, by which istiod places its pods.
+    MK505: there is a Secret `cacerts`, so that istiod does not sign with a root of its own; or others sign.
+
+    Raises:
+        InputError: `drop_alias` is neither True nor False.
+    """
+    findings = [*check_tool(mesh, facts), *check_running(mesh, facts)]
+    for row in facts.planes.to_dict("records"):
+        name, reason = row["cluster"], row["reason"]
+        hands = Question("MK503", "Istio is managed by istioctl", name, "nothing, or installed by istioctl")
+        network = mesh.spec.cluster(name).network
+        label = Question("MK504", "the namespace names its network", name, f"{gateways.NETWORK}={network}")
+        certs = Question("MK505", "the common root is plugged in", name, f"Secret cacerts in {mesh.root_namespace}")
+        if reason:
+            findings += [ask.unknown(reason) for ask in (hands, label, certs)]
+            continue
+        by = row["installed_by"]
+        cure = "meshkit installs by istioctl only; upgrade by what installed it, and begin at stage 06"
+        findings.append(hands.judge(by in ("", "istioctl"), by or "nothing is installed", cure))
+        told = label.judge(row["network_label"] == network, row["network_label"] or "no label", "run stage 02")
+        findings.append(awaits(told, mode, "02 prepare"))
+        if row["signed_by_others"]:
+            findings.append(certs.answer(Verdict.SKIPPED, f"certificates come from {row['signed_by_others']}"))
+            continue
+        there = certs.judge(
+            row["cacerts"] == "yes", "it is there" if row["cacerts"] == "yes" else "it is not there", "run stage 04"
+        )
+        findings.append(awaits(there, mode, "04 trust"))
+    findings += cluster_id_rename.check_former(facts.planes, facts.identities, drop_alias=drop_alias)
+    return [*findings, *check_restarts(mesh, facts), *restarts.check(mesh, facts.new_pods)]
+
+
+def check_tool(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
+    """MK501: the istioctl at hand is of the version that the mesh file wants."""
+    wanted = mesh.spec.istio.version
+    ask = Question("MK501", "istioctl is of the wanted version", "this machine", wanted or "any")
+    if facts.istioctl_missing:
+        yield ask.fail(facts.istioctl, "install istioctl of that version, or put it on the PATH")
+        return
+    good = versions.agree(facts.istioctl, wanted) if wanted else True
+    cure = f"install istioctl {wanted}, or say `istio.version: {facts.istioctl}`"
+    if good is None:
+        yield ask.unknown(f"{facts.istioctl or 'a version that is not known'}: cannot be compared with {wanted}", cure)
+    else:
+        yield ask.judge(good, facts.istioctl, cure)
+
+
+def check_running(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
+    """MK502: no control plane changes its version here: an upgrade is a change of its own."""
+    running = facts.versions[facts.versions["component"] == "istiod"]
+    for name in mesh.clusters:
+        ask = Question("MK502", "this is no upgrade", name, f"no istiod, or istiod {facts.istioctl}")
+        rows = running[running["cluster"] == name]
+        if rows.empty:
+            yield ask.answer(Verdict.PASS, "no istiod")
+        for row in rows.to_dict("records"):
+            if row["reason"]:
+                yield ask.unknown(row["reason"])
+            elif facts.istioctl_missing:
+                yield ask.unknown(f"istiod {row['version']}, and no istioctl to compare", "see MK501")
+            else:
+                cure = "upgrade this cluster first, or use istioctl of its version"
+                yield ask.judge(row["version"] == facts.istioctl, f"istiod {row['version']}", cure)
+
+
+def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
+    """MK506: every workload that must be restarted can be, without an interruption.
+
+    What no restart would make anew is named, and not restarted.
+    """
+    for row in stale(mesh, facts.workloads).to_dict("records"):
+        what = f": {row['kind']} {row['namespace']}/{row['workload']}" if row["workload"] else ""
+        ask = Question(
+            "MK506",
+            "workloads restart without interruption",
+            row["cluster"] + what,
+            "a rolling restart with a pod beside",
+        )
+        if row["reason"]:
+            yield ask.unknown(row["reason"])
+        else:
+            cure = "give it a rolling update with a pod beside it and a preStop hook, or restart it when it suits"
+            if row["stuck"]:
+                cure = "it is left as it is: make its pods anew (`kubectl rollout resume`, or delete them) after this"
+            yield ask.judge(not row["risk"], row["risk"] or "rolling", cure, otherwise=Verdict.WARN)
+
+
+def stale(mesh: Mesh, found: pd.DataFrame) -> pd.DataFrame:
+    """Return the workloads whose proxies claim another cluster id, network or mesh id than the mesh file says."""
+    ids = found["cluster"]
+    nets = found["cluster"].map({c.name: c.network for c in mesh.spec.clusters})
+    right = (found["cluster_ids"] == ids) & (found["networks"] == nets) & (found["mesh_ids"] == mesh.spec.mesh.id)
+    return found[~right]
+
+
+def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
+    """Plan the installation of every cluster, the restarts that follow, and the probe's workloads where they lack.
+
+    Where `drop_alias` says so, a control plane that was renamed before accepts its former id no more.
+    """
+    wanted = Plan(mesh, STAGE)
+    # Clusters without Istio first: nothing of theirs can suffer, and what is wrong with the tool shows there.
+    by_age = sorted(facts.planes.to_dict("records"), key=lambda row: row["istiod"] != "")
+    addresses = (
+        mesh_networks(mesh.spec, gateways.gateways(mesh), of_mesh(mesh)) if mesh.spec.topology.mesh_networks else None
+    )
+    for row in by_age:
+        if not row["reason"]:
+            name, going = row["cluster"], cluster_id_rename.dropped(row, drop_alias=drop_alias)
+            alias = "" if going == row["alias"] else row["alias"]
+            document = istioctl.operator(mesh.spec, name, alias=alias, mesh_networks=addresses)
+            new = "a control plane of its own" if not row["istiod"] else f"id {row['becomes']}, network and mesh id"
+            gate = cluster_id_rename.unclaimed(mesh, name, going) if going else None
+            wanted.install(name, document, f"accepts {going} as its id no more" if going else new, gate=gate)
+    _restarts(mesh, facts, wanted)
+    _samples(mesh, wanted)
+    return wanted
+
+
+def _restarts(mesh: Mesh, facts: InstallFacts, wanted: Plan) -> None:
+    rows = stale(mesh, facts.workloads).to_dict("records")
+    made_anew = {"istiod", "istio-ingressgateway", "istio-egressgateway"}
+    for row in rows:
+        own = row["namespace"] == mesh.root_namespace and row["workload"] in made_anew
+        if row["workload"] and not (row["stuck"] or own):
+            network = "no network" if row["networks"] == "-" else f"network {row['networks']}"
+            claim = f"its proxies claim {row['cluster_ids']}, {network} and mesh {row['mesh_ids']}"
+            wanted.restart(row["cluster"], row["kind"], row["namespace"], row["workload"], claim)
+
+
+def _samples(mesh: Mesh, wanted: Plan) -> None:
+    """Want the probe's client and server wherever they lack, as they are where they are."""
+    spec = mesh.spec.probe
+    for name in (spec.server, spec.client):
+        found = mesh.each(lambda cluster, name=name: workload_copies.workload(cluster, spec.namespace, name))  # type: ignore[misc]
+        whole = (objects for objects in found.values() if not isinstance(objects, Unknown) and _runs(objects))
+        source = next(whole, [])
+        for cluster, objects in found.items():
+            # A killed run may have left a part of ours; what others made is theirs, whole or not.
+            if isinstance(objects, Unknown) or _runs(objects) or not all(map(_ours, objects)):
+                continue
+            for obj in source:
+                waits = obj["kind"] == "Deployment"
+                wait = rolled_out(mesh.clusters[cluster], "Deployment", spec.namespace, name) if waits else None
+                wanted.apply(cluster, obj, "the probe calls it in every cluster", wait=wait)
+
+
+def _runs(objects: list[Object]) -> bool:
+    return any(obj["kind"] == "Deployment" for obj in objects)
+
+
+def _ours(obj: Object) -> bool:
+    return bool((obj["metadata"].get("labels") or {}).items() >= MANAGED.items())
+
+
+def prove(mesh: Mesh, facts: InstallFacts, done: Plan, now: InstallFacts, *, drop_alias: bool = False) -> list[Finding]:
+    """Judge what is there `now`: identities, versions, what each proxy claims, xDS, the probe's workloads, chains.
+
+    MK520: nothing is proved of a plan that was not applied.
+    """
+    gone = cluster_id_rename.check_dropped(mesh, facts.planes, drop_alias=drop_alias, pending=done.pending)
+    if done.pending:
+        known = ("MK520", "control planes are as the mesh file says", "all clusters", "applied and proved")
+        return [*refused(done), planned(*known), *gone]
+    findings = [*control_plane.check_istiods(mesh, versions.identity(mesh), "MK521"), *gone]
+    findings += cluster_id_rename.check_claims(mesh, now.identities)
+    seen = proxies_reading.look(mesh)
+    findings += [replace(finding, id="MK523") for finding in proxies.check_proxies(mesh, seen)]
+    findings += [replace(finding, id="MK526") for finding in proxies.check_versions(mesh, seen)]
+    return [*findings, *check_sample(mesh), *check_anchors(mesh)]
+
+
+def check_sample(mesh: Mesh) -> Iterator[Finding]:
+    """MK524: the probe's workloads are ready in every cluster."""
+    spec = mesh.spec.probe
+    for name, cluster in mesh.clusters.items():
+        for workload in (spec.server, spec.client):
+            ask = Question("MK524", "the probe's workload is ready", f"{name}: {workload}", "rolled out")
+            try:
+                missing = rolled_out(cluster, "Deployment", spec.namespace, workload)()
+            except MeshkitError as error:
+                yield ask.unknown(error.message)
+            else:
+                yield ask.judge(not missing, missing or "rolled out", f"kubectl -n {spec.namespace} get pods")
+
+
+def check_anchors(mesh: Mesh) -> Iterator[Finding]:
+    """MK525: every proxy's chain ends at one and the same root, in all clusters."""
+    held = trust_store.certificates(mesh)
+    anchors = set(held["anchor"]) - {""}
+    for name in mesh.clusters:
+        ask = Question("MK525", "certificates end at the common root", name, "one root for all proxies of the mesh")
+        rows = held[held["cluster"] == name]
+        if reason := next((r for r in rows["reason"] if r), ""):
+            yield ask.unknown(reason)
+        elif rows.empty:
+            yield ask.unknown("no proxy holds a certificate")
+        else:
+            good = len(anchors) == 1 and set(rows["anchor"]) == anchors
+            told = f"{len(rows)} proxies, root {', '.join(sorted(set(rows['anchor']))) or 'none'}"
+            yield ask.judge(good, told, "run stage 04 again, then restart what holds another root")

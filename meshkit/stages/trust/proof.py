@@ -1,0 +1,246 @@
+"""Stage 04's proof: every cluster signs under the common root, every proxy holds it alone, no request failed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import groupby
+from typing import Any, Final
+
+import pandas as pd
+
+from meshkit.changes.plan import Change, Plan, refused
+from meshkit.checks import discovery_pause
+from meshkit.checks.ca import check_held
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.question import Question, planned
+from meshkit.istio.ca import model, trust_store
+from meshkit.istio.ca.model import SHORT
+from meshkit.istio.ca.reading import TrustFacts, choose, state_of
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.probing import pair_probe
+from meshkit.probing.load_generator import Traffic
+from meshkit.tables import of_cluster, table
+
+CHAIN_COLUMNS = {
+    "cluster": "str",
+    "namespace": "str",
+    "proxy": "str",
+    "certificate": "str",
+    "signed_by_before": "str",
+    "signed_by": "str",
+    "ends_at_before": "str",
+    "ends_at": "str",
+    "trusts_before": "str",
+    "trusts": "str",
+    "not_after": trust_store.UTC_TIME,
+    "reason": "str",
+}
+NO_SECRET, NO_ROOTS = "-", "none"
+OUTDATED = "the proxy holds other roots than istiod hands out"
+WITNESS_COLUMNS = {
+    "cluster": "str",
+    "namespace": "str",
+    "proxy": "str",
+    "secret": "str",
+    "served": "str",
+    "trusts": "str",
+    "shows": "str",
+    "ends_at": "str",
+    "agree": "str",
+    "reason": "str",
+}
+WORKLOAD: Final = "a workload"
+RATE: Final = 20
+"""Requests a second from each client while trust changes."""
+
+
+def watch(mesh: Mesh, wanted: Plan) -> Traffic:
+    """Return the requests that are to be sent while a plan is carried out: from every cluster that has a client.
+
+    A cluster without one, as a new one has none, is left out, and `check_requests` says so. An empty plan needs none.
+    """
+    found = {} if wanted.empty else mesh.each(lambda cluster: pair_probe.find_side(cluster, mesh))
+    sides = {name: side for name, side in found.items() if not isinstance(side, Unknown) and side.servers}
+    return Traffic(mesh, RATE, clients=list(sides))
+
+
+def marks(wanted: Plan) -> list[tuple[datetime, str]]:
+    """Return when the changes were begun, for a chart: `east: widen`, `east: restart 7 workloads` for all in a row."""
+    moments = []
+    begun = [(change.begun, f"{change.cluster}: {_words(change)}") for change in wanted.changes if change.begun]
+    for words, group in groupby(begun, lambda mark: mark[1]):
+        first, *more = (moment for moment, _ in group)
+        moments.append((first, words.replace(WORKLOAD, f"{1 + len(more)} workloads") if more else words))
+    return moments
+
+
+def _words(change: Change) -> str:
+    phase, name = change.why.partition(": ")[0], change.object.rpartition("/")[2]
+    if phase.isalpha():
+        return phase
+    return f"{change.action} {WORKLOAD if change.action == 'restart' and not name.startswith('istiod') else name}"
+
+
+def prove(mesh: Mesh, facts: TrustFacts, after: TrustFacts, wanted: Plan, traffic: Traffic) -> list[Finding]:
+    """Judge what was looked at after the changes, against the root that was chosen before, and the requests meanwhile.
+
+    MK411: each cluster's `cacerts` is a sound intermediate of the common root.
+    MK412: each istiod signs with it. Its own certificate proves that: it made it with its CA when it took that.
+    MK420: no cluster is kept apart from another any more.
+    """
+    root = choose(mesh, facts).root
+    findings, told = refused(wanted), witnesses(after)
+    for name in mesh.clusters:
+        plugged = Question("MK411", "the intermediate is of the common root", name, f"cacerts under {root[:SHORT]}")
+        signs = Question(
+            "MK412", "new certificates are signed by the intermediate", name, "istiod's own is, by cacerts"
+        )
+        if wanted.pending or not root:
+            findings += [planned(*question.known.values()) for question in (plugged, signs)]
+            continue
+        findings += [_plugged(after, name, root, plugged), *_signs(after, name, signs)]
+        findings += [check_held(after, name, root, "MK413"), check_witnesses(told, name)]
+        findings.append(discovery_pause.check_together(after.readings, name))
+        findings += check_requests(mesh, facts, wanted, traffic, name)
+    return findings
+
+
+def _plugged(after: TrustFacts, name: str, root: str, ask: Question) -> Finding:
+    state = state_of(after, name)
+    if state.reason:
+        return ask.unknown(state.reason)
+    if state.signs_elsewhere:
+        return ask.answer(Verdict.SKIPPED, f"certificates come from {state.owner}")
+    told = (
+        f"{'cacerts' if state.plugged else 'no cacerts'}, {state.signer[:SHORT]} under {state.root[:SHORT] or 'none'}"
+    )
+    good = state.plugged and not state.problem and state.root == root
+    return ask.judge(good, state.problem or told, "run this stage again: its plan says what lacks")
+
+
+def _signs(after: TrustFacts, name: str, ask: Question) -> Iterator[Finding]:
+    rows = of_cluster(after.signers, name)
+    signer = state_of(after, name).signer
+    if rows.empty:
+        yield ask.answer(Verdict.SKIPPED, "no istiod runs there yet; the one that comes finds cacerts")
+    for row in rows.to_dict("records"):
+        if row["signed_by_others"]:
+            yield ask.answer(Verdict.SKIPPED, f"{row['istiod']}: {row['reason']}")
+            continue
+        if not row["issuer"]:
+            yield ask.unknown(f"{row['istiod'] or 'cluster'}: {row['reason']}")
+            continue
+        good = row["signs_with"] == model.SECRET and row["signer"] == signer
+        told = f"{row['istiod']}: {row['issuer']}, {row['signer'][:SHORT] or row['reason']}"
+        yield ask.judge(good, told, "run this stage again: it restarts an istiod that has not taken cacerts")
+
+
+def chains(before: TrustFacts, after: TrustFacts) -> pd.DataFrame:
+    """Return every proxy's certificate before and after.
+
+    Columns: cluster, namespace, proxy, certificate (same, new, or gone), signed_by (the issuer), ends_at (the root
+    that its chain ends at, verified by signature), trusts (the roots that it holds), each with `_before`, not_after
+    (UTC, of the certificate that it shows now), reason (why the row after is empty).
+    """
+    key = ["cluster", "namespace", "proxy"]
+    both = before.certificates.merge(after.certificates, how="outer", on=key, suffixes=("_before", ""))
+    names = {"issuer": "signed_by", "anchor": "ends_at", "roots": "trusts"}
+    both = both.rename(columns={old + end: new + end for old, new in names.items() for end in ("", "_before")})
+    now, old = both["sha256"].fillna(""), both["sha256_before"]
+    state = now.eq(old).map({True: "same", False: "new"}).where(now != "", "gone")
+    rows: list[dict[str, Any]] = both.assign(certificate=state).to_dict("records")  # type: ignore[assignment]
+    return table(rows, CHAIN_COLUMNS)
+
+
+def check_witnesses(told: pd.DataFrame, name: str) -> Finding:
+    """MK418: the Secret, what istiod hands out, and what each proxy holds and shows say the same, by fingerprint."""
+    ask = Question(
+        "MK418", "Secret, istiod and proxies have the same roots", name, "Secret, istiod and every proxy agree"
+    )
+    rows = of_cluster(told, name)
+    if unread := [f"{row['proxy'] or 'cluster'}: {row['reason']}" for row in rows.to_dict("records") if row["reason"]]:
+        return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
+    if rows.empty:
+        return ask.answer(Verdict.SKIPPED, "it has no proxy")
+    wrong = [f"{row['proxy']}: {row['agree']}" for row in rows.to_dict("records") if row["agree"] != "yes"]
+    alone = "; no Secret says what its CA is" if (rows["secret"] == NO_SECRET).any() else ""
+    observed = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies{alone}"
+    cure = (
+        "istiod hands out what it has loaded: its log tells why it did not take the Secret; then run this stage again"
+    )
+    untold = "kubectl rollout restart its workload: it was not told, or answered from its agent's cache"
+    return ask.judge(not wrong, observed, untold if wrong and all(OUTDATED in each for each in wrong) else cure)
+
+
+def check_requests(mesh: Mesh, facts: TrustFacts, wanted: Plan, traffic: Traffic, name: str) -> Iterator[Finding]:
+    """MK419: no request failed in a live cluster while trust was changed; one in which nobody looked is warned of."""
+    allowed = mesh.spec.gates.max_error_rate
+    ask = Question(
+        "MK419", "no request fails during the change", name, f"at most {100 * allowed:g} % (gates.maxErrorRate)"
+    )
+    if wanted.empty or of_cluster(facts.certificates, name).empty:
+        yield ask.answer(Verdict.SKIPPED, "nothing was changed" if wanted.empty else "it had no proxy")
+        return
+    rows = traffic.since(name, 0.0)
+    if not rows:
+        spec = mesh.spec.probe
+        told = f"nobody looked: no client {spec.client} with a server {spec.server} in namespace {spec.namespace} there"
+        cure = "name workloads of that cluster under `probe:`; look at your own error rates meanwhile"
+        yield ask.answer(Verdict.WARN, told, cure)
+        return
+    failed = [row for row in rows if row.failed]
+    told = f"{len(failed)} of {len(rows)} failed" + (f"; the first: {failed[0].error}" if failed else "")
+    cure = (
+        "the chart shows at which step; `istioctl proxy-config log` and the client's access log tell which side refused"
+    )
+    yield ask.judge(len(failed) <= allowed * len(rows), told, cure)
+
+
+def witnesses(facts: TrustFacts) -> pd.DataFrame:
+    """Return what the three witnesses of each proxy's trust say, by fingerprints cut to 16 digits.
+
+    Columns: cluster, namespace, proxy, secret (the roots of the Secret that its istiod goes by; `-` where there is no
+    such Secret, `none` where no root can be read in it), served (those that istiod hands out in its namespace), trusts
+    (those that the proxy holds), shows (its leaf), ends_at (the root that its chain ends at, verified by signature),
+    agree (`yes`, or who says something else), reason (why it is unknown).
+    """
+    return agreement(facts.authorities, facts.handed, facts.certificates)
+
+
+def agreement(authorities: pd.DataFrame, handed: pd.DataFrame, certificates: pd.DataFrame) -> pd.DataFrame:
+    """Return `witnesses` of `istiod_ca.authorities`, and of `handed` and `certificates` of `meshkit.istio.ca.trust_store`."""
+    used = authorities[authorities["used"]].set_index("cluster")["roots"].to_dict()
+    served = handed.set_index(["cluster", "namespace"])["roots"].to_dict()
+    asked = [*authorities.to_dict("records"), *handed.to_dict("records")]
+    # What a cluster as a whole could not be asked has no namespace.
+    unread = {(row["cluster"], row.get("namespace", "")): row["reason"] for row in asked if row["reason"]}
+    rows = []
+    for proxy in certificates.to_dict("records"):
+        name, place = str(proxy["cluster"]), (proxy["cluster"], proxy["namespace"])
+        row = {
+            "cluster": name,
+            "namespace": proxy["namespace"],
+            "proxy": proxy["proxy"],
+            "secret": used.get(name, NO_SECRET) or NO_ROOTS,
+            "served": served.get(place, ""),
+            "trusts": proxy["roots"],
+            "shows": proxy["sha256"][:SHORT],
+            "ends_at": proxy["anchor"],
+            "reason": proxy["reason"] or unread.get((name, "")) or unread.get(place, ""),
+        }
+        rows.append({**row, "agree": "" if row["reason"] else _agreement(row)})
+    return table(rows, WITNESS_COLUMNS)
+
+
+def _agreement(row: dict[str, str]) -> str:
+    told = []
+    if row["secret"] == NO_ROOTS:
+        told.append("no root can be read in its Secret")
+    elif row["secret"] != NO_SECRET and row["served"] != row["secret"]:
+        told.append("istiod hands out other roots than its Secret has")
+    if row["trusts"] != row["served"]:
+        told.append(OUTDATED)
+    if row["ends_at"] not in row["trusts"].split(",") or not row["ends_at"]:
+        told.append("its chain ends at none of its roots")
+    return "; ".join(told) or "yes"

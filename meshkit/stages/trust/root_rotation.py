@@ -1,0 +1,429 @@
+"""Another root for live meshes: for a while all trust the old ones and the new, and only then signs anybody under it.
+
+Each cluster goes through four phases, and all clusters through one before any begins the next:
+
+    widen    its proxies trust every root that anybody stands by, and the new one; it signs as before
+    sign     its istiods sign under the new root; nobody is told, and certificates stay as they are
+    renew    its proxies get certificates of that: by another text of the same roots, or made anew
+    narrow   its proxies trust the new root only
+
+What is done next follows from what is there, so a run that was killed goes on. Before a change that could break trust
+every proxy of every cluster is read (`guard`), and one that cannot be read holds it.
+
+Source: istio/istio, tests/integration/security/cacert_rotation; which changes an istiod takes while it runs is told by
+meshkit.istio.ca.root_bundles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import pandas as pd
+from cryptography.x509 import Certificate
+
+from meshkit.changes.plan import Plan
+from meshkit.errors import InputError
+from meshkit.istio.ca import cacerts, certificates, istiod_ca, model, root_bundles, trust_store
+from meshkit.istio.ca.model import SHORT, Choice, ClusterCaState
+from meshkit.istio.control_plane.istiods_and_proxies import istiods
+from meshkit.istio.proxies import workloads
+from meshkit.kube.manifests import MANAGED, Object
+from meshkit.kube.mesh import Mesh
+from meshkit.kube.wait import Wait
+from meshkit.stages.trust import discovery_pause
+
+
+class Phase(StrEnum):
+    """What a cluster's `cacerts` go through."""
+
+    WIDEN = "widen"
+    SIGN = "sign"
+    RENEW = "renew"
+    NARROW = "narrow"
+
+
+WHY = {
+    Phase.WIDEN: "its proxies trust {roots}; it signs as before",
+    Phase.SIGN: "an intermediate of {name} under {root} signs from now on",
+    Phase.RENEW: "another text of the same roots: its proxies ask for certificates of the new intermediate",
+    Phase.NARROW: "its proxies trust {root} only",
+}
+
+
+@dataclass(frozen=True)
+class TrustState:
+    """What a cluster's Secret makes it stand by: the root that it signs under, and those that it hands out.
+
+    Fingerprints are cut to `SHORT`.
+    """
+
+    root: str
+    bundle: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Move:
+    """One cluster in one phase: what it stands by afterwards, and whether its Secret must be changed for that."""
+
+    phase: Phase
+    cluster: str
+    after: TrustState
+    secret: bool
+
+
+def rotation_steps(states: Sequence[ClusterCaState], root: str, plug: Collection[str]) -> Iterator[Move]:
+    """Yield what live clusters still have to go through, in order.
+
+    Args:
+        states: one for each cluster.
+        root: the common root, whole.
+        plug: the clusters that need an intermediate of it.
+    """
+    live, new = [s for s in states if s.live], root[:SHORT]
+    standing = {s.root[:SHORT] for s in live}.union(*(s.anchors for s in live))
+    wide = frozenset({*standing, new} - {""})
+    if wide != {new} or any(s.name in plug for s in live):
+        for s in live:
+            yield Move(Phase.WIDEN, s.name, TrustState(s.root[:SHORT], s.bundle | wide), secret=not wide <= s.bundle)
+        for s in live:
+            yield Move(Phase.SIGN, s.name, TrustState(new, s.bundle | wide), secret=s.name in plug)
+        for s in live:
+            yield Move(Phase.RENEW, s.name, TrustState(new, s.bundle | wide), secret=False)
+    for s in live:
+        yield Move(Phase.NARROW, s.name, TrustState(new, frozenset({new})), secret=s.bundle | wide != {new})
+
+
+def late(move: Move, proxies: pd.DataFrame) -> pd.DataFrame:
+    """Return those proxies of a cluster (rows of `trust_store.certificates`) that are not yet where a phase brings them."""
+    rows = proxies[proxies["cluster"] == move.cluster]
+    trusted = rows["roots"].map(lambda text: frozenset(text.split(",")))
+    if move.phase is Phase.WIDEN:
+        return rows[~trusted.map(lambda roots: move.after.bundle <= roots)]
+    if move.phase is Phase.NARROW:
+        return rows[trusted != move.after.bundle]
+    return rows[rows["anchor"] != move.after.root]
+
+
+def wait_until_safe(
+    mesh: Mesh, name: str, before: TrustState, after: TrustState, tolerated: Collection[str] = ()
+) -> Wait:
+    """Return a wait until a cluster may stand by something else and no call can fail for it.
+
+    Nobody signs under a root that a proxy does not hold, and no root is dropped that somebody stands by. Every proxy of
+    every cluster is read; one that cannot be read is one that holds it.
+
+    Args:
+        mesh: all clusters.
+        name: the cluster that changes.
+        before: what it stands by now.
+        after: what it will.
+        tolerated: roots (`SHORT`) of other clusters that it did not trust in the first place, on the way back.
+    """
+    dropped = before.bundle - after.bundle
+
+    def missing() -> str:
+        if after.root == before.root and not dropped:
+            return ""
+        rows = trust_store.certificates(mesh)
+        if unread := [f"{_who(row)} cannot be read: {row['reason']}" for row in _rows(rows[rows["reason"] != ""])]:
+            return _some(unread)
+        lacking = rows[~rows["roots"].map(lambda text: after.root in text.split(","))]
+        if after.root != before.root and len(lacking):
+            return _some([f"{_who(row)} does not trust {after.root}" for row in _rows(lacking)])
+        own = rows["cluster"] == name
+        still = rows[rows["anchor"].isin({*dropped, ""}) & (own | ~rows["anchor"].isin(list(tolerated)))]
+        if dropped and len(still):
+            return _some(
+                [f"{_who(row)} shows a chain to {row['anchor'] or 'nothing it trusts'}" for row in _rows(still)]
+            )
+        return _signed(mesh, dropped - set(tolerated)) if dropped else ""
+
+    return missing
+
+
+def _signed(mesh: Mesh, dropped: Collection[str]) -> str:
+    """Return which istiods still sign under roots that are to be dropped, or an empty text."""
+    roots = {(r["cluster"], r["sha256"]): r["root"][:SHORT] for r in _rows(istiod_ca.authorities(mesh))}
+    told = []
+    for row in _rows(istiod_ca.signers(mesh)):
+        root = roots.get((row["cluster"], row["signer"]), "")
+        if not root or root in dropped:
+            told.append(
+                f"{row['istiod'] or row['cluster']} signs under {root or 'what cannot be told: ' + row['reason']}"
+            )
+    return _some(told)
+
+
+def wait_until_istiod_serves(mesh: Mesh, name: str, bundle: frozenset[str], signer: Certificate) -> Wait:
+    """Return a wait until every istiod of a cluster signs with a certificate and hands out these roots (`SHORT`)."""
+
+    def missing() -> str:
+        cluster = mesh.clusters[name]
+        running = istiods(cluster, mesh.root_namespace)
+        old = [i.name for i in running if not certificates.signed_by(istiod_ca.serving_certificate(i), signer)]
+        if old or not running:
+            return f"{', '.join(old)} signs as before" if old else "no istiod runs"
+        other = [namespace for namespace, roots in trust_store.handed_by(cluster).items() if roots != bundle]
+        return f"{len(other)} namespaces hand out other roots, e.g. {other[0]}" if other else ""
+
+    return missing
+
+
+def wait_until_configmaps(mesh: Mesh, name: str, text: bytes) -> Wait:
+    """Return a wait until a cluster hands out the certificates of a text in every namespace, each as often as there.
+
+    An istiod that was restarted writes them only once it leads.
+    """
+    wanted = [certificates.fingerprint(one) for one in certificates.parse_chain(text)]
+
+    def missing() -> str:
+        other = [place for place, chain in trust_store.texts_handed_by(mesh.clusters[name]).items() if chain != wanted]
+        return f"{len(other)} namespaces hand out another text of the roots, e.g. {other[0]}" if other else ""
+
+    return missing
+
+
+def wait_until_rotated(mesh: Mesh, name: str, after: TrustState, signer: Certificate, *, renewed: bool = True) -> Wait:
+    """Return a wait until a cluster's istiods and all of its proxies stand by what its Secret says.
+
+    Unless they are to be `renewed`, their certificates may be of any root that they trust.
+    """
+    taken = wait_until_istiod_serves(mesh, name, after.bundle, signer)
+
+    def missing() -> str:
+        if told := taken():
+            return told
+        rows = trust_store.certificates(mesh)
+        rows = rows[rows["cluster"] == name]
+        wrong = [f"{_who(row)}: {row['reason']}" for row in _rows(rows[rows["reason"] != ""])]
+        for row in _rows(rows[rows["reason"] == ""]):
+            roots = frozenset(row["roots"].split(","))
+            if roots != after.bundle or row["anchor"] not in ({after.root} if renewed else after.bundle):
+                wrong.append(f"{_who(row)} trusts {', '.join(sorted(roots))}, and shows a chain to {row['anchor']}")
+        return _some(wrong)
+
+    return missing
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[Any, Any]]:
+    return frame.to_dict("records")
+
+
+def _who(row: Mapping[Any, Any]) -> str:
+    return f"{row['proxy']}.{row['namespace']} of {row['cluster']}" if row["proxy"] else str(row["cluster"])
+
+
+def _some(told: Sequence[str]) -> str:
+    more = f" and {len(told) - 2} more" if len(told) > 2 else ""
+    return "; ".join(told[:2]) + more
+
+
+def hot_reloads(signers: pd.DataFrame, name: str) -> bool:
+    """Tell whether all istiods of a cluster hand out other roots while they run."""
+    own = signers[signers["cluster"] == name]
+    return bool(len(own)) and bool(own["multi_root"].all())
+
+
+def to_restart(signers: pd.DataFrame, name: str, old: bytes | None, new: bytes) -> list[str]:
+    """Return the Deployments of those istiods of a cluster that take other roots only when they start.
+
+    `old` is None where they sign with what is no `cacerts`, or it cannot be told what they have taken.
+    """
+    found = set()
+    for row in _rows(signers[(signers["cluster"] == name) & (signers["istiod"] != "")]):
+        env = {root_bundles.MULTI_ROOT: str(row["multi_root"]), root_bundles.AUTO_RELOAD: str(row["auto_reload"])}
+        if root_bundles.predict(old, new, row["version"], env).taken is root_bundles.ReloadMode.RESTART:
+            found.add(istiod_ca.deployment_of(row["istiod"]))
+    return sorted(found)
+
+
+def next_bundle(bundle: bytes, root: bytes) -> bytes:
+    """Return another text of the same roots: with one of them once more at its end, twice more, or no more.
+
+    Three texts: an istiod that has not taken the last one yet must not find again what it has.
+    """
+    twice = bundle.removesuffix(root).removesuffix(root)
+    return twice if twice.endswith(root) else root_bundles.duplicate_root(bundle, root)
+
+
+def unheard(bundle: bytes, root: bytes, heard: Collection[bytes]) -> bytes:
+    """Return another text of the same roots, which is none of those that were heard: one of them once more, and again.
+
+    Told the same text as the time before last, a proxy that missed the one between has nothing to ask for.
+    """
+    text = root_bundles.duplicate_root(bundle, root)
+    return unheard(text, root, heard) if text in heard else text
+
+
+def require_distinct_keys(roots: Collection[Certificate]) -> None:
+    """Refuse roots of which one is the other, issued again: a certificate of the one is one of the other, too.
+
+    Raises:
+        InputError: two of them have the same name and key.
+    """
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    first: dict[tuple[bytes, bytes], str] = {}
+    for root in roots:
+        digest = certificates.fingerprint(root, SHORT)
+        key = root.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        before = first.setdefault((root.subject.public_bytes(), key), digest)
+        if before != digest:
+            raise InputError(
+                f"roots {before} and {digest} have the same name and key: whatever the one signed, the other did, "
+                "so it cannot be told when no proxy needs the one any more",
+                where=f"root {root.subject.rfc4514_string()}",
+                remedy="change to a root with a key of its own: `meshkit ca root` makes one",
+            )
+
+
+@dataclass
+class CaState:
+    """What a cluster's istiods take when they start: the files of `cacerts`, and where they come from."""
+
+    files: dict[str, bytes] = field(repr=False)
+    standing: TrustState
+    plugged: bool
+    ours: bool
+    taken: bool
+    """Whether its istiods have taken that already."""
+
+    @property
+    def text(self) -> bytes:
+        """The roots, as they stand in the Secret."""
+        return self.files["root-cert.pem"]
+
+    @property
+    def signer(self) -> Certificate:
+        """What signs."""
+        return certificates.parse_chain(self.files["ca-cert.pem"])[0]
+
+
+class Overlap:
+    """The changes of an overlap, one phase after the other, each cluster going on from what the change before left."""
+
+    def __init__(self, mesh: Mesh, wanted: Plan, facts: Any, choice: Choice) -> None:
+        self.mesh, self.wanted, self.facts, self.choice = mesh, wanted, facts, choice
+        self.known: dict[str, bytes] = {}
+        self.held: dict[str, CaState] = {}
+
+    def plan(
+        self,
+        states: Sequence[ClusterCaState],
+        intermediate: Callable[[str], model.CaCerts],
+        more_roots: Collection[Certificate],
+    ) -> None:
+        """Want what live clusters still have to go through.
+
+        Args:
+            states: one for each cluster.
+            intermediate: makes, or finds, that of a cluster under the common root.
+            more_roots: the common root, where no cluster hands it out yet.
+        """
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        self.held = {s.name: self._held(s) for s in states if s.live}
+        all_roots = [*more_roots, *(one for now in self.held.values() for one in certificates.parse_bundle(now.text))]
+        self.known = {certificates.fingerprint(one, SHORT): one.public_bytes(Encoding.PEM) for one in all_roots}
+        require_distinct_keys(all_roots)
+        discovery_pause.pause(self.wanted, self.facts.readings, states)
+        for move in rotation_steps(states, self.choice.root, self.choice.plug):
+            files = dict(self.held[move.cluster].files)
+            if move.phase is Phase.SIGN and move.secret:
+                files = {**intermediate(move.cluster).files, "root-cert.pem": files["root-cert.pem"]}
+            elif move.secret:
+                files["root-cert.pem"] = self._text(move)
+            self._step(move, files)
+
+    def _text(self, move: Move) -> bytes:
+        if move.phase is Phase.NARROW:
+            return self.known[move.after.root]
+        others = sorted(move.after.bundle - self.held[move.cluster].standing.bundle)
+        if lost := [digest for digest in others if digest not in self.known]:
+            told = f"proxies show chains to {', '.join(lost)}, a root that no Secret holds any more"
+            remedy = "restart their workloads, so that they get certificates of what their istiod signs with now"
+            raise InputError(told, where=f"cluster {move.cluster}", remedy=remedy)
+        return root_bundles.append_roots(self.held[move.cluster].text, [self.known[digest] for digest in others])
+
+    def _held(self, state: ClusterCaState) -> CaState:
+        cluster, namespace = self.mesh.clusters[state.name], self.mesh.root_namespace
+        secret = cluster.find("secrets", namespace, model.SECRET)
+        data = istiod_ca.secret_data(cluster, namespace, model.SECRET if state.plugged else istiod_ca.SELF_SIGNED)
+        files = cacerts.as_loaded(data) if state.plugged else cacerts.self_signed_as_loaded(data)
+        if lacking := [name for name in model.FILES if not files.get(name)]:
+            raise InputError(
+                f"{', '.join(lacking)} missing",
+                where=f"cluster {state.name}, Secret {model.SECRET if state.plugged else istiod_ca.SELF_SIGNED}",
+                remedy="replace the Secret by one of the four files",
+            )
+        roots, signers = self.facts.roots, self.facts.signers
+        handed = roots[(roots["cluster"] == state.name) & roots["source"].str.startswith("configmap")]
+        everywhere = handed[handed["holders"] == handed["of"]]["sha256"].str[:SHORT]
+        running = signers[signers["cluster"] == state.name]
+        return CaState(
+            files={name: files[name] for name in model.FILES},
+            standing=TrustState(state.root[:SHORT], state.bundle),
+            plugged=state.plugged,
+            ours=secret is None or (secret["metadata"].get("labels") or {}).items() >= MANAGED.items(),
+            taken=set(everywhere) == set(handed["sha256"].str[:SHORT]) == state.bundle
+            and bool((running["signer"] == state.signer).all()),
+        )
+
+    def _step(self, move: Move, files: dict[str, bytes]) -> None:
+        now = self.held[move.cluster]
+        rows = self.facts.workloads[self.facts.workloads["cluster"] == move.cluster]
+        waiting = set(late(move, self.facts.certificates)["proxy"])
+        due = rows[rows["names"].map(lambda names: bool(waiting & set(names.split(","))))]
+        multi_root = hot_reloads(self.facts.signers, move.cluster)
+        if move.phase is Phase.SIGN:  # nobody is told yet
+            due = due.head(0)
+        anew = due[~(due["live_roots"] & multi_root)]
+        if not move.secret and len(due) > len(anew):
+            files["root-cert.pem"] = next_bundle(files["root-cert.pem"], self.known[self.choice.root[:SHORT]])
+        changes = files != now.files
+        restarts = self._istiods(move.cluster, now, files) if changes or not now.taken else []
+        after = CaState(files, move.after, plugged=True, ours=now.ours, taken=True)
+        self.held[move.cluster] = after
+        handed = wait_until_istiod_serves(self.mesh, move.cluster, move.after.bundle, after.signer)
+        last = handed
+        if move.phase is not Phase.SIGN:
+            renewed = move.phase is not Phase.WIDEN  # a run that was killed may have got as far as to sign already
+            last = wait_until_rotated(self.mesh, move.cluster, move.after, after.signer, renewed=renewed)
+        steps: list[Callable[[Wait | None, Wait | None], None]] = []
+        if changes:
+            steps.append(lambda gate, wait: self._put(move, after, gate, wait))
+        steps += [self._restart(move.cluster, "Deployment", self.mesh.root_namespace, n, _ISTIOD) for n in restarts]
+        marks = len(steps)
+        for row in _rows(anew[anew["kind"].isin(workloads.RESTARTABLE)]):
+            what = f"its proxies do not take it from istiod while they run ({move.phase})"
+            steps.append(self._restart(move.cluster, row["kind"], row["namespace"], row["workload"], what))
+        gate = wait_until_safe(self.mesh, move.cluster, now.standing, move.after)
+        for n, step in enumerate(steps):
+            first = gate if n == 0 and changes else handed if n == marks else None
+            step(first, last if n == len(steps) - 1 else None)
+
+    def _istiods(self, name: str, now: CaState, files: Mapping[str, bytes]) -> list[str]:
+        """Return the Deployments of istiods that take the files only when they start."""
+        old = now.text if now.plugged and now.taken else None
+        return to_restart(self.facts.signers, name, old, files["root-cert.pem"])
+
+    def _put(self, move: Move, after: CaState, gate: Wait | None, wait: Wait | None) -> None:
+        words = {"name": move.cluster, "root": move.after.root, "roots": ", ".join(sorted(move.after.bundle))}
+        why = f"{move.phase}: {WHY[move.phase].format(**words)}"
+        manifest: Object = model.CaCerts(after.signer, after.signer, after.files).secret(self.mesh.root_namespace)
+        want = self.wanted.apply if after.ours else self.wanted.patch
+        want(move.cluster, manifest, why, gate=gate, wait=wait)
+
+    def _restart(
+        self, cluster: str, kind: str, namespace: str, name: str, why: str
+    ) -> Callable[[Wait | None, Wait | None], None]:
+        def step(gate: Wait | None, wait: Wait | None) -> None:
+            self.wanted.restart(cluster, kind, namespace, name, why, gate=gate, wait=wait)
+
+        return step
+
+
+_ISTIOD = "it takes another root only when it starts"

@@ -1,0 +1,179 @@
+"""Stage 04: one root for all clusters, live.
+
+Each cluster gets a Secret `cacerts` with an intermediate of its own under the common root. Where one cluster is live,
+its istiod's self-signed root is adopted: what its proxies trust stays as it is, so no call can fail for want of trust.
+Where that cannot be, since live meshes have different roots or another one is wanted, all trust both for a while: see
+meshkit.stages.trust.root_rotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from meshkit.changes.plan import Plan
+from meshkit.checks import certificates, discovery_pause, restarts, trust_domains
+from meshkit.checks.ca import (
+    check_authority,
+    check_cluster_id,
+    check_held,
+    check_intermediate,
+    check_key,
+    check_root,
+    check_signers,
+    check_trust_domain,
+)
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.question import Question
+from meshkit.errors import UnreachableError
+from meshkit.istio.ca import ca_files, cacerts, istiod_ca, model
+from meshkit.istio.ca import certificates as ca_certificates
+from meshkit.istio.ca.model import SHORT, Choice, StrategyOutcome
+from meshkit.istio.ca.reading import TrustFacts, choose, provided_ca, states
+from meshkit.istio.control_plane.istiods_and_proxies import istiods
+from meshkit.istio.proxies import workloads
+from meshkit.kube.manifests import MANAGED
+from meshkit.kube.mesh import Mesh
+from meshkit.kube.wait import Wait
+from meshkit.stages.trust import discovery_pause as trust_discovery_pause
+from meshkit.stages.trust import root_rotation
+from meshkit.tables import of_cluster
+
+STAGE = "04 trust"
+
+
+def check(mesh: Mesh, facts: TrustFacts) -> list[Finding]:
+    """Judge what was read: is there a common root to be had, and is what is there sound?"""
+    choice = choose(mesh, facts)
+    findings = [check_strategy(choice)]
+    for name in mesh.clusters:
+        findings += [check_authority(facts, name), *check_signers(facts, name), *check_intermediate(facts, name)]
+        findings += [*check_cluster_id(facts, name), *check_trust_domain(mesh, facts, name)]
+        findings.append(trust_domains.check_domains(facts.identity, facts.certificates, name))
+        findings += trust_domains.check_policies(mesh, facts.policies, facts.identity, facts.certificates, name)
+    if choice.root:
+        findings += [*check_root(facts, choice), *check_key(facts, choice)]
+    if choice.outcome is StrategyOutcome.OVERLAP:
+        findings += [finding for name in mesh.clusters for finding in check_way(facts, name)]
+        findings += discovery_pause.check(facts.readings, states(mesh, facts))
+    elif choice.root:
+        findings += [check_held(facts, name, choice.root, "MK408") for name in mesh.clusters]
+    findings += certificates.check_certificates(mesh, facts.certificates, "MK409")
+    return [*findings, *restarts.check(mesh, facts.new_pods)]
+
+
+def check_strategy(choice: Choice) -> Finding:
+    """MK401: one root for all is there, or can be had without breaking the trust of a live mesh."""
+    ask = Question("MK401", "a common root is possible", "mesh", "there already, to be adopted, or by an overlap")
+    told = f"{choice.outcome.value}: {choice.why}"
+    if choice.outcome is StrategyOutcome.UNKNOWN:
+        return ask.unknown(choice.why, choice.remedy)
+    return ask.judge(choice.outcome is not StrategyOutcome.NO_WAY, told, choice.remedy)
+
+
+def check_way(facts: TrustFacts, name: str) -> Iterator[Finding]:
+    """MK410: every proxy can be read, and be brought to trust another root: by istiod while it runs, or made anew.
+
+    What is made anew without a pod beside it, or a preStop hook, is warned of.
+    """
+    ask = Question("MK410", "every proxy can move to another root", name, "each can be read, and told or made anew")
+    proxies, rows = of_cluster(facts.certificates, name), of_cluster(facts.workloads, name)
+    unread = [f"{r['proxy'] or 'cluster'}: {r['reason']}" for r in proxies[proxies["reason"] != ""].to_dict("records")]
+    unread += list(rows[rows["reason"] != ""]["reason"])
+    if unread:
+        yield ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
+        return
+    signers = of_cluster(facts.signers, name)
+    told_live = rows["live_roots"] & bool(len(signers)) & bool(signers["multi_root"].all())
+    anew = rows[~told_live]
+    stuck = [f"{r['kind']} {r['namespace']}/{r['workload']}" for r in anew.to_dict("records") if not _restarts(r)]
+    if stuck:
+        cure = "whoever made them must make them anew in each phase; end them, or let istiod tell them (docs/trust.md)"
+        yield ask.fail(f"{len(stuck)} take no other root, and nothing restarts them: {', '.join(stuck[:3])}", cure)
+        return
+    risky = [f"{r['namespace']}/{r['workload']}: {r['risk']}" for r in anew.to_dict("records") if r["risk"]]
+    observed = f"{int(told_live.sum())} workloads by istiod, {len(anew)} made anew up to three times"
+    cure = "give them a pod beside and a preStop hook; or let istiod tell them while they run (docs/trust.md)"
+    yield ask.judge(
+        not risky, f"{observed}; {'; '.join(risky[:3])}" if risky else observed, cure, otherwise=Verdict.WARN
+    )
+
+
+def _restarts(row: dict[Any, Any]) -> bool:
+    return row["kind"] in workloads.RESTARTABLE and not row["stuck"]
+
+
+def plan(mesh: Mesh, facts: TrustFacts) -> Plan:
+    """Want `cacerts` in each cluster that needs it, and a restart of each istiod that does not sign with it yet.
+
+    Keys are made here, also when nothing is applied; then they are forgotten. Live clusters that need another root go
+    through the phases of `overlap`.
+
+    Raises:
+        InputError: the root's key cannot sign intermediates.
+    """
+    wanted, choice, files = Plan(mesh, STAGE), choose(mesh, facts), provided_ca(mesh)
+
+    def intermediate(name: str) -> model.CaCerts:
+        return (files or _adopted(mesh, choice)).of(name, mesh.root_namespace)
+
+    if choice.outcome in (StrategyOutcome.NO_WAY, StrategyOutcome.UNKNOWN):
+        return wanted
+    known = {state.name: state for state in states(mesh, facts)}
+    bare = list(known)
+    if choice.outcome is StrategyOutcome.OVERLAP:
+        bare = [name for name, state in known.items() if not state.live]
+        moving = root_rotation.Overlap(mesh, wanted, facts, choice)
+        moving.plan(list(known.values()), intermediate, [files.root] if files else [])
+    # Another intermediate of the root that it has already is taken by a running istiod.
+    reloading = [name for name in choice.plug if known[name].plugged and known[name].root == choice.root]
+    for name in (name for name in choice.plug if name in bare):
+        plugged = intermediate(name)
+        why = f"an intermediate of {name} under the common root {choice.root[:SHORT]}"
+        wait = _taken(mesh, name, plugged) if name in reloading else None
+        put = wanted.patch if _of_others(mesh, name) else wanted.apply
+        put(name, plugged.secret(mesh.root_namespace), why, wait=wait)
+    for name in bare:
+        if name not in reloading:
+            _restart(mesh, facts, wanted, name, plugs=name in choice.plug)
+    trust_discovery_pause.resume(wanted, facts.readings, facts.signers)
+    return wanted
+
+
+def _of_others(mesh: Mesh, name: str) -> bool:
+    """Tell whether a cluster's cacerts were put there by others, who own their fields."""
+    live = mesh.clusters[name].find("secrets", mesh.root_namespace, model.SECRET)
+    return live is not None and not (live["metadata"].get("labels") or {}).items() >= MANAGED.items()
+
+
+def _adopted(mesh: Mesh, choice: Choice) -> ca_files.ProvidedCA:
+    cluster = mesh.clusters[choice.key_in]
+    for name in (model.SECRET, istiod_ca.SELF_SIGNED):
+        data = cacerts.as_loaded(istiod_ca.secret_data(cluster, mesh.root_namespace, name))
+        pair = data.get("ca-cert.pem", b""), data.get("ca-key.pem", b"")
+        if all(pair) and ca_certificates.fingerprint(ca_certificates.parse_chain(pair[0])[0]) == choice.root:
+            where = f"cluster {choice.key_in}, Secret {name}"
+            signer = ca_files.load(*pair, where=where, signs_authorities=True)
+            return ca_files.ProvidedCA(signer.certificate, signer, {})
+    raise UnreachableError("the root's key is gone since it was looked at", where=cluster.where, remedy="run again")
+
+
+def _taken(mesh: Mesh, name: str, plugged: model.CaCerts) -> Wait:
+    def missing() -> str:
+        found = istiods(mesh.clusters[name], mesh.root_namespace)
+        old = [
+            i.name
+            for i in found
+            if not ca_certificates.signed_by(istiod_ca.serving_certificate(i), plugged.certificate)
+        ]
+        return f"{', '.join(old)} signs with the intermediate before" if old else ""
+
+    return missing
+
+
+def _restart(mesh: Mesh, facts: TrustFacts, wanted: Plan, name: str, *, plugs: bool) -> None:
+    rows = of_cluster(facts.signers, name)
+    late = rows[(rows["issuer"] != "") & (plugs | (rows["signs_with"] != model.SECRET))]
+    for deployment in sorted({istiod_ca.deployment_of(pod) for pod in late["istiod"]}):
+        why = "it looks for cacerts only when it starts, and signs with what it had then"
+        wanted.restart(name, "Deployment", mesh.root_namespace, deployment, why)
