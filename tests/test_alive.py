@@ -14,7 +14,7 @@ import pytest
 
 from meshkit import locks
 
-HOLD = "import sys, time; from meshkit import alive\nwith alive.sign(sys.argv[1]): print(flush=True); time.sleep(60)"
+HOLD = "import sys, time; from meshkit import locks\nwith locks.sign(sys.argv[1]): print(flush=True); time.sleep(60)"
 
 
 @pytest.fixture

@@ -190,7 +190,7 @@ def test_a_full_disk_is_told_and_the_next_line_is_whole() -> None:
 
 HOLDER = """
 import sys, time
-from meshkit.journal import exclusively
+from meshkit.changes.journal import exclusively
 with exclusively(["uid-1"]):
     print("held", flush=True)
     sys.stdin.read()

@@ -18,11 +18,14 @@ CONDA_ONLY = {"python", "pip"}
 
 
 def declared() -> dict[str, Requirement]:
-    """Return every requirement of pyproject.toml, the extras' included."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
-    found = [Requirement(line) for line in lines]
-    return {canonicalize_name(r.name): r for r in found}
+    """Return every requirement of both distributions, meshkit with its extras and the lab, but for each other."""
+    lines: list[str] = []
+    for folder in (ROOT, ROOT / "lab"):
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        lines += project["dependencies"]
+        lines += [line for extra in project.get("optional-dependencies", {}).values() for line in extra]
+    found = {canonicalize_name(r.name): r for r in map(Requirement, lines)}
+    return {name: r for name, r in found.items() if name not in {"meshkit", "meshkit-lab"}}
 
 
 def locked() -> dict[str, str]:

@@ -43,7 +43,7 @@ def texts() -> list[str]:
 def plans() -> set[str]:
     """The ids of plans' findings, which `Plan.findings` makes of their stages' numbers."""
     found = set()
-    for path in (ROOT / "meshkit" / "stages").glob("*.py"):
+    for path in (ROOT / "meshkit" / "stages").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         if "Plan(mesh, STAGE" in text and (stage := re.search(r'^STAGE\b.*?"(\d\d) ', text, re.MULTILINE)):
             found.add(f"MK{int(stage[1])}90")

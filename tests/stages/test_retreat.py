@@ -229,8 +229,8 @@ class East:
         }
         for (module, name), frame in facts.items():
             monkeypatch.setattr(module, name, lambda _mesh, frame=frame: frame)
-        for name in ("settled", "served"):
-            monkeypatch.setattr(root_rotation, name, lambda *_, name=name: name)
+        for name, said in (("wait_until_rotated", "settled"), ("wait_until_istiod_serves", "served")):
+            monkeypatch.setattr(root_rotation, name, lambda *_, said=said: said)
         monkeypatch.setattr(root_rotation, "wait_until_safe", self.guard)
         made = {"before": [None], "manifests": [holding("cacerts", WIDE)]}
         changes = [(DONE, "create", "Secret istio-system/cacerts", made), *self.more]
