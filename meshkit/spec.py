@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from meshkit.display import grid, styled
 from meshkit.errors import InputError
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -298,6 +300,18 @@ class MeshSpec(_Model):
             raise InputError(
                 "; ".join(problems), where=where, remedy="see the commented examples in parameters/"
             ) from None
+
+    def bundle(self) -> dict[str, Any]:
+        """Return the mesh and its clusters for people, by MIME type."""
+        model = f"{self.topology.control_plane}, {self.topology.network}"
+        line = f"Mesh {self.mesh.id} ({model}, trust domain {self.mesh.trust_domain}): {len(self.clusters)} clusters"
+        heads = ["cluster", "network", "context", "apiServer"]
+        rows = [[c.name, c.network, c.context, c.api_server or "of the context"] for c in self.clusters]
+        text, html = grid(heads, rows)
+        return {"text/plain": f"{line}\n{text}", "text/html": styled(f'<p class="c">{escape(line)}</p>{html}')}
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return self.bundle()
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

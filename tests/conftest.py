@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import settings
 
 from meshkit.errors import UnreachableError
+from meshkit.kube import mesh as mesh_module
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh
 from tests.objects import core, create, mesh_of
 from tests.support import TOKENS, ApiServer, free_port, program, write_kubeconfig
 
-# What is wrong in our own reading of good answers is to fail a test, not to be told as an unknown.
+# What is wrong in our own reading of good answers must fail a test, not become an unknown.
 mesh_module.mistakes_are_raised = True
 # A test judges what is said, not how fast a shared machine says it.
 settings.register_profile("meshkit", deadline=None)

@@ -2,7 +2,7 @@
 
     plan = Plan(mesh, "06 gateways")
     plan.apply("west", {"apiVersion": …}, "lets services of other clusters in")   # a dry run on the server, at once
-    evidence.plan(plan)
+    plan                                                                          # shows itself
     done = plan.carry_out(mode, gates=findings, journal=journal)                  # changes nothing unless mode="apply"
 
 Only what would differ becomes a change, so that a plan that was carried out is empty when it is made again: that is
@@ -14,9 +14,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any, Final
 
 import pandas as pd
 
@@ -25,6 +27,7 @@ from meshkit.changes import temporary as changes_temporary
 from meshkit.changes import undo
 from meshkit.changes.journal import Entry, Journal, exclusively, judge_name
 from meshkit.checks.finding import Finding, Verdict
+from meshkit.display import Shown, coloured, folded, styled
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.istio.control_plane import istioctl
 from meshkit.kube.cluster import FIELD_MANAGER
@@ -33,19 +36,33 @@ from meshkit.kube.mesh import Mesh
 from meshkit.kube.rollout import rolled_out
 from meshkit.kube.transport import NotFoundError
 from meshkit.kube.wait import Wait, wait_for
-from meshkit.tables import table
+from meshkit.tables import Table, integer, number, text
 
 RESTARTED = "meshkit/restarted-at"
-COLUMNS = {
-    "n": "int64",
-    "cluster": "str",
-    "action": "str",
-    "object": "str",
-    "why": "str",
-    "status": "str",
-    "seconds": "float64",
-    "detail": "str",
-}
+PLAN: Final = Table(
+    "plan",
+    "What would change",
+    {
+        "n": integer("its place in the plan"),
+        "cluster": text("where"),
+        "action": text("create, update, patch, delete, restart, scale, install, undo …"),
+        "object": text("kind, namespace and name"),
+        "why": text("what it is for"),
+        "status": text("planned, done, failed, held (by a check), not run, undone (of a temporary plan)"),
+        "seconds": number("how long it took, its effect included", "s"),
+        "detail": text("what the server or the wait said"),
+    },
+    key=("cluster", "action", "object"),
+    show=("n", "cluster", "action", "object", "why", "detail"),
+)
+REHEARSAL: Final = PLAN.renamed("rehearsal", "What changes for a while, and is reverted")
+CHANGES: Final = replace(
+    PLAN,
+    name="changes",
+    caption="The changes, and how far they came",
+    show=("n", "cluster", "action", "object", "status", "seconds", "detail"),
+    compare=("status",),
+)
 
 
 @dataclass
@@ -92,7 +109,7 @@ class Change:
             )
 
 
-class Plan:
+class Plan(Shown):
     """The changes of one stage, in the order in which they are made.
 
     Args:
@@ -340,7 +357,17 @@ class Plan:
         if change.diff or change.problem:
             self.changes.append(change)
 
-    # --- how it is judged and made ---
+    # --- how it is shown, judged and made ---
+
+    def bundle(self) -> dict[str, Any]:
+        """Return one row for each change, and below them each change's diff; Secrets are masked."""
+        shown = (REHEARSAL if self.temporary else PLAN).view(self.table()).bundle()
+        blocks = [(f"{c.cluster}: {c.action} {c.object}", c.diff) for c in self.changes if c.diff]
+        html = "".join(
+            folded(f"{title} ({_lines_changed(diff)})", f"<pre>{coloured(diff)}</pre>") for title, diff in blocks
+        )
+        words = "\n\n".join([shown["text/plain"], *(f"{title}\n{diff}" for title, diff in blocks)])
+        return {**shown, "text/plain": words, "text/html": shown["text/html"] + (styled(html) if html else "")}
 
     def findings(self) -> list[Finding]:
         """MKn90: the servers take the plan; one finding for each change that they refuse or cannot check."""
@@ -369,7 +396,7 @@ class Plan:
         for n, c in enumerate(self.changes, 1):
             row = {"n": n, "cluster": c.cluster, "action": c.action, "object": c.object, "why": c.why}
             rows.append({**row, "status": c.status, "seconds": round(c.seconds, 2), "detail": c.problem or c.detail})
-        return table(rows, COLUMNS).sort_values("n", ignore_index=True)
+        return PLAN.frame(rows).sort_values("n", ignore_index=True)
 
     def carry_out(self, mode: str, *, gates: Sequence[Finding] = (), journal: str = "") -> pd.DataFrame:
         """Make the changes if the mode is `apply` and no gate stands before them; return `table`.
@@ -378,6 +405,11 @@ class Plan:
         """
         carry_out(self, mode, gates, journal)
         return self.table()
+
+
+def _lines_changed(diff: str) -> str:
+    signs = Counter(line[:1] for line in diff.splitlines())
+    return f"+{signs['+']} −{signs['-']} lines"
 
 
 def _made_anew() -> Object:

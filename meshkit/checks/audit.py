@@ -323,6 +323,12 @@ def _joined(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
     yield from istio_config.check_headless(mesh, found.services)
 
 
+def findings_in_order(mesh: Mesh) -> list[Finding]:
+    """Return what `meshkit check` says of a mesh, the causes first."""
+    found = check(mesh, look(mesh))
+    return [finding for finding, _ in causes.in_order(found, mesh.clusters)]
+
+
 def in_order(mesh: Mesh, findings: list[Finding]) -> pd.DataFrame:
     """Return findings in the order in which they are to be mended.
 

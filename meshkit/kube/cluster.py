@@ -25,6 +25,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Self
 from urllib.parse import quote
 
+from meshkit.display import Shown, grid, styled
 from meshkit.errors import ConflictError, InputError, MeshkitError, UnreachableError
 from meshkit.kube import transport
 from meshkit.kube.identity import Hidden
@@ -78,7 +79,7 @@ class _Resource:
         return f"{root}{scope}/{self.plural}" + (f"/{quote(name, safe='')}" if name else "")
 
 
-class Cluster:
+class Cluster(Shown):
     """One kube context. Nothing is sent, and no credential is fetched, before the first call."""
 
     def __init__(self, name: str, context: str, access_: Callable[[], Access], timeout: float) -> None:
@@ -90,8 +91,11 @@ class Cluster:
         self._session: transport.Session | None = None
         self._resources: list[_Resource] = []
 
-    def __repr__(self) -> str:
-        return f"Cluster({self.name!r}, context={self.context!r})"
+    def bundle(self) -> dict[str, Any]:
+        """Return its name and its context; nothing is sent."""
+        _, html = grid(["cluster", "context", "timeout"], [[self.name, self.context, f"{self.timeout:g} s"]])
+        words = f"Cluster({self.name!r}, context={self.context!r})"
+        return {"text/plain": words, "text/html": styled(html)}
 
     @classmethod
     def connect(cls, context: str, kubeconfig: str = "", *, timeout: float = 10.0, name: str = "") -> Self:

@@ -9,6 +9,7 @@ A cluster that is dead, slow or refuses us becomes `Unknown` with a reason, and 
 from __future__ import annotations
 
 import concurrent.futures
+import difflib
 import threading
 import time
 import traceback
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from meshkit.display import Shown
 from meshkit.errors import InputError, MeshkitError, UnreachableError
 from meshkit.kube import transport
 from meshkit.kube.cluster import Cluster
@@ -137,7 +139,7 @@ def _outcome(future: concurrent.futures.Future[T], deadline: float) -> T | Unkno
         return Unknown(error.message)
 
 
-class Mesh:
+class Mesh(Shown):
     """The clusters of one mesh file. Nothing is sent before the first question."""
 
     def __init__(
@@ -148,8 +150,21 @@ class Mesh:
         self._executor = executor or DaemonThreads()
         self._silent: dict[str, tuple[float, Unknown]] = {}
 
-    def __repr__(self) -> str:
-        return f"Mesh({self.spec.mesh.id!r}, clusters={list(self.clusters)})"
+    def bundle(self) -> dict[str, Any]:
+        """Return the mesh file's overview; nothing is asked of a cluster."""
+        return self.spec.bundle()
+
+    def __getitem__(self, name: str) -> Cluster:
+        """Return a cluster by its name.
+
+        Raises:
+            InputError: the mesh file has no such cluster.
+        """
+        if name not in self.clusters:
+            near = difflib.get_close_matches(name, self.clusters, n=1)
+            told = f"no cluster {name!r}; the mesh file has {', '.join(self.clusters)}"
+            raise InputError(told, remedy=f"did you mean {near[0]!r}?" if near else "name one of them")
+        return self.clusters[name]
 
     @classmethod
     def open(

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Final, TypedDict
+from typing import Final, Required, TypedDict
+
+import pandas as pd
+
+from meshkit.tables import Column, Table, View
 
 
 class Shown(TypedDict, total=False):
     """Arguments of `evidence.table`."""
 
-    name: str
-    caption: str
+    name: Required[str]
+    caption: Required[str]
     key: list[str]
     show: list[str]
     compare: list[str]
     limit: int
+
+
+def view(shown: Shown, frame: pd.DataFrame) -> View:
+    """Return what shows a frame."""
+    columns = {str(column): Column(str(dtype)) for column, dtype in frame.dtypes.items()}
+    return Table(**shown, columns=columns).view(frame)
 
 
 IDENTITY: Final[Shown] = {

@@ -12,7 +12,7 @@ from typing import Any
 
 from meshkit import errors
 from meshkit.checks.finding import SEVERITY, Finding, Verdict, overall
-from meshkit.notebook.evidence import RECORD, TABLE, VERDICT
+from meshkit.display import RECORD, TABLE, VERDICT
 
 EXIT_CODES = {
     cls.__name__: cls.exit_code

@@ -10,12 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from meshkit.checks.finding import SEVERITY, Verdict, worst_first
-from meshkit.notebook.evidence import COLOURS, cell_html, findings_html, symbol_of, table_html
+from meshkit.checks.finding import SEVERITY, Verdict, findings_html, worst_first
+from meshkit.display import COLOURS, cell_html, symbol_of
 from meshkit.runs.compare import Comparison
 from meshkit.runs.outcome import Outcome, Status
 from meshkit.runs.traffic_report import BAD as FAILED
 from meshkit.runs.traffic_report import Story, payload
+from meshkit.tables import table_html
 
 HERE = Path(__file__).parent
 ROWS = 20

@@ -19,8 +19,8 @@ clusters:
 """
 SETUP = """
 import pandas as pd
-from meshkit.checks import Finding, Verdict
-from meshkit.evidence import conclude, figure, record, table
+from meshkit import Finding, Verdict
+from meshkit.notebook.evidence import conclude, figure, record, table
 
 
 def finding(verdict, subject="east → west", remedy=""):

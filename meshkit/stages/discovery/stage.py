@@ -9,7 +9,8 @@ only with the token can the remote secrets be made (`plan`), and what they repla
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Final
 
 import pandas as pd
@@ -39,16 +40,20 @@ from meshkit.checks.remote_reader import (
     check_version,
 )
 from meshkit.checks.remote_secrets import check_life
+from meshkit.display import Text
 from meshkit.istio import snapshot
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.istio.multicluster.sync_wait import discovered
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait, in_turn
+from meshkit.notebook import tables
 from meshkit.probing import merged_service as probing_merged_service
+from meshkit.spec import MeshSpec
 from meshkit.stages.discovery import token_rotation
-from meshkit.stages.discovery.facts import STAGE
+from meshkit.stages.discovery.facts import STAGE, look
 from meshkit.stages.discovery.token_rotation import token_actions
+from meshkit.stages.stage import Shows, Stage
 from meshkit.tables import row_of, table
 
 CURED_BY: Final = {
@@ -187,3 +192,48 @@ def _questions(mesh: Mesh) -> Iterable[Question]:
         yield Question("MK802", "remote secret is there", arrow(reader, target), f"one, with the key {target}")
         yield Question("MK803", "credential opens the API server now", arrow(reader, target), f"ok, leads to {target}")
         yield Question("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")
+
+
+class Discovery(Stage):
+    """Stage 07. `renew` names the clusters whose credential is replaced although it is good, comma-joined, or all."""
+
+    name = STAGE
+    readers = Shows["Discovery"](tables.READERS, lambda stage: stage.facts.readers)
+    api_servers = Shows["Discovery"](tables.REACH, lambda stage: stage.facts.reach)
+    remote_secrets = Shows["Discovery"](tables.REMOTE_SECRETS, lambda stage: stage.facts.known.secrets)
+    claims = Shows["Discovery"](tables.CLAIMS, lambda stage: stage.facts.claims)
+    merging = Shows["Discovery"](tables.MERGING, lambda stage: stage.facts.merging)
+    local = Shows["Discovery"](tables.LOCAL, lambda stage: local(stage.mesh, stage.facts, stage.renew))
+    merged = Shows["Discovery"](tables.MERGED, lambda stage: stage.calls)
+
+    def __init__(
+        self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "plan", journal: str = "", renew: str = ""
+    ) -> None:
+        super().__init__(mesh, mode=mode, journal=journal)
+        self.renew: str = renew
+        self.calls: pd.DataFrame = table([], probing_merged_service.COLUMNS)
+
+    @property
+    def local_patch(self) -> Text:
+        """The IstioOperator that keeps the proposed Services in their clusters."""
+        return Text(service_merge.patch(self.mesh, self.local.frame), "the patch that keeps all of them there")
+
+    def _look(self) -> DiscoveryFacts:
+        return look(self.mesh)
+
+    def _check(self) -> Iterable[Finding]:
+        return check(self.mesh, self.facts, self.mode, self.renew)
+
+    def _plans(self) -> Iterator[Plan]:
+        tokens = plan_tokens(self.mesh, self.facts, self.renew)
+        yield tokens
+        self.findings += token_rotation.try_tokens(self.mesh, self.facts, self.mode, self.renew)
+        self.secrets = plan(self.mesh, self.facts, self.renew)
+        yield self.secrets
+        self.revoked = plan_revoked(self.mesh, tokens)
+        self.findings += token_rotation.check_readers_switched(self.mesh, self.revoked, self.mode)
+        yield self.revoked
+
+    def _prove(self) -> Iterable[Finding]:
+        self.calls = try_merged(self.mesh, self.secrets)
+        return prove(self.mesh, self.secrets, self.calls, self.revoked)
