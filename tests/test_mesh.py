@@ -153,7 +153,8 @@ def test_gather_keeps_order_and_bounds_its_threads() -> None:
 
 def test_a_hung_question_does_not_hold_the_exit() -> None:
     """A program ends although a thread of ours still waits."""
-    program = "import time; from meshkit.kube.mesh import gather\nprint(gather(lambda n: time.sleep(60), [1], deadline=0.2)[0])"
+    program = "import time; from meshkit.kube.mesh import gather\n"
+    program += "print(gather(lambda n: time.sleep(60), [1], deadline=0.2)[0])"
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -98,7 +98,7 @@ _READINGS: Final[dict[str, Callable[[Mesh], Any]]] = {
 
 @dataclass(frozen=True)
 class AuditFacts:
-    """What was looked at: the facts of the stages, of one reading; the calls of `merged_service.look`; and three tables.
+    """What was read: the facts of the stages, the calls of `merged_service.look`, and three tables.
 
     These are named after their functions: rules, absent, and ways of `control_plane_reach.tried`.
     """

@@ -42,6 +42,7 @@ class PrepareFacts:
 
 
 def namespace_row(rows: pd.DataFrame, cluster: str) -> Row:
+    """Return a cluster's row; one that says why where it could not be read."""
     return next(iter(rows[rows["cluster"] == cluster].to_dict("records")))
 
 
@@ -116,6 +117,7 @@ def wanted_label(mesh: Mesh, facts: PrepareFacts) -> dict[str, str]:
 
 
 def probe_namespace_row(mesh: Mesh, facts: PrepareFacts, cluster: str) -> Row:
+    """Return how the probe's namespace of a cluster is injected."""
     rows = facts.injection[facts.injection["cluster"] == cluster]
     unread = rows[(rows["namespace"] == "") & (rows["reason"] != "")]
     return namespace_row(unread if len(unread) else rows[rows["namespace"] == mesh.spec.probe.namespace], cluster)

@@ -56,14 +56,14 @@ def table(mesh: Mesh, facts: PairFacts, findings: Iterable[Finding], sent: pd.Da
     broken (its first link that is not well, of `CELLS`), why (id and words of that finding); secret (namespace/name of
     those that istiod reads, else of those that were meant, comma-joined), secrets (how many istiod reads), key,
     annotation, server_id (the server's own cluster id); api_server (address in the secret), api_address (loopback,
-    link-local, private, public, name), tls_server_name, api_answer (HTTP status from inside, as of `reach`),
-    asked_from (pod); credential (of a live request, as of `remote_secrets.remote_secrets`), account, rights (ok, or what it
-    may not), ends (in words), expires (NaT: never, or not known); sync (of that replica: synced, syncing, timeout,
-    closed, none, UNKNOWN), knows (endpoints of the sample service that this replica holds of the server), ready (that
-    the server has); gateway (as offered), gateway_seen (by that replica; UNKNOWN); endpoints, way, local (of the
-    client's Envoy, as of `client_view.ways`); hello, hello_identity, hello_root (of the first address, as of
-    `client_view.hellos`); sent, answered, answered_by, answered_in, p50_ms, p95_ms, p99_ms, error (of `traffic`; 0 and NaN
-    without); reason (why something is not known).
+    link-local, private, public, name), tls_server_name, api_answer (HTTP status from inside, as of `reach`), asked_from
+    (pod); credential (of a live request, as of `remote_secrets.remote_secrets`), account, rights (ok, or what it may
+    not), ends (in words), expires (NaT: never, or not known); sync (of that replica: synced, syncing, timeout, closed,
+    none, UNKNOWN), knows (endpoints of the sample service that this replica holds of the server), ready (that the
+    server has); gateway (as offered), gateway_seen (by that replica; UNKNOWN); endpoints, way, local (of the client's
+    Envoy, as of `client_view.ways`); hello, hello_identity, hello_root (of the first address, as of
+    `client_view.hellos`); sent, answered, answered_by, answered_in, p50_ms, p95_ms, p99_ms, error (of `traffic`; 0 and
+    NaN without); reason (why something is not known).
     """
     worst = _worst(mesh, findings)
     rows = []

@@ -23,7 +23,7 @@ def check_pair(mesh: Mesh, facts: VerifyFacts, row: Row) -> Iterator[Finding]:
 
 
 def check_answers(row: Row) -> Finding:
-    """MK811: every call was answered, and by the target alone; of a row of `Probing.calls` or of `pair_survey.traffic`."""
+    """MK811: every call was answered, and by the target alone; for a row of `pair_survey.traffic`."""
     subject, expected = arrow(row["client"], row["server"]), f"all calls 200, from pods of {row['server']}"
     ask = Question("MK811", "every call is answered, by the target", subject, expected)
     if not row["sent"]:

@@ -1,4 +1,4 @@
-"""Checks of what `meshkit.probing.pair_survey` reads beyond stage 08's own tables: MK834 to MK842, and MK811 of its calls.
+"""Checks of what `pair_survey` reads beyond stage 08's own tables: MK834 to MK842, and MK811 of its calls.
 
 Each is about an ordered pair, reads only tables, and blames one link; what rests on it follows.
 """

@@ -155,7 +155,8 @@ def _strange(held: pd.DataFrame, seen: pd.DataFrame, ours: str, target: str) -> 
         return f"{len(mine)} secrets for one id: {', '.join(mine['name'])}"
     if mine.empty and len(keyed):
         told = ", ".join(f"{row['namespace']}/{row['name']}" for row in keyed.to_dict("records"))
-        return f"{told}: istiod ignores it, for its namespace or for want of the label {multicluster_remote_secrets.LABEL}=true"
+        label = f"{multicluster_remote_secrets.LABEL}=true"
+        return f"{told}: istiod ignores it, because of its namespace or a missing label {label}"
     wrong = mine[~mine["annotation"].isin(["", target])]
     return f"{wrong.iloc[0]['name']} says that it is of {wrong.iloc[0]['annotation']}" if len(wrong) else ""
 

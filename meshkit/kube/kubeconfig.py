@@ -1,7 +1,7 @@
 """kubeconfig: files, contexts, and what one context says of the way to its API server and of who we are there.
 
-Merging, certificates and TLS settings are the official client's. Identity is ours (see `meshkit.kube.identity`), and so are
-the rules for proxies, which are kubectl's: `proxy-url` before the environment, loopback never by the environment's
+Merging, certificates and TLS settings are the official client's. Identity is ours (see `meshkit.kube.identity`), and so
+are the rules for proxies, which are kubectl's: `proxy-url` before the environment, loopback never by the environment's
 proxy, and SOCKS5 resolves names at the proxy (client-go, tools/clientcmd/client_config.go; Go, net/http).
 """
 

@@ -10,6 +10,7 @@ NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 def is_terminating(pod: dict[str, Any]) -> bool:
+    """Tell whether a pod is being deleted."""
     return "deletionTimestamp" in pod["metadata"]
 
 

@@ -26,8 +26,8 @@ _UNCALLED: Final = "failed calling webhook"
 def tried(mesh: Mesh) -> pd.DataFrame:
     """Try ways inside each cluster; one row for each.
 
-    Columns: cluster, way (named as in `network_policies.network_policies`), port, tried_from, state (ok, no answer, untried:
-    nobody to try from, or no right to; UNKNOWN), detail.
+    Columns: cluster, way (named as in `network_policies.network_policies`), port, tried_from, state (ok, no answer,
+    untried: nobody to try from, or no right to; UNKNOWN), detail.
 
     To istiod: a TLS hello with port 15012 of its Service, from the probe's client, by the network that proxies use. To
     its webhook: the API server is asked for a dry run of a pod in the probe's namespace; what comes back has a sidecar

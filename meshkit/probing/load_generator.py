@@ -210,7 +210,7 @@ class Traffic:
         return table(rows, COLUMNS).sort_values("time", kind="stable", ignore_index=True)
 
     def requests(self, client: str = "") -> pd.DataFrame:
-        """Return the requests, of one client or all, by second, with the columns of `meshkit.probing.request_log.COLUMNS`."""
+        """Return the requests, of one client or all, by second; columns: `request_log.COLUMNS`."""
         tally = Tally()
         with self._lock:
             for row in self._rows:
@@ -234,6 +234,7 @@ class CurlStreamParser:
         self._left = b""
 
     def __call__(self, data: bytes) -> None:
+        """Take what curl wrote."""
         self._left += data
         mark = b"\n" + MARK.encode()
         while (place := self._left.find(mark)) >= 0 and (end := self._left.find(b"\n", place + 1)) >= 0:

@@ -23,8 +23,8 @@ GOOD, UNKNOWN, BAD = "passed", "unknown", "failed"
 class Story:
     """Requests and changes of one run.
 
-    `requests`, `failed` and `totals` are those of `meshkit.probing.load_log.Requests`; `changes` has the columns of `changes`;
-    `marks` are moments with a short label for the chart.
+    `requests`, `failed` and `totals` are those of `meshkit.probing.load_log.Requests`; `changes` has the columns of
+    `changes`; `marks` are moments with a short label for the chart.
     """
 
     requests: pd.DataFrame

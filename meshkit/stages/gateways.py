@@ -89,7 +89,8 @@ def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     if taken is None:
         return ask.answer(Verdict.PASS, f"{place} is free")
     missing = ", ".join(gateways.unmet_requirements(taken, mesh.spec.cluster(name).network))
-    cure = f"give it label {multicluster_gateways.NETWORK} and port {multicluster_gateways.PASSTHROUGH_PORT}, or remove it with what made it"
+    label, port = multicluster_gateways.NETWORK, multicluster_gateways.PASSTHROUGH_PORT
+    cure = f"give it label {label} and port {port}, or remove it with what made it"
     return ask.fail(f"{place} belongs to {taken['made_by'] or 'somebody'} and does not fit: {missing}", cure)
 
 

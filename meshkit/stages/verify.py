@@ -1,7 +1,7 @@
 """Stage 08: does every cluster reach every other, as whom, and do all witnesses agree?
 
-Read-only but for the probe (see meshkit.probing.pair_probe). Facts come from four witnesses that can contradict each other: the
-objects in the API servers, each istiod's own view, each proxy's certificates, and traffic.
+Read-only but for the probe (see meshkit.probing.pair_probe). Facts come from four witnesses that can contradict each
+other: the objects in the API servers, each istiod's own view, each proxy's certificates, and traffic.
 
 What rests on a cluster that cannot be read is unknown, and only that: the run then ends with exit code 3, or with 1 if
 something else failed.

@@ -1,7 +1,7 @@
 """Authorities as files and Secrets hold them: read, checked, and brought into the form that istiod takes.
 
-Keys are made in meshkit.istio.ca.issuing. They live in memory only, from where they were read to the Secret that carries
-them. No key and no passphrase is in any message, repr or traceback of ours.
+Keys are made in meshkit.istio.ca.issuing. They live in memory only, from where they were read to the Secret that
+carries them. No key and no passphrase is in any message, repr or traceback of ours.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Making keys and certificates: a root, a request for one's own PKI, and a cluster's intermediate.
 
-Names, constraints, SAN and lives are those of Istio's tools/certs. Nothing is written here: see meshkit.istio.ca.ca_folder.
+Names, constraints, SAN and lives are those of Istio's tools/certs. Nothing is written here: see
+meshkit.istio.ca.ca_folder.
 """
 
 from __future__ import annotations

@@ -75,6 +75,7 @@ def with_offer(mesh: Mesh, facts: TrustFacts) -> TrustFacts:
 
 
 def provided_ca(mesh: Mesh) -> ca_files.ProvidedCA | None:
+    """Return the CA of the mesh file's `trust.rootDirectory`, if it names one."""
     trust = mesh.spec.trust
     if not trust.root_directory:
         return None

@@ -96,8 +96,8 @@ def readers(mesh: Mesh) -> pd.DataFrame:
     (what we may not do in istiod's namespace, comma-joined), account (the ServiceAccount that the mesh file wants),
     service_account (it is there), secret (the Secret of the credential to hand over; empty: none that lasts and is as
     the mesh file wants it), ends (when that ends, in words), credential (its live proof as of
-    `remote_secrets.remote_secrets`; empty without one, `filling` until it has a token, UNKNOWN if it could not be read),
-    known (the Secrets of all credentials of readers, comma-joined), detail.
+    `remote_secrets.remote_secrets`; empty without one, `filling` until it has a token, UNKNOWN if it could not be
+    read), known (the Secrets of all credentials of readers, comma-joined), detail.
     """
     rows = []
     for name, found in mesh.each(lambda cluster: _reader(cluster, mesh)).items():

@@ -1,9 +1,10 @@
 """Stage 05: the same Istio everywhere, each control plane under its own id, network and mesh, no request lost.
 
 A live control plane that was called `Kubernetes` gets the name of the mesh file and goes on accepting the old one
-(`--clusterAliases`), since proxies claim the id that they were injected with until their pods are made anew. Then
-its workloads are restarted one by one, each waited for, so that every proxy knows its network before stage 07 tells
-it of another. The alias goes in a later run, when that is asked for and nobody claims it: see meshkit.stages.install.cluster_id_rename.
+(`--clusterAliases`), since proxies claim the id that they were injected with until their pods are made anew. Then its
+workloads are restarted one by one, each waited for, so that every proxy knows its network before stage 07 tells it of
+another. The alias goes in a later run, when that is asked for and nobody claims it: see
+meshkit.stages.install.cluster_id_rename.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ PLANE_COLUMNS = {
 
 @dataclass(frozen=True)
 class InstallFacts:
-    """What was looked at; `identities` is of meshkit.stages.install.cluster_id_rename, `istioctl` its version, or why there is none."""
+    """What was read; `identities` is of `cluster_id_rename`, `istioctl` its version, or why there is none."""
 
     planes: pd.DataFrame
     versions: pd.DataFrame

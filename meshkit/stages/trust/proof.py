@@ -209,7 +209,7 @@ def witnesses(facts: TrustFacts) -> pd.DataFrame:
 
 
 def agreement(authorities: pd.DataFrame, handed: pd.DataFrame, certificates: pd.DataFrame) -> pd.DataFrame:
-    """Return `witnesses` of `istiod_ca.authorities`, and of `handed` and `certificates` of `meshkit.istio.ca.trust_store`."""
+    """Return `witnesses` of `istiod_ca.authorities`, and of `handed` and `certificates` of `trust_store`."""
     used = authorities[authorities["used"]].set_index("cluster")["roots"].to_dict()
     served = handed.set_index(["cluster", "namespace"])["roots"].to_dict()
     asked = [*authorities.to_dict("records"), *handed.to_dict("records")]

@@ -97,7 +97,7 @@ def rotation_steps(states: Sequence[ClusterCaState], root: str, plug: Collection
 
 
 def late(move: Move, proxies: pd.DataFrame) -> pd.DataFrame:
-    """Return those proxies of a cluster (rows of `trust_store.certificates`) that are not yet where a phase brings them."""
+    """Return the proxies of a cluster (rows of `trust_store.certificates`) that a phase has not reached yet."""
     rows = proxies[proxies["cluster"] == move.cluster]
     trusted = rows["roots"].map(lambda text: frozenset(text.split(",")))
     if move.phase is Phase.WIDEN:

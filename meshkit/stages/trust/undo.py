@@ -1,7 +1,8 @@
 """The way back of stage 04: each cluster's `cacerts` go back step by step, and no call fails for it.
 
 The Secret of a change goes back first, then what was made anew after it is made anew again. What guards the way there
-guards the way back: see meshkit.stages.trust.root_rotation. Certificates of a root that is to go are asked for anew before.
+guards the way back: see meshkit.stages.trust.root_rotation. Certificates of a root that is to go are asked for anew
+before.
 """
 
 from __future__ import annotations
