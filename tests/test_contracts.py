@@ -202,7 +202,7 @@ def test_verdicts(golden: Callable[[str, str, Any], None]) -> None:
 def test_catalogue(golden: Callable[[str, str, Any], None]) -> None:
     """Every check's id and title, the stage that it blocks, its worst verdict, and who asks it."""
     found = {
-        c.id: {"title": c.title, "blocks": c.blocks, "worst": c.bad, "asked by": c.asked} for c in checks().values()
+        c.id: {"title": c.title, "blocks": c.stops, "worst": c.worst, "asked by": c.asked} for c in checks().values()
     }
     golden("checks.json", "the catalogue of checks", found)
 
