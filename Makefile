@@ -6,7 +6,7 @@ READY  := $(VENV)/ready
 # How often the drill of killed runs kills; 20 takes half an hour.
 KILLS  ?= 3
 # Which drills, as pytest names them.
-DRILLS ?= tests
+DRILLS ?= tests lab/tests
 # At how many boundaries the kill and undo matrix kills a run; CELLS= is all of them, for two hours.
 CELLS  ?= 3
 MAKEFLAGS += --no-print-directory
