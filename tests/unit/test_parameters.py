@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,11 @@ from meshkit.paths import folder
 from meshkit.spec import MeshSpec
 
 FILES = sorted(folder("parameters").glob("*.yaml"))
+
+
 OVERLAYS = [path for path in FILES if "kind: IstioOperator" in path.read_text()]
+
+
 MESH_FILES = [path for path in FILES if path not in OVERLAYS]
 
 
@@ -92,22 +95,6 @@ def test_an_example_names_no_real_host(path: Path) -> None:
     text = path.read_text()
     hosts = re.findall(r"(?:https?://|hub: )([^/:\s]+)", text)
     assert [h for h in hosts if not re.search(r"(^|\.)example(\.com)?$|^172\.31\.|^meshkit-lab$", h)] == []
-
-
-@pytest.mark.lab
-def test_istioctl_renders_the_overlay_of_a_private_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every image is the registry's, and istiod and gateways may pull it."""
-    from meshlab.layout import programs
-
-    monkeypatch.setenv("PATH", os.pathsep.join([str(programs()), os.environ["PATH"]]))
-    spec = MeshSpec.load(folder("parameters") / "private-hub.yaml")
-    rendered = istioctl.render(istioctl.operator(spec, "east"))
-    pods = [o["spec"]["template"]["spec"] for o in rendered if o["kind"] == "Deployment"]
-    known = {"auto", *(f"registry.example.com/istio/{name}" for name in ("pilot", "proxyv2"))}
-    assert {c["image"].removesuffix(":1.31.0") for pod in pods for c in pod["containers"]} <= known
-    accounts = [o for o in rendered if o["kind"] == "ServiceAccount"]
-    assert any({"name": "registry-login"} in o.get("imagePullSecrets", []) for o in accounts)
-    assert "registry-login" in yaml.safe_dump_all(o for o in rendered if o["kind"] == "ConfigMap")
 
 
 @pytest.mark.parametrize("name", ["Kubernetes", "PROD_EU1", "prod.eu-west-1.example", "e" * 71, "1"])

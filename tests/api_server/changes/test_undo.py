@@ -23,12 +23,10 @@ from meshkit.kube.manifests import identify
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages.rollback import stage as rollback
-from meshkit.stages.trust import journal_steps
 from meshkit.tables import table
 from tests.support.api_server import ApiServer
 from tests.support.lab import until
 from tests.support.objects import (
-    CANARY,
     config_map,
     core,
     create,
@@ -153,15 +151,6 @@ class TestObjects:
         assert undone(mesh) == ["nothing"]
 
 
-def test_no_step_tells_what_a_secret_holds() -> None:
-    """A cell that ends in one shows it, and so does a traceback."""
-    secret = core("Secret", "cacerts", data={"ca-key.pem": CANARY})
-    told = repr(
-        [undo.UndoStep("put back", secret, secret), journal_steps.JournalStep("east", None, now=secret, former=secret)]
-    )
-    assert CANARY not in told
-
-
 class TestOthers:
     """What others changed or use is kept until they consent."""
 
@@ -180,25 +169,6 @@ class TestOthers:
         assert live(east, config_map("x", space))["data"] == {"a": "1", "b": "2"}
         assert undone(mesh, consent=True) == ["nothing"]
         assert not there(east, config_map("x", space))
-
-    @pytest.mark.parametrize(
-        ("manager", "known"),
-        [
-            *[(machine, True) for machine in (
-                "kube-controller-manager", "kubelet", "k3s", "cloud-controller-manager", "aws-cloud-controller-manager",
-                "openshift-controller-manager", "pilot-discovery", "istio.io/gateway-controller", "istioctl", "meshkit",
-            )],
-            *[(tool, False) for tool in (
-                "node-fetch", "kapp-controller", "my-controller", "controller", "cloud-shell", "kube-deploy",
-                "kubectl-edit", "helm-controller", "k3s-deploy", "pilot-tool", "kustomize-controller",
-            )],
-        ],
-    )  # fmt: skip
-    def test_who_is_no_known_machine_is_somebody(self, manager: str, known: bool) -> None:
-        """Lens writes as node-fetch, and deployers are called controllers, too."""
-        written = core("ConfigMap", "x")
-        written["metadata"]["managedFields"] = [{"manager": manager, "operation": "Update"}]
-        assert undo.foreign_managers(written) == (set() if known else {manager})
 
     @pytest.mark.usefixtures("controllers")
     def test_a_namespace_that_holds_others_objects_is_kept(self, mesh: Mesh, east: Cluster, space: str) -> None:

@@ -19,12 +19,14 @@ from meshkit.istio.control_plane import owners
 from meshkit.istio.proxies import envoy_admin
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
-from tests.support import objects
-from tests.support.api_server import ApiServer
 from tests.support.held import Held, Object
 
 NOW = datetime.now(UTC)
+
+
 DAY = timedelta(days=1)
+
+
 PLACE = "istio-system"
 
 
@@ -55,8 +57,14 @@ class Ca:
 
 
 ROOT = Ca("Root")
+
+
 ISSUING = Ca("Issuing", ROOT)
+
+
 OWN = Ca("Istio CA", ISSUING)
+
+
 LEAF = Ca("leaf", OWN, ca=False)
 
 
@@ -263,24 +271,6 @@ def test_the_form_of_kubernetes_io_tls_is_never_nobodys() -> None:
     """The four files beside it would be read by no istiod."""
     (row,) = authorities(secrets=[secret(tls_form())])
     assert "kubernetes.io/tls" in row["owner"]
-
-
-def test_a_real_server_tells_who_wrote_it(api_server: ApiServer) -> None:
-    """By field managers as it keeps them: cert-manager applies, a person creates."""
-    east = api_server.connect()
-    place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kept"}}
-    objects.create(east, place)
-    spec = {"clusters": [{"name": "east", "context": "x", "network": "n"}], "mesh": {"rootNamespace": "kept"}}
-    of_east = Mesh(MeshSpec.parse(spec, where="test"), {"east": east})
-    made = {"apiVersion": "v1", **secret(tls_form()), "type": "kubernetes.io/tls"}
-    made["metadata"] = {"name": "cacerts", "namespace": "kept"}
-    objects.create(east, made, "cert-manager-certificates-issuing")
-    assert istiod_ca.authorities(of_east)["owner"].item().startswith("cert-manager (Certificate kept/cacerts")
-    east.delete(made)
-    plain = {"apiVersion": "v1", **secret(four_files((OWN, ISSUING, ROOT)))}
-    plain["metadata"] = {"name": "cacerts", "namespace": "kept"}
-    objects.create(east, plain)
-    assert istiod_ca.authorities(of_east)["owner"].item() == ""
 
 
 class TestOtherSigners:
