@@ -49,7 +49,7 @@ def test_the_kernel_is_tried_and_its_words_are_shown(monkeypatch: pytest.MonkeyP
     assert {n.verdict for name, n in found.items() if name != "iptables owner match"} == {"pass"}
 
 
-def test_a_refused_box_is_told_in_the_kernel_s_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_sandbox_is_reported_in_the_kernel_s_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where namespaces are refused, that is the one thing said."""
     monkeypatch.setattr(
         sandbox, "command", lambda _: ["sh", "-c", "echo unshare: not permitted >&2; exit 1", sys.executable]

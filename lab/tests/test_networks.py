@@ -194,7 +194,7 @@ def resolve(space: Space, name: str) -> set[str]:
     return {line.split()[0] for line in said.splitlines()}
 
 
-def test_an_unknown_name_is_told_at_once(east: Space) -> None:
+def test_an_unknown_name_is_reported_at_once(east: Space) -> None:
     """Names that do not exist, inside the cluster's domain and outside, are NXDOMAIN, not a timeout."""
     client(east)
     for name in ("nobody", "nobody.nowhere.svc.cluster.local", "www.example.com"):
@@ -226,7 +226,7 @@ def test_the_other_cluster_reaches_the_api_server_at_its_address_on_the_wan(east
     assert done.stdout.split()[2] == "401" or done.stdout.split()[2] == "200"
 
 
-def test_nothing_leads_out_of_the_box(east: Space) -> None:
+def test_nothing_leads_out_of_the_sandbox(east: Space) -> None:
     """No pod reaches an address outside the lab."""
     client(east)
     assert east.ask("client", "http://192.0.2.1/").returncode in (7, 52, 56)

@@ -143,7 +143,7 @@ def test_kill_9_of_any_process_leaves_a_lab_that_ends_and_starts(victim: Lab, wo
     revive(victim)
 
 
-def test_a_lab_whose_box_was_killed_can_be_started_without_down(victim: Lab) -> None:
+def test_a_lab_whose_sandbox_was_killed_can_be_started_without_down(victim: Lab) -> None:
     """What a killed lab left in its folder does not hinder the next `up`."""
     processes = members(victim)
     processes[0].kill()
@@ -232,7 +232,7 @@ def test_a_folder_that_is_not_a_labs_is_never_emptied(tmp_path: Path) -> None:
     assert (precious / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_path_too_long_for_sockets_is_told(tmp_path: Path) -> None:
+def test_a_path_too_long_for_sockets_is_reported(tmp_path: Path) -> None:
     """The error names the variable that mends it, and nothing is made."""
     long = tmp_path / ("x" * 80)
     with in_folder(long), pytest.raises(InputError, match="too long") as refusal:
@@ -248,7 +248,7 @@ def test_numbers_that_make_no_lab_are_refused(home: Path, clusters: int, rtt: in
         lifecycle.start(clusters, rtt, False, print)
 
 
-def test_a_missing_program_is_told_before_anything_starts(
+def test_a_missing_program_is_reported_before_anything_starts(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names the program and the command that builds it; nothing is left."""

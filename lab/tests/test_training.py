@@ -178,7 +178,7 @@ def test_the_score_is_a_table_in_three_formats(state: Path) -> None:
     assert (row["outcome"], row["fault"], row["points"]) == ("open", "", None)
 
 
-def test_what_is_broken_is_told_nowhere_while_a_training_goes_on(state: Path) -> None:
+def test_what_is_broken_is_reported_nowhere_while_a_training_goes_on(state: Path) -> None:
     """The list of faults says `untold` of all of them, and no name can be tried by breaking or healing it."""
     note = Note(state, "gateway-down")
     note.begin("west", "2026-01-01T00:00:00Z", untold=True)

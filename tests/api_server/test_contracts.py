@@ -105,7 +105,7 @@ def golden(pytestconfig: pytest.Config) -> Callable[[str, str, Any], None]:
 ADVICE = "what is meant: pytest tests/api_server/test_contracts.py --update-golden, and say it in CHANGELOG.md"
 
 
-def test_a_difference_is_told_by_its_place() -> None:
+def test_a_difference_is_reported_by_its_place() -> None:
     """Lost, added, changed; reordered where order counts."""
     was = {"a": 1, "b": {"columns": {"x": "str", "y": "str"}}, "c": [1]}
     now = {"b": {"columns": {"y": "str", "x": "int64"}}, "c": [2], "d": 1, "a": 1}

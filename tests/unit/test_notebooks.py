@@ -19,7 +19,6 @@ from meshkit.runs.run import stages
 
 NOTEBOOKS = sorted(folder("notebooks").glob("*.ipynb"))
 STAGES = [path for path in NOTEBOOKS if path.name[0].isdigit()]
-TRAINING = folder("notebooks") / "training.ipynb"
 SECTIONS = ["Look", "Check", "Plan and apply", "Prove", "Verdict"]
 LONGEST_CELL = 12
 
@@ -141,12 +140,8 @@ def test_the_stage_of_a_notebook_has_its_name(path: Path) -> None:
     assert f"{number} {name}" == module.STAGE
 
 
-def test_the_training_is_no_stage() -> None:
-    """It works on the lab only, has sections of its own, and no run takes it for one of its stages."""
-    text = "\n".join(cell.source for cell in cells(TRAINING, "markdown"))
-    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Break", "Look", "Hints", "Answer", "Score"]
-    assert [p.name for p in parameters.read(TRAINING)] == ["seed", "number", "hints", "answer"]
-    assert cells(TRAINING, "code")[-1].source == "rounds.conclude()"
+def test_a_run_takes_every_numbered_notebook_for_a_stage() -> None:
+    """And nothing else."""
     assert set(stages().values()) == {*STAGES}
 
 

@@ -284,7 +284,7 @@ class TestMode:
     """How carry_out is asked."""
 
     @pytest.mark.parametrize("mode", ["", "aply", "APPLY", "audit"])
-    def test_a_typing_mistake_in_the_mode_is_told(self, mesh: Mesh, east: Cluster, space: str, mode: str) -> None:
+    def test_a_typing_mistake_in_the_mode_is_reported(self, mesh: Mesh, east: Cluster, space: str, mode: str) -> None:
         """It is not taken for either."""
         with pytest.raises(InputError, match="mode: expected plan or apply"):
             plan_of(mesh, config_map("x", space)).carry_out(mode)
@@ -302,7 +302,7 @@ class TestMode:
             plan_of(two, config_map("x", space)).carry_out("apply", journal="run")
         assert not there(east, config_map("x", space))
 
-    def test_a_temporary_plan_is_taken_back(self, mesh: Mesh, east: Cluster, space: str) -> None:
+    def test_a_temporary_plan_is_reverted(self, mesh: Mesh, east: Cluster, space: str) -> None:
         """After success and after a change that failed; what stood before stands again."""
         create(east, config_map("x", space, a="1"))
         for wait in (lambda: "", interrupted):

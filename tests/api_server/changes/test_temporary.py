@@ -83,7 +83,7 @@ def killed(api_server: ApiServer) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-def test_everything_is_taken_back_in_the_end(mesh: Mesh) -> None:
+def test_everything_is_reverted_in_the_end(mesh: Mesh) -> None:
     """While the last change was waited for, all of it was there."""
     seen: list[str] = []
 
@@ -145,7 +145,7 @@ def test_a_full_disk_keeps_nothing_in_any_cluster(mesh: Mesh, monkeypatch: pytes
     assert there(mesh) == []
 
 
-def test_what_a_killed_run_left_is_named_and_then_taken_back(
+def test_what_a_killed_run_left_is_named_and_then_reverted(
     api_server: ApiServer, mesh: Mesh, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Mode plan changes nothing."""
@@ -160,7 +160,7 @@ def test_what_a_killed_run_left_is_named_and_then_taken_back(
         temporary.recover(mesh, "perhaps")
 
 
-def test_a_plan_made_on_what_was_left_is_refused_once_that_is_taken_back(api_server: ApiServer, mesh: Mesh) -> None:
+def test_a_plan_made_on_what_was_left_is_refused_once_that_is_reverted(api_server: ApiServer, mesh: Mesh) -> None:
     """It would lack what was there when it was made."""
     killed(api_server)
     stale = planned(mesh, lambda: "")
@@ -171,7 +171,7 @@ def test_a_plan_made_on_what_was_left_is_refused_once_that_is_taken_back(api_ser
     assert set(planned(mesh, lambda: "").carry_out("apply")["status"]) == {"undone"}
 
 
-def test_one_that_cannot_be_taken_back_keeps_no_other(api_server: ApiServer, mesh: Mesh) -> None:
+def test_one_that_cannot_be_reverted_keeps_no_other(api_server: ApiServer, mesh: Mesh) -> None:
     """It stays in the journal, and is told."""
     killed(api_server)
     (book,) = Journal.all_of(mesh.spec.mesh.id)

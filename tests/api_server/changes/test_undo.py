@@ -79,7 +79,7 @@ class TestObjects:
         undone(mesh)
         assert live(east, config_map("x", space))["data"] == {"a": "1", "b": "theirs"}
 
-    def test_create_update_and_delete_are_taken_back(self, mesh: Mesh, east: Cluster, space: str) -> None:
+    def test_create_update_and_delete_are_reverted(self, mesh: Mesh, east: Cluster, space: str) -> None:
         """What a user added meanwhile stays, in objects that were there before."""
         create(east, labelled(config_map("old", space, a="1"), team="pay"))
         create(east, core("Secret", "gone", space, stringData={"key": "value"}))
@@ -94,7 +94,7 @@ class TestObjects:
         assert live(east, core("Secret", "gone", space))["data"] == {"key": "dmFsdWU="}
         assert not there(east, config_map("new", space))
 
-    def test_several_changes_of_one_object_are_all_taken_back(self, mesh: Mesh, east: Cluster, space: str) -> None:
+    def test_several_changes_of_one_object_are_all_reverted(self, mesh: Mesh, east: Cluster, space: str) -> None:
         """There and back, and made and removed: what stood before the first one stands again."""
         create(east, config_map("x", space, theirs="1"))
         for value in ("1", "2", "1"):
@@ -231,7 +231,7 @@ class TestOthers:
 class TestWorkloads:
     """Restart and scale, with Kubernetes' own controllers."""
 
-    def test_restart_and_scale_are_taken_back(self, mesh: Mesh, east: Cluster, space: str) -> None:
+    def test_restart_and_scale_are_reverted(self, mesh: Mesh, east: Cluster, space: str) -> None:
         """Both wait until rolled out; what others said of the workload stays."""
         app = create(east, deployment("app", space))
         made(mesh, lambda plan: plan.restart("east", "Deployment", space, "app", "the test"))
@@ -255,7 +255,7 @@ class TestWorkloads:
         assert undone(mesh) == ["nothing"]
         assert live(east, app)["spec"]["replicas"] == 3
 
-    def test_pods_without_annotations_are_made_anew_twice_in_one_plan(
+    def test_pods_without_annotations_are_recreated_twice_in_one_plan(
         self, mesh: Mesh, east: Cluster, space: str
     ) -> None:
         """The second restart is shown as it will be after the first; nobody else changed what that one did."""

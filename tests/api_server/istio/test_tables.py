@@ -87,7 +87,7 @@ class TestRemoteSecrets:
         assert (row["credential"], row["leads_to"], row["detail"]) == ("mismatch", "here", "it is a credential of here")
 
     @pytest.mark.parametrize(("token", "credential"), [("revoked", "401"), ("nobody-token", "403")])
-    def test_a_refused_credential_is_told_by_its_code(
+    def test_a_refused_credential_is_reported_with_its_code(
         self, mesh: Mesh, api_server: ApiServer, put: Any, token: str, credential: str
     ) -> None:
         """A revoked token and one without rights differ in their cure."""

@@ -43,7 +43,7 @@ class TestReading:
         """Short, plural and singular names and the kind itself mean the same."""
         assert admin.resource(kind).plural == "configmaps"
 
-    def test_a_kind_of_two_groups_is_told_apart_by_its_group(self, admin: Cluster) -> None:
+    def test_a_kind_of_two_groups_is_distinguished_by_its_group(self, admin: Cluster) -> None:
         """`events.events.k8s.io` is not the core group's events."""
         assert admin.resource("events").group == ""
         assert admin.resource("events.events.k8s.io").group == "events.k8s.io"
@@ -155,14 +155,14 @@ class TestRefusals:
         with pytest.raises(UnreachableError):
             Cluster.connect("nobody", timeout=1).get("pods")
 
-    def test_a_stranger_is_told_that_the_credential_is_refused(self, api_server: ApiServer) -> None:
+    def test_a_refused_credential_is_reported_as_such(self, api_server: ApiServer) -> None:
         """401, and exit code 3."""
         with pytest.raises(UnreachableError, match=r"refuses the credential \(401\)") as caught:
             api_server.connect("stranger").get("pods")
         assert caught.value.exit_code == 3
         assert "no-such-token" not in _everything(caught.value)
 
-    def test_one_without_rights_is_told_which_right(self, api_server: ApiServer) -> None:
+    def test_a_missing_right_is_named(self, api_server: ApiServer) -> None:
         """403 names the verb and the resource."""
         with pytest.raises(UnreachableError, match=r"may not GET namespaces/default/pods \(403\)"):
             api_server.connect("nobody").get("pods", "default")
@@ -176,7 +176,7 @@ class TestRefusals:
         with pytest.raises(NotFoundError, match="pods/pod"):
             api_server.connect("admin").exec("pod", "default", "app", ["true"])
 
-    def test_an_untrusted_certificate_is_told_apart(self, api_server: ApiServer, tmp_path: Path) -> None:
+    def test_an_untrusted_certificate_is_distinguished(self, api_server: ApiServer, tmp_path: Path) -> None:
         """It is neither a timeout nor a bad credential; a stream says the same."""
         authority = tmp_path / "other.crt"
         authority.write_bytes(certificate_pem("another"))

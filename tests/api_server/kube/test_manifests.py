@@ -50,7 +50,7 @@ class TestOwnership:
         assert owned(live, "kubectl-edit") is None  # it did not apply
         edit(east, {**said, "metadata": {**said["metadata"], "finalizers": None}})
 
-    def test_applying_what_was_owned_takes_back_what_was_said_since(self, east: Cluster, space: str) -> None:
+    def test_applying_what_was_owned_reverts_what_was_said_since(self, east: Cluster, space: str) -> None:
         """And leaves what others said."""
         east.apply(config_map("x", space, a="1"))
         before = owned(east.get("configmaps", space, "x")[0], "meshkit")

@@ -62,7 +62,7 @@ def test_a_silent_cluster_is_not_asked_again_at_once(
     assert asked.count("slow") == 2
 
 
-def test_a_request_timeout_is_told_before_the_deadline(
+def test_a_request_timeout_is_reported_before_the_deadline(
     api_server: ApiServer, tmp_path: Path, hanging_port: int
 ) -> None:
     """A hanging API server ends by its own timeout when that is shorter."""

@@ -43,7 +43,7 @@ def test_without_a_load_nothing_is_asked(api_server: ApiServer) -> None:
     assert follower.stop().totals["why"] == {"": "the mesh file names no probe.load"}
 
 
-def test_a_load_that_is_nowhere_is_told(api_server: ApiServer) -> None:
+def test_a_load_that_is_nowhere_is_reported(api_server: ApiServer) -> None:
     """Where every cluster answers and none has it."""
     spec: dict[str, Any] = mesh(api_server, "nothing").spec.model_dump(by_alias=True)
     spec["clusters"] = spec["clusters"][:1]

@@ -93,7 +93,7 @@ def test_a_run_that_changed_nothing_is_not_undone(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("command", ["resume", "undo"])
-def test_a_journal_that_is_not_here_is_told(
+def test_a_journal_that_is_not_here_is_reported(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, shop: Path, command: str
 ) -> None:
     """A resume in a new one would be undone by half."""

@@ -133,7 +133,7 @@ def test_jupyterlab_runs_a_notebook_from_top_to_bottom(meshed_lab: Lab, tmp_path
     assert "09 observe: PASS" in last.outputs[0]["data"]["text/plain"]
 
 
-def test_a_dead_cluster_is_unknown_and_the_living_one_is_told_rightly(meshed_lab: Lab, tmp_path: Path) -> None:
+def test_a_dead_cluster_is_unknown_and_the_living_one_is_reported_rightly(meshed_lab: Lab, tmp_path: Path) -> None:
     """West's context leads to a closed port: east's own findings pass, west's are unknown, nothing fails, in time."""
     kubeconfig = yaml.safe_load(meshed_lab.kubeconfig.read_text())
     west = next(entry for entry in kubeconfig["clusters"] if entry["name"].endswith("west"))

@@ -93,7 +93,7 @@ def remote(meshed_lab: Lab) -> Iterator[Space]:
     meshed_lab.kubectl("lab-east", "delete", "service", PRIMARY, *SYSTEM)
 
 
-def test_a_remotes_proxy_is_told_with_the_istiod_that_owns_it(meshed_lab: Lab, remote: Space) -> None:
+def test_a_remotes_proxy_is_reported_with_the_istiod_that_owns_it(meshed_lab: Lab, remote: Space) -> None:
     """It runs in west and east's istiod serves it; istioctl lists it where it does not run, and not where it does.
 
     A native sidecar that finds no istiod keeps its pod pending, and is told as not connected.

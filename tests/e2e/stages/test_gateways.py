@@ -198,7 +198,7 @@ def test_installing_the_control_plane_again_leaves_the_gateway(lab: Lab, made: M
     assert {name: at for name, at in versions(lab).items() if "eastwest" in name} == before
 
 
-def test_mesh_networks_are_told_to_every_istiod_where_the_file_asks(lab: Lab, made: Mesh) -> None:
+def test_mesh_networks_are_configured_in_every_istiod_where_the_file_asks(lab: Lab, made: Mesh) -> None:
     """And the gateway is still known by its address."""
     document = made.spec.model_dump(by_alias=True)
     document["topology"]["meshNetworks"] = True

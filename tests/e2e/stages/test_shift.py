@@ -225,7 +225,7 @@ def _known(mesh: Mesh, client: str) -> set[str]:
     return set(rows[rows["client"] == client]["where"])
 
 
-def test_what_a_killed_run_left_is_taken_back_by_the_next(
+def test_what_a_killed_run_left_is_reverted_by_the_next(
     meshed_lab: Lab, mesh: Mesh, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Until then the checks hold the stage; in plan mode it is only named."""

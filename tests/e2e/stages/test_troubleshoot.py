@@ -32,7 +32,7 @@ def bad_ids(lab: Lab) -> set[str]:
 
 
 @pytest.mark.parametrize("name", SEEN)
-def test_a_symptom_leads_to_the_cause_and_its_cure(meshed_lab: Lab, tmp_path: Path, name: str) -> None:
+def test_a_symptom_leads_to_the_cause_and_its_remedy(meshed_lab: Lab, tmp_path: Path, name: str) -> None:
     """The fault's own check is the cause, the cure begins with its remedy; once healed, nothing is amiss."""
     number = find(name).finding
     with broken(meshed_lab, name):

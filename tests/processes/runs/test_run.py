@@ -219,7 +219,7 @@ def test_two_tables_of_one_name_are_both_kept(notebook: Callable[..., Path], go:
     assert [(folder / "tables" / name).read_text() for name in ("t.csv", "t.2.csv")] == ["a\n1\n", "a\n2\n"]
 
 
-def test_progress_is_told_by_heading_and_every_cell_is_an_event(
+def test_progress_is_reported_by_heading_and_every_cell_is_an_event(
     notebook: Callable[..., Path], go: Callable[..., RunResult]
 ) -> None:
     """A person sees where the run is; events.jsonl has it all."""

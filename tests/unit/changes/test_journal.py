@@ -154,7 +154,7 @@ class TestKilled:
         begun(again(book))
         assert len(again(book).entries) == 1
 
-    def test_a_lost_store_is_told(self) -> None:
+    def test_a_lost_store_is_reported(self) -> None:
         """By its file's name; nothing of its content."""
         book = Journal.open("shop", "one")
         entry = begun(book)
@@ -165,7 +165,7 @@ class TestKilled:
         assert caught.value.__suppress_context__
 
 
-def test_a_full_disk_is_told_and_the_next_line_is_whole() -> None:
+def test_a_full_disk_is_reported_and_the_next_line_is_whole() -> None:
     """The half line that it left is no event, and takes none with it."""
     book = Journal.open("shop", "one")
     first, second = begun(book), begun(book)

@@ -140,7 +140,7 @@ def test_what_follows_from_what_is_asked_and_no_check_follows_from_itself() -> N
         assert not effects or check.asked == "check"
 
 
-def test_an_unknown_id_is_told_with_the_nearest() -> None:
+def test_an_unknown_id_is_reported_with_the_nearest() -> None:
     """A slip of the pen is no traceback."""
     with pytest.raises(InputError, match="such as MK8"):
         catalogue.find("MK8o2")

@@ -78,7 +78,7 @@ def test_worse_comes_first_then_what_has_more_consequences() -> None:
     assert found[-1][2] == "MK802"
 
 
-def test_a_network_policy_is_told_once_with_the_ways_that_it_closes() -> None:
+def test_a_network_policy_is_reported_once_with_the_ways_that_it_closes() -> None:
     """What would block a way, and the tries that did not get through, are one thing to mend; only in that cluster."""
     found = order(
         finding("MK731", "east"),
@@ -103,7 +103,7 @@ def test_consequences_and_reasons_are_two_sides_of_one_thing() -> None:
     assert consequences("MK712") == ()
 
 
-def test_an_istiod_that_tells_nothing_is_told_first_and_is_the_reason_for_what_is_unknown() -> None:
+def test_an_istiod_without_debug_answers_is_reported_first_and_is_the_cause_of_unknowns() -> None:
     """What failed was seen, and has other reasons."""
     found = order(
         finding("MK201", "west"),

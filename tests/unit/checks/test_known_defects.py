@@ -50,7 +50,7 @@ BORDERS = [
 
 
 @pytest.mark.parametrize(("text", "has", "may_have"), BORDERS)
-def test_a_release_has_the_defects_that_were_told_of_it(text: str, has: set[str], may_have: set[str]) -> None:
+def test_a_release_has_the_defects_that_were_reported_of_it(text: str, has: set[str], may_have: set[str]) -> None:
     """The last bad release and the first good one of every line, releases that nobody looked at, and builds."""
     version = Version.parse(text)
     assert version is not None

@@ -155,7 +155,7 @@ def quota(hard: dict[str, str], used: dict[str, str], **spec: Any) -> Any:
             {"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}), []),
     ],
 )  # fmt: skip
-def test_a_quota_without_room_for_one_more_pod_is_told(given: Any, says: list[str]) -> None:
+def test_a_quota_without_room_for_one_more_pod_is_reported(given: Any, says: list[str]) -> None:
     """MK242: as the API server would count it, sidecar and all."""
     assert quotas.missing(given, {"containers": [MAIN, PROXY]}) == says
 
@@ -203,7 +203,7 @@ VALIDATION = {"name": "istio-validation", "securityContext": {"capabilities": {"
         ("restricted", VALIDATION, PASS),
     ],
 )
-def test_pod_security_that_came_after_the_pods_is_told(level: str, init: dict[str, Any], verdict: Verdict) -> None:
+def test_pod_security_that_came_after_the_pods_is_reported(level: str, init: dict[str, Any], verdict: Verdict) -> None:
     """Those that run stay; the next one, of a StatefulSet too, is refused with its istio-init."""
     made = pod("web", MAIN, PROXY, initContainers=[init])
     made["metadata"]["ownerReferences"] = [{"controller": True, "kind": "StatefulSet", "name": "web"}]

@@ -127,7 +127,7 @@ class TestRoot:
         with pytest.raises(subprocess.CalledProcessError):
             openssl(*key, "-passin", "pass:canary-passphrase-2")
 
-    def test_without_a_passphrase_only_if_told_so(self, run: Any) -> None:
+    def test_without_a_passphrase_only_if_asked_for(self, run: Any) -> None:
         """Forgetting it leaves nothing."""
         _, err = run("root", "ca", code=2)
         assert "--no-passphrase" in err
@@ -319,7 +319,7 @@ class TestOwnPki:
         _, err = run("take", "mesh.yaml", "ca", *CHAIN, code=2)
         assert "no passphrase is named" in err
 
-    def test_what_differs_but_works_is_told(self, run: Any) -> None:
+    def test_what_differs_but_works_is_reported(self, run: Any) -> None:
         """A PKI that leaves the SAN out, and limits the names below."""
         run("request", "mesh.yaml", "ca", *ENV)
         pki = Pki()
@@ -381,7 +381,7 @@ class TestShow:
         ],
         ids=["certificate", "key", "open"],
     )
-    def test_what_is_wrong_is_told(self, run: Any, spoil: Any, told: str) -> None:
+    def test_what_is_wrong_is_reported(self, run: Any, spoil: Any, told: str) -> None:
         """And ends with 1; nothing of the files is quoted."""
         run("root", "ca", "--no-passphrase")
         spoil()

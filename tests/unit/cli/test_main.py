@@ -131,7 +131,7 @@ def test_each_error_has_its_exit_code(
     assert call(capsys, "boom")[0] == code
 
 
-def test_a_bug_is_told_in_two_lines_and_shown_on_request(
+def test_a_bug_is_reported_in_two_lines_and_shown_on_request(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No traceback, unless MESHKIT_DEBUG asks."""

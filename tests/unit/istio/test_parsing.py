@@ -149,7 +149,7 @@ class TestTrust:
         ],
         ids=["cut inside", "not base64", "cut at the end", "cut before another"],
     )
-    def test_a_broken_certificate_is_told_by_its_place(self, pem: bytes, said: str) -> None:
+    def test_a_broken_certificate_is_reported_by_its_place(self, pem: bytes, said: str) -> None:
         """Also one that ends too soon, which is easily overlooked: the others would pass for the whole bundle."""
         with pytest.raises(certificates.CertificateError, match=said):
             certificates.parse_chain(pem)
@@ -175,7 +175,7 @@ class TestTrust:
         one = certificate_pem("one")
         assert len(certificates.parse_bundle(b"# comment\n" + one + b"\n\n" + one)) == 1
 
-    def test_roots_of_the_same_name_are_told_apart(self) -> None:
+    def test_roots_of_the_same_name_are_distinguished(self) -> None:
         """Subjects lie."""
         first, second = certificates.parse_bundle(certificate_pem("cluster.local") + certificate_pem("cluster.local"))
         assert first.subject == second.subject

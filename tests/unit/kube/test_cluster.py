@@ -73,7 +73,7 @@ class TestRefusals:
             elsewhere(tmp_path, hanging_port, scheme).exec("pod", "default", "app", ["true"])
         assert time.monotonic() - started < 2
 
-    def test_a_name_that_does_not_resolve_is_told_apart(self, tmp_path: Path) -> None:
+    def test_a_name_that_does_not_resolve_is_distinguished(self, tmp_path: Path) -> None:
         """The remedy differs from that of a dead server."""
         path = write_kubeconfig(tmp_path / "k", "https://no-such-host.invalid", None, {"me": "x"})
         with pytest.raises(UnreachableError, match="does not resolve"):

@@ -63,7 +63,7 @@ def workload(kind: str, **status: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("message", [QUOTA, SECURITY, WEBHOOK, INJECTOR])
-def test_who_refuses_new_pods_is_told_while_waiting(message: str) -> None:
+def test_who_refuses_new_pods_is_reported_while_waiting(message: str) -> None:
     """A Deployment's condition has it, in the API server's own words."""
     failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
     cluster: Any = Held(deployments=[workload("Deployment", conditions=[failure])])
@@ -92,7 +92,7 @@ def test_of_other_kinds_the_newest_event_tells_who_refuses(kind: str, plural: st
         assert rollout.rolled_out(cluster, plural, "shop", "app")().partition("available")[2] == words
 
 
-def test_a_new_pod_that_does_not_start_is_told() -> None:
+def test_a_new_pod_that_does_not_start_is_reported() -> None:
     """An image that is not to be had is named; a container that is being made is not."""
     state = {
         "waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image gcr.io/istio-release/proxyv2"}

@@ -313,7 +313,7 @@ def rows_of(figure: Figure) -> list[str]:
     return [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
-def test_the_first_broken_link_is_framed_and_told_and_its_pair_is_the_first_row() -> None:
+def test_the_first_broken_link_is_framed_and_reported_and_its_pair_is_the_first_row() -> None:
     """Colour, symbol, id and words; what is unknown is hatched; what is well steps back."""
     figure = link_matrix.link_matrix(examples.links(3, BROKEN))
     assert title(figure) == "3 of 6 ordered pairs whole, 1 broken (east → west), 1 unknown, 1 with a warning"

@@ -70,7 +70,7 @@ def test_without_failures_nothing_is_red_and_no_legend_speaks_of_them() -> None:
     assert not [p for p in figure.findobj(Rectangle) if p.get_facecolor()[:3] == pytest.approx(to_rgb(RED))]
 
 
-def test_a_gap_is_hatched_and_told() -> None:
+def test_a_gap_is_hatched_and_reported() -> None:
     """In both panels, over exactly its seconds."""
     figure = timeline.requests_over_time(requests(30, gap=range(10, 15)))
     assert "5 s not observed" in figure.get_suptitle()

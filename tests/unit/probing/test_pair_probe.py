@@ -108,14 +108,14 @@ def test_pods_of_one_name_in_two_clusters_are_of_neither() -> None:
     assert cluster_of_pod(sides) == {"a": "east", "b": "west"}
 
 
-def test_a_service_without_a_port_is_told() -> None:
+def test_a_service_without_a_port_is_reported() -> None:
     """Headless ones, and names of others, may have none."""
     cluster = cast("Any", SimpleNamespace(find=lambda *_: {"spec": {"clusterIP": "None"}}, where="cluster east"))
     with pytest.raises(UnreachableError, match="has no port"):
         find_side(cluster, mesh())
 
 
-def test_a_bad_answer_is_told_in_one_line() -> None:
+def test_a_bad_answer_is_reported_in_one_line() -> None:
     """The status, and what curl or Envoy said."""
     assert told(Answer(503, 0.1, "no healthy\n upstream", "")) == "503: no healthy upstream"
     assert told(Answer(0, 5.0, "", "timed out")) == "no answer: timed out"

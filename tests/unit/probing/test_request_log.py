@@ -56,7 +56,7 @@ def test_failed_is_what_has_no_2xx_or_an_error(status: int, error: str, failed: 
     assert request(1.0, status=status, error=error).failed is failed
 
 
-def test_a_second_that_nobody_saw_is_told() -> None:
+def test_a_second_that_nobody_saw_is_reported() -> None:
     """Before the first sender without cluster, later as a gap of each sender that was there; never as a good second."""
     table = counted(
         request(103.1), request(105.1), request(105.2, cluster="west"), request(107.2, cluster="west")
@@ -101,7 +101,7 @@ def test_in_clusters_reads_what_table_writes() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096])
-def test_answers_are_heard_as_soon_as_they_are_whole(size: int) -> None:
+def test_answers_are_received_as_soon_as_they_are_whole(size: int) -> None:
     """However the output is cut into pieces."""
     one = '{"hostname": "httpbin-e"}\n\n' + MARK + '{"status":"200","seconds":"0.004","error":""}\n'
     none = "\n" + MARK + '{"status":"000","seconds":"2.001","error":"timed out"}\n'

@@ -104,7 +104,7 @@ def test_one_who_never_answers_is_silent() -> None:
         assert said(port, patience=1).word == sni_probe.SILENT
 
 
-def test_what_is_no_tls_is_told() -> None:
+def test_what_is_no_tls_is_reported() -> None:
     """HTTP, say."""
 
     def answer(connection: socket.socket) -> None:

@@ -73,7 +73,7 @@ def test_a_fresh_chain_of_runs_verifies(tmp_path: Path) -> None:
         (lambda run: rewrite(run / "SHA256SUMS", ""), "08-verify.html is missing: the evidence is not complete"),
     ],
 )
-def test_tampering_is_told(tmp_path: Path, tamper: Callable[[Path], object], told: str) -> None:
+def test_tampering_is_reported(tmp_path: Path, tamper: Callable[[Path], object], told: str) -> None:
     """Changed, removed, added."""
     run = make(tmp_path)
     tamper(run)

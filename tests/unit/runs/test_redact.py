@@ -114,7 +114,7 @@ def test_a_known_secret_is_found_in_every_spelling() -> None:
     assert "Y29ycm" not in redactor.text(base64.b64encode(secret.encode()).decode())
 
 
-def test_paths_of_this_machine_are_told_relative() -> None:
+def test_paths_of_this_machine_are_printed_relative() -> None:
     """A change record does not name the operator's home."""
     redactor = Redactor(paths={"/home/ann": "~", "/home/ann/mesh": ".", "/root": "~"})
     text = redactor.text("/home/ann/mesh/a.yaml, /home/ann/.kube/config, /home/anna/x, /rootfs, '/root'")

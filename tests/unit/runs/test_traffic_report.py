@@ -58,7 +58,7 @@ def test_the_headline_is_good_only_when_all_was_seen(told: Story, state: str, he
     assert (told.state, told.headline) == (state, headline)
 
 
-def test_what_was_not_observed_is_told_in_sentences() -> None:
+def test_what_was_not_observed_is_reported_in_sentences() -> None:
     """Seconds, and reasons by cluster."""
     told = story(gap=range(4, 6), why={"west": "no answer"})
     assert told.unobserved == ["2 of 10 seconds were not observed.", "west: no answer."]

@@ -181,7 +181,7 @@ def test_proxies_belong_to_the_istiods_of_their_cluster(
         ({"proxy": "", "state": "UNKNOWN", "nack": "no answer"}, UNKNOWN),
     ],
 )
-def test_proxies_of_a_cluster_that_nobody_looks_at_are_told(status: dict[str, Any], verdict: Verdict) -> None:
+def test_proxies_of_a_cluster_that_nobody_looks_at_are_reported(status: dict[str, Any], verdict: Verdict) -> None:
     """MK912: by their cluster id; and what was not read may serve some."""
     assert told(proxies.check_strangers(mesh(), facts(status)), "MK912", "mesh") == [verdict]
 

@@ -212,7 +212,7 @@ def test_a_container_without_a_hook_ends_at_once(containers: list[Row], abrupt: 
     assert ("preStop" in workloads.risk("Deployment", workload)) is risky
 
 
-def test_a_gap_is_told_before_the_ending() -> None:
+def test_a_gap_is_reported_before_the_ending() -> None:
     """It is the greater risk."""
     template = {"spec": {"containers": [{"name": "app", **PORTS}]}}
     workload = {"spec": {"strategy": {"type": "Recreate"}, "template": template}}

@@ -236,7 +236,7 @@ class TestDiagnosis:
         assert {one.id for one, due in told.follow if due.id == "MK803"} == {"MK804", "MK711"}
         assert cause in troubleshoot.conclusion(told)
 
-    def test_what_is_bad_but_not_likely_is_no_cause_and_is_told(self) -> None:
+    def test_what_is_bad_but_not_likely_is_no_cause_and_is_reported(self) -> None:
         """Different roots are not behind a stale proxy."""
         told = diagnose("STALE proxies", [finding("MK807", "west"), finding("MK901", "west", Verdict.PASS)])
         assert told.cause is None
@@ -300,7 +300,7 @@ class TestWalk:
 class TestCure:
     """What to do about it."""
 
-    def test_it_is_the_remedy_the_stage_that_mends_and_the_proof(self) -> None:
+    def test_it_is_the_remedy_the_stage_that_fixes_and_the_proof(self) -> None:
         """Commands that can be copied."""
         steps = troubleshoot.cure(diagnose("401 in istiod's log"), "mesh.yaml")
         assert list(steps["step"]) == [1, 2, 3, 4, 5]
@@ -312,7 +312,7 @@ class TestCure:
             "meshkit check mesh.yaml",
         ]
 
-    def test_each_stage_that_mends_is_one_of_a_run_and_each_id_one_of_the_catalogue(self) -> None:
+    def test_each_stage_that_fixes_is_one_of_a_run_and_each_id_one_of_the_catalogue(self) -> None:
         """No id stands at two stages."""
         ids = [identifier for told in troubleshoot.MENDS.values() for identifier in told.split()]
         assert len(ids) == len(set(ids))

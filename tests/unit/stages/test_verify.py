@@ -170,7 +170,7 @@ def test_a_remedy_takes_nothing_away_that_others_need() -> None:
     assert handed == "kubectl apply --context east -n system -f -"
 
 
-def test_a_second_gateway_that_lets_nothing_through_is_told() -> None:
+def test_a_second_gateway_that_lets_nothing_through_is_reported() -> None:
     """Istiods go by its Service alone; one that they do not take for a gateway is no matter."""
     known = facts()
     own = known.gateways[known.gateways["cluster"] == "east"].assign(service="old")

@@ -53,14 +53,14 @@ class TestRendered:
             assert container["image"].startswith("registry.test/istio/")
             assert control_plane_istioctl.alias_of(undo.with_alias(istiod, "old=east"), "east") == (alias or "old")
 
-    def test_what_istioctl_refuses_is_told_in_its_words(self, tmp_path: Path) -> None:
+    def test_what_istioctl_refuses_is_reported_in_its_words(self, tmp_path: Path) -> None:
         """Cut to its last lines."""
         document = control_plane_istioctl.operator(spec_of(tmp_path), "east")
         document["spec"]["values"]["pilot"] = {"nonsense": True}
         with pytest.raises(ChangeError, match=r"`istioctl manifest generate` failed: .*nonsense"):
             control_plane_istioctl.render(document)
 
-    def test_its_version_is_told(self) -> None:
+    def test_its_version_is_reported(self) -> None:
         """That of the program, not of a mesh."""
         assert control_plane_istioctl.version().startswith("1.")
 

@@ -109,7 +109,7 @@ def test_an_answer_with_warnings_is_no_certain_number(tmp_path_factory: pytest.T
         (200, f'["{CANARY}"]', "something else than a vector"),
     ],
 )
-def test_a_server_that_is_no_prometheus_is_told_from_one(status: int, body: str, expected: str) -> None:
+def test_a_server_that_is_no_prometheus_is_distinguished_from_one(status: int, body: str, expected: str) -> None:
     """A login page or another API behind the URL is named as such, and never quoted."""
     with serving(body, status) as target, pytest.raises(UnreachableError) as caught:
         requests_counted(f"http://user:{CANARY}@{target}", "both", "ns")
@@ -118,7 +118,7 @@ def test_a_server_that_is_no_prometheus_is_told_from_one(status: int, body: str,
     assert CANARY not in str(caught.value)
 
 
-def test_a_name_that_does_not_exist_and_a_closed_port_are_told_apart() -> None:
+def test_a_name_that_does_not_exist_and_a_closed_port_are_distinguished() -> None:
     """Each is unreachable, in its own words."""
     with pytest.raises(UnreachableError, match="does not resolve"):
         requests_counted("http://prometheus.invalid:9090", "both", "ns")
@@ -126,7 +126,7 @@ def test_a_name_that_does_not_exist_and_a_closed_port_are_told_apart() -> None:
         requests_counted(f"http://127.0.0.1:{free_port()}", "both", "ns")
 
 
-def test_a_server_that_hangs_costs_the_timeout_and_no_more() -> None:
+def test_a_server_that_hangs_costs_the_timeout_only() -> None:
     """It takes the connection, and never answers."""
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(UnreachableError, match="no answer within"):

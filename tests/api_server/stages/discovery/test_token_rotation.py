@@ -68,7 +68,7 @@ def test_a_token_that_ends_is_of_the_account_and_ends_with_its_secret(real: Mesh
 
 
 @pytest.mark.parametrize(("number", "restarts"), [("1.30.2", 1), ("1.31.0", 0)])
-def test_istiods_that_a_removal_hurts_are_restarted_by_undo(
+def test_istiods_that_a_removal_affects_are_restarted_by_undo(
     real: Mesh, monkeypatch: pytest.MonkeyPatch, number: str, restarts: int
 ) -> None:
     """After the last remote secret is gone; no such istiod is here, so its version is told."""
@@ -116,7 +116,7 @@ def test_a_restart_that_an_undo_was_stopped_before_is_planned_again(
         east.delete(istiod)
 
 
-def test_a_secret_that_was_changed_since_an_istiod_was_made_is_unheard(real: Mesh) -> None:
+def test_a_secret_that_was_changed_since_an_istiod_started_is_missed(real: Mesh) -> None:
     """One that was only made is not: that hurts none."""
     east, namespace = real.clusters["east"], real.root_namespace
     spec = {"containers": [{"name": "discovery", "image": "none"}]}

@@ -162,7 +162,7 @@ def test_a_ca_of_its_own_looks_for_no_cacerts(bench: Bench) -> None:
     bench.restart(bench.old)
 
 
-def test_a_wider_bundle_is_taken_live_and_reaches_who_is_told(bench: Bench) -> None:
+def test_a_wider_bundle_is_hot_reloaded_and_reaches_connected_proxies(bench: Bench) -> None:
     """The others go on with what they have."""
     wide = root_bundles.append_roots(bench.old, [bench.new])
     assert bench.write(bench.below_old, wide).taken is ReloadMode.LIVE
@@ -174,7 +174,7 @@ def test_another_order_is_taken_live(bench: Bench) -> None:
     assert bench.write(bench.below_old, bench.new + bench.old).taken is ReloadMode.LIVE
 
 
-def test_a_new_signer_below_the_same_text_is_taken_live_and_told_to_nobody(bench: Bench) -> None:
+def test_a_new_signer_below_the_same_bundle_is_hot_reloaded_and_distributed_to_no_proxy(bench: Bench) -> None:
     """Certificates stay until proxies ask for new ones: at another text of the same roots."""
     assert bench.loaded
     before = bench.leaves()

@@ -170,7 +170,7 @@ def test_a_wish_is_planned_whole_and_nothing_is_written(joined: Lab) -> None:
     assert [held(joined, context) for context in CONTEXTS] == before
 
 
-def test_istiods_that_a_change_hurts_are_restarted_after_it(joined: Lab) -> None:
+def test_istiods_that_a_change_affects_are_restarted_after_it(joined: Lab) -> None:
     """Those of east are said to be 1.30.2, for there is none: renewed, restarted, synced; west's are not."""
     mesh = Mesh.open(joined.mesh_file)
     facts = discovery_facts.look(mesh)

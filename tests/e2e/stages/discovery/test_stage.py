@@ -256,7 +256,7 @@ def test_a_dead_secret_of_another_name_is_not_overwritten(undiscovered: Lab) -> 
     assert versions(lab) == before
 
 
-def test_services_that_will_merge_are_told_before(undiscovered: Lab) -> None:
+def test_services_that_will_merge_are_reported_before(undiscovered: Lab) -> None:
     """A namespace of both clusters whose Services have other ports: a warning for the merge, one for the ports."""
     lab = undiscovered
     try:

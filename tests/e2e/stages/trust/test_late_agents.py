@@ -95,7 +95,7 @@ def test_roots_go_where_every_agent_remembers_what_it_began_with(bench: Bench) -
     assert times_late(bench.lab), "no agent was late: this proves nothing"
 
 
-def test_an_overlap_is_done_and_taken_back(bench: Bench) -> None:
+def test_an_overlap_is_done_and_reverted(bench: Bench) -> None:
     """All roots but one go on the way there, too, and no request within a cluster is lost."""
     state, part, known = bench.state(), Part(), times_late(bench.lab)
     done = meshkit(state, "run", bench.mesh_file, *APPLY)

@@ -299,7 +299,7 @@ def test_a_run_killed_at_any_boundary_is_resumed_to_its_end(bench: Bench) -> Non
     assert [f"{what}: {part}" for what, part in others.items() if not part.good] == []
 
 
-def test_a_run_killed_at_any_boundary_is_taken_back(bench: Bench) -> None:
+def test_a_run_killed_at_any_boundary_is_reverted(bench: Bench) -> None:
     """No request within a cluster is lost, and all is as it was before."""
     cells: dict[Boundary, Part] = {}
     wrong: list[str] = []

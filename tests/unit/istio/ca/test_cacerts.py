@@ -133,7 +133,7 @@ class TestForms:
         data = {name: text for name, text in tls_form().items() if name != lacking}
         assert istiod_ca.parse_authority("cacerts", data)["problem"] == f"{lacking} missing"
 
-    def test_a_chain_with_a_gap_is_told_by_the_names_that_are_there(self) -> None:
+    def test_a_chain_with_a_gap_is_reported_by_the_names_that_are_there(self) -> None:
         """Without the issuing CA."""
         told = istiod_ca.parse_authority("cacerts", tls_form(**{"tls.crt": OWN.pem}))["problem"]
         assert told == "the chain from tls.crt by tls.crt and ca.crt does not end at ca.crt"
@@ -290,7 +290,7 @@ class TestOtherSigners:
         assert "secret istio-ca-secret" not in set(told["source"])
         assert self.CSR in told[told["source"] == "secret"]["reason"].item()
 
-    def test_it_is_told_without_a_secret_too(self) -> None:
+    def test_it_is_reported_without_a_secret_too(self) -> None:
         """A row of its own."""
         (row,) = authorities(pods=[istiod(ENABLE_CA_SERVER="false")], configmaps=[injector(self.CSR)])
         assert (row["secret"], row["used"], row["reason"]) == ("", False, "")

@@ -64,13 +64,13 @@ def test_cluster_local_everywhere_stays_at_home() -> None:
         ({"type": "ExternalName", "ports": "http:80/TCP"}, "type: east ClusterIP, west ExternalName"),
     ],
 )
-def test_what_differs_is_told_with_its_cluster(change: dict[str, Any], conflict: str) -> None:
+def test_what_differs_is_reported_with_its_cluster(change: dict[str, Any], conflict: str) -> None:
     """The three cases of IST0170."""
     (row,) = merged(service("east"), service("west", **change))
     assert row["conflict"] == conflict
 
 
-def test_systems_services_are_told_apart() -> None:
+def test_systems_services_are_distinguished() -> None:
     """Istiod's namespace, Kubernetes' own, and the API server's Service; a user's default is a user's."""
     places = [("istio-system", "gw"), ("kube-system", "dns"), ("default", "kubernetes"), ("default", "web")]
     rows = merged(*(service("east", name, namespace=namespace) for namespace, name in places))

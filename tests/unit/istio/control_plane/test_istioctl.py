@@ -58,13 +58,13 @@ class TestOperator:
             *(f"kind: IstioOperator\nspec: {spec}" for spec in ("text", "[a]", "5", "''")),
         ],
     )
-    def test_an_overlay_that_is_no_istiooperator_is_told(self, tmp_path: Path, text: str) -> None:
+    def test_an_overlay_that_is_no_istiooperator_is_reported(self, tmp_path: Path, text: str) -> None:
         """By the file's name."""
         with pytest.raises(InputError, match=r"overlay\.yaml: istio\.overlay: expected an IstioOperator"):
             control_plane_istioctl.operator(spec_of(tmp_path, text), "east")
 
 
-def test_without_an_istioctl_it_is_told_where_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_istioctl_the_error_says_where_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a tool that cannot be reached: exit code 3."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UnreachableError, match="there is no istioctl on the PATH"):

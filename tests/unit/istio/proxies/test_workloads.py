@@ -77,7 +77,7 @@ def test_what_a_budget_would_forbid(kind: str, spec: dict[str, Any], budget: dic
         ("DaemonSet", {"observedGeneration": 1, "desiredNumberScheduled": 3, "numberAvailable": 2}, "1 of 3 pods"),
     ],
 )
-def test_pods_that_are_missing_already_are_told(kind: str, status: dict[str, Any], told: str) -> None:
+def test_pods_that_are_missing_already_are_reported(kind: str, status: dict[str, Any], told: str) -> None:
     """A rollout of what is half there may never end."""
     spec = {"replicas": 2, "template": {"spec": {"containers": [{"name": "main"}]}}}
     found = risk(kind, {"spec": spec, "status": status})

@@ -189,7 +189,7 @@ def test_what_is_spoiled_is_found_by_its_check(
         ("reach", {"answer": "UNKNOWN", "detail": api_server_reach.NOBODY}, "MK702"),
     ],
 )
-def test_in_plan_mode_what_an_earlier_stage_mends_does_not_fail(spoiled: str, change: Row, number: str) -> None:
+def test_in_plan_mode_what_an_earlier_stage_fixes_does_not_fail(spoiled: str, change: Row, number: str) -> None:
     """It is skipped, and says which stage."""
     findings = [f for f in discovery.check(mesh(), facts(spoiled, change), "plan") if f.id == number]
     assert {f.verdict for f in findings} == {PASS, SKIPPED}
@@ -234,7 +234,7 @@ def test_an_address_that_is_not_for_others_renews_nothing() -> None:
         ("", "401", UNKNOWN),
     ],
 )
-def test_istiods_that_are_hurt_by_a_change_are_named(number: str, credential: str, verdict: Verdict) -> None:
+def test_istiods_that_are_affected_by_a_change_are_named(number: str, credential: str, verdict: Verdict) -> None:
     """1.30.0 to 1.30.3 and builds of 1.30: a warning, and a restart in the plan after a change."""
     known = undiscovered() if credential == "none" else facts("secrets", {"credential": credential})
     known = remote_reader.DiscoveryFacts(**{**vars(known), "versions": facts("versions", {"version": number}).versions})

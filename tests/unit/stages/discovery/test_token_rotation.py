@@ -101,7 +101,7 @@ def test_a_cluster_that_is_not_there_cannot_be_renewed() -> None:
     ("number", "hurt"),
     [("1.29.6", False), ("1.30.0", True), ("1.30.3", True), ("1.30.4", False), ("1.31-abc", False), ("", False)],
 )
-def test_versions_that_a_change_hurts(number: str, hurt: bool) -> None:
+def test_versions_that_a_change_affects(number: str, hurt: bool) -> None:
     """By the issues of istio/istio: no such istiod is here."""
     rows = table([{"cluster": "east", "component": "istiod", "version": number}], versions.VERSION_COLUMNS)
     assert known_defects.needs_restart_after_secret_change(rows, "east") is hurt

@@ -143,7 +143,7 @@ def test_who_must_be_restarted(change: Row, stale: bool) -> None:
     assert len(install.stale(mesh(), table([workload(**change)], workloads.COLUMNS))) == stale
 
 
-def test_what_no_restart_makes_anew_is_named_and_told_how() -> None:
+def test_what_no_restart_recreates_is_named_with_the_remedy() -> None:
     """It is a warning: the alias holds for it."""
     rows = [workload(networks="-", stuck=True, risk="it is paused: …"), workload(workload="b", networks="-")]
     known = install.InstallFacts(planes(), planes(), table(rows, workloads.COLUMNS), identities(), "1.31.0")

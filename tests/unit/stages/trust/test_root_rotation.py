@@ -71,7 +71,7 @@ def test_a_run_goes_on_from_what_is_there(
     assert told(states, plug) == moves
 
 
-def test_nobody_drops_a_root_that_somebody_stands_by() -> None:
+def test_no_root_is_dropped_while_a_cluster_trusts_it() -> None:
     """As long as a certificate of the old root is shown, every bundle keeps it until the last phase."""
     late = replace(NEW_WEST, anchors=frozenset({b, n}))
     for move in root_rotation.rotation_steps((NEW_EAST, late), N, ()):
@@ -108,14 +108,14 @@ def test_another_text_of_the_same_roots(before: bytes) -> None:
     assert texts == [before + count * root for count in (1, 2, 3, 1)]
 
 
-def test_a_text_that_nobody_heard() -> None:
+def test_a_bundle_that_no_agent_received() -> None:
     """Of the same roots, whatever was told of them on the way there."""
     root = b"-----one-----\n"
     assert root_rotation.unheard(root, root, {root}) == 2 * root
     assert root_rotation.unheard(root, root, {root, 2 * root, 3 * root}) == 4 * root
 
 
-def test_a_root_that_was_issued_again_cannot_be_told_from_the_first() -> None:
+def test_a_root_that_was_issued_again_cannot_be_distinguished_from_the_first() -> None:
     """With the same key, as istiod's own CA does; whatever one of them signed, the other did."""
     first, other = (issuing.root("ec-p256", "Root CA", "Istio", 9) for _ in range(2))
     root_rotation.require_distinct_keys([first.certificate, other.certificate, first.certificate])

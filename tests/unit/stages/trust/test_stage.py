@@ -287,7 +287,7 @@ def test_trust_domains_other_than_the_default() -> None:
         ({"trust_domain": "cluster.local", "field": "trustDomains"}, "", PASS, "all 2 values"),
     ],
 )
-def test_what_a_policy_will_mean_no_more_is_named(change: Row, aliases: str, verdict: Verdict, said: str) -> None:
+def test_what_a_policy_will_mean_no_longer_is_named(change: Row, aliases: str, verdict: Verdict, said: str) -> None:
     """West's proxies are of another trust domain now; an alias translates whole principals only."""
     named = {**policy("east"), "value": "td.test/ns/a/sa/b", "trust_domain": "td.test", "policy": "theirs", **change}
     known = facts("policies", {}, named)
@@ -345,12 +345,12 @@ class TestProof:
             ("MK418", "certificates", {"reason": "no answer"}, UNKNOWN),
         ],
     )
-    def test_what_is_not_proved_is_told(self, number: str, spoiled: str, change: Row, verdict: Verdict) -> None:
+    def test_what_is_not_proved_is_reported(self, number: str, spoiled: str, change: Row, verdict: Verdict) -> None:
         """And never passes."""
         assert told(self.prove(facts(spoiled, change)), number, "east") == [verdict]
 
     @pytest.mark.parametrize(("change", "verdict"), [({"paused": True}, FAIL), ({"reason": "no answer"}, UNKNOWN)])
-    def test_who_is_still_kept_apart_is_told(self, change: Row, verdict: Verdict) -> None:
+    def test_who_is_still_kept_apart_is_reported(self, change: Row, verdict: Verdict) -> None:
         """By the secret that is paused, where it can be read."""
         row = {"cluster": "east", "secret": "istio-remote-secret-west", "targets": "west", **change}
         after = replace(facts(), readings=table([row], discovery_pause.COLUMNS))

@@ -78,7 +78,7 @@ AT_ONCE_AGAIN = ["undo create, held", "undo restart", "restart httpbin"]
     ],
     ids=["all live", "told before", "a proxy is not", "taken after a restart", "one root at a time", "not taken yet"],
 )
-def test_fewer_roots_are_told_by_a_text_that_no_agent_began_with(
+def test_fewer_roots_are_distributed_by_a_bundle_that_no_agent_began_with(
     monkeypatch: pytest.MonkeyPatch, *, istiod: dict[str, Any], proxies: bool, already: bytes, wanted: list[str]
 ) -> None:
     """Only then what stood before comes back; where an istiod would have to be restarted for it, at once."""
@@ -97,7 +97,7 @@ def test_what_stands_now_is_what_a_change_goes_back_from(monkeypatch: pytest.Mon
     assert after.root == certificates.fingerprint(OLD.certificate, certificates.SHORT)
 
 
-def test_nothing_is_taken_back_that_leaves_proxies_without_their_ca(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_reverted_that_leaves_proxies_without_their_ca(monkeypatch: pytest.MonkeyPatch) -> None:
     """An istiod that finds neither Secret makes a new root; a control plane that the run brought may go with it."""
     east = East()
     del east.secrets["istio-ca-secret"]
@@ -144,7 +144,7 @@ def test_a_ca_of_the_run_is_kept_where_an_istiod_came_after_it(
 
 
 @pytest.mark.parametrize(("version", "made_anew"), [("1.30.0", ["restart istiods until arrives"]), ("1.31.0", [])])
-def test_a_release_that_misses_a_changed_remote_secret_is_made_anew(
+def test_a_release_that_misses_a_changed_remote_secret_is_recreated(
     monkeypatch: pytest.MonkeyPatch, version: str, made_anew: list[str]
 ) -> None:
     """When a cluster that was kept apart is read again, as on the way there."""
@@ -159,7 +159,7 @@ def test_a_release_that_misses_a_changed_remote_secret_is_made_anew(
     assert east.planned(monkeypatch)[: 1 + len(made_anew)] == ["undo patch", *made_anew]
 
 
-def test_what_is_left_of_an_undo_comes_first_and_what_came_since_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_of_an_undo_comes_first_and_what_came_since_is_recreated(monkeypatch: pytest.MonkeyPatch) -> None:
     """The narrow bundle was put back, and the run killed before the restart: nobody waits for what that brings."""
     east = East(ISTIOD_LIVE | {"multi_root": False}, live_roots=False)
     narrow = {"before": [holding("cacerts", WIDE)], "manifests": [holding("cacerts", LATER)]}
@@ -171,7 +171,7 @@ def test_what_is_left_of_an_undo_comes_first_and_what_came_since_is_made_anew(mo
     assert east.planned(monkeypatch) == ["undo restart, held", *AT_ONCE_AGAIN]
 
 
-def test_a_certificate_of_a_root_that_goes_is_asked_for_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_of_a_root_that_goes_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of a workload that the run made anew before: that restart is taken back only when the root is gone."""
     east = East(ISTIOD_LIVE | {"multi_root": False}, live_roots=False)
     east.anchor = NEW
@@ -185,7 +185,7 @@ def test_a_certificate_of_a_root_that_goes_is_asked_for_anew(monkeypatch: pytest
     assert east.planned(monkeypatch) == ["undo update, held", "restart httpbin", *back]
 
 
-def test_who_is_made_anew_next_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_recreated_next_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two proxies one asks for another certificate while it runs."""
     east = East()
     east.anchor = NEW
