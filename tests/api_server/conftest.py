@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import time
 import uuid
@@ -69,6 +70,15 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
             for process in reversed(running):
                 process.kill()
                 process.wait()
+
+
+@pytest.fixture(scope="module")
+def istioctl() -> Iterator[Path]:
+    """The lab's istioctl, on the PATH."""
+    found = program("istioctl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{found.parent}{os.pathsep}{os.environ['PATH']}")
+        yield found
 
 
 @pytest.fixture(scope="module")

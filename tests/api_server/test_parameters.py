@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import yaml
 
-from meshkit.istio.control_plane import istioctl
+from meshkit.istio.control_plane import istioctl as control_plane_istioctl
 from meshkit.paths import folder
 from meshkit.spec import MeshSpec
 
 
-@pytest.mark.lab
-def test_istioctl_renders_the_overlay_of_a_private_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("istioctl")
+def test_istioctl_renders_the_overlay_of_a_private_hub() -> None:
     """Every image is the registry's, and istiod and gateways may pull it."""
-    from meshlab.layout import programs
-
-    monkeypatch.setenv("PATH", os.pathsep.join([str(programs()), os.environ["PATH"]]))
     spec = MeshSpec.load(folder("parameters") / "private-hub.yaml")
-    rendered = istioctl.render(istioctl.operator(spec, "east"))
+    rendered = control_plane_istioctl.render(control_plane_istioctl.operator(spec, "east"))
     pods = [o["spec"]["template"]["spec"] for o in rendered if o["kind"] == "Deployment"]
     known = {"auto", *(f"registry.example.com/istio/{name}" for name in ("pilot", "proxyv2"))}
     assert {c["image"].removesuffix(":1.31.0") for pod in pods for c in pod["containers"]} <= known

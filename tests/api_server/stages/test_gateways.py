@@ -2,83 +2,33 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from meshlab.layout import programs
 
 from meshkit.checks import gateways
-from meshkit.checks.finding import Verdict
 from meshkit.errors import UnreachableError
 from meshkit.istio.multicluster import gateways as multicluster_gateways
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages import gateways as stages_gateways
-from tests.support import healthy
-from tests.support.api_server import ApiServer, free_port, program, write_kubeconfig
+from tests.support.api_server import ApiServer, free_port, write_kubeconfig
 from tests.support.healthy import told
 from tests.unit.stages.test_gateways import (
     FAIL,
-    PASS,
     SYSTEM,
     UNKNOWN,
-    WARN,
-    Row,
-    facts,
-    opened,
-    proved,
 )
-
-NARROW = {"gateway": {"hosts": ["./*.sample.svc.cluster.local"]}}
-
-
-@pytest.mark.parametrize(
-    ("east", "hosts", "verdict"),
-    [
-        ([opened("east")], {}, PASS),
-        ([opened("east")], NARROW, PASS),
-        ([opened("east"), opened("east", "web", "shop")], NARROW, WARN),
-        ([{"cluster": "east", "reason": "no gateway passes anything through"}], {}, FAIL),
-        ([{"cluster": "east", "reason": "no answer"}], {}, UNKNOWN),
-        ([opened("east"), {"cluster": "east", "reason": "no answer"}], {}, UNKNOWN),
-    ],
-)
-def test_envoy_lets_in_what_the_file_says_and_nothing_else(east: list[Row], hosts: Row, verdict: Verdict) -> None:
-    """A name beyond the hosts comes from another exposure."""
-    entries = [{"name": n, "context": n, "network": f"net-{n}", **hosts} for n in healthy.OTHER]
-    mesh = healthy.mesh(clusters=entries)
-    assert told(proved(mesh, facts(opened=[*east, opened("west")])), "MK613", "east") == [verdict]
-
-
-@pytest.mark.parametrize(
-    ("east", "verdict"),
-    [
-        ([opened("east"), opened("east", "kubernetes", "default", 0), opened("east", "istiod", SYSTEM, 0)], PASS),
-        ([opened("east"), opened("east", "kubernetes", "default", 1)], WARN),
-        ([opened("east"), opened("east", "istiod", SYSTEM, 1)], WARN),
-        ([opened("east"), opened("east", "kube-dns", "kube-system", 2)], WARN),
-        ([{"cluster": "east", "reason": "no answer"}], UNKNOWN),
-    ],
-)
-def test_a_control_plane_that_answers_through_the_gateway_is_a_warning(east: list[Row], verdict: Verdict) -> None:
-    """One that is only named is none: nobody answers."""
-    findings = proved(healthy.mesh(), facts(opened=[*east, opened("west")]))
-    assert told(findings, "MK614", "east") == [verdict]
-    assert all("hosts" in f.remedy for f in findings if f.verdict is WARN)
 
 
 class TestPlan:
     """Plans against a real API server, without istiod."""
 
     @pytest.fixture(autouse=True)
-    def tools(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def tools(self, istioctl: Path, state: Path) -> None:
         """Istioctl on the PATH, and a private store of the test's own."""
-        program("istioctl")
-        monkeypatch.setenv("PATH", os.pathsep.join([str(programs()), os.environ["PATH"]]))
-        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
     @pytest.fixture
     def mesh(self, api_server: ApiServer, tmp_path: Path) -> Mesh:

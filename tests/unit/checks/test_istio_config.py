@@ -91,8 +91,6 @@ def test_a_service_whose_pods_serve_by_another_name_is_a_question() -> None:
 
 
 PORT = {"name": "http", "port": 80, "nodePort": 30080}
-
-
 WHOLE = {"type": "LoadBalancer", "clusterIP": "10.0.0.9", "clusterIPs": ["10.0.0.9"], "selector": {"app": "cart"}}
 
 
@@ -228,6 +226,31 @@ def test_an_address_within_ones_own_ranges_leads_nowhere() -> None:
             control_plane_paths.check_ranges(mesh(), read, offered, table([], api_server_reach.REACH_COLUMNS))
         )
         assert found == {("MK734", "east → west"): Verdict.FAIL, ("MK734", "west → east"): Verdict.PASS}
+
+
+@pytest.mark.parametrize(
+    ("east", "answer", "detail", "verdict"),
+    [
+        # One VPC: the gateway and the API server of west are neighbours of east's pods, and none of them.
+        ({"pod_ranges": "10.0.12.120/32", "pod_ranges_from": "pods"}, "UNKNOWN", "", Verdict.PASS),
+        ({"pod_ranges": "10.0.12.200/32", "pod_ranges_from": "pods"}, "UNKNOWN", "", Verdict.FAIL),
+        ({"pod_ranges": "10.0.12.201/32", "pod_ranges_from": "pods"}, "UNKNOWN", "", Verdict.FAIL),
+        ({"service_ranges": "10.0.12.201/32", "service_ranges_from": "ClusterIPs"}, "none", "", Verdict.FAIL),
+        ({"service_ranges": "10.0.12.201/32", "service_ranges_from": "ClusterIPs"}, "401", "", Verdict.PASS),
+        ({"service_ranges": "10.0.12.201/32"}, "401", api_server_reach.UNCHECKED, Verdict.FAIL),
+    ],
+)
+def test_neighbours_in_a_vpc_are_not_ones_own(east: dict[str, str], answer: str, detail: str, verdict: Verdict) -> None:
+    """MK734: an address that a pod or Service of one's own has, and none around it; an answer proves more."""
+    url = "https://10.0.12.201:6443"
+    known = [{"cluster": "east", **east}, {"cluster": "west", "api_server": url}]
+    asked = {"cluster": "east", "target": "west", "server": url, "answer": answer, "detail": detail}
+    offered = table([{"cluster": "west", "addresses": "10.0.12.200"}], gateways.GATEWAY_COLUMNS)
+    read = table(known, inventory.INVENTORY_COLUMNS)
+    found = verdicts(
+        control_plane_paths.check_ranges(mesh(), read, offered, table([asked], api_server_reach.REACH_COLUMNS))
+    )
+    assert found["MK734", "east → west"] is verdict
 
 
 def test_addresses_of_a_gateway_that_could_not_be_read_are_neither_right_nor_wrong() -> None:

@@ -138,3 +138,41 @@ def test_the_other_networks_gateway_is_asked_for_only_where_it_can_be_known() ->
     asleep = [{"cluster": "east", "status": "UNKNOWN", "reason": "no answer"}]
     silent = [{"cluster": "east", "reason": "no answer"}]
     assert told(proved(healthy.mesh(), facts(seen=silent, remotes=asleep)), "MK612", PAIR) == [UNKNOWN]
+
+
+NARROW = {"gateway": {"hosts": ["./*.sample.svc.cluster.local"]}}
+
+
+@pytest.mark.parametrize(
+    ("east", "hosts", "verdict"),
+    [
+        ([opened("east")], {}, PASS),
+        ([opened("east")], NARROW, PASS),
+        ([opened("east"), opened("east", "web", "shop")], NARROW, WARN),
+        ([{"cluster": "east", "reason": "no gateway passes anything through"}], {}, FAIL),
+        ([{"cluster": "east", "reason": "no answer"}], {}, UNKNOWN),
+        ([opened("east"), {"cluster": "east", "reason": "no answer"}], {}, UNKNOWN),
+    ],
+)
+def test_envoy_lets_in_what_the_file_says_and_nothing_else(east: list[Row], hosts: Row, verdict: Verdict) -> None:
+    """A name beyond the hosts comes from another exposure."""
+    entries = [{"name": n, "context": n, "network": f"net-{n}", **hosts} for n in healthy.OTHER]
+    mesh = healthy.mesh(clusters=entries)
+    assert told(proved(mesh, facts(opened=[*east, opened("west")])), "MK613", "east") == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("east", "verdict"),
+    [
+        ([opened("east"), opened("east", "kubernetes", "default", 0), opened("east", "istiod", SYSTEM, 0)], PASS),
+        ([opened("east"), opened("east", "kubernetes", "default", 1)], WARN),
+        ([opened("east"), opened("east", "istiod", SYSTEM, 1)], WARN),
+        ([opened("east"), opened("east", "kube-dns", "kube-system", 2)], WARN),
+        ([{"cluster": "east", "reason": "no answer"}], UNKNOWN),
+    ],
+)
+def test_a_control_plane_that_answers_through_the_gateway_is_a_warning(east: list[Row], verdict: Verdict) -> None:
+    """One that is only named is none: nobody answers."""
+    findings = proved(healthy.mesh(), facts(opened=[*east, opened("west")]))
+    assert told(findings, "MK614", "east") == [verdict]
+    assert all("hosts" in f.remedy for f in findings if f.verdict is WARN)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,21 +12,12 @@ from meshkit.errors import ChangeError
 from meshkit.istio.control_plane import istioctl as control_plane_istioctl
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh
-from tests.support.api_server import program
 from tests.support.objects import Object, config_map, edit, labelled, live
 from tests.unit.istio.control_plane.test_istioctl import OVERLAY, spec_of
 
 
 @pytest.fixture(scope="module")
-def istioctl() -> Iterator[None]:
-    """The lab's istioctl is on the PATH."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{program('istioctl').parent}{os.pathsep}{os.environ['PATH']}")
-        yield
-
-
-@pytest.fixture(scope="module")
-def plain(istioctl: None, tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
+def plain(istioctl: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
     """What istioctl renders for a mesh without more."""
     return control_plane_istioctl.render(
         control_plane_istioctl.operator(spec_of(tmp_path_factory.mktemp("plain")), "east")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,21 +9,12 @@ from typing import Any
 import pytest
 import yaml
 from meshlab import scenarios
-from meshlab.layout import programs, sites
+from meshlab.layout import sites
 
 from meshkit import paths
 from meshkit.istio.control_plane import istioctl as control_plane_istioctl
 from meshkit.istio.multicluster import gateway_manifests
-from tests.support.api_server import program
 from tests.unit.istio.multicluster.test_gateway_manifests import spec
-
-
-@pytest.fixture
-def istioctl(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The lab's istioctl, on the PATH."""
-    found = program("istioctl")
-    monkeypatch.setenv("PATH", os.pathsep.join([str(programs()), os.environ["PATH"]]))
-    return found
 
 
 def rendered(document: control_plane_istioctl.Operator) -> dict[str, Any]:
