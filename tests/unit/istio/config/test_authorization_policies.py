@@ -6,7 +6,20 @@ from typing import Any
 
 import pytest
 
-from meshkit.istio.config import authorization_policies
+from meshkit.checks import istio_config, trust_domains
+from meshkit.checks.finding import Verdict
+from meshkit.errors import MeshkitError
+from meshkit.istio.ca import trust_store
+from meshkit.istio.config import authorization_policies, config_lint
+from meshkit.istio.control_plane import versions
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh
+from meshkit.tables import table
+from tests.support import healthy
+from tests.support.api_server import ApiServer
+from tests.support.held import Held, held
+from tests.support.lab import until
+from tests.support.objects import create, definition
 
 WHOLE = "td.test/ns/a/sa/b"
 
@@ -42,3 +55,73 @@ def test_what_a_policy_names(given: dict[str, Any], found: list[tuple[Any, ...]]
     """In every field that can name one; what leaves it open is left out."""
     rows = authorization_policies.parse(given)
     assert [(row["action"], row["field"], row["trust_domain"], row["literal"]) for row in rows] == found
+
+
+def served(east: Cluster) -> bool:
+    """Tell whether the API server answers for the kind yet."""
+    try:
+        east._request("GET", "/apis/security.istio.io/v1/authorizationpolicies")
+    except MeshkitError:  # 404, then 429 while its storage is made
+        return False
+    return True
+
+
+def test_policies_of_a_cluster(mesh: Mesh, east: Cluster, api_server: ApiServer) -> None:
+    """None before their kind is there; each value is a row; a cluster that cannot be read is one with the reason."""
+    kind = definition("authorizationpolicies", "security.istio.io")
+    kind["spec"]["names"]["kind"] = "AuthorizationPolicy"
+    assert authorization_policies.trust_domains(mesh).empty
+    create(east, kind)
+    try:
+        until(lambda: served(east), "the new kind is served")
+        create(east, policy({"principals": [WHOLE, "*"]}))
+        assert list(authorization_policies.trust_domains(mesh)["value"]) == [WHOLE]
+        mesh.clusters["east"] = api_server.connect("nobody")
+        (row,) = authorization_policies.trust_domains(mesh).to_dict("records")
+        assert "403" in row["reason"]
+    finally:
+        east.delete(kind)
+
+
+@pytest.mark.parametrize(
+    ("source", "own", "aliases", "meant"),
+    [
+        ({"principals": ["old.test/ns/a/sa/b"]}, "new.test", ["old.test"], True),
+        ({"principals": ["old.test/*"]}, "new.test", ["old.test"], False),
+        ({"principals": ["new.test/*"]}, "new.test", ["old.test"], True),
+        ({"principals": ["cluster.local/ns/a/sa/b"]}, "new.test", [], True),
+        ({"principals": ["cluster.local/*"]}, "new.test", [], False),
+        ({"principals": ["*.test/ns/a/sa/b"]}, "new.test", [], True),
+        ({"principals": ["*old.test/ns/a/sa/b"]}, "new.test", ["old.test"], True),
+        ({"principals": ["gone.test/ns/a/sa/b"]}, "new.test", ["old.test"], False),
+        ({"trustDomains": ["old.test"]}, "new.test", ["old.test"], True),
+        ({"trustDomains": ["cluster.local"]}, "new.test", [], False),
+        ({"trustDomains": ["cluster.local"]}, "cluster.local", [], True),
+        ({"notTrustDomains": ["gone.test"]}, "new.test", [], False),
+    ],
+)
+def test_both_checks_read_a_policy_alike(source: dict[str, Any], own: str, aliases: list[str], meant: bool) -> None:
+    """MK415 of a trust domain that is to come, MK723 of one that is: by istiod's own rule of translation."""
+    given = policy(source)
+    (row,) = authorization_policies.parse(given)
+    identity = table(
+        [{"cluster": "east", "trust_domain": own, "trust_domain_aliases": ",".join(aliases)}], versions.IDENTITY_COLUMNS
+    )
+    rows = table([{"cluster": "east", **row}], authorization_policies.COLUMNS)
+    of_mesh = healthy.mesh(mesh={"trustDomain": own})
+    certificates = table([], trust_store.CERTIFICATE_COLUMNS)
+    (before,) = trust_domains.check_policies(of_mesh, rows, identity, certificates, "east")
+    settings = {"mesh": f"trustDomainAliases: {aliases}"}
+    clusters: Any = {
+        "east": Held(configmaps=[held("ConfigMap", "istio", data=settings)], authorizationpolicies=[given])
+    }
+    found = config_lint.rules(Mesh(of_mesh.spec, clusters))
+    (after,) = istio_config.check_identities(of_mesh, found, "east")
+    assert (before.id, before.verdict is Verdict.PASS) == ("MK415", meant)
+    assert (after.id, after.verdict is Verdict.PASS) == ("MK723", meant)
+
+
+def test_a_condition_names_a_trust_domain_as_a_source_does() -> None:
+    """MK415 reads `source.trustDomain`, too."""
+    (row,) = authorization_policies.parse(policy(when={"key": "source.trustDomain", "values": ["td.test"]}))
+    assert (row["field"], row["trust_domain"], row["literal"]) == ("source.trustDomain values", "td.test", False)

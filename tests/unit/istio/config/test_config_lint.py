@@ -15,7 +15,8 @@ from tests.support.held import Held, held
 KNOWN = config_lint.Known(
     places={"cluster": {"east", "west"}, "network": {"net-east", "net-west"}},
     hosts=frozenset({"httpbin.sample", "kubernetes.default"}),
-    domains=frozenset({"cluster.local", "old.example"}),
+    trust_domain="cluster.local",
+    aliases=frozenset({"old.example"}),
     abroad=frozenset({"httpbin.sample"}),
     alone=frozenset(),
     root="istio-system",
