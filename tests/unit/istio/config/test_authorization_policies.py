@@ -8,18 +8,13 @@ import pytest
 
 from meshkit.checks import istio_config, trust_domains
 from meshkit.checks.finding import Verdict
-from meshkit.errors import MeshkitError
 from meshkit.istio.ca import trust_store
 from meshkit.istio.config import authorization_policies, config_lint
 from meshkit.istio.control_plane import versions
-from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import table
 from tests.support import healthy
-from tests.support.api_server import ApiServer
 from tests.support.held import Held, held
-from tests.support.lab import until
-from tests.support.objects import create, definition
 
 WHOLE = "td.test/ns/a/sa/b"
 
@@ -55,32 +50,6 @@ def test_what_a_policy_names(given: dict[str, Any], found: list[tuple[Any, ...]]
     """In every field that can name one; what leaves it open is left out."""
     rows = authorization_policies.parse(given)
     assert [(row["action"], row["field"], row["trust_domain"], row["literal"]) for row in rows] == found
-
-
-def served(east: Cluster) -> bool:
-    """Tell whether the API server answers for the kind yet."""
-    try:
-        east._request("GET", "/apis/security.istio.io/v1/authorizationpolicies")
-    except MeshkitError:  # 404, then 429 while its storage is made
-        return False
-    return True
-
-
-def test_policies_of_a_cluster(mesh: Mesh, east: Cluster, api_server: ApiServer) -> None:
-    """None before their kind is there; each value is a row; a cluster that cannot be read is one with the reason."""
-    kind = definition("authorizationpolicies", "security.istio.io")
-    kind["spec"]["names"]["kind"] = "AuthorizationPolicy"
-    assert authorization_policies.trust_domains(mesh).empty
-    create(east, kind)
-    try:
-        until(lambda: served(east), "the new kind is served")
-        create(east, policy({"principals": [WHOLE, "*"]}))
-        assert list(authorization_policies.trust_domains(mesh)["value"]) == [WHOLE]
-        mesh.clusters["east"] = api_server.connect("nobody")
-        (row,) = authorization_policies.trust_domains(mesh).to_dict("records")
-        assert "403" in row["reason"]
-    finally:
-        east.delete(kind)
 
 
 @pytest.mark.parametrize(
