@@ -188,8 +188,8 @@ def test_a_stage_gets_the_parameters_of_its_notebook(path: Path) -> None:
 def test_beats_come_in_their_order_and_each_once(path: Path) -> None:
     """Every one for which the stage has something; what else a cell shows, the stage has."""
     shown = [ast.parse(source).body[-1] for source in statements(path)[1:]]
-    told = [ast.unparse(one) for one in shown]
-    called = [beat for one in told for beat in BEATS if one.startswith(f"stage.{beat}(")]
+    texts = [ast.unparse(one) for one in shown]
+    called = [beat for one in texts for beat in BEATS if one.startswith(f"stage.{beat}(")]
     assert called == [beat for beat in BEATS if beat in called]
     stage = stage_class(path)
     own = {beat for beat in BEATS if getattr(stage, beat) is not getattr(Stage, beat)}
@@ -198,7 +198,7 @@ def test_beats_come_in_their_order_and_each_once(path: Path) -> None:
     if stage._prove is not Stage._prove:
         own |= {"prove"}
     assert {"look", "check", "conclude", *own} <= set(called)
-    names = re.findall(r"\bstage\.(\w+)", "\n".join(told))
+    names = re.findall(r"\bstage\.(\w+)", "\n".join(texts))
     assert [name for name in names if not hasattr(stage, name)] == []
 
 

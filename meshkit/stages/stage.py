@@ -35,6 +35,8 @@ from meshkit.spec import MeshSpec
 from meshkit.tables import Table, View
 
 BEATS: Final = ("look", "check", "plan", "apply", "prove", "conclude")
+NAMED: Final = 20
+"""How many tables `look` names; of more it gives the number."""
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S", bound="Stage")
@@ -162,8 +164,9 @@ class Stage:
         begun = time.monotonic()
         self.mesh.unanswered.clear()
         self.facts = self._look()
-        names = [f.name.replace("_", " ") for f in fields(self.facts)] if is_dataclass(self.facts) else ["facts"]
-        line = f"read {', '.join(names)} of {', '.join(self.mesh.clusters)} in {time.monotonic() - begun:.1f} s"
+        names = list(dict.fromkeys(_tables(self.facts)))
+        read = ", ".join(names) if 0 < len(names) <= NAMED else f"{len(names)} tables" if names else "facts"
+        line = f"read {read} of {', '.join(self.mesh.clusters)} in {time.monotonic() - begun:.1f} s"
         unknown = [
             f"unknown: {name}: {reason}"
             for name in self.mesh.clusters
@@ -270,6 +273,16 @@ class Stage:
 
     def _says(self, name: str) -> bool:
         return getattr(type(self), name) is not getattr(Stage, name)
+
+
+def _tables(facts: Any) -> Iterator[str]:
+    """Yield the names of the tables that facts have."""
+    for one in fields(facts) if is_dataclass(facts) else ():
+        value = getattr(facts, one.name)
+        if isinstance(value, pd.DataFrame):
+            yield one.name.replace("_", " ")
+        else:
+            yield from _tables(value)
 
 
 def _together(parts: Iterable[Shown]) -> Shown:

@@ -201,7 +201,7 @@ class TestLook:
     def test_it_says_what_was_read_and_in_how_many_seconds(self, mesh: Mesh, space: str) -> None:
         """Every cluster answered."""
         line, unknown = repr(fake(mesh, space).look()).splitlines()
-        assert line.startswith("read readings, config maps of east in ")
+        assert line.startswith("read readings of east in ")
         assert line.endswith(" s")
         assert unknown == "every cluster answered"
 
@@ -261,9 +261,9 @@ class TestModeApply:
         assert live(east, config_map("second", space))["data"] == {"of": uid}
         assert statuses(stage) == [["done"], ["done"]]
         assert noted() == ["begun first", "begun second"]
-        told = capsys.readouterr().out
+        printed = capsys.readouterr().out
         places = [
-            told.index(part)
+            printed.index(part)
             for part in (
                 "1/1 east: create ConfigMap",
                 "✔ done",

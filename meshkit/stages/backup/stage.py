@@ -369,8 +369,8 @@ class Backup(Stage):
     def plan(self) -> Shown:
         """Say what `apply` writes; writes nothing."""
         rows = self.facts.inventory
-        size = _mebibytes(int(rows["bytes"].sum()))
-        return Text(f"to be archived: {int(rows['objects'].sum())} objects, {size}; no cluster is changed")
+        objects, size = int(rows["objects"].sum()), int(rows["bytes"].sum())
+        return Text(f"to be archived: {objects} objects, {size:,} bytes; no cluster is changed")
 
     def apply(self) -> Shown:
         """Write the archive, in mode apply and where no gate holds it; return its contents."""
