@@ -4,6 +4,11 @@ Belongs here: what one stage plans, waits for and proves. Does not: reading (ist
 or `meshkit check` needs, too (checks), making changes (changes).
 """
 
+from meshkit.stages.assess import Assess
+from meshkit.stages.backup.stage import Backup
 from meshkit.stages.discovery.stage import Discovery
+from meshkit.stages.gateways import Gateways
+from meshkit.stages.install.stage import Install
+from meshkit.stages.prepare import Prepare
 
-__all__ = ["Discovery"]
+__all__ = ["Assess", "Backup", "Discovery", "Gateways", "Install", "Prepare"]

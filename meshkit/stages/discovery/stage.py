@@ -216,7 +216,8 @@ class Discovery(Stage):
     @property
     def local_patch(self) -> Text:
         """The IstioOperator that keeps the proposed Services in their clusters."""
-        return Text(service_merge.patch(self.mesh, self.local.frame), "the patch that keeps all of them there")
+        patch = service_merge.patch(self.mesh, self.local.frame)
+        return Text(patch, "the patch that keeps all of them there") if patch else Text("no Service is proposed")
 
     def _look(self) -> DiscoveryFacts:
         return look(self.mesh)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import yaml
 
+from meshkit.changes.plan import Change, Plan
 from meshkit.checks import merged_service, remote_reader, service_merge
 from meshkit.checks.finding import Finding, Verdict, overall
 from meshkit.errors import UnreachableError
@@ -19,6 +21,7 @@ from meshkit.probing import api_server_reach
 from meshkit.probing import merged_service as probing_merged_service
 from meshkit.stages.discovery import stage as discovery
 from meshkit.stages.discovery import token_rotation
+from meshkit.stages.discovery.stage import Discovery
 from meshkit.tables import table
 from tests.support import healthy
 from tests.support.healthy import OTHER, Row, mesh, told
@@ -351,3 +354,106 @@ def test_no_facts_are_no_pass() -> None:
     ):
         findings = discovery.check(mesh(), facts(spoiled, none=True))
         assert told(findings, number, subject) == [verdict]
+
+
+class Steps:
+    """Stands for the functions that stage 07 calls, and notes which, in which order; plans have a change or none."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, changes: dict[str, int]) -> None:
+        self.called: list[str] = []
+        self.tried: list[Finding] = []
+        for module, name in (
+            (discovery, "look"),
+            (discovery, "check"),
+            (token_rotation, "try_tokens"),
+            (token_rotation, "check_readers_switched"),
+            (discovery, "try_merged"),
+            (discovery, "prove"),
+        ):
+            patch.setattr(module, name, self.function(name))
+        for name in ("plan_tokens", "plan", "plan_revoked"):
+            patch.setattr(discovery, name, self.planner(name, changes[name]))
+
+    def function(self, name: str) -> Any:
+        """Return a function that notes its call; what was tried of tokens is a finding."""
+
+        def call(*_: Any, **__: Any) -> Any:
+            self.called.append(name)
+            return self.tried if name == "try_tokens" else []
+
+        return call
+
+    def planner(self, name: str, count: int) -> Any:
+        """Return a function that makes a plan, which notes when it is carried out, and by which gates."""
+
+        def call(*_: Any) -> Plan:
+            self.called.append(name)
+            made = Plan(mesh(), "07 discovery")
+            made.changes = [Change("east", "create", name, "why") for _ in range(count)]
+
+            def carry_out(mode: str, *, gates: Sequence[Finding] = (), journal: str = "") -> Any:
+                held = [f.id for f in gates if f.verdict is FAIL]
+                self.called.append(" ".join([mode, name, journal, *held]))
+                return made.table()
+
+            made.carry_out = carry_out  # type: ignore[method-assign]
+            return made
+
+        return call
+
+    def played(self, mode: str) -> list[str]:
+        """Run the stage; return what was called."""
+        stage = Discovery(mesh(), mode=mode, journal="run")
+        for beat in (stage.look, stage.check, stage.plan, stage.apply, stage.prove):
+            beat()
+            self.called.append("|")
+        return " ".join(self.called).removesuffix(" |").split(" | ")
+
+
+THREE = dict.fromkeys(("plan_tokens", "plan", "plan_revoked"), 1)
+
+
+def test_in_mode_plan_three_plans_are_shown_before_any_is_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens are tried before remote secrets are planned; readers are asked before anything is revoked."""
+    assert Steps(monkeypatch, THREE).played("plan") == [
+        "look",
+        "check",
+        "plan_tokens try_tokens plan plan_revoked check_readers_switched",
+        "plan plan_tokens run plan plan run plan plan_revoked run",
+        "try_merged prove",
+    ]
+
+
+def test_in_mode_apply_each_plan_is_carried_out_before_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A remote secret needs its token; a token is revoked when no reader has it."""
+    assert Steps(monkeypatch, THREE).played("apply") == [
+        "look",
+        "check",
+        "plan_tokens",
+        (
+            "apply plan_tokens run try_tokens plan apply plan run "
+            "plan_revoked check_readers_switched apply plan_revoked run"
+        ),
+        "try_merged prove",
+    ]
+
+
+def test_without_new_tokens_the_remote_secrets_are_shown_by_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And carried out only by `apply`."""
+    assert Steps(monkeypatch, {**THREE, "plan_tokens": 0}).played("apply") == [
+        "look",
+        "check",
+        "plan_tokens try_tokens plan",
+        "apply plan_tokens run apply plan run plan_revoked check_readers_switched apply plan_revoked run",
+        "try_merged prove",
+    ]
+
+
+def test_a_token_that_opens_nothing_holds_the_remote_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What trying it found is a gate of the plans after it, though the checks passed; not of the tokens themselves."""
+    steps = Steps(monkeypatch, THREE)
+    steps.tried = [Finding(id="MK710", check="c", subject="s", expected="e", observed="o", verdict=FAIL)]
+    applied = steps.played("apply")[3]
+    assert "apply plan_tokens run try_tokens" in applied
+    assert "apply plan run MK710" in applied
+    assert "apply plan_revoked run MK710" in applied
