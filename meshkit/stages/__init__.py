@@ -5,5 +5,11 @@ or `meshkit check` needs, too (checks), making changes (changes).
 """
 
 from meshkit.stages.discovery.stage import Discovery
+from meshkit.stages.observe import Observe
+from meshkit.stages.rollback.stage import Rollback
+from meshkit.stages.shift import Shift
+from meshkit.stages.troubleshoot import Troubleshoot
+from meshkit.stages.trust.stage import Trust
+from meshkit.stages.verify import Verify
 
-__all__ = ["Discovery"]
+__all__ = ["Discovery", "Observe", "Rollback", "Shift", "Troubleshoot", "Trust", "Verify"]
