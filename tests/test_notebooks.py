@@ -6,6 +6,7 @@ import ast
 import contextlib
 import importlib
 import re
+import statistics
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,18 +14,25 @@ from typing import Any
 import nbformat
 import pytest
 
+import meshkit.stages
 from meshkit.paths import folder
 from meshkit.runs import parameters
 from meshkit.runs.run import stages
+from meshkit.stages.stage import BEATS, Stage
 
 NOTEBOOKS = sorted(folder("notebooks").glob("*.ipynb"))
 STAGES = [path for path in NOTEBOOKS if path.name[0].isdigit()]
 TRAINING = folder("notebooks") / "training.ipynb"
 SECTIONS = ["Look", "Check", "Plan and apply", "Prove", "Verdict"]
 LONGEST_CELL = 12
+BY_CLASS = [path for path in STAGES if "stage = stages." in path.read_text(encoding="utf-8")]
+"""Notebooks whose stage is a class."""
+LONGEST, MEDIAN = 3, 2
+"""Lines of a code cell of theirs, the parameters cell left out."""
 
 of_every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 of_a_stage = pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
+by_class = pytest.mark.parametrize("path", BY_CLASS, ids=lambda path: path.stem)
 
 
 def cells(path: Path, kind: str) -> list[Any]:
@@ -128,7 +136,10 @@ def test_a_notebook_asks_modules_only_for_what_they_have(path: Path) -> None:
 @of_a_stage
 def test_the_verdict_is_the_last_code_cell(path: Path) -> None:
     """And what follows says where to go next."""
-    assert re.search(r"^evidence\.conclude\(\w+\.STAGE, findings\)$", cells(path, "code")[-1].source, re.MULTILINE)
+    last = cells(path, "code")[-1].source
+    assert last == "stage.conclude()" or (
+        path not in BY_CLASS and re.search(r"^evidence\.conclude\(\w+\.STAGE, findings\)$", last, re.MULTILINE)
+    )
     assert "**What next**" in cells(path, "markdown")[-1].source
 
 
@@ -139,6 +150,56 @@ def test_the_stage_of_a_notebook_has_its_name(path: Path) -> None:
     room = importlib.import_module(f"meshkit.stages.{name}")
     module = importlib.import_module(f"{room.__name__}.stage") if hasattr(room, "__path__") else room
     assert f"{number} {name}" == module.STAGE
+
+
+def statements(path: Path) -> list[str]:
+    """Return the code cells of a notebook, its parameters left out."""
+    known = [cell.id for cell in parameter_cells(path)]
+    return [cell.source for cell in cells(path, "code") if cell.id not in known]
+
+
+def stage_class(path: Path) -> type[Stage]:
+    """Return the class of a notebook's stage."""
+    (call,) = re.findall(r"^stage = stages\.(\w+)\(", "\n".join(statements(path)), re.MULTILINE)
+    found: type[Stage] = getattr(meshkit.stages, call)
+    return found
+
+
+@by_class
+def test_a_cell_says_what_is_done_and_nothing_of_how(path: Path) -> None:
+    """A line or two, of which the last shows itself; what it shows is evidence by that."""
+    lengths = [len(source.splitlines()) for source in statements(path)]
+    assert max(lengths) <= LONGEST, path
+    assert statistics.median(lengths) <= MEDIAN
+    assert not [source for source in statements(path) if re.search(r"\b(evidence|findings)\b", source)]
+
+
+@by_class
+def test_a_stage_gets_the_parameters_of_its_notebook(path: Path) -> None:
+    """All of them, each by its own name; it is the stage that the notebook is named after."""
+    first = statements(path)[0]
+    mesh_file, *others = [parameter.name for parameter in parameters.read(path)]
+    given = ", ".join([mesh_file, *(f"{name}={name}" for name in others)])
+    assert first == f"from meshkit import stages\n\nstage = stages.{stage_class(path).__name__}({given})"
+    assert stage_class(path).name == path.stem.replace("-", " ")
+
+
+@by_class
+def test_beats_come_in_their_order_and_each_once(path: Path) -> None:
+    """Every one for which the stage has something; what else a cell shows, the stage has."""
+    shown = [ast.parse(source).body[-1] for source in statements(path)[1:]]
+    told = [ast.unparse(one) for one in shown]
+    called = [beat for one in told for beat in BEATS if one.startswith(f"stage.{beat}(")]
+    assert called == [beat for beat in BEATS if beat in called]
+    stage = stage_class(path)
+    own = {beat for beat in BEATS if getattr(stage, beat) is not getattr(Stage, beat)}
+    if stage._plans is not Stage._plans:
+        own |= {"plan", "apply"}
+    if stage._prove is not Stage._prove:
+        own |= {"prove"}
+    assert {"look", "check", "conclude", *own} <= set(called)
+    names = re.findall(r"\bstage\.(\w+)", "\n".join(told))
+    assert [name for name in names if not hasattr(stage, name)] == []
 
 
 def test_the_training_is_no_stage() -> None:
