@@ -434,7 +434,12 @@ class Shift(Stage):
         parameters.require_number("hold", hold)
         super().__init__(mesh, mode=mode, journal=journal)
         self.cluster, self.hold = cluster, hold
-        self.traffic: Traffic = Traffic(self.mesh)
+        self._traffic: Traffic = Traffic(self.mesh)
+
+    @property
+    def traffic(self) -> Traffic:
+        """The requests that were sent meanwhile."""
+        return self._traffic
 
     def _look(self) -> ShiftFacts:
         temporary.recover(self.mesh, self.mode)
@@ -444,7 +449,7 @@ class Shift(Stage):
         return check(self.mesh, self.facts, self.mode)
 
     def _plans(self) -> Iterator[Plan]:
-        self.traffic = Traffic(self.mesh)
+        self._traffic = Traffic(self.mesh)
         yield plan(self.mesh, self.facts, self.traffic, self.hold)
 
     def _carry_out(self, plan: Plan) -> None:

@@ -439,7 +439,12 @@ class Troubleshoot(Stage):
         super().__init__(mesh, mode=mode, journal=journal)
         self.mesh_file: str = str(mesh) if isinstance(mesh, str | Path) else "MESH.yaml"
         self.lines: pd.DataFrame = table([], LOG_COLUMNS)
-        self.diagnosis: Diagnosis = Diagnosis(self.recognised, None, [], [], [])
+        self._diagnosis: Diagnosis = Diagnosis(self.recognised, None, [], [], [])
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What of the findings is the cause, and what follows from what."""
+        return self._diagnosis
 
     @property
     def symptom(self) -> Record:
@@ -457,7 +462,8 @@ class Troubleshoot(Stage):
     def check(self) -> Findings:
         """Judge everything, and tell the cause from its consequences: see `walk` and `diagnosis`."""
         findings = super().check()
-        self.diagnosis = diagnose(self.mesh, findings, self.recognised)
+        findings.gates = False
+        self._diagnosis = diagnose(self.mesh, findings, self.recognised)
         return findings
 
     def plan(self) -> Shown:

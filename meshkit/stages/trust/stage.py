@@ -214,7 +214,12 @@ class Trust(Stage):
 
     def __init__(self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "plan", journal: str = "") -> None:
         super().__init__(mesh, mode=mode, journal=journal)
-        self.traffic: Traffic = Traffic(self.mesh, proof.RATE, clients=())
+        self._traffic: Traffic = Traffic(self.mesh, proof.RATE, clients=())
+
+    @property
+    def traffic(self) -> Traffic:
+        """The requests that were sent while the changes were made."""
+        return self._traffic
 
     @property
     def strategy(self) -> Record:
@@ -232,7 +237,7 @@ class Trust(Stage):
         yield plan(self.mesh, self.facts)
 
     def _carry_out(self, plan: Plan) -> None:
-        self.traffic = proof.watch(self.mesh, plan)
+        self._traffic = proof.watch(self.mesh, plan)
         with self.traffic.sending(self.mode, holding(self.findings)):
             super()._carry_out(plan)
 
