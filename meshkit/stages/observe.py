@@ -124,7 +124,7 @@ class Observe(Sending):
         return check(self.mesh, self.facts, self.mode)
 
     def _requests(self) -> str:
-        return f"{self.samples} warm requests, and the first ones of new connections,"
+        return f"{self.samples} warm requests, and first ones on new connections,"
 
     def _send(self) -> Shown:
         self.measured = measure(self.mesh, self.samples, self.mode)

@@ -31,10 +31,10 @@ class Sending(Stage):
     def plan(self) -> Shown:
         """Say what `apply` sends; sends nothing."""
         count = len(self.mesh.clusters)
-        sends = "mode is plan: nothing is sent, else" if self.mode == "plan" else "to be sent:"
+        begin = "mode is plan: nothing is sent; mode audit sends" if self.mode == "plan" else "apply sends"
         return Text(
-            f"{sends} {self._requests()} for each of {count * count} pairs, each cluster with itself included; "
-            f"meanwhile {count} temporary Services meshkit-probe-… in each cluster"
+            f"{begin} {self._requests()} for each of the {count}x{count} ordered pairs of clusters, each cluster with "
+            "itself, too.\nMeanwhile every cluster has a temporary Service meshkit-probe-… for each cluster."
         )
 
     def apply(self) -> Shown:

@@ -10,6 +10,7 @@ with 1 if something else failed.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -101,6 +102,13 @@ def pairs(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["client", "server", "verdict", "note"], dtype="str")
 
 
+@dataclass(frozen=True)
+class Proved:
+    """All findings, those of the calls too: before there are any, no pair is shown to pass."""
+
+    findings: list[Finding]
+
+
 class Verify(Sending):
     """Stage 08. `calls` is the number of requests for each pair; `links` is what each pair's calls depend on."""
 
@@ -117,10 +125,15 @@ class Verify(Sending):
     )
     hellos = Shows["Verify"](tables.HELLOS, lambda stage: stage.survey.hellos)
     pairs = Shows["Verify"](tables.PAIRS, lambda stage: stage.answers)
-    pair_matrix = Draws["Verify"]("pair-matrix", lambda stage: charts.pair_matrix(pairs(stage.mesh, stage.findings)))
-    links = Shows["Verify"](tables.LINKS, lambda stage: pair_table.table(stage.mesh, stage.survey, stage.findings))
+    pair_matrix = Draws["Verify"](
+        "pair-matrix", lambda stage: charts.pair_matrix(pairs(stage.mesh, stage.after.findings))
+    )
+    links = Shows["Verify"](
+        tables.LINKS, lambda stage: pair_table.table(stage.mesh, stage.survey, stage.after.findings)
+    )
     link_matrix = Draws["Verify"](
-        "link-matrix", lambda stage: notebook_link_matrix.link_matrix(pair_table.cells(stage.mesh, stage.findings))
+        "link-matrix",
+        lambda stage: notebook_link_matrix.link_matrix(pair_table.cells(stage.mesh, stage.after.findings)),
     )
 
     facts: VerifyFacts
@@ -140,6 +153,7 @@ class Verify(Sending):
         return facts
 
     def _check(self) -> Iterable[Finding]:
+        self.after = None
         return [*check(self.mesh, self.facts, self.mode), *checks_pairs.check(self.mesh, self.survey, self.mode)]
 
     def _requests(self) -> str:
@@ -151,4 +165,6 @@ class Verify(Sending):
         return shown
 
     def _prove(self) -> Iterable[Finding]:
-        return prove(self.mesh, self.facts, self.answers)
+        proved = prove(self.mesh, self.facts, self.answers)
+        self.after = Proved([*self.findings, *proved])
+        return proved

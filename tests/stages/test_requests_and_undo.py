@@ -136,7 +136,7 @@ def test_verify_and_observe_send_in_apply_and_say_so_before(
     measured = table([], observe.pair_probe.SAMPLE_COLUMNS)
     monkeypatch.setattr(observe.pair_probe, "open", probe)
     monkeypatch.setattr(verify.prometheus, "ask", lambda *_: table([], verify.CALL_COLUMNS))
-    monkeypatch.setattr(verify.snapshot, "look", lambda _: None)
+    monkeypatch.setattr(verify.snapshot, "look", lambda _: healthy.facts())
     monkeypatch.setattr(verify.pair_survey, "look", lambda *_: None)
     monkeypatch.setattr(observe.reading, "look", lambda *_: None)
     for module in (verify, observe):
@@ -148,12 +148,17 @@ def test_verify_and_observe_send_in_apply_and_say_so_before(
         stage.check()
         told = repr(stage.plan())
         assert opened == []
-        assert "4 pairs" in told
-        assert "2 temporary Services meshkit-probe-… in each cluster" in told
+        assert "2x2 ordered pairs" in told
+        assert "a temporary Service meshkit-probe-… for each cluster" in told
         assert told.startswith("mode is plan: nothing is sent") is (mode == "plan")
         stage.apply()
         assert len(opened) == sent
+        if isinstance(stage, stages.Verify):
+            with pytest.raises(InputError, match=r"prove\(\) must be run before"):
+                stage.pair_matrix.show()
         assert [f.verdict for f in stage.prove()] == [Verdict.SKIPPED]
+        if isinstance(stage, stages.Verify):
+            assert "pair-matrix" in repr(stage.pair_matrix)
 
 
 def test_troubleshoot_never_applies(events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
