@@ -39,7 +39,7 @@ _ENDS = {"interrupted": Status.INTERRUPTED, "timed out": Status.TIMED_OUT, "exit
 class Outcome:
     """A judged stage: its status, why, its findings, and what it showed, in the notebook's order.
 
-    `shown` holds table payloads as `evidence.table` makes them, and figures as {figure, alt, width, png} (base64).
+    `shown` holds table payloads as `meshkit.tables.View` makes them, and figures as {figure, alt, width, png} (base64).
     """
 
     stage: str

@@ -30,7 +30,7 @@ from meshkit.display import Several, Shown, Text
 from meshkit.errors import InputError
 from meshkit.kube.mesh import Mesh
 from meshkit.notebook import tables
-from meshkit.notebook.evidence import Picture
+from meshkit.notebook.pictures import Picture
 from meshkit.spec import MeshSpec
 from meshkit.tables import Table, View
 

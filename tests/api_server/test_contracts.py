@@ -30,11 +30,10 @@ import meshkit as meshkit_package
 from meshkit.changes.journal import Journal
 from meshkit.changes.plan import Plan
 from meshkit.checks.catalogue import checks
-from meshkit.checks.finding import Finding, Verdict, overall
+from meshkit.checks.finding import Conclusion, Finding, Verdict, overall
 from meshkit.cli.main import cli, main
 from meshkit.errors import MeshkitError
 from meshkit.kube.mesh import Mesh
-from meshkit.notebook.evidence import conclude
 from meshkit.spec import MeshSpec
 from tests.support.api_server import ApiServer
 from tests.support.objects import (
@@ -198,7 +197,7 @@ def concluded(*verdicts: Verdict) -> int:
     """Return the exit code of a stage that ends with findings of these verdicts."""
     about = {"id": "MK801", "check": "call", "subject": "east → west", "expected": "200", "observed": "503"}
     try:
-        conclude("08 verify", [Finding(**about, verdict=verdict) for verdict in verdicts])
+        Conclusion("08 verify", [Finding(**about, verdict=verdict) for verdict in verdicts]).raise_if_bad()
     except MeshkitError as error:
         return error.exit_code
     return 0

@@ -20,7 +20,29 @@ clusters:
 SETUP = """
 import pandas as pd
 from meshkit import Finding, Verdict
-from meshkit.notebook.evidence import conclude, figure, record, table
+from meshkit.checks.finding import Conclusion
+from meshkit.display import Record
+from meshkit.notebook.pictures import Picture
+from meshkit.tables import Column, Table
+
+
+def table(frame, name, caption="", **more):
+    columns = {str(column): Column(str(dtype)) for column, dtype in frame.dtypes.items()}
+    Table(name, caption, columns, **more).view(frame).show()
+
+
+def figure(*about):
+    Picture(*about).show()
+
+
+def record(name, value):
+    Record(name, value).show()
+
+
+def conclude(stage, findings):
+    conclusion = Conclusion(stage, findings)
+    conclusion.show()
+    conclusion.raise_if_bad()
 
 
 def finding(verdict, subject="east → west", remedy=""):

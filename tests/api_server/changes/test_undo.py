@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from meshkit import stages
 from meshkit.changes import journal, undo
 from meshkit.changes.journal import Entry, Journal
 from meshkit.changes.plan import RESTARTED, Plan
@@ -56,10 +57,12 @@ def applied(mesh: Mesh, *manifests: dict[str, Any]) -> None:
 
 def undone(mesh: Mesh, name: str = "run", *, consent: bool = False) -> list[str]:
     """Undo a journal as stage 12 does; return what its proof says is left or kept. A second undo is empty."""
-    facts = rollback.look(mesh, name)
-    plan = rollback.plan(mesh, facts, consent=consent)
-    assert not [c.problem for c in plan.changes if c.problem]
-    plan.carry_out("apply", gates=rollback.check(mesh, facts, consent=consent), journal=name)
+    stage = stages.Rollback(mesh, mode="apply", journal=name, consent=consent)
+    stage.look()
+    stage.check()
+    stage.plan()
+    assert not [c.problem for plan in stage.plans for c in plan.changes if c.problem]
+    stage.apply()
     after = rollback.look(mesh, name)
     assert rollback.plan(mesh, after, consent=consent).empty
     left = list(rollback.check_left(mesh, after))
