@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tests.istio.test_service_view import EAST, ELSEWHERE, Objects, cluster, configured, istio, only, policy, service
-from tests.stages.test_pairs import PAIR, facts
+from tests.unit.istio.config.test_service_view import EAST, ELSEWHERE, Objects, cluster, configured, istio, only, policy, service
+from tests.unit.checks.test_pairs import PAIR, facts
 
 from meshkit.checks import causes, merged_service, pairs, service_merge, service_view
 from meshkit.checks.finding import Finding, Verdict
