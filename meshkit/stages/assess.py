@@ -6,6 +6,7 @@ networks of their own or on one flat network; where facts call for another topol
 
 from __future__ import annotations
 
+from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding
 from meshkit.checks.topology import (
     AssessFacts,
@@ -20,7 +21,7 @@ from meshkit.checks.topology import (
     recommend,
 )
 from meshkit.istio.ca import trust_store
-from meshkit.istio.control_plane import inventory, managed, versions
+from meshkit.istio.control_plane import inventory, managed, revisions, versions
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, pod_reach
 
@@ -39,6 +40,7 @@ def look(mesh: Mesh) -> AssessFacts:
             api_servers=api_server_reach.reach,
             pods=pod_reach.pods,
             managers=managed.managers,
+            revisions=revisions.look,
         )
     )
 
@@ -54,5 +56,6 @@ def check(mesh: Mesh, facts: AssessFacts) -> list[Finding]:
         check_control_plane(mesh, facts, advice),
         *check_installers(facts),
         *check_managers(mesh, facts.managers),
+        *checks_revisions.check(mesh, facts.revisions),
         *check_load_balancers(mesh, facts),
     ]
