@@ -223,11 +223,13 @@ class Probe(_Model):
 class Gates(_Model):
     """What is still good enough. Durations are read as seconds.
 
-    `accept` names warnings that are known and meant to stay, each with the reason: {MK407: "the root moves in May"}.
+    `revisions: canary` says that a second revision of istiod beside the mesh file's is meant, for an upgrade. `accept`
+    names warnings that are known and meant to stay, each with the reason: {MK407: "the root moves in May"}.
     """
 
     max_clock_skew: float = Field(default=5.0, alias="maxClockSkew")
     versions: Literal["same-patch", "same-minor"] = "same-patch"
+    revisions: Literal["one", "canary"] = "one"
     max_error_rate: float = Field(default=0.0, ge=0, le=1, alias="maxErrorRate")
     p99: float = 0.5
     min_certificate_life: float = Field(default=3600.0, alias="minCertificateLife")

@@ -118,13 +118,17 @@ class Plan(Shown):
         temporary: everything is taken back, newest first, at the end of `carry_out`: also when a change failed, or
             the user interrupted, and after a kill by `meshkit.changes.temporary.recover`.
         consent: what others changed, or use, of objects that are taken back may go with them.
+        withheld: why nothing is planned although something may be to change: a check's words; empty otherwise.
     """
 
-    def __init__(self, mesh: Mesh, stage: str, *, temporary: bool = False, consent: bool = False) -> None:
+    def __init__(
+        self, mesh: Mesh, stage: str, *, temporary: bool = False, consent: bool = False, withheld: str = ""
+    ) -> None:
         self.mesh = mesh
         self.stage = stage
         self.temporary = temporary
         self.consent = consent
+        self.withheld = withheld
         self.changes: list[Change] = []
         self.held: list[Finding] = []
         self.pending = False
@@ -267,6 +271,8 @@ class Plan(Shown):
                 for obj, (live, diff) in zip(rendered, known, strict=True)
                 if diff
             )
+            if change.diff:  # a tag alone is no reason to install
+                change.diff += self._default_tag(change, operator, rendered)
             if gone := undo.pruned(self.mesh.clusters[cluster], owned, rendered):
                 told = f"istioctl would remove {', '.join(gone)}, which the IstioOperator does not name any more"
                 raise ChangeError(told, remedy="name it in istio.overlay or the profile; or remove it first, by hand")
@@ -346,6 +352,21 @@ class Plan(Shown):
             change.problem = change.problem or f"cannot be checked yet: {error.message}"
             return None, unified(None, manifest)
 
+    def _default_tag(self, change: Change, operator: Object, rendered: Sequence[Object]) -> str:
+        """Return how the default tag is shown that istioctl makes or moves besides; what it makes is noted, too."""
+        target, shown = self.mesh.clusters[change.cluster], ""
+        for obj in istioctl.default_tag(operator, rendered, undo.tags(target)):
+            live, revision = undo.find(target, obj), obj["metadata"]["labels"][istioctl.REVISION]
+            was = (live["metadata"].get("labels") or {}).get(istioctl.REVISION, "") if live else ""
+            if live is None:
+                change.manifests, change.before = [*change.manifests, obj], [*change.before, None]
+                shown += f"\n+ {identify(obj)} (istioctl makes the tag default, for revision {revision})"
+            elif was != revision:
+                if identify(obj) not in map(identify, change.manifests):
+                    change.manifests, change.before = [*change.manifests, live], [*change.before, live]
+                shown += f"\n# {identify(obj)}\n-    {istioctl.REVISION}: {was}\n+    {istioctl.REVISION}: {revision}"
+        return shown
+
     def _add(self, change: Change, preview: Callable[[], str]) -> None:
         try:
             change.diff = preview()
@@ -384,6 +405,9 @@ class Plan(Shown):
             for change in self.changes
             if change.problem
         ]
+        if self.withheld:
+            told = f"nothing is planned, because of {self.withheld}"
+            return [Finding(**known, subject="all clusters", observed=told, verdict=Verdict.SKIPPED)]
         told = f"{len(self.changes)} changes" if self.changes else "nothing to change"
         return refused or [Finding(**known, subject="all clusters", observed=told, verdict=Verdict.PASS)]
 
@@ -438,8 +462,11 @@ def carry_out(plan: Plan, mode: str, gates: Sequence[Finding], journal: str) -> 
         UnreachableError: a cluster was lost before anything was changed.
     """
     _judge(plan, mode, journal)
-    plan.pending = not plan.empty
+    plan.pending = bool(plan.changes or plan.withheld)
     plan.held = [f for f in (*gates, *plan.findings()) if f.verdict in (Verdict.FAIL, Verdict.UNKNOWN)]
+    if plan.withheld:
+        print(f"nothing is planned, because of {plan.withheld}")
+        return
     if mode == "plan":
         print(f"mode is plan: {len(plan.changes)} changes are shown, none is made" if plan.changes else _NOTHING)
         return

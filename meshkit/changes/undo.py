@@ -142,7 +142,7 @@ def steps(
         return back
     made = [manifest for manifest, before in pairs if before is None]
     if entry.action == "install" and any(is_istiod(manifest) for manifest in made):
-        known = {identify(manifest) for manifest, before in pairs if before}
+        known = {identify(manifest) for manifest, _ in pairs}
         going = [manifest for manifest in made if identify(manifest) not in keep]
         made += [obj for obj in _generated_objects(cluster, going) if identify(obj) not in known]
     there = [live for manifest in made if (live := find(cluster, manifest)) and identify(live) not in keep]

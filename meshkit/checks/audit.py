@@ -34,6 +34,7 @@ from meshkit.checks import (
     remote_reader,
     remote_secrets,
     restarts,
+    revisions,
     service_merge,
     service_view,
     topology,
@@ -45,6 +46,7 @@ from meshkit.istio.ca import istiod_ca, trust_store
 from meshkit.istio.ca import reading as ca_reading
 from meshkit.istio.config import authorization_policies, config_lint, missing_services, network_policies, services
 from meshkit.istio.control_plane import inventory, istioctl, managed, new_pods, versions
+from meshkit.istio.control_plane import revisions as control_plane_revisions
 from meshkit.istio.multicluster import discovery_pause, remote_secret_manifest
 from meshkit.istio.multicluster import gateway_exposure as multicluster_gateway_exposure
 from meshkit.istio.multicluster import gateways as multicluster_gateways
@@ -78,6 +80,7 @@ _READINGS: Final[dict[str, Callable[[Mesh], Any]]] = {
     "features": versions.features,
     "new pods": new_pods.look,
     "injection": injection.namespaces,
+    "revisions": control_plane_revisions.look,
     "services": services.services,
     "gateways": multicluster_gateways.gateways,
     "gateways seen": multicluster_gateways.gateways_seen,
@@ -158,6 +161,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> AuditFacts
             api_servers=told["API servers"],
             pods=told.get("pods", none),
             managers=table([], managed.COLUMNS),  # asked before a migration only
+            revisions=told["revisions"],
         ),
         prepare=namespaces.PrepareFacts(
             roots=told["root namespaces"],
@@ -176,6 +180,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> AuditFacts
             istioctl=tool,
             no_istioctl=no_tool,
             new_pods=told["new pods"],
+            revisions=told["revisions"],
         ),
         trust=ca_reading.with_offer(
             mesh,
@@ -257,6 +262,7 @@ def _common_ground(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
     found, seen = facts.prepare, facts.assess
     yield from topology.check_read(mesh, seen)
     yield from topology.check_debug(seen.inventory)
+    yield from revisions.check(mesh, found.revisions)
     yield from topology.check_distinct(seen)
     yield from topology.check_load_balancers(mesh, seen)
     if mesh.spec.topology.network == "flat":
@@ -270,7 +276,9 @@ def _common_ground(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
     yield from known_defects.check(mesh, found.versions, found.services, found.features)
     yield from prerequisites.check_policies(mesh, found.policies)
     yield from namespaces.check_probe_namespace(mesh, found, finished=True)
+    yield from revisions.check_labels(mesh, found.injection, found.revisions)
     yield from prerequisites.check_injection(mesh, found.injection)
+    yield from revisions.check_followed(mesh, found.injection)
     yield from istio_config.check_namespaces(mesh, found.injection)
     yield from control_plane_paths.check_tried(mesh, facts.ways)
     yield from control_plane_paths.check_ranges(mesh, found.inventory, found.gateways, found.api_servers)

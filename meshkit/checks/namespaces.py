@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 
 from meshkit.checks import prerequisites
+from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.control_plane import new_pods
+from meshkit.istio.control_plane.revisions import ControlPlanes, will_inject
 from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import injection
-from meshkit.kube.mesh import Mesh
+from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Row
 
 LATER = "planned below"
@@ -39,6 +41,7 @@ class PrepareFacts:
     istioctl: str
     no_istioctl: str
     new_pods: new_pods.NewPodFacts | None = None
+    revisions: Mapping[str, ControlPlanes | Unknown] = field(default_factory=dict)
 
 
 def namespace_row(rows: pd.DataFrame, cluster: str) -> Row:
@@ -103,8 +106,27 @@ def _judge_ids(ask: Question, mesh: Mesh, name: str, row: Row) -> Finding:
     return ask.answer(Verdict.PASS, observed)
 
 
-def wanted_label(mesh: Mesh, facts: PrepareFacts) -> dict[str, str]:
-    """Return the injection label for the probe's namespace: as in the first cluster that has one, else by revision."""
+def wanted_label(mesh: Mesh, facts: PrepareFacts, cluster: str = "") -> dict[str, str]:
+    """Return the injection label for the probe's namespace: as in the first cluster that has one, else by revision.
+
+    In a cluster where no webhook answers that label, it is one that is answered there: a tag is of its own cluster.
+    """
+    label, planes = _label_of_mesh(mesh, facts), facts.revisions.get(cluster)
+    if not isinstance(planes, ControlPlanes):
+        return label
+    own = [{injection.REVISION: revision} for revision in planes.running(mesh.root_namespace)]
+    known = (label, _label_of_file(mesh), *own)
+    return next((one for one in known if answered(mesh, planes, one)), label)
+
+
+def answered(mesh: Mesh, planes: ControlPlanes | Unknown | None, label: Mapping[str, str]) -> bool:
+    """Return whether a label gives the probe's pods sidecars, now or after stage 05; True where nobody could look."""
+    if not isinstance(planes, ControlPlanes):
+        return True
+    return will_inject(planes, mesh.spec.probe.namespace, label, mesh.spec.istio.revision)
+
+
+def _label_of_mesh(mesh: Mesh, facts: PrepareFacts) -> dict[str, str]:
     rows = facts.injection[facts.injection["namespace"] == mesh.spec.probe.namespace]
     for name in mesh.clusters:
         for row in rows[rows["cluster"] == name].to_dict("records"):
@@ -112,6 +134,10 @@ def wanted_label(mesh: Mesh, facts: PrepareFacts) -> dict[str, str]:
                 return {injection.INJECTION: "enabled"}
             if row["revision"] and not row["istio_injection"]:
                 return {injection.REVISION: row["revision"]}
+    return _label_of_file(mesh)
+
+
+def _label_of_file(mesh: Mesh) -> dict[str, str]:
     revision = mesh.spec.istio.revision
     return {injection.REVISION: revision} if revision not in ("", "default") else {injection.INJECTION: "enabled"}
 
@@ -127,10 +153,10 @@ def check_probe_namespace(mesh: Mesh, facts: PrepareFacts, *, finished: bool = F
     """MK210: the probe's namespace asks for sidecars, in every cluster in the same way.
 
     Without the label those that run keep their sidecars; what is made anew has none. Before the mesh is `finished`,
-    stage 02 labels it.
+    stage 02 labels it. A label that no webhook of the cluster answers is as good as none.
     """
-    wanted = wanted_label(mesh, facts)
     for name in mesh.clusters:
+        wanted, planes = wanted_label(mesh, facts, name), facts.revisions.get(name)
         row = probe_namespace_row(mesh, facts, name)
         expected = f"{prerequisites.text(wanted)} on namespace {mesh.spec.probe.namespace}"
         ask = Question("MK210", "the probe's namespace is injected", name, expected)
@@ -140,16 +166,32 @@ def check_probe_namespace(mesh: Mesh, facts: PrepareFacts, *, finished: bool = F
             label = " ".join(f"{key}={value}" for key, value in wanted.items())
             context, namespace = mesh.spec.cluster(name).context, mesh.spec.probe.namespace
             cure = f"kubectl --context {context} label namespace {namespace} {label}"
-            yield ask.fail(missing, cure) if finished else ask.answer(Verdict.SKIPPED, f"{missing}; {LATER}")
+            if isinstance(planes, ControlPlanes) and not answered(mesh, planes, wanted):
+                cure = checks_revisions.remedy(mesh, name, planes, namespace, wanted)
+                yield ask.fail(f"{missing}, and no webhook injects for {label}", cure)
+            else:
+                yield ask.fail(missing, cure) if finished else ask.answer(Verdict.SKIPPED, f"{missing}; {LATER}")
         elif row["reason"]:
             yield ask.unknown(row["reason"])
         elif own.get(injection.INJECTION) == "disabled":
             yield ask.fail(
                 prerequisites.text(own), "somebody turned it off there; name another namespace under `probe:`"
             )
+        elif row["problem"] and not (isinstance(planes, ControlPlanes) and answered(mesh, planes, own)):
+            yield _unanswered(mesh, ask, name, row, planes)
         else:
             cure = "the same label everywhere spares surprises; revisions may differ on purpose"
             yield ask.judge(own == wanted, prerequisites.text(own), cure, otherwise=Verdict.WARN)
+
+
+def _unanswered(mesh: Mesh, ask: Question, name: str, row: Row, planes: ControlPlanes | Unknown | None) -> Finding:
+    own, namespace = prerequisites.labels(row), mesh.spec.probe.namespace
+    told = f"{prerequisites.text(own)}: {row['problem']}"
+    if not isinstance(planes, ControlPlanes):
+        return ask.fail(told, "see MK215")
+    if planes.injection(namespace, own).unknown:
+        return ask.unknown(told, "meshkit evaluates selectors, and no CEL")
+    return ask.fail(told, checks_revisions.remedy(mesh, name, planes, namespace, own))
 
 
 def check_gateways(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:

@@ -130,10 +130,11 @@ def check_versions(mesh: Mesh, versions: pd.DataFrame, istioctl: str, reason: st
         yield ask.judge(good, istioctl, cure)
     for name in mesh.clusters:
         rows = versions[(versions["cluster"] == name) & (versions["component"] != "kubernetes")]
-        yield from _running(name, rows.to_dict("records"), wanted, gate)
+        canary = mesh.spec.gates.revisions == "canary"
+        yield from _running(name, rows.to_dict("records"), wanted, gate, canary=canary)
 
 
-def _running(name: str, rows: Sequence[Row], wanted: str, gate: str) -> Iterator[Finding]:
+def _running(name: str, rows: Sequence[Row], wanted: str, gate: str, *, canary: bool) -> Iterator[Finding]:
     ask = Question("MK207", "Istio's versions agree", name, f"{wanted or 'one version'} ({gate})")
     if not rows:
         yield ask.answer(Verdict.SKIPPED, f"no Istio yet: stage 05 installs {wanted}")
@@ -147,6 +148,9 @@ def _running(name: str, rows: Sequence[Row], wanted: str, gate: str) -> Iterator
         told = f"{component} {', '.join(found)}"
         if None in answers and False not in answers:
             yield ask.unknown(f"{told}: cannot be compared with {wanted or 'the wanted version, which is not known'}")
+            continue
+        if component == "istiod" and canary and True in answers:
+            yield ask.answer(Verdict.PASS, f"{told}: a canary upgrade, as gates.revisions says")
             continue
         cure = f"upgrade {name} to {wanted} first: a migration is no upgrade"
         if component != "istiod":
@@ -279,7 +283,9 @@ def check_injection(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
         bare = rows[rows["bare"] > 0]
         for row in bare.to_dict("records"):
             told = f"{row['namespace']}: {row['bare']} pods without a sidecar, e.g. {row['example']}"
-            yield ask.answer(Verdict.WARN, told, f"{kubectl} rollout restart deployment -n {row['namespace']}")
+            cure = f"{kubectl} rollout restart deployment -n {row['namespace']}"
+            cure = f"first MK210 and MK215 ({row['problem']}), then {cure}" if row["problem"] else cure
+            yield ask.answer(Verdict.WARN, told, cure)
         if both.empty and bare.empty:
             injected = rows[rows["injected"] > 0]
             yield ask.answer(Verdict.PASS, f"{injected['injected'].sum()} pods in {len(injected)} namespaces injected")

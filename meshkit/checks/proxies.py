@@ -8,6 +8,7 @@ import pandas as pd
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, awaits
+from meshkit.checks.revisions import CANARY
 from meshkit.istio.control_plane import versions
 from meshkit.istio.proxies import status_summary
 from meshkit.istio.proxies.reading import NO_PROXY, TOLD, ProxyFacts
@@ -82,7 +83,10 @@ def cure(state: str, row: Row, mesh: Mesh) -> str:
 
 
 def check_versions(mesh: Mesh, facts: ProxyFacts) -> Iterator[Finding]:
-    """MK902: istiods and proxies have the same version, as the gate says how exactly."""
+    """MK902: istiods and proxies have the same version, as the gate says how exactly.
+
+    During a canary upgrade (`gates.revisions`) these are two, and each proxy's is that of an istiod.
+    """
     gate = mesh.spec.gates.versions
     ask = Question("MK902", "one version everywhere", "mesh", gate)
     rows = facts.versions[facts.versions["component"] != "kubernetes"]
@@ -96,7 +100,11 @@ def check_versions(mesh: Mesh, facts: ProxyFacts) -> Iterator[Finding]:
     told = "; ".join(f"{v}: {', '.join(sorted(set(known.loc[short == v, 'cluster'])))}" for v in found)
     mend = "bring all to one version before going on; restart proxies after an upgrade of istiod"
     good = versions.alike(set(known["version"]), gate)
-    if good is None:
+    if good is False and mesh.spec.gates.revisions == "canary":
+        led = set(short[known["component"] == "istiod"])
+        two = len(led) <= CANARY and led >= set(found)
+        yield ask.judge(two, f"{told}: a canary upgrade, as gates.revisions says" if two else told, mend)
+    elif good is None:
         yield ask.unknown(f"{told}: not all of these are versions that can be compared", mend)
     else:
         yield ask.judge(good, told, mend)

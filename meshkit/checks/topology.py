@@ -6,7 +6,7 @@ import csv
 import functools
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 
 import pandas as pd
@@ -15,7 +15,8 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.control_plane import inventory as control_plane_inventory
 from meshkit.istio.control_plane.istiods_and_proxies import DEBUG, DEBUG_REMEDY
-from meshkit.kube.mesh import Mesh
+from meshkit.istio.control_plane.revisions import ControlPlanes
+from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Row, table
 
 BUILT = "multi-primary"
@@ -37,6 +38,7 @@ class AssessFacts:
     api_servers: pd.DataFrame
     pods: pd.DataFrame
     managers: pd.DataFrame
+    revisions: Mapping[str, ControlPlanes | Unknown] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding
 from meshkit.checks.topology import (
     AssessFacts,
@@ -24,7 +25,7 @@ from meshkit.checks.topology import (
 )
 from meshkit.display import Record, Several
 from meshkit.istio.ca import trust_store
-from meshkit.istio.control_plane import inventory, managed, versions
+from meshkit.istio.control_plane import inventory, managed, revisions, versions
 from meshkit.kube.mesh import Mesh
 from meshkit.notebook import tables
 from meshkit.probing import api_server_reach, pod_reach
@@ -45,6 +46,7 @@ def look(mesh: Mesh) -> AssessFacts:
             api_servers=api_server_reach.reach,
             pods=pod_reach.pods,
             managers=managed.managers,
+            revisions=revisions.look,
         )
     )
 
@@ -60,6 +62,7 @@ def check(mesh: Mesh, facts: AssessFacts) -> list[Finding]:
         check_control_plane(mesh, facts, advice),
         *check_installers(facts),
         *check_managers(mesh, facts.managers),
+        *checks_revisions.check(mesh, facts.revisions),
         *check_load_balancers(mesh, facts),
     ]
 

@@ -16,9 +16,11 @@ from typing import Any
 
 from meshkit.changes.plan import Plan
 from meshkit.checks import known_defects, prerequisites, restarts, topology
+from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.namespaces import (
     PrepareFacts,
+    answered,
     check_gateways,
     check_ids,
     check_networks,
@@ -30,7 +32,7 @@ from meshkit.checks.namespaces import (
 from meshkit.checks.question import Question, planned
 from meshkit.errors import MeshkitError
 from meshkit.istio.config import network_policies, services
-from meshkit.istio.control_plane import inventory, istioctl, new_pods, versions
+from meshkit.istio.control_plane import inventory, istioctl, new_pods, revisions, versions
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
 from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import injection, proxy_status
@@ -64,6 +66,7 @@ def look(mesh: Mesh) -> PrepareFacts:
         services=services.services,
         gateways=gateways.gateways,
         new_pods=new_pods.look,
+        revisions=revisions.look,
     )
     return PrepareFacts(**told, istioctl=found, no_istioctl=reason)
 
@@ -73,6 +76,7 @@ def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
     target = mesh.spec.istio.version or facts.istioctl
     return [
         *topology.check_debug(facts.inventory),
+        *checks_revisions.check(mesh, facts.revisions),
         *check_networks(mesh, facts),
         *check_ids(mesh, facts),
         *prerequisites.check_clocks(facts.clocks, mesh.spec.gates.max_clock_skew),
@@ -84,7 +88,9 @@ def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
         *known_defects.check(mesh, facts.versions, facts.services, facts.features),
         *prerequisites.check_policies(mesh, facts.policies),
         *check_probe_namespace(mesh, facts),
+        *checks_revisions.check_labels(mesh, facts.injection, facts.revisions),
         *prerequisites.check_injection(mesh, facts.injection),
+        *checks_revisions.check_followed(mesh, facts.injection),
         *prerequisites.check_services(mesh, facts.services),
         *check_gateways(mesh, facts),
         *restarts.check(mesh, facts.new_pods),
@@ -93,8 +99,9 @@ def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
 
 def plan(mesh: Mesh, facts: PrepareFacts) -> Plan:
     """Return what labels are missing: networks of root namespaces, injection of the probe's namespace."""
-    wanted = Plan(mesh, STAGE)
-    label = wanted_label(mesh, facts)
+    wanted = Plan(mesh, STAGE, withheld=checks_revisions.stops(mesh, facts.revisions))
+    if wanted.withheld:
+        return wanted
     for entry in mesh.spec.clusters:
         root, probe = namespace_row(facts.roots, entry.name), probe_namespace_row(mesh, facts, entry.name)
         if not root["reason"] and not root["network"]:
@@ -102,9 +109,10 @@ def plan(mesh: Mesh, facts: PrepareFacts) -> Plan:
             manifest = _namespace(mesh.root_namespace, {gateways.NETWORK: entry.network})
             wanted.apply(entry.name, manifest, why, wait=_placed(mesh, entry.name, entry.network))
         if probe["reason"] == "missing" or not (probe["reason"] or prerequisites.labels(probe)):
-            wanted.apply(
-                entry.name, _namespace(mesh.spec.probe.namespace, label), "the probe's pods get sidecars there"
-            )
+            label = wanted_label(mesh, facts, entry.name)
+            if answered(mesh, facts.revisions.get(entry.name), label):
+                manifest = _namespace(mesh.spec.probe.namespace, label)
+                wanted.apply(entry.name, manifest, "the probe's pods get sidecars there")
     return wanted
 
 
@@ -145,8 +153,8 @@ def prove(mesh: Mesh, facts: PrepareFacts, made: Plan) -> list[Finding]:
 def prove_labels(mesh: Mesh, facts: PrepareFacts, made: Plan) -> Iterator[Finding]:
     """MK221: both labels are there now, and every other label of those namespaces is as it was."""
     roots, probes = inventory.root_namespaces(mesh), injection.namespaces(mesh)
-    label = wanted_label(mesh, facts)
     for entry in mesh.spec.clusters:
+        label = wanted_label(mesh, facts, entry.name)
         root, rows = namespace_row(roots, entry.name), probes[probes["cluster"] == entry.name]
         expected = f"{gateways.NETWORK}={entry.network}; {prerequisites.text(label)} or another label of injection"
         known = ("MK221", "labels are there", entry.name, expected)

@@ -20,6 +20,7 @@ from meshkit.istio.proxies.injection import carries
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import PROXY_CONTAINER
+from meshkit.kube.selectors import matches
 from meshkit.kube.transport import NotFoundError
 from meshkit.tables import table
 
@@ -244,21 +245,3 @@ def _peer(peer: dict[str, Any], own: str, namespaces: dict[str, Labels], pod: Po
     else:
         here = pod.namespace == own
     return here and matches(peer.get("podSelector") or {}, pod.labels)
-
-
-def matches(selector: dict[str, Any], labels: Labels) -> bool:
-    """Return whether a label selector selects these labels; the empty one selects all."""
-    wanted = selector.get("matchLabels") or {}
-    return wanted.items() <= labels.items() and all(
-        _expression(e, labels) for e in selector.get("matchExpressions") or []
-    )
-
-
-def _expression(expression: dict[str, Any], labels: Labels) -> bool:
-    key, values = expression["key"], expression.get("values") or []
-    return {
-        "In": labels.get(key) in values,
-        "NotIn": labels.get(key) not in values,
-        "Exists": key in labels,
-        "DoesNotExist": key not in labels,
-    }[expression["operator"]]

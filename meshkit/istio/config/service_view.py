@@ -17,7 +17,6 @@ from typing import Any, Final
 from meshkit.istio.config import authorization_policies
 from meshkit.istio.config.authorization_policies import OWN, Call
 from meshkit.istio.config.missing_services import selects
-from meshkit.istio.config.network_policies import matches
 from meshkit.istio.config.services import (
     EXPORT_TO,
     exported,
@@ -31,6 +30,7 @@ from meshkit.istio.multicluster.gateways import is_gateway
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import workload
+from meshkit.kube.selectors import matches
 from meshkit.kube.transport import NotFoundError
 from meshkit.spec import Probe
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ MANAGER = "istio-operator"
 """The field manager of `istioctl install` (operator/pkg/install/install.go)."""
 RUNTIME_MANAGERS = frozenset({MANAGER, "istioctl", "pilot-discovery"})
 """Istio's own hands: istiod sets failure policies and CA bundles of webhooks, istioctl moves their selectors."""
+REVISION, TAG = "istio.io/rev", "istio.io/tag"
+VALIDATOR = "istiod-default-validator"
 INSTALL_LABELS = ("install.operator.istio.io/", "operator.istio.io/", "istio.io/rev")
 PRUNED = (
     "mutatingwebhookconfigurations", "validatingwebhookconfigurations", "clusterroles", "clusterrolebindings",
@@ -34,6 +36,8 @@ PRUNED = (
 """The kinds of which `istioctl install` removes what it rendered before and does not now (uninstall/prune.go)."""
 _COMPONENTS = "Base,Pilot,IngressGateways,EgressGateways,Cni,Ztunnel"
 CONTROL_PLANE = "control-plane"
+UNTAGGED = "operatorManageWebhooks"
+"""A value of `global`: with it istioctl makes no tag, and renders no webhook of injection."""
 DEFAULT_ID = "Kubernetes"
 ALIAS_FLAG = "--clusterAliases="
 INSTALL_TIMEOUT = 300.0
@@ -159,6 +163,46 @@ def render(document: Operator) -> list[dict[str, Any]]:
     """
     text = _run(["manifest", "generate", "-f", "-"], stdin=json.dumps(document), timeout=60)
     return [obj for obj in yaml.safe_load_all(text) if obj]
+
+
+def default_tag(
+    document: Operator, rendered: Sequence[Mapping[str, Any]], tags: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the objects of the tag `default` that istioctl makes, or writes again, besides what it renders.
+
+    It does so where there is no such tag yet, and wherever a control plane without a revision is installed. The
+    validating webhook is given by its name and labels only.
+
+    Args:
+        document: the IstioOperator.
+        rendered: what `render` returned for it.
+        tags: the objects of tags that the cluster has.
+
+    Source: operator/pkg/webhook/webhook.go (WebhooksToDeploy, detectIfTagWebhookIsNeeded); istioctl/pkg/tag.
+
+    Raises:
+        UnreachableError: there is no istioctl.
+        ChangeError: it refuses.
+    """
+    spec = document["spec"]
+    values = spec.get("values") or {}
+    told = values.get("global") or {}
+    revision = spec.get("revision") or values.get("revision") or ""
+    hook, wanted = "MutatingWebhookConfiguration", {TAG: "default", "app": "sidecar-injector"}
+    exists = any(t["kind"] == hook and (t["metadata"].get("labels") or {}).items() >= wanted.items() for t in tags)
+    planes = any(obj["kind"] == hook for obj in rendered)
+    if str(told.get(UNTAGGED, False)).lower() == "true" or not planes or (exists and revision):
+        return []
+    namespace = told.get("istioNamespace") or "istio-system"
+    own = {"profile": "empty", "components": {"pilot": {"enabled": True}}, "namespace": namespace}
+    more = {"values": {"revisionTags": ["default"], "global": {"istioNamespace": namespace}}}
+    asked = render(wrap({**own, **more, **({"revision": revision} if revision else {})}))
+    validator = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": VALIDATOR, "labels": {REVISION: revision or "default"}},
+    }
+    return [*(obj for obj in asked if (obj["metadata"].get("labels") or {}).get(TAG)), validator]
 
 
 def owned_by(document: Operator) -> str:

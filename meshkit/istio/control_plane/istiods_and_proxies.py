@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -40,6 +40,7 @@ class Istiod:
     port: int
     env: dict[str, str]
     arguments: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tells(self) -> bool:
@@ -90,8 +91,11 @@ class Proxy:
 
 
 def istiods(cluster: Cluster, namespace: str = "istio-system") -> list[Istiod]:
-    """Return the running istiods of a cluster, every revision, as istioctl finds them (`app=istiod`, Running)."""
-    path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
+    """Return the running istiods of a cluster, every revision, as istioctl finds them (`app=istiod`, Running).
+
+    An empty namespace means all of them.
+    """
+    path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods" if namespace else "/api/v1/pods"
     pods = cluster.get(path, labels="app=istiod", fields="status.phase=Running")
     return [_istiod(cluster, pod) for pod in pods if not is_terminating(pod)]
 
@@ -108,6 +112,7 @@ def _istiod(cluster: Cluster, pod: dict[str, Any]) -> Istiod:
         port=int(port) if port.isdigit() else MONITORING_PORT,
         env=_env(container),
         arguments=tuple(map(str, container.get("args") or [])),
+        labels=metadata.get("labels") or {},
     )
 
 

@@ -43,6 +43,8 @@ def eastwest(spec: MeshSpec, name: str) -> dict[str, Any]:
                 "network": entry.network,
                 "meshID": spec.mesh.id,
                 "multiCluster": {"clusterName": name},
+                # No control plane is installed here: without this istioctl would make the default tag, or move it.
+                istioctl.UNTAGGED: True,
                 **({"istioNamespace": spec.mesh.root_namespace} if _elsewhere(spec) else {}),
             },
         },

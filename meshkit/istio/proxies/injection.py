@@ -1,18 +1,21 @@
-"""Injection: which namespaces ask for sidecars, and which of their pods have them."""
+"""Injection: which namespaces ask for sidecars, who gives them, and which of their pods have them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from meshkit.istio.control_plane import revisions
+from meshkit.istio.control_plane.revisions import ControlPlanes
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.kube.pods import PROXY_CONTAINER
+from meshkit.kube.pods import PROXY_CONTAINER, is_terminating
 from meshkit.tables import table
 
-INJECTION, REVISION = "istio-injection", "istio.io/rev"
+INJECTION, REVISION = revisions.INJECTION, revisions.REVISION
 COLUMNS = {
     "cluster": "str",
     "namespace": "str",
@@ -21,6 +24,10 @@ COLUMNS = {
     "injected": "int64",
     "bare": "int64",
     "example": "str",
+    "injected_by": "str",
+    "problem": "str",
+    "followed": "str",
+    "outdated": "int64",
     "reason": "str",
 }
 
@@ -30,14 +37,17 @@ def namespaces(mesh: Mesh) -> pd.DataFrame:
 
     The probe's is always among them. Columns: cluster, namespace, istio_injection and revision (values of the labels
     `istio-injection` and `istio.io/rev`), injected (running pods with a proxy), bare (running pods without one that
-    injection should have given one), example (a bare pod), reason (`missing`: the probe's namespace does not exist; or
-    why a cluster could not be read).
+    injection should have given one), example (a bare pod), injected_by (revisions whose istiod injects a new pod there
+    now, comma-joined), problem (why none does, although the labels ask for it), followed (the revisions that its
+    proxies were injected by, as `1-30-2×3, 1-31-0×1`), outdated (pods that another revision would inject now), reason
+    (`missing`: the probe's namespace does not exist; or why a cluster could not be read).
     """
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(lambda cluster: _namespaces(cluster, mesh.spec.probe.namespace)).items():
         known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
         rows += [{"cluster": name, **row} for row in known]
-    concerned = {row["namespace"] for row in rows if any(row.get(what) for what in ("asks", "injected", "revision"))}
+    signs = ("asks", "injected", "revision", "bare")
+    concerned = {row["namespace"] for row in rows if any(row.get(what) for what in signs)}
     concerned |= {mesh.spec.probe.namespace, ""}
     return table([row for row in rows if row.get("namespace", "") in concerned], COLUMNS)
 
@@ -48,19 +58,62 @@ def asks(labels: Mapping[str, str]) -> bool:
     return told == "enabled" or bool(labels.get(REVISION) and told != "disabled")
 
 
+def unanswered(planes: ControlPlanes, namespace: str, labels: Mapping[str, str]) -> str:
+    """Return why nobody injects new pods of a namespace that asks for sidecars, or nothing."""
+    found = planes.injection(namespace, labels)
+    if not asks(labels) or found.revisions:
+        return ""
+    key = INJECTION if labels.get(INJECTION) else REVISION
+    return found.problem or f"no webhook injects for {key}={labels[key]}"
+
+
 def _namespaces(cluster: Cluster, probe: str) -> list[dict[str, Any]]:
     pods = cluster.get("pods", fields="status.phase=Running")
     labels = {n["metadata"]["name"]: n["metadata"].get("labels") or {} for n in cluster.get("namespaces")}
-    rows: list[dict[str, Any]] = []
-    for name, own in labels.items():
-        here = [p for p in pods if p["metadata"]["namespace"] == name and not p["metadata"].get("deletionTimestamp")]
-        injected = [p for p in here if carries(p)]
-        where = {"namespace": name, "istio_injection": own.get(INJECTION, ""), "revision": own.get(REVISION, "")}
-        asking = asks(own)
-        bare = [p["metadata"]["name"] for p in here if asking and not carries(p) and not opted_out(p)]
-        counts = {"injected": len(injected), "bare": len(bare), "example": min(bare, default="")}
-        rows.append({**where, **counts, "asks": asking})
+    planes = revisions.read(cluster)
+    rows = [
+        _row(planes, name, own, [p for p in pods if p["metadata"]["namespace"] == name and not is_terminating(p)])
+        for name, own in labels.items()
+    ]
     return rows if probe in labels else [*rows, {"namespace": probe, "reason": "missing"}]
+
+
+def _row(planes: ControlPlanes, name: str, own: Mapping[str, str], pods: list[dict[str, Any]]) -> dict[str, Any]:
+    injected = [pod for pod in pods if carries(pod)]
+    # Where labels ask and no webhook answers, pods lack their sidecars all the same.
+    bare = [
+        pod["metadata"]["name"]
+        for pod in pods
+        if not carries(pod) and (planes.injection(name, own, pod).revisions or (asks(own) and not opted_out(pod)))
+    ]
+    now = planes.injection(name, own)
+    followed = Counter(revision for pod in injected if (revision := injected_by(pod)))
+    return {
+        "namespace": name,
+        "istio_injection": own.get(INJECTION, ""),
+        "revision": own.get(REVISION, ""),
+        "injected": len(injected),
+        "bare": len(bare),
+        "example": min(bare, default=""),
+        "injected_by": ",".join(now.revisions),
+        "problem": unanswered(planes, name, own),
+        "followed": ", ".join(f"{revision}×{count}" for revision, count in sorted(followed.items())),
+        "outdated": sum(_outdated(planes, name, own, pod) for pod in injected),
+        "asks": asks(own) or bool(now.revisions),
+    }
+
+
+def injected_by(pod: dict[str, Any]) -> str:
+    """Return the revision that injected a pod, by the annotation that it left; empty where none did.
+
+    Source: manifests/charts/istio-control/istio-discovery, files/injection-template.yaml.
+    """
+    return str((pod["metadata"].get("annotations") or {}).get(REVISION, ""))
+
+
+def _outdated(planes: ControlPlanes, namespace: str, labels: Mapping[str, str], pod: dict[str, Any]) -> bool:
+    now = planes.injection(namespace, labels, pod).revisions
+    return bool(now and injected_by(pod) and injected_by(pod) not in now)
 
 
 def carries(pod: dict[str, Any]) -> bool:
@@ -73,5 +126,5 @@ def carries(pod: dict[str, Any]) -> bool:
 def opted_out(pod: dict[str, Any]) -> bool:
     """Return whether injection leaves a pod alone: by its label or annotation, or because it is on the host network."""
     metadata = pod["metadata"]
-    told = {**(metadata.get("annotations") or {}), **(metadata.get("labels") or {})}.get("sidecar.istio.io/inject", "")
+    told = {**(metadata.get("annotations") or {}), **(metadata.get("labels") or {})}.get(revisions.INJECT, "")
     return str(told).lower() == "false" or bool(pod["spec"].get("hostNetwork"))

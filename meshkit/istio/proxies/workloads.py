@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 
 from meshkit.istio.ca import root_bundles
-from meshkit.istio.config.network_policies import matches
 from meshkit.istio.control_plane.istiods_and_proxies import running
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import PROXY_CONTAINER
+from meshkit.kube.selectors import matches
 from meshkit.tables import table
 
 COLUMNS = {

@@ -9,8 +9,8 @@ meshkit.stages.install.cluster_id_rename.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,14 +18,16 @@ import pandas as pd
 from meshkit import parameters
 from meshkit.changes.plan import Plan, refused
 from meshkit.checks import control_plane, proxies, restarts
+from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, awaits, planned
 from meshkit.display import Record
 from meshkit.errors import MeshkitError
 from meshkit.istio.ca import cacerts, istiod_ca, trust_store
-from meshkit.istio.control_plane import inventory, istioctl, new_pods, versions, workload_copies
+from meshkit.istio.control_plane import inventory, istioctl, new_pods, revisions, versions, workload_copies
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
+from meshkit.istio.control_plane.revisions import REVISION, ControlPlanes, named
 from meshkit.istio.multicluster import gateways
 from meshkit.istio.multicluster.gateway_manifests import mesh_networks
 from meshkit.istio.proxies import reading as proxies_reading
@@ -66,6 +68,7 @@ class InstallFacts:
     istioctl: str
     istioctl_missing: bool = False
     new_pods: new_pods.NewPodFacts | None = None
+    revisions: Mapping[str, ControlPlanes | Unknown] = field(default_factory=dict)
 
 
 def look(mesh: Mesh) -> InstallFacts:
@@ -76,7 +79,10 @@ def look(mesh: Mesh) -> InstallFacts:
         tool, missing = error.message, True
     found = workloads.workloads(mesh)
     former = cluster_id_rename.identities(mesh)
-    return InstallFacts(planes(mesh), versions.versions(mesh), found, former, tool, missing, new_pods.look(mesh))
+    running = revisions.look(mesh)
+    return InstallFacts(
+        planes(mesh), versions.versions(mesh), found, former, tool, missing, new_pods.look(mesh), running
+    )
 
 
 def planes(mesh: Mesh) -> pd.DataFrame:
@@ -96,8 +102,13 @@ def planes(mesh: Mesh) -> pd.DataFrame:
 
 def _plane(mesh: Mesh, name: str) -> dict[str, str]:
     cluster, root = mesh.clusters[name], mesh.root_namespace
-    running = istiods(cluster, root)
-    deployments = cluster.get("deployments.v1.apps", root, labels="app=istiod")
+    revision = named(mesh.spec.istio.revision)
+    running = [one for one in istiods(cluster, root) if named(one.revision) == revision]
+    deployments = [
+        one
+        for one in cluster.get("deployments.v1.apps", root, labels="app=istiod")
+        if named((one["metadata"].get("labels") or {}).get(REVISION, "")) == revision
+    ]
     live = running[0].env.get("CLUSTER_ID", "") or istioctl.DEFAULT_ID if running else ""
     accepts = istioctl.alias_of(deployments[0], live) if deployments else ""
     namespace = cluster.find("namespaces", None, root) or {"metadata": {}}
@@ -125,7 +136,8 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
     Raises:
         InputError: `drop_alias` is neither True nor False.
     """
-    findings = [*check_tool(mesh, facts), *check_running(mesh, facts)]
+    findings = [*checks_revisions.check(mesh, facts.revisions)]
+    findings += [*check_tool(mesh, facts), *check_running(mesh, facts)]
     for row in facts.planes.to_dict("records"):
         name, reason = row["cluster"], row["reason"]
         hands = Question("MK503", "Istio is managed by istioctl", name, "nothing, or installed by istioctl")
@@ -172,6 +184,10 @@ def check_running(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
     for name in mesh.clusters:
         ask = Question("MK502", "this is no upgrade", name, f"no istiod, or istiod {facts.istioctl}")
         rows = running[running["cluster"] == name]
+        known = facts.revisions.get(name)
+        if isinstance(known, ControlPlanes) and (own := known.pods(mesh.spec.istio.revision)):
+            # Of another revision this stage changes nothing: MK109 says whether there may be one.
+            rows = rows[rows["name"].isin(own) | (rows["reason"] != "")]
         if rows.empty:
             yield ask.answer(Verdict.PASS, "no istiod")
         for row in rows.to_dict("records"):
@@ -219,7 +235,9 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
 
     Where `drop_alias` says so, a control plane that was renamed before accepts its former id no more.
     """
-    wanted = Plan(mesh, STAGE)
+    wanted = Plan(mesh, STAGE, withheld=checks_revisions.stops(mesh, facts.revisions))
+    if wanted.withheld:
+        return wanted
     # Clusters without Istio first: nothing of theirs can suffer, and what is wrong with the tool shows there.
     by_age = sorted(facts.planes.to_dict("records"), key=lambda row: row["istiod"] != "")
     addresses = (

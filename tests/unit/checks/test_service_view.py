@@ -7,8 +7,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tests.unit.istio.config.test_service_view import EAST, ELSEWHERE, Objects, cluster, configured, istio, only, policy, service
-from tests.unit.checks.test_pairs import PAIR, facts
 
 from meshkit.checks import causes, merged_service, pairs, service_merge, service_view
 from meshkit.checks.finding import Finding, Verdict
@@ -29,6 +27,18 @@ from meshkit.probing import merged_service as probing
 from meshkit.stages import troubleshoot
 from meshkit.tables import table
 from tests.support.healthy import mesh
+from tests.unit.checks.test_pairs import PAIR, facts
+from tests.unit.istio.config.test_service_view import (
+    EAST,
+    ELSEWHERE,
+    Objects,
+    cluster,
+    configured,
+    istio,
+    only,
+    policy,
+    service,
+)
 
 EXPORT = "networking.istio.io/exportTo"
 SELECTED = configured("discoverySelectors: [{matchLabels: {mesh: shared}}]")

@@ -10,6 +10,7 @@ import pytest
 from meshkit.istio.config import network_policies
 from meshkit.istio.config.network_policies import BLOCKED, BY_ADDRESS, OPEN, Pod, Way
 from meshkit.kube.mesh import Mesh
+from meshkit.kube.selectors import matches
 from tests.support.healthy import mesh
 
 ISTIOD = Pod("istiod", "istio-system", {"app": "istiod"}, {"grpc-xds": 15012})
@@ -88,7 +89,7 @@ def test_a_way_is_judged_by_the_rules_of_the_policies_that_select_its_pod(
 def test_selectors_know_expressions(operator: str, values: list[str], *, selected: bool) -> None:
     """Each of Kubernetes' four operators."""
     selector = {"matchExpressions": [{"key": "tier", "operator": operator, "values": values}]}
-    assert network_policies.matches(selector, SLEEP.labels) is selected
+    assert matches(selector, SLEEP.labels) is selected
 
 
 def test_what_does_not_run_yet_is_judged_by_the_labels_that_it_will_have() -> None:

@@ -23,16 +23,19 @@ class Shop:
 
     def each(self, question: Any) -> dict[str, Any]:
         """Ask both clusters."""
-        return {
-            name: question(SimpleNamespace(get=lambda kind, name=name, **_: self.get(kind, name)))
-            for name in self.labels
-        }
+
+        def held(name: str) -> SimpleNamespace:
+            return SimpleNamespace(get=lambda kind, *_, **__: self.get(kind, name), find=lambda *_: None)
+
+        return {name: question(held(name)) for name in self.labels}
 
     def get(self, kind: str, name: str) -> list[dict[str, Any]]:
         """Return what a cluster has; a bare pod of shop is in each."""
         known = {"shop": self.labels[name], "sample": {"istio-injection": "enabled"}, "kube-system": {}}
         if kind == "namespaces":
             return [{"metadata": {"name": place, "labels": labels}} for place, labels in known.items()]
+        if kind != "pods":
+            return []
         return [{"metadata": {"name": "web-1", "namespace": "shop"}, "spec": {"containers": [{"name": "web"}]}}]
 
 
