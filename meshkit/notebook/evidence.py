@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from meshkit.changes.plan import Plan
 from meshkit.checks.finding import Conclusion, Finding, Findings
 from meshkit.display import Record, Shown, Text, file_name
+from meshkit.istio.reading import Reading
 from meshkit.tables import Column, Table
 
 CSS_DPI: Final = 96
@@ -49,7 +50,7 @@ class Picture(Shown):
 
 
 def table(
-    df: pd.DataFrame,
+    df: pd.DataFrame | Reading[Any],
     name: str,
     caption: str = "",
     *,
@@ -58,7 +59,8 @@ def table(
     show: Sequence[str] = (),
     compare: Sequence[str] = (),
 ) -> None:
-    """Show a frame as a table: see `meshkit.tables.Table`."""
+    """Show a frame, or that of a reading, as a table: see `meshkit.tables.Table`."""
+    df = df.frame() if isinstance(df, Reading) else df
     frame = df if isinstance(df.index, pd.RangeIndex) else df.reset_index()
     columns = {str(column): Column(str(dtype)) for column, dtype in frame.dtypes.items()}
     Table(name, caption, columns, key, show, compare, limit).view(df).show()

@@ -211,8 +211,7 @@ def _seen(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Fin
 
 def check_others(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Finding]:
     """MK612: each istiod that watches another cluster knows that one's gateway; before stage 07 none does."""
-    rows = facts.remotes[(facts.remotes["cluster"] == reader)]
-    if target not in set(rows["remote"]) and not (rows["status"] == "UNKNOWN").any():
+    if not facts.remotes.of(reader, target) and not facts.remotes.unknown(reader):
         ask = Question(
             "MK612", "istiod knows the other network's gateway", arrow(reader, target), "known to each istiod"
         )

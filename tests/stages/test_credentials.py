@@ -27,7 +27,7 @@ from meshkit.stages.discovery import token_rotation
 from meshkit.stages.rollback import stage as rollback
 from meshkit.tables import table
 from tests.objects import core, create, deployment, labelled
-from tests.stages.healthy import Row, mesh, told
+from tests.stages.healthy import Row, mesh, secrets, told
 from tests.stages.test_discovery import facts, secret
 from tests.support import ApiServer
 
@@ -56,7 +56,7 @@ PASS, FAIL, WARN, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.WARN, Verdict.UN
 )
 def test_the_end_of_a_credential_is_judged(change: Row, renewed: bool, verdict: Verdict) -> None:
     """A short life, granted by the server, is no alarm until half of it is over; what a run renews does not hold it."""
-    rows = table([{**secret("east"), **change}], multicluster_remote_secrets.SECRET_COLUMNS)
+    rows = secrets([{**secret("east"), **change}])
     findings = list(remote_secrets.check_life(mesh(), rows, "east", "west", renewed=renewed))
     assert told(findings, "MK809", PAIR) == [verdict]
     assert all(f.remedy for f in findings if f.verdict is not PASS)
@@ -132,7 +132,7 @@ def test_a_token_that_ends_is_of_the_account_and_ends_with_its_secret(real: Mesh
     assert abs(token.ends - datetime.now(UTC) - HOUR) < timedelta(minutes=1)
     assert (token.account, token.kind, token.replaces) == (reader_tokens.LEAST, "expiring", ("before",))
     assert token.token not in repr(token)
-    assert multicluster_remote_secrets.try_token(east, token.token, b"", namespace)["credential"] == "ok"
+    assert multicluster_remote_secrets.try_token(east, token.token, b"", namespace).credential == "ok"
     east.delete(manifest)
     assert reader_tokens.tokens(east, namespace) == []
 

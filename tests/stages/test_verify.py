@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from meshkit.checks.finding import Verdict, overall
 from meshkit.checks.question import Question
 from meshkit.istio import snapshot
 from meshkit.istio.control_plane import inventory, versions
+from meshkit.istio.multicluster.remote_secrets import Credential
 from meshkit.istio.proxies import proxy_status
 from meshkit.stages import verify
 from meshkit.tables import table
@@ -138,32 +140,33 @@ def test_a_cluster_that_cannot_be_read_is_unknown_and_nothing_else_is(
 def test_the_secret_that_istiod_reads_decides_not_a_copy_elsewhere() -> None:
     """A dead copy in another namespace spoils neither MK802 nor MK803."""
     known = facts()
-    copy = known.secrets[known.secrets["cluster"] == "east"].assign(namespace="another", credential="401")
-    known = snapshot.VerifyFacts(**{**vars(known), "secrets": pd.concat([copy, known.secrets], ignore_index=True)})
+    copies = [
+        replace(one, namespace="another", credential=Credential.REFUSED) for one in known.secrets.of("east", "west")
+    ]
+    known = replace(known, secrets=known.secrets.with_items([*copies, *known.secrets]))
     assert overall(verify.check(mesh(), known)) is PASS
 
 
 def test_two_secrets_of_one_cluster_fail() -> None:
     """Istiod takes the first and ignores the rest."""
     known = facts()
-    twice = pd.concat([known.secrets, known.secrets.assign(name="again")], ignore_index=True)
-    known = snapshot.VerifyFacts(**{**vars(known), "secrets": twice})
+    twice = [*known.secrets, *(replace(one, name="again") for one in known.secrets)]
+    known = replace(known, secrets=known.secrets.with_items(twice))
     assert told(verify.check(mesh(), known), "MK831", PAIR) == [FAIL]
 
 
 def test_a_remedy_takes_nothing_away_that_others_need() -> None:
     """A secret of several clusters loses one key; a reader is made in the root namespace, whatever is current."""
     known = facts()
-    own = known.secrets[known.secrets["cluster"] == "east"]
-    more = [own.assign(name="all", key=key) for key in ("west", "north")]
-    secrets = pd.concat([known.secrets, *more], ignore_index=True)
-    findings = verify.check(mesh(), snapshot.VerifyFacts(**{**vars(known), "secrets": secrets}))
+    (own,) = known.secrets.of("east")
+    secrets = known.secrets.with_items([*known.secrets, *(replace(own, name="all", key=k) for k in ("west", "north"))])
+    watched = [replace(one, secret=own.place) for one in known.remotes]
+    findings = verify.check(mesh(), replace(known, secrets=secrets, remotes=known.remotes.with_items(watched)))
     [found] = [f for f in findings if (f.id, f.subject) == ("MK831", PAIR)]
     kubectl = "kubectl --context east -n istio-system"
     assert found.remedy == f"""{kubectl} patch secret all --type=json -p '[{{"op":"remove","path":"/data/west"}}]'"""
     assert (
-        remote_secrets.delete_command(mesh(), own, "east", own.iloc[0])
-        == f"{kubectl} delete secret istio-remote-secret-west"
+        remote_secrets.delete_command(mesh(), known.secrets, own) == f"{kubectl} delete secret istio-remote-secret-west"
     )
     made, handed = remote_secrets.create_command(mesh(mesh={"rootNamespace": "system"}), "east", "west").split(" | ")
     assert made == "istioctl create-remote-secret --context west -n system --name west"

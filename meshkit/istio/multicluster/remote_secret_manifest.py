@@ -126,5 +126,8 @@ def _reader(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
     token = reader_tokens.current(found, mesh)
     if token is None:
         return row
-    proof = try_token(cluster, token.token, token.ca, namespace) if token else {"credential": "filling"}
-    return {**row, "secret": token.secret, "ends": jwt.told_end(token.token), **proof}
+    row |= {"secret": token.secret, "ends": jwt.told_end(token.token), "credential": "filling"}
+    if token:
+        proof = try_token(cluster, token.token, token.ca, namespace)
+        row |= {"credential": proof.credential.value, "detail": proof.detail}
+    return row

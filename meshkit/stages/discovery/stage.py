@@ -120,8 +120,8 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
         return (
             target in asked
             and isinstance(now, reader_tokens.Token)
-            and bool(held)
-            and held["token_secret"] == now.secret
+            and held is not None
+            and held.token_secret == now.secret
         )
 
     for name in mesh.clusters:
@@ -200,7 +200,7 @@ class Discovery(Stage):
     name = STAGE
     readers = Shows["Discovery"](tables.READERS, lambda stage: stage.facts.readers)
     api_servers = Shows["Discovery"](tables.REACH, lambda stage: stage.facts.reach)
-    remote_secrets = Shows["Discovery"](tables.REMOTE_SECRETS, lambda stage: stage.facts.known.secrets)
+    remote_secrets = Shows["Discovery"](tables.REMOTE_SECRETS, lambda stage: stage.facts.known.secrets.frame())
     claims = Shows["Discovery"](tables.CLAIMS, lambda stage: stage.facts.claims)
     merging = Shows["Discovery"](tables.MERGING, lambda stage: stage.facts.merging)
     local = Shows["Discovery"](tables.LOCAL, lambda stage: local(stage.mesh, stage.facts, stage.renew))
