@@ -9,16 +9,18 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from meshkit.checks import control_plane, pair_traffic, remote_secrets
+from meshkit.checks import control_plane, pair_traffic, remote_reader, remote_secrets
 from meshkit.checks.finding import Verdict, overall
 from meshkit.checks.question import Question
 from meshkit.istio import snapshot
 from meshkit.istio.control_plane import inventory, versions
+from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.istio.multicluster.remote_secrets import Credential
 from meshkit.istio.proxies import proxy_status
+from meshkit.istio.reading import Unread
 from meshkit.stages import verify
 from meshkit.tables import table
-from tests.stages import healthy
+from tests.stages import healthy, test_discovery
 from tests.stages.healthy import call, facts, mesh, told
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
@@ -62,6 +64,7 @@ SPOILED = [
     ("MK803", PAIR, "secrets", {"credential": "unreachable"}, UNKNOWN),
     ("MK803", PAIR, "secrets", {"credential": "untested", "auth": "exec"}, UNKNOWN),
     ("MK803", PAIR, "secrets", {"credential": "untested", "auth": "unreadable"}, FAIL),
+    ("MK803", PAIR, "secrets", {"credential": "rejected", "auth": "exec", "detail": "exec is not allowed"}, FAIL),
     ("MK804", PAIR, "remotes", {"status": "syncing"}, FAIL),
     ("MK804", PAIR, "remotes", {"remote": "north"}, FAIL),
     ("MK804", PAIR, "remotes", {"status": "UNKNOWN", "reason": "no answer"}, UNKNOWN),
@@ -153,6 +156,53 @@ def test_two_secrets_of_one_cluster_fail() -> None:
     twice = [*known.secrets, *(replace(one, name="again") for one in known.secrets)]
     known = replace(known, secrets=known.secrets.with_items(twice))
     assert told(verify.check(mesh(), known), "MK831", PAIR) == [FAIL]
+
+
+@pytest.mark.parametrize(
+    ("taken", "deleted", "restart"),
+    [
+        (["west-2"], "west", False),
+        (["west"], "west-2", False),
+        (["west", "west-2"], "west-2", True),
+        ([], "west-2", True),
+        (["gone"], "west-2", True),
+        (["west-2", None], "west-2", True),
+    ],
+)
+def test_of_two_secrets_the_one_stays_that_istiod_has_taken(
+    taken: list[str | None], deleted: str, restart: bool
+) -> None:
+    """MK831 and MK706: istiod does not take the other when the used one goes; not known, it is to start anew."""
+    known, name = facts(), "istio-remote-secret-"
+    (own,) = known.secrets.of("east")
+    secrets = known.secrets.with_items([*known.secrets, replace(own, name=f"{name}west-2")])
+    (seen,) = known.remotes.of("east")
+    watched = [
+        replace(seen, istiod=f"istiod-{n}", secret=f"istio-system/{name}{one}") for n, one in enumerate(taken) if one
+    ]
+    unread = [Unread("east", "no answer", "istiod-9")] if None in taken else []
+    remotes = multicluster_remote_secrets.seen_reading([*known.remotes.of("west"), *watched], unread)
+    known = replace(known, secrets=secrets, remotes=remotes)
+    kubectl = "kubectl --context east -n istio-system"
+    wanted = f"{kubectl} delete secret {name}{deleted}"
+    wanted += f"; {kubectl} rollout restart deployment -l app=istiod" if restart else ""
+    [found] = [f for f in verify.check(mesh(), known) if (f.id, f.subject) == ("MK831", PAIR)]
+    assert (found.verdict, found.remedy) == (FAIL, wanted)
+    discovery = replace(test_discovery.facts(), known=known)
+    other = remote_reader.check_others(mesh(), discovery, "east", "west")
+    assert (other.verdict, other.remedy) == (FAIL, wanted)
+
+
+def test_of_two_secrets_the_one_that_istiod_has_taken_is_judged() -> None:
+    """MK803: the other's dead token reads nothing."""
+    known = facts()
+    (own,) = known.secrets.of("east")
+    dead = replace(own, name="a-dead-one", credential=Credential.REFUSED, leads_to="")
+    (seen,) = known.remotes.of("east")
+    for used, verdict in ((own, PASS), (dead, FAIL)):
+        remotes = known.remotes.with_items([*known.remotes.of("west"), replace(seen, secret=used.place)])
+        two = replace(known, secrets=known.secrets.with_items([*known.secrets, dead]), remotes=remotes)
+        assert told(verify.check(mesh(), two), "MK803", PAIR) == [verdict]
 
 
 def test_a_remedy_takes_nothing_away_that_others_need() -> None:
