@@ -98,7 +98,7 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
 
 def _named(mesh: Mesh, client: str, server: str) -> str:
     head, pipe, tail = remote_secrets.create_command(mesh, client, server).partition(" | ")
-    return f"{head} --tls-server-name NAME{pipe}{tail}"
+    return f"{head.partition(' --tls-server-name ')[0]} --tls-server-name NAME{pipe}{tail}"
 
 
 def check_known(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iterator[Finding]:

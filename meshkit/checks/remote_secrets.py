@@ -77,6 +77,7 @@ def create_command(mesh: Mesh, reader: str, target: str) -> str:
     """Return the command that makes a target's remote secret for a reader."""
     entry, ours, space = mesh.spec.cluster(target), mesh.spec.cluster(reader).context, mesh.root_namespace
     server = f" --server {entry.api_server}" if entry.api_server else ""
+    server += f" --tls-server-name {entry.tls_server_name}" if entry.tls_server_name else ""
     made = f"istioctl create-remote-secret --context {entry.context} -n {space} --name {target}{server}"
     return f"{made} | kubectl apply --context {ours} -n {space} -f -"
 

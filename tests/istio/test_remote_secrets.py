@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from meshkit.istio.multicluster import remote_secrets, secret_kubeconfig
+from meshkit.istio.multicluster import remote_secret_manifest, remote_secrets, secret_kubeconfig
+from meshkit.istio.multicluster.reader_tokens import Token
 from meshkit.istio.multicluster.remote_secrets import Credential, RemoteSecret
 from meshkit.istio.multicluster.secret_kubeconfig import Auth
 from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
+from meshkit.probing import api_server_reach
 from meshkit.spec import MeshSpec
 from meshkit.tables import table
 
@@ -119,3 +122,31 @@ def test_a_reading_is_its_items_and_what_could_not_be_read() -> None:
     assert frame.iloc[1]["detail"] == "no answer"
     assert dict(frame.dtypes.astype(str)) == dict(table([], remote_secrets.REMOTE_SECRETS.dtypes).dtypes.astype(str))
     assert "no answer" in reading.bundle()["text/html"]
+
+
+def test_a_tls_server_name_is_written_and_read() -> None:
+    """As `istioctl create-remote-secret --tls-server-name` does; without one the field is left out."""
+    token = Token("s", "t", b"ca")
+    for name in ("api.example", ""):
+        made = remote_secret_manifest.manifest("west", "https://192.0.2.7:6443", token, "istio-system", name)
+        assert secret_kubeconfig.parse(made["data"]["west"]).tls_server_name == name
+        assert ("tls-server-name" in base64.b64decode(made["data"]["west"]).decode()) is bool(name)
+
+
+@pytest.mark.parametrize(("said", "held", "asked"), [("", "", ""), ("", "a.example", "a.example"), ("b", "a", "b")])
+def test_the_api_server_is_asked_by_the_name_that_istiod_asks_for(
+    said: str, held: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MK702 judges what the mesh file says, or the remote secret that is there: see MK835."""
+    clusters = [{"name": n, "context": n, "network": n, "apiServer": "https://192.0.2.7"} for n in ("east", "west")]
+    spec = MeshSpec.parse({"clusters": [clusters[0], {**clusters[1], "tlsServerName": said}]}, where="test")
+    secret = remote_secret_manifest.manifest("west", "https://192.0.2.7", Token("s"), "istio-system", held)
+    east, west = (
+        SimpleNamespace(name=n, get=lambda *_, found=f, **__: found) for n, f in (("east", [secret]), ("west", []))
+    )
+    given: dict[tuple[str, str], tuple[str, str]] = {}
+    monkeypatch.setattr(api_server_reach, "_reach", lambda _, pair, told, *__: given.update({pair: told}) or {})
+    monkeypatch.setattr(api_server_reach, "_authority", lambda _: "")
+    monkeypatch.setattr(api_server_reach, "_vantages", lambda *_: [])
+    api_server_reach.reach(Mesh(spec, {"east": east, "west": west}))  # type: ignore[dict-item]
+    assert given["east", "west"] == ("https://192.0.2.7", asked)

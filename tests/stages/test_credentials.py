@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from meshkit.checks import known_defects, remote_reader, remote_secrets
 from meshkit.checks.finding import Verdict
 from meshkit.errors import InputError
 from meshkit.istio.control_plane import versions
-from meshkit.istio.multicluster import reader_tokens
+from meshkit.istio.multicluster import reader_tokens, secret_kubeconfig
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
@@ -242,6 +243,29 @@ def test_an_istiod_that_was_not_restarted_after_a_change_holds_the_revocation(
     plan.changes = [Change("west", "delete", "Secret old", "", manifests=[core("Secret", "old")])]
     held = told(token_rotation.check_readers_switched(mesh(), plan), "MK713", PAIR)
     assert held == [FAIL if late else PASS]
+
+
+@pytest.mark.parametrize(
+    ("said", "held", "wish", "written"), [("", "a", "", "a"), ("b", "a", "renew", "b"), ("a", "a", "", "a")]
+)
+def test_a_tls_server_name_is_kept_unless_the_mesh_file_says_another(
+    said: str, held: str, wish: str, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A renewal that drops it would leave istiod with a certificate that it refuses."""
+    clusters = [{"name": n, "context": n, "network": f"net-{n}"} for n in ("east", "west")]
+    two = Mesh(MeshSpec.parse({"clusters": [clusters[0], {**clusters[1], "tlsServerName": said}]}, where="test"), {})
+    two.clusters.update({n: SimpleNamespace(server="https://192.0.2.9:6443") for n in ("east", "west")})  # type: ignore[misc]
+    known = facts("secrets", {"tls_server_name": held})
+    assert token_rotation.token_actions(two, known)["east", "west"] == wish
+    monkeypatch.setattr(multicluster_remote_secrets, "secret_events", lambda _: {})
+    token = reader_tokens.Token("token", "t", b"ca")
+    monkeypatch.setattr(reader_tokens, "tokens", lambda *_: [token])
+    monkeypatch.setattr(reader_tokens, "current", lambda *_: token)
+    made: list[Row] = []
+    monkeypatch.setattr(Plan, "apply", lambda _, holder, manifest, *__, **___: made.append({holder: manifest}))
+    discovery.plan(two, known, "west")
+    (secret,) = (one["east"] for one in made if "east" in one)
+    assert secret_kubeconfig.parse(secret["data"]["west"]).tls_server_name == written
 
 
 def test_of_an_id_that_istioctl_refuses_no_secret_is_planned() -> None:

@@ -38,7 +38,7 @@ READER_COLUMNS: Final = {
 }
 
 
-def manifest(name: str, server: str, token: Token, namespace: str) -> dict[str, Any]:
+def manifest(name: str, server: str, token: Token, namespace: str, tls_server_name: str = "") -> dict[str, Any]:
     """Return the remote secret of cluster `name`, for another cluster's istiod."""
     return {
         "apiVersion": "v1",
@@ -49,15 +49,16 @@ def manifest(name: str, server: str, token: Token, namespace: str) -> dict[str, 
             "annotations": {ANNOTATION: name},
             "labels": {LABEL: "true"},
         },
-        "data": {name: base64.b64encode(_kubeconfig(name, server, token).encode()).decode()},
+        "data": {name: base64.b64encode(_kubeconfig(name, server, token, tls_server_name).encode()).decode()},
     }
 
 
-def _kubeconfig(name: str, server: str, token: Token) -> str:
-    authority = base64.b64encode(token.ca).decode()
+def _kubeconfig(name: str, server: str, token: Token, tls_server_name: str) -> str:
+    cluster = {"certificate-authority-data": base64.b64encode(token.ca).decode(), "server": server}
+    cluster |= {"tls-server-name": tls_server_name} if tls_server_name else {}
     document = {
         "apiVersion": "v1",
-        "clusters": [{"cluster": {"certificate-authority-data": authority, "server": server}, "name": name}],
+        "clusters": [{"cluster": cluster, "name": name}],
         "contexts": [{"context": {"cluster": name, "user": name}, "name": name}],
         "current-context": name,
         "kind": "Config",

@@ -249,6 +249,18 @@ def secret_reading(items: Collection[RemoteSecret] = (), unread: Collection[Unre
     return Reading(REMOTE_SECRETS, items, unread, state="credential", why="detail")
 
 
+def tls_server_names(mesh: Mesh) -> dict[tuple[str, str], str]:
+    """Return the `tls-server-name` that a remote secret has, by (reader, key); nothing is tried, or said of the others.
+
+    Source: pkg/kube/util.go: istiod asks for that name in the certificate, as client-go does.
+    """
+    found = mesh.each(lambda cluster: cluster.get("secrets", mesh.root_namespace, labels={LABEL: "true"}))
+    held = ((name, secret) for name, known in found.items() for secret in (known or []))
+    keys = ((name, key, value) for name, secret in held for key, value in (secret.get("data") or {}).items())
+    names = {(name, key): secret_kubeconfig.parse(value).tls_server_name for name, key, value in keys}
+    return {pair: name for pair, name in names.items() if name}
+
+
 def replaced(before: Mapping[str, Any], live: Mapping[str, Any] | None) -> bool:
     """Tell whether an object held a credential that ends, and does not now: bound to a Secret's UID, it is dead."""
     if before.get("type") == reader_tokens.EXPIRING_TYPE or not before["metadata"]["name"].startswith(PREFIX):

@@ -137,7 +137,9 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
             wait = discovered(mesh, name, target, seen)
             before = len(made.changes)
             token = None if to_come(name, target) else found[target]
-            _plan_secret(made, name, target, token, None if hurt and renewed else wait)
+            held = token_rotation.held_by(mesh, facts, name, target)
+            kept = held.tls_server_name if held else ""
+            _plan_secret(made, name, target, token, None if hurt and renewed else wait, kept=kept)
             waits += [wait] if len(made.changes) > before and renewed else []
         if hurt and not waits:
             waits = [
@@ -149,13 +151,21 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
 
 
 def _plan_secret(
-    made: Plan, holder: str, target: str, token: reader_tokens.Token | Unknown | None, wait: Wait | None
+    made: Plan,
+    holder: str,
+    target: str,
+    token: reader_tokens.Token | Unknown | None,
+    wait: Wait | None,
+    *,
+    kept: str = "",
 ) -> None:
+    """Plan one remote secret; `kept` is the TLS server name of the one before, unless the mesh file says another."""
     mesh = made.mesh
+    name = mesh.spec.cluster(target).tls_server_name or kept
     parameters.secret_id(mesh.spec, target)
     address = remote_secret_manifest.server(mesh.spec.cluster(target), mesh.clusters[target])
     known = token if isinstance(token, reader_tokens.Token) and token else reader_tokens.Token("", "to come", b"-")
-    manifest = remote_secret_manifest.manifest(target, address, known, mesh.root_namespace)
+    manifest = remote_secret_manifest.manifest(target, address, known, mesh.root_namespace, name)
     before = len(made.changes)
     made.apply(holder, manifest, f"lets {holder} discover {target}", wait=wait)
     if not token and len(made.changes) > before:

@@ -67,6 +67,8 @@ def _wanted(mesh: Mesh, facts: DiscoveryFacts, holder: str, target: str, *, anyw
     row = row_of(facts.readers, target)
     address = str(row.get("server", ""))
     moved = bool(address) and not remote_secret_manifest.is_local(address) and held.server != address
+    wanted = mesh.spec.cluster(target).tls_server_name
+    moved = moved or wanted not in ("", held.tls_server_name)
     dead = held.credential in DEAD or not held.readable
     # Another account's credential, which the user chose, is left alone as long as it lasts.
     known = str(row.get("known", "")).split(",")
