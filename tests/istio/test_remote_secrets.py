@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -150,3 +151,23 @@ def test_the_api_server_is_asked_by_the_name_that_istiod_asks_for(
     monkeypatch.setattr(api_server_reach, "_vantages", lambda *_: [])
     api_server_reach.reach(Mesh(spec, {"east": east, "west": west}))  # type: ignore[dict-item]
     assert given["east", "west"] == ("https://192.0.2.7", asked)
+
+
+@pytest.mark.parametrize(
+    ("server", "gone", "credential"),
+    [
+        ("https://rancher.example/k8s/clusters/c-1", False, Credential.NOT_TESTED),
+        ("https://rancher.example/k8s/clusters/c-1", True, Credential.REFUSED),
+        ("https://192.0.2.7:6443", False, Credential.REFUSED),
+    ],
+)
+def test_what_an_authenticating_proxy_refuses_is_not_known_to_be_revoked(
+    server: str, gone: bool, credential: Credential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the account is gone: istiod asks the API server at another address than we do."""
+    said = {"sub": "system:serviceaccount:istio-system:reader"}
+    token = f"h.{base64.urlsafe_b64encode(json.dumps(said).encode()).decode()}.s"
+    monkeypatch.setattr(remote_secrets, "_ask", lambda *_: remote_secrets.Proof(Credential.REFUSED, "(401)"))
+    found = None if gone else {"metadata": {"uid": ""}}
+    cluster: Any = SimpleNamespace(server=server, find=lambda *_: found, with_token=lambda *_, **__: None)
+    assert remote_secrets.try_token(cluster, token, b"", "istio-system").credential is credential

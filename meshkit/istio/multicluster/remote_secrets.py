@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio.ca import certificates
@@ -75,6 +76,7 @@ REMOTE_SECRETS: Final = Table(
 )
 EVENTS = "remote_cluster_secret_events_total"
 TRY_TIMEOUT = 5.0
+_NO_REASON: Final = "revoked, or of another cluster"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
@@ -255,7 +257,7 @@ def tls_server_names(mesh: Mesh) -> dict[tuple[str, str], str]:
     Source: pkg/kube/util.go: istiod asks for that name in the certificate, as client-go does.
     """
     found = mesh.each(lambda cluster: cluster.get("secrets", mesh.root_namespace, labels={LABEL: "true"}))
-    held = ((name, secret) for name, known in found.items() for secret in (known or []))
+    held = ((name, one) for name, known in found.items() if not isinstance(known, Unknown) for one in known)
     keys = ((name, key, value) for name, secret in held for key, value in (secret.get("data") or {}).items())
     names = {(name, key): secret_kubeconfig.parse(value).tls_server_name for name, key, value in keys}
     return {pair: name for pair, name in names.items() if name}
@@ -381,7 +383,7 @@ def _prove(mesh: Mesh, secret: RemoteSecret, held: SecretKubeconfig, refusal: _R
         proof = replace(try_token(cluster, held.token, held.ca, mesh.root_namespace), tried_at=cluster.server)
         if cluster.name == key:
             named = proof
-            if proof.credential is not Credential.REFUSED:
+            if proof.credential not in (Credential.REFUSED, Credential.NOT_TESTED):
                 leads = proof.credential in (Credential.OK, Credential.FORBIDDEN, Credential.WRONG_CA)
                 return replace(proof, leads_to=key if leads else "")
         elif proof.credential in (Credential.OK, Credential.FORBIDDEN):
@@ -402,9 +404,14 @@ def try_token(cluster: Cluster, token: str, ca: bytes, namespace: str) -> Proof:
         if again.credential is Credential.OK and _strange(cluster, ca):
             return Proof(Credential.WRONG_CA, f"its CA is not that of the cluster; {note}")
         proof = replace(again, detail="; ".join(filter(None, (again.detail, note))))
-    if proof.credential is Credential.REFUSED:
-        return replace(proof, detail=_why_refused(cluster, token) or proof.detail)
-    return proof
+    if proof.credential is not Credential.REFUSED:
+        return proof
+    why, sure = _why_refused(cluster, token)
+    if not sure and urlsplit(cluster.server).path.strip("/"):
+        # Rancher, for one: its address is a path, and it takes its own tokens only. istiod asks the API server itself.
+        told = f"our address {cluster.server} seems to be an authenticating proxy's, which refuses it (401)"
+        return Proof(Credential.NOT_TESTED, told)
+    return replace(proof, detail=why or proof.detail)
 
 
 def _strange(cluster: Cluster, ca: bytes) -> bool:
@@ -421,24 +428,22 @@ def _certificates(pem: bytes) -> set[bytes]:
     return {certificates.same(block) for block in certificates.blocks(pem)}
 
 
-def _why_refused(cluster: Cluster, token: str) -> str:
-    """Return why an API server refuses a token, as far as that can be found out: it ended, or was revoked."""
+def _why_refused(cluster: Cluster, token: str) -> tuple[str, bool]:
+    """Return why a token is refused, as far as that can be found out, and whether that is certain."""
     ends = jwt.ends(token)
     if ends and ends < datetime.now(UTC):
-        return f"expired: it ended {ends:%Y-%m-%d %H:%M} UTC"
+        return f"expired: it ended {ends:%Y-%m-%d %H:%M} UTC", True
     (namespace, account), (secret, uid) = jwt.account(token), jwt.secret(token)
     if not account:
-        return "no token that Kubernetes issued to a ServiceAccount"
+        return "no token that Kubernetes issued to a ServiceAccount", False
     try:
         if cluster.find("serviceaccounts", namespace, account) is None:
-            return f"revoked: its ServiceAccount {namespace}/{account} is gone"
+            return f"revoked: its ServiceAccount {namespace}/{account} is gone", True
         held = cluster.find("secrets", namespace, secret) if secret else {"metadata": {"uid": uid}}
     except MeshkitError:
-        return ""
-    if held is None:
-        return f"revoked: its Secret {namespace}/{secret} is gone"
-    anew = uid and held["metadata"]["uid"] != uid
-    return f"revoked: its Secret {namespace}/{secret} was made anew since" if anew else "revoked, or of another cluster"
+        return "", False
+    changed = "is gone" if held is None else "was replaced" if uid and held["metadata"]["uid"] != uid else ""
+    return (f"revoked: its Secret {namespace}/{secret} {changed}", True) if changed else (_NO_REASON, False)
 
 
 def _ask(cluster: Cluster, namespace: str) -> Proof:

@@ -128,7 +128,7 @@ def try_tokens(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: st
     for name in mesh.clusters:
         ask = Question("MK710", "the token works before it is distributed", name, "ok, watches all that istiod reads")
         row = row_of(rows, name)
-        if row["credential"] in ("UNKNOWN", "unreachable"):
+        if row["credential"] in ("UNKNOWN", Credential.UNREACHABLE, Credential.NOT_TESTED):
             findings.append(ask.unknown(str(row["detail"])))
         elif not row["secret"]:
             told = "no token yet; this stage makes it" if name in needed else "none is needed"
