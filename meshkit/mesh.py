@@ -46,7 +46,7 @@ class Mesh(kube.Mesh):
 
     def gateways(self) -> View:
         """Return the east-west gateways that each cluster offers."""
-        return tables.view(tables.GATEWAYS, gateways.gateways(self))
+        return gateways.GATEWAYS.view(gateways.gateways(self))
 
     def certificates(self) -> View:
         """Return the certificate of each proxy, and the root it leads to."""

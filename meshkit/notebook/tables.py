@@ -6,7 +6,7 @@ from typing import Final, Required, TypedDict
 
 import pandas as pd
 
-from meshkit.istio.multicluster import remote_secrets
+from meshkit.istio.multicluster import gateways, remote_secrets
 from meshkit.tables import Column, Table, View
 
 
@@ -40,18 +40,8 @@ IDENTITY: Final[Shown] = {
 }
 REMOTE_SECRETS: Final = of(remote_secrets.REMOTE_SECRETS)
 REMOTE_CLUSTERS: Final = of(remote_secrets.REMOTE_CLUSTERS)
-GATEWAYS: Final[Shown] = {
-    "name": "gateways",
-    "caption": "East-west gateways offered",
-    "key": ["cluster", "service"],
-    "show": ["cluster", "service", "network", "type", "addresses", "port", "ready", "pods", "exposed_by", "reason"],
-}
-GATEWAYS_SEEN: Final[Shown] = {
-    "name": "gateways-seen",
-    "caption": "Gateways as each istiod knows them",
-    "key": ["cluster", "istiod", "network"],
-    "show": ["cluster", "istiod", "network", "gateway_cluster", "address", "port", "reason"],
-}
+GATEWAYS: Final = of(gateways.GATEWAYS)
+GATEWAYS_SEEN: Final = of(gateways.GATEWAYS_SEEN)
 ROOTS: Final[Shown] = {
     "name": "roots",
     "caption": "Root certificates and who holds them",

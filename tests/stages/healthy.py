@@ -113,8 +113,8 @@ MAKERS: dict[str, tuple[Any, Any]] = {
     "identity": (identity, versions.IDENTITY_COLUMNS),
     "secrets": (secret, secrets),
     "remotes": (remote, remotes),
-    "gateways": (gateway, gateways.GATEWAY_COLUMNS),
-    "gateways_seen": (gateway_seen, gateways.SEEN_COLUMNS),
+    "gateways": (gateway, gateways.GATEWAYS.dtypes),
+    "gateways_seen": (gateway_seen, gateways.GATEWAYS_SEEN.dtypes),
     "certificates": (certificate, trust_store.CERTIFICATE_COLUMNS),
 }
 

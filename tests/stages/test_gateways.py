@@ -53,7 +53,7 @@ def facts(east: Row | None = None, **change: list[Row]) -> gateway_exposure.Gate
     return gateway_exposure.GatewayFacts(
         identity=known.identity,
         gateways=known.gateways,
-        gateways_seen=table(change.get("seen", both), multicluster_gateways.SEEN_COLUMNS),
+        gateways_seen=table(change.get("seen", both), multicluster_gateways.GATEWAYS_SEEN.dtypes),
         remotes=healthy.remotes(change.get("remotes", [healthy.remote(n) for n in healthy.OTHER])),
         opened=table(change.get("opened", [opened(n) for n in healthy.OTHER]), multicluster_gateway_exposure.COLUMNS),
         claims=table(change.get("claims", [claim(n) for n in healthy.OTHER]), proxy_status.CLAIM_COLUMNS),

@@ -190,8 +190,8 @@ def test_no_gateway_to_try_is_a_failure_only_where_all_were_asked_who_could_name
     """East's istiods, and west, which offers it."""
     known = facts("hellos", none=True)
     gates, theirs = known.known.gateways_seen, known.known.gateways
-    blind = table([{"cluster": "east", "istiod": "istiod-east", **seen}], gateways.SEEN_COLUMNS)
-    bare = table([{"cluster": "west", **offered}], gateways.GATEWAY_COLUMNS)
+    blind = table([{"cluster": "east", "istiod": "istiod-east", **seen}], gateways.GATEWAYS_SEEN.dtypes)
+    bare = table([{"cluster": "west", **offered}], gateways.GATEWAYS.dtypes)
     held = replace(
         known.known,
         gateways_seen=pd.concat([blind, gates[gates["cluster"] != "east"]], ignore_index=True),
@@ -203,7 +203,7 @@ def test_no_gateway_to_try_is_a_failure_only_where_all_were_asked_who_could_name
 @pytest.mark.parametrize("word", ["closed", "refused", "silent", "no TLS"])
 def test_a_hello_to_a_gateway_of_a_cluster_that_cannot_be_read_is_unknown(word: str) -> None:
     """Whether the address is still its gateway's is what nobody knows; that it answers is known all the same."""
-    unread = table([{"cluster": "west", "reason": "no answer within 10 s"}], gateways.GATEWAY_COLUMNS)
+    unread = table([{"cluster": "west", "reason": "no answer within 10 s"}], gateways.GATEWAYS.dtypes)
     known = facts("hellos", {"heard": word})
     theirs = known.known.gateways
     held = replace(known.known, gateways=pd.concat([unread, theirs[theirs["cluster"] != "west"]], ignore_index=True))

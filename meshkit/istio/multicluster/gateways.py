@@ -9,7 +9,7 @@ import ipaddress
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 import yaml
@@ -18,7 +18,7 @@ from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
 NETWORK = "topology.istio.io/network"
 GATEWAY_PORT_LABEL = "networking.istio.io/gatewayPort"
@@ -30,33 +30,45 @@ DECLARED = ("istio-remote", "meshNetworks")
 OWNER = "install.operator.istio.io/owning-resource"
 PASSTHROUGH_PORT = 15443
 HBONE_PORT = 15008
-GATEWAY_COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "service": "str",
-    "network": "str",
-    "namespace_network": "str",
-    "type": "str",
-    "addresses": "str",
-    "port": "int64",
-    "ready": "int64",
-    "pods": "int64",
-    "exposed_by": "str",
-    "hosts": "str",
-    "selector": "str",
-    "made_by": "str",
-    "reason": "str",
-}
-SEEN_COLUMNS = {
-    "cluster": "str",
-    "istiod": "str",
-    "network": "str",
-    "gateway_cluster": "str",
-    "address": "str",
-    "port": "int64",
-    "hbone_port": "int64",
-    "reason": "str",
-}
+GATEWAYS: Final = Table(
+    "gateways",
+    "East-west gateways offered",
+    key=("cluster", "service"),
+    show=("cluster", "service", "network", "type", "addresses", "port", "ready", "pods", "exposed_by", "reason"),
+    columns={
+        "cluster": text(),
+        "namespace": text(),
+        "service": text("empty of a gateway that is only declared by its address"),
+        "network": text("of which istiod takes it for the gateway; empty: of none"),
+        "namespace_network": text("label of istiod's namespace: the network of the cluster's own pods"),
+        "type": text("of the Service; istio-remote, meshNetworks"),
+        "addresses": text("comma-joined; empty while pending"),
+        "port": integer("where others find it: the node port of a NodePort Service; 0 where it does not listen"),
+        "ready": integer("pods of its selector that are ready"),
+        "pods": integer("pods of its selector"),
+        "exposed_by": text("Gateways that let mutual TLS through to its pods, comma-joined; empty: it lets nothing in"),
+        "hosts": text("which they let in, comma-joined"),
+        "selector": text("of its pods, as `kubectl -l` takes it"),
+        "made_by": text("istioctl and the IstioOperator's name, a Helm release, who else wrote it, or who declares it"),
+        "reason": text("why the cluster could not be read, or that it has no gateway"),
+    },
+)
+GATEWAYS_SEEN: Final = Table(
+    "gateways-seen",
+    "Gateways as each istiod knows them",
+    key=("cluster", "istiod", "network"),
+    show=("cluster", "istiod", "network", "gateway_cluster", "address", "port", "reason"),
+    columns={
+        "cluster": text(),
+        "istiod": text("pod"),
+        "network": text(),
+        "gateway_cluster": text("cluster id"),
+        "address": text(),
+        "port": integer(),
+        "hbone_port": integer(),
+        "reason": text("why a row is empty: the istiod could not be asked, or knows no gateway at all"),
+    },
+)
 
 
 def gateways(mesh: Mesh) -> pd.DataFrame:
@@ -66,14 +78,7 @@ def gateways(mesh: Mesh) -> pd.DataFrame:
     registryServiceName; an address in meshNetworks; a Gateway of the Kubernetes Gateway API with that label and
     addresses, such as one of class istio-remote. Services on port 15443 that are none of these are listed, too.
 
-    Columns: cluster, namespace, service (empty of what is only declared by its address), network (empty: istiod does
-    not take it for a gateway), namespace_network (the label of istiod's namespace: the network of the cluster's own
-    pods), type (of the Service; istio-remote, meshNetworks), addresses (comma-joined; empty while pending), port (where
-    others find it: the node port of a NodePort Service; 0 where it does not listen), ready and pods (of its selector),
-    exposed_by (what lets mutual TLS through to its pods, comma-joined: Gateways with an AUTO_PASSTHROUGH server, and
-    Gateway API ones with such a listener; empty: it lets nothing in), hosts (which they let in), selector (of its pods,
-    as `kubectl -l` takes it), made_by (istioctl and the IstioOperator's name, a Helm release, who else wrote it, or
-    where it is declared), reason. A cluster without any gateway has a row that says so.
+    The columns are those of `GATEWAYS`. A cluster without any gateway has a row that says so.
 
     Source: pilot/pkg/serviceregistry/kube/controller/network.go, pilot/pkg/model/network.go.
     """
@@ -91,7 +96,7 @@ def gateways(mesh: Mesh) -> pd.DataFrame:
         if not isinstance(known, Unknown) and all(row["cluster"] != name for row in rows):
             reason = f"no Service has the label {NETWORK}, none listens on {PASSTHROUGH_PORT}"
             rows.append({"cluster": name, "namespace_network": known.network, "reason": reason})
-    return table(rows, GATEWAY_COLUMNS)
+    return GATEWAYS.frame(rows)
 
 
 @dataclass(frozen=True)
@@ -320,8 +325,7 @@ def _made_by(service: dict[str, Any]) -> str:
 def gateways_seen(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each istiod replica and each network gateway that it knows, its own included.
 
-    Columns: cluster, istiod (pod), network, gateway_cluster (cluster id), address, port, hbone_port, reason (why a row
-    is empty: the istiod could not be asked, or knows no gateway at all).
+    The columns are those of `GATEWAYS_SEEN`.
 
     Source: `/debug/networkz`.
     """
@@ -332,7 +336,7 @@ def gateways_seen(mesh: Mesh) -> pd.DataFrame:
             rows.append({**where, "reason": answer.reason})
         else:
             rows += [{**where, **row} for row in answer or [{"reason": "it knows no gateway"}]]
-    return table(rows, SEEN_COLUMNS)
+    return GATEWAYS_SEEN.frame(rows)
 
 
 def _seen_by(istiod: Istiod) -> list[dict[str, Any]]:
