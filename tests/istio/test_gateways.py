@@ -9,6 +9,7 @@ import pytest
 from meshkit.changes.plan import Plan
 from meshkit.checks.finding import Verdict
 from meshkit.checks.gateways import check_gateway
+from meshkit.errors import UnreachableError
 from meshkit.istio.multicluster import gateways
 from meshkit.istio.multicluster.gateways import GATEWAY_NAME, GATEWAY_PORT_LABEL, NETWORK, NODE_SELECTOR
 from meshkit.kube.mesh import Mesh
@@ -176,6 +177,27 @@ def test_a_remote_gateway_is_known_by_its_addresses() -> None:
     (row,) = rows(Objects("east"), west)
     assert (row["addresses"], row["port"], row["type"]) == ("gw.example", 15443, "istio-remote")
     assert row["made_by"] == "Gateway edge/gw of west"
+
+
+class Dead(Objects):
+    """A cluster that does not answer."""
+
+    def find(self, *_: str | None) -> Row | None:
+        """Refuse."""
+        raise UnreachableError("no answer")
+
+
+def test_a_cluster_that_cannot_be_read_is_unknown_whatever_others_declare_of_it() -> None:
+    """Its declared gateway is a row all the same, and the others are read."""
+    told = "networks: {net-east: {endpoints: [], gateways: [{address: 192.0.2.9, port: 15443}]}}"
+    dead, west = Dead("east"), Objects("west", services=[service({NETWORK: "net-west"})], configmaps=networks(told))
+    found = gateways.gateways(mesh(dead, west))
+    assert sorted(zip(found["cluster"], found["addresses"], found["reason"], strict=True)) == [
+        ("east", "", "no answer"),
+        ("east", "192.0.2.9", ""),
+        ("west", "192.0.2.1", ""),
+    ]
+    assert check_gateway(mesh(dead, west), found, "east", "MK805").verdict is Verdict.UNKNOWN
 
 
 def node(name: str, external: list[str], **labels: str) -> Row:

@@ -112,7 +112,8 @@ def _declared(
     network: str, name: str, rows: list[dict[str, Any]], declared: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return a cluster's gateways that are known by their address only, each once, and who declares it."""
-    known = {(a, row["port"]) for row in rows if row["cluster"] == name for a in row.get("addresses", "").split(",")}
+    own = [row for row in rows if row["cluster"] == name and row.get("addresses")]
+    known = {(address, row["port"]) for row in own for address in row["addresses"].split(",")}
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for row in declared:
         place = (row["addresses"], row["port"])
