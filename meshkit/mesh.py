@@ -16,6 +16,7 @@ from meshkit.checks import audit, pair_table, pairs
 from meshkit.checks.finding import Findings
 from meshkit.istio.ca import trust_store
 from meshkit.istio.multicluster import gateways, remote_secrets
+from meshkit.istio.multicluster.remote_secrets import RemoteSecrets
 from meshkit.istio.proxies import reading
 from meshkit.kube import mesh as kube
 from meshkit.notebook import tables
@@ -39,13 +40,13 @@ class Mesh(kube.Mesh):
         links = pair_survey.look(self)
         return tables.view(tables.LINKS, pair_table.table(self, links, pairs.check_all(self, links, None)))
 
-    def remote_secrets(self) -> View:
+    def remote_secrets(self) -> RemoteSecrets:
         """Return the remote secrets of every cluster, each credential tried now."""
-        return tables.view(tables.REMOTE_SECRETS, remote_secrets.remote_secrets(self))
+        return remote_secrets.remote_secrets(self)
 
     def gateways(self) -> View:
         """Return the east-west gateways that each cluster offers."""
-        return tables.view(tables.GATEWAYS, gateways.gateways(self))
+        return gateways.GATEWAYS.view(gateways.gateways(self))
 
     def certificates(self) -> View:
         """Return the certificate of each proxy, and the root it leads to."""

@@ -136,6 +136,8 @@ class ClusterSpec(_Model):
 
     Any id that a remote secret can hold can be read; where a stage makes one, see `meshkit.parameters.secret_id`.
     `requestTimeout` is read as seconds: in that time something must come of each request to its API server.
+    `tlsServerName` is the name for which its API server's certificate is valid, where that is not `apiServer`'s host:
+    the `tls-server-name` of the kubeconfig in its remote secrets.
     """
 
     name: ClusterId
@@ -143,6 +145,7 @@ class ClusterSpec(_Model):
     network: str = Field(min_length=1)
     kubeconfig: str = ""
     api_server: str = Field(default="", alias="apiServer", pattern=r"^(https://.+)?$")
+    tls_server_name: str = Field(default="", alias="tlsServerName", pattern=r"^([A-Za-z0-9][A-Za-z0-9.:-]*)?$")
     prometheus: str = Field(default="", pattern=r"^(https?://.+)?$")
     request_timeout: float | None = Field(default=None, alias="requestTimeout", ge=1, le=600)
     gateway: Gateway = Gateway()

@@ -14,6 +14,7 @@ from meshkit.checks.question import Question
 from meshkit.istio.control_plane import new_pods
 from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_mesh
 from meshkit.istio.multicluster import gateway_manifests
+from meshkit.istio.multicluster.remote_secrets import RemoteClusters
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 
@@ -25,7 +26,7 @@ class GatewayFacts:
     identity: pd.DataFrame
     gateways: pd.DataFrame
     gateways_seen: pd.DataFrame
-    remotes: pd.DataFrame
+    remotes: RemoteClusters
     opened: pd.DataFrame
     claims: pd.DataFrame
     new_pods: new_pods.NewPodFacts | None = None

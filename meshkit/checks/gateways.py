@@ -32,8 +32,9 @@ def check_gateway(mesh: Mesh, gateways: pd.DataFrame, name: str, identifier: str
     used = [(row, missing) for row, missing in problems if _is_used(row, entry.network)]
     if good and not used:
         row = good[0]
-        ready = f"{row['ready']}/{row['pods']} ready"
-        return ask.answer(Verdict.PASS, f"{row['service']} at {row['addresses']}:{row['port']}, {ready}")
+        at = f"{row['service'] or row['made_by']} at {row['addresses']}:{row['port']}"
+        behind = "MK840 asks what is behind it" if _is_declared(row) else f"{row['ready']}/{row['pods']} ready"
+        return ask.answer(Verdict.PASS, f"{at}, {behind}")
     wrong = used if good else problems
     told = [f"{row['service'] or 'no Service'}: {', '.join(missing)}" for row, missing in wrong]
     told += ["istiods send calls there, too"] if good else []
@@ -45,8 +46,14 @@ def _is_used(row: Row, network: str) -> bool:
     return bool(row["network"] == network and row["addresses"] and row["port"])
 
 
+def _is_declared(row: Row) -> bool:
+    return bool(row["addresses"]) and not row["service"] and not row["reason"]
+
+
 def unmet_requirements(row: Row, network: str) -> list[str]:
     """Return what a row of `gateways.gateways` lacks to be the gateway of a network."""
+    if _is_declared(row):
+        return [] if row["port"] else ["no port"]
     pods = f"{row['ready']} of {row['pods']} pods ready"
     wrong = row["network"] != network
     return [
@@ -85,7 +92,7 @@ def _steps(row: Row, network: str, context: str) -> Iterator[str]:
 def _no_address(row: Row) -> str:
     why = {
         "LoadBalancer": "its load balancer is pending",
-        "NodePort": f"NodePort needs annotation {multicluster_gateways.NODE_SELECTOR} and nodes with an ExternalIP",
+        "NodePort": f"type NodePort needs {multicluster_gateways.NODE_SELECTOR} and nodes with an ExternalIP",
         "ClusterIP": "type ClusterIP has none without externalIPs",
     }.get(row["type"], "")
     return f"no address ({why})" if why else "no address"

@@ -207,8 +207,9 @@ def check_gateways(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
         if unread:
             yield ask.unknown(unread[0])
             continue
-        doors = mine[(mine["network"] == entry.network) & (mine["port"] > 0)]["service"]
+        doors = mine[(mine["network"] == entry.network) & (mine["port"] > 0)]
+        names = [str(row["service"] or row["made_by"]) for row in doors.to_dict("records")]
         strangers = claims[(claims["network"] != entry.network) & (claims["kind"] == "sidecar")]
         told = f"{len(doors)} gateways of {entry.network}, {len(strangers)} sidecars that do not claim it"
-        cure = f"take the label {gateways.NETWORK} off {', '.join(doors)} until stage 05 has made the proxies anew"
+        cure = f"take the label {gateways.NETWORK} off {', '.join(names)} until stage 05 has made the proxies anew"
         yield ask.judge(doors.empty or strangers.empty, told, cure)

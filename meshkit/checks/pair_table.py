@@ -14,6 +14,7 @@ from meshkit.checks.question import arrow
 from meshkit.istio.multicluster import gateway_rows
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.istio.multicluster.remote_secret_manifest import address_kind
+from meshkit.istio.multicluster.remote_secrets import Credential
 from meshkit.kube.mesh import Mesh
 from meshkit.probing.pair_survey import PairFacts
 
@@ -69,8 +70,8 @@ def table(mesh: Mesh, facts: PairFacts, findings: Iterable[Finding], sent: pd.Da
     rows = []
     for pair in mesh.ordered_pairs:
         known = {**_of_secret(mesh, facts, *pair), **_of_client(facts, *pair), **_sent(sent, *pair)}
-        own, why = facts.known.remotes[facts.known.remotes["cluster"] == pair[0]], known.pop("reason", "")
-        for istiod in sorted(set(own["istiod"])) or [""]:
+        why = known.pop("reason", "")
+        for istiod in _istiods(facts, pair[0]) or [""]:
             seen = _of_replica(mesh, facts, *pair, istiod)
             reason = "; ".join(dict.fromkeys(r for r in (why, seen.pop("reason", "")) if r))
             rows.append({"client": pair[0], "server": pair[1], "istiod": istiod, **known, **seen, "reason": reason})
@@ -80,32 +81,38 @@ def table(mesh: Mesh, facts: PairFacts, findings: Iterable[Finding], sent: pd.Da
     return frame.loc[rank.sort_values(kind="stable").index].reset_index(drop=True)
 
 
+def _istiods(facts: PairFacts, client: str) -> list[str]:
+    known = facts.known.remotes
+    read, unread = known.of(client), [one for one in known.unread if one.cluster == client]
+    return sorted({one.istiod for one in read} | {one.istiod for one in unread})
+
+
 def _of_secret(mesh: Mesh, facts: PairFacts, client: str, server: str) -> dict[str, Any]:
     secrets = facts.known.secrets
-    used = multicluster_remote_secrets.active_secrets(mesh, secrets, client, server)
-    rows = used if len(used) else multicluster_remote_secrets.candidate_secrets(secrets, client, server)
+    used = multicluster_remote_secrets.active_secrets(mesh, secrets, client, server, facts.known.remotes)
+    rows = used or multicluster_remote_secrets.candidate_secrets(secrets, client, server)
     own, why = remote_secrets.actual_cluster_id(facts.known.identity, server)
-    unread = secrets[(secrets["cluster"] == client) & (secrets["credential"] == "UNKNOWN")]
     row: dict[str, Any] = {"server_id": own, "secrets": len(used)}
-    if len(unread):
-        return {**row, "credential": "UNKNOWN", "rights": "UNKNOWN", "reason": str(unread.iloc[0]["detail"])}
+    if unread := secrets.unknown(client):
+        return {**row, "credential": "UNKNOWN", "rights": "UNKNOWN", "reason": unread}
     row["reason"] = why
-    if rows.empty:
+    if not rows:
         return row
-    first = rows.iloc[0]
-    names = sorted({f"{r['namespace']}/{r['name']}" for r in rows.to_dict("records")})
-    same = {name: first[name] for name in ("key", "annotation", "tls_server_name", "account", "credential", "ends")}
-    rights = {"ok": "ok", "403": str(first["detail"])}.get(str(first["credential"]), "UNKNOWN")
+    first = rows[0]
+    same = {
+        name: getattr(first, name) for name in ("key", "annotation", "tls_server_name", "account", "ends", "expires")
+    }
+    rights = {Credential.OK: "ok", Credential.FORBIDDEN: first.detail}.get(first.credential, "UNKNOWN")
     asked = facts.reach[(facts.reach["cluster"] == client) & (facts.reach["target"] == server)]
     answer = asked.iloc[0] if len(asked) else {"answer": "", "asked_from": ""}
     return {
         **row,
         **same,
-        "secret": ",".join(names),
-        "expires": first["expires"],
+        "secret": ",".join(sorted({secret.place for secret in rows})),
+        "credential": first.credential.value,
         "rights": rights,
-        "api_server": first["server"],
-        "api_address": address_kind(first["server"]),
+        "api_server": first.server,
+        "api_address": address_kind(first.server),
         "api_answer": answer["answer"],
         "asked_from": answer["asked_from"],
     }
@@ -115,18 +122,19 @@ def _of_replica(mesh: Mesh, facts: PairFacts, client: str, server: str, istiod: 
     def own(frame: pd.DataFrame) -> pd.DataFrame:
         return frame[(frame["cluster"] == client) & (frame["istiod"] == istiod)]
 
-    seen, held = own(facts.known.remotes), own(facts.shards)
-    lost = "UNKNOWN" in set(seen["status"]) or seen.empty
-    states = list(seen[seen["remote"] == server]["status"])
+    held, remotes = own(facts.shards), facts.known.remotes
+    seen = [one for one in remotes.of(client) if one.istiod == istiod]
+    lost = [one.reason for one in remotes.unread if (one.cluster, one.istiod) == (client, istiod)]
+    states = [str(one.status) for one in seen if one.remote == server]
     gates, offered = own(facts.known.gateways_seen), facts.known.gateways
     network = mesh.spec.cluster(server).network
     offered = offered[(offered["cluster"] == server) & (offered["network"] == network)]
     deaf = next(filter(None, map(gateway_rows.istiod_error, gates.to_dict("records"))), "")
     there = held[held["target"] == server]
     counts = {name: sum(len([a for a in text.split(",") if a]) for text in there[name]) for name in ("known", "ready")}
-    reasons = [*seen["reason"], deaf, *there["reason"]]
+    reasons = [*lost, deaf, *there["reason"]]
     return {
-        "sync": "UNKNOWN" if lost else ",".join(states) or "none",
+        "sync": "UNKNOWN" if lost or not seen else ",".join(states) or "none",
         "knows": counts["known"],
         "ready": counts["ready"],
         "gateway": ",".join(a for a in offered["addresses"] if a),

@@ -72,7 +72,7 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
         yield ask.unknown(row["detail"], "asked by curl in istiod or the probe's client")
         return
     if row["answer"] == "none":
-        if reason := _unread(facts, server):
+        if reason := facts.known.secrets.unknown(server):
             yield ask.unknown(f"{said}; it does not answer us either: {reason}", f"is {server}'s API server up?")
             return
         cure = (
@@ -84,8 +84,8 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
         yield ask.unknown(said, f"is {server}'s API server well?")
         return
     yield ask.answer(Verdict.PASS, asked)
-    secret = multicluster_remote_secrets.active_secrets(mesh, facts.known.secrets, client, server)
-    name = str(secret.iloc[0]["tls_server_name"]) if len(secret) else ""
+    used = multicluster_remote_secrets.active_secrets(mesh, facts.known.secrets, client, server, facts.known.remotes)
+    name = used[0].tls_server_name if used else ""
     good = f"good for {name or 'that address'}, by {server}'s own CA"
     at = Question("MK835", "API server's certificate is for that name", arrow(client, server), good)
     if row["detail"].startswith(api_server_reach.UNCHECKED):
@@ -99,13 +99,7 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
 
 def _named(mesh: Mesh, client: str, server: str) -> str:
     head, pipe, tail = remote_secrets.create_command(mesh, client, server).partition(" | ")
-    return f"{head} --tls-server-name NAME{pipe}{tail}"
-
-
-def _unread(facts: PairFacts, name: str) -> str:
-    """Return why a cluster's objects could not be read by us, or nothing if they were."""
-    rows = facts.known.secrets[facts.known.secrets["cluster"] == name]
-    return next((str(r["detail"]) for r in rows.to_dict("records") if r["credential"] == "UNKNOWN"), "")
+    return f"{head.partition(' --tls-server-name ')[0]} --tls-server-name NAME{pipe}{tail}"
 
 
 def check_known(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iterator[Finding]:
@@ -146,19 +140,19 @@ def check_replicas(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Fi
     """
     ask = Question("MK837", "istiod's replicas agree", arrow(client, server), "one view of the other cluster")
     known, network = facts.known, mesh.spec.cluster(server).network
-    remotes, gates = known.remotes[known.remotes["cluster"] == client], known.gateways_seen
-    lost = [r for r in remotes.to_dict("records") if r["status"] == "UNKNOWN"]
+    remotes, gates = known.remotes.of(client), known.gateways_seen
+    lost: list[Row] = [vars(one) for one in known.remotes.unread if one.cluster == client]
     rows = facts.shards[(facts.shards["cluster"] == client) & (facts.shards["target"] == server)]
     lost += [r for r in rows.to_dict("records") if r["reason"]]
     lost += [r for r in gates[gates["cluster"] == client].to_dict("records") if gateway_rows.istiod_error(r)]
     if lost:
         return ask.unknown(": ".join(filter(None, (lost[0]["istiod"], lost[0]["reason"]))))
-    replicas = sorted(set(remotes["istiod"]) - {""})
+    replicas = sorted({one.istiod for one in remotes})
     if len(replicas) < 2:
         return ask.answer(Verdict.SKIPPED, f"{len(replicas)} replica")
     views: dict[str, tuple[str, str, str]] = {}
     for istiod in replicas:
-        states = remotes[(remotes["istiod"] == istiod) & (remotes["remote"] == server)]["status"]
+        states = [one.status for one in remotes if (one.istiod, one.remote) == (istiod, server)]
         seen = gates[(gates["istiod"] == istiod) & (gates["network"] == network)]["address"]
         held = rows[rows["istiod"] == istiod]["known"]
         views[istiod] = (

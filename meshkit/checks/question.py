@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pandas as pd
-
 from meshkit.checks.finding import Finding, Verdict
 
 ARROW = "→"
@@ -54,12 +52,3 @@ def awaits(finding: Finding, mode: str, stage: str) -> Finding:
 def arrow(client: str, server: str) -> str:
     """Return the subject of a finding about a pair."""
     return f"{client} {ARROW} {server}"
-
-
-def unreadable(table: pd.DataFrame, cluster: str, column: str) -> str:
-    """Return why a cluster could not be read for a table, or nothing if it was."""
-    rows = table[(table["cluster"] == cluster) & (table[column] == "UNKNOWN")]
-    if rows.empty:
-        return ""
-    reason = "detail" if "detail" in table.columns else "reason"
-    return str(rows.iloc[0][reason]) or "it could not be read"

@@ -9,12 +9,12 @@ import pandas as pd
 
 from meshkit.checks import known_defects, remote_secrets
 from meshkit.checks.finding import Finding, Verdict
-from meshkit.checks.question import Question, arrow, unreadable
+from meshkit.checks.question import Question, arrow
 from meshkit.istio import snapshot
 from meshkit.istio.control_plane import new_pods, versions
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
-from meshkit.istio.multicluster.remote_secrets import PREFIX, usable
+from meshkit.istio.multicluster.remote_secrets import PREFIX, Credential, RemoteSecret, usable
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
 from meshkit.tables import row_of
@@ -126,39 +126,46 @@ def check_others(mesh: Mesh, facts: DiscoveryFacts, reader: str, target: str) ->
     """MK706: no secret that is not ours stands in the way; what works is left as it is."""
     ours = f"{PREFIX}{target}"
     ask = Question("MK706", "no other secret conflicts", arrow(reader, target), f"none, or {ours} only")
-    if reason := unreadable(facts.known.secrets, reader, "credential"):
+    known = facts.known
+    if reason := known.secrets.unknown(reader):
         return ask.unknown(reason)
-    held = facts.known.secrets[facts.known.secrets["cluster"] == reader]
-    seen = held[usable(mesh, held)]
+    held = known.secrets.of(reader)
+    seen = [secret for secret in held if usable(mesh, secret)]
     kubectl = f"kubectl --context {mesh.spec.cluster(reader).context}"
     remove = f"{kubectl} delete secret -n NAMESPACE NAME, or its key alone if it holds other clusters; then run again"
-    if paused := sorted(held[(held["key"] == target) & held["paused"]]["name"]):
+    if paused := sorted(secret.name for secret in held if secret.key == target and secret.paused):
         return ask.fail(f"{paused[0]} is paused by stage 04", remote_secrets.RESUMED_BY)
+    mine = [secret for secret in seen if secret.key == target]
     if strange := _strange(held, seen, ours, target):
-        return ask.fail(strange, remove)
-    for row in seen[seen["key"] == target].to_dict("records"):
-        if row["credential"] in ("unreachable", "untested") and row["auth"] != "unreadable":
-            return ask.unknown(f"{row['name']}: {row['detail']}")
-        works = row["credential"] == "ok" or row["name"] == ours
-        return ask.judge(works, f"{row['name']}, credential {row['credential']}", remove)
+        several = len(mine) > 1
+        return ask.fail(
+            strange, remote_secrets.keep_one(mesh, known.secrets, known.remotes, mine) if several else remove
+        )
+    for secret in mine:
+        if secret.undecided:
+            return ask.unknown(f"{secret.name}: {secret.detail}")
+        works = secret.credential is Credential.OK or secret.name == ours
+        return ask.judge(works, f"{secret.name}, credential {secret.credential.value}", remove)
     return ask.answer(Verdict.PASS, "none yet")
 
 
-def _strange(held: pd.DataFrame, seen: pd.DataFrame, ours: str, target: str) -> str:
+def _strange(held: list[RemoteSecret], seen: list[RemoteSecret], ours: str, target: str) -> str:
     """Return what stands in the way of one secret for the target, or nothing."""
-    for row in seen[(seen["leads_to"] == target) & (seen["key"] != target)].to_dict("records"):
-        return f"{row['name']} makes istiod know {target} as {row['key']}"
-    for row in held[(held["name"] == ours) & (held["key"] != target)].to_dict("records"):
-        return f"{ours} has the key {row['key']}, which istiod takes for the cluster's id"
-    keyed, mine = held[held["key"] == target], seen[seen["key"] == target]
+    mine, keyed = ([secret for secret in rows if secret.key == target] for rows in (seen, held))
     if len(mine) > 1:
-        return f"{len(mine)} secrets for one id: {', '.join(mine['name'])}"
-    if mine.empty and len(keyed):
-        told = ", ".join(f"{row['namespace']}/{row['name']}" for row in keyed.to_dict("records"))
+        return f"{len(mine)} secrets for one id: {', '.join(secret.name for secret in mine)}"
+    for secret in seen:
+        if secret.leads_to == target != secret.key:
+            return f"{secret.name} makes istiod know {target} as {secret.key}"
+    for secret in held:
+        if secret.name == ours and secret.key != target:
+            return f"{ours} has the key {secret.key}, which istiod takes for the cluster's id"
+    if keyed and not mine:
+        told = ", ".join(secret.place for secret in keyed)
         label = f"{multicluster_remote_secrets.LABEL}=true"
         return f"{told}: istiod ignores it, because of its namespace or a missing label {label}"
-    wrong = mine[~mine["annotation"].isin(["", target])]
-    return f"{wrong.iloc[0]['name']} says that it is of {wrong.iloc[0]['annotation']}" if len(wrong) else ""
+    wrong = (secret for secret in mine if secret.annotation not in ("", target))
+    return next((f"{secret.name} says that it is of {secret.annotation}" for secret in wrong), "")
 
 
 def check_version(facts: DiscoveryFacts, name: str, wishes: list[str]) -> Iterator[Finding]:

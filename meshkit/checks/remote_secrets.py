@@ -5,33 +5,42 @@ Stages 07 and 08 ask. Each cause has a check of its own; the more general one is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from collections.abc import Collection, Iterator
+from typing import Final
 
 import pandas as pd
 
 from meshkit.checks.finding import Finding, Verdict
-from meshkit.checks.question import Question, arrow, unreadable
+from meshkit.checks.question import Question, arrow
 from meshkit.istio.multicluster import remote_secrets
 from meshkit.istio.multicluster.remote_secret_manifest import address_kind
-from meshkit.istio.multicluster.remote_secrets import active_secrets, candidate_secrets, usable
+from meshkit.istio.multicluster.remote_secrets import (
+    Credential,
+    RemoteClusters,
+    RemoteSecret,
+    RemoteSecrets,
+    SyncStatus,
+    active_secrets,
+    candidate_secrets,
+    taken,
+    usable,
+)
+from meshkit.istio.multicluster.secret_kubeconfig import Auth
 from meshkit.istio.snapshot import VerifyFacts
 from meshkit.kube.mesh import Mesh
-from meshkit.tables import Row
 
 RESUMED_BY: Final = "run stage 04 again, to the end: its plan puts the label back once they trust each other"
 """What mends a paused remote secret; to put the label back by hand would lose requests."""
 _CURES: Final = {
-    "other CA": "delete the secret and run stage 07; or do all ways to that API server end TLS with that CA?"
+    Credential.WRONG_CA: "delete the secret and run stage 07; or do all ways to that API server end TLS with that CA?"
 }
 _NO_ADDRESS: Final = {"loopback": "loopback: istiod would ask itself", "nothing": "no address at all"}
 
 
 def check(
-    mesh: Mesh, identity: pd.DataFrame, secrets: pd.DataFrame, seen: pd.DataFrame, pair: tuple[str, str]
+    mesh: Mesh, identity: pd.DataFrame, secrets: RemoteSecrets, seen: RemoteClusters, pair: tuple[str, str]
 ) -> Iterator[Finding]:
-    """Judge all that a reader's istiods need to watch a target, from `versions.identity` and the tables of `remotes`.
+    """Judge all that a reader's istiods need to watch a target, from `versions.identity` and what istiods have.
 
     Args:
         mesh: the mesh.
@@ -43,7 +52,7 @@ def check(
     reader, target = pair
     yield check_secret(mesh, secrets, reader, target)
     yield from check_key(mesh, identity, secrets, reader, target)
-    yield from check_single(mesh, identity, secrets, reader, target)
+    yield from check_single(mesh, identity, secrets, seen, pair)
     yield from check_place(mesh, secrets, reader, target)
     yield from check_address(mesh, secrets, reader, target)
     yield check_credential(mesh, secrets, seen, reader, target)
@@ -68,38 +77,39 @@ def create_command(mesh: Mesh, reader: str, target: str) -> str:
     """Return the command that makes a target's remote secret for a reader."""
     entry, ours, space = mesh.spec.cluster(target), mesh.spec.cluster(reader).context, mesh.root_namespace
     server = f" --server {entry.api_server}" if entry.api_server else ""
+    server += f" --tls-server-name {entry.tls_server_name}" if entry.tls_server_name else ""
     made = f"istioctl create-remote-secret --context {entry.context} -n {space} --name {target}{server}"
     return f"{made} | kubectl apply --context {ours} -n {space} -f -"
 
 
-def delete_command(mesh: Mesh, secrets: pd.DataFrame, reader: str, row: Mapping[str, Any]) -> str:
-    """Return the command that takes one cluster out of a reader's remote secret: all of it, unless it holds others."""
-    kubectl = f"kubectl --context {mesh.spec.cluster(reader).context} -n {row['namespace']}"
-    same = (secrets["cluster"] == reader) & (secrets["namespace"] == row["namespace"])
-    keys = set(secrets[same & (secrets["name"] == row["name"])]["key"])
-    if keys <= {row["key"]}:
-        return f"{kubectl} delete secret {row['name']}"
-    patch = f'[{{"op":"remove","path":"/data/{row["key"]}"}}]'
-    return f"{kubectl} patch secret {row['name']} --type=json -p '{patch}'"
+def delete_command(mesh: Mesh, secrets: RemoteSecrets, secret: RemoteSecret) -> str:
+    """Return the command that takes one cluster out of a remote secret: all of it, unless it holds others."""
+    kubectl = f"kubectl --context {mesh.spec.cluster(secret.cluster).context} -n {secret.namespace}"
+    if {one.key for one in secrets.of(secret.cluster) if one.place == secret.place} <= {secret.key}:
+        return f"{kubectl} delete secret {secret.name}"
+    patch = f'[{{"op":"remove","path":"/data/{secret.key}"}}]'
+    return f"{kubectl} patch secret {secret.name} --type=json -p '{patch}'"
 
 
-def check_secret(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> Finding:
+def check_secret(mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str) -> Finding:
     """MK802: the reader holds a remote secret of the target, which its istiod reads."""
     expected = f"a secret with the label {remote_secrets.LABEL}, in {mesh.root_namespace}, of {target}"
     ask = Question("MK802", "remote secret is there", arrow(reader, target), expected)
-    if reason := unreadable(secrets, reader, "credential"):
+    if reason := secrets.unknown(reader):
         return ask.unknown(reason)
     rows, good = candidate_secrets(secrets, reader, target), active_secrets(mesh, secrets, reader, target)
-    if rows.empty:
-        others = sorted(set(secrets[secrets["cluster"] == reader]["key"]) - {""})
+    if not rows:
+        others = sorted({secret.key for secret in secrets.of(reader)})
         return ask.fail(f"none; it has {', '.join(others) or 'no remote secret'}", create_command(mesh, reader, target))
-    names = ", ".join(sorted(set((rows if good.empty else good)["name"])))
-    if good.empty:
+    names = ", ".join(sorted({secret.name for secret in good or rows}))
+    if not good:
         return ask.answer(Verdict.SKIPPED, f"{names} is there, but istiod does not read it: see MK832")
     return ask.answer(Verdict.PASS, names)
 
 
-def check_key(mesh: Mesh, identity: pd.DataFrame, secrets: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:
+def check_key(
+    mesh: Mesh, identity: pd.DataFrame, secrets: RemoteSecrets, reader: str, target: str
+) -> Iterator[Finding]:
     """MK830: the secret's key and annotation are the target's real cluster id.
 
     istiod takes the key for the id of all endpoints from there; subsets by `topology.istio.io/cluster`, and proxies
@@ -108,174 +118,174 @@ def check_key(mesh: Mesh, identity: pd.DataFrame, secrets: pd.DataFrame, reader:
     own, why = actual_cluster_id(identity, target)
     expected = f"key = annotation = {own or target}, as istiod of {target} calls itself"
     ask = Question("MK830", "remote secret has the cluster's own id", arrow(reader, target), expected)
-    rows = candidate_secrets(secrets, reader, target)
-    rows = rows if (good := rows[usable(mesh, rows)]).empty else good
-    if rows.empty:
+    rows = active_secrets(mesh, secrets, reader, target) or candidate_secrets(secrets, reader, target)
+    if not rows:
         return
-    told = "; ".join(f"{r['name']}: key {r['key']}, annotation {r['annotation'] or 'none'}" for r in _rows(rows))
+    told = "; ".join(f"{r.name}: key {r.key}, annotation {r.annotation or 'none'}" for r in rows)
     if why:
         yield ask.unknown(f"{told}; {why}")
         return
-    right = all(r["key"] == own and r["annotation"] in ("", own) for r in _rows(rows))
-    yield ask.judge(
-        right, told, f"{delete_command(mesh, secrets, reader, _rows(rows)[0])}; {create_command(mesh, reader, target)}"
-    )
+    right = all(r.key == own and r.annotation in ("", own) for r in rows)
+    again = f"{delete_command(mesh, secrets, rows[0])}; {create_command(mesh, reader, target)}"
+    yield ask.judge(right, told, again)
 
 
 def check_single(
-    mesh: Mesh, identity: pd.DataFrame, secrets: pd.DataFrame, reader: str, target: str
+    mesh: Mesh, identity: pd.DataFrame, secrets: RemoteSecrets, seen: RemoteClusters, pair: tuple[str, str]
 ) -> Iterator[Finding]:
     """MK831: no other secret has the same key, and it is not the reader's own id: istiod ignores both without an error.
 
     Source: pkg/kube/multicluster/secretcontroller.go, addRemoteConfig.
     """
-    ask = Question(
-        "MK831", "one remote secret for one id", arrow(reader, target), "one, and not of the reader's own id"
-    )
-    rows = active_secrets(mesh, secrets, reader, target)
-    if rows.empty:
+    reader, target = pair
+    ask = Question("MK831", "one remote secret for one id", arrow(*pair), "one, and not of the reader's own id")
+    rows = active_secrets(mesh, secrets, reader, target, seen)
+    if not rows:
         return
-    (own, why), key = actual_cluster_id(identity, reader), str(rows.iloc[0]["key"])
-    names = sorted(set(rows["name"]))
-    if key == own:
-        told = f"{names[0]} has the key {key}, which is {reader}'s own id: istiod ignores it"
-        first = next(row for row in _rows(rows) if row["name"] == names[0])
-        yield ask.fail(told, f"{delete_command(mesh, secrets, reader, first)}; {create_command(mesh, reader, target)}")
-        return
-    kept = f"{remote_secrets.PREFIX}{target}" if f"{remote_secrets.PREFIX}{target}" in names else names[0]
-    extra = "; ".join(delete_command(mesh, secrets, reader, row) for row in _rows(rows) if row["name"] != kept)
-    told = (
-        f"{len(names)} secrets for {key}: {', '.join(names)}; istiod takes the first that it meets" if extra else kept
-    )
-    if why and not extra:
-        yield ask.unknown(f"{kept}; {why}")
-        return
-    yield ask.judge(not extra, told, extra)
+    (own, why), first = actual_cluster_id(identity, reader), rows[0]
+    if first.key == own:
+        told = f"{first.name} has the key {own}, which is {reader}'s own id: istiod ignores it"
+        yield ask.fail(told, f"{delete_command(mesh, secrets, first)}; {create_command(mesh, reader, target)}")
+    elif len(rows) > 1:
+        names, used = ", ".join(sorted(one.name for one in rows)), taken(seen, reader, first.key)
+        told = f"{len(rows)} secrets for {first.key}: {names}; istiod has taken {', '.join(sorted(used)) or 'unknown'}"
+        yield ask.fail(told, keep_one(mesh, secrets, seen, rows))
+    elif why:
+        yield ask.unknown(f"{first.name}; {why}")
+    else:
+        yield ask.answer(Verdict.PASS, first.name)
 
 
-def check_place(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:
+def keep_one(mesh: Mesh, secrets: RemoteSecrets, seen: RemoteClusters, rows: Collection[RemoteSecret]) -> str:
+    """Return what leaves one of several secrets for one id: the one that all istiods have taken.
+
+    Where that is not known, or differs among replicas, they must start anew: without it an istiod that had taken a
+    deleted one would not know the cluster at all (see `remote_secrets.taken`).
+    """
+    reader, key = next((one.cluster, one.key) for one in rows)
+    used = taken(seen, reader, key)
+    sure = len(used) == 1 and not seen.unknown(reader) and used <= {one.place for one in rows}
+    ours = f"{remote_secrets.PREFIX}{key}"
+    kept, *others = sorted(rows, key=lambda one: (one.place not in used if sure else one.name != ours, one.place))
+    commands = [delete_command(mesh, secrets, one) for one in others]
+    if not sure:
+        kubectl = f"kubectl --context {mesh.spec.cluster(reader).context} -n {kept.namespace}"
+        commands.append(f"{kubectl} rollout restart deployment -l app=istiod")
+    return "; ".join(commands)
+
+
+def check_place(mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str) -> Iterator[Finding]:
     """MK832: the secret lies in istiod's namespace, with the label; istiod reads no other."""
     expected = f"namespace {mesh.root_namespace}, label {remote_secrets.LABEL}=true"
     ask = Question("MK832", "remote secret lies where istiod reads it", arrow(reader, target), expected)
     rows, good = candidate_secrets(secrets, reader, target), active_secrets(mesh, secrets, reader, target)
-    if rows.empty:
+    if not rows:
         return
-    if len(good):
-        yield ask.answer(Verdict.PASS, f"{good.iloc[0]['namespace']}/{good.iloc[0]['name']}")
+    if good:
+        yield ask.answer(Verdict.PASS, good[0].place)
         return
-    row, *_ = _rows(rows)
-    if row["namespace"] != mesh.root_namespace:
-        told = f"{row['name']} is in namespace {row['namespace']}: istiod ignores it"
-        yield ask.fail(told, f"{delete_command(mesh, secrets, reader, row)}; {create_command(mesh, reader, target)}")
+    row = rows[0]
+    if row.namespace != mesh.root_namespace:
+        told = f"{row.name} is in namespace {row.namespace}: istiod ignores it"
+        yield ask.fail(told, f"{delete_command(mesh, secrets, row)}; {create_command(mesh, reader, target)}")
         return
-    if row["paused"]:
-        told = (
-            f"{row['name']} is paused: stage 04 took its label off while {reader} and {target} do not trust each other"
-        )
+    if row.paused:
+        told = f"{row.name} is paused: stage 04 took its label off while {reader} and {target} do not trust each other"
         yield ask.fail(told, RESUMED_BY)
         return
-    told = f"{row['name']} is without the label {remote_secrets.LABEL}=true: istiod ignores it"
-    kubectl = f"kubectl --context {mesh.spec.cluster(reader).context} -n {row['namespace']}"
-    yield ask.fail(told, f"{kubectl} label secret {row['name']} {remote_secrets.LABEL}=true")
+    told = f"{row.name} is without the label {remote_secrets.LABEL}=true: istiod ignores it"
+    kubectl = f"kubectl --context {mesh.spec.cluster(reader).context} -n {row.namespace}"
+    yield ask.fail(told, f"{kubectl} label secret {row.name} {remote_secrets.LABEL}=true")
 
 
-def check_address(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:
+def check_address(mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str) -> Iterator[Finding]:
     """MK833: the API server's address in the secret leads to the target, not to whoever asks."""
     ask = Question(
         "MK833", "secret has an address for others", arrow(reader, target), "an address that is not loopback"
     )
-    for row in _rows(active_secrets(mesh, secrets, reader, target)):
-        if row["auth"] == "unreadable":
+    for secret in active_secrets(mesh, secrets, reader, target):
+        if not secret.readable:
             continue
-        kind = address_kind(row["server"])
-        told = f"{row['server'] or 'none'} ({_NO_ADDRESS.get(kind, kind)})"
+        kind = address_kind(secret.server)
+        told = f"{secret.server or 'none'} ({_NO_ADDRESS.get(kind, kind)})"
         number = [entry.name for entry in mesh.spec.clusters].index(target)
         cure = f"say clusters[{number}].apiServer in the mesh file, then {create_command(mesh, reader, target)}"
         yield ask.judge(kind not in _NO_ADDRESS, told, cure)
 
 
-def check_credential(mesh: Mesh, secrets: pd.DataFrame, seen: pd.DataFrame, reader: str, target: str) -> Finding:
+def check_credential(mesh: Mesh, secrets: RemoteSecrets, seen: RemoteClusters, reader: str, target: str) -> Finding:
     """MK803: the credential in the reader's secret opens the target's API server now."""
     ask = Question("MK803", "credential opens the API server now", arrow(reader, target), f"ok, leads to {target}")
-    if reason := unreadable(secrets, reader, "credential"):
+    if reason := secrets.unknown(reader):
         return ask.unknown(reason)
-    rows = candidate_secrets(secrets, reader, target)
-    if rows.empty:
+    rows = active_secrets(mesh, secrets, reader, target, seen) or candidate_secrets(secrets, reader, target)
+    if not rows:
         return ask.fail("there is no secret to try", "see MK802")
-    used = rows[usable(mesh, rows)]
-    row = (rows if used.empty else used).iloc[0]
-    leads = f"leads to {row['leads_to']}" if row["leads_to"] else ""
-    observed = ", ".join(filter(None, (row["credential"], leads, row["detail"])))
-    if row["credential"] in ("unreachable", "untested") and row["auth"] != "unreadable":
+    secret = rows[0]
+    leads = f"leads to {secret.leads_to}" if secret.leads_to else ""
+    observed = ", ".join(filter(None, (secret.credential.value, leads, secret.detail)))
+    if secret.undecided:
         return ask.unknown(observed, f"ask {target}'s API server with that credential from where {reader} runs")
-    if row["credential"] == "403":
+    if secret.credential is Credential.FORBIDDEN:
         return ask.answer(Verdict.PASS, f"it is taken, leads to {target}; its rights: see MK836")
     # One with another key is tried at each cluster, and its key is MK830's matter.
-    other = row["credential"] == "mismatch" and row["leads_to"] == target
-    good = (row["credential"] == "ok" or other) and row["leads_to"] == target
-    observed += "" if good else _still(seen, reader, row["key"])
-    return ask.judge(good, observed, _CURES.get(row["credential"], "run stage 07: it makes the secret anew"))
+    good = secret.credential in (Credential.OK, Credential.WRONG_CLUSTER) and secret.leads_to == target
+    observed += "" if good else _still(seen, secret)
+    return ask.judge(good, observed, _CURES.get(secret.credential, "run stage 07: it makes the secret anew"))
 
 
-def check_rights(mesh: Mesh, secrets: pd.DataFrame, seen: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:
+def check_rights(
+    mesh: Mesh, secrets: RemoteSecrets, seen: RemoteClusters, reader: str, target: str
+) -> Iterator[Finding]:
     """MK836: the credential may watch all that istiod watches."""
     ask = Question(
         "MK836", "credential may watch what istiod watches", arrow(reader, target), "all that a reader watches"
     )
-    for row in _rows(active_secrets(mesh, secrets, reader, target)):
-        account = row["account"] or "its account"
-        if row["credential"] == "403":
+    for secret in active_secrets(mesh, secrets, reader, target):
+        account = secret.account or "its account"
+        if secret.credential is Credential.FORBIDDEN:
             cure = f"give {account} of {target} these rights (ClusterRole istio-reader-clusterrole, stage 05)"
-            told = f"{account}: {row['detail'] or 'forbidden'}{_still(seen, reader, row['key'])}"
+            told = f"{account}: {secret.detail or 'forbidden'}{_still(seen, secret)}"
             yield ask.fail(told, f"{cure}, or run stage 07")
-        elif row["credential"] == "ok":
+        elif secret.credential is Credential.OK:
             of_later = "istiods from 1.29 on look there for the other's trust domain; stage 05 of such gives the right"
-            told = f"{account}: {row['detail']}" if row["detail"] else f"{account} may"
-            yield ask.judge(not row["detail"], told, of_later, otherwise=Verdict.WARN)
+            told = f"{account}: {secret.detail}" if secret.detail else f"{account} may"
+            yield ask.judge(not secret.detail, told, of_later, otherwise=Verdict.WARN)
         else:
-            yield ask.answer(Verdict.SKIPPED, f"not to be asked with that credential ({row['credential']}): see MK803")
+            untried = f"not to be asked with that credential ({secret.credential.value}): see MK803"
+            yield ask.answer(Verdict.SKIPPED, untried)
 
 
-def _still(seen: pd.DataFrame, reader: str, key: str) -> str:
-    said = seen[(seen["cluster"] == reader) & (seen["remote"] == key)]
-    return "; istiod still says synced, and shows what it knew before" if "synced" in set(said["status"]) else ""
+def _still(seen: RemoteClusters, secret: RemoteSecret) -> str:
+    synced = any(one.status is SyncStatus.SYNCED for one in seen.of(secret.cluster, secret.key))
+    return "; istiod still says synced, and shows what it knew before" if synced else ""
 
 
-def check_sync(mesh: Mesh, seen: pd.DataFrame, reader: str, target: str) -> Iterator[Finding]:
+def check_sync(mesh: Mesh, seen: RemoteClusters, reader: str, target: str) -> Iterator[Finding]:
     """MK804: each istiod replica of the reader says that it has synced the target."""
     ask = Question("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")
-    own = seen[seen["cluster"] == reader]
-    if own.empty:
+    own, unread = seen.of(reader), [one for one in seen.unread if one.cluster == reader]
+    if not own and not unread:
         yield ask.fail("no istiod", "see MK801")
+    for one in unread:
+        yield ask.unknown(": ".join(filter(None, (one.istiod, one.reason))))
     cure = f"istioctl remote-clusters --context {mesh.spec.cluster(reader).context}; its log names the cause"
-    for istiod in sorted(set(own["istiod"])):
-        rows = own[own["istiod"] == istiod]
-        if reason := unreadable(rows, reader, "status"):
-            yield ask.unknown(f"{istiod}: {reason}" if istiod else reason)
-            continue
-        states = list(rows[rows["remote"] == target]["status"])
-        yield ask.judge(states == ["synced"], f"{istiod}: {', '.join(states) or 'does not know it'}", cure)
+    for istiod in sorted({one.istiod for one in own}):
+        states = [one.status for one in own if (one.istiod, one.remote) == (istiod, target)]
+        told = ", ".join(map(str, states)) or "does not know it"
+        yield ask.judge(states == [SyncStatus.SYNCED], f"{istiod}: {told}", cure)
 
 
-def _rows(table: pd.DataFrame) -> list[dict[str, str]]:
-    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-
-
-def ends_soon(mesh: Mesh, row: Row) -> bool:
-    """Tell whether the credential of a row of `remote_secrets.remote_secrets` is to be replaced, or has ended.
+def ends_soon(mesh: Mesh, secret: RemoteSecret) -> bool:
+    """Tell whether a credential is to be replaced, or has ended.
 
     Within `remoteSecrets.renewBefore`, or half of its life where the API server granted less than that.
     """
-    if row["ends"] in ("", "never"):
-        return False
-    margin = timedelta(seconds=mesh.spec.remote_secrets.renew_before)
-    # Without the moment of issue the comparison is false, as of every moment that is not known.
-    half = (row["expires"] - row["issued"]) / 2
-    return bool(row["expires"] - datetime.now(UTC) <= min(margin, half))
+    return secret.ends_within(mesh.spec.remote_secrets.renew_before)
 
 
 def check_life(
-    mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str, *, renewed: bool = False
+    mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str, *, renewed: bool = False
 ) -> Iterator[Finding]:
     """MK809: the credential in the reader's secret lasts: it never ends, or not soon.
 
@@ -283,28 +293,25 @@ def check_life(
     """
     hours = mesh.spec.remote_secrets.renew_before / 3600
     ask = Question("MK809", "credential lasts", arrow(reader, target), f"no end, or more than {hours:g} h left")
-    rows = secrets[(secrets["cluster"] == reader) & (secrets["key"] == target)]
-    for row in rows[usable(mesh, rows)].to_dict("records"):
-        if row["auth"] != "token":
-            continue
-        if not row["ends"]:
+    for secret in (one for one in secrets.of(reader, target) if usable(mesh, one) and one.auth is Auth.TOKEN):
+        if not secret.ends:
             yield ask.unknown("its token does not say when it ends", "it is none that Kubernetes issued")
             continue
-        never = row["ends"] == "never"
-        over = not never and row["expires"] < datetime.now(UTC)
-        told = "it never ends" if never else f"it {'ended' if over else 'ends'} {row['ends']}"
+        over = secret.expired
+        told = "it never ends" if secret.ends == "never" else f"it {'ended' if over else 'ends'} {secret.ends}"
         told += "; this run renews it" if renewed else ""
         cure = "run stage 07: it makes a new one, hands it over, and revokes the old one"
         worse = Verdict.FAIL if over and not renewed else Verdict.WARN
-        yield ask.judge(not ends_soon(mesh, row), told, cure, otherwise=worse)
+        yield ask.judge(not ends_soon(mesh, secret), told, cure, otherwise=worse)
 
 
 def unjoined(mesh: Mesh, facts: VerifyFacts) -> str:
     """Return what is missing for the clusters to be one mesh, or an empty text; what cannot be read is not missing."""
-    read = facts.secrets[facts.secrets["credential"] != "UNKNOWN"]
-    unread = set(facts.secrets["cluster"]) - set(read["cluster"])
-    held = set(zip(read["cluster"], read["key"], strict=True))
     bare = [name for name in mesh.clusters if name not in set(facts.identity["cluster"])]
-    missing = [arrow(*pair) for pair in mesh.ordered_pairs if pair not in held and pair[0] not in unread]
+    missing = [
+        arrow(reader, target)
+        for reader, target in mesh.ordered_pairs
+        if not facts.secrets.of(reader, target) and not facts.secrets.unknown(reader)
+    ]
     told = [f"no istiod in {', '.join(bare)}"] if bare else []
     return "; ".join([*told, *([f"no remote secret for {', '.join(missing)}"] if missing else [])])

@@ -1,4 +1,4 @@
-"""Snapshot."""
+"""What was read of a mesh at one moment. One `Snapshot` of all readings is to take the place of `VerifyFacts`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import pandas as pd
 from meshkit.istio.ca import trust_store
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import gateways, remote_secrets
+from meshkit.istio.multicluster.remote_secrets import RemoteClusters, RemoteSecrets
 from meshkit.kube.mesh import Mesh
 
 
 @dataclass(frozen=True)
 class VerifyFacts:
-    """What was looked at; each is a table of the function that it is named after."""
+    """What was looked at; each is a reading, or a table, of the function that it is named after."""
 
     identity: pd.DataFrame
-    secrets: pd.DataFrame
-    remotes: pd.DataFrame
+    secrets: RemoteSecrets
+    remotes: RemoteClusters
     gateways: pd.DataFrame
     gateways_seen: pd.DataFrame
     certificates: pd.DataFrame

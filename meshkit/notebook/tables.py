@@ -6,6 +6,7 @@ from typing import Final, Required, TypedDict
 
 import pandas as pd
 
+from meshkit.istio.multicluster import gateways, remote_secrets
 from meshkit.tables import Column, Table, View
 
 
@@ -26,45 +27,21 @@ def view(shown: Shown, frame: pd.DataFrame) -> View:
     return Table(**shown, columns=columns).view(frame)
 
 
+def of(table: Table) -> Shown:
+    """Return how a table is shown."""
+    shown: Shown = {"name": table.name, "caption": table.caption, "key": [*table.key], "show": [*table.show]}
+    return {**shown, "compare": [*table.compare], "limit": table.limit}
+
+
 IDENTITY: Final[Shown] = {
     "name": "identity",
     "caption": "Istiods and their identity",
     "key": ["cluster", "istiod"],
 }
-REMOTE_SECRETS: Final[Shown] = {
-    "name": "remote-secrets",
-    "caption": "Remote secrets and the live proof of their credentials",
-    "key": ["cluster", "name", "key"],
-    "show": [
-        "cluster",
-        "namespace",
-        "name",
-        "key",
-        "server",
-        "token_secret",
-        "ends",
-        "credential",
-        "leads_to",
-        "detail",
-    ],
-}
-REMOTE_CLUSTERS: Final[Shown] = {
-    "name": "remote-clusters",
-    "caption": "What each istiod watches",
-    "key": ["cluster", "istiod", "remote"],
-}
-GATEWAYS: Final[Shown] = {
-    "name": "gateways",
-    "caption": "East-west gateways offered",
-    "key": ["cluster", "service"],
-    "show": ["cluster", "service", "network", "type", "addresses", "port", "ready", "pods", "exposed_by", "reason"],
-}
-GATEWAYS_SEEN: Final[Shown] = {
-    "name": "gateways-seen",
-    "caption": "Gateways as each istiod knows them",
-    "key": ["cluster", "istiod", "network"],
-    "show": ["cluster", "istiod", "network", "gateway_cluster", "address", "port", "reason"],
-}
+REMOTE_SECRETS: Final = of(remote_secrets.REMOTE_SECRETS)
+REMOTE_CLUSTERS: Final = of(remote_secrets.REMOTE_CLUSTERS)
+GATEWAYS: Final = of(gateways.GATEWAYS)
+GATEWAYS_SEEN: Final = of(gateways.GATEWAYS_SEEN)
 ROOTS: Final[Shown] = {
     "name": "roots",
     "caption": "Root certificates and who holds them",

@@ -11,6 +11,7 @@ import pandas as pd
 from meshkit.errors import UnreachableError
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.multicluster.remote_secret_manifest import server
+from meshkit.istio.multicluster.remote_secrets import tls_server_names
 from meshkit.kube.cluster import Cluster, ExecResult
 from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.kube.pods import PROXY_CONTAINER
@@ -52,11 +53,17 @@ def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None 
     Args:
         mesh: the mesh.
         written: address and TLS server name (or nothing) by pair, as a remote secret has them; only these pairs are
-            asked then. Unless given, all are, at the address that the mesh file would have written.
+            asked then. Unless given, all are, at the address that the mesh file would have written, and by the TLS
+            server name that it says or that the pair's remote secret has.
     """
     authorities = mesh.each(_authority)
     pairs = mesh.ordered_pairs if written is None else list(written)
-    given = written or {(a, b): (server(mesh.spec.cluster(b), mesh.clusters[b]), "") for a, b in pairs}
+    given = dict(written or {})
+    if written is None:
+        held, said = tls_server_names(mesh), {b: mesh.spec.cluster(b).tls_server_name for _, b in pairs}
+        given = {
+            (a, b): (server(mesh.spec.cluster(b), mesh.clusters[b]), said[b] or held.get((a, b), "")) for a, b in pairs
+        }
     vantages = mesh.each(lambda cluster: list(_vantages(cluster, mesh)))
     rows = gather(
         lambda pair: _reach(mesh, pair, given[pair], vantages[pair[0]], authorities[pair[1]]),

@@ -72,27 +72,27 @@ def look(mesh: Mesh, known: snapshot.VerifyFacts | None = None) -> PairFacts:
 
 def _known(mesh: Mesh) -> snapshot.VerifyFacts:
     """Read stage 08's tables, but for those that ask every proxy."""
-    tables = mesh.ask(
+    found = mesh.ask(
         identity=versions.identity,
         secrets=remote_secrets.remote_secrets,
         remotes=remote_secrets.remote_clusters,
         gateways=multicluster_gateways.gateways,
         gateways_seen=multicluster_gateways.gateways_seen,
     )
-    unasked = {
+    unasked: dict[str, Any] = {
         "certificates": meshkit_tables.table([], trust_store.CERTIFICATE_COLUMNS),
         "roots": meshkit_tables.table([], trust_store.ROOT_COLUMNS),
     }
-    return snapshot.VerifyFacts(**tables, **unasked)
+    return snapshot.VerifyFacts(**found, **unasked)
 
 
 def _written(mesh: Mesh, known: snapshot.VerifyFacts) -> dict[tuple[str, str], tuple[str, str]]:
     """Return address and TLS name in the remote secret of each pair that has one which istiod reads."""
     found = {}
     for pair in mesh.ordered_pairs:
-        rows = remote_secrets.active_secrets(mesh, known.secrets, *pair)
-        if len(rows) and address_kind(rows.iloc[0]["server"]) not in ("loopback", "nothing"):
-            found[pair] = (str(rows.iloc[0]["server"]), str(rows.iloc[0]["tls_server_name"]))
+        secret = next(iter(remote_secrets.active_secrets(mesh, known.secrets, *pair, known.remotes)), None)
+        if secret and address_kind(secret.server) not in ("loopback", "nothing"):
+            found[pair] = (secret.server, secret.tls_server_name)
     return found
 
 

@@ -87,7 +87,8 @@ def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         whose = (
             "made by meshkit or Istio's script" if row["made_by"] == OURS else f"of others ({row['made_by']}), is used"
         )
-        return ask.answer(Verdict.PASS, f"{row['namespace']}/{row['service']}, {whose}")
+        what = f"{row['namespace']}/{row['service']}" if row["service"] else str(row["addresses"])
+        return ask.answer(Verdict.PASS, f"{what}, {whose}")
     taken = _named(mesh, facts, name)
     if taken is None:
         return ask.answer(Verdict.PASS, f"{place} is free")
@@ -98,8 +99,8 @@ def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
 
 
 def _rows(facts: GatewayFacts, name: str) -> list[Row]:
-    found = facts.gateways[(facts.gateways["cluster"] == name) & (facts.gateways["service"] != "")]
-    return list(found.to_dict("records"))
+    found = facts.gateways[facts.gateways["cluster"] == name].to_dict("records")
+    return [row for row in found if row["service"] or row["addresses"]]
 
 
 def _named(mesh: Mesh, facts: GatewayFacts, name: str) -> Row | None:
@@ -140,8 +141,8 @@ def _plan_gateway(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> Non
             name, gateway_manifests.eastwest(mesh.spec, name), f"the way into {entry.network} for other networks"
         )
     own = f"{mesh.root_namespace}/{gateway_manifests.EXPOSURE}"
-    if row is not None and row["exposed_by"] not in ("", own):
-        return  # others expose it already
+    if row is not None and (not row["service"] or row["exposed_by"] not in ("", own)):
+        return  # others expose it already, or it is known by its address only
     selector = (
         gateway_manifests.SELECTOR if ours or row is None else dict(p.split("=", 1) for p in row["selector"].split(","))
     )
@@ -214,8 +215,7 @@ def _seen(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Fin
 
 def check_others(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Finding]:
     """MK612: each istiod that watches another cluster knows that one's gateway; before stage 07 none does."""
-    rows = facts.remotes[(facts.remotes["cluster"] == reader)]
-    if target not in set(rows["remote"]) and not (rows["status"] == "UNKNOWN").any():
+    if not facts.remotes.of(reader, target) and not facts.remotes.unknown(reader):
         ask = Question(
             "MK612", "istiod knows the other network's gateway", arrow(reader, target), "known to each istiod"
         )

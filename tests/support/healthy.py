@@ -11,6 +11,16 @@ from meshkit.istio import snapshot
 from meshkit.istio.ca import trust_store
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import gateways, remote_secrets
+from meshkit.istio.multicluster.remote_secrets import (
+    Credential,
+    RemoteCluster,
+    RemoteClusters,
+    RemoteSecret,
+    RemoteSecrets,
+    SyncStatus,
+)
+from meshkit.istio.multicluster.secret_kubeconfig import Auth
+from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.tables import table
@@ -54,6 +64,26 @@ def remote(name: str) -> Row:
     return {"cluster": name, "istiod": f"istiod-{name}", "remote": OTHER[name], "status": "synced"}
 
 
+def secrets(rows: Iterable[Row]) -> RemoteSecrets:
+    """Return rows as the reading that they stand for."""
+    known, unread = _parted(rows, "credential", "detail")
+    typed = ({**row, "credential": Credential(row["credential"]), "auth": Auth(row["auth"])} for row in known)
+    return remote_secrets.secret_reading([RemoteSecret(**row) for row in typed], unread)
+
+
+def remotes(rows: Iterable[Row]) -> RemoteClusters:
+    """Return rows as the reading that they stand for."""
+    known, unread = _parted(rows, "status", "reason")
+    items = [RemoteCluster(**{**row, "status": SyncStatus(row["status"])}) for row in known]
+    return remote_secrets.seen_reading(items, unread)
+
+
+def _parted(rows: Iterable[Row], state: str, why: str) -> tuple[list[Row], list[Unread]]:
+    lost = [row for row in rows if row[state] == "UNKNOWN"]
+    unread = [Unread(row["cluster"], row.get(why, ""), row.get("istiod", "")) for row in lost]
+    return [row for row in rows if row not in lost], unread
+
+
 def gateway(name: str) -> Row:
     """Return a cluster's east-west gateway."""
     service = {"cluster": name, "namespace": "istio-system", "service": "eastwest", "network": f"net-{name}"}
@@ -79,12 +109,12 @@ def certificate(name: str) -> Row:
     return {**who, "sha256": f"leaf-{name}", **dates, "anchor": ROOT, "roots": ROOT}
 
 
-MAKERS = {
+MAKERS: dict[str, tuple[Any, Any]] = {
     "identity": (identity, versions.IDENTITY_COLUMNS),
-    "secrets": (secret, remote_secrets.SECRET_COLUMNS),
-    "remotes": (remote, remote_secrets.REMOTE_COLUMNS),
-    "gateways": (gateway, gateways.GATEWAY_COLUMNS),
-    "gateways_seen": (gateway_seen, gateways.SEEN_COLUMNS),
+    "secrets": (secret, secrets),
+    "remotes": (remote, remotes),
+    "gateways": (gateway, gateways.GATEWAYS.dtypes),
+    "gateways_seen": (gateway_seen, gateways.GATEWAYS_SEEN.dtypes),
     "certificates": (certificate, trust_store.CERTIFICATE_COLUMNS),
 }
 
@@ -100,13 +130,13 @@ def facts(
         only: what stands there instead.
         none: whether there is no row at all.
     """
-    tables = {}
+    tables: dict[str, Any] = {}
     for name, (maker, columns) in MAKERS.items():
         rows = [maker(cluster) for cluster in OTHER]
         if name == spoiled:
             rows[0] = {"cluster": "east", **only} if only else {**rows[0], **(change or {})}
             rows = rows[1:] if none else rows
-        tables[name] = table(rows, columns)
+        tables[name] = columns(rows) if callable(columns) else table(rows, columns)
     return snapshot.VerifyFacts(**tables, roots=table([], trust_store.ROOT_COLUMNS))
 
 

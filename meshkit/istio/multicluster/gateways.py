@@ -7,77 +7,178 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
 
 import pandas as pd
+import yaml
 
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
 NETWORK = "topology.istio.io/network"
 GATEWAY_PORT_LABEL = "networking.istio.io/gatewayPort"
 NODE_SELECTOR = "traffic.istio.io/nodeSelector"
+GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
+LISTENER_MODE = "gateway.istio.io/listener-protocol"
+DECLARED = ("istio-remote", "meshNetworks")
+"""Types of gateways of which nothing is known but the address."""
 OWNER = "install.operator.istio.io/owning-resource"
 PASSTHROUGH_PORT = 15443
 HBONE_PORT = 15008
-GATEWAY_COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "service": "str",
-    "network": "str",
-    "namespace_network": "str",
-    "type": "str",
-    "addresses": "str",
-    "port": "int64",
-    "ready": "int64",
-    "pods": "int64",
-    "exposed_by": "str",
-    "selector": "str",
-    "made_by": "str",
-    "reason": "str",
-}
-SEEN_COLUMNS = {
-    "cluster": "str",
-    "istiod": "str",
-    "network": "str",
-    "gateway_cluster": "str",
-    "address": "str",
-    "port": "int64",
-    "hbone_port": "int64",
-    "reason": "str",
-}
+GATEWAYS: Final = Table(
+    "gateways",
+    "East-west gateways offered",
+    key=("cluster", "service"),
+    show=("cluster", "service", "network", "type", "addresses", "port", "ready", "pods", "exposed_by", "reason"),
+    columns={
+        "cluster": text(),
+        "namespace": text(),
+        "service": text("empty of a gateway that is only declared by its address"),
+        "network": text("of which istiod takes it for the gateway; empty: of none"),
+        "namespace_network": text("label of istiod's namespace: the network of the cluster's own pods"),
+        "type": text("of the Service; istio-remote, meshNetworks"),
+        "addresses": text("comma-joined; empty while pending"),
+        "port": integer("where others find it: the node port of a NodePort Service; 0 where it does not listen"),
+        "ready": integer("pods of its selector that are ready"),
+        "pods": integer("pods of its selector"),
+        "exposed_by": text("Gateways that let mutual TLS through to its pods, comma-joined; empty: it lets nothing in"),
+        "hosts": text("which they let in, comma-joined"),
+        "selector": text("of its pods, as `kubectl -l` takes it"),
+        "made_by": text("istioctl and the IstioOperator's name, a Helm release, who else wrote it, or who declares it"),
+        "reason": text("why the cluster could not be read, or that it has no gateway"),
+    },
+)
+GATEWAYS_SEEN: Final = Table(
+    "gateways-seen",
+    "Gateways as each istiod knows them",
+    key=("cluster", "istiod", "network"),
+    show=("cluster", "istiod", "network", "gateway_cluster", "address", "port", "reason"),
+    columns={
+        "cluster": text(),
+        "istiod": text("pod"),
+        "network": text(),
+        "gateway_cluster": text("cluster id"),
+        "address": text(),
+        "port": integer(),
+        "hbone_port": integer(),
+        "reason": text("why a row is empty: the istiod could not be asked, or knows no gateway at all"),
+    },
+)
 
 
 def gateways(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each Service that is, or by its port 15443 should be, a cluster's east-west gateway.
+    """Return one row for each gateway by which others come into a cluster, as istiod finds them.
 
-    Columns: cluster, namespace, service, network (its label `topology.istio.io/network`; without it istiod does not
-    take it for a gateway), namespace_network (the same label of istiod's namespace: the network of the cluster's own
-    pods), type, addresses (comma-joined; empty while pending), port (0 where it does not listen), ready and pods (of
-    its selector), exposed_by (Gateways whose AUTO_PASSTHROUGH server selects its pods, comma-joined; empty: it lets
-    nothing in), selector (of its pods, as `kubectl -l` takes it), made_by (istioctl and the IstioOperator's name, a
-    Helm release, or who else wrote it), reason. A cluster without any gateway has a row without service that says so.
+    A Service with the label `topology.istio.io/network`; one that meshNetworks of its own cluster name by
+    registryServiceName; an address in meshNetworks; a Gateway of the Kubernetes Gateway API with that label and
+    addresses, such as one of class istio-remote. Services on port 15443 that are none of these are listed, too.
 
-    Source: pilot/pkg/serviceregistry/kube/controller/network.go.
+    The columns are those of `GATEWAYS`. A cluster without any gateway has a row that says so.
+
+    Source: pilot/pkg/serviceregistry/kube/controller/network.go, pilot/pkg/model/network.go.
     """
     rows: list[dict[str, Any]] = []
-    for name, found in mesh.each(lambda cluster: _gateways(cluster, mesh.root_namespace)).items():
-        known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
-        rows += [{"cluster": name, **row} for row in known]
-    return table(rows, GATEWAY_COLUMNS)
+    declared: list[dict[str, Any]] = []
+    found = mesh.each(lambda cluster: _gateways(cluster, mesh))
+    for name, known in found.items():
+        if isinstance(known, Unknown):
+            rows.append({"cluster": name, "reason": known.reason})
+            continue
+        rows += [{"cluster": name, **row} for row in known.services]
+        declared += [{**row, "made_by": f"{row['made_by']} of {name}"} for row in known.declared]
+    for name, known in found.items():
+        rows += _declared(mesh.spec.cluster(name).network, name, rows, declared)
+        if not isinstance(known, Unknown) and all(row["cluster"] != name for row in rows):
+            reason = f"no Service has the label {NETWORK}, none listens on {PASSTHROUGH_PORT}"
+            rows.append({"cluster": name, "namespace_network": known.network, "reason": reason})
+    return GATEWAYS.frame(rows)
 
 
-def _gateways(cluster: Cluster, root_namespace: str) -> list[dict[str, Any]]:
-    services = [service for service in cluster.get("services") if is_gateway(service)]
+@dataclass(frozen=True)
+class _Found:
+    """What was found in one cluster: Services, what is declared there of any network, and the cluster's own network."""
+
+    services: list[dict[str, Any]]
+    declared: list[dict[str, Any]]
+    network: str
+
+
+def _declared(
+    network: str, name: str, rows: list[dict[str, Any]], declared: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return a cluster's gateways that are known by their address only, each once, and who declares it."""
+    own = [row for row in rows if row["cluster"] == name and row.get("addresses")]
+    known = {(address, row["port"]) for row in own for address in row["addresses"].split(",")}
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in declared:
+        place = (row["addresses"], row["port"])
+        if row["network"] != network or place in known:
+            continue
+        others = [found[place]["made_by"]] if place in found else []
+        found[place] = {"cluster": name, **row, "made_by": ", ".join([*others, row["made_by"]])}
+    return list(found.values())
+
+
+def _gateways(cluster: Cluster, mesh: Mesh) -> _Found:
+    root_namespace = mesh.root_namespace
     namespace = cluster.find("namespaces", None, root_namespace) or {}
-    own = {"namespace_network": _labels(namespace).get(NETWORK, "")}
-    if not services:
-        return [{**own, "reason": f"no Service has the label {NETWORK}, none listens on {PASSTHROUGH_PORT}"}]
-    exposures = _exposures(cluster)
-    return [{**own, **_gateway(cluster, service, exposures)} for service in services]
+    networks = _mesh_networks(cluster, mesh)
+    named = {
+        str(gateway["registryServiceName"]): (network, int(gateway.get("port") or 0))
+        for network, value in networks.items()
+        if cluster.name in [e.get("fromRegistry") for e in value.get("endpoints") or []]
+        for gateway in value.get("gateways") or []
+        if gateway.get("registryServiceName")
+    }
+    services = [(service, _registered(service, named)) for service in cluster.get("services")]
+    services = [(service, by) for service, by in services if is_gateway(service) or by]
+    resources = _resources(cluster)
+    exposures = _exposures(cluster) if services else []
+    own = _labels(namespace).get(NETWORK, "")
+    made = [_gateway(cluster, service, by, exposures, resources) for service, by in services]
+    addresses = [
+        _by_address(network, str(gateway["address"]), int(gateway.get("port") or 0), "meshNetworks", "meshNetworks")
+        for network, value in networks.items()
+        for gateway in value.get("gateways") or []
+        if gateway.get("address")
+    ]
+    addresses += [row for resource in resources for row in _by_resource(resource)]
+    return _Found([{**row, "namespace_network": own} for row in made], addresses, own)
+
+
+def _mesh_networks(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
+    revision = mesh.spec.istio.revision
+    for name in filter(None, (f"istio-{revision}" if revision else "", "istio")):
+        data = (cluster.find("configmaps", mesh.root_namespace, name) or {}).get("data") or {}
+        if told := yaml.safe_load(data.get("meshNetworks") or ""):
+            return told.get("networks") or {}
+    return {}
+
+
+def _registered(service: dict[str, Any], named: dict[str, tuple[str, int]]) -> tuple[str, int] | None:
+    """Return network and port for which meshNetworks name a Service by its host name; its own label comes first."""
+    host = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc."
+    found = next((told for name, told in named.items() if name.startswith(host)), None)
+    return None if _labels(service).get(NETWORK) else found
+
+
+def _by_address(network: str, address: str, port: int, kind: str, made_by: str) -> dict[str, Any]:
+    return {"network": network, "addresses": address, "port": port, "type": kind, "made_by": made_by}
+
+
+def _by_resource(resource: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield each address and passthrough listener of a Gateway API Gateway; an address without a type is ignored."""
+    kind, network = resource["spec"].get("gatewayClassName", ""), _labels(resource).get(NETWORK, "")
+    for address in resource["spec"].get("addresses") or [] if network else []:
+        if address.get("type") in ("IPAddress", "Hostname"):
+            for listener in _passthrough_listeners(resource):
+                made_by = f"Gateway {_name(resource)}"
+                yield _by_address(network, address["value"], listener["port"], kind, made_by)
 
 
 def is_gateway(service: dict[str, Any]) -> bool:
@@ -92,7 +193,49 @@ def _exposures(cluster: Cluster) -> list[dict[str, Any]]:
         return []
 
 
-def _gateway(cluster: Cluster, service: dict[str, Any], exposures: list[dict[str, Any]]) -> dict[str, Any]:
+def _resources(cluster: Cluster) -> list[dict[str, Any]]:
+    """Return the Gateways of the Kubernetes Gateway API that pass mutual TLS through."""
+    try:
+        found = cluster.get("gateways.gateway.networking.k8s.io")
+    except NotFoundError:  # its definitions are not installed
+        return []
+    return [gateway for gateway in found if _passthrough_listeners(gateway)]
+
+
+def _passthrough_listeners(resource: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the listeners that pass mutual TLS through by SNI, as an AUTO_PASSTHROUGH server does.
+
+    Source: pilot/pkg/serviceregistry/kube/conversion.go, IsAutoPassthrough.
+    """
+    labels = _labels(resource)
+    wanted = labels.get(GATEWAY_PORT_LABEL, str(PASSTHROUGH_PORT)) if NETWORK in labels else ""
+    tls = [(one, one.get("tls") or {}) for one in resource["spec"].get("listeners") or []]
+    return [
+        one
+        for one, said in tls
+        if said.get("mode") == "Passthrough"
+        and (str(one.get("port")) == wanted or (said.get("options") or {}).get(LISTENER_MODE) == "auto-passthrough")
+    ]
+
+
+def _serves(resource: dict[str, Any], service: dict[str, Any], pods: list[dict[str, str]]) -> bool:
+    """Tell whether a Gateway API Gateway listens on a Service's pods: made for it, or the Service its address names."""
+    metadata = service["metadata"]
+    host = f"{metadata['name']}.{metadata['namespace']}"
+    names = [str(address.get("value", "")) for address in resource["spec"].get("addresses") or []]
+    made = resource["metadata"]["namespace"] == metadata["namespace"] and any(
+        labels.get(GATEWAY_NAME) == resource["metadata"]["name"] for labels in pods
+    )
+    return made or any(name == host or name.startswith(f"{host}.svc") for name in names)
+
+
+def _gateway(
+    cluster: Cluster,
+    service: dict[str, Any],
+    registered: tuple[str, int] | None,
+    exposures: list[dict[str, Any]],
+    resources: list[dict[str, Any]],
+) -> dict[str, Any]:
     namespace, selector = service["metadata"]["namespace"], service["spec"].get("selector") or {}
     found = cluster.get("pods", namespace, labels=selector) if selector else []
     pods = [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
@@ -100,37 +243,74 @@ def _gateway(cluster: Cluster, service: dict[str, Any], exposures: list[dict[str
     labels = [_labels(pod) for pod in pods] or [selector]
     told = _labels(service).get(GATEWAY_PORT_LABEL) or ""
     wanted = int(told) if told.isdigit() else PASSTHROUGH_PORT  # istiod warns of another text, and takes this
-    port = next((p for p in (wanted, HBONE_PORT) if _listens(service, p)), 0)
-    ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
-    addresses = [entry.get("ip") or entry.get("hostname", "") for entry in ingress]
-    addresses += [*(service["spec"].get("externalIPs") or []), *_of_nodes(cluster, service)]
+    network, at = registered or (_labels(service).get(NETWORK, ""), wanted)
+    port = next((p for p in (at, HBONE_PORT) if _listens(service, p)), 0)
+    lets_in = {_name(g): _hosts(g) for g in exposures if _selects(g, labels)}
+    lets_in |= {
+        _name(r): [str(one.get("hostname") or "*") for one in listeners]
+        for r in resources
+        if (listeners := _passthrough_listeners(r)) and _serves(r, service, labels)
+    }
     return {
         "namespace": namespace,
         "service": service["metadata"]["name"],
-        "network": _labels(service).get(NETWORK, ""),
+        "network": network,
         "type": service["spec"].get("type", "ClusterIP"),
-        "addresses": ",".join(addresses),
-        "port": port,
+        "addresses": ",".join(_addresses(cluster, service)),
+        "port": _node_port(service, port),
         "ready": sum(_ready(pod) for pod in pods),
         "pods": len(pods),
-        "exposed_by": ",".join(sorted(_name(g) for g in exposures if _selects(g, labels))),
+        "exposed_by": ",".join(sorted(lets_in)),
+        "hosts": ",".join(sorted({host for hosts in lets_in.values() for host in hosts})),
         "selector": ",".join(f"{key}={value}" for key, value in sorted(selector.items())),
         "made_by": _made_by(service),
     }
 
 
+def _hosts(gateway: dict[str, Any]) -> list[str]:
+    servers = [s for s in gateway["spec"]["servers"] if (s.get("tls") or {}).get("mode") == "AUTO_PASSTHROUGH"]
+    return [str(host) for server in servers for host in server.get("hosts") or []]
+
+
+def _by_nodes(service: dict[str, Any]) -> bool:
+    """Tell whether others come in by the nodes: type NodePort with the annotation, whatever stands in it."""
+    notes = service["metadata"].get("annotations") or {}
+    return service["spec"].get("type") == "NodePort" and NODE_SELECTOR in notes
+
+
+def _node_port(service: dict[str, Any], port: int) -> int:
+    """Return where others find a port of a Service. Source: pilot/pkg/serviceregistry/kube/conversion.go."""
+    ports = service["spec"].get("ports") or [] if _by_nodes(service) else []
+    return next((int(p["nodePort"]) for p in ports if p.get("port") == port and p.get("nodePort")), port)
+
+
+def _addresses(cluster: Cluster, service: dict[str, Any]) -> list[str]:
+    if _by_nodes(service):
+        return _of_nodes(cluster, service)
+    ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
+    addresses = [entry.get("ip") or entry.get("hostname", "") for entry in ingress]
+    return [*addresses, *(service["spec"].get("externalIPs") or [])]
+
+
 def _of_nodes(cluster: Cluster, service: dict[str, Any]) -> list[str]:
-    """Return the addresses that istiod takes for those of a NodePort gateway: external ones of the nodes it names."""
-    selector = (service["metadata"].get("annotations") or {}).get(NODE_SELECTOR)
-    if service["spec"].get("type") != "NodePort" or selector is None:
-        return []
+    """Return the first external address of each node that the annotation selects.
+
+    Of a text that is no JSON object istiod takes all nodes, and a value that is no text for an empty one.
+
+    Source: pilot/pkg/serviceregistry/kube/controller, getNodeSelectorsForService and updateServiceNodePortAddresses.
+    """
     try:
-        labels = json.loads(selector or "{}")
+        told = json.loads(service["metadata"]["annotations"][NODE_SELECTOR])
     except ValueError:
-        return []
+        told = {}
+    labels = {k: v if isinstance(v, str) else "" for k, v in told.items()} if isinstance(told, dict) else {}
     nodes = [node for node in cluster.get("nodes") if labels.items() <= _labels(node).items()]
-    addresses = [a for node in nodes for a in node.get("status", {}).get("addresses") or []]
-    return [a["address"] for a in addresses if a["type"] == "ExternalIP"]
+    external = ([a["address"] for a in _node_addresses(node) if a["type"] == "ExternalIP"] for node in nodes)
+    return [addresses[0] for addresses in external if addresses]
+
+
+def _node_addresses(node: dict[str, Any]) -> list[dict[str, str]]:
+    return node.get("status", {}).get("addresses") or []
 
 
 def _made_by(service: dict[str, Any]) -> str:
@@ -146,8 +326,7 @@ def _made_by(service: dict[str, Any]) -> str:
 def gateways_seen(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each istiod replica and each network gateway that it knows, its own included.
 
-    Columns: cluster, istiod (pod), network, gateway_cluster (cluster id), address, port, hbone_port, reason (why a row
-    is empty: the istiod could not be asked, or knows no gateway at all).
+    The columns are those of `GATEWAYS_SEEN`.
 
     Source: `/debug/networkz`.
     """
@@ -158,7 +337,7 @@ def gateways_seen(mesh: Mesh) -> pd.DataFrame:
             rows.append({**where, "reason": answer.reason})
         else:
             rows += [{**where, **row} for row in answer or [{"reason": "it knows no gateway"}]]
-    return table(rows, SEEN_COLUMNS)
+    return GATEWAYS_SEEN.frame(rows)
 
 
 def _seen_by(istiod: Istiod) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ READER_COLUMNS: Final = {
 }
 
 
-def manifest(name: str, server: str, token: Token, namespace: str) -> dict[str, Any]:
+def manifest(name: str, server: str, token: Token, namespace: str, tls_server_name: str = "") -> dict[str, Any]:
     """Return the remote secret of cluster `name`, for another cluster's istiod."""
     return {
         "apiVersion": "v1",
@@ -49,15 +49,16 @@ def manifest(name: str, server: str, token: Token, namespace: str) -> dict[str, 
             "annotations": {ANNOTATION: name},
             "labels": {LABEL: "true"},
         },
-        "data": {name: base64.b64encode(_kubeconfig(name, server, token).encode()).decode()},
+        "data": {name: base64.b64encode(_kubeconfig(name, server, token, tls_server_name).encode()).decode()},
     }
 
 
-def _kubeconfig(name: str, server: str, token: Token) -> str:
-    authority = base64.b64encode(token.ca).decode()
+def _kubeconfig(name: str, server: str, token: Token, tls_server_name: str) -> str:
+    cluster = {"certificate-authority-data": base64.b64encode(token.ca).decode(), "server": server}
+    cluster |= {"tls-server-name": tls_server_name} if tls_server_name else {}
     document = {
         "apiVersion": "v1",
-        "clusters": [{"cluster": {"certificate-authority-data": authority, "server": server}, "name": name}],
+        "clusters": [{"cluster": cluster, "name": name}],
         "contexts": [{"context": {"cluster": name, "user": name}, "name": name}],
         "current-context": name,
         "kind": "Config",
@@ -126,5 +127,8 @@ def _reader(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
     token = reader_tokens.current(found, mesh)
     if token is None:
         return row
-    proof = try_token(cluster, token.token, token.ca, namespace) if token else {"credential": "filling"}
-    return {**row, "secret": token.secret, "ends": jwt.told_end(token.token), **proof}
+    row |= {"secret": token.secret, "ends": jwt.told_end(token.token), "credential": "filling"}
+    if token:
+        proof = try_token(cluster, token.token, token.ca, namespace)
+        row |= {"credential": proof.credential.value, "detail": proof.detail}
+    return row

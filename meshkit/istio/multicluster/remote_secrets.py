@@ -6,131 +6,261 @@ revoked or the remote API server died. So each credential is tried here, live.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
-
-import pandas as pd
-import yaml
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio.ca import certificates
 from meshkit.istio.control_plane.istiods_and_proxies import ask_istiods
-from meshkit.istio.multicluster import jwt, reader_tokens
+from meshkit.istio.multicluster import jwt, reader_tokens, secret_kubeconfig
+from meshkit.istio.multicluster.secret_kubeconfig import Auth, SecretKubeconfig
+from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown, gather
+from meshkit.kube.pods import NOT_ENDED
 from meshkit.kube.transport import NotFoundError
-from meshkit.tables import table
+from meshkit.tables import Column, Table, flag, text
 
 LABEL = "istio/multiCluster"
 ANNOTATION = "networking.istio.io/cluster"
 PREFIX = "istio-remote-secret-"
 PAUSED = "meshkit/apart-until-trusted"
 """The annotation of a remote secret whose label stage 04 took off: see `meshkit.stages.trust.discovery_pause`."""
-REMOTE_COLUMNS = {
-    "cluster": "str",
-    "istiod": "str",
-    "remote": "str",
-    "secret": "str",
-    "status": "str",
-    "revision": "str",
-    "reason": "str",
-}
-SECRET_COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "name": "str",
-    "key": "str",
-    "annotation": "str",
-    "labelled": "bool",
-    "paused": "bool",
-    "server": "str",
-    "tls_server_name": "str",
-    "auth": "str",
-    "account": "str",
-    "token_secret": "str",
-    "issued": "datetime64[us, UTC]",
-    "expires": "datetime64[us, UTC]",
-    "ends": "str",
-    "credential": "str",
-    "tried_at": "str",
-    "leads_to": "str",
-    "detail": "str",
-}
+REMOTE_CLUSTERS: Final = Table(
+    "remote-clusters",
+    "What each istiod watches",
+    key=("cluster", "istiod", "remote"),
+    columns={
+        "cluster": text("where the istiod runs"),
+        "istiod": text("its pod"),
+        "remote": text("id of a cluster that it watches, its own included"),
+        "secret": text("namespace/name of the remote secret that it took for it; empty for its own"),
+        "status": text("synced, syncing, timeout, closed; UNKNOWN when the istiod could not be asked"),
+        "revision": text("of the istiod"),
+        "reason": text("why it could not be asked"),
+    },
+)
+REMOTE_SECRETS: Final = Table(
+    "remote-secrets",
+    "Remote secrets and the live proof of their credentials",
+    key=("cluster", "name", "key"),
+    show=(
+        *("cluster", "namespace", "name", "key", "server", "token_secret", "ends", "credential", "leads_to", "detail"),
+    ),
+    columns={
+        "cluster": text("that holds the secret"),
+        "namespace": text(),
+        "name": text(),
+        "key": text("cluster id that istiod uses"),
+        "annotation": text("cluster id that the annotation names"),
+        "labelled": flag("istiod sees it"),
+        "paused": flag("stage 04 took its label off"),
+        "server": text("API server's address in it"),
+        "tls_server_name": text("name that the API server's certificate is to have, where the kubeconfig has one"),
+        "auth": text("token, tokenFile, exec, authProvider, clientCertificate, basic, none, unreadable"),
+        "account": text("namespace/name of the ServiceAccount that a token is of"),
+        "token_secret": text("Secret in the target that the token depends on"),
+        "issued": Column("datetime64[us, UTC]", "of a token"),
+        "expires": Column("datetime64[us, UTC]", "of a token; NaT: never, or it does not say"),
+        "ends": text("the same in words: never, a moment, or nothing where the token does not say"),
+        "credential": text("ok, mismatch, 401, 403, other CA, rejected, unreachable, untested, UNKNOWN"),
+        "tried_at": text("API server that was asked"),
+        "leads_to": text("cluster of the mesh that accepts it"),
+        "detail": text("what is missing or wrong, in words"),
+    },
+)
 EVENTS = "remote_cluster_secret_events_total"
 TRY_TIMEOUT = 5.0
+_NO_REASON: Final = "revoked, or of another cluster"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
-def remote_clusters(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each istiod replica and each cluster that it watches, its own included.
+class SyncStatus(StrEnum):
+    """What istiod says of a cluster that it watches. Source: pkg/kube/multicluster/cluster.go."""
 
-    Columns: cluster (where the istiod runs), istiod (pod), remote (cluster id), secret (namespace/name; empty for its
-    own), status (synced, syncing, timeout, closed; UNKNOWN when it could not be asked), revision, reason.
-
-    Source: `/debug/clusterz`, as `istioctl remote-clusters`.
-    """
-    rows: list[dict[str, Any]] = []
-    for name, istiod, answer in ask_istiods(mesh, lambda istiod: istiod.debug("clusterz")):
-        where = {"cluster": name}
-        if istiod:
-            where |= {"istiod": istiod.name, "revision": istiod.revision}
-        if isinstance(answer, Unknown):
-            rows.append({**where, "status": "UNKNOWN", "reason": answer.reason})
-        else:
-            rows += [
-                {**where, "remote": entry["id"], "secret": entry.get("secretName"), "status": entry.get("syncStatus")}
-                for entry in answer
-            ]
-    return table(rows, REMOTE_COLUMNS)
+    SYNCED = "synced"
+    SYNCING = "syncing"
+    TIMEOUT = "timeout"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True)
-class _Credential:
-    """What one key of a remote secret holds. Its token and its CA stay in this module."""
+class RemoteCluster:
+    """A cluster that one istiod watches, its own included: a row of `REMOTE_CLUSTERS`."""
 
+    cluster: str
+    istiod: str
+    remote: str
+    status: SyncStatus | str
+    secret: str = ""
+    revision: str = ""
+    reason: str = ""
+
+    @property
+    def target(self) -> str:
+        """The id of the cluster that is watched."""
+        return self.remote
+
+
+class Credential(StrEnum):
+    """What came of trying a remote secret's credential."""
+
+    OK = "ok"
+    WRONG_CLUSTER = "mismatch"
+    REFUSED = "401"
+    FORBIDDEN = "403"
+    WRONG_CA = "other CA"
+    REJECTED = "rejected"
+    """istiod itself refuses the kubeconfig: see `secret_kubeconfig.SecretKubeconfig.refusal`."""
+    UNREACHABLE = "unreachable"
+    NOT_TESTED = "untested"
+
+    @property
+    def known(self) -> bool:
+        """Whether the try says anything of the credential."""
+        return self not in (Credential.UNREACHABLE, Credential.NOT_TESTED)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The outcome of trying a credential."""
+
+    credential: Credential
+    detail: str = ""
+    tried_at: str = ""
+    leads_to: str = ""
+
+
+@dataclass(frozen=True)
+class RemoteSecret:
+    """One cluster in a remote secret, with the live proof of its credential: a row of `REMOTE_SECRETS`.
+
+    `detail` says in words what is missing or wrong. Its token is not in it.
+    """
+
+    cluster: str
+    namespace: str
+    name: str
+    key: str
+    credential: Credential
+    annotation: str = ""
+    labelled: bool = True
+    paused: bool = False
     server: str = ""
     tls_server_name: str = ""
-    auth: str = ""
-    token: str = field(default="", repr=False)
-    ca: bytes = field(default=b"", repr=False)
+    auth: Auth = Auth.TOKEN
+    account: str = ""
+    token_secret: str = ""
+    issued: datetime | None = None
+    expires: datetime | None = None
+    ends: str = ""
+    tried_at: str = ""
+    leads_to: str = ""
+    detail: str = ""
+
+    @property
+    def target(self) -> str:
+        """The id that istiod gives to the cluster."""
+        return self.key
+
+    @property
+    def place(self) -> str:
+        """Namespace and name of the secret, as clusterz has it."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def readable(self) -> bool:
+        """Whether it holds a kubeconfig that can be loaded."""
+        return self.auth is not Auth.UNREADABLE
+
+    @property
+    def undecided(self) -> bool:
+        """Whether nobody can say if its credential works; of a kubeconfig that cannot be loaded one can."""
+        return not self.credential.known and self.readable
+
+    @property
+    def expired(self) -> bool:
+        """Whether its token has ended."""
+        return self.expires is not None and self.expires < datetime.now(UTC)
+
+    def ends_within(self, seconds: float) -> bool:
+        """Tell whether it ends within so many seconds, or half its life where the API server granted less than that."""
+        if self.ends in ("", "never") or self.expires is None:
+            return False
+        left, limit = (self.expires - datetime.now(UTC)).total_seconds(), seconds
+        return left <= (min(limit, (self.expires - self.issued).total_seconds() / 2) if self.issued else limit)
 
 
-def remote_secrets(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each cluster in each remote secret, with the live proof of its credential.
+RemoteSecrets = Reading[RemoteSecret]
+RemoteClusters = Reading[RemoteCluster]
 
-    Columns: cluster (that holds the secret), namespace, name, key (the cluster id that istiod will use), annotation
-    (the cluster id that it says), labelled (istiod sees it), paused (stage 04 took its label off), server (API server
-    address), tls_server_name (the name that its certificate is to be good for, where the kubeconfig says one), auth
-    (token, exec, clientCertificate, tokenFile, authProvider, basic, none, unreadable), account (namespace/name of the
-    ServiceAccount that a token is of), token_secret (the Secret that the token stands on), issued, expires (of a JWT;
-    NaT when it does not say, or never ends), ends (the same in words: `never`, a moment, or nothing where it is not
-    told), credential (ok, mismatch, 401, 403, other CA, unreachable, untested, UNKNOWN; mismatch is a good one of
-    another cluster than its key says), tried_at (the API server that was asked), leads_to (the cluster of the mesh that
-    takes it), detail (what is missing or wrong, in words).
+
+def remote_clusters(mesh: Mesh) -> RemoteClusters:
+    """Return, for each istiod replica, each cluster that it watches, its own included.
+
+    Source: `/debug/clusterz`, as `istioctl remote-clusters`.
+    """
+    items: list[RemoteCluster] = []
+    unread: list[Unread] = []
+    for name, istiod, answer in ask_istiods(mesh, lambda istiod: istiod.debug("clusterz")):
+        pod, revision = (istiod.name, istiod.revision) if istiod else ("", "")
+        if isinstance(answer, Unknown):
+            unread.append(Unread(name, answer.reason, pod, revision))
+            continue
+        for entry in answer:
+            status, secret = entry.get("syncStatus") or "", entry.get("secretName") or ""
+            items.append(RemoteCluster(name, pod, entry["id"], _status(status), secret, revision))
+    return seen_reading(items, unread)
+
+
+def seen_reading(items: Collection[RemoteCluster] = (), unread: Collection[Unread] = ()) -> RemoteClusters:
+    """Return the reading of what istiods watch."""
+    return Reading(REMOTE_CLUSTERS, items, unread, state="status", why="reason")
+
+
+def _status(word: str) -> SyncStatus | str:
+    return SyncStatus(word) if word in list(SyncStatus) else word
+
+
+def remote_secrets(mesh: Mesh) -> RemoteSecrets:
+    """Return each cluster in each remote secret, with the live proof of its credential.
 
     A credential is tried at our own address of the cluster that its key names, never at the address as written: that
     is for istiod's eyes, and may lead to a stranger from here. Only secrets in istiod's own namespace count for it;
-    others are listed because they are a common mistake. Tokens and certificates never leave this function. Credentials
-    that would run a program are not tried.
+    others are listed because they are a common mistake. Tokens and certificates never leave this function. Only tokens
+    are tried; credentials that would run a program never.
     """
-    rows: list[dict[str, Any]] = []
-    found = mesh.each(lambda cluster: _secrets(cluster, mesh.root_namespace))
-    untried: list[tuple[dict[str, Any], _Credential]] = []
-    for name, secrets in found.items():
-        if isinstance(secrets, Unknown):
-            rows.append({"cluster": name, "credential": "UNKNOWN", "detail": secrets.reason})
-            continue
-        untried += [({"cluster": name, **row}, credential) for s in secrets for row, credential in _keys(s)]
-    proofs = gather(lambda pair: _prove(mesh, pair[0]["key"], pair[1]), untried, deadline=60.0)
-    for (row, _), proof in zip(untried, proofs, strict=True):
-        told = {"credential": "unreachable", "detail": proof.reason} if isinstance(proof, Unknown) else proof
-        rows.append({**row, **told})
-    return table(rows, SECRET_COLUMNS)
+    found = mesh.each(lambda cluster: _held(cluster, mesh.root_namespace))
+    unread = [Unread(name, keys.reason) for name, keys in found.items() if isinstance(keys, Unknown)]
+    held = [key for keys in found.values() if not isinstance(keys, Unknown) for key in keys]
+    proofs = gather(lambda key: _prove(mesh, *key), held, deadline=60.0)
+    items = []
+    for (secret, _, _), found_out in zip(held, proofs, strict=True):
+        proof = Proof(Credential.UNREACHABLE, found_out.reason) if isinstance(found_out, Unknown) else found_out
+        items.append(replace(secret, **vars(proof)))
+    return secret_reading(items, unread)
+
+
+def secret_reading(items: Collection[RemoteSecret] = (), unread: Collection[Unread] = ()) -> RemoteSecrets:
+    """Return the reading of remote secrets."""
+    return Reading(REMOTE_SECRETS, items, unread, state="credential", why="detail")
+
+
+def tls_server_names(mesh: Mesh) -> dict[tuple[str, str], str]:
+    """Return the `tls-server-name` that a remote secret has, by (reader, key); nothing is tried, or said of the others.
+
+    Source: pkg/kube/util.go: istiod asks for that name in the certificate, as client-go does.
+    """
+    found = mesh.each(lambda cluster: cluster.get("secrets", mesh.root_namespace, labels={LABEL: "true"}))
+    held = ((name, one) for name, known in found.items() if not isinstance(known, Unknown) for one in known)
+    keys = ((name, key, value) for name, secret in held for key, value in (secret.get("data") or {}).items())
+    names = {(name, key): secret_kubeconfig.parse(value).tls_server_name for name, key, value in keys}
+    return {pair: name for pair, name in names.items() if name}
 
 
 def replaced(before: Mapping[str, Any], live: Mapping[str, Any] | None) -> bool:
@@ -143,7 +273,7 @@ def replaced(before: Mapping[str, Any], live: Mapping[str, Any] | None) -> bool:
 
 def stands_on(secret: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Return name and UID of the Secret that each token of a remote secret stands on: see `jwt.secret`."""
-    return {key: jwt.secret(_credential(value).token) for key, value in (secret.get("data") or {}).items()}
+    return {key: jwt.secret(secret_kubeconfig.parse(value).token) for key, value in (secret.get("data") or {}).items()}
 
 
 def is_paused(metadata: Mapping[str, Any]) -> bool:
@@ -169,99 +299,119 @@ def _secrets(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
     return labelled + [secret for name in lost if (secret := cluster.find("secrets", namespace, name))]
 
 
-def _keys(secret: dict[str, Any]) -> list[tuple[dict[str, Any], _Credential]]:
-    metadata = secret["metadata"]
-    found = []
-    for key, value in (secret.get("data") or {}).items():
-        credential = _credential(value)
-        row = {
-            "namespace": metadata["namespace"],
-            "name": metadata["name"],
-            "key": key,
-            "annotation": metadata.get("annotations", {}).get(ANNOTATION, ""),
-            "labelled": metadata.get("labels", {}).get(LABEL) == "true",
-            "paused": is_paused(metadata),
-            "server": credential.server,
-            "tls_server_name": credential.tls_server_name,
-            "auth": credential.auth,
-            "account": "/".join(jwt.account(credential.token)).strip("/"),
-            "token_secret": jwt.secret(credential.token)[0],
-            "issued": jwt.begun(credential.token),
-            "expires": jwt.ends(credential.token),
-            "ends": jwt.told_end(credential.token) if credential.auth == "token" else "",
-        }
-        found.append((row, credential))
-    return found
+@dataclass(frozen=True)
+class _Refusal:
+    """Why istiod refuses a kubeconfig; not certain where its options are not known."""
+
+    reason: str = ""
+    certain: bool = True
 
 
-def _credential(value: str) -> _Credential:
+def _held(cluster: Cluster, namespace: str) -> list[tuple[RemoteSecret, SecretKubeconfig, _Refusal]]:
+    """Return each key of each remote secret, not tried yet, what it holds, and whether istiod refuses that."""
+    keys = [key for secret in _secrets(cluster, namespace) for key in _keys(cluster.name, secret)]
+    options = _options(cluster, namespace) if any(held.refusal(()) for _, held in keys) else []
+    return [(secret, held, _refusal(held, options)) for secret, held in keys]
+
+
+def _options(cluster: Cluster, namespace: str) -> list[set[str]]:
+    """Return what each istiod takes of a kubeconfig beyond what is safe; none where no istiod says."""
     try:
-        document = yaml.safe_load(base64.b64decode(value))
-        named = {kind: {e["name"]: e[kind[:-1]] for e in document[kind]} for kind in ("clusters", "contexts", "users")}
-        context = named["contexts"][document["current-context"]]
-        cluster, user = named["clusters"][context["cluster"]], named["users"].get(context["user"]) or {}
-        ca = base64.b64decode(cluster.get("certificate-authority-data", ""))
-        return _Credential(
-            server=str(cluster["server"]),
-            tls_server_name=str(cluster.get("tls-server-name", "")),
-            auth=_auth(user),
-            token=str(user.get("token", "")),
-            ca=ca,
+        pods = cluster.get("pods", namespace, labels="app=istiod", fields=NOT_ENDED)
+    except MeshkitError:
+        return []
+    containers = [[c for c in pod["spec"]["containers"] if c.get("name") == "discovery"] for pod in pods]
+    envs = [{e["name"]: e for c in found for e in c.get("env") or []} for found in containers if found]
+    told = [env.get(secret_kubeconfig.ALLOWED, {"value": ""}) for env in envs]
+    return [] if any("valueFrom" in e for e in told) else [set(str(e.get("value", "")).split(",")) - {""} for e in told]
+
+
+def _refusal(held: SecretKubeconfig, options: Collection[Collection[str]]) -> _Refusal:
+    plain = held.refusal(())
+    if plain and held.users and not options:
+        return _Refusal(plain, certain=False)
+    return _Refusal(next(filter(None, map(held.refusal, options)), "") if options else plain)
+
+
+def _keys(cluster: str, secret: dict[str, Any]) -> Iterator[tuple[RemoteSecret, SecretKubeconfig]]:
+    metadata = secret["metadata"]
+    for key, value in (secret.get("data") or {}).items():
+        held = secret_kubeconfig.parse(value)
+        yield (
+            RemoteSecret(
+                cluster=cluster,
+                namespace=metadata["namespace"],
+                name=metadata["name"],
+                key=key,
+                credential=Credential.NOT_TESTED,
+                annotation=metadata.get("annotations", {}).get(ANNOTATION, ""),
+                labelled=metadata.get("labels", {}).get(LABEL) == "true",
+                paused=is_paused(metadata),
+                server=held.server,
+                tls_server_name=held.tls_server_name,
+                auth=held.auth,
+                account="/".join(jwt.account(held.token)).strip("/"),
+                token_secret=jwt.secret(held.token)[0],
+                issued=jwt.begun(held.token),
+                expires=jwt.ends(held.token),
+                ends=jwt.told_end(held.token) if held.auth is Auth.TOKEN else "",
+            ),
+            held,
         )
-    except (yaml.YAMLError, binascii.Error, KeyError, TypeError, AttributeError, ValueError):
-        return _Credential(auth="unreadable")
 
 
-def _auth(user: dict[str, Any]) -> str:
-    kinds = {
-        "token": "token",
-        "tokenFile": "tokenFile",
-        "exec": "exec",
-        "auth-provider": "authProvider",
-        "client-certificate": "clientCertificate",
-        "client-certificate-data": "clientCertificate",
-        "username": "basic",
-    }
-    return next((name for field_name, name in kinds.items() if user.get(field_name)), "none")
+def _untried(held: SecretKubeconfig, refusal: _Refusal) -> Proof | None:
+    """Return what is said of a credential that is not tried, or None: it is to be tried."""
+    if held.auth is Auth.UNREADABLE:
+        return Proof(Credential.NOT_TESTED, refusal.reason)
+    if refusal.reason and refusal.certain:
+        return Proof(Credential.REJECTED, f"istiod refuses it: {refusal.reason}")
+    if refusal.reason:
+        unless = f"istiod refuses it ({refusal.reason}) unless its {secret_kubeconfig.ALLOWED} names that"
+        return Proof(Credential.NOT_TESTED, unless)
+    if held.auth is not Auth.TOKEN:
+        return Proof(Credential.NOT_TESTED, f"istiod takes it ({held.auth.value}); only tokens are tried from here")
+    return None
 
 
-def _prove(mesh: Mesh, key: str, credential: _Credential) -> dict[str, str]:
-    if credential.auth != "token":
-        broken = credential.auth == "unreadable"
-        why = "it is no complete kubeconfig" if broken else "only tokens are tried; istiod, too, refuses others"
-        return {"credential": "untested", "detail": why}
-    named = {"credential": "untested", "detail": f"the mesh file has no cluster {key!r} to try it at"}
+def _prove(mesh: Mesh, secret: RemoteSecret, held: SecretKubeconfig, refusal: _Refusal) -> Proof:
+    if proof := _untried(held, refusal):
+        return proof
+    key = secret.key
+    named = Proof(Credential.NOT_TESTED, f"the mesh file has no cluster {key!r} to try it at")
     for cluster in sorted(mesh.clusters.values(), key=lambda cluster: cluster.name != key):
-        proof = {**_try(cluster, credential, mesh.root_namespace), "tried_at": cluster.server}
+        proof = replace(try_token(cluster, held.token, held.ca, mesh.root_namespace), tried_at=cluster.server)
         if cluster.name == key:
             named = proof
-            if proof["credential"] != "401":
-                return {**proof, "leads_to": key if proof["credential"] in ("ok", "403", "other CA") else ""}
-        elif proof["credential"] in ("ok", "403"):
+            if proof.credential not in (Credential.REFUSED, Credential.NOT_TESTED):
+                leads = proof.credential in (Credential.OK, Credential.FORBIDDEN, Credential.WRONG_CA)
+                return replace(proof, leads_to=key if leads else "")
+        elif proof.credential in (Credential.OK, Credential.FORBIDDEN):
             theirs = f"it is a credential of {cluster.name}"
-            return {**proof, "credential": "mismatch", "leads_to": cluster.name, "detail": theirs}
+            return replace(proof, credential=Credential.WRONG_CLUSTER, leads_to=cluster.name, detail=theirs)
     return named
 
 
-def try_token(cluster: Cluster, token: str, ca: bytes, namespace: str) -> dict[str, str]:
-    """Return `credential` and `detail`, as of `remote_secrets`, of a token tried at our own address of a cluster."""
-    return _try(cluster, _Credential(token=token, ca=ca), namespace)
-
-
-def _try(cluster: Cluster, credential: _Credential, namespace: str) -> dict[str, str]:
-    told = _ask(cluster.with_token(credential.token, credential.ca, timeout=TRY_TIMEOUT), namespace)
-    if told["credential"] == "unreachable":
+def try_token(cluster: Cluster, token: str, ca: bytes, namespace: str) -> Proof:
+    """Try a token at our own address of a cluster."""
+    proof = _ask(cluster.with_token(token, ca, timeout=TRY_TIMEOUT), namespace)
+    if proof.credential is Credential.UNREACHABLE:
         # A proxy before the API server may end TLS with a certificate that the secret's CA need not know.
-        again = _ask(cluster.with_token(credential.token, timeout=TRY_TIMEOUT), namespace)
-        if again["credential"] == "unreachable":
+        again = _ask(cluster.with_token(token, timeout=TRY_TIMEOUT), namespace)
+        if again.credential is Credential.UNREACHABLE:
             return again
-        note = f"with the secret's own CA: {told['detail']}"
-        if again["credential"] == "ok" and _strange(cluster, credential.ca):
-            return {"credential": "other CA", "detail": f"its CA is not that of the cluster; {note}"}
-        told = {**again, "detail": "; ".join(filter(None, (again["detail"], note)))}
-    if told["credential"] == "401":
-        told["detail"] = _why_refused(cluster, credential.token) or told["detail"]
-    return told
+        note = f"with the secret's own CA: {proof.detail}"
+        if again.credential is Credential.OK and _strange(cluster, ca):
+            return Proof(Credential.WRONG_CA, f"its CA is not that of the cluster; {note}")
+        proof = replace(again, detail="; ".join(filter(None, (again.detail, note))))
+    if proof.credential is not Credential.REFUSED:
+        return proof
+    why, sure = _why_refused(cluster, token)
+    if not sure and urlsplit(cluster.server).path.strip("/"):
+        # Rancher, for one: its address is a path, and it takes its own tokens only. istiod asks the API server itself.
+        told = f"our address {cluster.server} seems to be an authenticating proxy's, which refuses it (401)"
+        return Proof(Credential.NOT_TESTED, told)
+    return replace(proof, detail=why or proof.detail)
 
 
 def _strange(cluster: Cluster, ca: bytes) -> bool:
@@ -278,38 +428,37 @@ def _certificates(pem: bytes) -> set[bytes]:
     return {certificates.same(block) for block in certificates.blocks(pem)}
 
 
-def _why_refused(cluster: Cluster, token: str) -> str:
-    """Return why an API server refuses a token, as far as that can be found out: it ended, or was revoked."""
+def _why_refused(cluster: Cluster, token: str) -> tuple[str, bool]:
+    """Return why a token is refused, as far as that can be found out, and whether that is certain."""
     ends = jwt.ends(token)
     if ends and ends < datetime.now(UTC):
-        return f"expired: it ended {ends:%Y-%m-%d %H:%M} UTC"
+        return f"expired: it ended {ends:%Y-%m-%d %H:%M} UTC", True
     (namespace, account), (secret, uid) = jwt.account(token), jwt.secret(token)
     if not account:
-        return "no token that Kubernetes issued to a ServiceAccount"
+        return "no token that Kubernetes issued to a ServiceAccount", False
     try:
         if cluster.find("serviceaccounts", namespace, account) is None:
-            return f"revoked: its ServiceAccount {namespace}/{account} is gone"
+            return f"revoked: its ServiceAccount {namespace}/{account} is gone", True
         held = cluster.find("secrets", namespace, secret) if secret else {"metadata": {"uid": uid}}
     except MeshkitError:
-        return ""
-    if held is None:
-        return f"revoked: its Secret {namespace}/{secret} is gone"
-    anew = uid and held["metadata"]["uid"] != uid
-    return f"revoked: its Secret {namespace}/{secret} was made anew since" if anew else "revoked, or of another cluster"
+        return "", False
+    changed = "is gone" if held is None else "was replaced" if uid and held["metadata"]["uid"] != uid else ""
+    return (f"revoked: its Secret {namespace}/{secret} {changed}", True) if changed else (_NO_REASON, False)
 
 
-def _ask(cluster: Cluster, namespace: str) -> dict[str, str]:
+def _ask(cluster: Cluster, namespace: str) -> Proof:
     try:
         cluster.get_json("/api/v1/services", query=[("limit", "1")], having="items")
         missing = [*_not_watched(cluster)]
         in_root = cluster.can_i("watch", reader_tokens.WATCHED_IN_ROOT, namespace)
     except MeshkitError as error:
-        refused = next((code for code in ("401", "403") if f"({code})" in error.message), "unreachable")
-        return {"credential": refused, "detail": error.message}
+        codes = (Credential.REFUSED, Credential.FORBIDDEN)
+        refused = next((code for code in codes if f"({code.value})" in error.message), Credential.UNREACHABLE)
+        return Proof(refused, error.message)
     # Istio's own reader may not in 1.28 and before, whose istiods do not ask for them (istio/istio#58455): no refusal.
     lacking = [*missing, *([] if in_root else [f"{reader_tokens.WATCHED_IN_ROOT} of {namespace}"])]
     detail = f"may not watch {', '.join(lacking)}" if lacking else ""
-    return {"credential": "403" if missing else "ok", "detail": detail}
+    return Proof(Credential.FORBIDDEN if missing else Credential.OK, detail)
 
 
 def _not_watched(cluster: Cluster) -> Iterator[str]:
@@ -336,23 +485,34 @@ def secret_events(mesh: Mesh) -> dict[str, int]:
     return {name: int(sum(map(float, values))) for name, values in found.items() if values}
 
 
-def candidate_secrets(secrets: pd.DataFrame, reader: str, target: str) -> pd.DataFrame:
-    """Return the rows of `remote_secrets.remote_secrets` by which a reader was meant to watch a target.
+def candidate_secrets(secrets: RemoteSecrets, reader: str, target: str) -> list[RemoteSecret]:
+    """Return the secrets by which a reader was meant to watch a target.
 
     Those with its key; without any, those whose credential leads there or whose annotation names it.
     """
-    own = secrets[(secrets["cluster"] == reader) & (secrets["name"] != "")]
-    keyed = own[own["key"] == target]
-    meant = own[(own["leads_to"] == target) | (own["annotation"] == target)]
-    return keyed if len(keyed) else meant
+    return secrets.of(reader, target) or [s for s in secrets.of(reader) if target in (s.leads_to, s.annotation)]
 
 
-def active_secrets(mesh: Mesh, secrets: pd.DataFrame, reader: str, target: str) -> pd.DataFrame:
-    """Return those of `held` that istiod reads: labelled, in its own namespace."""
-    rows = candidate_secrets(secrets, reader, target)
-    return rows[usable(mesh, rows)]
+def active_secrets(
+    mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str, seen: RemoteClusters | None = None
+) -> list[RemoteSecret]:
+    """Return the candidates that istiod reads, and of them those first which it says it has taken."""
+    found = [secret for secret in candidate_secrets(secrets, reader, target) if usable(mesh, secret)]
+    named = taken(seen, reader, found[0].key) if seen and found else set()
+    return sorted(found, key=lambda secret: secret.place not in named)
 
 
-def usable(mesh: Mesh, secrets: pd.DataFrame) -> pd.Series[bool]:
-    """Return which remote secrets istiod sees: those that are labelled, in its own namespace."""
-    return secrets["labelled"] & (secrets["namespace"] == mesh.root_namespace)
+def taken(seen: RemoteClusters, reader: str, key: str) -> set[str]:
+    """Return the secrets (namespace/name) which a reader's istiods say they have taken for a cluster id.
+
+    An istiod takes the first that it meets, and ignores another with the same id until it starts anew: it does not
+    come back to it when the first is deleted.
+
+    Source: pkg/kube/multicluster/secretcontroller.go, addRemoteConfig and ListRemoteClusters.
+    """
+    return {one.secret for one in seen.of(reader, key)} - {""}
+
+
+def usable(mesh: Mesh, secret: RemoteSecret) -> bool:
+    """Tell whether istiod sees a remote secret: it is labelled, and in istiod's own namespace."""
+    return secret.labelled and secret.namespace == mesh.root_namespace

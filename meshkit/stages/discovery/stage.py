@@ -120,8 +120,8 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
         return (
             target in asked
             and isinstance(now, reader_tokens.Token)
-            and bool(held)
-            and held["token_secret"] == now.secret
+            and held is not None
+            and held.token_secret == now.secret
         )
 
     for name in mesh.clusters:
@@ -137,7 +137,9 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
             wait = discovered(mesh, name, target, seen)
             before = len(made.changes)
             token = None if to_come(name, target) else found[target]
-            _plan_secret(made, name, target, token, None if hurt and renewed else wait)
+            held = token_rotation.held_by(mesh, facts, name, target)
+            kept = held.tls_server_name if held else ""
+            _plan_secret(made, name, target, token, None if hurt and renewed else wait, kept=kept)
             waits += [wait] if len(made.changes) > before and renewed else []
         if hurt and not waits:
             waits = [
@@ -149,13 +151,21 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
 
 
 def _plan_secret(
-    made: Plan, holder: str, target: str, token: reader_tokens.Token | Unknown | None, wait: Wait | None
+    made: Plan,
+    holder: str,
+    target: str,
+    token: reader_tokens.Token | Unknown | None,
+    wait: Wait | None,
+    *,
+    kept: str = "",
 ) -> None:
+    """Plan one remote secret; `kept` is the TLS server name of the one before, unless the mesh file says another."""
     mesh = made.mesh
+    name = mesh.spec.cluster(target).tls_server_name or kept
     parameters.secret_id(mesh.spec, target)
     address = remote_secret_manifest.server(mesh.spec.cluster(target), mesh.clusters[target])
     known = token if isinstance(token, reader_tokens.Token) and token else reader_tokens.Token("", "to come", b"-")
-    manifest = remote_secret_manifest.manifest(target, address, known, mesh.root_namespace)
+    manifest = remote_secret_manifest.manifest(target, address, known, mesh.root_namespace, name)
     before = len(made.changes)
     made.apply(holder, manifest, f"lets {holder} discover {target}", wait=wait)
     if not token and len(made.changes) > before:
@@ -164,7 +174,7 @@ def _plan_secret(
 
 
 def try_merged(mesh: Mesh, plan: Plan) -> pd.DataFrame:
-    """Call the probe's Service from each cluster; no rows while the plan is not applied."""
+    """Call the probe's Service from each cluster: `merged_service.look`; no rows while the plan is not applied."""
     return table([], probing_merged_service.COLUMNS) if plan.pending else probing_merged_service.look(mesh)
 
 
@@ -200,7 +210,7 @@ class Discovery(Stage):
     name = STAGE
     readers = Shows["Discovery"](tables.READERS, lambda stage: stage.facts.readers)
     api_servers = Shows["Discovery"](tables.REACH, lambda stage: stage.facts.reach)
-    remote_secrets = Shows["Discovery"](tables.REMOTE_SECRETS, lambda stage: stage.facts.known.secrets)
+    remote_secrets = Shows["Discovery"](tables.REMOTE_SECRETS, lambda stage: stage.facts.known.secrets.frame())
     claims = Shows["Discovery"](tables.CLAIMS, lambda stage: stage.facts.claims)
     merging = Shows["Discovery"](tables.MERGING, lambda stage: stage.facts.merging)
     local = Shows["Discovery"](tables.LOCAL, lambda stage: local(stage.mesh, stage.facts, stage.renew))

@@ -13,13 +13,13 @@ from meshkit import parameters
 from meshkit.changes.plan import Change, Plan
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.known_defects import needs_restart_after_secret_change
-from meshkit.checks.question import Question, planned, unreadable
+from meshkit.checks.question import Question, planned
 from meshkit.checks.remote_reader import DiscoveryFacts
 from meshkit.checks.remote_secrets import ends_soon
 from meshkit.errors import InputError
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest, remote_secrets
-from meshkit.istio.multicluster.remote_secrets import PREFIX, usable
+from meshkit.istio.multicluster.remote_secrets import PREFIX, Credential, Proof, RemoteSecret, SyncStatus, usable
 from meshkit.istio.proxies import proxy_status
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import NOT_ENDED
@@ -27,7 +27,7 @@ from meshkit.kube.wait import Wait, in_turn, wait_for
 from meshkit.tables import row_of, table
 
 ALL: Final = "all"
-DEAD: Final = ("401", "403", "mismatch")
+DEAD: Final = (Credential.REFUSED, Credential.FORBIDDEN, Credential.WRONG_CLUSTER, Credential.REJECTED)
 REVOKED_WITHIN: Final = 60.0
 """An API server remembers a good token for ten seconds; an aggregate of them, each by itself."""
 
@@ -57,28 +57,30 @@ def clusters_to_renew(mesh: Mesh, renew: str) -> set[str]:
 
 
 def _wanted(mesh: Mesh, facts: DiscoveryFacts, holder: str, target: str, *, anyway: bool) -> str:
-    if unreadable(facts.known.secrets, holder, "credential"):
+    if facts.known.secrets.unknown(holder):
         return ""
     held = held_by(mesh, facts, holder, target)
     if not held:
         return "make"
-    if held["name"] != f"{PREFIX}{target}":
+    if held.name != f"{PREFIX}{target}":
         return ""
     row = row_of(facts.readers, target)
     address = str(row.get("server", ""))
-    moved = bool(address) and not remote_secret_manifest.is_local(address) and held["server"] != address
-    dead = held["credential"] in DEAD or held["auth"] == "unreadable"
+    moved = bool(address) and not remote_secret_manifest.is_local(address) and held.server != address
+    wanted = mesh.spec.cluster(target).tls_server_name
+    moved = moved or wanted not in ("", held.tls_server_name)
+    dead = held.credential in DEAD or not held.readable
     # Another account's credential, which the user chose, is left alone as long as it lasts.
     known = str(row.get("known", "")).split(",")
-    old = held["token_secret"] in known and held["token_secret"] != row.get("secret")
+    old = held.token_secret in known and held.token_secret != row.get("secret")
     return "renew" if anyway or moved or dead or old or ends_soon(mesh, held) else ""
 
 
-def held_by(mesh: Mesh, facts: DiscoveryFacts, holder: str, target: str) -> dict[str, Any]:
-    """Return the row of the remote secret by which a cluster reads another; empty if there is none."""
-    rows = facts.known.secrets
-    held = rows[(rows["cluster"] == holder) & (rows["key"] == target) & usable(mesh, rows)]
-    return dict(held.iloc[0]) if len(held) else {}
+def held_by(mesh: Mesh, facts: DiscoveryFacts, holder: str, target: str) -> RemoteSecret | None:
+    """Return the remote secret by which a cluster reads another, or None."""
+    known = facts.known
+    used = remote_secrets.active_secrets(mesh, known.secrets, holder, target, known.remotes)
+    return next((secret for secret in used if secret.key == target), None)
 
 
 def plan_tokens(mesh: Mesh, stage: str, facts: DiscoveryFacts, renew: str = "") -> Plan:
@@ -93,7 +95,7 @@ def plan_tokens(mesh: Mesh, stage: str, facts: DiscoveryFacts, renew: str = "") 
             for manifest in reader_tokens.least(mesh.root_namespace):
                 plan.apply(target, manifest, f"the account by which others read {target}")
         held = [held_by(mesh, facts, holder, b) for holder, b in mesh.ordered_pairs if b == target]
-        used = {str(row["token_secret"]) for row in held if row} - {""}
+        used = {secret.token_secret for secret in held if secret} - {""}
         good = row.get("secret") and not (target in anyway and row["secret"] in used)
         if good or not any(wish for (_, b), wish in wishes.items() if b == target):
             continue
@@ -126,7 +128,7 @@ def try_tokens(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: st
     for name in mesh.clusters:
         ask = Question("MK710", "the token works before it is distributed", name, "ok, watches all that istiod reads")
         row = row_of(rows, name)
-        if row["credential"] in ("UNKNOWN", "unreachable"):
+        if row["credential"] in ("UNKNOWN", Credential.UNREACHABLE, Credential.NOT_TESTED):
             findings.append(ask.unknown(str(row["detail"])))
         elif not row["secret"]:
             told = "no token yet; this stage makes it" if name in needed else "none is needed"
@@ -197,15 +199,18 @@ def check_readers_switched(mesh: Mesh, plan: Plan, mode: str = "apply") -> Itera
         if now is None or synced is None:
             yield planned(*ask.known.values())
             continue
-        reason = unreadable(now, holder, "credential") or unreadable(synced, holder, "status")
-        mine = now[(now["cluster"] == holder) & (now["key"] == target) & usable(mesh, now)]
-        if reason or mine.empty:
+        reason = now.unknown(holder) or synced.unknown(holder)
+        mine = [secret for secret in now.of(holder, target) if usable(mesh, secret)]
+        if reason or not mine:
             yield ask.unknown(reason or "it has no remote secret")
             continue
-        row, said = mine.iloc[0], synced[(synced["cluster"] == holder) & (synced["remote"] == target)]
-        states = ", ".join(sorted(set(said["status"]))) or "no istiod"
-        good = row["token_secret"] not in replaced[target] and row["credential"] == "ok" and states == "synced"
-        told = f"{row['token_secret'] or row['name']}: {row['credential']}; {states}"
+        states = {one.status for one in synced.of(holder, target)}
+        # Which of several is used changes with the next start of istiod: none may be of the old credential.
+        good = states == {SyncStatus.SYNCED} and all(
+            one.token_secret not in replaced[target] and one.credential is Credential.OK for one in mine
+        )
+        told = ", ".join(f"{one.token_secret or one.name}: {one.credential.value}" for one in mine)
+        told += f"; {', '.join(sorted(map(str, states))) or 'no istiod'}"
         if target in late.get(holder, []):
             good, told = False, f"{told}; its istiod is older than that, and needs a restart after it"
         yield ask.judge(good, told, "the old one stays; run the stage again")
@@ -224,16 +229,20 @@ def check_revoked(mesh: Mesh, plan: Plan) -> Iterator[Finding]:
         if before is None:
             yield planned(*ask.known.values())
             continue
-        cluster, last = mesh.clusters[change.cluster], {"credential": "no token", "detail": ""}
+        cluster, tries = mesh.clusters[change.cluster], list[Proof]()
 
-        def missing(cluster: Any = cluster, before: Any = before, last: dict[str, str] = last) -> str:
-            last |= remote_secrets.try_token(cluster, before.token, before.ca, mesh.root_namespace)
-            return "" if last["credential"] == "401" else f"it still says {last['credential']}"
+        def missing(cluster: Any = cluster, before: Any = before, tries: list[Proof] = tries) -> str:
+            tries.append(remote_secrets.try_token(cluster, before.token, before.ca, mesh.root_namespace))
+            said = tries[-1].credential
+            return "" if said is Credential.REFUSED else f"it still says {said.value}"
 
         if before:
             wait_for(missing, name, deadline=REVOKED_WITHIN)
-        told = ", ".join(filter(None, last.values()))
-        yield ask.judge(last["credential"] in ("401", "no token"), told, "is the Secret gone?")
+        if not tries:
+            yield ask.answer(Verdict.PASS, "no token")
+            continue
+        told = ", ".join(filter(None, (tries[-1].credential.value, tries[-1].detail)))
+        yield ask.judge(tries[-1].credential is Credential.REFUSED, told, "is the Secret gone?")
 
 
 def secrets_changed_since_start(mesh: Mesh, cluster: str) -> list[str]:

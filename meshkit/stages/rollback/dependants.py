@@ -13,6 +13,7 @@ from meshkit.checks.question import Question
 from meshkit.errors import ChangeError
 from meshkit.istio.ca import model
 from meshkit.istio.multicluster import reader_tokens, remote_secrets
+from meshkit.istio.multicluster.remote_secrets import RemoteSecret
 from meshkit.kube.manifests import identify
 from meshkit.kube.mesh import Mesh
 from meshkit.stages.discovery import facts as discovery_facts
@@ -36,12 +37,13 @@ def needed(mesh: Mesh, book: Journal, kept: Collection[tuple[str, str]]) -> dict
     """
     made = {(entry.cluster, entry.object) for entry in book.entries if entry.stands and _is_token(book, entry)}
     found: dict[tuple[str, str], list[str]] = {}
-    for row in remote_secrets.remote_secrets(mesh).to_dict("records") if made else ():
-        if row["credential"] == "UNKNOWN":
-            return dict.fromkeys(made, f"whether {row['cluster']} reads by it is not known: {row['detail']}")
-        token = (row["leads_to"] or row["key"], f"Secret {mesh.root_namespace}/{row['token_secret']}")
-        if token in made and not _given_up(mesh, book, kept, row):
-            found.setdefault(token, []).append(row["cluster"])
+    secrets = remote_secrets.remote_secrets(mesh) if made else remote_secrets.secret_reading()
+    for one in secrets.unread:
+        return dict.fromkeys(made, f"whether {one.cluster} reads by it is not known: {one.reason}")
+    for secret in secrets:
+        token = (secret.leads_to or secret.key, f"Secret {mesh.root_namespace}/{secret.token_secret}")
+        if token in made and not _given_up(mesh, book, kept, secret):
+            found.setdefault(token, []).append(secret.cluster)
     return {token: f"it is read by {', '.join(sorted(set(readers)))} with this" for token, readers in found.items()}
 
 
@@ -90,14 +92,14 @@ def _is_token(book: Journal, entry: Entry) -> bool:
     return entry.action == "create" and bool(kinds & {reader_tokens.TOKEN_TYPE, reader_tokens.EXPIRING_TYPE})
 
 
-def _given_up(mesh: Mesh, book: Journal, kept: Collection[tuple[str, str]], row: dict[Any, Any]) -> bool:
+def _given_up(mesh: Mesh, book: Journal, kept: Collection[tuple[str, str]], secret: RemoteSecret) -> bool:
     """Tell whether the undo takes a remote secret away, or gives it another credential."""
-    subject = (row["cluster"], f"Secret {row['namespace']}/{row['name']}")
+    subject = (secret.cluster, f"Secret {secret.place}")
     for entry in book.entries:
         if not entry.stands or (entry.cluster, entry.object) != subject or entry.action in undo.PATCHED:
             continue
         (manifest,), (before,) = (book.private(entry)[key] for key in ("manifests", "before"))
-        live = undo.find(mesh.clusters[row["cluster"]], manifest)
+        live = undo.find(mesh.clusters[secret.cluster], manifest)
         other = before and remote_secrets.stands_on(before) != remote_secrets.stands_on(live or {})
         if (subject not in kept) if before is None else (other and not remote_secrets.replaced(before, live)):
             return True

@@ -25,7 +25,7 @@ from meshkit.changes.plan import Plan, refused
 from meshkit.changes.undo import names
 from meshkit.checks import known_defects, remote_secrets, restarts
 from meshkit.checks.finding import Finding, Verdict
-from meshkit.checks.question import Question, planned, unreadable
+from meshkit.checks.question import Question, planned
 from meshkit.errors import InputError, MeshkitError
 from meshkit.istio.ca import istiod_ca, model, trust_store
 from meshkit.istio.control_plane import istioctl, new_pods, versions
@@ -389,9 +389,7 @@ def check_credentials(mesh: Mesh, facts: RollbackFacts) -> Iterator[Finding]:
         return
     secrets, seen = multicluster_remote_secrets.remote_secrets(mesh), multicluster_remote_secrets.remote_clusters(mesh)
     for pair in mesh.ordered_pairs:
-        if len(multicluster_remote_secrets.active_secrets(mesh, secrets, *pair)) or unreadable(
-            secrets, pair[0], "credential"
-        ):
+        if multicluster_remote_secrets.active_secrets(mesh, secrets, *pair) or secrets.unknown(pair[0]):
             yield remote_secrets.check_credential(mesh, secrets, seen, *pair)
 
 

@@ -94,9 +94,9 @@ def wait_until_unwatched(mesh: Mesh, reader: str, targets: Collection[str]) -> W
 
     def missing() -> str:
         watched = remote_secrets.remote_clusters(alone)
-        rows = watched[watched["remote"].isin(list(targets)) | (watched["reason"] != "")]
-        if len(rows):
-            told = [f"{r['istiod']} still watches {r['remote'] or r['reason']}" for r in rows.to_dict("records")]
+        told = [f"{one.istiod} still watches {one.remote}" for one in watched if one.remote in targets]
+        told += [f"{one.istiod} still watches {one.reason}" for one in watched.unread]
+        if told:
             return ", ".join(told)
         for name, proxy, answer in ask_proxies(alone, envoy_admin.clusters):
             if isinstance(answer, Unknown):

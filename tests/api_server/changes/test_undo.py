@@ -24,8 +24,8 @@ from meshkit.kube.manifests import identify
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages.rollback import stage as rollback
-from meshkit.tables import table
 from tests.support.api_server import ApiServer
+from tests.support.healthy import remotes
 from tests.support.lab import until
 from tests.support.objects import (
     config_map,
@@ -443,7 +443,7 @@ def test_ways_stay_open_until_who_is_parted_has_forgotten(
 ) -> None:
     """Only what the run itself joined is waited for; who cannot be asked has not forgotten, nor in a second undo."""
     watched: list[dict[str, str]] = []
-    monkeypatch.setattr(remote_secrets, "remote_clusters", lambda _: table(watched, remote_secrets.REMOTE_COLUMNS))
+    monkeypatch.setattr(remote_secrets, "remote_clusters", lambda _: remotes(watched))
     monkeypatch.setattr("meshkit.kube.wait.wait_for.__kwdefaults__", {"deadline": 0.1})
 
     def run(stage: str, *manifests: dict[str, Any]) -> None:
@@ -505,9 +505,11 @@ def test_a_replaced_credential_that_ends_does_not_come_back(
 ) -> None:
     """The one that replaced it stays as long as it is read by; one that never ends is put back."""
     two = two_of(api_server, east, space)
-    monkeypatch.setattr(remote_secrets, "_prove", lambda *_: {"credential": "ok", "leads_to": "west"})
+    monkeypatch.setattr(
+        remote_secrets, "_prove", lambda *_: remote_secrets.Proof(remote_secrets.Credential.OK, leads_to="west")
+    )
     held = remote_secrets.remote_secrets  # the one server would show them in both
-    monkeypatch.setattr(remote_secrets, "remote_secrets", lambda mesh: (rows := held(mesh))[rows["cluster"] == "east"])
+    monkeypatch.setattr(remote_secrets, "remote_secrets", lambda mesh: (rows := held(mesh)).with_items(rows.of("east")))
     kind = reader_tokens.EXPIRING_TYPE if ends else "Opaque"  # no controller here fills one of Kubernetes' own type
     monkeypatch.setattr(reader_tokens, "TOKEN_TYPE", "Opaque")
     first, second = (core("Secret", name, space, type=kind) for name in ("first", "second"))

@@ -140,7 +140,7 @@ class TestRemoteSecrets:
         strayed = remote_secret("other", api_server)
         strayed["metadata"]["namespace"] = "default"
         put(strayed)
-        table = remote_secrets.remote_secrets(mesh).query("cluster == 'here'")
+        table = remote_secrets.remote_secrets(mesh).frame().query("cluster == 'here'")
         assert sorted(table[["namespace", "labelled"]].itertuples(index=False, name=None)) == [
             ("default", True),
             (SYSTEM, False),
@@ -157,7 +157,7 @@ class TestRemoteSecrets:
 
     def test_an_unreadable_cluster_is_a_row(self, mesh: Mesh) -> None:
         """It says that nothing is known, and why."""
-        row = remote_secrets.remote_secrets(mesh).query("cluster == 'gone'").iloc[0]
+        row = remote_secrets.remote_secrets(mesh).frame().query("cluster == 'gone'").iloc[0]
         assert (row["credential"], row["detail"]) == ("UNKNOWN", "it refuses the connection")
 
     def test_no_token_is_in_the_table(self, mesh: Mesh, api_server: ApiServer, put: Any) -> None:
@@ -165,7 +165,7 @@ class TestRemoteSecrets:
         put(remote_secret("here", api_server))
         put(remote_secret("a", api_server, token="canary-token"))
         put(remote_secret("b", api_server, token="canary-token", server="https://127.0.0.1:1"))
-        text = remote_secrets.remote_secrets(mesh).to_csv()
+        text = remote_secrets.remote_secrets(mesh).frame().to_csv()
         assert "canary" not in text
         assert "admin-token" not in text
 
@@ -256,7 +256,7 @@ class TestPods:
         assert set(table["state"]) == {"UNKNOWN"}
         lonely = table[table["proxy"] == "lonely"].iloc[0]
         assert "istiod-1" in lonely["nack"]
-        told = remote_secrets.remote_clusters(mesh).query("istiod == 'istiod-1'").iloc[0]
+        told = remote_secrets.remote_clusters(mesh).frame().query("istiod == 'istiod-1'").iloc[0]
         assert told["status"] == "UNKNOWN"
         assert told["reason"]
         assert versions.versions(mesh).query("name == 'istiod-1'").iloc[0]["reason"]
@@ -332,7 +332,7 @@ def remote_secret(
 
 def the_secret(mesh: Mesh) -> dict[str, Any]:
     """Return the row of the one remote secret here."""
-    (row,) = remote_secrets.remote_secrets(mesh).query("cluster == 'here'").to_dict("records")
+    (row,) = remote_secrets.remote_secrets(mesh).frame().query("cluster == 'here'").to_dict("records")
     return {str(key): value for key, value in row.items()}
 
 

@@ -134,11 +134,14 @@ class TestRemotes:
             return found
 
         columns = ["remote", "secret", "status", "istiod"]
-        _agree(lambda: set(remote_secrets.remote_clusters(mesh)[columns].itertuples(index=False, name=None)), theirs)
+        _agree(
+            lambda: set(remote_secrets.remote_clusters(mesh).frame()[columns].itertuples(index=False, name=None)),
+            theirs,
+        )
 
     def test_each_credential_works_and_leads_where_its_key_says(self, mesh: Mesh) -> None:
         """Every ordered pair has one; tokens and certificates are nowhere in the table."""
-        table = remote_secrets.remote_secrets(mesh)
+        table = remote_secrets.remote_secrets(mesh).frame()
         assert set(table[["cluster", "key"]].itertuples(index=False, name=None)) == set(mesh.ordered_pairs)
         assert set(table["credential"]) == {"ok"}
         assert list(table["leads_to"]) == list(table["key"]) == list(table["annotation"])
@@ -335,7 +338,7 @@ def test_a_dead_cluster_leaves_the_others_rows_right(mesh: Mesh, tmp_path: Path)
     ours, theirs = (set(table[table["cluster"] == "east"]["proxy"]) for table in (status, whole))
     assert ours == theirs
     assert isinstance(broken.each(Cluster.version)["west"], Unknown)
-    secrets = remote_secrets.remote_secrets(broken).set_index("cluster")["credential"]
+    secrets = remote_secrets.remote_secrets(broken).frame().set_index("cluster")["credential"]
     assert secrets["west"] == "UNKNOWN"
     assert set(trust_store.certificates(broken).query("cluster == 'east'")["reason"]) == {""}
     assert set(versions.versions(broken).query("cluster == 'west'")["version"]) == {""}

@@ -198,8 +198,8 @@ def hosts(known: str, now: str, address: str = "lb.example") -> dict[tuple[str, 
     name = {"cluster": "east", "name": "lb.example", "state": "resolved" if now else "not resolved", "address": now}
     tables = (
         table([name], pod_reach.NAME_COLUMNS),
-        table([offered], gateways.GATEWAY_COLUMNS),
-        table([seen], gateways.SEEN_COLUMNS),
+        table([offered], gateways.GATEWAYS.dtypes),
+        table([seen], gateways.GATEWAYS_SEEN.dtypes),
     )
     return verdicts(control_plane_paths.check_hosts(mesh(), *tables))
 
@@ -219,7 +219,7 @@ def test_an_address_within_ones_own_ranges_leads_nowhere() -> None:
         {"cluster": "east", "pod_ranges": "10.1.0.0/16,10.2.0.0/16", "api_server": "https://192.0.2.1:6443"},
         {"cluster": "west", "pod_ranges": "10.3.0.0/16", "api_server": "https://10.2.0.9:6443"},
     ]
-    offered = table([{"cluster": "west", "addresses": "192.0.2.7,lb.example"}], gateways.GATEWAY_COLUMNS)
+    offered = table([{"cluster": "west", "addresses": "192.0.2.7,lb.example"}], gateways.GATEWAYS.dtypes)
     for url in ("https://10.2.0.9:6443", "https://10.2.0.9"):
         read = table([known[0], known[1] | {"api_server": url}], inventory.INVENTORY_COLUMNS)
         found = verdicts(
@@ -245,7 +245,7 @@ def test_neighbours_in_a_vpc_are_not_ones_own(east: dict[str, str], answer: str,
     url = "https://10.0.12.201:6443"
     known = [{"cluster": "east", **east}, {"cluster": "west", "api_server": url}]
     asked = {"cluster": "east", "target": "west", "server": url, "answer": answer, "detail": detail}
-    offered = table([{"cluster": "west", "addresses": "10.0.12.200"}], gateways.GATEWAY_COLUMNS)
+    offered = table([{"cluster": "west", "addresses": "10.0.12.200"}], gateways.GATEWAYS.dtypes)
     read = table(known, inventory.INVENTORY_COLUMNS)
     found = verdicts(
         control_plane_paths.check_ranges(mesh(), read, offered, table([asked], api_server_reach.REACH_COLUMNS))
@@ -259,11 +259,11 @@ def test_addresses_of_a_gateway_that_could_not_be_read_are_neither_right_nor_wro
     offered = {"cluster": "west", "network": "net-west", "service": "eastwest", "addresses": "lb.example"}
     seen = {"cluster": "east", "network": "net-west", "address": "192.0.2.1"}
     for gateway, view in ((lost, seen), (offered, {**lost, "cluster": "east"})):
-        tables = table([gateway], gateways.GATEWAY_COLUMNS), table([view], gateways.SEEN_COLUMNS)
+        tables = table([gateway], gateways.GATEWAYS.dtypes), table([view], gateways.GATEWAYS_SEEN.dtypes)
         found = verdicts(control_plane_paths.check_hosts(mesh(), table([], pod_reach.NAME_COLUMNS), *tables))
         assert found["MK733", "east → west"] is Verdict.UNKNOWN
     ranges = [{"cluster": name, "pod_ranges": "10.1.0.0/16"} for name in ("east", "west")]
     read = table(ranges, inventory.INVENTORY_COLUMNS)
     unasked = table([], api_server_reach.REACH_COLUMNS)
-    found = verdicts(control_plane_paths.check_ranges(mesh(), read, table([lost], gateways.GATEWAY_COLUMNS), unasked))
+    found = verdicts(control_plane_paths.check_ranges(mesh(), read, table([lost], gateways.GATEWAYS.dtypes), unasked))
     assert found == {("MK734", "east → west"): Verdict.UNKNOWN, ("MK734", "west → east"): Verdict.PASS}

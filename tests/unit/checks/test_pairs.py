@@ -13,6 +13,7 @@ import pytest
 from meshkit.checks import pair_table, pairs
 from meshkit.checks.finding import Verdict, overall
 from meshkit.istio.multicluster import endpoint_shards, gateways, remote_secrets
+from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, client_view, pair_survey
 from meshkit.spec import MeshSpec
@@ -167,8 +168,7 @@ def test_a_table_without_a_row_is_no_pass(name: str) -> None:
 def test_an_api_server_that_does_not_answer_us_either_is_unknown_not_unreachable() -> None:
     """A cluster that is down is not a firewall between two others."""
     known = facts("reach", {"answer": "none", "detail": "timed out"})
-    lost = table([{"cluster": "west", "credential": "UNKNOWN", "detail": "no answer"}], remote_secrets.SECRET_COLUMNS)
-    rows = pd.concat([known.known.secrets.query("cluster == 'east'"), lost], ignore_index=True)
+    rows = remote_secrets.secret_reading(known.known.secrets.of("east"), [Unread("west", "no answer")])
     known = replace(known, known=replace(known.known, secrets=rows))
     assert told(pairs.check_all(mesh(), known), "MK834", PAIR) == [UNKNOWN]
 
@@ -190,8 +190,8 @@ def test_no_gateway_to_try_is_a_failure_only_where_all_were_asked_who_could_name
     """East's istiods, and west, which offers it."""
     known = facts("hellos", none=True)
     gates, theirs = known.known.gateways_seen, known.known.gateways
-    blind = table([{"cluster": "east", "istiod": "istiod-east", **seen}], gateways.SEEN_COLUMNS)
-    bare = table([{"cluster": "west", **offered}], gateways.GATEWAY_COLUMNS)
+    blind = table([{"cluster": "east", "istiod": "istiod-east", **seen}], gateways.GATEWAYS_SEEN.dtypes)
+    bare = table([{"cluster": "west", **offered}], gateways.GATEWAYS.dtypes)
     held = replace(
         known.known,
         gateways_seen=pd.concat([blind, gates[gates["cluster"] != "east"]], ignore_index=True),
@@ -203,7 +203,7 @@ def test_no_gateway_to_try_is_a_failure_only_where_all_were_asked_who_could_name
 @pytest.mark.parametrize("word", ["closed", "refused", "silent", "no TLS"])
 def test_a_hello_to_a_gateway_of_a_cluster_that_cannot_be_read_is_unknown(word: str) -> None:
     """Whether the address is still its gateway's is what nobody knows; that it answers is known all the same."""
-    unread = table([{"cluster": "west", "reason": "no answer within 10 s"}], gateways.GATEWAY_COLUMNS)
+    unread = table([{"cluster": "west", "reason": "no answer within 10 s"}], gateways.GATEWAYS.dtypes)
     known = facts("hellos", {"heard": word})
     theirs = known.known.gateways
     held = replace(known.known, gateways=pd.concat([unread, theirs[theirs["cluster"] != "west"]], ignore_index=True))
@@ -214,12 +214,16 @@ def test_a_hello_to_a_gateway_of_a_cluster_that_cannot_be_read_is_unknown(word: 
 def two_replicas(**second: Row) -> pair_survey.PairFacts:
     """Return facts in which east has a second istiod; each table's row of it may differ."""
     known = facts()
-    more = {"remotes": known.known.remotes, "gateways_seen": known.known.gateways_seen, "shards": known.shards}
+    more = {"gateways_seen": known.known.gateways_seen, "shards": known.shards}
     grown = {}
     for name, frame in more.items():
         again = frame[frame["cluster"] == "east"].assign(istiod="istiod-second", **second.get(name, {}))
         grown[name] = pd.concat([frame, again], ignore_index=True)
-    held = replace(known.known, remotes=grown["remotes"], gateways_seen=grown["gateways_seen"])
+    rows = [
+        *map(healthy.remote, OTHER),
+        {**healthy.remote("east"), "istiod": "istiod-second", **second.get("remotes", {})},
+    ]
+    held = replace(known.known, remotes=healthy.remotes(rows), gateways_seen=grown["gateways_seen"])
     return replace(known, known=held, shards=grown["shards"])
 
 

@@ -12,7 +12,6 @@ from meshkit.checks import gateway_exposure
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.istio.multicluster import gateway_exposure as multicluster_gateway_exposure
 from meshkit.istio.multicluster import gateways as multicluster_gateways
-from meshkit.istio.multicluster import remote_secrets
 from meshkit.istio.proxies import proxy_status
 from meshkit.kube.mesh import Mesh
 from meshkit.stages import gateways as stages_gateways
@@ -53,8 +52,8 @@ def facts(east: Row | None = None, **change: list[Row]) -> gateway_exposure.Gate
     return gateway_exposure.GatewayFacts(
         identity=known.identity,
         gateways=known.gateways,
-        gateways_seen=table(change.get("seen", both), multicluster_gateways.SEEN_COLUMNS),
-        remotes=table(change.get("remotes", [healthy.remote(n) for n in healthy.OTHER]), remote_secrets.REMOTE_COLUMNS),
+        gateways_seen=table(change.get("seen", both), multicluster_gateways.GATEWAYS_SEEN.dtypes),
+        remotes=healthy.remotes(change.get("remotes", [healthy.remote(n) for n in healthy.OTHER])),
         opened=table(change.get("opened", [opened(n) for n in healthy.OTHER]), multicluster_gateway_exposure.COLUMNS),
         claims=table(change.get("claims", [claim(n) for n in healthy.OTHER]), proxy_status.CLAIM_COLUMNS),
     )

@@ -41,7 +41,7 @@ TABLES = {
     "policies": network_policies.COLUMNS,
     "injection": injection.COLUMNS,
     "services": services.SERVICE_COLUMNS,
-    "gateways": gateways.GATEWAY_COLUMNS,
+    "gateways": gateways.GATEWAYS.dtypes,
 }
 HEALTHY: dict[str, Row] = {
     "roots": {"namespace": "istio-system", "exists": True, "network": "net-east"},
@@ -198,7 +198,7 @@ def test_a_gateway_beside_proxies_that_do_not_know_their_network_fails() -> None
     """MK213: their local calls would all go through it."""
     given = vars(facts("claims", network=""))
     gateway = {"cluster": "east", "service": "eastwest", "network": "net-east", "port": 15443}
-    given["gateways"] = table([gateway], gateways.GATEWAY_COLUMNS)
+    given["gateways"] = table([gateway], gateways.GATEWAYS.dtypes)
     found = list(namespaces.check_gateways(healthy.mesh(), namespaces.PrepareFacts(**given)))
     assert healthy.told(found, "MK213", "east") == [FAIL]
     assert "eastwest" in found[0].remedy

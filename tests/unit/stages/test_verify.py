@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from meshkit.checks import control_plane, pair_traffic, remote_secrets
+from meshkit.checks import control_plane, pair_traffic, remote_reader, remote_secrets
 from meshkit.checks.finding import Verdict, overall
 from meshkit.checks.question import Question
 from meshkit.istio import snapshot
 from meshkit.istio.control_plane import inventory, versions
+from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
+from meshkit.istio.multicluster.remote_secrets import Credential
 from meshkit.istio.proxies import proxy_status
+from meshkit.istio.reading import Unread
 from meshkit.stages import verify
 from meshkit.tables import table
 from tests.support import healthy
+from tests.support.api_server import test_discovery
 from tests.support.healthy import call, facts, mesh, told
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
@@ -60,6 +65,7 @@ SPOILED = [
     ("MK803", PAIR, "secrets", {"credential": "unreachable"}, UNKNOWN),
     ("MK803", PAIR, "secrets", {"credential": "untested", "auth": "exec"}, UNKNOWN),
     ("MK803", PAIR, "secrets", {"credential": "untested", "auth": "unreadable"}, FAIL),
+    ("MK803", PAIR, "secrets", {"credential": "rejected", "auth": "exec", "detail": "exec is not allowed"}, FAIL),
     ("MK804", PAIR, "remotes", {"status": "syncing"}, FAIL),
     ("MK804", PAIR, "remotes", {"remote": "north"}, FAIL),
     ("MK804", PAIR, "remotes", {"status": "UNKNOWN", "reason": "no answer"}, UNKNOWN),
@@ -138,32 +144,33 @@ def test_a_cluster_that_cannot_be_read_is_unknown_and_nothing_else_is(
 def test_the_secret_that_istiod_reads_decides_not_a_copy_elsewhere() -> None:
     """A dead copy in another namespace spoils neither MK802 nor MK803."""
     known = facts()
-    copy = known.secrets[known.secrets["cluster"] == "east"].assign(namespace="another", credential="401")
-    known = snapshot.VerifyFacts(**{**vars(known), "secrets": pd.concat([copy, known.secrets], ignore_index=True)})
+    copies = [
+        replace(one, namespace="another", credential=Credential.REFUSED) for one in known.secrets.of("east", "west")
+    ]
+    known = replace(known, secrets=known.secrets.with_items([*copies, *known.secrets]))
     assert overall(verify.check(mesh(), known)) is PASS
 
 
 def test_two_secrets_of_one_cluster_fail() -> None:
     """Istiod takes the first and ignores the rest."""
     known = facts()
-    twice = pd.concat([known.secrets, known.secrets.assign(name="again")], ignore_index=True)
-    known = snapshot.VerifyFacts(**{**vars(known), "secrets": twice})
+    twice = [*known.secrets, *(replace(one, name="again") for one in known.secrets)]
+    known = replace(known, secrets=known.secrets.with_items(twice))
     assert told(verify.check(mesh(), known), "MK831", PAIR) == [FAIL]
 
 
 def test_a_remedy_takes_nothing_away_that_others_need() -> None:
     """A secret of several clusters loses one key; a reader is made in the root namespace, whatever is current."""
     known = facts()
-    own = known.secrets[known.secrets["cluster"] == "east"]
-    more = [own.assign(name="all", key=key) for key in ("west", "north")]
-    secrets = pd.concat([known.secrets, *more], ignore_index=True)
-    findings = verify.check(mesh(), snapshot.VerifyFacts(**{**vars(known), "secrets": secrets}))
+    (own,) = known.secrets.of("east")
+    secrets = known.secrets.with_items([*known.secrets, *(replace(own, name="all", key=k) for k in ("west", "north"))])
+    watched = [replace(one, secret=own.place) for one in known.remotes]
+    findings = verify.check(mesh(), replace(known, secrets=secrets, remotes=known.remotes.with_items(watched)))
     [found] = [f for f in findings if (f.id, f.subject) == ("MK831", PAIR)]
     kubectl = "kubectl --context east -n istio-system"
     assert found.remedy == f"""{kubectl} patch secret all --type=json -p '[{{"op":"remove","path":"/data/west"}}]'"""
     assert (
-        remote_secrets.delete_command(mesh(), own, "east", own.iloc[0])
-        == f"{kubectl} delete secret istio-remote-secret-west"
+        remote_secrets.delete_command(mesh(), known.secrets, own) == f"{kubectl} delete secret istio-remote-secret-west"
     )
     made, handed = remote_secrets.create_command(mesh(mesh={"rootNamespace": "system"}), "east", "west").split(" | ")
     assert made == "istioctl create-remote-secret --context west -n system --name west"
@@ -316,3 +323,50 @@ def test_a_pair_whose_checks_pass_or_are_skipped_is_whole() -> None:
     matrix = verify.pairs(mesh(), known).set_index(["client", "server"])
     assert tuple(matrix.loc[("east", "west")]) == ("pass", "")
     assert matrix.loc[("west", "east"), "verdict"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("taken", "deleted", "restart"),
+    [
+        (["west-2"], "west", False),
+        (["west"], "west-2", False),
+        (["west", "west-2"], "west-2", True),
+        ([], "west-2", True),
+        (["gone"], "west-2", True),
+        (["west-2", None], "west-2", True),
+    ],
+)
+def test_of_two_secrets_the_one_stays_that_istiod_has_taken(
+    taken: list[str | None], deleted: str, restart: bool
+) -> None:
+    """MK831 and MK706: istiod does not take the other when the used one goes; not known, it is to start anew."""
+    known, name = facts(), "istio-remote-secret-"
+    (own,) = known.secrets.of("east")
+    secrets = known.secrets.with_items([*known.secrets, replace(own, name=f"{name}west-2")])
+    (seen,) = known.remotes.of("east")
+    watched = [
+        replace(seen, istiod=f"istiod-{n}", secret=f"istio-system/{name}{one}") for n, one in enumerate(taken) if one
+    ]
+    unread = [Unread("east", "no answer", "istiod-9")] if None in taken else []
+    remotes = multicluster_remote_secrets.seen_reading([*known.remotes.of("west"), *watched], unread)
+    known = replace(known, secrets=secrets, remotes=remotes)
+    kubectl = "kubectl --context east -n istio-system"
+    wanted = f"{kubectl} delete secret {name}{deleted}"
+    wanted += f"; {kubectl} rollout restart deployment -l app=istiod" if restart else ""
+    [found] = [f for f in verify.check(mesh(), known) if (f.id, f.subject) == ("MK831", PAIR)]
+    assert (found.verdict, found.remedy) == (FAIL, wanted)
+    discovery = replace(test_discovery.facts(), known=known)
+    other = remote_reader.check_others(mesh(), discovery, "east", "west")
+    assert (other.verdict, other.remedy) == (FAIL, wanted)
+
+
+def test_of_two_secrets_the_one_that_istiod_has_taken_is_judged() -> None:
+    """MK803: the other's dead token reads nothing."""
+    known = facts()
+    (own,) = known.secrets.of("east")
+    dead = replace(own, name="a-dead-one", credential=Credential.REFUSED, leads_to="")
+    (seen,) = known.remotes.of("east")
+    for used, verdict in ((own, PASS), (dead, FAIL)):
+        remotes = known.remotes.with_items([*known.remotes.of("west"), replace(seen, secret=used.place)])
+        two = replace(known, secrets=known.secrets.with_items([*known.secrets, dead]), remotes=remotes)
+        assert told(verify.check(mesh(), two), "MK803", PAIR) == [verdict]

@@ -54,7 +54,7 @@ def test_a_token_that_ends_is_of_the_account_and_ends_with_its_secret(real: Mesh
     assert abs(token.ends - datetime.now(UTC) - HOUR) < timedelta(minutes=1)
     assert (token.account, token.kind, token.replaces) == (reader_tokens.LEAST, "expiring", ("before",))
     assert token.token not in repr(token)
-    assert multicluster_remote_secrets.try_token(east, token.token, b"", namespace)["credential"] == "ok"
+    assert multicluster_remote_secrets.try_token(east, token.token, b"", namespace).credential == "ok"
     east.delete(manifest)
     assert reader_tokens.tokens(east, namespace) == []
 

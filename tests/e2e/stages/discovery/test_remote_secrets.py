@@ -131,7 +131,7 @@ def test_credentials_are_replaced_and_revoked_under_load_and_nothing_is_lost(joi
     assert [line for log in logs for line in log.splitlines() if " 503 UH " in line or " NR " in line] == []
     assert gone == []
 
-    ends = remote_secrets.remote_secrets(mesh)["ends"]
+    ends = remote_secrets.remote_secrets(mesh).frame()["ends"]
     assert [text for text in ends if not text.endswith("UTC")] == []
     findings, changes = stage(mesh, "apply")
     assert (overall(findings), changes) == (Verdict.PASS, [])

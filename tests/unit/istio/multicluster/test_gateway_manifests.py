@@ -42,7 +42,7 @@ def test_mesh_networks_name_each_networks_gateway_in_its_own_cluster() -> None:
     """The gateway of others where there is one."""
     row = {"cluster": "west", "network": "net-west", "namespace": "edge", "service": "theirs"}
     found = gateway_manifests.mesh_networks(
-        spec(), table([row, {"cluster": "east", "reason": "gone"}], gateways.GATEWAY_COLUMNS)
+        spec(), table([row, {"cluster": "east", "reason": "gone"}], gateways.GATEWAYS.dtypes)
     )
     assert found["net-west"]["endpoints"] == [{"fromRegistry": "west"}]
     names = {network: said["gateways"][0]["registryServiceName"] for network, said in found.items()}

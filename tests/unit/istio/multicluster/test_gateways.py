@@ -1,21 +1,229 @@
-"""East-west gateways, as their Services say them."""
+"""Gateways as istiod finds them: by label, Gateway API, meshNetworks and node ports."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from meshkit.changes.plan import Plan
+from meshkit.checks.finding import Verdict
+from meshkit.checks.gateways import check_gateway
+from meshkit.errors import UnreachableError
 from meshkit.istio.multicluster import gateways
+from meshkit.istio.multicluster.gateways import GATEWAY_NAME, GATEWAY_PORT_LABEL, NETWORK, NODE_SELECTOR
+from meshkit.kube.mesh import Mesh
+from meshkit.kube.transport import NotFoundError
+from meshkit.spec import MeshSpec
+from meshkit.stages import gateways as stage
+from tests.unit.stages import test_gateways
+
+SYSTEM = "istio-system"
+Row = dict[str, Any]
 
 
-@pytest.mark.parametrize(("label", "port"), [("", 15443), ("8443", 8443), ("tls", 15443)])
-def test_the_port_of_a_gateway_is_its_labels(label: str, port: int) -> None:
-    """What is no number istiod warns of, and takes the usual one (`getGatewayDetails`)."""
-    labels = {gateways.NETWORK: "n1", gateways.GATEWAY_PORT_LABEL: label}
-    spec = {"ports": [{"port": 8443}, {"port": 15443}]}
-    service = {"metadata": {"name": "gate", "namespace": "edge", "labels": labels}, "spec": spec}
-    cluster = SimpleNamespace(get=lambda kind, *_, **__: [service] if kind == "services" else [], find=lambda *_: None)
-    [row] = gateways._gateways(cast("Any", cluster), "istio-system")
-    assert row["port"] == port
+class Objects:
+    """A cluster that consists of its objects."""
+
+    def __init__(self, name: str, **objects: list[Row]) -> None:
+        self.name, self.objects = name, objects
+
+    def get(self, kind: str, namespace: str = "", *, labels: Row | None = None) -> list[Row]:
+        """Return the objects of a kind; of one that is not served an error, as an API server gives it."""
+        kinds = {"gateways.networking.istio.io": "istio", "gateways.gateway.networking.k8s.io": "kubernetes"}
+        name = kinds.get(kind, kind)
+        if kind in kinds and name not in self.objects:
+            raise NotFoundError("not served")
+        found = [o for o in self.objects.get(name, []) if namespace in ("", o["metadata"]["namespace"])]
+        return [o for o in found if (labels or {}).items() <= o["metadata"].get("labels", {}).items()]
+
+    def find(self, kind: str, namespace: str | None, name: str) -> Row | None:
+        """Return one object."""
+        return next((o for o in self.get(kind, namespace or "") if o["metadata"]["name"] == name), None)
+
+
+def mesh(east: Objects, west: Objects | None = None) -> Mesh:
+    """Return the mesh of two clusters, each on its own network."""
+    clusters = [{"name": n, "context": n, "network": f"net-{n}"} for n in ("east", "west")]
+    both: Any = {"east": east, "west": west or Objects("west")}
+    return Mesh(MeshSpec.parse({"clusters": clusters}, where="test"), both)
+
+
+def service(labels: Row | None = None, *, port: int = 15443, **spec: Any) -> Row:
+    """Return a Service with an address and a pod selector."""
+    notes = spec.pop("annotations", {})
+    metadata = {"name": "gw", "namespace": "edge", "labels": labels or {}, "annotations": notes}
+    ports = [{"port": port, "nodePort": 31443}]
+    lb = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}
+    held = {"type": "LoadBalancer", "ports": ports, "selector": {GATEWAY_NAME: "gw"}, **spec}
+    return {"metadata": metadata, "spec": held, "status": lb}
+
+
+POD = {
+    "metadata": {"name": "gw-1", "namespace": "edge", "labels": {GATEWAY_NAME: "gw"}},
+    "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+}
+
+
+def resource(*, cls: str = "istio", network: str = "net-east", **change: Any) -> Row:
+    """Return a Gateway API Gateway with a passthrough listener."""
+    tls = {"mode": change.get("mode", "Passthrough"), "options": change.get("options", {})}
+    listener = {"name": "tls", "port": change.get("port", 15443), "protocol": "TLS", "tls": tls}
+    listener |= {"hostname": "*.shop.svc.cluster.local"} if change.get("narrow", True) else {}
+    spec = {"gatewayClassName": cls, "listeners": [listener], "addresses": change.get("addresses", [])}
+    labels = {NETWORK: network, **change.get("labels", {})} if network else change.get("labels", {})
+    return {"metadata": {"name": "gw", "namespace": "edge", "labels": labels}, "spec": spec}
+
+
+def networks(told: str) -> list[Row]:
+    """Return istiod's ConfigMap with meshNetworks."""
+    return [{"metadata": {"name": "istio", "namespace": SYSTEM}, "data": {"meshNetworks": told}}]
+
+
+def rows(east: Objects, west: Objects | None = None, of: str = "east") -> list[Row]:
+    """Return what is offered by a cluster."""
+    found = gateways.gateways(mesh(east, west))
+    return [{str(k): v for k, v in row.items()} for row in found[found["cluster"] == of].to_dict("records")]
+
+
+def test_a_gateway_api_gateway_exposes_its_own_pods_with_its_hostname() -> None:
+    """Nothing is to be planned beside it: a second exposure of the same pods makes Envoy refuse the listener."""
+    east = Objects("east", services=[service({NETWORK: "net-east"})], pods=[POD], kubernetes=[resource()])
+    found = gateways.gateways(mesh(east))
+    (row,) = rows(east)
+    assert (row["exposed_by"], row["hosts"]) == ("edge/gw", "*.shop.svc.cluster.local")
+    assert check_gateway(mesh(east), found, "east", "MK805").verdict is Verdict.PASS
+    facts = test_gateways.facts()
+    facts = type(facts)(**{**vars(facts), "gateways": found})
+    plan = Plan(mesh(east), stage.STAGE)
+    stage._plan_gateway(plan, mesh(east), facts, "east")
+    assert plan.changes == []
+
+
+@pytest.mark.parametrize(
+    ("change", "exposed"),
+    [
+        ({}, True),
+        ({"narrow": False}, True),
+        ({"mode": "Terminate"}, False),
+        ({"port": 15444}, False),
+        ({"port": 15444, "labels": {GATEWAY_PORT_LABEL: "15444"}}, True),
+        ({"port": 15444, "options": {gateways.LISTENER_MODE: "auto-passthrough"}}, True),
+        ({"network": "", "options": {gateways.LISTENER_MODE: "auto-passthrough"}}, True),
+        ({"network": ""}, False),
+    ],
+)
+def test_a_listener_passes_through_as_istiod_decides(change: Row, exposed: bool) -> None:
+    """By its mode, and by port, label or option."""
+    east = Objects("east", services=[service({NETWORK: "net-east"})], pods=[POD], kubernetes=[resource(**change)])
+    (row,) = rows(east)
+    assert bool(row["exposed_by"]) is exposed
+    assert change.get("narrow", True) or row["hosts"] == "*"
+
+
+def test_a_gateway_without_definitions_of_the_gateway_api_is_read_all_the_same() -> None:
+    """And the hosts of an Istio Gateway are told."""
+    server = {"port": {"number": 15443}, "tls": {"mode": "AUTO_PASSTHROUGH"}, "hosts": ["*.local"]}
+    held = {
+        "metadata": {"name": "cross", "namespace": SYSTEM},
+        "spec": {"selector": {GATEWAY_NAME: "gw"}, "servers": [server]},
+    }
+    (row,) = rows(Objects("east", services=[service({NETWORK: "net-east"})], pods=[POD], istio=[held]))
+    assert (row["exposed_by"], row["hosts"]) == ("istio-system/cross", "*.local")
+
+
+def test_mesh_networks_name_an_unlabelled_service() -> None:
+    """Only in the cluster whose registry the network is of, on the port that they say."""
+    told = """
+networks:
+  net-east:
+    endpoints: [{fromRegistry: east}]
+    gateways: [{registryServiceName: gw.edge.svc.k8s.corp, port: 443}]
+"""
+    east = Objects("east", services=[service(port=443)], pods=[POD], configmaps=networks(told))
+    west = Objects("west", services=[service(port=443)], configmaps=networks(told))
+    (row,) = rows(east, west)
+    assert (row["service"], row["network"], row["port"], row["addresses"]) == ("gw", "net-east", 443, "192.0.2.1")
+    (other,) = rows(east, west, of="west")
+    assert (other["service"], other["reason"]) == (
+        "",
+        "no Service has the label topology.istio.io/network, none listens on 15443",
+    )
+
+
+def test_an_address_in_mesh_networks_is_the_gateway_of_that_networks_cluster() -> None:
+    """Whichever cluster it is declared in; nothing is planned for it."""
+    told = "networks: {net-east: {endpoints: [], gateways: [{address: 192.0.2.9, port: 15443}]}}"
+    west = Objects("west", configmaps=networks(told))
+    east = Objects("east", configmaps=networks(told))
+    found = gateways.gateways(mesh(east, west))
+    (row,) = rows(east, west)
+    assert (row["addresses"], row["port"], row["type"]) == ("192.0.2.9", 15443, "meshNetworks")
+    assert row["made_by"] == "meshNetworks of east, meshNetworks of west"
+    assert check_gateway(mesh(east, west), found, "east", "MK805").verdict is Verdict.PASS
+    assert check_gateway(mesh(east, west), found, "west", "MK805").verdict is Verdict.FAIL
+    facts = test_gateways.facts()
+    facts = type(facts)(**{**vars(facts), "gateways": found})
+    plan = Plan(mesh(east, west), stage.STAGE)
+    stage._plan_gateway(plan, mesh(east, west), facts, "east")
+    assert plan.changes == []
+    assert stage.check_place(mesh(east, west), facts, "east").verdict is Verdict.PASS
+
+
+def test_a_remote_gateway_is_known_by_its_addresses() -> None:
+    """Class istio-remote, in another cluster than the network's; istiod ignores an address without a type."""
+    addresses = [{"type": "Hostname", "value": "gw.example"}, {"value": "192.0.2.8"}]
+    west = Objects("west", kubernetes=[resource(cls="istio-remote", addresses=addresses)])
+    (row,) = rows(Objects("east"), west)
+    assert (row["addresses"], row["port"], row["type"]) == ("gw.example", 15443, "istio-remote")
+    assert row["made_by"] == "Gateway edge/gw of west"
+
+
+class Dead(Objects):
+    """A cluster that does not answer."""
+
+    def find(self, *_: str | None) -> Row | None:
+        """Refuse."""
+        raise UnreachableError("no answer")
+
+
+def test_a_cluster_that_cannot_be_read_is_unknown_whatever_others_declare_of_it() -> None:
+    """Its declared gateway is a row all the same, and the others are read."""
+    told = "networks: {net-east: {endpoints: [], gateways: [{address: 192.0.2.9, port: 15443}]}}"
+    dead, west = Dead("east"), Objects("west", services=[service({NETWORK: "net-west"})], configmaps=networks(told))
+    found = gateways.gateways(mesh(dead, west))
+    assert sorted(zip(found["cluster"], found["addresses"], found["reason"], strict=True)) == [
+        ("east", "", "no answer"),
+        ("east", "192.0.2.9", ""),
+        ("west", "192.0.2.1", ""),
+    ]
+    assert check_gateway(mesh(dead, west), found, "east", "MK805").verdict is Verdict.UNKNOWN
+
+
+def node(name: str, external: list[str], **labels: str) -> Row:
+    """Return a node."""
+    addresses = [{"type": "InternalIP", "address": "10.0.0.1"}]
+    addresses += [{"type": "ExternalIP", "address": address} for address in external]
+    return {"metadata": {"name": name, "namespace": "", "labels": labels}, "status": {"addresses": addresses}}
+
+
+@pytest.mark.parametrize(
+    ("selector", "addresses"),
+    [
+        ("{}", "3.3.3.3,4.4.4.4"),
+        ('{"role": "edge"}', "3.3.3.3"),
+        ("", "3.3.3.3,4.4.4.4"),
+        ("role=edge", "3.3.3.3,4.4.4.4"),
+        ("[1]", "3.3.3.3,4.4.4.4"),
+        ('{"role": 1}', ""),
+    ],
+)
+def test_a_node_port_gateway_is_found_at_its_node_port(selector: str, addresses: str) -> None:
+    """On the first external address of the nodes that istiod chooses."""
+    nodes = [node("a", ["3.3.3.3", "3.3.3.4"], role="edge"), node("b", ["4.4.4.4"]), node("c", [])]
+    held = service({NETWORK: "net-east"}, type="NodePort", annotations={NODE_SELECTOR: selector})
+    (row,) = rows(Objects("east", services=[held], nodes=nodes, pods=[POD]))
+    assert (row["addresses"], row["port"]) == (addresses, 31443)
+    bare = service({NETWORK: "net-east"}, type="NodePort")
+    (row,) = rows(Objects("east", services=[bare], nodes=nodes, pods=[POD]))
+    assert row["port"] == 15443

@@ -15,7 +15,7 @@ from meshkit.errors import UnreachableError
 from meshkit.istio import snapshot
 from meshkit.istio.config import services
 from meshkit.istio.control_plane import versions
-from meshkit.istio.multicluster import remote_secret_manifest, remote_secrets
+from meshkit.istio.multicluster import remote_secret_manifest
 from meshkit.istio.proxies import proxy_status
 from meshkit.probing import api_server_reach
 from meshkit.probing import merged_service as probing_merged_service
@@ -75,13 +75,13 @@ def secret(name: str) -> Row:
     return {**healthy.secret(name), "server": ADDRESS[OTHER[name]]}
 
 
-MAKERS = {
+MAKERS: dict[str, tuple[Any, Any]] = {
     "readers": (reader, remote_secret_manifest.READER_COLUMNS),
     "reach": (reached, api_server_reach.REACH_COLUMNS),
     "claims": (claim, proxy_status.CLAIM_COLUMNS),
     "services": (service, services.SERVICE_COLUMNS),
     "versions": (version, versions.VERSION_COLUMNS),
-    "secrets": (secret, remote_secrets.SECRET_COLUMNS),
+    "secrets": (secret, healthy.secrets),
 }
 
 
@@ -96,7 +96,7 @@ def facts(
         none: whether it is missing.
         more: a row more, like east's but for this.
     """
-    tables = {}
+    tables: dict[str, Any] = {}
     for name, (maker, columns) in MAKERS.items():
         rows = [maker(cluster) for cluster in OTHER]
         if name == spoiled:
@@ -105,7 +105,7 @@ def facts(
                 *rows[1:],
                 *([{**rows[0], **more}] if more else []),
             ]
-        tables[name] = table(rows, columns)
+        tables[name] = columns(rows) if callable(columns) else table(rows, columns)
     known = healthy.facts("" if spoiled in MAKERS else spoiled, change, none=none)
     known = snapshot.VerifyFacts(**{**vars(known), "secrets": tables.pop("secrets")})
     same = services.merging(tables["services"], list(OTHER), "istio-system")
@@ -115,7 +115,7 @@ def facts(
 def undiscovered(spoiled: str = "", change: Row | None = None) -> remote_reader.DiscoveryFacts:
     """Return the same before the stage: no remote secret."""
     known = facts(spoiled, change)
-    none = snapshot.VerifyFacts(**{**vars(known.known), "secrets": table([], remote_secrets.SECRET_COLUMNS)})
+    none = snapshot.VerifyFacts(**{**vars(known.known), "secrets": healthy.secrets([])})
     return remote_reader.DiscoveryFacts(**{**vars(known), "known": none})
 
 

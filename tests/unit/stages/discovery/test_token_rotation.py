@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +13,7 @@ from meshkit.checks import known_defects, remote_reader, remote_secrets
 from meshkit.checks.finding import Verdict
 from meshkit.errors import InputError
 from meshkit.istio.control_plane import versions
-from meshkit.istio.multicluster import reader_tokens
+from meshkit.istio.multicluster import reader_tokens, secret_kubeconfig
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
@@ -20,7 +21,7 @@ from meshkit.stages.discovery import facts as discovery_facts
 from meshkit.stages.discovery import stage as discovery
 from meshkit.stages.discovery import token_rotation
 from meshkit.tables import table
-from tests.support.healthy import Row, mesh, told
+from tests.support.healthy import Row, mesh, secrets, told
 from tests.support.objects import core
 from tests.unit.stages.discovery.test_stage import facts, secret
 
@@ -59,7 +60,7 @@ PASS, FAIL, WARN, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.WARN, Verdict.UN
 )
 def test_the_end_of_a_credential_is_judged(change: Row, renewed: bool, verdict: Verdict) -> None:
     """A short life, granted by the server, is no alarm until half of it is over; what a run renews does not hold it."""
-    rows = table([{**secret("east"), **change}], multicluster_remote_secrets.SECRET_COLUMNS)
+    rows = secrets([{**secret("east"), **change}])
     findings = list(remote_secrets.check_life(mesh(), rows, "east", "west", renewed=renewed))
     assert told(findings, "MK809", PAIR) == [verdict]
     assert all(f.remedy for f in findings if f.verdict is not PASS)
@@ -135,3 +136,26 @@ def test_of_an_id_that_istioctl_refuses_no_secret_is_planned() -> None:
     plan = Plan(Mesh(MeshSpec.parse({"clusters": clusters}, where="test"), {}), "07 discovery")
     with pytest.raises(InputError, match="istioctl create-remote-secret takes a DNS label"):
         discovery._plan_secret(plan, "east", "PROD_EU1", None, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "held", "wish", "written"), [("", "a", "", "a"), ("b", "a", "renew", "b"), ("a", "a", "", "a")]
+)
+def test_a_tls_server_name_is_kept_unless_the_mesh_file_says_another(
+    said: str, held: str, wish: str, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A renewal that drops it would leave istiod with a certificate that it refuses."""
+    clusters = [{"name": n, "context": n, "network": f"net-{n}"} for n in ("east", "west")]
+    two = Mesh(MeshSpec.parse({"clusters": [clusters[0], {**clusters[1], "tlsServerName": said}]}, where="test"), {})
+    two.clusters.update({n: SimpleNamespace(server="https://192.0.2.9:6443") for n in ("east", "west")})  # type: ignore[misc]
+    known = facts("secrets", {"tls_server_name": held})
+    assert token_rotation.token_actions(two, known)["east", "west"] == wish
+    monkeypatch.setattr(multicluster_remote_secrets, "secret_events", lambda _: {})
+    token = reader_tokens.Token("token", "t", b"ca")
+    monkeypatch.setattr(reader_tokens, "tokens", lambda *_: [token])
+    monkeypatch.setattr(reader_tokens, "current", lambda *_: token)
+    made: list[Row] = []
+    monkeypatch.setattr(Plan, "apply", lambda _, holder, manifest, *__, **___: made.append({holder: manifest}))
+    discovery.plan(two, known, "west")
+    (secret,) = (one["east"] for one in made if "east" in one)
+    assert secret_kubeconfig.parse(secret["data"]["west"]).tls_server_name == written

@@ -1,0 +1,173 @@
+"""Remote secrets as typed items: what istiod refuses of a kubeconfig, and readings as frames."""
+
+from __future__ import annotations
+
+import base64
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from meshkit.istio.multicluster import remote_secret_manifest, remote_secrets, secret_kubeconfig
+from meshkit.istio.multicluster.reader_tokens import Token
+from meshkit.istio.multicluster.remote_secrets import Credential, RemoteSecret
+from meshkit.istio.multicluster.secret_kubeconfig import Auth
+from meshkit.istio.reading import Unread
+from meshkit.kube.mesh import Mesh
+from meshkit.probing import api_server_reach
+from meshkit.spec import MeshSpec
+from meshkit.tables import table
+
+Row = dict[str, Any]
+
+
+def kubeconfig(**users: Row) -> str:
+    """Return a kubeconfig with these users; the current one is `west`."""
+    document = {
+        "clusters": [{"name": "west", "cluster": {"server": "https://192.0.2.7:6443"}}],
+        "contexts": [{"name": "west", "context": {"cluster": "west", "user": "west"}}],
+        "current-context": "west",
+        "users": [{"name": name, "user": user} for name, user in users.items()],
+    }
+    return base64.b64encode(yaml.safe_dump(document).encode()).decode()
+
+
+TAKEN: list[Row] = [
+    {"token": "t"},
+    {"client-certificate-data": "YQ==", "client-key-data": "YQ=="},
+    {"username": "u", "password": "p"},
+    {"auth-provider": {"name": "oidc"}},
+]
+REFUSED = [
+    ({"exec": {"command": "x"}}, "exec is not allowed"),
+    ({"tokenFile": "/t"}, "tokenFile is not allowed"),
+    ({"client-certificate": "/c", "client-key-data": "YQ=="}, "clientCertificate is not allowed"),
+    ({"client-key": "/k"}, "clientKey is not allowed"),
+    ({"auth-provider": {"name": "gcp"}}, "auth provider gcp is not allowed"),
+]
+
+
+@pytest.mark.parametrize("user", TAKEN)
+def test_what_is_inside_the_file_is_taken(user: Row) -> None:
+    """Tokens, client certificates, passwords, and OIDC."""
+    assert secret_kubeconfig.parse(kubeconfig(west=user)).refusal(()) == ""
+
+
+@pytest.mark.parametrize(("user", "why"), REFUSED)
+def test_files_and_programs_are_refused_of_every_user(user: Row, why: str) -> None:
+    """Also of one that is not the current, unless istiod's options allow it."""
+    assert secret_kubeconfig.parse(kubeconfig(west=user)).refusal(()) == why
+    beside = secret_kubeconfig.parse(kubeconfig(west={"token": "t"}, other=user))
+    assert (beside.auth, beside.refusal(())) == (Auth.TOKEN, why)
+    assert beside.refusal(["exec", "tokenFile", "clientCertificate", "clientKey", "gcp"]) == ""
+
+
+class East:
+    """A cluster with one remote secret, and istiods with these environments."""
+
+    name, server = "east", "https://192.0.2.6:6443"
+
+    def __init__(self, data: str, *environments: list[Row]) -> None:
+        self.data, self.environments = data, environments
+
+    def get(self, kind: str, *_: Any, **__: Any) -> list[Row]:
+        """Return the secret, or istiod's pods."""
+        if kind == "pods":
+            return [{"spec": {"containers": [{"name": "discovery", "env": env}]}} for env in self.environments]
+        metadata = {"name": "s", "namespace": "istio-system", "labels": {remote_secrets.LABEL: "true"}}
+        return [{"metadata": metadata, "data": {"west": self.data}}]
+
+    def get_json(self, *_: Any, **__: Any) -> Row:
+        """Return that there is nothing else."""
+        return {"items": []}
+
+
+OPTION = secret_kubeconfig.ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("user", "environments", "credential", "detail"),
+    [
+        ({"exec": {"command": "x"}}, [[]], Credential.REJECTED, "istiod refuses it: exec is not allowed"),
+        ({"exec": {"command": "x"}}, [[{"name": OPTION, "value": "exec"}]], Credential.NOT_TESTED, "istiod takes it"),
+        ({"exec": {"command": "x"}}, [[{"name": OPTION, "value": "exec"}], []], Credential.REJECTED, "istiod refuses"),
+        ({"exec": {"command": "x"}}, [], Credential.NOT_TESTED, "unless its PILOT_INSECURE"),
+        ({"exec": {"command": "x"}}, [[{"name": OPTION, "valueFrom": {}}]], Credential.NOT_TESTED, "unless its PILOT"),
+        ({"client-certificate-data": "YQ=="}, [[]], Credential.NOT_TESTED, "istiod takes it (clientCertificate)"),
+        ({"username": "u"}, [[]], Credential.NOT_TESTED, "istiod takes it (basic)"),
+        ({"auth-provider": {"name": "oidc"}}, [[]], Credential.NOT_TESTED, "istiod takes it (authProvider)"),
+    ],
+)
+def test_what_istiod_refuses_is_rejected_and_what_it_takes_is_only_not_tried(
+    user: Row, environments: list[list[Row]], credential: Credential, detail: str
+) -> None:
+    """By the options of the istiods that run; where those are not known, neither is the outcome."""
+    spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "east", "network": "n"}] * 1}, where="test")
+    one: Any = {"east": East(kubeconfig(west=user), *environments)}
+    (secret,) = remote_secrets.remote_secrets(Mesh(spec, one))
+    assert secret.credential is credential
+    assert detail in secret.detail
+
+
+def test_a_reading_is_its_items_and_what_could_not_be_read() -> None:
+    """As a frame it has the columns of its table and a row for each cluster that was not read."""
+    held = RemoteSecret("east", "istio-system", "s", "west", Credential.OK, auth=Auth.TOKEN)
+    reading = remote_secrets.secret_reading([held], [Unread("west", "no answer")])
+    assert reading.of("east", "west") == reading.of("east") == [held]
+    assert reading.of("east", "north") == reading.of("west") == []
+    assert (reading.unknown("east"), reading.unknown("west")) == ("", "no answer")
+    frame = reading.frame()
+    assert list(frame["credential"]) == ["ok", "UNKNOWN"]
+    assert frame.iloc[1]["detail"] == "no answer"
+    assert dict(frame.dtypes.astype(str)) == dict(table([], remote_secrets.REMOTE_SECRETS.dtypes).dtypes.astype(str))
+    assert "no answer" in reading.bundle()["text/html"]
+
+
+def test_a_tls_server_name_is_written_and_read() -> None:
+    """As `istioctl create-remote-secret --tls-server-name` does; without one the field is left out."""
+    token = Token("s", "t", b"ca")
+    for name in ("api.example", ""):
+        made = remote_secret_manifest.manifest("west", "https://192.0.2.7:6443", token, "istio-system", name)
+        assert secret_kubeconfig.parse(made["data"]["west"]).tls_server_name == name
+        assert ("tls-server-name" in base64.b64decode(made["data"]["west"]).decode()) is bool(name)
+
+
+@pytest.mark.parametrize(("said", "held", "asked"), [("", "", ""), ("", "a.example", "a.example"), ("b", "a", "b")])
+def test_the_api_server_is_asked_by_the_name_that_istiod_asks_for(
+    said: str, held: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MK702 judges what the mesh file says, or the remote secret that is there: see MK835."""
+    clusters = [{"name": n, "context": n, "network": n, "apiServer": "https://192.0.2.7"} for n in ("east", "west")]
+    spec = MeshSpec.parse({"clusters": [clusters[0], {**clusters[1], "tlsServerName": said}]}, where="test")
+    secret = remote_secret_manifest.manifest("west", "https://192.0.2.7", Token("s"), "istio-system", held)
+    east, west = (
+        SimpleNamespace(name=n, get=lambda *_, found=f, **__: found) for n, f in (("east", [secret]), ("west", []))
+    )
+    given: dict[tuple[str, str], tuple[str, str]] = {}
+    monkeypatch.setattr(api_server_reach, "_reach", lambda _, pair, told, *__: given.update({pair: told}) or {})
+    monkeypatch.setattr(api_server_reach, "_authority", lambda _: "")
+    monkeypatch.setattr(api_server_reach, "_vantages", lambda *_: [])
+    api_server_reach.reach(Mesh(spec, {"east": east, "west": west}))  # type: ignore[dict-item]
+    assert given["east", "west"] == ("https://192.0.2.7", asked)
+
+
+@pytest.mark.parametrize(
+    ("server", "gone", "credential"),
+    [
+        ("https://rancher.example/k8s/clusters/c-1", False, Credential.NOT_TESTED),
+        ("https://rancher.example/k8s/clusters/c-1", True, Credential.REFUSED),
+        ("https://192.0.2.7:6443", False, Credential.REFUSED),
+    ],
+)
+def test_what_an_authenticating_proxy_refuses_is_not_known_to_be_revoked(
+    server: str, gone: bool, credential: Credential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the account is gone: istiod asks the API server at another address than we do."""
+    said = {"sub": "system:serviceaccount:istio-system:reader"}
+    token = f"h.{base64.urlsafe_b64encode(json.dumps(said).encode()).decode()}.s"
+    monkeypatch.setattr(remote_secrets, "_ask", lambda *_: remote_secrets.Proof(Credential.REFUSED, "(401)"))
+    found = None if gone else {"metadata": {"uid": ""}}
+    cluster: Any = SimpleNamespace(server=server, find=lambda *_: found, with_token=lambda *_, **__: None)
+    assert remote_secrets.try_token(cluster, token, b"", "istio-system").credential is credential
