@@ -21,8 +21,8 @@ from meshkit.istio.reading import Unread
 from meshkit.stages import verify
 from meshkit.tables import table
 from tests.support import healthy
-from tests.support.api_server import test_discovery
 from tests.support.healthy import call, facts, mesh, told
+from tests.unit.stages.discovery import test_stage as test_discovery
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 PAIR, BACK = "east → west", "west → east"
