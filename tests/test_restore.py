@@ -304,8 +304,8 @@ class TestWorkloads:
         """A pod that no node runs is never ready: what is missing is told."""
         create(east, deployment("app", space, replicas=1))
         wait = rollout.rolled_out(east, "Deployment", space, "app")
-        assert wait() in ("its controller has not seen the change", "0 of 1 pods made anew, 0 available")
-        until(lambda: wait() == "1 of 1 pods made anew, 0 available", wait())
+        assert wait() in ("its controller has not seen the change", "0 of 1 pods updated, 0 available")
+        until(lambda: wait() == "1 of 1 pods updated, 0 available", wait())
 
 
 class TestControlPlanes:

@@ -17,7 +17,7 @@ from tests.objects import core, create, deployment, edit, labelled
 def test_it_ends_when_nothing_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster that does not answer for a moment is no end; what is missing is told."""
     monkeypatch.setattr(wait, "_EVERY", 0.01)
-    monkeypatch.setattr(wait, "_TELL", 0.0)
+    monkeypatch.setattr(wait, "_FIRST_MESSAGE", 0.0)
     left = iter(["2 pods", UnreachableError("no answer within 10 s"), "1 pod", ""])
 
     def missing() -> str:
@@ -51,7 +51,7 @@ def test_a_workload_that_is_not_there_is_missing(east: Cluster, space: str) -> N
 
 @pytest.mark.usefixtures("controllers")
 def test_a_rollout_tells_how_far_it_is(east: Cluster, space: str) -> None:
-    """How many pods were made anew, and how many answer; and that it is paused, for then it never ends."""
+    """How many pods are updated and available; and whether it is paused, for then it never ends."""
     app = deployment("app", space, replicas=2)
     create(east, app)
     rolled = rollout.rolled_out(east, "Deployment", space, "app")
@@ -59,10 +59,10 @@ def test_a_rollout_tells_how_far_it_is(east: Cluster, space: str) -> None:
     def told(text: str) -> None:
         wait.wait_for(lambda: "" if (seen := rolled()) == text else seen or "done", text, deadline=30)
 
-    told("2 of 2 pods made anew, 0 available")
+    told("2 of 2 pods updated, 0 available")
     again = {"metadata": {"annotations": {"restarted": "now"}}}
     edit(east, {**app, "spec": {"paused": True, "template": again}})
-    told("it is paused; 0 of 2 pods made anew, 0 available")
+    told("it is paused; 0 of 2 pods updated, 0 available")
 
 
 @pytest.mark.usefixtures("controllers")
@@ -102,10 +102,10 @@ def test_who_refuses_new_pods_is_told_while_waiting(message: str) -> None:
     failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
     cluster: Any = Held(deployments=[workload("Deployment", conditions=[failure])])
     told = rollout.rolled_out(cluster, "deployments", "shop", "app")()
-    assert told == f"0 of 2 pods made anew, 2 available; ReplicaFailure (FailedCreate): {message}"
+    assert told == f"0 of 2 pods updated, 2 available; ReplicaFailure (FailedCreate): {message}"
     over = {**failure, "status": "False"}
     cluster = Held(deployments=[workload("Deployment", conditions=[over])])
-    assert rollout.rolled_out(cluster, "deployments", "shop", "app")() == "0 of 2 pods made anew, 2 available"
+    assert rollout.rolled_out(cluster, "deployments", "shop", "app")() == "0 of 2 pods updated, 2 available"
 
 
 @pytest.mark.parametrize(("kind", "plural"), [("StatefulSet", "statefulsets"), ("DaemonSet", "daemonsets")])

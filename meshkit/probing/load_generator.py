@@ -128,13 +128,13 @@ class Traffic:
         program, *flags = curl(url, count, CALL_TIMEOUT)
         command = [program, "--rate", f"{self.rate}/s", *flags]
         while not self._ended.is_set():
-            heard = CurlStreamParser(partial(self._note, client, side.client.name))
+            parser = CurlStreamParser(partial(self._note, client, side.client.name))
             try:
                 place = (side.client.name, side.client.namespace, side.container)
-                done = side.cluster.exec(*place, command, BATCH + count * CALL_TIMEOUT, heard=heard)
-                if not heard.answers:
-                    said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.exit_code}"]
-                    raise UnreachableError(f"curl could not send: {said[0][:200]} (it needs 7.84 or newer)")
+                done = side.cluster.exec(*place, command, BATCH + count * CALL_TIMEOUT, on_output=parser)
+                if not parser.answers:
+                    printed = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.exit_code}"]
+                    raise UnreachableError(f"curl could not send: {printed[0][:200]} (it needs 7.84 or newer)")
                 self.trouble.pop(client, None)
             except MeshkitError as error:
                 self.trouble[client] = error.message

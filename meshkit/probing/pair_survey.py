@@ -55,21 +55,21 @@ def look(mesh: Mesh, known: snapshot.VerifyFacts | None = None) -> PairFacts:
     spec = mesh.spec.probe
     with ThreadPoolExecutor(3) as pool:
         joins = pool.submit(lambda: known or _known(mesh))
-        held = pool.submit(lambda: endpoint_shards.known(mesh, spec.namespace, spec.server))
+        shards = pool.submit(lambda: endpoint_shards.known(mesh, spec.namespace, spec.server))
         found = pool.submit(lambda: client_view.find(mesh))
         facts, who = joins.result(), found.result()
-        asked = pool.submit(lambda: api_server_reach.reach(mesh, _written(mesh, facts)))
+        reached = pool.submit(lambda: api_server_reach.reach(mesh, _written(mesh, facts)))
         multi = mesh.spec.topology.network == "multi"
         at = {pair: gateways(mesh, facts, *pair) for pair in mesh.ordered_pairs} if multi else {}
-        heard = pool.submit(lambda: client_view.hellos(mesh, who, at))
+        hellos = pool.submit(lambda: client_view.hellos(mesh, who, at))
         gates = {name: {a for pair, known in at.items() for a, _ in known if pair[1] == name} for name in mesh.clusters}
         ways = client_view.ways(mesh, who, gates)
-        return PairFacts(facts, held.result(), asked.result(), ways, heard.result())
+        return PairFacts(facts, shards.result(), reached.result(), ways, hellos.result())
 
 
 def _known(mesh: Mesh) -> snapshot.VerifyFacts:
     """Read stage 08's tables, but for those that ask every proxy."""
-    tables = mesh.ask(
+    tables = mesh.read_all(
         identity=versions.identity,
         secrets=remote_secrets.remote_secrets,
         remotes=remote_secrets.remote_clusters,

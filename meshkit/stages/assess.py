@@ -30,7 +30,7 @@ STAGE = "01 assess"
 def look(mesh: Mesh) -> AssessFacts:
     """Read every cluster, and try ways between them from the probe's client where it runs; changes nothing."""
     return AssessFacts(
-        **mesh.ask(
+        **mesh.read_all(
             inventory=inventory.inventory,
             identity=versions.identity,
             versions=versions.versions,

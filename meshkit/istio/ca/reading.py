@@ -44,7 +44,7 @@ def look(mesh: Mesh) -> TrustFacts:
     Raises:
         InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
     """
-    told = mesh.ask(
+    answers = mesh.read_all(
         identity=versions.identity,
         authorities=istiod_ca.authorities,
         signers=istiod_ca.signers,
@@ -56,7 +56,7 @@ def look(mesh: Mesh) -> TrustFacts:
         readings=discovery_pause.readings,
         new_pods=new_pods.look,
     )
-    return with_offer(mesh, TrustFacts(**told))
+    return with_offer(mesh, TrustFacts(**answers))
 
 
 def with_offer(mesh: Mesh, facts: TrustFacts) -> TrustFacts:

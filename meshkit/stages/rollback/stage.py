@@ -372,7 +372,7 @@ def check_trust(mesh: Mesh, facts: RollbackFacts) -> list[Finding]:
     changed = {entry.cluster for entry in facts.book.entries if entry.stage == trust_undo.STAGE}
     if not changed:
         return []
-    tables = mesh.ask(
+    tables = mesh.read_all(
         authorities=istiod_ca.authorities, handed=trust_store.distributed_roots, certificates=trust_store.certificates
     )
     rows = proof.agreement(**tables)
