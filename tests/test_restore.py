@@ -157,7 +157,7 @@ def test_no_step_tells_what_a_secret_holds() -> None:
     """A cell that ends in one shows it, and so does a traceback."""
     secret = core("Secret", "cacerts", data={"ca-key.pem": CANARY})
     told = repr(
-        [undo.UndoStep("put back", secret, secret), journal_steps.JournalStep("east", None, now=secret, former=secret)]
+        [undo.UndoStep("restore", secret, secret), journal_steps.JournalStep("east", None, now=secret, former=secret)]
     )
     assert CANARY not in told
 
@@ -246,7 +246,7 @@ class TestOthers:
             change()
             plan.carry_out("apply", gates=rollback.check(mesh, facts, consent=consent), journal="run")
 
-        with pytest.raises(ChangeError, match=f"widgets.{group} holds Widget {space}/w of others, since the undo was"):
+        with pytest.raises(ChangeError, match=f"widgets.{group} contains Widget {space}/w of other clients, since"):
             late(lambda: create(east, theirs))
         assert there(east, theirs)
         with pytest.raises(ChangeError, match=f"ConfigMap {space}/x changed since by kubectl-edit, since the undo was"):
