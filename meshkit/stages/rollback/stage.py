@@ -34,7 +34,7 @@ from meshkit.kube.cluster import Cluster
 from meshkit.kube.manifests import Object, identify
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait, in_turn
-from meshkit.probing.curl import curl, parse_answers, told
+from meshkit.probing.curl import curl, failure_text, parse_answers
 from meshkit.probing.pair_probe import find_side
 from meshkit.stages.discovery import facts as discovery_facts
 from meshkit.stages.discovery import token_rotation
@@ -409,5 +409,5 @@ def check_calls(mesh: Mesh) -> Iterator[Finding]:
             continue
         answers = parse_answers(said.stdout)
         good = sum(answer.status == 200 for answer in answers)
-        worst = next((told(answer) for answer in answers if answer.status != 200), "")
+        worst = next((failure_text(answer) for answer in answers if answer.status != 200), "")
         yield ask.judge(good == CALLS, f"{good} of {CALLS} with 200{': ' if worst else ''}{worst}", "look at its pods")
