@@ -102,9 +102,10 @@ def hellos(
 ) -> pd.DataFrame:
     """Return one row for each ordered pair and gateway address: what answers a TLS hello with the server's SNI there.
 
-    Columns: client, server, address, port, sni, heard (a word of `sni_probe.HelloResult`, or UNKNOWN), identity (SPIFFE
-    URI) and sha256 of the certificate shown, issuer, anchor (fingerprint of the root that its chain ends at, of those
-    that the client's proxy holds; empty: it ends at none), detail, reason (why no hello was sent, or no root is known).
+    Columns: client, server, address, port, sni, `heard` (a word of `sni_probe.HelloResult`, or UNKNOWN), identity
+    (SPIFFE URI) and sha256 of the certificate shown, issuer, anchor (fingerprint of the root that its chain ends at, of
+    those that the client's proxy holds; empty: it ends at none), detail, reason (why no hello was sent, or no root is
+    known).
 
     Args:
         mesh: the mesh.

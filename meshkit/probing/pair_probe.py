@@ -80,7 +80,7 @@ def cluster_of_pod(sides: Mapping[str, ProbeTarget | Unknown]) -> dict[str, str]
 def open(mesh: Mesh) -> Iterator[ProbeSession]:  # noqa: A001 - probe.open reads as it should
     """Create the probe's Services in every reachable cluster, and remove them at the end."""
     probing = ProbeSession(mesh, secrets.token_hex(3))
-    with locks.sign(lock_name(probing.token)):
+    with locks.alive(lock_name(probing.token)):
         try:
             probing.prepare()
             yield probing

@@ -68,7 +68,7 @@ def test_each_workload_is_found_by_its_running_proxies(mesh: Mesh, east: Cluster
     found = workloads(mesh)
     dropped = ["reason", "cluster", "namespace", "mesh_ids"]
     rows = found[found["namespace"] == space].sort_values("workload").drop(columns=dropped)
-    anew = "a Pod is made anew by whoever made it, not by a rollout"
+    anew = "a rollout cannot restart a Pod: delete it, and have its creator recreate it"
     assert [tuple(row) for row in rows.to_numpy()] == [
         ("Pod", "alone", 1, "Kubernetes", "-", "alone", False, True, anew),
         ("Deployment", "app", 2, "Kubernetes", "-", "app-1-a,app-1-b", False, False, ""),
@@ -111,19 +111,23 @@ def test_a_cluster_that_cannot_be_read_is_a_row_with_the_reason(mesh: Mesh, api_
     [
         ("Deployment", {}, ""),
         ("Deployment", {"replicas": 1, "strategy": {"rollingUpdate": {"maxUnavailable": "25%"}}}, ""),
-        ("Deployment", {"replicas": 1, "strategy": {"rollingUpdate": {"maxUnavailable": 1}}}, "all may be away"),
-        ("Deployment", {"replicas": 3, "strategy": {"rollingUpdate": {"maxUnavailable": "100%"}}}, "all may be away"),
+        ("Deployment", {"replicas": 1, "strategy": {"rollingUpdate": {"maxUnavailable": 1}}}, "all its pods may"),
+        ("Deployment", {"replicas": 3, "strategy": {"rollingUpdate": {"maxUnavailable": "100%"}}}, "all its pods may"),
         ("Deployment", {"replicas": 3, "strategy": {"rollingUpdate": {"maxUnavailable": 2}}}, ""),
-        ("Deployment", {"replicas": 1, "strategy": {"rollingUpdate": {"maxSurge": 0}}}, "all may be away"),
+        ("Deployment", {"replicas": 1, "strategy": {"rollingUpdate": {"maxSurge": 0}}}, "all its pods may"),
         ("Deployment", {"replicas": 3, "strategy": {"type": "Recreate"}}, "Recreate"),
         ("Deployment", {"paused": True}, "it is paused"),
-        ("StatefulSet", {"replicas": 1}, "none beside it"),
+        ("StatefulSet", {"replicas": 1}, "all its pods may"),
         ("StatefulSet", {"replicas": 2}, ""),
         ("StatefulSet", {"replicas": 2, "updateStrategy": {"type": "OnDelete"}}, "OnDelete"),
-        ("StatefulSet", {"replicas": 2, "updateStrategy": {"rollingUpdate": {"maxUnavailable": "60%"}}}, "none beside"),
+        (
+            "StatefulSet",
+            {"replicas": 2, "updateStrategy": {"rollingUpdate": {"maxUnavailable": "60%"}}},
+            "all its pods may",
+        ),
         ("StatefulSet", {"replicas": 2, "updateStrategy": {"rollingUpdate": {"partition": 1}}}, "leaves the first 1"),
         ("DaemonSet", {"updateStrategy": {"type": "OnDelete"}}, "OnDelete"),
-        ("Job", {}, "a Job is made anew"),
+        ("Job", {}, "a rollout cannot restart a Job"),
     ],
 )
 def test_what_a_rolling_restart_interrupts(kind: str, spec: dict[str, Any], told: str) -> None:
@@ -141,21 +145,21 @@ def test_what_a_rolling_restart_interrupts(kind: str, spec: dict[str, Any], told
             "Deployment",
             {"replicas": 4},
             {"minAvailable": 4},
-            "1 of 4 pods may be away at once, PodDisruptionBudget keep",
+            "1 of 4 pods may be unavailable at once, but PodDisruptionBudget keep",
         ),
         ("Deployment", {"replicas": 4}, {"minAvailable": "75%"}, ""),
-        ("Deployment", {"replicas": 4}, {"maxUnavailable": 0}, "keep wants 4"),
+        ("Deployment", {"replicas": 4}, {"maxUnavailable": 0}, "keep requires 4"),
         ("Deployment", {"replicas": 4}, {"maxUnavailable": "25%"}, ""),
         ("Deployment", {"replicas": 1}, {"minAvailable": 1}, ""),
-        ("StatefulSet", {"replicas": 3}, {"maxUnavailable": 0}, "keep wants 3"),
+        ("StatefulSet", {"replicas": 3}, {"maxUnavailable": 0}, "keep requires 3"),
         ("StatefulSet", {"replicas": 3}, {"maxUnavailable": 1}, ""),
         ("Deployment", {"replicas": 4}, {"minAvailable": 4, "selector": {"matchLabels": {"app": "other"}}}, ""),
-        ("Deployment", {"replicas": 4}, {"minAvailable": 4, "selector": {}}, "keep wants 4"),
+        ("Deployment", {"replicas": 4}, {"minAvailable": 4, "selector": {}}, "keep requires 4"),
         ("Deployment", {"replicas": 4}, {"minAvailable": 4, "selector": None}, ""),
     ],
 )
 def test_what_a_budget_would_forbid(kind: str, spec: dict[str, Any], budget: dict[str, Any], told: str) -> None:
-    """A rollout asks no PodDisruptionBudget: what it takes away at once is compared with what must stay."""
+    """A rollout ignores PodDisruptionBudgets: the unavailable pods are compared with the required ones."""
     template = {"metadata": {"labels": {"app": "app"}}, "spec": {"containers": [{"name": "main"}]}}
     workload = {"metadata": {"namespace": "a"}, "spec": {"template": template, **spec}}
     rules = {"selector": {"matchLabels": {"app": "app"}}, **budget}
@@ -175,7 +179,7 @@ def test_a_budget_of_the_server_is_found(mesh: Mesh, east: Cluster, space: str) 
     pod(east, "app-1", space, ownerReferences=owner(app))
     found = workloads(mesh)
     (told,) = found[found["namespace"] == space]["risk"]
-    assert told == "1 of 4 pods may be away at once, PodDisruptionBudget keep wants 4 there"
+    assert told == "1 of 4 pods may be unavailable at once, but PodDisruptionBudget keep requires 4"
 
 
 @pytest.mark.parametrize(
