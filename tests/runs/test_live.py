@@ -82,7 +82,7 @@ def test_what_is_no_run_is_refused(
     words = ["run", shop, "--resume", tmp_path] if command == "resume" else ["undo", tmp_path, "--mode", "apply"]
     code, err = refused(capsys, *words, "--out", tmp_path / "out")
     assert code == 2
-    assert f"{tmp_path}: no run folder" in err
+    assert f"{tmp_path}: not a run folder" in err
     assert not (tmp_path / "out").exists()
 
 
