@@ -1,4 +1,4 @@
-"""Proxies."""
+"""Checks of proxies: connected, in sync, of the right version, of known clusters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshot."""
+"""The readings that stage 08 and the pair survey share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts."""
+"""The facts of stage 07, read from all clusters at once."""
 
 from __future__ import annotations
 
