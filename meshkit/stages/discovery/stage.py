@@ -164,7 +164,7 @@ def _plan_secret(
 
 
 def try_merged(mesh: Mesh, plan: Plan) -> pd.DataFrame:
-    """Call the probe's Service from each cluster; no rows before the plan is applied. Columns: `merged_service.look`."""
+    """Call the probe's Service from each cluster; no rows before the plan is applied. As `merged_service.look`."""
     return table([], probing_merged_service.COLUMNS) if plan.pending else probing_merged_service.look(mesh)
 
 
