@@ -6,22 +6,24 @@ READY  := $(VENV)/ready
 # How often the drill of killed runs kills; 20 takes half an hour.
 KILLS  ?= 3
 # Which drills, as pytest names them.
-DRILLS ?= tests
+DRILLS ?= tests lab/tests
 # At how many boundaries the kill and undo matrix kills a run; CELLS= is all of them, for two hours.
 CELLS  ?= 3
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test drills lock prometheus checks
+.PHONY: help setup demo lint unit test e2e drills lock prometheus checks
 
 help:
 	@echo "make demo     build and start a live mesh of one cluster here, take it to two, say where the report is"
-	@echo "make test     lint, types, layers, tests, and the real lab end to end"
-	@echo "make drills   what takes longer: a whole migration, every fault, kills (KILLS=20, CELLS=); DRILLS= chooses"
-	@echo "make lint     ruff, mypy, import-linter"
+	@echo "make lint     ruff, mypy, import-linter: about 1 minute"
+	@echo "make unit     tests that need neither a cluster nor built programs: about 1 minute"
+	@echo "make test     lint, unit, tests with a real API server, a whole migration on the lab: about 15 minutes"
+	@echo "make e2e      all tests with the lab, and those of the lab, but no drills: about 35 minutes"
+	@echo "make drills   tests of minutes each, about 90 minutes: every fault, kills (KILLS=20, CELLS=); DRILLS= chooses"
 	@echo "make setup    $(VENV) with everything locked; as root also the Debian packages that are lacking"
 	@echo "make checks   print docs/checks.md from the catalogue"
-	@echo "make lock     resolve requirements.lock anew (needs uv)"
+	@echo "make lock     resolve requirements.lock again (needs uv)"
 
 setup: $(READY)
 
@@ -37,7 +39,7 @@ $(READY): requirements.lock pyproject.toml lab/pyproject.toml
 	@if [ "$$(id -u)" = 0 ]; then $(RUN)/meshkit doctor --mend > $(VENV)/doctor || { cat $(VENV)/doctor >&2; exit 3; }; fi
 	@touch $@
 
-# The witness of one test; kept out of `setup`, because no user needs it.
+# What meshkit reads of a Prometheus is tried on a real one; kept out of `setup`, because no user needs it.
 prometheus: $(READY)
 	@command -v prometheus >/dev/null || [ "$$(id -u)" != 0 ] || { echo "installing Debian's prometheus for a test" >&2; \
 	  apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus >&2; }
@@ -52,9 +54,17 @@ lint: $(READY)
 	@$(RUN)/mypy --no-error-summary
 	@$(RUN)/lint-imports --no-logo > $(VENV)/layers || { cat $(VENV)/layers >&2; exit 1; }
 
-test: lint prometheus
+unit: $(READY)
+	@$(RUN)/python -m pytest -n 2 tests/unit
+
+# The migration is marked as a drill; named by its path it runs all the same.
+test: lint unit prometheus
 	@$(RUN)/meshkit lab build
-	@$(RUN)/python -m pytest -m "not drill"
+	@$(RUN)/python -m pytest tests/processes tests/api_server tests/e2e/runs/test_migration.py
+
+e2e: prometheus
+	@$(RUN)/meshkit lab build
+	@$(RUN)/python -m pytest -m "not drill" tests/e2e lab/tests
 
 drills: $(READY)
 	@$(RUN)/meshkit lab build

@@ -18,12 +18,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 from typing import IO, Any, Self
 
 from filelock import FileLock, Timeout
 
 from meshkit import paths
+from meshkit.display import RECORD, Shown, grid, styled
 from meshkit.errors import ChangeError, InputError
 
 LINES = "journal.jsonl"
@@ -75,9 +77,9 @@ class Entry:
         return self.event != UNDONE
 
 
-@dataclass
-class Journal:
-    """An open journal."""
+@dataclass(repr=False)
+class Journal(Shown):
+    """An open journal. It shows its name, which goes to the record, too, and how many changes of each stage stand."""
 
     folder: Path
     entries: list[Entry] = field(default_factory=list)
@@ -158,6 +160,22 @@ class Journal:
                 remedy="undo as the user, and on the machine, that applied: the data is in that private store",
             ) from None
         return document
+
+    def bundle(self) -> dict[str, Any]:
+        """Return its name, and a row for each stage; never what the private store holds."""
+        standing = sum(entry.stands for entry in self.entries)
+        line = f"journal {self.name}: {len(self.entries)} changes, {standing} of them not undone"
+        rows = [
+            (stage, len(own), sum(entry.stands for entry in own), own[-1].ended or own[-1].begun)
+            for stage in dict.fromkeys(entry.stage for entry in self.entries)
+            if (own := [entry for entry in self.entries if entry.stage == stage])
+        ]
+        words, html = grid(("stage", "changes", "not undone", "last"), rows) if rows else ("", "")
+        return {
+            "text/plain": f"{line}\n{words}".rstrip(),
+            "text/html": styled(f"<p>{escape(line)}</p>{html}"),
+            RECORD: {"name": "journal", "value": self.name},
+        }
 
     def lines(self) -> str:
         """Return its lines, as the evidence has them."""

@@ -35,6 +35,7 @@ from meshkit.checks import (
     remote_secrets,
     restarts,
     service_merge,
+    service_view,
     topology,
 )
 from meshkit.checks.finding import SEVERITY, Finding, Verdict
@@ -92,7 +93,7 @@ _READINGS: Final[dict[str, Callable[[Mesh], Any]]] = {
     "absent Services": missing_services.missing_services,
     "ways": control_plane_reach.tried,
     "readers": remote_secret_manifest.readers,
-    "calls": partial(probing_merged_service.look, patience=PATIENCE),
+    "calls": partial(probing_merged_service.calls, patience=PATIENCE),
 }
 
 
@@ -145,6 +146,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> AuditFacts
         certificates=told["certificates"],
         roots=told["roots"],
     )
+    links = pair_survey.look(mesh, known)
     same = services.merging(told["services"], list(mesh.clusters), mesh.root_namespace)
     return AuditFacts(
         assess=topology.AssessFacts(
@@ -208,8 +210,8 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> AuditFacts
             versions=status.versions,
         ),
         observe=status,
-        links=pair_survey.look(mesh, known),
-        calls=told["calls"],
+        links=links,
+        calls=probing_merged_service.with_causes(told["calls"], links.views),
         rules=told["rules"],
         absent=told["absent Services"],
         ways=told["ways"],
@@ -321,6 +323,7 @@ def _joined(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
     yield from istio_config.check_rules(mesh, facts.rules)
     yield from istio_config.check_absent(mesh, facts.absent)
     yield from istio_config.check_headless(mesh, found.services)
+    yield from service_view.check(mesh, facts.links.views)
 
 
 def findings_in_order(mesh: Mesh) -> list[Finding]:

@@ -67,6 +67,9 @@ class Findings(Shown, list[Finding]):
     `findings["MK803"]` are those of one check, `findings.failed` those that failed.
     """
 
+    gates: bool = True
+    """Whether the line of counts names what would hold an apply; after an apply it does not."""
+
     @overload
     def __getitem__(self, key: SupportsIndex, /) -> Finding: ...
     @overload
@@ -119,7 +122,7 @@ class Findings(Shown, list[Finding]):
 
     def bundle(self) -> dict[str, Any]:
         """Return the counts, what would hold an apply, and the findings."""
-        held = f"; {', '.join(holding(self))} would hold an apply" if holding(self) else ""
+        held = f"; {', '.join(holding(self))} would hold an apply" if self.gates and holding(self) else ""
         line = f"{self.verdict.symbol} {self.summary}{held}"
         bad = self.of(Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN)
         rest = self.of(Verdict.PASS, Verdict.SKIPPED)

@@ -62,11 +62,13 @@ def check_plain(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
 def check_identities(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
     """MK723: AuthorizationPolicies name identities of the mesh's trust domain, or of one of its aliases.
 
-    An ALLOW of another domain lets nobody in; a DENY of it holds nobody off.
+    An ALLOW of another domain lets nobody in; a DENY of it holds nobody off. An alias counts in whole principals and in
+    `trustDomains`; a part of a principal (`alias/*`) stands as it is written. MK415 asks the same of a trust domain
+    that is to come.
     """
     domain = mesh.spec.mesh.trust_domain
     ask = Question("MK723", "policies name existing identities", name, f"of {domain}, or of an alias of it")
-    cure = f"{_edit(mesh, name)}; or say meshConfig.trustDomainAliases"
+    cure = f"{_edit(mesh, name)}: whole principals, of {domain}; or add the domain to meshConfig.trustDomainAliases"
     yield from _judged(ask, rows, cure, {config_lint.FOREIGN_TRUST_DOMAIN: Verdict.FAIL})
 
 

@@ -13,7 +13,7 @@ from meshkit.tables import Row
 
 
 def check(mesh: Mesh, table: pd.DataFrame) -> Iterator[Finding]:
-    """Judge what `look` saw: MK711 for each pair, MK712 for each cluster."""
+    """Judge what `look` saw, by the objects that it names: MK711 for each pair, MK712 for each cluster."""
     for row in table.to_dict("records"):
         for target in mesh.clusters:
             if target != row["cluster"]:
@@ -49,7 +49,14 @@ def check_endpoints(mesh: Mesh, row: Row, target: str) -> Finding:
         cure = "addresses of another network's pods: which proxy, pod or gateway lacks its network? see MK703, MK806"
         return ask.fail(row["endpoints"], cure)
     there = target in row["leads_to"].split(",")
-    return ask.judge(there, row["endpoints"] or "no endpoint", "is it clusterLocal in meshConfig? see MK804, MK806")
+    cure = _cause(row["hidden_by"], target) or "no object hides them: see MK804, MK806"
+    return ask.judge(there, row["endpoints"] or "no endpoint", cure)
+
+
+def _cause(objects: str, *targets: str) -> str:
+    """Return those of a row's objects (`west: …; …`) that are about one of some clusters, as a remedy."""
+    found = [one for one in objects.split("; ") if one.partition(": ")[0] in targets]
+    return f"{'; '.join(found)}. `meshkit check` has the command (MK728)" if found else ""
 
 
 def _of_calls(name: str) -> Question:
@@ -63,9 +70,14 @@ def check_calls(row: Row) -> Finding:
         return ask.unknown(row["reason"])
     observed = f"{row['answered']} of {row['sent']} from {row['answered_in'] or 'nobody'}"
     if row["answered"] != row["sent"]:
-        return ask.fail(f"{observed}: {row['error'] or 'curl could not send'}", "which pair? run stage 08")
+        cause = _cause(row["refused_by"], *row["serving"].split(",")) or _cause(
+            row["hidden_by"], *row["serving"].split(",")
+        )
+        return ask.fail(f"{observed}: {row['error'] or 'curl could not send'}", cause or "which pair? run stage 08")
     if row["unread"]:
         return ask.unknown(f"{observed}; who serves is not known, {row['unread']}")
     missing = sorted(set(row["serving"].split(",")) - set(row["answered_in"].split(",")))
-    cure = f"none from {', '.join(missing)}: locality rules may keep calls at home; stage 08 tries each pair alone"
+    cure = _cause(row["hidden_by"], *missing) or _cause(row["refused_by"], *missing)
+    cure = cure or "locality rules may keep calls at home; stage 08 tries each pair alone"
+    cure = f"none from {', '.join(missing)}: {cure}"
     return ask.judge(not missing, observed, cure, otherwise=Verdict.WARN)

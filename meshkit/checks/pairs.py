@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from meshkit.checks import gateways, pair_traffic, remote_secrets
+from meshkit.checks import gateways, pair_traffic, remote_secrets, service_view
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
+from meshkit.istio.config.service_view import Link
 from meshkit.istio.multicluster import gateway_rows
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.kube.mesh import Mesh
@@ -119,6 +120,7 @@ def check_known(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Itera
     )
     rows = facts.shards[(facts.shards["cluster"] == client) & (facts.shards["target"] == server)]
     context = mesh.spec.cluster(client).context
+    cause = service_view.named(mesh, facts.views, client, server, Link.DISCOVERY)
     for row in rows.to_dict("records"):
         if row["reason"]:
             yield ask.unknown(f"{row['istiod']}: {row['reason']}" if row["istiod"] else row["reason"])
@@ -133,7 +135,7 @@ def check_known(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Itera
         cure += f"MK803 and MK834 of this pair; then kubectl --context {context} -n {mesh.root_namespace} delete pod"
         apart = not set(row["known"].split(",")) & set(row["ready"].split(","))
         worse = Verdict.FAIL if apart else Verdict.WARN
-        yield ask.judge(row["known"] == row["ready"], told, f"{cure} {row['istiod']}", otherwise=worse)
+        yield ask.judge(row["known"] == row["ready"], told, cause or f"{cure} {row['istiod']}", otherwise=worse)
 
 
 def check_replicas(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Finding:
@@ -195,7 +197,8 @@ def check_endpoints(mesh: Mesh, facts: PairFacts, client: str, server: str) -> F
     if row["way"] == "none":
         if not row["ready"]:
             return ask.fail(f"none; {server} has no ready endpoint itself", f"is {spec.server} up in {server}?")
-        cure = f"MK802 to MK806 of this pair; else mutual TLS is off for {what} (PeerAuthentication, DestinationRule)"
+        cure = service_view.named(mesh, facts.views, client, server, Link.DISCOVERY, Link.ENDPOINTS)
+        cure = cure or "MK802 to MK806 of this pair; no object that was read hides them"
         return ask.fail(f"none of {row['ready']} ({others})", cure)
     words = {"gateway": "gateway", "pods": "raw pod address", "both": "gateway and raw pod addresses"}
     told = f"{row['endpoints']} ({words[row['way']]}), {others}"
@@ -232,7 +235,9 @@ def check_hello(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Itera
             # Nobody knows whether this is still its address, or whether the cluster is up at all.
             yield ask.unknown(f"{said}; what {server} offers could not be read: {unread}", f"is {server} up?")
         else:
-            yield ask.fail(said, _hello_cure(mesh, row, server))
+            cause = service_view.named(mesh, facts.views, client, server, Link.GATEWAY)
+            closed = row["heard"] == sni_probe.CLOSED
+            yield ask.fail(said, (closed and cause) or _hello_cure(mesh, row, server))
 
 
 def _untried(mesh: Mesh, facts: PairFacts, ask: Question, client: str, server: str) -> Finding:

@@ -15,7 +15,7 @@ import yaml
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
-from meshkit.istio.config.services import local_entry, local_words, mesh_config
+from meshkit.istio.config.services import EXPORT_TO, local_entry, local_words, mesh_config
 from meshkit.istio.control_plane import istioctl
 from meshkit.istio.control_plane.cluster_domain import DEFAULT
 from meshkit.kube.mesh import Mesh, Unknown
@@ -54,8 +54,27 @@ def check_merging(
             continue
         local = local_words(f"*.{namespace}.svc.{_domain(group)}")
         cure = f"to keep them apart, have this in every cluster first: {local}"
-        meant = namespace == mesh.spec.probe.namespace
-        yield ask.judge(meant, f"{_listed(group[begins])}: will be one", cure, otherwise=Verdict.WARN)
+        meant, observed = namespace == mesh.spec.probe.namespace, f"{_listed(group[begins])}: will be one"
+        if kept := [
+            f"{row['service']} ({row['export_to']})"
+            for row in group[begins & (group["export_to"] != "")].to_dict("records")
+        ]:
+            meant, observed = False, f"{observed}, but not for all clients or gateways: {', '.join(kept)}"
+            cure = _public(mesh, group[begins])
+        yield ask.judge(meant, observed, cure, otherwise=Verdict.WARN)
+
+
+def _public(mesh: Mesh, rows: pd.DataFrame) -> str:
+    """Return the commands that export Services to all namespaces: a gateway elsewhere passes calls of no other on."""
+    found = []
+    for row in rows.to_dict("records"):
+        for kept in filter(None, row["export_to"].split(", ")):
+            context = mesh.spec.cluster(kept.partition(" ")[0]).context
+            annotate = (
+                f"kubectl --context {context} annotate --overwrite service -n {row['namespace']} {row['service']}"
+            )
+            found.append(f"{annotate} '{EXPORT_TO}=*'")
+    return "; ".join(found)
 
 
 def check_alike(merging: pd.DataFrame) -> Iterator[Finding]:

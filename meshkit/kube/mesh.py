@@ -149,6 +149,8 @@ class Mesh(Shown):
         self.clusters = clusters
         self._executor = executor or DaemonThreads()
         self._silent: dict[str, tuple[float, Unknown]] = {}
+        self.unanswered: dict[str, list[str]] = {}
+        """Why questions of `each` were not answered, by cluster."""
 
     def bundle(self) -> dict[str, Any]:
         """Return the mesh file's overview; no cluster is called."""
@@ -234,8 +236,9 @@ class Mesh(Shown):
         called = {name: cluster for name, cluster in self.clusters.items() if name not in silent}
         answers = gather(function, called.values(), deadline=deadline, executor=self._executor)
         known: dict[str, T | Unknown] = {**silent, **dict(zip(called, answers, strict=True))}
-        for name in called:
-            answer = known[name]
-            if isinstance(answer, Unknown) and _LATE in answer.reason:
-                self._silent[name] = (time.monotonic() + SILENCE, answer)
+        for name, answer in known.items():
+            if isinstance(answer, Unknown):
+                self.unanswered.setdefault(name, []).append(answer.reason)
+                if name in called and _LATE in answer.reason:
+                    self._silent[name] = (time.monotonic() + SILENCE, answer)
         return {name: known[name] for name in self.clusters}

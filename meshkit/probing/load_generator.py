@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any, Final
 import pandas as pd
 
 from meshkit import parameters
+from meshkit.display import Shown, grid, styled
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
@@ -51,8 +53,11 @@ class LoadStep:
     settled: float = 0.0
 
 
-class Traffic:
-    """Requests from the clients of all or some clusters to the server's ordinary Service, `rate` per second each."""
+class Traffic(Shown):
+    """Requests from the clients of all or some clusters to the server's ordinary Service, `rate` per second each.
+
+    It shows for each client how many were sent, how many failed, and which clusters answered the others.
+    """
 
     def __init__(self, mesh: Mesh, rate: int = RATE, clients: Collection[str] | None = None) -> None:
         self.mesh = mesh
@@ -220,6 +225,19 @@ class Traffic:
                     tally.add(row)
         begin = self._begin or time.time()  # nothing was sent, so nothing was missed
         return tally.table(begin, self._end or time.time(), self._homes)
+
+    def bundle(self) -> dict[str, Any]:
+        """Return one row for each client."""
+        if not self.sent:
+            return {"text/plain": "no request was sent"}
+        rows = []
+        for client in self.clients:
+            own = self.since(client, 0.0)
+            answered = Counter(self.home(row) for row in own if not row.failed)
+            by = ", ".join(f"{cluster} {count}" for cluster, count in answered.most_common())
+            rows.append((client, len(own), len(own) - answered.total(), by))
+        words, html = grid(("client", "requests", "failed", "answered in"), rows)
+        return {"text/plain": words, "text/html": styled(html)}
 
     @property
     def marks(self) -> list[tuple[datetime, str]]:

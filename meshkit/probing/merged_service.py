@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from functools import partial
 from typing import Any, Final
 
 import pandas as pd
 
+from meshkit.istio.config import service_view
 from meshkit.istio.config.services import endpoints
 from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import envoy_admin
@@ -30,6 +33,8 @@ COLUMNS: Final = {
     "answered": "int64",
     "answered_in": "str",
     "error": "str",
+    "hidden_by": "str",
+    "refused_by": "str",
     "reason": "str",
 }
 
@@ -41,9 +46,31 @@ def look(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
     endpoints could not be read, and why: "west: no answer; …"), endpoints (addresses in the client's Envoy), leads_to
     (clusters of these addresses: local pods and the gateways of other networks; in a flat network the pods of all
     clusters), strange (addresses of no cluster), sent, answered (with 200), answered_in (clusters of the pods that
-    answered; `?` if a pod does not return its name, or several clusters have pods of that name), error, reason (why the
-    cluster could not be tried).
+    answered; `?` if a pod does not return its name, or several clusters have pods of that name), error, hidden_by
+    (objects that hide a cluster's endpoints from this client: "west: Sidecar …; …", in Istio's order), refused_by
+    (objects that redirect its calls or have them refused, likewise), reason (why the cluster could not be tried).
     """
+    found = mesh.read_all(calls=partial(calls, patience=patience), views=service_view.views)
+    return with_causes(found["calls"], found["views"])
+
+
+def with_causes(calls: pd.DataFrame, views: Iterable[service_view.ServiceView]) -> pd.DataFrame:
+    """Return a table of `calls` with its columns hidden_by and refused_by."""
+    links = {
+        "hidden_by": (service_view.Link.DISCOVERY, service_view.Link.ENDPOINTS),
+        "refused_by": (service_view.Link.GATEWAY, service_view.Link.ANSWERS),
+    }
+    known = list(views)
+
+    def words(client: str, column: str) -> str:
+        mine = [view for view in known if view.client == client]
+        return "; ".join(f"{view.server}: {one}" for view in mine for one in view.of(*links[column]))
+
+    return calls.assign(**{name: [words(client, name) for client in calls["cluster"]] for name in links})
+
+
+def calls(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
+    """Return the table of `look` without what is read of objects: hidden_by and refused_by are empty."""
     spec = mesh.spec.probe
     seen = gateways.gateways_seen(mesh)
     sides = mesh.each(lambda cluster: find_side(cluster, mesh))

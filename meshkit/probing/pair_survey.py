@@ -16,6 +16,7 @@ import pandas as pd
 from meshkit import tables as meshkit_tables
 from meshkit.istio import snapshot
 from meshkit.istio.ca import trust_store
+from meshkit.istio.config import service_view
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import endpoint_shards, remote_secrets
 from meshkit.istio.multicluster import gateways as multicluster_gateways
@@ -47,12 +48,14 @@ class PairFacts:
     reach: pd.DataFrame
     paths: pd.DataFrame
     hellos: pd.DataFrame
+    views: tuple[service_view.ServiceView, ...] = ()
 
 
 def look(mesh: Mesh, known: snapshot.VerifyFacts | None = None) -> PairFacts:
     """Read the links of each pair; `known` is what stage 08 has read already. Changes nothing."""
     spec = mesh.spec.probe
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(4) as pool:
+        views = pool.submit(lambda: service_view.views(mesh))
         joins = pool.submit(lambda: known or _known(mesh))
         shards = pool.submit(lambda: endpoint_shards.known(mesh, spec.namespace, spec.server))
         found = pool.submit(lambda: client_view.find(mesh))
@@ -63,7 +66,7 @@ def look(mesh: Mesh, known: snapshot.VerifyFacts | None = None) -> PairFacts:
         hellos = pool.submit(lambda: client_view.hellos(mesh, clients, at))
         gates = {name: {a for pair, known in at.items() for a, _ in known if pair[1] == name} for name in mesh.clusters}
         paths = client_view.paths(mesh, clients, gates)
-        return PairFacts(facts, shards.result(), reached.result(), paths, hellos.result())
+        return PairFacts(facts, shards.result(), reached.result(), paths, hellos.result(), views.result())
 
 
 def _known(mesh: Mesh) -> snapshot.VerifyFacts:

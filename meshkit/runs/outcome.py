@@ -39,7 +39,7 @@ _ENDS = {"interrupted": Status.INTERRUPTED, "timed out": Status.TIMED_OUT, "exit
 class Outcome:
     """The outcome of a stage: its status with the reason, its findings, and its outputs, in the notebook's order.
 
-    `shown` holds table payloads as `evidence.table` makes them, and figures as {figure, alt, width, png} (base64).
+    `shown` holds table payloads as `meshkit.tables.View` makes them, and figures as {figure, alt, width, png} (base64).
     """
 
     stage: str

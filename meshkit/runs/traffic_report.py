@@ -79,7 +79,7 @@ def changes(entries: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def payload(df: pd.DataFrame, name: str, caption: str) -> dict[str, Any]:
-    """Return a table as `evidence.table_html` takes it, times to the second."""
+    """Return a table as `tables.table_html` takes it, times to the second."""
     shown = df.copy()
     for column in (c for c in df.columns if str(df[c].dtype).startswith("datetime64")):
         shown[column] = df[column].dt.strftime("%H:%M:%S")

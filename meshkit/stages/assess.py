@@ -1,14 +1,17 @@
 """Stage 01: what is there, and which topology do the facts call for?
 
-Changes nothing. The recommendation is a pure function of what was read: `recommend`. Only multi-primary is built, on
-networks of their own or on one flat network; where facts call for another topology, that is said, with the facts.
+Changes nothing. The recommendation is a pure function of the facts: `recommend`. Only multi-primary is built, on one
+network or many; where the facts favour another topology, the verdict reports that, with the facts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from meshkit.checks.finding import Finding
 from meshkit.checks.topology import (
     AssessFacts,
+    Recommendation,
     check_control_plane,
     check_debug,
     check_distinct,
@@ -19,16 +22,19 @@ from meshkit.checks.topology import (
     check_read,
     recommend,
 )
+from meshkit.display import Record, Several
 from meshkit.istio.ca import trust_store
 from meshkit.istio.control_plane import inventory, managed, versions
 from meshkit.kube.mesh import Mesh
+from meshkit.notebook import tables
 from meshkit.probing import api_server_reach, pod_reach
+from meshkit.stages.stage import Shows, Stage
 
 STAGE = "01 assess"
 
 
 def look(mesh: Mesh) -> AssessFacts:
-    """Read every cluster, and try ways between them from the probe's client where it runs; changes nothing."""
+    """Read every cluster, and try the paths between them from istiod's or the probe's pod; changes nothing."""
     return AssessFacts(
         **mesh.read_all(
             inventory=inventory.inventory,
@@ -44,7 +50,7 @@ def look(mesh: Mesh) -> AssessFacts:
 
 
 def check(mesh: Mesh, facts: AssessFacts) -> list[Finding]:
-    """Judge what was read against the mesh file."""
+    """Judge the facts against the mesh file."""
     advice = recommend(facts)
     return [
         *check_read(mesh, facts),
@@ -56,3 +62,36 @@ def check(mesh: Mesh, facts: AssessFacts) -> list[Finding]:
         *check_managers(mesh, facts.managers),
         *check_load_balancers(mesh, facts),
     ]
+
+
+class Assess(Stage):
+    """Stage 01. It changes nothing in any mode."""
+
+    name = STAGE
+    inventory = Shows["Assess"](tables.INVENTORY, lambda stage: stage.facts.inventory)
+    addresses = Shows["Assess"](tables.ADDRESSES, lambda stage: stage.facts.inventory)
+    identity = Shows["Assess"](tables.IDENTITY, lambda stage: stage.facts.identity)
+    versions = Shows["Assess"](tables.VERSIONS, lambda stage: stage.facts.versions)
+    roots = Shows["Assess"](tables.ROOTS, lambda stage: stage.facts.roots)
+    load_balancers = Shows["Assess"](tables.LOAD_BALANCERS, lambda stage: stage.facts.load_balancers)
+    api_servers = Shows["Assess"](tables.REACH, lambda stage: stage.facts.api_servers)
+    pod_to_pod = Shows["Assess"](tables.POD_TO_POD, lambda stage: stage.facts.pods)
+    deciding_facts = Shows["Assess"](tables.DECIDING, lambda stage: stage.advice.facts)
+
+    @property
+    def advice(self) -> Recommendation:
+        """The topology that the facts favour."""
+        return recommend(self.facts)
+
+    @property
+    def recommendation(self) -> Several:
+        """The topology that the facts favour, for the record, and the facts."""
+        advice = self.advice
+        topology = {"controlPlane": advice.control_plane, "network": advice.network}
+        return Several(Record("recommended", topology), self.deciding_facts)
+
+    def _look(self) -> AssessFacts:
+        return look(self.mesh)
+
+    def _check(self) -> Iterable[Finding]:
+        return check(self.mesh, self.facts)

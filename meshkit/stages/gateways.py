@@ -6,6 +6,7 @@ Only where clusters are on different networks. A gateway that others made is use
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from meshkit.changes.plan import Plan, refused
@@ -20,6 +21,8 @@ from meshkit.istio.multicluster import gateways as multicluster_gateways
 from meshkit.istio.proxies import proxy_status
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import wait_for
+from meshkit.notebook import tables
+from meshkit.stages.stage import Shows, Stage
 from meshkit.tables import Row
 
 STAGE = "06 gateways"
@@ -218,3 +221,28 @@ def check_others(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> l
         )
         return [ask.answer(Verdict.SKIPPED, f"{reader} does not watch {target} yet; after stage {AFTER}")]
     return _seen(mesh, facts, reader, target)
+
+
+class Gateways(Stage):
+    """Stage 06."""
+
+    name = STAGE
+    identity = Shows["Gateways"](tables.IDENTITY, lambda stage: stage.facts.identity)
+    gateways_before = Shows["Gateways"](tables.OFFERED, lambda stage: stage.facts.gateways)
+    gateways = Shows["Gateways"](tables.GATEWAYS, lambda stage: stage.after.gateways)
+    gateways_seen = Shows["Gateways"](tables.GATEWAYS_SEEN, lambda stage: stage.after.gateways_seen)
+    opened = Shows["Gateways"](tables.OPENED, lambda stage: stage.after.opened)
+
+    def _look(self) -> GatewayFacts:
+        return look(self.mesh)
+
+    def _check(self) -> Iterable[Finding]:
+        return check(self.mesh, self.facts, self.mode)
+
+    def _plans(self) -> Iterator[Plan]:
+        yield plan(self.mesh, self.facts)
+
+    def _prove(self) -> Iterable[Finding]:
+        (made,) = self.plans
+        self.after = arrived(self.mesh, made)
+        return prove(self.mesh, self.after, made)

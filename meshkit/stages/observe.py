@@ -1,11 +1,12 @@
-"""Stage 09: the state of every proxy, and how long the way between clusters takes.
+"""Stage 09: the state of every proxy, and the latency between clusters.
 
-Read-only but for the probe (see meshkit.probing.pair_probe).
+Read-only except for the probe (see meshkit.probing.pair_probe).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pandas as pd
 
@@ -13,9 +14,15 @@ from meshkit import parameters
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.proxies import check_proxies, check_serving, check_versions
 from meshkit.checks.question import Question, arrow
+from meshkit.display import Shown
+from meshkit.istio.proxies import reading
 from meshkit.istio.proxies.reading import ProxyFacts
 from meshkit.kube.mesh import Mesh
+from meshkit.notebook import charts, tables
 from meshkit.probing import pair_probe, statistics
+from meshkit.spec import MeshSpec
+from meshkit.stages.sending import Sending
+from meshkit.stages.stage import Draws, Shows
 from meshkit.tables import table
 
 STAGE = "09 observe"
@@ -80,3 +87,50 @@ def check_pair(mesh: Mesh, samples: pd.DataFrame, subject: str) -> Iterator[Find
         return
     observed = f"p99 {times['p99_ms']:.1f} ms of {times['n']} requests"
     yield ask.judge(times["p99_ms"] <= 1000 * gates.p99, observed, "compare with the round trip between the clusters")
+
+
+class Observe(Sending):
+    """Stage 09. `samples` is the number of warm requests for each pair; `measured` has every request."""
+
+    name = STAGE
+    proxies = Shows["Observe"](tables.PROXIES, lambda stage: stage.facts.proxies)
+    states = Draws["Observe"]("proxy-states", lambda stage: charts.state_overview(stage.facts.proxies))
+    proxy_status = Shows["Observe"](tables.PROXY_STATUS, lambda stage: stage.facts.status)
+    versions = Shows["Observe"](tables.VERSIONS, lambda stage: stage.facts.versions)
+    latency = Shows["Observe"](tables.LATENCY, lambda stage: stage.quantiles)
+    p50 = Draws["Observe"]("latency-p50", lambda stage: charts.latency_heatmap(stage.quantiles, log=True))
+    p99 = Draws["Observe"](
+        "latency-p99", lambda stage: charts.latency_heatmap(stage.quantiles, column="p99_ms", log=True)
+    )
+    distribution = Draws["Observe"]("latency-ecdf", lambda stage: charts.latency_ecdf(stage.measured))
+    first_vs_warm = Draws["Observe"]("first-vs-warm", lambda stage: charts.first_vs_warm(stage.quantiles))
+    answers = Shows["Observe"](tables.ANSWERS, lambda stage: statistics.answers_table(stage.measured))
+
+    facts: ProxyFacts
+
+    def __init__(
+        self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "audit", journal: str = "", samples: int = 400
+    ) -> None:
+        parameters.require_number("samples", samples)
+        super().__init__(mesh, mode=mode, journal=journal)
+        self.samples = samples
+        self.measured: pd.DataFrame = table([], pair_probe.SAMPLE_COLUMNS)
+        self.quantiles: pd.DataFrame = statistics.latency_table(self.measured)
+
+    def _look(self) -> ProxyFacts:
+        return reading.look(self.mesh)
+
+    def _check(self) -> Iterable[Finding]:
+        return check(self.mesh, self.facts, self.mode)
+
+    def _requests(self) -> str:
+        return f"{self.samples} warm requests, and first ones on new connections,"
+
+    def _send(self) -> Shown:
+        self.measured = measure(self.mesh, self.samples, self.mode)
+        self.quantiles = statistics.latency_table(self.measured)
+        shown: Shown = self.latency
+        return shown
+
+    def _prove(self) -> Iterable[Finding]:
+        return prove(self.mesh, self.measured)

@@ -1,17 +1,17 @@
-"""Stage 02: do the clusters stand on common ground, and is each network named?
+"""Stage 02: do the clusters meet the prerequisites, and does each root namespace have the label of its network?
 
-Checks what later stages rest on, and changes two labels: the network of each cluster's root namespace, which tells
-istiod where its pods are, and the injection of the probe's namespace where it has none.
+Checks the prerequisites of later stages, and changes two labels: the network of each cluster's root namespace, which
+tells istiod where its pods are, and the injection of the probe's namespace where it has none.
 
-The network label alone changes nothing for running calls. It does so together with a gateway of the same network: a
-proxy that was injected without a network then sends even local calls through that gateway. So a gateway that is there
-already stops this stage (MK213), and stage 06 makes gateways only after stage 05 made the proxies anew.
+The network label alone does not change running calls. Together with a gateway of the same network it does: a proxy that
+was injected without a network then sends even local calls through that gateway. So an existing gateway stops this stage
+(MK213), and stage 06 creates gateways only after stage 05 has restarted the workloads.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from meshkit.changes.plan import Plan
@@ -36,7 +36,9 @@ from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import injection, proxy_status
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait
+from meshkit.notebook import tables
 from meshkit.probing import api_server_reach, pod_reach
+from meshkit.stages.stage import Shows, Stage
 
 STAGE = "02 prepare"
 
@@ -207,3 +209,31 @@ def prove_unharmed(mesh: Mesh, facts: PrepareFacts, made: Plan) -> Iterator[Find
             yield ask.answer(Verdict.SKIPPED, "it has no proxy")
         else:
             yield ask.answer(Verdict.PASS, f"{len(now)} proxies, all connected")
+
+
+class Prepare(Stage):
+    """Stage 02."""
+
+    name = STAGE
+    root_namespaces = Shows["Prepare"](tables.ROOT_NAMESPACES, lambda stage: stage.facts.roots)
+    identity = Shows["Prepare"](tables.IDENTITY, lambda stage: stage.facts.identity)
+    claims = Shows["Prepare"](tables.CLAIMS, lambda stage: stage.facts.claims)
+    clocks = Shows["Prepare"](tables.CLOCKS, lambda stage: stage.facts.clocks)
+    api_servers = Shows["Prepare"](tables.REACH, lambda stage: stage.facts.api_servers)
+    dns_names = Shows["Prepare"](tables.API_NAMES, lambda stage: stage.facts.names)
+    versions = Shows["Prepare"](tables.VERSIONS, lambda stage: stage.facts.versions)
+    network_policies = Shows["Prepare"](tables.NETWORK_POLICIES, lambda stage: stage.facts.policies)
+    injection = Shows["Prepare"](tables.INJECTION, lambda stage: stage.facts.injection)
+
+    def _look(self) -> PrepareFacts:
+        return look(self.mesh)
+
+    def _check(self) -> Iterable[Finding]:
+        return check(self.mesh, self.facts)
+
+    def _plans(self) -> Iterator[Plan]:
+        yield plan(self.mesh, self.facts)
+
+    def _prove(self) -> Iterable[Finding]:
+        (made,) = self.plans
+        return [*prove(self.mesh, self.facts, made), *made.findings()]

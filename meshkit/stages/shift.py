@@ -9,26 +9,32 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
 from meshkit import parameters
+from meshkit.changes import temporary
 from meshkit.changes.plan import Change, Plan, refused
 from meshkit.checks import restarts
-from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.finding import Finding, Verdict, holding
 from meshkit.checks.question import Question, awaits, planned
 from meshkit.istio.control_plane import new_pods
 from meshkit.kube.manifests import identify, unified
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import Wait
+from meshkit.notebook import tables
+from meshkit.notebook.timeline import requests_over_time
 from meshkit.probing import failover_state
 from meshkit.probing.load_generator import LoadStep, Traffic
 from meshkit.probing.request_log import Request
 from meshkit.probing.statistics import quantile
+from meshkit.spec import MeshSpec
+from meshkit.stages.stage import Draws, Shows, Stage
 
 STAGE: Final = "10 shift"
 RULE: Final = "meshkit-shift"
@@ -390,3 +396,65 @@ def before(traffic: Traffic, client: str) -> list[Request]:
 
 def _seconds(rows: Any) -> list[float]:
     return [row.seconds for row in rows]
+
+
+class Shift(Stage):
+    """Stage 10. `cluster` is the one whose server goes away, for `hold` seconds; `traffic` has the requests meanwhile.
+
+    A temporary change that a killed run left is reverted by `look`, in mode apply: it is not the usual state.
+    """
+
+    name = STAGE
+    rules = Shows["Shift"](tables.RULES, lambda stage: stage.facts.rules)
+    servers = Shows["Shift"](tables.SERVERS, lambda stage: stage.facts.workloads)
+    endpoints = Shows["Shift"](tables.ENDPOINTS, lambda stage: stage.facts.endpoints)
+    requests = Shows["Shift"](tables.TRAFFIC, lambda stage: stage.traffic.requests())
+    from_cluster = Draws["Shift"](
+        "shift",
+        lambda stage: requests_over_time(
+            stage.traffic.requests(stage.facts.cluster), stage.traffic.marks, title=f"From {stage.facts.cluster}"
+        ),
+    )
+    from_all = Draws["Shift"](
+        "shift-all",
+        lambda stage: requests_over_time(stage.traffic.requests(), stage.traffic.marks, title="From all clusters"),
+    )
+
+    facts: ShiftFacts
+
+    def __init__(
+        self,
+        mesh: str | Path | MeshSpec | Mesh,
+        *,
+        mode: str = "plan",
+        journal: str = "",
+        cluster: str = "",
+        hold: float = 10.0,
+    ) -> None:
+        parameters.require_number("hold", hold)
+        super().__init__(mesh, mode=mode, journal=journal)
+        self.cluster, self.hold = cluster, hold
+        self._traffic: Traffic = Traffic(self.mesh)
+
+    @property
+    def traffic(self) -> Traffic:
+        """The requests that were sent meanwhile."""
+        return self._traffic
+
+    def _look(self) -> ShiftFacts:
+        temporary.recover(self.mesh, self.mode)
+        return look(self.mesh, self.cluster)
+
+    def _check(self) -> Iterable[Finding]:
+        return check(self.mesh, self.facts, self.mode)
+
+    def _plans(self) -> Iterator[Plan]:
+        self._traffic = Traffic(self.mesh)
+        yield plan(self.mesh, self.facts, self.traffic, self.hold)
+
+    def _carry_out(self, plan: Plan) -> None:
+        with self.traffic.sending(self.mode, holding(self.findings)):
+            super()._carry_out(plan)
+
+    def _prove(self) -> Iterable[Finding]:
+        return prove(self.mesh, self.facts, self.plans[0], self.traffic)

@@ -11,10 +11,14 @@ stage.conclude()    # the verdict; raises where the stage does not hold
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -23,13 +27,18 @@ from meshkit import parameters
 from meshkit.changes.plan import CHANGES, Plan
 from meshkit.checks.finding import Conclusion, Finding, Findings
 from meshkit.display import Several, Shown, Text
+from meshkit.errors import InputError
 from meshkit.kube.mesh import Mesh
 from meshkit.notebook import tables
-from meshkit.notebook.evidence import Picture
+from meshkit.notebook.pictures import Picture
 from meshkit.spec import MeshSpec
-from meshkit.tables import Table
+from meshkit.tables import Table, View
 
 BEATS: Final = ("look", "check", "plan", "apply", "prove", "conclude")
+NAMED: Final = 20
+"""How many tables `look` names; of more it gives the number."""
+P = ParamSpec("P")
+R = TypeVar("R")
 S = TypeVar("S", bound="Stage")
 
 
@@ -43,10 +52,7 @@ class Shows(Generic[S]):
         self.table, self.frame = table, frame
 
     def __get__(self, stage: S | None, owner: type[S]) -> Any:
-        if stage is None:
-            return self
-        frame = self.frame(stage)
-        return self.table.view(frame) if isinstance(self.table, Table) else tables.view(self.table, frame)
+        return self if stage is None else _view(self.table, _of(stage, self.frame))
 
 
 class Draws(Generic[S]):
@@ -56,11 +62,51 @@ class Draws(Generic[S]):
         self.name, self.draw = name, draw
 
     def __get__(self, stage: S | None, owner: type[S]) -> Any:
-        return self if stage is None else Picture(self.draw(stage), self.name)
+        return self if stage is None else Picture(_of(stage, self.draw), self.name)
+
+
+def _view(table: Table | tables.Shown, frame: pd.DataFrame) -> View:
+    return table.view(frame) if isinstance(table, Table) else tables.view(table, frame)
+
+
+def _of(stage: S, read: Callable[[S], R]) -> R:
+    """Return a part of a stage.
+
+    Raises:
+        InputError: it is of facts that were not read yet.
+    """
+    try:
+        return read(stage)
+    except AttributeError as error:
+        if not error.name or error.obj is not None:
+            raise
+        needed = "look" if stage.facts is None else "prove"
+        raise _too_early(stage, needed, "there is something to show") from None
+
+
+def _too_early(stage: Stage, needed: str, wanted: str) -> InputError:
+    where, remedy = f"stage {stage.name}", "run the cells in their order, from the top"
+    return InputError(f"stage.{needed}() must be run before {wanted}", where=where, remedy=remedy)
+
+
+def _beat(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Let a beat run in its turn only, and let it begin with the findings of the beats before it.
+
+    So a cell that is run again replaces its findings, and never doubles them.
+    """
+
+    @functools.wraps(method)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._turn(method.__name__):
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 class Stage:
     """One stage of the line. A subclass says what is particular to it in the methods that begin with `_`.
+
+    A beat that is called too early raises an InputError. Beats for which a stage has nothing may be left out.
 
     Args:
         mesh: the mesh file, or the mesh.
@@ -76,10 +122,21 @@ class Stage:
         parameters.require_choice("mode", mode, self.modes)
         self.mesh = mesh if isinstance(mesh, Mesh) else Mesh.open(mesh)
         self.mode, self.journal = mode, journal
-        self.facts: Any = None
+        self.facts: Any = None  # what `look` read
+        self.after: Any = None  # what `prove` read again, in stages that show it
         self.findings = Findings()
         self.plans: list[Plan] = []
-        self._making: Iterator[Plan] = iter(())
+        self._more: Iterator[Plan] = iter(())
+        self._beat = ""
+        self._found: dict[str, Findings] = {}
+
+    def __init_subclass__(cls) -> None:
+        for beat in BEATS:
+            if beat in cls.__dict__:
+                setattr(cls, beat, _beat(cls.__dict__[beat]))
+
+    def __repr__(self) -> str:
+        return f"{self.name} of mesh {self.mesh.spec.mesh.id}, mode {self.mode}"
 
     # --- what a subclass says ---
 
@@ -92,7 +149,7 @@ class Stage:
         raise NotImplementedError
 
     def _plans(self) -> Iterator[Plan]:
-        """Make the plans, one after the other: the next is asked for when the one before was carried out."""
+        """Make the plans, one after the other: the next is asked for when the one before was applied, or is empty."""
         yield from ()
 
     def _prove(self) -> Iterable[Finding]:
@@ -101,51 +158,71 @@ class Stage:
 
     # --- the beats ---
 
+    @_beat
     def look(self) -> Shown:
         """Read facts from every cluster; changes nothing."""
         begun = time.monotonic()
+        self.mesh.unanswered.clear()
         self.facts = self._look()
-        return Text(f"read {', '.join(self.mesh.clusters)} in {time.monotonic() - begun:.1f} s")
+        names = list(dict.fromkeys(_tables(self.facts)))
+        read = ", ".join(names) if 0 < len(names) <= NAMED else f"{len(names)} tables" if names else "facts"
+        line = f"read {read} of {', '.join(self.mesh.clusters)} in {time.monotonic() - begun:.1f} s"
+        unknown = [
+            f"unknown: {name}: {reason}"
+            for name in self.mesh.clusters
+            for reason in dict.fromkeys(self.mesh.unanswered.get(name, ()))
+        ]
+        lines = [line, *(unknown or ["every cluster answered"])]
+        return Text("\n".join(textwrap.fill(one, 110, subsequent_indent="  ") for one in lines))
 
+    @_beat
     def check(self) -> Findings:
         """Judge the facts; what fails or is unknown holds an apply."""
         self.findings = Findings(self._check())
         return self.findings
 
+    @_beat
     def plan(self) -> Shown:
         """Show what would be changed, as the servers' dry runs say it; changes nothing.
 
-        In mode apply that is the first plan: those that build on it are made, and shown, when it was carried out.
+        In mode apply a plan that builds on the changes of another is made, and shown, once those were applied.
         """
-        self.plans, self._making = [], self._plans()
-        for plan in self._making:
+        self.plans, self._more = [], self._plans()
+        for plan in self._more:
             self.plans.append(plan)
-            if self.mode == "apply":
+            plan.pending = not plan.empty
+            if self.mode == "apply" and (plan.pending or plan.temporary):
                 break
-            self._carry_out(plan)
-        return Several(*self.plans) if self.plans else Text("this stage changes nothing")
+        return _together(self.plans) if self.plans else Text("this stage changes nothing")
 
+    @_beat
     def apply(self) -> Shown:
-        """Make what the plan showed, in mode apply and where nothing holds it; return what became of each change."""
-        if self.mode == "apply" and self.plans:
-            self._carry_out(self.plans[0])
-            for plan in self._making:
-                CHANGES.view(self.plans[-1].table()).show()
-                plan.show()
-                self.plans.append(plan)
-                self._carry_out(plan)
-            return CHANGES.view(self.plans[-1].table())
-        return Several(*(CHANGES.view(plan.table()) for plan in self.plans))
+        """Apply what the plan showed, in mode apply and where no gate holds it; return what became of each change."""
+        if not self.plans:
+            return Text("this stage changes nothing")
+        for plan in self.plans:
+            self._carry_out(plan)
+        done = [CHANGES.view(plan.table()) for plan in self.plans]
+        for plan in self._more:
+            _together(done).show()
+            plan.show()
+            self.plans.append(plan)
+            self._carry_out(plan)
+            done = [CHANGES.view(plan.table())]
+        return _together(done)
 
     def _carry_out(self, plan: Plan) -> None:
         plan.carry_out(self.mode, gates=self.findings, journal=self.journal)
 
+    @_beat
     def prove(self) -> Findings:
         """Look again and judge what came of it, by other evidence than the change's own answer."""
         proved = Findings(self._prove())
+        proved.gates = False
         self.findings = Findings([*self.findings, *proved])
         return proved
 
+    @_beat
     def conclude(self) -> None:
         """Show the verdict.
 
@@ -156,3 +233,58 @@ class Stage:
         conclusion = Conclusion(self.name, self.findings)
         conclusion.show()
         conclusion.raise_if_bad()
+
+    # --- their order ---
+
+    @contextlib.contextmanager
+    def _turn(self, beat: str) -> Iterator[None]:
+        """Run a beat: what it and those after it found before is forgotten.
+
+        Raises:
+            InputError: another beat must be run before it; or its plan was applied already, or in part.
+        """
+        if self._beat == beat:  # an override calls the method that it overrides
+            yield
+            return
+        needed = self._needs(beat)
+        if needed and needed not in self._found:
+            raise _too_early(self, needed, f"stage.{beat}()")
+        at = BEATS.index(beat)
+        before = [earlier for earlier in BEATS[:at] if earlier in self._found]
+        self.findings = Findings(self._found[before[-1]] if before else ())
+        for later in BEATS[at:]:
+            self._found.pop(later, None)
+        if beat == "apply" and self.mode == "apply":
+            self._found.pop("plan", None)  # a plan is applied once: after a failure the rest must be planned again
+        outer, self._beat = self._beat, beat
+        try:
+            yield
+        finally:
+            self._beat = outer
+        self._found[beat] = Findings(self.findings)
+
+    def _needs(self, beat: str) -> str:
+        """Return the beat that must be run before one."""
+        if beat == "prove":
+            return "apply" if self._says("_plans") or self._says("apply") else "check"
+        if beat == "conclude":
+            return "prove" if self._says("_prove") or self._says("prove") else "check"
+        return {"check": "look", "plan": "check", "apply": "plan"}.get(beat, "")
+
+    def _says(self, name: str) -> bool:
+        return getattr(type(self), name) is not getattr(Stage, name)
+
+
+def _tables(facts: Any) -> Iterator[str]:
+    """Yield the names of the tables that facts have."""
+    for one in fields(facts) if is_dataclass(facts) else ():
+        value = getattr(facts, one.name)
+        if isinstance(value, pd.DataFrame):
+            yield one.name.replace("_", " ")
+        else:
+            yield from _tables(value)
+
+
+def _together(parts: Iterable[Shown]) -> Shown:
+    several = list(parts)
+    return several[0] if len(several) == 1 else Several(*several)

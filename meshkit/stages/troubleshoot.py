@@ -1,7 +1,7 @@
-"""Stage 11: from a symptom to its cause and cure; read-only.
+"""Stage 11: from a symptom to its cause and remedy; read-only.
 
-What the symptom makes likely is looked at first, but everything is read: `meshkit check` asks, and what follows from
-what decides which bad answer is the cause and which are its consequences.
+The symptom decides the order, but everything is read that `meshkit check` reads. Which finding follows from which
+decides what is the cause and what its consequences are.
 """
 
 from __future__ import annotations
@@ -10,25 +10,30 @@ import csv
 import difflib
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, ClassVar, Final
 
 import pandas as pd
 
 from meshkit import parameters
 from meshkit.changes.plan import Plan
 from meshkit.checks import audit, catalogue, causes
-from meshkit.checks.finding import SEVERITY, Finding, Verdict
+from meshkit.checks.finding import SEVERITY, Finding, Findings, Verdict, findings_html, overall
+from meshkit.display import Record, Shown, Text, headline, styled
 from meshkit.errors import InputError
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, Proxy, ask_all, istiods, proxies
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import PROXY_CONTAINER
+from meshkit.notebook import tables
 from meshkit.probing import pod_reach
+from meshkit.spec import MeshSpec
 from meshkit.stages import gateways, prepare
 from meshkit.stages.discovery import stage as discovery
+from meshkit.stages.stage import Shows, Stage
 from meshkit.tables import table
 
 STAGE = "11 troubleshoot"
@@ -95,8 +100,8 @@ class Symptom:
     means: str = ""
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+@dataclass(frozen=True, repr=False)
+class Diagnosis(Shown):
     """The cause (none where all is in order), what else is not in order and what of it follows from what.
 
     `others` are findings that follow from nothing either: first those that the symptom makes likely.
@@ -107,6 +112,13 @@ class Diagnosis:
     others: list[Finding]
     follow: list[tuple[Finding, Finding]]
     well: list[Finding]
+
+    def bundle(self) -> dict[str, Any]:
+        """Return the diagnosis as a sentence or two, and the findings that follow from nothing."""
+        roots = [*filter(None, [self.cause]), *self.others]
+        symbol = overall([*roots, *self.well]).symbol
+        html = headline(f"{symbol} {conclusion(self)}", symbol) + findings_html(one.to_dict() for one in roots)
+        return {"text/plain": f"{symbol} {conclusion(self)}", "text/html": styled(html)}
 
 
 @functools.cache
@@ -288,6 +300,8 @@ def _conclusion(diagnosis: Diagnosis) -> str:
     seen = f"“{diagnosis.symptom.name}”" if diagnosis.symptom else "what is wrong"
     one = diagnosis.cause
     if one is None and not diagnosis.others:
+        if not diagnosis.well:
+            return "Nothing was checked yet."
         return (
             f"No check found a reason for {seen}: all {len(diagnosis.well)} answers are in order. The logs below may."
         )
@@ -397,3 +411,76 @@ def _logs(mesh: Mesh, cluster: Cluster) -> list[dict[str, Any]]:
 def _read(pod: Istiod | Proxy) -> list[str]:
     container = "discovery" if isinstance(pod, Istiod) else PROXY_CONTAINER
     return pod.cluster.log(pod.name, pod.namespace, container, LINES)
+
+
+class Troubleshoot(Stage):
+    """Stage 11. `symptom` is a name of `symptoms`, or a line of a log; without one everything is looked at.
+
+    It changes nothing in any mode: `plan` shows the remedy, `apply` says so, and `prove` has nothing to prove.
+
+    Raises:
+        InputError: nothing is known by that symptom.
+    """
+
+    name = STAGE
+    modes: ClassVar[tuple[str, ...]] = parameters.SENDING
+    symptoms = Shows["Troubleshoot"](tables.SYMPTOMS, lambda _: symptoms())
+    logs = Shows["Troubleshoot"](tables.LOGS, lambda stage: stage.lines)
+    walk = Shows["Troubleshoot"](tables.WALK, lambda stage: walk(stage.mesh, stage.findings, stage.recognised))
+    causes = Shows["Troubleshoot"](tables.CAUSES, lambda stage: named(stage.diagnosis))
+    remedy = Shows["Troubleshoot"](tables.CURE, lambda stage: cure(stage.diagnosis, stage.mesh_file))
+
+    facts: audit.AuditFacts
+
+    def __init__(
+        self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "audit", journal: str = "", symptom: str | int = ""
+    ) -> None:
+        self.recognised: Symptom | None = recognise(symptom)
+        super().__init__(mesh, mode=mode, journal=journal)
+        self.mesh_file: str = str(mesh) if isinstance(mesh, str | Path) else "MESH.yaml"
+        self.lines: pd.DataFrame = table([], LOG_COLUMNS)
+        self._diagnosis: Diagnosis = Diagnosis(self.recognised, None, [], [], [])
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What of the findings is the cause, and what follows from what."""
+        return self._diagnosis
+
+    @property
+    def symptom(self) -> Record:
+        """The symptom that was recognised."""
+        return Record("symptom", self.recognised.name if self.recognised else "none named: everything is looked at")
+
+    def _look(self) -> audit.AuditFacts:
+        facts = look(self.mesh, self.mode)
+        self.lines = logs(self.mesh)
+        return facts
+
+    def _check(self) -> Iterable[Finding]:
+        return check(self.mesh, self.facts)
+
+    def check(self) -> Findings:
+        """Judge everything, and tell the cause from its consequences: see `walk` and `diagnosis`."""
+        findings = super().check()
+        findings.gates = False
+        self._diagnosis = diagnose(self.mesh, findings, self.recognised)
+        return findings
+
+    def plan(self) -> Shown:
+        """Show what the stage that fixes the cause would change, as a dry run; empty where `remedy` says how."""
+        self.plans = [plan(self.mesh, self.facts, self.diagnosis)]
+        return self.plans[0]
+
+    def apply(self) -> Shown:
+        """Apply nothing, in any mode."""
+        return Text("this stage applies nothing: `remedy` says how the cause is fixed")
+
+    def conclude(self) -> None:
+        """Show the verdict. Consequences count as skipped, so only causes fail.
+
+        Raises:
+            CheckFailed: a finding failed.
+            UnreachableError: none failed, but something is unknown.
+        """
+        self.findings = Findings(judged(self.diagnosis))
+        super().conclude()

@@ -1,32 +1,43 @@
-"""Stage 08: does every cluster reach every other, as whom, and do all witnesses agree?
+"""Stage 08: does every cluster reach every other, with which identities, and do all sources agree?
 
-Read-only but for the probe (see meshkit.probing.pair_probe). Facts come from four witnesses that can contradict each
+Read-only except for the probe (see meshkit.probing.pair_probe). Facts come from four sources that can contradict each
 other: the objects in the API servers, each istiod's own view, each proxy's certificates, and traffic.
 
-What rests on a cluster that cannot be read is unknown, and only that: the run then ends with exit code 3, or with 1 if
-something else failed.
+A cluster that cannot be read makes unknown what depends on it, and only that: the run then ends with exit code 3, or
+with 1 if something else failed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from meshkit import parameters
-from meshkit.checks import gateways, prometheus, remote_secrets
+from meshkit.checks import gateways, pair_table, prometheus, remote_secrets
+from meshkit.checks import pairs as checks_pairs
 from meshkit.checks.certificates import check_certificates, check_roots
 from meshkit.checks.control_plane import check_istiods
 from meshkit.checks.finding import Finding, Verdict, overall, worst_first
 from meshkit.checks.pair_traffic import check_pair
 from meshkit.checks.question import Question, arrow
 from meshkit.checks.remote_secrets import unjoined
+from meshkit.display import Shown
+from meshkit.istio import snapshot
 from meshkit.istio.snapshot import VerifyFacts
 from meshkit.kube.mesh import Mesh
-from meshkit.probing import pair_probe
+from meshkit.notebook import charts, tables
+from meshkit.notebook import link_matrix as notebook_link_matrix
+from meshkit.probing import pair_probe, pair_survey
+from meshkit.spec import MeshSpec
+from meshkit.stages.sending import Sending
+from meshkit.stages.stage import Draws, Shows
 from meshkit.tables import table
 
 STAGE = "08 verify"
+CALL_COLUMNS = {**pair_probe.CALL_COLUMNS, "prometheus": "str", "prometheus_by": "str"}
 
 
 def check(mesh: Mesh, facts: VerifyFacts, mode: str = "audit") -> list[Finding]:
@@ -74,7 +85,7 @@ def try_pairs(mesh: Mesh, calls: int = 10, mode: str = "audit") -> pd.DataFrame:
     parameters.require_choice("mode", mode, parameters.SENDING)
     parameters.require_number("calls", calls)
     if mode == "plan":
-        return table([], {**pair_probe.CALL_COLUMNS, "prometheus": "str", "prometheus_by": "str"})
+        return table([], CALL_COLUMNS)
     with pair_probe.open(mesh) as probing:
         return prometheus.ask(probing, probing.calls(calls))
 
@@ -89,3 +100,71 @@ def pairs(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
             note = "" if not own or verdict in (Verdict.PASS, Verdict.SKIPPED) else f"{own[0].id} {own[0].observed}"
             rows.append({"client": client, "server": server, "verdict": verdict.value, "note": note})
     return pd.DataFrame(rows, columns=["client", "server", "verdict", "note"], dtype="str")
+
+
+@dataclass(frozen=True)
+class Proved:
+    """All findings, those of the calls too: before there are any, no pair is shown to pass."""
+
+    findings: list[Finding]
+
+
+class Verify(Sending):
+    """Stage 08. `calls` is the number of requests for each pair; `links` is what each pair's calls depend on."""
+
+    name = STAGE
+    identity = Shows["Verify"](tables.IDENTITY, lambda stage: stage.facts.identity)
+    remote_secrets = Shows["Verify"](tables.REMOTE_SECRETS, lambda stage: stage.facts.secrets)
+    remote_clusters = Shows["Verify"](tables.REMOTE_CLUSTERS, lambda stage: stage.facts.remotes)
+    gateways = Shows["Verify"](tables.GATEWAYS, lambda stage: stage.facts.gateways)
+    gateways_seen = Shows["Verify"](tables.GATEWAYS_SEEN, lambda stage: stage.facts.gateways_seen)
+    roots = Shows["Verify"](tables.ROOTS, lambda stage: stage.facts.roots)
+    certificates = Shows["Verify"](tables.CERTIFICATES, lambda stage: stage.facts.certificates)
+    lifetimes = Draws["Verify"](
+        "certificate-lifetimes", lambda stage: charts.certificate_lifetimes(stage.facts.certificates)
+    )
+    hellos = Shows["Verify"](tables.HELLOS, lambda stage: stage.survey.hellos)
+    pairs = Shows["Verify"](tables.PAIRS, lambda stage: stage.answers)
+    pair_matrix = Draws["Verify"](
+        "pair-matrix", lambda stage: charts.pair_matrix(pairs(stage.mesh, stage.after.findings))
+    )
+    links = Shows["Verify"](
+        tables.LINKS, lambda stage: pair_table.table(stage.mesh, stage.survey, stage.after.findings)
+    )
+    link_matrix = Draws["Verify"](
+        "link-matrix",
+        lambda stage: notebook_link_matrix.link_matrix(pair_table.cells(stage.mesh, stage.after.findings)),
+    )
+
+    facts: VerifyFacts
+    survey: pair_survey.PairFacts
+
+    def __init__(
+        self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "audit", journal: str = "", calls: int = 10
+    ) -> None:
+        parameters.require_number("calls", calls)
+        super().__init__(mesh, mode=mode, journal=journal)
+        self.calls = calls
+        self.answers: pd.DataFrame = table([], CALL_COLUMNS)
+
+    def _look(self) -> VerifyFacts:
+        facts = snapshot.look(self.mesh)
+        self.survey = pair_survey.look(self.mesh, facts)
+        return facts
+
+    def _check(self) -> Iterable[Finding]:
+        self.after = None
+        return [*check(self.mesh, self.facts, self.mode), *checks_pairs.check(self.mesh, self.survey, self.mode)]
+
+    def _requests(self) -> str:
+        return f"{self.calls} requests"
+
+    def _send(self) -> Shown:
+        self.answers = try_pairs(self.mesh, self.calls, self.mode)
+        shown: Shown = self.pairs
+        return shown
+
+    def _prove(self) -> Iterable[Finding]:
+        proved = prove(self.mesh, self.facts, self.answers)
+        self.after = Proved([*self.findings, *proved])
+        return proved

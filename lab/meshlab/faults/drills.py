@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pandas as pd
 import urllib3
 
 from meshkit.errors import ChangeError, InputError, UnreachableError
+from meshkit.tables import Table, View, text
 from meshlab import lifecycle
 from meshlab.container import now
 from meshlab.faults import health
@@ -23,6 +25,19 @@ from meshlab.layout import Say, folder
 COLUMNS = ["name", "breaks", "behind", "users", "finding", "broken"]
 UNTOLD = "untold"
 SPEAKS_AFTER = 5.0
+
+
+FAULTS: Final = Table(
+    "faults",
+    "What may be broken",
+    {name: text() for name in COLUMNS},
+    show=("name", "breaks", "users", "finding"),
+)
+
+
+def faults() -> View:
+    """Return what a cell shows of the faults: see `table`."""
+    return FAULTS.view(table())
 
 
 def table() -> pd.DataFrame:

@@ -14,6 +14,7 @@ from typing import Final
 
 from meshkit.checks.finding import Verdict
 from meshkit.errors import ChangeError, CheckFailed, InputError, UnreachableError
+from meshkit.tables import View
 from meshlab import meshfile
 from meshlab.faults import drills, health
 from meshlab.layout import Say, Settings, programs
@@ -58,6 +59,20 @@ def start(seed: int | None = None, number: int = 1, say: Say = print) -> None:
         one = latest(home)
         say(f"number {one.number} of seed {one.seed}: since {one.since} something is wrong with this mesh; what?")
         say(taken(one) if one.hints else rules.RULES)
+
+
+def calls() -> View:
+    """Return what users see now: calls to one Service from a pod of each cluster, and the clusters that answered.
+
+    Raises:
+        UnreachableError: no lab runs.
+    """
+    from meshkit.kube.mesh import Mesh
+    from meshkit.notebook import tables
+    from meshkit.probing import merged_service
+
+    drills.running()
+    return tables.view(tables.MERGED, merged_service.look(Mesh.open(meshfile.mesh_file())))
 
 
 def hint(count: int | None = None, say: Say = print) -> str:

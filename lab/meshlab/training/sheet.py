@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from meshkit import paths
 from meshkit.errors import InputError
+from meshkit.tables import Column, Table, View
 from meshlab.container import now
 from meshlab.faults.fault import Fault
 from meshlab.layout import Site
@@ -170,6 +171,14 @@ def _take(found: list[Round], line: dict[str, Any]) -> None:
 def latest(lab: Path) -> Round | None:
     """Return the latest round of a lab, ended or open."""
     return next((one for one in reversed(rounds()) if one.lab == str(lab)), None)
+
+
+SCORE: Final = Table("score", "Score", {name: Column(dtype) for name, dtype in COLUMNS.items()}, key=("date",))
+
+
+def score() -> View:
+    """Return what a cell shows of the score: see `table`."""
+    return SCORE.view(table())
 
 
 def table() -> pd.DataFrame:

@@ -1,9 +1,11 @@
-"""AuthorizationPolicies that name a trust domain: what they say of callers depends on which one these are of."""
+"""AuthorizationPolicies as istiod reads them: the trust domains that they name, and whether they let a caller in."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Any
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 import pandas as pd
 
@@ -23,19 +25,47 @@ COLUMNS = {
     "literal": "bool",
     "reason": "str",
 }
+KIND: Final = "authorizationpolicies.security.istio.io"
 OWN = "cluster.local"
 """In a whole principal it means the mesh's own trust domain, and its aliases, whatever they are."""
-DOMAINS = ("trustDomains", "notTrustDomains")
-_WHOLE = len(("ns", "namespace", "sa", "account"))
+DOMAINS = ("trustDomains", "notTrustDomains", "source.trustDomain values", "source.trustDomain notValues")
+_CONDITIONS: Final = ("source.principal", "source.trustDomain")
+_WHOLE = len(("trust domain", "ns", "namespace", "sa", "account"))
+Manifest = dict[str, Any]
+Answer = bool | None
+"""None: it depends on what is not known of the call."""
+
+
+@dataclass(frozen=True)
+class NamedDomain:
+    """A value of a policy that names a trust domain, and the part of the policy that it stands in (`rules[0].from`).
+
+    `literal`: istiod takes the value as it stands, for no alias and no other domain.
+    """
+
+    at: str
+    field: str
+    value: str
+    trust_domain: str
+    literal: bool
+
+    def means(self, own: str, aliases: Collection[str]) -> bool:
+        """Return whether the value still means a caller whose trust domain is the mesh's own."""
+        if self.literal:
+            return _alike(self.trust_domain, own)
+        if self.field in DOMAINS:
+            return any(_alike(one, own) for one in expand_domains([self.trust_domain], [own, *aliases]))
+        whole = expand_principals([f"{self.trust_domain}/ns/n/sa/a"], [own, *aliases])
+        return any(_alike(one.partition("/")[0], own) for one in whole)
 
 
 def trust_domains(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each principal, or trust domain, that an AuthorizationPolicy names.
 
     Columns: cluster, namespace, policy, action (ALLOW, DENY, AUDIT, CUSTOM), field (principals, notPrincipals,
-    trustDomains, notTrustDomains, or values and notValues of source.principal), value, trust_domain, literal (istiod
-    takes it as it stands, and for no alias), reason (why a cluster could not be read). What leaves the trust domain
-    open (`*`, `*/ns/a/sa/b`) is left out.
+    trustDomains, notTrustDomains, or values and notValues of source.principal or source.trustDomain), value,
+    trust_domain, literal (istiod takes it as it stands, and for no alias), reason (why a cluster could not be read).
+    What leaves the trust domain open (`*`, `*/ns/a/sa/b`) is left out.
     """
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(_of_cluster).items():
@@ -46,49 +76,197 @@ def trust_domains(mesh: Mesh) -> pd.DataFrame:
 
 def _of_cluster(cluster: Cluster) -> list[dict[str, Any]]:
     try:
-        policies = cluster.get("authorizationpolicies.security.istio.io")
+        policies = cluster.get(KIND)
     except NotFoundError:  # no Istio yet
         return []
     return [row for policy in policies for row in parse(policy)]
 
 
-def parse(policy: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def parse(policy: Manifest) -> Iterator[dict[str, Any]]:
     """Yield rows of `trust_domains`, without the cluster, of one policy."""
     spec, place = policy.get("spec") or {}, policy["metadata"]
     where = {"namespace": place["namespace"], "policy": place["name"], "action": spec.get("action", "ALLOW")}
-    for field, value in _values(spec):
+    for one in named_domains(policy):
+        words = {"field": one.field, "value": one.value, "trust_domain": one.trust_domain, "literal": one.literal}
+        yield {**where, **words}
+
+
+def named_domains(policy: Manifest) -> Iterator[NamedDomain]:
+    """Yield each value of a policy that names a trust domain, in the policy's order.
+
+    Source: isTrustDomainBeingEnforced (pilot/pkg/security/trustdomain/bundle.go): only whole principals are translated.
+    """
+    for at, field, value in _values(policy.get("spec") or {}):
         domain, *path = value.split("/")
         if domain.strip("*") and (path or field in DOMAINS):
-            # istio/istio, pilot/pkg/security/trustdomain/bundle.go: only whole principals are translated.
-            literal = field not in DOMAINS and len(path) != _WHOLE
-            yield {**where, "field": field, "value": value, "trust_domain": domain, "literal": literal}
+            literal = field not in DOMAINS and len(value.split("/")) != _WHOLE
+            yield NamedDomain(at, field, value, domain, literal)
 
 
-def _values(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for rule in spec.get("rules") or []:
-        for source in (entry.get("source") or {} for entry in rule.get("from") or []):
-            for field in ("principals", "notPrincipals", *DOMAINS):
-                yield from ((field, value) for value in source.get(field) or [])
-        for condition in rule.get("when") or []:
-            if condition.get("key") == "source.principal":
-                for field in ("values", "notValues"):
-                    yield from ((f"source.principal {field}", value) for value in condition.get(field) or [])
+def _values(spec: Manifest) -> Iterator[tuple[str, str, str]]:
+    for number, rule in enumerate(spec.get("rules") or []):
+        for source in (entry.get("source") or {} for entry in (rule or {}).get("from") or []):
+            for field in ("principals", "notPrincipals", "trustDomains", "notTrustDomains"):
+                yield from ((f"rules[{number}].from", field, value) for value in source.get(field) or [])
+        for condition in (rule or {}).get("when") or []:
+            if (key := condition.get("key")) in _CONDITIONS:
+                for words in ("values", "notValues"):
+                    yield from ((f"rules[{number}].when", f"{key} {words}", v) for v in condition.get(words) or [])
 
 
-def translated(row: dict[Any, Any], own: str, aliases: Collection[str]) -> bool:
-    """Tell whether a row still means a caller once he is of the mesh's own trust domain.
+def expand_principals(principals: Iterable[str], domains: Collection[str]) -> list[str]:
+    """Return principals as istiod gives them to Envoy: those of the mesh's trust domain stand for each of its aliases.
 
-    istiod reads a whole principal of the own domain, of an alias, or of `cluster.local` as one of each; a value
-    of `trustDomains` likewise, but for `cluster.local`; and any part of a principal as it stands.
+    Args:
+        principals: of a policy.
+        domains: the mesh's trust domain, then its aliases.
+
+    Source: ReplaceTrustDomainAliases (pilot/pkg/security/trustdomain/bundle.go).
     """
-    domain = str(row["trust_domain"])
-    if row["literal"]:
-        return _alike(domain, own)
-    known = {own, *aliases} | ({OWN} if row["field"] not in DOMAINS else set())
-    return any(_alike(domain, one) for one in known)
+    found: list[str] = []
+    for principal in principals:
+        domain, *path = principal.split("/")
+        whole = len(path) + 1 == _WHOLE and domain != "*"
+        if whole and (domain == OWN or any(_alike(domain, one) or _alike(one, domain) for one in domains)):
+            pattern = domain.startswith("*")
+            found += [principal if pattern and _alike(domain, one) else "/".join((one, *path)) for one in domains]
+        else:
+            found.append(principal)
+    return list(dict.fromkeys(found))
 
 
-def _alike(pattern: str, domain: str) -> bool:
+def expand_domains(values: Iterable[str], domains: Collection[str]) -> list[str]:
+    """Return values of `trustDomains` as istiod reads them: one of the mesh stands for all of them; `*` for any.
+
+    Source: ExpandTrustDomainAliases (pilot/pkg/security/trustdomain/bundle.go).
+    """
+    return list(dict.fromkeys(one for value in values for one in (domains if value in domains else [value])))
+
+
+def _alike(pattern: str, text: str) -> bool:
+    """Return whether a text is what a pattern says, which may begin or end with `*`.
+
+    Source: StringMatcherWithPrefix (pilot/pkg/security/authz/matcher/string.go).
+    """
+    if pattern == "*":
+        return bool(text)
     if pattern.startswith("*"):
-        return domain.endswith(pattern[1:])
-    return domain.startswith(pattern[:-1]) if pattern.endswith("*") else domain == pattern
+        return text.endswith(pattern[1:])
+    return text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call as a server's sidecar sees it: a GET without a token, of a client with a certificate of the mesh."""
+
+    trust_domain: str
+    namespace: str
+    account: str
+    port: int
+
+    @property
+    def principal(self) -> str:
+        """The client's principal, as policies name it."""
+        return f"{self.trust_domain}/ns/{self.namespace}/sa/{self.account}"
+
+
+def selected(policies: Iterable[Manifest], namespace: str, labels: Mapping[str, str], root: str) -> list[Manifest]:
+    """Return the policies that a sidecar with these labels enforces; those that only log (dry run) are left out.
+
+    Source: ShouldAttachPolicy (pilot/pkg/model/policyattachment.go), isDryRun (pilot/pkg/security/authz/builder).
+    """
+    found = []
+    for policy in policies:
+        spec, metadata = policy.get("spec") or {}, policy["metadata"]
+        wanted = (spec.get("selector") or {}).get("matchLabels") or {}
+        aimed = spec.get("targetRef") or spec.get("targetRefs")
+        dry = (metadata.get("annotations") or {}).get("istio.io/dry-run") == "true"
+        if metadata["namespace"] in (namespace, root) and not aimed and not dry and wanted.items() <= labels.items():
+            found.append(policy)
+    return found
+
+
+def matching_rule(policy: Manifest, call: Call, domains: Collection[str]) -> tuple[Answer, int]:
+    """Return whether a rule of a policy matches a call, and which is the first that does, or may.
+
+    Without rules it matches none. Source: Model (pilot/pkg/security/authz/model/model.go).
+    """
+    perhaps = -1
+    for number, rule in enumerate((policy.get("spec") or {}).get("rules") or []):
+        if rule is None:
+            continue
+        answer = _rule(rule, policy["metadata"]["namespace"], call, domains)
+        if answer:
+            return True, number
+        perhaps = number if answer is None and perhaps < 0 else perhaps
+    return (False, -1) if perhaps < 0 else (None, perhaps)
+
+
+def _rule(rule: Manifest, home: str, call: Call, domains: Collection[str]) -> Answer:
+    ask = _attributes(home, call, domains)
+    sources = [_fields(one.get("source") or {}, _SOURCE, ask) for one in rule.get("from") or []]
+    operations = [_fields(one.get("operation") or {}, _OPERATION, ask) for one in rule.get("to") or []]
+    conditions = [
+        _asked(ask.get(one.get("key", ""), _unknown), one.get("values"), one.get("notValues"))
+        for one in rule.get("when") or []
+    ]
+    return _every([_some(sources) if sources else True, _some(operations) if operations else True, *conditions])
+
+
+_SOURCE: Final = {
+    "principals": "source.principal", "namespaces": "source.namespace", "trustDomains": "source.trustDomain",
+    "serviceAccounts": "source.serviceAccount", "requestPrincipals": "request.auth.principal",
+    "ipBlocks": "source.ip", "remoteIpBlocks": "remote.ip",
+}  # fmt: skip
+_OPERATION: Final = {"ports": "destination.port", "methods": "method", "hosts": "host", "paths": "path"}
+Asker = Callable[[list[str]], Answer]
+
+
+def _attributes(home: str, call: Call, domains: Collection[str]) -> dict[str, Asker]:
+    """Return what is known of a call, as functions of a policy's values. What is missing is unknown."""
+    account = f"{call.namespace}/{call.account}"
+    known: dict[str, Asker] = {
+        "source.principal": lambda v: any(_alike(p, call.principal) for p in expand_principals(v, domains)),
+        "source.trustDomain": lambda v: any(_like(d, call.trust_domain) for d in expand_domains(v, domains)),
+        "source.namespace": lambda v: any(_like(one, call.namespace) for one in v),
+        "source.serviceAccount": lambda v: account in [one if "/" in one else f"{home}/{one}" for one in v],
+        "destination.port": lambda v: str(call.port) in map(str, v),
+        "method": lambda v: any(_alike(one, "GET") for one in v),
+    }
+    # The call carries no token.
+    none = ("principal", "audiences", "presenter")
+    return {**known, **dict.fromkeys((f"request.auth.{one}" for one in none), lambda _: False)}
+
+
+def _unknown(values: list[str]) -> Answer:
+    return True if "*" in values else None
+
+
+def _like(pattern: str, text: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text) is not None
+
+
+def _fields(given: Manifest, names: Mapping[str, str], ask: Mapping[str, Asker]) -> Answer:
+    """Return whether all fields of a source or operation match (`principals`), and none of their opposites."""
+    return _every(
+        _asked(ask.get(attribute, _unknown), given.get(name), given.get(f"not{name[0].upper()}{name[1:]}"))
+        for name, attribute in names.items()
+    )
+
+
+def _asked(ask: Asker, values: list[str] | None, others: list[str] | None) -> Answer:
+    found: list[Answer] = [ask(values)] if values else []
+    if others:
+        answer = ask(others)
+        found.append(None if answer is None else not answer)
+    return _every(found)
+
+
+def _every(answers: Iterable[Answer]) -> Answer:
+    known = list(answers)
+    return False if False in known else None if None in known else True
+
+
+def _some(answers: Iterable[Answer]) -> Answer:
+    known = list(answers)
+    return True if True in known else None if None in known else False

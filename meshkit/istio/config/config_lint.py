@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from meshkit.istio.config.authorization_policies import OWN
+from meshkit.istio.config.authorization_policies import named_domains
 from meshkit.istio.config.missing_services import selects
 from meshkit.istio.config.services import is_cluster_local, local_hosts, mesh_config
 from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_cluster
@@ -38,7 +38,6 @@ KINDS: Final = (
     "authorizationpolicies.security.istio.io",
 )
 PLACES: Final = {"topology.istio.io/cluster": "cluster", "topology.istio.io/network": "network"}
-CONDITIONS: Final = {"source.principal": "principals", "source.trustDomain": "trustDomains", "source.ip": "ipBlocks"}
 TLS_MODE: Final = "security.istio.io/tlsMode"
 _MUTUAL: Final = "ISTIO_MUTUAL"
 DEFAULT_POLICY: Final = Version(1, 31)
@@ -49,16 +48,18 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Known:
-    """What a mesh has, that a cluster's objects may name: clusters, networks, Services (`name.namespace`), domains.
+    """What a mesh has, that a cluster's objects may name: clusters, networks, Services (`name.namespace`), identities.
 
     Services are those of the cluster (`hosts`); those that its clients may call in other networks (`abroad`); and those
     of its own that are in no other network, as far as these were read, but may be called from there (`alone`).
-    `domain` is the cluster's, and `outlier_detection` says whether rules inherit one.
+    `trust_domain` is the mesh's, with `aliases`; `domain` is the cluster's; and `outlier_detection` says whether rules
+    inherit one.
     """
 
     places: dict[str, Collection[str]]
     hosts: frozenset[str]
-    domains: frozenset[str]
+    trust_domain: str
+    aliases: frozenset[str]
     abroad: frozenset[str]
     alone: frozenset[str]
     root: str
@@ -149,7 +150,8 @@ def _known(mesh: Mesh, name: str, own: _Read, read: Mapping[str, _Read | Unknown
     return Known(
         places={"cluster": set(mesh.clusters), "network": set(networks.values())},
         hosts=abroad | own.modes.keys(),
-        domains=frozenset({mesh.spec.mesh.trust_domain, OWN, *(own.settings.get("trustDomainAliases") or [])}),
+        trust_domain=mesh.spec.mesh.trust_domain,
+        aliases=frozenset(own.settings.get("trustDomainAliases") or []),
         abroad=abroad,
         alone=leaving(own.modes) - abroad - (bare if len(told) == len(read) else set()),
         root=mesh.root_namespace,
@@ -259,26 +261,28 @@ def _peer_authentication(obj: Manifest, known: Known) -> Iterator[Row]:
 
 
 def _authorization_policy(obj: Manifest, known: Known) -> Iterator[Row]:
-    action = str((obj.get("spec") or {}).get("action", "ALLOW"))
-    for number, rule in enumerate((obj.get("spec") or {}).get("rules") or []):
-        for part, source in _sources(rule or {}):
-            field = f"rules[{number}].{part}"
-            named = {p.partition("/")[0] for key in ("principals", "notPrincipals") for p in source.get(key) or []}
-            named |= {d for key in ("trustDomains", "notTrustDomains") for d in source.get(key) or []}
-            strange = sorted(domain for domain in named if "*" not in domain and domain not in known.domains)
-            if strange:
-                yield {"trouble": FOREIGN_TRUST_DOMAIN, "says": f"{action} of {', '.join(strange)}", "field": field}
-            if blocks := [b for key in ("ipBlocks", "notIpBlocks") for b in source.get(key) or []]:
+    spec = obj.get("spec") or {}
+    action = str(spec.get("action", "ALLOW"))
+    strange: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for one in named_domains(obj):
+        if not one.means(known.trust_domain, known.aliases):
+            condition = one.field.partition(" ")[0] if one.at.endswith("when") else ""
+            strange[one.at, condition].add(f"{one.value} (as it stands)" if one.literal else one.trust_domain)
+    for (field, _), named in strange.items():
+        yield {"trouble": FOREIGN_TRUST_DOMAIN, "says": f"{action} of {', '.join(sorted(named))}", "field": field}
+    for number, rule in enumerate(spec.get("rules") or []):
+        for part, blocks in _addresses(rule or {}):
+            if blocks:
+                field = f"rules[{number}].{part}"
                 yield {"trouble": BY_ADDRESS, "says": f"{action} of {', '.join(blocks)}", "field": field}
 
 
-def _sources(rule: Manifest) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """Yield what a policy's rule says of its callers, by the part that says it, all in the words of `from`."""
-    for one in rule.get("from") or []:
-        yield "from", one.get("source") or {}
-    for condition in rule.get("when") or []:
-        if word := CONDITIONS.get(condition.get("key")):
-            yield "when", {word: [*(condition.get("values") or []), *(condition.get("notValues") or [])]}
+def _addresses(rule: Manifest) -> Iterator[tuple[str, list[str]]]:
+    """Yield the source addresses that a policy's rule names, by the part that does."""
+    sources = [one.get("source") or {} for one in rule.get("from") or []]
+    yield "from", [b for source in sources for key in ("ipBlocks", "notIpBlocks") for b in source.get(key) or []]
+    conditions = [one for one in rule.get("when") or [] if one.get("key") == "source.ip"]
+    yield "when", [b for one in conditions for key in ("values", "notValues") for b in one.get(key) or []]
 
 
 JUDGES: Final[dict[str, Callable[[Manifest, Known], Iterator[Row]]]] = {

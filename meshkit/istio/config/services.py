@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pandas as pd
@@ -20,6 +21,7 @@ from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import table
 
+EXPORT_TO: Final = "networking.istio.io/exportTo"
 SYSTEM: Final = ("kube-system", "kube-public", "kube-node-lease")
 SERVICE_COLUMNS: Final = {
     "cluster": "str",
@@ -31,6 +33,7 @@ SERVICE_COLUMNS: Final = {
     "ports": "str",
     "endpoints": "int64",
     "cluster_local": "bool",
+    "export_to": "str",
     "reason": "str",
 }
 MERGE_COLUMNS: Final = {
@@ -45,6 +48,7 @@ MERGE_COLUMNS: Final = {
     "system": "bool",
     "effect": "str",
     "conflict": "str",
+    "export_to": "str",
 }
 
 
@@ -53,7 +57,8 @@ def services(mesh: Mesh) -> pd.DataFrame:
 
     Columns: cluster, namespace, service, domain (the cluster's), type, headless, ports (`name:port/protocol`,
     comma-joined, sorted), endpoints (ready ones, by address), cluster_local (for clients of this cluster, by its
-    meshConfig), reason (why a cluster could not be read; such a row has no service).
+    meshConfig), export_to (what keeps it from some namespaces, and to which it is exported; empty: from none), reason
+    (why a cluster could not be read; such a row has no service).
     """
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(lambda cluster: _services(cluster, mesh)).items():
@@ -64,7 +69,8 @@ def services(mesh: Mesh) -> pd.DataFrame:
 
 def _services(cluster: Cluster, mesh: Mesh) -> list[dict[str, Any]]:
     ready = Counter((namespace, service) for namespace, service, _ in _addresses(cluster.get("endpointslices")))
-    local, domain = local_hosts_of(cluster, mesh), of_cluster(cluster, mesh.root_namespace)
+    settings, domain = mesh_config(cluster, mesh), of_cluster(cluster, mesh.root_namespace)
+    local = local_hosts(settings, mesh.root_namespace, domain)
     rows = []
     for item in cluster.get("services"):
         namespace, name, spec = item["metadata"]["namespace"], item["metadata"]["name"], item["spec"]
@@ -73,7 +79,8 @@ def _services(cluster: Cluster, mesh: Mesh) -> list[dict[str, Any]]:
         ports = ",".join(sorted(_port(port) for port in spec.get("ports") or []))
         is_local = is_cluster_local(f"{name}.{namespace}.svc.{domain}", local)
         counted = {"endpoints": ready[namespace, name], "cluster_local": is_local}
-        rows.append({**row, "headless": headless, "ports": ports, **counted})
+        to = exported(item, settings)
+        rows.append({**row, "headless": headless, "ports": ports, **counted, "export_to": "" if to.public else str(to)})
     return rows
 
 
@@ -100,10 +107,54 @@ def _port(port: Mapping[str, Any]) -> str:
     return f"{port['name']}:{port['port']}/{protocol}" if port.get("name") else f"{port['port']}/{protocol}"
 
 
-def mesh_config(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
-    """Return a cluster's meshConfig, as its istiod has it; it is empty where there is no Istio yet.
+@dataclass(frozen=True)
+class Exported:
+    """The namespaces whose proxies know a Service, and the field that says so."""
 
-    It is `mesh` of the ConfigMap of the mesh file's revision, or of the only revision that there is.
+    field: str
+    to: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.field}: {','.join(self.to)}"
+
+    @property
+    def public(self) -> bool:
+        """Whether all namespaces are among them."""
+        return "*" in self.to
+
+    def visible(self, home: str, namespace: str) -> bool:
+        """Return whether proxies of a namespace know the Service of its home namespace.
+
+        Source: initServiceRegistry, IsServiceVisible (pilot/pkg/model/push_context.go): `*` wins over `~`.
+        """
+        if self.public or "~" in self.to:
+            return self.public
+        return namespace in self.to or ("." in self.to and namespace == home)
+
+
+def exported(service: Mapping[str, Any], settings: Mapping[str, Any]) -> Exported:
+    """Return to which namespaces a Service is exported: by its annotation, else by meshConfig, else to all.
+
+    Source: ConvertService (pilot/pkg/serviceregistry/kube/conversion.go), serviceExportTo (push_context.go).
+    """
+    if named := (service["metadata"].get("annotations") or {}).get(EXPORT_TO):
+        return Exported(EXPORT_TO, tuple(part.strip() for part in named.split(",")))
+    return Exported("meshConfig.defaultServiceExportTo", tuple(settings.get("defaultServiceExportTo") or ["*"]))
+
+
+def mesh_config(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
+    """Return a cluster's meshConfig, as its istiod has it; it is empty where there is no Istio yet."""
+    return settings_of(mesh_config_map(cluster, mesh))
+
+
+def settings_of(config_map: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the meshConfig in a ConfigMap."""
+    settings: dict[str, Any] = yaml.safe_load((config_map.get("data") or {}).get("mesh", "")) or {}
+    return settings
+
+
+def mesh_config_map(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
+    """Return the ConfigMap of the mesh file's revision, or of the only revision; it is empty where there is none.
 
     Raises:
         UnreachableError: there are only those of several other revisions, or none although istiods run.
@@ -117,8 +168,7 @@ def mesh_config(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
             there = f"there are {', '.join(sorted(others))}" if others else "istiods run"
             raise UnreachableError(f"no ConfigMap {root}/{name}, but {there}: does istio.revision name what runs?")
         found = next(iter(others.values()), {})
-    settings: dict[str, Any] = yaml.safe_load((found.get("data") or {}).get("mesh", "")) or {}
-    return settings
+    return found
 
 
 def local_hosts_of(cluster: Cluster, mesh: Mesh) -> dict[str, bool]:
@@ -170,7 +220,8 @@ def merging(services: pd.DataFrame, names: Sequence[str], root_namespace: str) -
     Columns: namespace, service, domain (of the first of them), clusters (that have it, comma-joined), endpoints (`east
     1, west 2`), type, headless (yes or no), ports (the common ones; where clusters differ, each with its own), system
     (Kubernetes' and istiod's own namespaces, and `default/kubernetes`), effect (what its clients will meet), conflict
-    (what differs, as istioctl's IST0170; empty if nothing does).
+    (what differs, as istioctl's IST0170; empty if nothing does), export_to (`west FIELD: .` for each cluster that
+    exports it to some namespaces only, comma-joined).
 
     Args:
         services: of `services`; rows without a service are left out.
@@ -201,7 +252,9 @@ def _merge(held: Mapping[str, Mapping[Any, Any]]) -> dict[str, str]:
     words = {what: _common(each) for what, each in values.items()}
     counted = ", ".join(f"{name} {row['endpoints']}" for name, row in held.items())
     conflict = "; ".join(f"{what}: {words[what]}" for what in differ)
-    return {"clusters": ",".join(held), "endpoints": counted, **words, "effect": _effect(held), "conflict": conflict}
+    kept = ", ".join(f"{name} {row['export_to']}" for name, row in held.items() if row["export_to"])
+    told = {"effect": _effect(held), "conflict": conflict, "export_to": kept}
+    return {"clusters": ",".join(held), "endpoints": counted, **words, **told}
 
 
 def _common(values: Mapping[str, str]) -> str:

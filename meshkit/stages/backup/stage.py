@@ -18,15 +18,19 @@ import pandas as pd
 
 from meshkit import parameters
 from meshkit.changes import journal
-from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.finding import Finding, Verdict, holding
 from meshkit.checks.question import Question
+from meshkit.display import Record, Shown, Text
 from meshkit.errors import ChangeError, MeshkitError, UnreachableError
 from meshkit.istio.control_plane import istio_objects
 from meshkit.istio.control_plane.istio_objects import Found, Item, Key, Manifest
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown, gather
+from meshkit.notebook import tables
+from meshkit.spec import MeshSpec
 from meshkit.stages.backup import archive
 from meshkit.stages.backup.archive import Archive
+from meshkit.stages.stage import Shows, Stage
 from meshkit.tables import table
 
 STAGE = "03 backup"
@@ -337,3 +341,46 @@ def _tried(ask: Question, tried: dict[Key, str | Unknown], moved: set[Key]) -> F
     if unknown or not answers:
         return ask.unknown(f"{told}; {_some(unknown)}", "grant the rights that a restore needs, and back up again")
     return ask.answer(Verdict.PASS, told)
+
+
+class Backup(Stage):
+    """Stage 03. It changes no cluster; in mode apply it writes `archive` on this machine."""
+
+    name = STAGE
+    inventory = Shows["Backup"](tables.BACKUP, lambda stage: stage.facts.inventory)
+    secrets = Shows["Backup"](tables.BACKUP_SECRETS, lambda stage: stage.facts.secrets)
+    contents = Shows["Backup"](tables.ARCHIVE, lambda stage: contents(stage.archive))
+
+    def __init__(self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "plan", journal: str = "") -> None:
+        super().__init__(mesh, mode=mode, journal=journal)
+        self.archive: Archive | None = None
+
+    @property
+    def location(self) -> Record:
+        """Where the archive is, when its objects were read, and the SHA-256 of its index; empty without an archive."""
+        return Record("backup", about(self.archive))
+
+    def _look(self) -> BackupFacts:
+        return look(self.mesh)
+
+    def _check(self) -> Iterable[Finding]:
+        return check(self.mesh, self.facts)
+
+    def plan(self) -> Shown:
+        """Say what `apply` writes; writes nothing."""
+        rows = self.facts.inventory
+        objects, size = int(rows["objects"].sum()), int(rows["bytes"].sum())
+        return Text(f"to be archived: {objects} objects, {size:,} bytes; no cluster is changed")
+
+    def apply(self) -> Shown:
+        """Write the archive, in mode apply and where no gate holds it; return its contents."""
+        self.archive = write(self.mesh, self.facts, self.mode, gates=self.findings)
+        if self.mode == "plan":
+            print("mode is plan: no archive is written")
+        elif held := holding(self.findings):
+            print(f"held: {', '.join(held)}; no archive is written")
+        shown: Shown = self.contents
+        return shown
+
+    def _prove(self) -> Iterable[Finding]:
+        return prove(self.mesh, self.facts, self.archive)

@@ -164,7 +164,7 @@ def _plan_secret(
 
 
 def try_merged(mesh: Mesh, plan: Plan) -> pd.DataFrame:
-    """Call the probe's Service from each cluster; no rows before the plan is applied. As `merged_service.look`."""
+    """Call the probe's Service from each cluster; no rows while the plan is not applied."""
     return table([], probing_merged_service.COLUMNS) if plan.pending else probing_merged_service.look(mesh)
 
 
@@ -216,7 +216,8 @@ class Discovery(Stage):
     @property
     def local_patch(self) -> Text:
         """The IstioOperator that keeps the proposed Services in their clusters."""
-        return Text(service_merge.patch(self.mesh, self.local.frame), "the patch that keeps all of them there")
+        patch = service_merge.patch(self.mesh, self.local.frame)
+        return Text(patch, "the patch that keeps all of them there") if patch else Text("no Service is proposed")
 
     def _look(self) -> DiscoveryFacts:
         return look(self.mesh)

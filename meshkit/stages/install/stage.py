@@ -9,15 +9,18 @@ meshkit.stages.install.cluster_id_rename.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 
+from meshkit import parameters
 from meshkit.changes.plan import Plan, refused
 from meshkit.checks import control_plane, proxies, restarts
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, awaits, planned
+from meshkit.display import Record
 from meshkit.errors import MeshkitError
 from meshkit.istio.ca import cacerts, istiod_ca, trust_store
 from meshkit.istio.control_plane import inventory, istioctl, new_pods, versions, workload_copies
@@ -30,7 +33,10 @@ from meshkit.istio.proxies import workloads
 from meshkit.kube.manifests import MANAGED, Object
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.rollout import rolled_out
+from meshkit.notebook import tables
+from meshkit.spec import MeshSpec
 from meshkit.stages.install import cluster_id_rename
+from meshkit.stages.stage import Shows, Stage
 from meshkit.tables import table
 
 STAGE = "05 install"
@@ -314,3 +320,45 @@ def check_anchors(mesh: Mesh) -> Iterator[Finding]:
             good = len(anchors) == 1 and set(rows["anchor"]) == anchors
             told = f"{len(rows)} proxies, root {', '.join(sorted(set(rows['anchor']))) or 'none'}"
             yield ask.judge(good, told, "run stage 04 again, then restart what holds another root")
+
+
+class Install(Stage):
+    """Stage 05. With `drop_alias` a control plane that was renamed before no longer accepts its former id."""
+
+    name = STAGE
+    planes = Shows["Install"](tables.PLANES, lambda stage: stage.facts.planes)
+    versions = Shows["Install"](tables.VERSIONS, lambda stage: stage.facts.versions)
+    workloads = Shows["Install"](tables.WORKLOADS, lambda stage: stage.facts.workloads)
+    left = Shows["Install"](tables.LEFT, lambda stage: stage.remaining(stage.facts))
+    workloads_after = Shows["Install"](tables.WORKLOADS, lambda stage: stage.after.workloads)
+    left_after = Shows["Install"](tables.LEFT_AFTER, lambda stage: stage.remaining(stage.after))
+
+    def __init__(
+        self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "plan", journal: str = "", drop_alias: bool = False
+    ) -> None:
+        parameters.require_bool("drop_alias", drop_alias)
+        super().__init__(mesh, mode=mode, journal=journal)
+        self.drop_alias = drop_alias
+
+    @property
+    def istioctl(self) -> Record:
+        """The version of istioctl on this machine, or why there is none."""
+        return Record("istioctl", self.facts.istioctl)
+
+    def remaining(self, facts: InstallFacts) -> pd.DataFrame:
+        """Return the proxies that claim another id, network or mesh id than the mesh file has, or cannot be read."""
+        return cluster_id_rename.left(self.mesh, facts.identities)
+
+    def _look(self) -> InstallFacts:
+        return look(self.mesh)
+
+    def _check(self) -> Iterable[Finding]:
+        return check(self.mesh, self.facts, self.mode, drop_alias=self.drop_alias)
+
+    def _plans(self) -> Iterator[Plan]:
+        yield plan(self.mesh, self.facts, drop_alias=self.drop_alias)
+
+    def _prove(self) -> Iterable[Finding]:
+        (made,) = self.plans
+        self.after = look(self.mesh)
+        return prove(self.mesh, self.facts, made, self.after, drop_alias=self.drop_alias)

@@ -11,8 +11,9 @@ their own: see meshkit.stages.trust.undo.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -34,12 +35,15 @@ from meshkit.kube.cluster import Cluster
 from meshkit.kube.manifests import Object, identify
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait, in_turn
+from meshkit.notebook import tables
 from meshkit.probing.curl import curl, failure_text, parse_answers
 from meshkit.probing.pair_probe import find_side
+from meshkit.spec import MeshSpec
 from meshkit.stages.discovery import facts as discovery_facts
 from meshkit.stages.discovery import token_rotation
 from meshkit.stages.install import cluster_id_rename
 from meshkit.stages.rollback import dependants
+from meshkit.stages.stage import Shows, Stage
 from meshkit.stages.trust import discovery_pause, proof
 from meshkit.stages.trust import undo as trust_undo
 from meshkit.tables import table
@@ -372,10 +376,10 @@ def check_trust(mesh: Mesh, facts: RollbackFacts) -> list[Finding]:
     changed = {entry.cluster for entry in facts.book.entries if entry.stage == trust_undo.STAGE}
     if not changed:
         return []
-    tables = mesh.read_all(
+    told = mesh.read_all(
         authorities=istiod_ca.authorities, handed=trust_store.distributed_roots, certificates=trust_store.certificates
     )
-    rows = proof.agreement(**tables)
+    rows = proof.agreement(**told)
     return [proof.check_witnesses(rows, name) for name in mesh.clusters if name in changed]
 
 
@@ -411,3 +415,41 @@ def check_calls(mesh: Mesh) -> Iterator[Finding]:
         good = sum(answer.status == 200 for answer in answers)
         worst = next((failure_text(answer) for answer in answers if answer.status != 200), "")
         yield ask.judge(good == CALLS, f"{good} of {CALLS} with 200{': ' if worst else ''}{worst}", "look at its pods")
+
+
+class Rollback(Stage):
+    """Stage 12. `journal` names what is undone, the newest unless given; `consent` removes what others use, too.
+
+    The undo is recorded in that journal.
+    """
+
+    name = STAGE
+    entries = Shows["Rollback"](tables.JOURNAL, lambda stage: stage.facts.entries)
+
+    facts: RollbackFacts
+
+    def __init__(
+        self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "plan", journal: str = "", consent: bool = False
+    ) -> None:
+        parameters.require_bool("consent", consent)
+        super().__init__(mesh, mode=mode, journal=journal)
+        self.consent = consent
+
+    @property
+    def book(self) -> Journal:
+        """The journal."""
+        return self.facts.book
+
+    def _look(self) -> RollbackFacts:
+        facts = look(self.mesh, self.journal)
+        self.journal = facts.book.name
+        return facts
+
+    def _check(self) -> Iterable[Finding]:
+        return check(self.mesh, self.facts, consent=self.consent)
+
+    def _plans(self) -> Iterator[Plan]:
+        yield plan(self.mesh, self.facts, consent=self.consent)
+
+    def _prove(self) -> Iterable[Finding]:
+        return prove(self.mesh, self.facts, self.plans[0])

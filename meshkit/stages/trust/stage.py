@@ -8,7 +8,8 @@ meshkit.stages.trust.root_rotation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from meshkit.changes.plan import Plan
@@ -23,10 +24,11 @@ from meshkit.checks.ca import (
     check_signers,
     check_trust_domain,
 )
-from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.finding import Finding, Verdict, holding
 from meshkit.checks.question import Question
+from meshkit.display import Record
 from meshkit.errors import UnreachableError
-from meshkit.istio.ca import ca_files, cacerts, istiod_ca, model
+from meshkit.istio.ca import ca_files, cacerts, istiod_ca, model, reading
 from meshkit.istio.ca import certificates as ca_certificates
 from meshkit.istio.ca.model import SHORT, Choice, StrategyOutcome
 from meshkit.istio.ca.reading import TrustFacts, choose, provided_ca, states
@@ -35,8 +37,12 @@ from meshkit.istio.proxies import workloads
 from meshkit.kube.manifests import MANAGED
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import Wait
+from meshkit.notebook import charts, tables, timeline
+from meshkit.probing.load_generator import Traffic
+from meshkit.spec import MeshSpec
+from meshkit.stages.stage import Draws, Shows, Stage
 from meshkit.stages.trust import discovery_pause as trust_discovery_pause
-from meshkit.stages.trust import root_rotation
+from meshkit.stages.trust import proof, root_rotation
 from meshkit.tables import of_cluster
 
 STAGE = "04 trust"
@@ -177,3 +183,64 @@ def _restart(mesh: Mesh, facts: TrustFacts, wanted: Plan, name: str, *, plugs: b
     for deployment in sorted({istiod_ca.deployment_of(pod) for pod in late["istiod"]}):
         why = "it looks for cacerts only when it starts, and signs with what it had then"
         wanted.restart(name, "Deployment", mesh.root_namespace, deployment, why)
+
+
+class Trust(Stage):
+    """Stage 04. `traffic` has the requests that were sent while the changes were made, `after` what was read then."""
+
+    name = STAGE
+    authorities = Shows["Trust"](tables.AUTHORITIES, lambda stage: stage.facts.authorities)
+    signers = Shows["Trust"](tables.SIGNERS, lambda stage: stage.facts.signers)
+    roots = Shows["Trust"](tables.ROOTS, lambda stage: stage.facts.roots)
+    certificates = Shows["Trust"](tables.CERTIFICATES, lambda stage: stage.facts.certificates)
+    requests = Shows["Trust"](tables.TRAFFIC, lambda stage: stage.traffic.requests())
+    requests_over_time = Draws["Trust"](
+        "trust-requests",
+        lambda stage: timeline.requests_over_time(
+            stage.traffic.requests(),
+            [mark for plan in stage.plans for mark in proof.marks(plan)],
+            title="While trust changed",
+        ),
+    )
+    signers_after = Shows["Trust"](tables.SIGNERS_AFTER, lambda stage: stage.after.signers)
+    chains = Shows["Trust"](tables.CHAINS, lambda stage: proof.chains(stage.facts, stage.after))
+    sources = Shows["Trust"](tables.WITNESSES, lambda stage: proof.witnesses(stage.after))
+    lifetimes = Draws["Trust"](
+        "certificate-lifetimes", lambda stage: charts.certificate_lifetimes(stage.after.certificates)
+    )
+
+    facts: TrustFacts
+    after: TrustFacts
+
+    def __init__(self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "plan", journal: str = "") -> None:
+        super().__init__(mesh, mode=mode, journal=journal)
+        self._traffic: Traffic = Traffic(self.mesh, proof.RATE, clients=())
+
+    @property
+    def traffic(self) -> Traffic:
+        """The requests that were sent while the changes were made."""
+        return self._traffic
+
+    @property
+    def strategy(self) -> Record:
+        """How the clusters come to a common root, and why."""
+        choice = choose(self.mesh, self.facts)
+        return Record("strategy", f"{choice.outcome.value}: {choice.why}")
+
+    def _look(self) -> TrustFacts:
+        return reading.look(self.mesh)
+
+    def _check(self) -> Iterable[Finding]:
+        return check(self.mesh, self.facts)
+
+    def _plans(self) -> Iterator[Plan]:
+        yield plan(self.mesh, self.facts)
+
+    def _carry_out(self, plan: Plan) -> None:
+        self._traffic = proof.watch(self.mesh, plan)
+        with self.traffic.sending(self.mode, holding(self.findings)):
+            super()._carry_out(plan)
+
+    def _prove(self) -> Iterable[Finding]:
+        self.after = reading.look(self.mesh)
+        return proof.prove(self.mesh, self.facts, self.after, self.plans[0], self.traffic)

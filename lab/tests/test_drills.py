@@ -1,0 +1,65 @@
+"""Every fault of the lab is found by `meshkit check`, by its own check first; what istioctl says stands beside.
+
+$MESHKIT_TEST_FAULTS chooses them: names with commas; unset, all. The table goes to $MESHKIT_TEST_TABLE.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from meshlab.faults.catalogue import KNOWN, find
+from meshlab.faults.fault import Fault
+
+from tests.support import drill
+from tests.support.lab import Lab, broken
+
+pytestmark = [pytest.mark.lab, pytest.mark.drill]
+NAMES = os.environ.get("MESHKIT_TEST_FAULTS") or ",".join(KNOWN)
+CHOSEN = [find(name) for name in NAMES.split(",")]
+
+
+def look(lab: Lab, findings: list[dict[str, str]]) -> drill.Seen:
+    """Return what is seen of the mesh now, beside findings that were made."""
+    return drill.Seen(findings, drill.istioctl(lab), drill.calls(lab))
+
+
+@pytest.fixture(scope="module")
+def healthy(meshed_lab: Lab) -> drill.Seen:
+    """What is seen of the mesh before anything is broken: nothing that is not good."""
+    findings = drill.check(meshed_lab)
+    assert drill.bad(findings) == []
+    return look(meshed_lab, findings)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The rows of the table; it is written when all are there."""
+    found: list[str] = []
+    yield found
+    path = Path(os.environ.get("MESHKIT_TEST_TABLE") or tmp_path_factory.mktemp("drills") / "table.md")
+    path.write_text("\n".join([drill.heading(), *found]) + "\n")
+    print(f"the table is in {path}")
+
+
+@pytest.mark.parametrize("fault", CHOSEN, ids=lambda fault: fault.name)
+def test_the_first_finding_names_the_fault(meshed_lab: Lab, fault: Fault, healthy: drill.Seen, rows: list[str]) -> None:
+    """Its own check is first, and nothing is bad that does not follow; a healed mesh has nothing that is not good."""
+    began = time.monotonic()
+    with broken(meshed_lab, fault.name):
+        deadline = time.monotonic() + drill.NOTICED
+        while (seen := drill.Seen(drill.check(meshed_lab), {}, [])).first["id"] != fault.finding:
+            if time.monotonic() > deadline:
+                break
+        found = look(meshed_lab, seen.findings)
+    found.seconds = time.monotonic() - began
+    rows.append(drill.row(fault.name, found, healthy))
+    print(rows[-1], *drill.bad(seen.findings), sep="\n")
+    assert found.first["id"] == fault.finding, drill.bad(found.findings)
+    assert found.apart == [], drill.bad(found.apart)
+    deadline = time.monotonic() + drill.NOTICED
+    while told := drill.bad(drill.check(meshed_lab)):
+        assert time.monotonic() < deadline, told

@@ -1,0 +1,729 @@
+"""What shapes the view that a cluster's clients have of another cluster's endpoints of a Service.
+
+istiod decides step by step which endpoints a proxy gets: which namespaces it reads, which Services it exports to whom,
+which of them a Sidecar imports, whose ports and TLS fit, and where routes lead; last, the server's sidecar decides whom
+it lets in. `views` walks those steps once for every ordered pair, in Istio's order, and names each object that takes
+the other cluster's endpoints away or changes how they are called. NetworkPolicies are read by `network_policies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Any, Final
+
+from meshkit.istio.config import authorization_policies
+from meshkit.istio.config.authorization_policies import OWN, Call
+from meshkit.istio.config.missing_services import selects
+from meshkit.istio.config.network_policies import matches
+from meshkit.istio.config.services import (
+    EXPORT_TO,
+    exported,
+    is_cluster_local,
+    local_hosts,
+    mesh_config_map,
+    settings_of,
+)
+from meshkit.istio.control_plane.cluster_domain import of_cluster
+from meshkit.istio.multicluster.gateways import is_gateway
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.kube.pods import workload
+from meshkit.kube.transport import NotFoundError
+from meshkit.spec import Probe
+
+SIDECAR, VIRTUAL_SERVICE, DESTINATION_RULE, SERVICE_ENTRY, PEER_AUTHENTICATION, AUTHORIZATION_POLICY = KINDS = (
+    "sidecars.networking.istio.io",
+    "virtualservices.networking.istio.io",
+    "destinationrules.networking.istio.io",
+    "serviceentries.networking.istio.io",
+    "peerauthentications.security.istio.io",
+    authorization_policies.KIND,
+)
+MESH_CONFIG: Final = "configmaps"
+SERVICE: Final = "services"
+WORDS: Final = {
+    **dict(zip(KINDS, (
+        "Sidecar", "VirtualService", "DestinationRule", "ServiceEntry", "PeerAuthentication", "AuthorizationPolicy",
+    ), strict=True)),
+    MESH_CONFIG: "ConfigMap", SERVICE: "Service",
+}  # fmt: skip
+_MUTUAL: Final = "ISTIO_MUTUAL"
+_NOT_READ: Final = ("topology.kubernetes.io/", "kubernetes.io/")
+"""Labels that istiod gives endpoints by their nodes, which are not read here."""
+Manifest = dict[str, Any]
+Labels = Mapping[str, str]
+
+
+class Link(StrEnum):
+    """What a hindrance takes away first, in the order in which one rests on the other."""
+
+    DISCOVERY = "discovery"
+    """The client's istiod does not hold the server's endpoints."""
+    ENDPOINTS = "endpoints"
+    """The client's proxy does not get them."""
+    GATEWAY = "gateway"
+    """The server's east-west gateway does not pass the Service's SNI on."""
+    ANSWERS = "answers"
+    """Calls go elsewhere, or are refused."""
+
+
+class Impact(StrEnum):
+    """How far a hindrance goes."""
+
+    BREAKS = "breaks"
+    STEERS = "steers"
+    """Calls go elsewhere, which may be meant."""
+    PERHAPS = "perhaps"
+    """For some pods or some calls only, or depending on what is not known here."""
+
+
+@dataclass(frozen=True)
+class Hindrance:
+    """An object that keeps a client from a server: its kind (plural, as kubectl takes it), place, field and effect.
+
+    `wanted` is the value that would let it pass, where there is one: a label, a port's name.
+    """
+
+    link: Link
+    impact: Impact
+    kind: str
+    cluster: str
+    namespace: str
+    name: str
+    field: str
+    effect: str
+    wanted: str = ""
+
+    def __str__(self) -> str:
+        return f"{WORDS[self.kind]} {self.namespace}/{self.name} in {self.cluster} ({self.field}) {self.effect}"
+
+
+@dataclass(frozen=True)
+class ServiceView:
+    """One ordered pair: what stands between the client's cluster and the server's endpoints of a Service.
+
+    `service` is `namespace/name`; `reason` says why all, or some, of it is not known.
+    """
+
+    client: str
+    server: str
+    service: str
+    hindrances: tuple[Hindrance, ...] = ()
+    reason: str = ""
+
+    def of(self, *links: Link) -> list[Hindrance]:
+        """Return the hindrances of some links, in Istio's order; of no link, all."""
+        return [one for one in self.hindrances if one.link in links or not links]
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What selectors, policies and ports see of a pod."""
+
+    labels: Labels
+    account: str
+    ports: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What of one cluster shapes views: meshConfig, namespaces' labels, the Service, its pods, and Istio's objects.
+
+    `objects` are those that the cluster's own istiod reads: its discoverySelectors leave out the others.
+    """
+
+    cluster: str
+    network: str
+    config_map: str
+    settings: Manifest
+    domain: str
+    root: str
+    namespaces: Mapping[str, Labels]
+    service: Manifest | None
+    servers: tuple[Pod, ...]
+    clients: tuple[Pod, ...]
+    gateways: tuple[str, ...]
+    objects: Mapping[str, tuple[Manifest, ...]]
+
+    def reads(self, namespace: str, labels: Labels) -> bool:
+        """Return whether this cluster's istiod reads a namespace with these labels, here or in another cluster.
+
+        Source: discoveryNamespacesFilter (pkg/kube/namespace/filter.go), which each remote cluster has, too
+        (pkg/kube/multicluster/cluster.go).
+        """
+        selectors = self.settings.get("discoverySelectors") or []
+        known = {"kubernetes.io/metadata.name": namespace, **labels}
+        return not selectors or any(matches(selector or {}, known) for selector in selectors)
+
+    @property
+    def trust_domains(self) -> list[str]:
+        """The trust domain, then its aliases."""
+        return [str(self.settings.get("trustDomain") or OWN), *(self.settings.get("trustDomainAliases") or [])]
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """One pair, with what both clusters have: each step of the walk is a method that yields hindrances."""
+
+    client: Configuration
+    server: Configuration
+    probe: Probe
+    first: str
+
+    @property
+    def host(self) -> str:
+        return f"{self.probe.server}.{self.probe.namespace}.svc.{self.client.domain}"
+
+    @property
+    def apart(self) -> bool:
+        """Whether calls need the server's gateway."""
+        return self.client.network != self.server.network
+
+    @property
+    def steps(self) -> Sequence[Callable[[], Iterator[Hindrance]]]:
+        """In the order in which istiod takes them."""
+        return (
+            self.discovery, self.exports, self.cluster_local, self.sidecars, self.service_entries, self.ports,
+            self.mutual_tls, self.routes, self.authorization,
+        )  # fmt: skip
+
+    def _settings(self, where: Configuration, link: Link, field: str, effect: str, wanted: str = "") -> Hindrance:
+        place = (MESH_CONFIG, where.cluster, where.root, where.config_map or "istio")
+        return Hindrance(link, Impact.BREAKS, *place, f"mesh: {field}", effect, wanted)
+
+    def discovery(self) -> Iterator[Hindrance]:
+        """`discoverySelectors`: of the client's istiod, for the server's namespace; and of the server's own istiod."""
+        namespace = self.probe.namespace
+        labels = self.server.namespaces.get(namespace, {})
+        readers = [(self.client, Link.DISCOVERY), (self.server, Link.GATEWAY)]
+        for where, link in readers if self.apart else readers[:1]:
+            if where.reads(namespace, labels):
+                continue
+            words = ",".join(f"{k}={v}" for k, v in sorted(labels.items()) if not k.startswith("kubernetes.io/"))
+            effect = f"leaves out namespace {namespace} of {self.server.cluster}, whose labels are {words or 'none'}"
+            yield self._settings(where, link, "discoverySelectors", effect, _label(where.settings))
+
+    def exports(self) -> Iterator[Hindrance]:
+        """`exportTo`: where several clusters have the Service, that of the client's own counts for its clients.
+
+        Source: Services (pilot/pkg/serviceregistry/aggregate/controller.go): the first cluster's object is kept.
+        """
+        namespace, own = self.probe.namespace, self.client
+        holder = own if own.service and own.reads(namespace, own.namespaces.get(namespace, {})) else self.server
+        if holder.service and not (to := exported(holder.service, own.settings)).visible(namespace, namespace):
+            where = holder if to.field == EXPORT_TO else own
+            yield self._export(where, Link.ENDPOINTS, str(to), f"hides it from clients in {namespace}")
+        doors = self.server.gateways if self.apart else ()
+        if self.server.service and doors:
+            to = exported(self.server.service, self.server.settings)
+            if not any(to.visible(namespace, door) for door in doors):
+                effect = f"hides it from the east-west gateway in {', '.join(doors)}, which passes no call of it on"
+                yield self._export(self.server, Link.GATEWAY, str(to), effect)
+
+    def _export(self, where: Configuration, link: Link, field: str, effect: str) -> Hindrance:
+        if not field.startswith(EXPORT_TO):
+            return self._settings(where, link, field.removeprefix("meshConfig."), effect)
+        place = (SERVICE, where.cluster, self.probe.namespace, self.probe.server)
+        return Hindrance(link, Impact.BREAKS, *place, f"metadata.annotations {field}", effect)
+
+    def cluster_local(self) -> Iterator[Hindrance]:
+        """`clusterLocal` of the client's meshConfig. Source: filterIstioEndpoint (pilot/pkg/xds/endpoints)."""
+        if is_cluster_local(self.host, local_hosts(self.client.settings, self.client.root, self.client.domain)):
+            effect = f"keeps calls of {self.host} in {self.client.cluster}"
+            yield self._settings(self.client, Link.ENDPOINTS, "serviceSettings.settings.clusterLocal", effect)
+
+    def sidecars(self) -> Iterator[Hindrance]:
+        """The Sidecar of the client's pods: one that selects them, else their namespace's, else the root namespace's.
+
+        Source: doGetSidecarScope, initSidecarScopes (pilot/pkg/model/push_context.go), sidecar.go.
+        """
+        found = [sidecar_of(self.client, self.probe.namespace, pod.labels) for pod in self.client.clients]
+        for sidecar in {_name(one): one for one in found if one}.values():
+            egress = (sidecar.get("spec") or {}).get("egress") or []
+            if not egress or any(self._imports(listener) for listener in egress) or self._routed_to(egress):
+                continue
+            part = len({_name(one) if one else "" for one in found}) > 1
+            hosts = ", ".join(h for listener in egress for h in listener.get("hosts") or []) or "nothing"
+            effect = f"imports {hosts}: the proxies that it is for do not know {self.host}"
+            yield _of(self.client, SIDECAR, sidecar, "spec.egress.hosts", effect, link=Link.ENDPOINTS, part=part)
+
+    def _imports(self, listener: Manifest) -> bool:
+        port = (listener.get("port") or {}).get("number", 0)
+        wanted = not port or port == self.probe.port
+        return wanted and imports(listener.get("hosts") or [], self.host, self.probe.namespace, self.probe.namespace)
+
+    def _routed_to(self, egress: list[Manifest]) -> bool:
+        """Return whether a VirtualService that a Sidecar imports routes to the Service: istiod adds it then."""
+        hosts = [host for listener in egress for host in listener.get("hosts") or []]
+        for rule in self._virtual_services(any_host=True):
+            home, named = rule["metadata"]["namespace"], (rule.get("spec") or {}).get("hosts") or []
+            imported = any(
+                imports(hosts, full(str(h), home, self.client.domain), home, self.probe.namespace) for h in named
+            )
+            if imported and any(self._is_ours(d, home) for _, _, route in routes(rule) for d in route):
+                return True
+        return False
+
+    def service_entries(self) -> Iterator[Hindrance]:
+        """ServiceEntries of the same host, which clients may get in its place, or beside it.
+
+        Source: selectServices (sidecar.go): of several namespaces, the client's own is preferred.
+        """
+        namespace = self.probe.namespace
+        for entry in self.client.objects[SERVICE_ENTRY]:
+            spec, home = entry.get("spec") or {}, entry["metadata"]["namespace"]
+            if self.host in (spec.get("hosts") or []) and _seen(spec, home, namespace, self.client, "Service"):
+                instead = "gives its own endpoints beside" if home == namespace else "may stand in place of"
+                effect = f"{instead} those of the Service: it names the same host"
+                yield _of(
+                    self.client, SERVICE_ENTRY, entry, "spec.hosts", effect, link=Link.ANSWERS, impact=Impact.PERHAPS
+                )
+
+    def ports(self) -> Iterator[Hindrance]:
+        """The port: endpoints belong to it by its name in their own cluster, and the SNI names its number.
+
+        Source: BuildClusterLoadAssignment (pilot/pkg/xds/endpoints/endpoint_builder.go: ServicePortName).
+        """
+        ours, theirs = _ports(self.client.service), _ports(self.server.service)
+        own = next((port for port in ours if port["port"] == self.probe.port), None)
+        if own is None:
+            return
+        name, number = str(own.get("name", "")), own["port"]
+        same = next((port for port in theirs if str(port.get("name", "")) == name), None)
+        at = next((port for port in theirs if port["port"] == number), None)
+        here, there = self.client.cluster, self.server.cluster
+        if same is None:
+            other = f"`{at.get('name', '')}`" if at else "missing"
+            effect = f"is `{name}` in {here} and {other} in {there}: endpoints are taken by the port's name"
+            yield self._port(Link.ENDPOINTS, Impact.BREAKS, effect, at)
+        elif at is None and self.apart:
+            effect = (
+                f"is `{name}` in {here}, which is {same['port']} in {there}: no gateway there knows the SNI of {number}"
+            )
+            yield self._port(Link.GATEWAY, Impact.BREAKS, effect)
+        elif (mine := protocol(own)) != (other := protocol(same)):
+            effect = f"is {mine} in {here} and {other} in {there}: clients of each speak what their own cluster says"
+            yield self._port(Link.ANSWERS, Impact.PERHAPS, effect)
+
+    def _port(self, link: Link, impact: Impact, effect: str, at: Manifest | None = None) -> Hindrance:
+        """Blame the cluster that comes later in the mesh file, so that both directions name one change."""
+        later = self.client if self.client.cluster != self.first else self.server
+        first = self.server if later is self.client else self.client
+        ours = next((port for port in _ports(first.service) if port["port"] == self.probe.port), {})
+        place = (SERVICE, later.cluster, self.probe.namespace, self.probe.server)
+        wanted = str(ours.get("name", "")) if at else ""
+        return Hindrance(link, impact, *place, f"spec.ports {self.probe.port}", effect, wanted)
+
+    def mutual_tls(self) -> Iterator[Hindrance]:
+        """Mutual TLS that is off: by the caller's DestinationRule, else by the PeerAuthentication of the server's pods.
+
+        Between networks istiod leaves such endpoints out, of clients and of the gateway; within one, both must agree.
+
+        Source: checkMtlsEnabled (pilot/pkg/xds/endpoints/mtls_checker.go), EndpointsByNetworkFilter (ep_filters.go).
+        """
+        here = self._tls_off(self.client, self.probe.namespace)
+        if not self.apart:
+            yield from self._disagree(here)
+            return
+        yield from (_linked(one, Link.ENDPOINTS) for one in here)
+        for door in self.server.gateways:
+            yield from (_linked(one, Link.GATEWAY) for one in self._tls_off(self.server, door))
+
+    def _tls_off(self, where: Configuration, caller: str) -> list[Hindrance]:
+        """Return what turns mutual TLS off for a caller of a namespace, as that cluster's objects say."""
+        rule = destination_rule(where, caller, self.probe.namespace, self.host)
+        mode, field = tls_mode(rule, self.probe.port)
+        if rule and mode:
+            effect = f"turns mutual TLS off (mode {mode}), and no gateway passes plain calls on"
+            return [] if mode == _MUTUAL else [_of(where, DESTINATION_RULE, rule, field, effect, link=Link.ENDPOINTS)]
+        found = [peer_mode(where, self.probe.namespace, pod, self._target(pod)) for pod in self.server.servers]
+        off = {_name(policy): (policy, field) for mode, policy, field in found if mode == "DISABLE" and policy}
+        part = len([mode for mode, *_ in found if mode == "DISABLE"]) < len(found)
+        effect = "turns mutual TLS off for the server's pods, and no gateway passes plain calls on"
+        return [
+            _of(where, PEER_AUTHENTICATION, policy, field, effect, link=Link.ENDPOINTS, part=part)
+            for policy, field in off.values()
+        ]
+
+    def _disagree(self, off: list[Hindrance]) -> Iterator[Hindrance]:
+        """Yield why client and server of one network do not agree on mutual TLS."""
+        modes = [peer_mode(self.server, self.probe.namespace, pod, self._target(pod)) for pod in self.server.servers]
+        said = {mode for mode, *_ in modes}
+        if off and "STRICT" in said:
+            effect = f"makes clients call in plain text, which {self.server.cluster} refuses (STRICT)"
+            yield from (_linked(one, Link.ANSWERS, effect) for one in off)
+        if off or "DISABLE" not in said:
+            return
+        for policy, field in {_name(p): (p, f) for mode, p, f in modes if mode == "DISABLE" and p}.values():
+            effect = f"turns mutual TLS off, and clients of {self.client.cluster} call with it"
+            yield _of(self.server, PEER_AUTHENTICATION, policy, field, effect, link=Link.ANSWERS, part=len(said) > 1)
+
+    def _target(self, pod: Pod) -> int:
+        port = next((port for port in _ports(self.server.service) if port["port"] == self.probe.port), {})
+        target = port.get("targetPort") or self.probe.port
+        return pod.ports.get(target, self.probe.port) if isinstance(target, str) else int(target)
+
+    def routes(self) -> Iterator[Hindrance]:
+        """The VirtualService that clients go by: what of it leads past the server's cluster.
+
+        Of several for the host, the oldest counts. Source: initVirtualServices (push_context.go), route.go.
+        """
+        for rule in self._virtual_services()[:1]:
+            home = rule["metadata"]["namespace"]
+            for field, some, route in routes(rule):
+                used = [one for one in route if len(route) == 1 or one.get("weight", 0)]
+                if not used or any(not self._past(one, home) for one in used):
+                    continue
+                effect = f"sends {'some' if some else 'all'} calls past {self.server.cluster}: "
+                effect += ", ".join(dict.fromkeys(self._past(one, home) for one in used))
+                impact = Impact.PERHAPS if some else Impact.STEERS
+                yield _of(self.client, VIRTUAL_SERVICE, rule, f"spec.{field}", effect, link=Link.ANSWERS, impact=impact)
+
+    def _virtual_services(self, *, any_host: bool = False) -> list[Manifest]:
+        found = []
+        for rule in self.client.objects[VIRTUAL_SERVICE]:
+            spec, home = rule.get("spec") or {}, rule["metadata"]["namespace"]
+            hosts = [full(str(host), home, self.client.domain) for host in spec.get("hosts") or []]
+            ranks = [_rank(host) for host in hosts if covers(host, self.host)]
+            meant = bool(ranks) or any_host
+            if (
+                meant
+                and "mesh" in (spec.get("gateways") or ["mesh"])
+                and _seen(spec, home, self.probe.namespace, self.client, "VirtualService")
+            ):
+                found.append((max(ranks, default=0), rule))
+        return [rule for _, rule in sorted(found, key=lambda pair: (-pair[0], *_age(pair[1])))]
+
+    def _is_ours(self, route: Manifest, home: str) -> bool:
+        host = str((route.get("destination") or {}).get("host", ""))
+        return full(host, home, self.client.domain) == self.host
+
+    def _past(self, route: Manifest, home: str) -> str:
+        """Return why a destination is not in the server's cluster; nothing if it may be."""
+        destination = route.get("destination") or {}
+        if not self._is_ours(route, home):
+            return f"its destination is {destination.get('host', '')}"
+        if not (name := destination.get("subset", "")):
+            return ""
+        rule = destination_rule(self.client, self.probe.namespace, self.probe.namespace, self.host)
+        subsets = ((rule or {}).get("spec") or {}).get("subsets") or []
+        subset = next((one for one in subsets if one.get("name") == name), None)
+        if subset is None:
+            return f"no DestinationRule has its subset {name}"
+        wanted = {k: v for k, v in (subset.get("labels") or {}).items() if not k.startswith(_NOT_READ)}
+        places = {"topology.istio.io/cluster": self.server.cluster, "topology.istio.io/network": self.server.network}
+        if any(wanted.items() <= {**pod.labels, **places}.items() for pod in self.server.servers):
+            return ""
+        return f"its subset {name} is {', '.join(f'{k}={v}' for k, v in wanted.items())}"
+
+    def authorization(self) -> Iterator[Hindrance]:
+        """The AuthorizationPolicies of the server's pods: a CUSTOM or DENY that matches, an ALLOW that does not.
+
+        Source: Builder (pilot/pkg/security/authz/builder/builder.go); Envoy asks CUSTOM, then DENY, then ALLOW.
+        """
+        found: dict[Hindrance, int] = {}
+        accounts = {pod.account for pod in self.client.clients}
+        calls = [
+            (pod, Call(self.client.trust_domains[0], self.probe.namespace, account, self._target(pod)))
+            for pod in self.server.servers
+            for account in sorted(accounts)
+        ]
+        for pod, call in calls:
+            for one in self._refused(pod, call):
+                found[one] = found.get(one, 0) + 1
+        for one, times in found.items():
+            yield one if times == len(calls) else _linked(one, one.link, impact=Impact.PERHAPS)
+
+    def _refused(self, pod: Pod, call: Call) -> Iterator[Hindrance]:
+        policies = self.server.objects[AUTHORIZATION_POLICY]
+        mine = authorization_policies.selected(policies, self.probe.namespace, pod.labels, self.server.root)
+        asked = [
+            (
+                str((policy.get("spec") or {}).get("action", "ALLOW")),
+                policy,
+                *authorization_policies.matching_rule(policy, call, self.server.trust_domains),
+            )
+            for policy in mine
+        ]
+        make = partial(_of, self.server, AUTHORIZATION_POLICY, link=Link.ANSWERS)
+        for action, words in (("CUSTOM", "asks its provider about"), ("DENY", "denies")):
+            for _, policy, answer, number in [one for one in asked if one[0] == action and one[2] is not False]:
+                sure = answer and action == "DENY"
+                effect = f"{words if answer else f'may refuse ({words})'} calls of {call.principal}"
+                yield make(policy, f"spec.rules[{number}]", effect, part=not sure)
+        allow = [(policy, answer, number) for action, policy, answer, number in asked if action == "ALLOW"]
+        if not allow or any(answer for _, answer, _ in allow):
+            return
+        policy, answer, number = next((one for one in allow if one[1] is None), allow[0])
+        more = f" (and {len(allow) - 1} more)" if len(allow) > 1 else ""
+        if answer is None:
+            field, effect = f"spec.rules[{number}]", f"may not allow calls of {call.principal}{more}"
+        else:
+            field, effect = "spec.rules", f"allows others only: no rule{more} is for calls of {call.principal}"
+        yield make(policy, field, effect, part=answer is None)
+
+
+def views(mesh: Mesh) -> tuple[ServiceView, ...]:
+    """Return for each ordered pair what keeps clients from the other cluster's endpoints of the probe's Service."""
+    read = mesh.each(lambda cluster: configuration(cluster, mesh))
+    service = f"{mesh.spec.probe.namespace}/{mesh.spec.probe.server}"
+    found = []
+    for client, server in mesh.ordered_pairs:
+        ours, theirs = read[client], read[server]
+        if isinstance(ours, Unknown) or isinstance(theirs, Unknown):
+            lost = [f"{n}: {r.reason}" for n, r in ((client, ours), (server, theirs)) if isinstance(r, Unknown)]
+            found.append(ServiceView(client, server, service, reason="; ".join(lost)))
+            continue
+        if theirs.service is None:
+            found.append(ServiceView(client, server, service, reason=f"{server} has no Service {service}"))
+            continue
+        first = min(client, server, key=list(mesh.clusters).index)
+        walk = _Walk(ours, theirs, mesh.spec.probe, first)
+        once = dict.fromkeys(one for step in walk.steps for one in step())
+        lacking = [f"no pod of {mesh.spec.probe.client} in {client}"] if not ours.clients else []
+        lacking += [f"no pod of {service} in {server}"] if not theirs.servers else []
+        unread = f"{' and '.join(lacking)}: policies by labels or accounts are not known" if lacking else ""
+        found.append(ServiceView(client, server, service, tuple(once), unread))
+    return tuple(found)
+
+
+def configuration(cluster: Cluster, mesh: Mesh) -> Configuration:
+    """Read what of a cluster shapes views.
+
+    Raises:
+        UnreachableError: the cluster does not answer, or does not let us read one of these kinds.
+    """
+    spec = mesh.spec.probe
+    config_map = mesh_config_map(cluster, mesh)
+    services = cluster.get("services")
+    service = next((s for s in services if _name(s) == f"{spec.namespace}/{spec.server}"), None)
+    selector = ((service or {}).get("spec") or {}).get("selector") or {}
+    running = [p for p in cluster.get("pods", spec.namespace) if p["metadata"]["namespace"] == spec.namespace]
+    read = Configuration(
+        cluster=cluster.name,
+        network=mesh.spec.cluster(cluster.name).network if mesh.spec.topology.network == "multi" else "",
+        config_map=(config_map.get("metadata") or {}).get("name", ""),
+        settings=settings_of(config_map),
+        domain=of_cluster(cluster, mesh.root_namespace),
+        root=mesh.root_namespace,
+        namespaces={n["metadata"]["name"]: n["metadata"].get("labels") or {} for n in cluster.get("namespaces")},
+        service=service,
+        servers=tuple(_pod(p) for p in running if selects(selector, _labels(p))),
+        clients=tuple(_pod(p) for p in running if workload(p) == spec.client),
+        gateways=tuple(sorted({s["metadata"]["namespace"] for s in services if is_gateway(s)})),
+        objects={},
+    )
+    objects = {kind: tuple(o for o in _get(cluster, kind) if _read_by(read, o)) for kind in KINDS}
+    return Configuration(**{**vars(read), "objects": objects})
+
+
+def _read_by(where: Configuration, obj: Manifest) -> bool:
+    namespace = obj["metadata"]["namespace"]
+    return where.reads(namespace, where.namespaces.get(namespace, {}))
+
+
+def _get(cluster: Cluster, kind: str) -> list[Manifest]:
+    try:
+        return cluster.get(kind)
+    except NotFoundError:  # Istio's definitions are not installed
+        return []
+
+
+def _pod(pod: Manifest) -> Pod:
+    spec = pod.get("spec") or {}
+    ports = [port for one in spec.get("containers") or [] for port in one.get("ports") or []]
+    named = {port["name"]: int(port["containerPort"]) for port in ports if port.get("name")}
+    return Pod(_labels(pod), spec.get("serviceAccountName") or "default", named)
+
+
+def _labels(obj: Manifest) -> dict[str, str]:
+    return obj["metadata"].get("labels") or {}
+
+
+def _label(settings: Manifest) -> str:
+    """Return the labels by which the first selector that has nothing else selects a namespace."""
+    selectors = [one for one in settings.get("discoverySelectors") or [] if not (one or {}).get("matchExpressions")]
+    return " ".join(f"{k}={v}" for k, v in ((selectors[0] or {}).get("matchLabels") or {}).items()) if selectors else ""
+
+
+def _name(obj: Manifest) -> str:
+    return f"{obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}"
+
+
+def _age(obj: Manifest) -> tuple[str, str]:
+    return str(obj["metadata"].get("creationTimestamp", "")), _name(obj)
+
+
+def _of(
+    where: Configuration,
+    kind: str,
+    obj: Manifest,
+    field: str,
+    effect: str,
+    *,
+    link: Link,
+    impact: Impact = Impact.BREAKS,
+    part: bool = False,
+) -> Hindrance:
+    place = (kind, where.cluster, obj["metadata"]["namespace"], obj["metadata"]["name"])
+    return Hindrance(link, Impact.PERHAPS if part else impact, *place, field, effect)
+
+
+def _linked(one: Hindrance, link: Link, effect: str = "", impact: Impact | None = None) -> Hindrance:
+    return Hindrance(**{**vars(one), "link": link, "effect": effect or one.effect, "impact": impact or one.impact})
+
+
+def _ports(service: Manifest | None) -> list[Manifest]:
+    return ((service or {}).get("spec") or {}).get("ports") or []
+
+
+def protocol(port: Manifest) -> str:
+    """Return the protocol that istiod takes a Service's port for: of appProtocol, else of its name; else `any`.
+
+    Source: ConvertProtocol (pkg/config/kube/conversion.go), Parse (pkg/config/protocol/instance.go).
+    """
+    if port.get("protocol") == "UDP":
+        return "udp"
+    named = str(port.get("appProtocol") or port.get("name") or "").lower()
+    named = {"kubernetes.io/h2c": "http2", "kubernetes.io/ws": "http", "kubernetes.io/wss": "https"}.get(named, named)
+    word = "grpc-web" if named.startswith("grpc-web") else named.partition("-")[0]
+    known = ("tcp", "udp", "grpc", "grpc-web", "http", "http2", "https", "tls", "mongo", "redis", "mysql", "hbone")
+    fallback = "tcp" if port.get("port") in (25, 53, 3306, 27017) else "any"
+    return word if word in known else fallback
+
+
+def full(host: str, namespace: str, domain: str) -> str:
+    """Return a host of a rule as a full name: a short one is of the rule's namespace.
+
+    Source: ResolveShortnameToFQDN (pilot/pkg/model/config.go).
+    """
+    return host if "." in host or host.startswith("*") else f"{host}.{namespace}.svc.{domain}"
+
+
+def covers(pattern: str, host: str) -> bool:
+    """Return whether a host is, or is below, a host that may begin with `*`. Source: SubsetOf (pkg/config/host)."""
+    if not pattern.startswith("*"):
+        return pattern == host
+    return host.lstrip("*").endswith(pattern[1:])
+
+
+def _rank(host: str) -> int:
+    """Return how specific a host is: exact ones before wildcards, of those the longest."""
+    return len(host) + (0 if host.startswith("*") else 1000)
+
+
+def imports(hosts: Iterable[str], host: str, home: str, namespace: str) -> bool:
+    """Return whether a Sidecar's egress hosts import a host of a home namespace into proxies of a namespace.
+
+    Each is `namespace/host`: `.` is the proxies' own namespace, `*` any, and `~` before it leaves the host out.
+
+    Source: convertIstioListenerToWrapper, selectServices (pilot/pkg/model/sidecar.go).
+    """
+    found = False
+    for entry in hosts:
+        space, slash, pattern = str(entry).partition("/")
+        out, space = space.startswith("~"), space.removeprefix("~")
+        space = "*" if out and not space else namespace if space == "." else space
+        if slash and space in ("*", home) and covers(pattern, host):
+            if out:
+                return False
+            found = True
+    return found
+
+
+def sidecar_of(where: Configuration, namespace: str, labels: Labels) -> Manifest | None:
+    """Return a pod's Sidecar: the oldest of those that select it, else its namespace's, else the root namespace's."""
+    found = sorted(where.objects[SIDECAR], key=_age)
+    for home, picks in ((namespace, True), (namespace, False), (where.root, False)):
+        for one in found:
+            selector = (one.get("spec") or {}).get("workloadSelector")
+            meant = selector is not None if picks else selector is None
+            wanted = ((selector or {}).get("labels") or {}).items()
+            if one["metadata"]["namespace"] == home and meant and wanted <= labels.items():
+                return one
+    return None
+
+
+def _seen(spec: Manifest, home: str, namespace: str, where: Configuration, kind: str) -> bool:
+    """Return whether proxies of a namespace see an object of Istio: by its exportTo, else by meshConfig's default."""
+    to = spec.get("exportTo") or where.settings.get(f"default{kind}ExportTo") or ["*"]
+    return "*" in to or ("~" not in to and (namespace in to or ("." in to and namespace == home)))
+
+
+def destination_rule(where: Configuration, caller: str, home: str, host: str) -> Manifest | None:
+    """Return the DestinationRule that a caller of a namespace goes by for a host of its home namespace.
+
+    The caller's namespace first, then the Service's, then the root namespace; in each the most specific host, the
+    oldest. Source: destinationRule (pilot/pkg/model/push_context.go).
+    """
+    spaces = [*([caller] if caller != where.root else []), home, where.root]
+    for space in dict.fromkeys(spaces):
+        found = []
+        for rule in where.objects[DESTINATION_RULE]:
+            spec = rule.get("spec") or {}
+            pattern = full(str(spec.get("host", "")), rule["metadata"]["namespace"], where.domain)
+            own = rule["metadata"]["namespace"] == space and not spec.get("workloadSelector")
+            if own and covers(pattern, host) and _seen(spec, space, caller, where, "DestinationRule"):
+                found.append((-_rank(pattern), *_age(rule), rule))
+        if found:
+            best: Manifest = min(found, key=lambda one: one[:3])[3]
+            return best
+    return None
+
+
+def tls_mode(rule: Manifest | None, port: int) -> tuple[str, str]:
+    """Return the TLS mode that a DestinationRule sets for a port, and where; nothing if it leaves it to istiod."""
+    policy = ((rule or {}).get("spec") or {}).get("trafficPolicy") or {}
+    for settings in policy.get("portLevelSettings") or []:
+        if (settings.get("port") or {}).get("number") == port and settings.get("tls") is not None:
+            return str(settings["tls"].get("mode", "DISABLE")), "spec.trafficPolicy.portLevelSettings.tls.mode"
+    if policy.get("tls") is None:
+        return "", ""
+    return str(policy["tls"].get("mode", "DISABLE")), "spec.trafficPolicy.tls.mode"
+
+
+def peer_mode(where: Configuration, namespace: str, pod: Pod, port: int) -> tuple[str, Manifest | None, str]:
+    """Return the mutual TLS mode of a pod's port as a cluster's PeerAuthentications say, which one, and its field.
+
+    The oldest that selects the pod wins over its namespace's, and that over the root namespace's; UNSET inherits.
+
+    Source: ComposePeerAuthentication (pilot/pkg/security/authn/policy_applier.go).
+    """
+    oldest: dict[str, Manifest] = {}
+    for policy in sorted(where.objects[PEER_AUTHENTICATION], key=_age):
+        home = policy["metadata"]["namespace"]
+        labels = ((policy.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
+        if not labels and home in (namespace, where.root):
+            oldest.setdefault("mesh" if home == where.root else "namespace", policy)
+        elif labels and home == namespace != where.root and labels.items() <= pod.labels.items():
+            oldest.setdefault("workload", policy)
+    mode, said, field = "PERMISSIVE", None, ""
+    for scope in ("mesh", "namespace", "workload"):
+        policy = oldest.get(scope, {})
+        own = ((policy.get("spec") or {}).get("mtls") or {}).get("mode", "UNSET")
+        if own != "UNSET":
+            mode, said, field = str(own), policy, "spec.mtls.mode"
+    policy = oldest.get("workload", {})
+    ports = (policy.get("spec") or {}).get("portLevelMtls") or {}
+    own = (ports.get(str(port)) or {}).get("mode", "UNSET")
+    return (str(own), policy, f"spec.portLevelMtls.{port}.mode") if own != "UNSET" else (mode, said, field)
+
+
+def routes(rule: Manifest) -> Iterator[tuple[str, bool, list[Manifest]]]:
+    """Yield each route of a VirtualService: its place, whether it is for some calls only, and its destinations.
+
+    What stands behind the first that is for all calls is never asked; one that redirects or answers has none.
+    """
+    for layer in ("http", "tls", "tcp"):
+        for number, one in enumerate((rule.get("spec") or {}).get(layer) or []):
+            some = bool(one.get("match")) and not any(_matches_all(match) for match in one["match"])
+            yield f"{layer}[{number}].route", some, one.get("route") or []
+            if not some:
+                break
+
+
+def _matches_all(match: Manifest) -> bool:
+    return not match or match == {"uri": {"prefix": "/"}}

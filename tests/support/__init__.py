@@ -1,0 +1,1 @@
+"""What tests share: builders of objects and tables, servers that are real, fake or sick, and the lab."""

@@ -1,0 +1,326 @@
+"""What istiod loads as `cacerts`, in both forms and any order of the chain; who keeps it; who signs in its place."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from meshkit.istio.ca import ca_files, cacerts, certificates, istiod_ca, trust_store
+from meshkit.istio.control_plane import owners
+from meshkit.istio.proxies import envoy_admin
+from meshkit.kube.mesh import Mesh
+from meshkit.spec import MeshSpec
+from tests.support.held import Held, Object
+
+NOW = datetime.now(UTC)
+
+
+DAY = timedelta(days=1)
+
+
+PLACE = "istio-system"
+
+
+class Ca:
+    """A CA of a test, under another one or self-signed; `again` is another certificate of the same name and key."""
+
+    def __init__(
+        self, name: str, above: Ca | None = None, *, days: int = 100, ca: bool = True, key: Any = None
+    ) -> None:
+        self.key = key or ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        issuer = above or self
+        begin = NOW - 200 * DAY
+        builder = x509.CertificateBuilder(
+            issuer.name, self.name, self.key.public_key(), x509.random_serial_number(), begin, NOW + days * DAY
+        )
+        builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
+        self.certificate = builder.sign(issuer.key, hashes.SHA256())
+        self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
+        self.key_pem = self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+    @property
+    def sha256(self) -> str:
+        """Its fingerprint."""
+        return certificates.fingerprint(self.certificate)
+
+
+ROOT = Ca("Root")
+
+
+ISSUING = Ca("Issuing", ROOT)
+
+
+OWN = Ca("Istio CA", ISSUING)
+
+
+LEAF = Ca("leaf", OWN, ca=False)
+
+
+def tls_form(**more: bytes) -> dict[str, bytes]:
+    """Return what cert-manager writes for a CA of three tiers."""
+    return {"tls.crt": OWN.pem + ISSUING.pem, "tls.key": OWN.key_pem, "ca.crt": ROOT.pem, **more}
+
+
+def four_files(chain: Sequence[Ca], root: bytes = ROOT.pem) -> dict[str, bytes]:
+    """Return Istio's own form."""
+    text = b"".join(one.pem for one in chain)
+    return {"ca-cert.pem": OWN.pem, "ca-key.pem": OWN.key_pem, "root-cert.pem": root, "cert-chain.pem": text}
+
+
+def secret(data: dict[str, bytes], name: str = "cacerts", **metadata: Any) -> Object:
+    """Return a Secret."""
+    held = {key: base64.b64encode(text).decode() for key, text in data.items()}
+    return {"kind": "Secret", "metadata": {"name": name, "namespace": PLACE, **metadata}, "data": held}
+
+
+def istiod(**env: str) -> Object:
+    """Return a pod of istiod."""
+    words = [{"name": name, "value": value} for name, value in env.items()]
+    metadata = {"name": "istiod-1-a", "namespace": PLACE, "labels": {"app": "istiod"}}
+    return {"metadata": metadata, "spec": {"containers": [{"name": "discovery", "env": words}]}}
+
+
+def injector(address: str) -> Object:
+    """Return what injection gives proxies."""
+    values = json.dumps({"global": {"caAddress": address}})
+    return {"metadata": {"name": "istio-sidecar-injector", "namespace": PLACE}, "data": {"values": values}}
+
+
+def mesh(**objects: list[Object]) -> Mesh:
+    """Return a mesh of one cluster."""
+    spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "x", "network": "n"}]}, where="test")
+    return Mesh(spec, {"east": cast("Any", Held(**objects))})
+
+
+def authorities(**objects: list[Object]) -> list[dict[str, Any]]:
+    """Return the rows of the table."""
+    rows: list[dict[str, Any]] = istiod_ca.authorities(mesh(**objects)).to_dict("records")  # type: ignore[assignment]
+    return rows
+
+
+class TestForms:
+    """Both forms of the Secret."""
+
+    def test_three_tiers_in_the_form_of_kubernetes_io_tls_are_sound(self) -> None:
+        """Istiod's chain is tls.crt and ca.crt."""
+        row = istiod_ca.parse_authority("cacerts", tls_form())
+        assert (row["problem"], row["root"], row["sha256"]) == ("", ROOT.sha256, OWN.sha256)
+
+    def test_tls_crt_decides_whatever_else_is_there(self) -> None:
+        """As it does where somebody wrote the four files beside it."""
+        other = Ca("other")
+        beside = {"ca-cert.pem": other.pem, "ca-key.pem": other.key_pem, "root-cert.pem": other.pem}
+        objects = {"secrets": [secret(tls_form(**beside))]}
+        assert authorities(**objects)[0]["root"] == ROOT.sha256
+        told = trust_store.roots(mesh(**objects))
+        assert list(told[told["source"] == "secret cacerts"]["sha256"]) == [ROOT.sha256]
+
+    @pytest.mark.parametrize("lacking", ["ca.crt", "tls.key"])
+    def test_what_is_missing_is_named_as_it_is_called_there(self, lacking: str) -> None:
+        """Some issuers of cert-manager give no ca.crt: istiod does not start then."""
+        data = {name: text for name, text in tls_form().items() if name != lacking}
+        assert istiod_ca.parse_authority("cacerts", data)["problem"] == f"{lacking} missing"
+
+    def test_a_chain_with_a_gap_is_reported_by_the_names_that_are_there(self) -> None:
+        """Without the issuing CA."""
+        told = istiod_ca.parse_authority("cacerts", tls_form(**{"tls.crt": OWN.pem}))["problem"]
+        assert told == "the chain from tls.crt by tls.crt and ca.crt does not end at ca.crt"
+
+    def test_other_keys_are_no_ca(self) -> None:
+        """Istiod signs with its own then."""
+        own = Ca("cluster.local")
+        objects = [
+            secret({"ca-crl.pem": b"x"}),
+            secret({"ca-cert.pem": own.pem, "ca-key.pem": own.key_pem}, "istio-ca-secret"),
+        ]
+        assert [(r["secret"], r["used"]) for r in authorities(secrets=objects)] == [("istio-ca-secret", True)]
+
+    def test_istiods_own_ca_in_cacerts_is_sound_and_istiods(self) -> None:
+        """With USE_CACERTS_FOR_SELF_SIGNED_CA, which leaves cert-chain.pem empty."""
+        own = Ca("cluster.local")
+        data = {"ca-cert.pem": own.pem, "ca-key.pem": own.key_pem, "root-cert.pem": own.pem, "cert-chain.pem": b""}
+        made = secret({**data, "istio-generated": b""})
+        on = istiod(USE_CACERTS_FOR_SELF_SIGNED_CA="true")
+        (row,) = authorities(secrets=[made], pods=[on])
+        assert (row["problem"], row["root"]) == ("", own.sha256)
+        assert row["owner"].startswith("istiod")
+        assert authorities(secrets=[made], pods=[istiod()])[0]["owner"] == ""
+        older = secret({"ca-cert.pem": own.pem, "ca-key.pem": own.key_pem}, "istio-ca-secret")
+        assert [r["used"] for r in authorities(secrets=[made, older], pods=[on])] == [False, True]
+
+
+class TestOrder:
+    """A chain is verified, not walked."""
+
+    @pytest.mark.parametrize("chain", list(itertools.permutations((OWN, ISSUING, ROOT))))
+    def test_any_order_of_cert_chain_is_sound(self, chain: Sequence[Ca]) -> None:
+        """And what proxies show of it leads to the root."""
+        row = istiod_ca.parse_authority("cacerts", four_files(chain))
+        assert (row["problem"], row["root"]) == ("", ROOT.sha256)
+        shown = LEAF.pem + four_files(chain)["cert-chain.pem"]
+        held = [
+            envoy_admin.Secret("default", "chain", shown, None),
+            envoy_admin.Secret("ROOTCA", "roots", ROOT.pem, None),
+        ]
+        assert trust_store.parse_identity(held)["anchor"] == ROOT.sha256[:16]
+
+    def test_strangers_and_repetitions_do_not_matter(self) -> None:
+        """Also not one of the same name with another key."""
+        chain = (ROOT, Ca("Issuing", ROOT), Ca("stranger"), ISSUING, ISSUING, OWN)
+        assert istiod_ca.parse_authority("cacerts", four_files(chain))["problem"] == ""
+
+    def test_a_renewed_issuing_ca_is_taken_for_the_expired_one(self) -> None:
+        """Both stand in the file; a path of valid ones is what counts."""
+        expired = Ca("Issuing", ROOT, days=-1, key=ISSUING.key)
+        assert istiod_ca.parse_authority("cacerts", four_files((OWN, expired, ISSUING)))["problem"] == ""
+        assert "expired" in istiod_ca.parse_authority("cacerts", four_files((OWN, expired)))["problem"]
+
+    def test_a_gap_is_no_chain(self) -> None:
+        """Nor is a chain that lacks the signing certificate: what proxies show would lead nowhere."""
+        assert "does not end" in istiod_ca.parse_authority("cacerts", four_files((OWN, ROOT)))["problem"]
+        assert "not in cert-chain.pem" in istiod_ca.parse_authority("cacerts", four_files((ISSUING, ROOT)))["problem"]
+
+    def test_a_cross_signed_root_ends_at_the_root_that_is_trusted(self) -> None:
+        """Two paths; the one of the trusted root is found."""
+        new = Ca("New root")
+        cross = Ca("Root", new, key=ROOT.key)
+        chain = [one.certificate for one in (LEAF, cross, ROOT, OWN, ISSUING)]
+        for root in (new, ROOT):
+            assert certificates.chain_end(chain, [root.certificate]) == root.certificate
+
+    def test_a_chain_made_to_cost_time_ends(self) -> None:
+        """Names that all issue each other: no more signatures than Go verifies."""
+        same = [Ca("loop").certificate for _ in range(40)]
+        assert certificates.chain_end(same, [ROOT.certificate]) is None
+
+    def test_a_users_folder_may_have_any_order_too(self) -> None:
+        """The same reader."""
+        plugged = ca_files.load_plugged(four_files((ROOT, ISSUING, OWN)), where="the test")
+        assert certificates.fingerprint(plugged.root) == ROOT.sha256
+
+
+def manager(name: str, operation: str = "Update") -> dict[str, Any]:
+    """Return the metadata of what a field manager wrote."""
+    return {"managedFields": [{"manager": name, "operation": operation, "fieldsV1": {"f:data": {}}}]}
+
+
+def reference(kind: str, name: str, version: str) -> dict[str, Any]:
+    """Return the metadata of what another object owns."""
+    return {"ownerReferences": [{"apiVersion": version, "kind": kind, "name": name, "controller": True}]}
+
+
+OWNED = {
+    "cert-manager": (
+        {"annotations": {"cert-manager.io/certificate-name": "istio-ca", "cert-manager.io/issuer-name": "corp",
+                         "cert-manager.io/issuer-kind": "ClusterIssuer"}},
+        "Certificate istio-system/istio-ca and its issuer ClusterIssuer corp",
+    ),
+    "cert-manager by its manager": (manager("cert-manager-certificates-issuing", "Apply"), "Certificate"),
+    "cert-manager, owner reference": (reference("Certificate", "istio-ca", "cert-manager.io/v1"), "istio-ca"),
+    "External Secrets": (reference("ExternalSecret", "mesh-ca", "external-secrets.io/v1"), "istio-system/mesh-ca"),
+    "External Secrets, label": ({"labels": {"reconcile.external-secrets.io/managed": "true"}}, "ExternalSecret"),
+    "Sealed Secrets": (reference("SealedSecret", "cacerts", "bitnami.com/v1"), "SealedSecret istio-system/cacerts"),
+    "Vault": (reference("VaultStaticSecret", "ca", "secrets.hashicorp.com/v1"), "VaultStaticSecret istio-system/ca"),
+    "Argo CD": ({"annotations": {"argocd.argoproj.io/tracking-id": "mesh:/Secret:istio-system/cacerts"}},
+                "Application mesh"),
+    "Argo CD by its manager": ({"labels": {"app.kubernetes.io/instance": "mesh"}, **manager("argocd-controller")},
+                               "Application mesh"),
+    "Flux": ({"labels": {"kustomize.toolkit.fluxcd.io/name": "infra",
+                         "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}}, "Kustomization flux-system/infra"),
+    "Helm": ({"annotations": {"meta.helm.sh/release-name": "ca", "meta.helm.sh/release-namespace": "pki"}},
+             "release pki/ca"),
+    "Terraform": (manager("HashiCorp"), "Terraform"),
+    "any controller": (manager("corp-pki-controller"), "corp-pki-controller"),
+    "any that applies": (manager("corp-pki", "Apply"), "corp-pki"),
+    "any owner": (reference("MeshCA", "one", "corp.example/v1"), "MeshCA istio-system/one"),
+    "any label": ({"labels": {"app.kubernetes.io/managed-by": "corp-deployer"}}, "corp-deployer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("metadata", "where"), OWNED.values(), ids=OWNED)
+def test_who_keeps_a_secret_is_named_with_what_is_to_be_changed(metadata: dict[str, Any], where: str) -> None:
+    """By owner references, labels, annotations and field managers."""
+    (row,) = authorities(secrets=[secret(tls_form(), **metadata)])
+    assert row["owner"]
+    assert where in row["owner_source"]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{}, manager("kubectl-create"), manager("kubectl", "Apply"), manager("meshkit", "Apply"), manager("node-fetch"),
+     {"labels": {"app.kubernetes.io/managed-by": "meshkit"}}, manager("pilot-discovery")],
+)  # fmt: skip
+def test_what_a_person_made_is_nobodys(metadata: dict[str, Any]) -> None:
+    """It may be changed."""
+    assert owners.owner_of(secret(four_files((OWN, ISSUING, ROOT)), **metadata)) is None
+
+
+def test_the_form_of_kubernetes_io_tls_is_never_nobodys() -> None:
+    """The four files beside it would be read by no istiod."""
+    (row,) = authorities(secrets=[secret(tls_form())])
+    assert "kubernetes.io/tls" in row["owner"]
+
+
+class TestOtherSigners:
+    """Where istiod signs nothing, its Secrets prove nothing."""
+
+    CSR = "cert-manager-istio-csr.cert-manager.svc:443"
+    LEFT = secret({"ca-cert.pem": ROOT.pem, "ca-key.pem": ROOT.key_pem}, "istio-ca-secret")
+
+    def test_an_old_secret_is_not_what_signs(self) -> None:
+        """Neither as an authority nor as a root."""
+        off = istiod(ENABLE_CA_SERVER="false")
+        objects = {"pods": [off], "configmaps": [injector(self.CSR)], "secrets": [self.LEFT]}
+        (row,) = authorities(**objects)
+        assert not row["used"]
+        assert row["signed_by_others"] == f"istio-csr at {self.CSR} (ENABLE_CA_SERVER=false)"
+        told = trust_store.roots(mesh(**objects))
+        assert "secret istio-ca-secret" not in set(told["source"])
+        assert self.CSR in told[told["source"] == "secret"]["reason"].item()
+
+    def test_it_is_reported_without_a_secret_too(self) -> None:
+        """A row of its own."""
+        (row,) = authorities(pods=[istiod(ENABLE_CA_SERVER="false")], configmaps=[injector(self.CSR)])
+        assert (row["secret"], row["used"], row["reason"]) == ("", False, "")
+
+    @pytest.mark.parametrize(
+        ("env", "address", "told"),
+        [
+            ({}, "", ""),
+            ({}, "istiod.istio-system.svc:15012", ""),
+            ({}, "control-plane.corp.example:15012", ""),
+            ({"ENABLE_CA_SERVER": "0"}, "", "no istiod, and no global.caAddress"),
+            ({}, CSR, "istio-csr at"),
+            ({}, "ca.corp.example:443", "another CA at ca.corp.example:443"),
+            ({"EXTERNAL_CA": "ISTIOD_RA_KUBERNETES_API", "PILOT_CERT_PROVIDER": "k8s.io/clusterissuers.x/corp"}, "",
+             "the Kubernetes signer clusterissuers.x/corp"),
+        ],
+    )  # fmt: skip
+    def test_who_signs_is_seen_by_istiod_and_by_what_proxies_are_given(
+        self, env: dict[str, str], address: str, told: str
+    ) -> None:
+        """ENABLE_CA_SERVER, global.caAddress and PILOT_CERT_PROVIDER."""
+        held = Held(pods=[istiod(**env)], configmaps=[injector(address)])
+        found = cacerts.signed_by_others(cast("Any", held), PLACE)
+        assert found.startswith(told)
+        assert bool(found) == bool(told)
+
+    @pytest.mark.parametrize(("args", "takes"), [(["--cluster-id=west"], "west"), ([], "Kubernetes")])
+    def test_the_id_that_istio_csr_takes_is_read(self, args: list[str], takes: str) -> None:
+        """By default Kubernetes; without its Deployment nothing."""
+        spec = {"template": {"spec": {"containers": [{"args": args}]}}}
+        held = cast("Any", Held(deployments=[{"metadata": {"name": "cert-manager-istio-csr"}, "spec": spec}]))
+        assert cacerts.csr_cluster_id(held, self.CSR) == takes
+        assert cacerts.csr_cluster_id(cast("Any", Held()), self.CSR) == ""

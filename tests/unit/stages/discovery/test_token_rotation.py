@@ -1,0 +1,137 @@
+"""The life of credentials: what is replaced, what is granted and revoked, which istiod is restarted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from meshkit.changes import plan as changes_plan
+from meshkit.changes.plan import Change, Plan
+from meshkit.checks import known_defects, remote_reader, remote_secrets
+from meshkit.checks.finding import Verdict
+from meshkit.errors import InputError
+from meshkit.istio.control_plane import versions
+from meshkit.istio.multicluster import reader_tokens
+from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
+from meshkit.kube.mesh import Mesh
+from meshkit.spec import MeshSpec
+from meshkit.stages.discovery import facts as discovery_facts
+from meshkit.stages.discovery import stage as discovery
+from meshkit.stages.discovery import token_rotation
+from meshkit.tables import table
+from tests.support.healthy import Row, mesh, told
+from tests.support.objects import core
+from tests.unit.stages.discovery.test_stage import facts, secret
+
+PAIR = "east → west"
+
+
+NOW = datetime.now(UTC)
+
+
+HOUR = timedelta(hours=1)
+
+
+LASTS, SOON, OVER = (
+    {"ends": "some day", "issued": NOW - 400 * HOUR, "expires": NOW + hours * HOUR} for hours in (300, 100, -1)
+)
+
+
+SHORT = {"ends": "some day", "issued": NOW - HOUR, "expires": NOW + 23 * HOUR}
+
+
+PASS, FAIL, WARN, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.WARN, Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("change", "renewed", "verdict"),
+    [
+        ({}, False, PASS),
+        (LASTS, False, PASS),
+        (SHORT, False, PASS),
+        (SOON, False, WARN),
+        (SOON, True, WARN),
+        (OVER, False, FAIL),
+        (OVER, True, WARN),
+        ({"ends": ""}, False, UNKNOWN),
+    ],
+)
+def test_the_end_of_a_credential_is_judged(change: Row, renewed: bool, verdict: Verdict) -> None:
+    """A short life, granted by the server, is no alarm until half of it is over; what a run renews does not hold it."""
+    rows = table([{**secret("east"), **change}], multicluster_remote_secrets.SECRET_COLUMNS)
+    findings = list(remote_secrets.check_life(mesh(), rows, "east", "west", renewed=renewed))
+    assert told(findings, "MK809", PAIR) == [verdict]
+    assert all(f.remedy for f in findings if f.verdict is not PASS)
+
+
+@pytest.mark.parametrize(
+    ("change", "readers", "renew", "wish"),
+    [
+        (SOON, {}, "", "renew"),
+        (OVER, {}, "", "renew"),
+        (LASTS, {}, "", ""),
+        ({}, {}, "west", "renew"),
+        ({}, {}, "all", "renew"),
+        ({}, {}, "east", ""),
+        ({"name": "theirs"}, {}, "all", ""),
+        ({"token_secret": "old"}, {"known": "old,token"}, "", "renew"),
+        ({"token_secret": "old"}, {"known": "old", "secret": ""}, "", "renew"),
+        ({"token_secret": "of-another-account"}, {"known": "token"}, "", ""),
+    ],
+)
+def test_what_is_replaced(change: Row, readers: Row, renew: str, wish: str) -> None:
+    """What ends, what is asked for, and what the mesh file does not want any more; never another's."""
+    known = facts("secrets", change)
+    rows = known.readers.to_dict("records")
+    rows = [{**row, **(readers if row["cluster"] == "west" else {})} for row in rows]
+    known = remote_reader.DiscoveryFacts(
+        **{**vars(known), "readers": table(rows, dict(known.readers.dtypes.astype(str)))}
+    )
+    assert token_rotation.token_actions(mesh(), known, renew)["east", "west"] == wish
+
+
+def test_a_cluster_that_is_not_there_cannot_be_renewed() -> None:
+    """The message names those there are."""
+    with pytest.raises(InputError, match="there are east, west, or all"):
+        token_rotation.token_actions(mesh(), facts(), "north")
+
+
+@pytest.mark.parametrize(
+    ("number", "hurt"),
+    [("1.29.6", False), ("1.30.0", True), ("1.30.3", True), ("1.30.4", False), ("1.31-abc", False), ("", False)],
+)
+def test_versions_that_a_change_affects(number: str, hurt: bool) -> None:
+    """By the issues of istio/istio: no such istiod is here."""
+    rows = table([{"cluster": "east", "component": "istiod", "version": number}], versions.VERSION_COLUMNS)
+    assert known_defects.needs_restart_after_secret_change(rows, "east") is hurt
+
+
+@pytest.mark.parametrize("late", [[], ["west"]])
+def test_an_istiod_that_was_not_restarted_after_a_change_holds_the_revocation(
+    monkeypatch: pytest.MonkeyPatch, late: list[str]
+) -> None:
+    """A run that was stopped in between plans the restart again, though the secret is as wanted."""
+    monkeypatch.setattr(token_rotation, "secrets_changed_since_start", lambda _, name: late if name == "east" else [])
+    known = facts("versions", {"version": "1.30.2"})
+    monkeypatch.setattr(versions, "versions", lambda *_: known.versions)
+    monkeypatch.setattr(multicluster_remote_secrets, "remote_secrets", lambda _: known.known.secrets)
+    monkeypatch.setattr(multicluster_remote_secrets, "remote_clusters", lambda _: known.known.remotes)
+    monkeypatch.setattr(multicluster_remote_secrets, "secret_events", lambda _: {})
+    monkeypatch.setattr(reader_tokens, "tokens", lambda *_: [])
+    restarted: list[str] = []
+    monkeypatch.setattr(token_rotation, "restart_istiods", lambda _, name, __: restarted.append(name))
+    discovery.plan(mesh(), known)
+    assert restarted == ["east"] * len(late)
+    plan = changes_plan.Plan(mesh(), discovery_facts.STAGE)
+    plan.changes = [Change("west", "delete", "Secret old", "", manifests=[core("Secret", "old")])]
+    held = told(token_rotation.check_readers_switched(mesh(), plan), "MK713", PAIR)
+    assert held == [FAIL if late else PASS]
+
+
+def test_of_an_id_that_istioctl_refuses_no_secret_is_planned() -> None:
+    """The mesh can be read; it is the making of a Secret that is refused, before anything is asked."""
+    clusters = [{"name": name, "context": name, "network": name} for name in ("east", "PROD_EU1")]
+    plan = Plan(Mesh(MeshSpec.parse({"clusters": clusters}, where="test"), {}), "07 discovery")
+    with pytest.raises(InputError, match="istioctl create-remote-secret takes a DNS label"):
+        discovery._plan_secret(plan, "east", "PROD_EU1", None, None)

@@ -1,0 +1,178 @@
+"""Stage 06's checks: what a gateway is, where it should be, and who made it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from meshkit.changes.plan import Plan
+from meshkit.checks import gateway_exposure
+from meshkit.checks.finding import Finding, Verdict
+from meshkit.istio.multicluster import gateway_exposure as multicluster_gateway_exposure
+from meshkit.istio.multicluster import gateways as multicluster_gateways
+from meshkit.istio.multicluster import remote_secrets
+from meshkit.istio.proxies import proxy_status
+from meshkit.kube.mesh import Mesh
+from meshkit.stages import gateways as stages_gateways
+from meshkit.tables import table
+from tests.support import healthy
+from tests.support.healthy import told
+
+PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
+
+
+PAIR = "east → west"
+
+
+SYSTEM = "istio-system"
+
+
+Row = dict[str, Any]
+
+
+def opened(cluster: str, service: str = "httpbin", namespace: str = "sample", endpoints: int = 1) -> Row:
+    """Return a name that a gateway lets in."""
+    part = multicluster_gateway_exposure.part_of(service, namespace, SYSTEM)
+    sni = f"outbound_.80_._.{service}.{namespace}.svc.cluster.local"
+    row = {"cluster": cluster, "namespace": namespace, "service": service, "port": 80, "endpoints": endpoints}
+    return {**row, "part_of": part, "sni": sni, "gateway": f"gw-{cluster}"}
+
+
+def claim(cluster: str, **change: str) -> Row:
+    """Return what a cluster's one proxy claims."""
+    return {"cluster": cluster, "namespace": "sample", "proxy": "app", "network": f"net-{cluster}", **change}
+
+
+def facts(east: Row | None = None, **change: list[Row]) -> gateway_exposure.GatewayFacts:
+    """Return the facts of a healthy mesh after stage 07, with another gateway in east, or other tables."""
+    known = healthy.facts("gateways", east) if east else healthy.facts()
+    own = [{**healthy.gateway_seen(n), "network": f"net-{n}", "address": healthy.address(n)} for n in healthy.OTHER]
+    both = [*own, *(healthy.gateway_seen(n) for n in healthy.OTHER)]
+    return gateway_exposure.GatewayFacts(
+        identity=known.identity,
+        gateways=known.gateways,
+        gateways_seen=table(change.get("seen", both), multicluster_gateways.SEEN_COLUMNS),
+        remotes=table(change.get("remotes", [healthy.remote(n) for n in healthy.OTHER]), remote_secrets.REMOTE_COLUMNS),
+        opened=table(change.get("opened", [opened(n) for n in healthy.OTHER]), multicluster_gateway_exposure.COLUMNS),
+        claims=table(change.get("claims", [claim(n) for n in healthy.OTHER]), proxy_status.CLAIM_COLUMNS),
+    )
+
+
+def proved(mesh: Mesh, known: gateway_exposure.GatewayFacts) -> list[Finding]:
+    """Return what is proved when there is nothing left to change."""
+    return stages_gateways.prove(mesh, known, Plan(mesh, stages_gateways.STAGE))
+
+
+def test_a_healthy_mesh_passes_every_check() -> None:
+    """And each check speaks of each of its subjects."""
+    mesh = healthy.mesh()
+    findings = [*stages_gateways.check(mesh, facts()), *proved(mesh, facts())]
+    assert {f.verdict for f in findings} == {PASS}
+    assert {f.id for f in findings} == {"MK601", "MK602", "MK603", "MK611", "MK612", "MK613", "MK614"}
+    assert {f.subject for f in findings} == {"east", "west", PAIR, "west → east"}
+
+
+@pytest.mark.parametrize(
+    ("change", "mode", "verdict"),
+    [
+        ({"network": ""}, "apply", FAIL),
+        ({"network": "net-west"}, "apply", FAIL),
+        ({"network": ""}, "plan", SKIPPED),
+        ({"reason": "no answer"}, "apply", UNKNOWN),
+    ],
+)
+def test_no_gateway_before_every_proxy_knows_its_network(change: Row, mode: str, verdict: Verdict) -> None:
+    """Its local calls would go through the gateway; stage 05 is to change that, and the proxy is named."""
+    findings = stages_gateways.check(healthy.mesh(), facts(claims=[claim("east", **change), claim("west")]), mode)
+    assert told(findings, "MK603", "east") == [verdict]
+    assert told(findings, "MK603", "west") == [PASS]
+    assert all("sample/app" in f.observed for f in findings if f.verdict is FAIL)
+
+
+def test_a_flat_mesh_needs_no_gateway() -> None:
+    """It says so, and plans nothing."""
+    flat = healthy.mesh(topology={"network": "flat"})
+    assert [f.verdict for f in stages_gateways.check(flat, facts())] == [SKIPPED]
+    assert stages_gateways.plan(flat, facts()).empty
+    assert proved(flat, facts()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        ({"service": "istio-eastwestgateway", "made_by": "istioctl, eastwest", "ready": 0}, PASS),
+        ({"service": "istio-eastwestgateway", "made_by": "Helm, release edge"}, PASS),
+        ({"service": "istio-eastwestgateway", "made_by": "Helm, release edge", "network": ""}, FAIL),
+        ({"service": "istio-eastwestgateway", "made_by": "kubectl", "port": 0}, FAIL),
+        ({"service": "another", "network": ""}, PASS),
+        ({"service": "", "reason": "no Service has the label"}, PASS),
+        ({"service": "", "reason": "it refuses the connection"}, UNKNOWN),
+    ],
+)
+def test_what_stands_in_the_gateways_place_is_used_or_named(change: Row, verdict: Verdict) -> None:
+    """Ours is brought up to date, what fits is used; a stranger of its name that does not fit is a conflict."""
+    findings = stages_gateways.check(healthy.mesh(), facts(change))
+    assert told(findings, "MK602", "east") == [verdict]
+    if verdict is FAIL:
+        (conflict,) = [f for f in findings if f.verdict is FAIL]
+        assert change["made_by"] in conflict.observed
+
+
+def test_an_istiod_that_is_to_come_awaits_its_stage_in_plan_mode_only() -> None:
+    """In apply mode it holds the stage."""
+    bare = healthy.facts("identity", none=True)
+    known = replace(facts(), identity=bare.identity)
+    assert told(stages_gateways.check(healthy.mesh(), known, "plan"), "MK601", "east") == [SKIPPED]
+    assert told(stages_gateways.check(healthy.mesh(), known), "MK601", "east") == [FAIL]
+
+
+def test_the_other_networks_gateway_is_asked_for_only_where_it_can_be_known() -> None:
+    """Before stage 07 an istiod watches no other cluster; after it, not to know the gateway is a failure."""
+    own = [{**healthy.gateway_seen(n), "network": f"net-{n}", "address": healthy.address(n)} for n in healthy.OTHER]
+    before = proved(healthy.mesh(), facts(seen=own, remotes=[]))
+    assert (told(before, "MK612", PAIR), told(before, "MK612", "east")) == ([SKIPPED], [PASS])
+    after = proved(healthy.mesh(), facts(seen=own))
+    assert told(after, "MK612", PAIR) == [FAIL]
+    asleep = [{"cluster": "east", "status": "UNKNOWN", "reason": "no answer"}]
+    silent = [{"cluster": "east", "reason": "no answer"}]
+    assert told(proved(healthy.mesh(), facts(seen=silent, remotes=asleep)), "MK612", PAIR) == [UNKNOWN]
+
+
+NARROW = {"gateway": {"hosts": ["./*.sample.svc.cluster.local"]}}
+
+
+@pytest.mark.parametrize(
+    ("east", "hosts", "verdict"),
+    [
+        ([opened("east")], {}, PASS),
+        ([opened("east")], NARROW, PASS),
+        ([opened("east"), opened("east", "web", "shop")], NARROW, WARN),
+        ([{"cluster": "east", "reason": "no gateway passes anything through"}], {}, FAIL),
+        ([{"cluster": "east", "reason": "no answer"}], {}, UNKNOWN),
+        ([opened("east"), {"cluster": "east", "reason": "no answer"}], {}, UNKNOWN),
+    ],
+)
+def test_envoy_lets_in_what_the_file_says_and_nothing_else(east: list[Row], hosts: Row, verdict: Verdict) -> None:
+    """A name beyond the hosts comes from another exposure."""
+    entries = [{"name": n, "context": n, "network": f"net-{n}", **hosts} for n in healthy.OTHER]
+    mesh = healthy.mesh(clusters=entries)
+    assert told(proved(mesh, facts(opened=[*east, opened("west")])), "MK613", "east") == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("east", "verdict"),
+    [
+        ([opened("east"), opened("east", "kubernetes", "default", 0), opened("east", "istiod", SYSTEM, 0)], PASS),
+        ([opened("east"), opened("east", "kubernetes", "default", 1)], WARN),
+        ([opened("east"), opened("east", "istiod", SYSTEM, 1)], WARN),
+        ([opened("east"), opened("east", "kube-dns", "kube-system", 2)], WARN),
+        ([{"cluster": "east", "reason": "no answer"}], UNKNOWN),
+    ],
+)
+def test_a_control_plane_that_answers_through_the_gateway_is_a_warning(east: list[Row], verdict: Verdict) -> None:
+    """One that is only named is none: nobody answers."""
+    findings = proved(healthy.mesh(), facts(opened=[*east, opened("west")]))
+    assert told(findings, "MK614", "east") == [verdict]
+    assert all("hosts" in f.remedy for f in findings if f.verdict is WARN)
