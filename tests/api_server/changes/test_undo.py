@@ -219,7 +219,7 @@ class TestOthers:
             change()
             plan.carry_out("apply", gates=rollback.check(mesh, facts, consent=consent), journal="run")
 
-        with pytest.raises(ChangeError, match=f"widgets.{group} holds Widget {space}/w of others, since the undo was"):
+        with pytest.raises(ChangeError, match=f"widgets.{group} contains Widget {space}/w of other clients, since"):
             late(lambda: create(east, theirs))
         assert there(east, theirs)
         with pytest.raises(ChangeError, match=f"ConfigMap {space}/x changed since by kubectl-edit, since the undo was"):
