@@ -23,7 +23,11 @@ from meshkit.istio.proxies.workloads import risk
         ("StatefulSet", {"replicas": 1}, "all its pods may"),
         ("StatefulSet", {"replicas": 2}, ""),
         ("StatefulSet", {"replicas": 2, "updateStrategy": {"type": "OnDelete"}}, "OnDelete"),
-        ("StatefulSet", {"replicas": 2, "updateStrategy": {"rollingUpdate": {"maxUnavailable": "60%"}}}, "all its pods may"),
+        (
+            "StatefulSet",
+            {"replicas": 2, "updateStrategy": {"rollingUpdate": {"maxUnavailable": "60%"}}},
+            "all its pods",
+        ),
         ("StatefulSet", {"replicas": 2, "updateStrategy": {"rollingUpdate": {"partition": 1}}}, "leaves the first 1"),
         ("DaemonSet", {"updateStrategy": {"type": "OnDelete"}}, "OnDelete"),
         ("Job", {}, "a rollout cannot restart a Job"),
