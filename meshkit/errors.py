@@ -1,4 +1,4 @@
-"""The one family of errors: each says what came, what was expected, where, and what to do.
+"""All errors of meshkit: each has what was found, what was expected, where, and what to do.
 
     MeshkitError
     ├── InputError          2  a parameter, a file or a flag is wrong
@@ -7,7 +7,7 @@
     └── CheckFailed         1  a check failed
 
 The number is the exit code of the command line (see "Exit codes" in the README). Messages never carry payloads of the
-API server: a refused Secret is quoted back in them.
+API server, since it quotes a refused Secret in its answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import ClassVar
 
 
 class MeshkitError(Exception):
-    """Base of all that meshkit raises on purpose: a message, where it was found, and the remedy."""
+    """Base class of meshkit's errors: a message, where it was found, and the remedy."""
 
     exit_code: ClassVar[int] = 4
 
@@ -31,12 +31,12 @@ class MeshkitError(Exception):
         return f"{text}\n  → {self.remedy}" if self.remedy else text
 
     def _render_traceback_(self) -> list[str]:
-        # IPython asks the exception itself how it wants to look: a notebook shows the message, not our stack.
+        # IPython calls this: a notebook shows the message, not our stack.
         return [f"{type(self).__name__}: {self}"]
 
 
 class InputError(MeshkitError):
-    """Something that the user wrote is wrong: a file, a field, a parameter, a flag."""
+    """The user's input is wrong: a file, a field, a parameter, a flag."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""Signs of life: a file that a process keeps locked, so that the next one sees at once that it was killed."""
+"""Liveness locks: a file that a process keeps locked, so that the next process sees at once that it was killed."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from filelock import BaseFileLock, FileLock
 
 
 @contextmanager
-def sign(name: str) -> Iterator[None]:
-    """Give a sign of life for the length of a `with`; the file stays until `forget`, so that `dead` can tell.
+def alive(name: str) -> Iterator[None]:
+    """Hold a liveness lock during a `with`; the file stays until `forget`, so that `dead` can check it.
 
-    Where no file can be made or locked, and where another process holds that name, nothing is given, and nobody can
-    tell. The operating system releases the lock of a killed process.
+    If the file cannot be created or locked, or another process holds the name, there is no lock, and `dead` is False.
+    The operating system releases the lock of a killed process.
     """
-    with ExitStack() as held:
+    with ExitStack() as locks:
         with suppress(OSError):
-            held.enter_context(_lock(name))
+            locks.enter_context(_lock(name))
         yield
 
 
 def forget(name: str) -> None:
-    """Remove the file of a name; one that is not there is no error."""
+    """Remove the file of a name; a missing file is not an error."""
     with suppress(OSError):
         _path(name).unlink()
 
 
 def dead(name: str) -> bool:
-    """Return whether a process of this user and machine gave a sign of that name, and ended before it forgot it.
+    """Return whether a process of this user and machine held that lock, and ended without `forget`.
 
-    False where nobody can tell: it is alive, another user's, or on another machine.
+    False if the process is alive, or unknown: of another user, or on another machine.
     """
     with suppress(OSError):
         if _path(name).lstat().st_uid == _user():
@@ -51,5 +51,5 @@ def _path(name: str) -> Path:
 
 
 def _user() -> int:
-    # Windows has no user ids, says 0 of every file, and gives each user a temporary folder of their own.
+    # Windows has no user ids (st_uid is always 0), and each user has a separate temporary folder.
     return os.geteuid() if hasattr(os, "geteuid") else 0

@@ -1,4 +1,4 @@
-"""One mark and one tone for each word of state, so that charts and terminal agree, and colour never says it alone."""
+"""One symbol and one tone for each word of state, so that charts and terminal agree without depending on colour."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ UNKNOWN: Final = MARKS["unknown"]
 
 
 def plain(word: object) -> str:
-    """Return a state's word as people read it: `NOT_SENT` is "not sent"."""
+    """Return a state's word in readable form: `NOT_SENT` is "not sent"."""
     return str(word).strip().replace("_", " ").lower()
 
 
 def mark(word: object) -> Mark:
-    """Return the mark of a word; a word that nobody knows is marked unknown, never good."""
+    """Return the mark of a word; an unknown word is marked unknown, never good."""
     return MARKS.get(plain(word), UNKNOWN)
 
 
 def severity(word: object) -> int:
-    """Return where a word stands from best (0) to worst; what nobody knows ranks as unknown."""
+    """Return the rank of a word from best (0) to worst; an unknown word ranks as unknown."""
     order = list(MARKS)
     return order.index(plain(word) if plain(word) in MARKS else "unknown")

@@ -1,4 +1,4 @@
-"""What a notebook's parameters may be, judged before anything is changed: by `meshkit run` and in the notebook itself.
+"""Validation of notebook parameters before anything is changed: by `meshkit run` and in the notebook itself.
 
 Papermill hands on whatever it is given: `-p samples many` is a text there, and `-p consent no` is true to Python.
 """
@@ -31,13 +31,13 @@ def require_choice(name: str, value: Any, known: Sequence[str], *, option: str =
     if value in known:
         return
     nearest = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"say {option or f'-p {name}'} {known[0]}"
-    told = f"expected {' or '.join(known)}, got {value!r}"
-    raise InputError(told, where=option or f"parameter {name}", remedy=hint)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"use {option or f'-p {name}'} {known[0]}"
+    message = f"expected {' or '.join(known)}, got {value!r}"
+    raise InputError(message, where=option or f"parameter {name}", remedy=hint)
 
 
 def require_number(name: str, value: Any) -> None:
-    """Let a number pass that is not less than `LEAST` says.
+    """Require a finite number that is at least its minimum in `LEAST`.
 
     Raises:
         InputError: it is less, endless, or no such number.
@@ -46,8 +46,8 @@ def require_number(name: str, value: Any) -> None:
     kinds = (int,) if isinstance(least, int) else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or value < least:
         what = "a whole number" if isinstance(least, int) else "a number"
-        told = f"expected {what} from {least:g} up, got {value!r}"
-        raise InputError(told, where=f"parameter {name}", remedy="the notebook's first cells say what it is for")
+        message = f"expected {what} from {least:g} up, got {value!r}"
+        raise InputError(message, where=f"parameter {name}", remedy="the notebook's first cells explain the parameter")
 
 
 def require_bool(name: str, value: Any) -> None:
@@ -57,8 +57,8 @@ def require_bool(name: str, value: Any) -> None:
         InputError: it is anything else; a text such as "no" would be taken for yes.
     """
     if not isinstance(value, bool):
-        told = f"expected True or False, got {value!r}"
-        raise InputError(told, where=f"parameter {name}", remedy=f"say -p {name} True, or leave it out")
+        message = f"expected True or False, got {value!r}"
+        raise InputError(message, where=f"parameter {name}", remedy=f"use -p {name} True, or leave it out")
 
 
 def require_supported_topology(spec: MeshSpec) -> None:
@@ -69,7 +69,7 @@ def require_supported_topology(spec: MeshSpec) -> None:
     """
     wanted = spec.topology.control_plane
     if wanted != BUILT:
-        remedy = f"say {BUILT} if the facts allow it: `meshkit run --only 01` shows them; nothing was changed"
+        remedy = f"use {BUILT} if the facts allow it: `meshkit run --only 01` shows them; nothing was changed"
         raise InputError(f"{wanted} is not yet built", where="topology.controlPlane of the mesh file", remedy=remedy)
 
 

@@ -1,4 +1,4 @@
-"""Where things lie: notebooks and parameter examples beside the package or inside it, and what is kept for the user."""
+"""Paths of notebooks and parameter examples, in a checkout or in the package, and of the user's state folder."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def folder(name: str) -> Path:
 
 
 def state() -> Path:
-    """Return meshkit's folder of what stays: `$XDG_STATE_HOME/meshkit`, else the platform's (~/.local/state/meshkit).
+    """Return meshkit's state folder: `$XDG_STATE_HOME/meshkit`, else the platform's (~/.local/state/meshkit).
 
-    macOS and Windows have another one, unless journals lie in that of Linux from a time when it was used everywhere.
+    On macOS and Windows it is another one, unless the Linux folder exists: earlier versions used it everywhere.
     """
     if chosen := os.environ.get("XDG_STATE_HOME"):
         return Path(chosen) / "meshkit"

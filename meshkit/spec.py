@@ -1,4 +1,4 @@
-"""The mesh file: what the user says of the mesh, as a typed model.
+"""The mesh file: the user's description of the mesh, as a typed model.
 
 `MeshSpec.load("parameters/lab.yaml")` reads it; a wrong file or field is one `InputError` that names the file, the
 field, what came and what was expected. Unknown fields are errors that name the nearest known one.
@@ -22,7 +22,7 @@ from meshkit.errors import InputError
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 Name = Annotated[str, Field(pattern=DNS_LABEL)]
 ClusterId = Annotated[str, Field(pattern=r"^[_a-zA-Z0-9][-._a-zA-Z0-9]*$", max_length=253)]
-"""What istiod can read of another cluster: the id is a key in the data of a remote secret."""
+"""Valid cluster ids for istiod: the id is a key in the data of a remote secret."""
 _WANTED = {
     "apiServer": "an address such as https://10.0.0.1:6443, by which other clusters reach it",
     "prometheus": "an address such as http://10.0.0.1:9090",
@@ -30,9 +30,9 @@ _WANTED = {
     "life": "a duration such as 720h, from ten minutes (10m) to ten years (87600h)",
     "name": "an Istio cluster id such as east or PROD_EU1 (letters, digits, -, _ and .; 253 at most)",
     "requestTimeout": "a duration such as 30s, from one second (1s) to ten minutes (10m)",
-    "hosts": 'at least one host that the gateway lets in, such as "*.local"',
+    "hosts": 'at least one host that the gateway accepts, such as "*.local"',
 }
-"""What to say of fields whose rule would read badly."""
+"""Readable expectations of fields, for error messages."""
 _PATHS = (("istio", "overlay"), ("trust", "rootDirectory"), ("trust", "passphraseFrom", "file"))
 """Paths in a mesh file: they are relative to it, wherever the notebook runs."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -65,20 +65,20 @@ def expanded(path: str) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes no key twice: what the first one says would be lost without a word."""
+    """Refuses a repeated key: YAML would silently drop the first value."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         known = set()
         for key, _ in node.value:
             if (name := (key.tag, str(key.value))) in known:
-                raise yaml.composer.ComposerError(None, None, f"{key.value} stands there twice", key.start_mark)
+                raise yaml.composer.ComposerError(None, None, f"{key.value} occurs twice", key.start_mark)
             known.add(name)
         return node
 
 
 def read_yaml(text: str) -> Any:
-    """Return what a YAML text says.
+    """Return the document of a YAML text.
 
     Raises:
         yaml.YAMLError: it is none, or has a key twice.
@@ -170,9 +170,9 @@ class ClusterSpec(_Model):
 
 
 class Trust(_Model):
-    """How the common root comes about (stage 04).
+    """How all clusters get a common root (stage 04).
 
-    An intermediate with less life left than `renewBefore` is made anew; it is read as seconds.
+    An intermediate with less life left than `renewBefore` is renewed; it is read as seconds.
     """
 
     strategy: Literal["auto", "adopt", "overlap"] = "auto"
@@ -211,7 +211,7 @@ class RemoteSecrets(_Model):
 
 
 class Probe(_Model):
-    """Who calls whom to prove a path: a client and a server workload in every cluster.
+    """The workloads that prove a path between clusters: a client and a server in every cluster.
 
     `load`, where there is one, is a workload that logs one JSON line for each request (see meshkit.probing.load_log).
     """
@@ -224,7 +224,7 @@ class Probe(_Model):
 
 
 class Gates(_Model):
-    """What is still good enough. Durations are read as seconds.
+    """Thresholds of checks. Durations are read as seconds.
 
     `revisions: canary` says that a second revision of istiod beside the mesh file's is meant, for an upgrade. `accept`
     names warnings that are known and meant to stay, each with the reason: {MK407: "the root moves in May"}.
@@ -245,7 +245,7 @@ class Gates(_Model):
 
 
 class MeshSpec(_Model):
-    """The whole mesh file."""
+    """The mesh file."""
 
     mesh: Mesh = Mesh()
     topology: Topology = Topology()
@@ -262,14 +262,14 @@ class MeshSpec(_Model):
             values = [(getattr(c, field), c.kubeconfig if field == "context" else "") for c in self.clusters]
             twice = sorted({value[0] for value in values if values.count(value) > 1})
             if twice:
-                raise ValueError(f"clusters must have distinct {field}s; {', '.join(twice)} stands there twice")
+                raise ValueError(f"clusters must have distinct {field}s; {', '.join(twice)} occurs twice")
         if self.topology.network == "multi":
             networks = [c.network for c in self.clusters]
             twice = sorted({n for n in networks if networks.count(n) > 1})
             if twice:
                 raise ValueError(
                     f"topology.network is multi, but {', '.join(twice)} is the network of two clusters; "
-                    "give each its own, or say `network: flat`"
+                    "give each its own, or use `network: flat`"
                 )
         return self
 
@@ -369,9 +369,9 @@ def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:
         nearest = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
         return f"{field}: unknown field; {hint}"
-    told = _WANTED.get(str(error["loc"][-1]) if error["loc"] else "")
-    if told and error["type"] != "missing":
-        return f"{field}: expected {told}, got {error.get('input')!r}"
+    expected = _WANTED.get(str(error["loc"][-1]) if error["loc"] else "")
+    if expected and error["type"] != "missing":
+        return f"{field}: expected {expected}, got {error.get('input')!r}"
     got = error.get("input")
     shown = "" if isinstance(got, dict | list) or got is None else f", got {got!r}"
     return f"{field}: {error['msg'].removeprefix('Value error, ')}{shown}"

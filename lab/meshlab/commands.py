@@ -59,9 +59,7 @@ def build() -> None:
     help="Istio in east only, bare clusters, a finished mesh, or one whose clusters have a root each.",
 )
 @click.option("--flat", is_flag=True, help="Join the pod networks: pods reach each other without gateways.")
-@click.option(
-    "--live-roots", is_flag=True, help="Let istiod and proxies take a changed bundle of roots while they run."
-)
+@click.option("--live-roots", is_flag=True, help="Let istiod and proxies hot-reload a changed root bundle.")
 def up(*, clusters: int, rtt: int, scenario: str, flat: bool, live_roots: bool) -> None:
     """Start the lab; it stays until `meshkit lab down`."""
     start(clusters, rtt, scenario, flat=flat, live_roots=live_roots)
@@ -111,7 +109,7 @@ def down() -> None:
 def faults(output: Output) -> None:
     """Show each fault that `break` can make: what it breaks, what users see, which check names it, where it is now.
 
-    While a round of `meshkit lab drill` is open, column broken says `untold` of every fault.
+    While a round of `meshkit lab drill` is open, column broken is `untold`, so hidden, for every fault.
     """
     from meshkit.notebook.terminal import show
     from meshlab.faults import drills
@@ -123,7 +121,7 @@ def faults(output: Output) -> None:
 @click.argument("name")
 @click.option("--cluster", default="west", show_default=True, help="The cluster that breaks.")
 def break_(*, name: str, cluster: str) -> None:
-    """Break the running mesh by a fault, really; `heal` takes it back.
+    """Break the running mesh by a real fault; `heal` reverts it.
 
     \b
     Examples:
@@ -139,7 +137,7 @@ def break_(*, name: str, cluster: str) -> None:
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that is broken now, the latest first.")
 def heal(*, names: tuple[str, ...], everything: bool) -> None:
-    """Take faults back: every object and process as it was; waits until the mesh is whole.
+    """Revert faults: restore every object and process; waits until the mesh is healthy.
 
     While a round of `meshkit lab drill` is open names are refused; --all heals that, too, and the round is lost.
     """
@@ -154,14 +152,14 @@ def heal(*, names: tuple[str, ...], everything: bool) -> None:
 
 @lab.group()
 def drill() -> None:
-    """Train: find out what the mesh was broken by. Rounds are drawn by a seed, hinted at, judged, healed and scored.
+    """Train: find out what broke the mesh. Each round has a fault drawn by a seed, three hints, and a score.
 
     A round outlives kills: the next of these commands goes on where it was. The score is kept when the lab is taken
     down.
 
     \b
     Examples:
-      meshkit lab drill start                     a seed is drawn, and told
+      meshkit lab drill start                     a seed is drawn and printed
       meshkit lab drill start --seed 7 --number 3 the same fault in the same cluster, each time
       meshkit lab drill hint                      what users see; then where to look; then the check
       meshkit lab drill answer gateway-down       or a check's id; a right answer heals
@@ -176,9 +174,9 @@ def drill() -> None:
     "--number", default=1, show_default=True, metavar="K", type=click.IntRange(min=1), help="Which of the seed's order."
 )
 def start_(*, seed: int | None, number: int) -> None:
-    """Break the running mesh by what the seed draws, untold; a round that is open goes on.
+    """Break the running mesh by a fault drawn from the seed, hidden; an open round continues.
 
-    The lab must be a whole mesh over several networks: `meshkit lab up --start meshed`. No fault comes twice in the
+    The lab must be a healthy mesh over several networks: `meshkit lab up --start meshed`. No fault comes twice in the
     numbers of one seed.
 
     \b
@@ -224,8 +222,8 @@ def answer(name: str) -> int:
     """  # noqa: D301
     from meshlab.training import rounds
 
-    right, told = rounds.answer(name, say)
-    click.echo(told)
+    right, reply = rounds.answer(name, say)
+    click.echo(reply)
     if right:
         rounds.finish(say)
     return 0 if right else 1
@@ -233,7 +231,7 @@ def answer(name: str) -> int:
 
 @drill.command(name="give-up")
 def give_up() -> None:
-    """Tell what is broken, and what `meshkit check` says of it now; then heal the mesh.
+    """Show what is broken, and the findings of `meshkit check` now; then heal the mesh.
 
     \b
     Example:
@@ -248,7 +246,7 @@ def give_up() -> None:
 @drill.command()
 @output
 def score(output: Output) -> None:
-    """Show every round with its points, the oldest first; of one that is open the fault stays untold.
+    """Show every round with its points, the oldest first; the fault of an open round stays hidden.
 
     \b
     Examples:
@@ -261,20 +259,20 @@ def score(output: Output) -> None:
     table = sheet.table()
     show(table, output)
     counted = table["points"].dropna()
-    say(f"{counted.sum()} of {rules.FULL * len(counted)} points; {sheet.path()}; {rules.TOLD}")
+    say(f"{counted.sum()} of {rules.FULL * len(counted)} points; {sheet.path()}; {rules.RULES}")
 
 
 @click.command()
 @output
-@click.option("--mend", is_flag=True, help="Run the commands that mend, as root; each is said first.")
+@click.option("--mend", is_flag=True, help="Run the commands that fix it, as root; each is printed first.")
 def doctor(*, output: Output, mend: bool) -> int:
-    """Show what this machine lacks for the lab, and what mends it. Exit code 3 when something is lacking."""
+    """Show what this machine lacks for the lab, and the command to fix it. Exit code 3 when something is lacking."""
     from meshkit.notebook.terminal import show
     from meshlab import doctor
 
     needs = doctor.examine()
     if mend:
-        doctor.mend(needs, say)
+        doctor.fix(needs, say)
         needs = doctor.examine()
     show(doctor.table(needs), output)
     return UnreachableError.exit_code if any(n.verdict == "fail" for n in needs) else 0
@@ -287,7 +285,7 @@ def demo(*, clusters: int, down: bool) -> int:
     """Build what is missing, start a live mesh of one cluster, take it to many, and say where the report is.
 
     East runs Istio under load; stages 01 to 10 are applied. A lab that runs already is used as it is: what is done is
-    found, and proved anew.
+    found, and proved again.
 
     \b
     Examples:

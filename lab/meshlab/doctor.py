@@ -1,4 +1,4 @@
-"""What this machine lacks for the lab, and the command that mends it. Kernel features are tried, not guessed."""
+"""What this machine lacks for the lab, and the command that fixes it. Kernel features are tried, not guessed."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ KERNEL_REMEDY = "a kernel with this feature; in a container, run it privileged"
 
 @dataclass(frozen=True)
 class Need:
-    """One thing that the lab needs: what was found, whether it will do, what to do, and what mends it (as root)."""
+    """One requirement of the lab: what was found, whether it is enough, what to do, and the command (as root)."""
 
     need: str
     found: str
     verdict: str
     remedy: str = ""
-    mend: tuple[str, ...] = ()
+    fix: tuple[str, ...] = ()
 
 
 def examine() -> list[Need]:
@@ -84,24 +84,24 @@ def require() -> None:
         raise UnreachableError(f"this machine lacks: {words}", remedy=lacking[0].remedy or "see `meshkit doctor`")
 
 
-def mend(needs: list[Need], say: Say) -> None:
-    """Run the commands that mend what is lacking, as far as that can be done as root.
+def fix(needs: list[Need], say: Say) -> None:
+    """Run the commands that fix what is lacking, as far as that can be done as root.
 
     Raises:
         InputError: the user is not root.
         UnreachableError: a command failed.
     """
-    commands = list(dict.fromkeys(n.mend for n in needs if n.verdict == "fail" and n.mend))
+    commands = list(dict.fromkeys(n.fix for n in needs if n.verdict == "fail" and n.fix))
     packages = sorted({word for c in commands if c[0] == "apt-get" for word in c[3:]})
     if packages:
         installs = [("apt-get", "update"), ("apt-get", "install", "-y", *packages)] if shutil.which("apt-get") else []
         commands = [*installs, *(c for c in commands if c[0] != "apt-get")]
     if not commands:
         failed = [n.need for n in needs if n.verdict == "fail"]
-        say(f"no command of ours mends: {', '.join(failed)}" if failed else "this machine lacks nothing")
+        say(f"no command of ours fixes: {', '.join(failed)}" if failed else "this machine lacks nothing")
         return
     if os.geteuid() != 0:
-        raise InputError("mending needs root", remedy=f"sudo {sys.executable} -m meshkit doctor --mend")
+        raise InputError("`--mend` needs root", remedy=f"sudo {sys.executable} -m meshkit doctor --mend")
     for command in commands:
         say(f"running: {shlex.join(command)}")
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -171,8 +171,8 @@ def subordinate(path: Path, names: set[str]) -> int:
 
 def trials() -> list[Need]:
     """Return what became of each trial, made one after the other in a box like the lab's; it is gone afterwards."""
-    whole = sandbox.command(Path("unused"))
-    enter = whole[: whole.index(sys.executable)]
+    complete = sandbox.command(Path("unused"))
+    enter = complete[: complete.index(sys.executable)]
     steps = {**TRIALS, "container root": " && ".join(f"{{ {line}; }}" for line in rootfs.bare(Path("/run/root")))}
     script = "".join(
         f"said=$( ( {command} ) 2>&1 ) && echo '{name}|pass|works' || echo \"{name}|fail|\"$said\n"

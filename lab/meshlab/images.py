@@ -14,7 +14,7 @@ from pathlib import Path
 
 from meshlab.layout import PROXY_UID, programs
 
-# What istio's linker was told of its version, alone between zeros.
+# The version that Istio's linker sets, alone between zeros.
 STAMP = re.compile(rb"\0(\d+\.\d+)-[0-9a-f]{12}\0")
 TAG = re.compile(r"\d\.\d\d")
 

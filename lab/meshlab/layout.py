@@ -1,4 +1,4 @@
-"""Where everything of the lab lies: folders, addresses, names. Says each of them once."""
+"""The lab's folders, addresses and names, each in one place."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Settings:
     live_roots: bool = False
 
     def save(self, home: Path) -> None:
-        """Write settings.json, whole or not at all."""
+        """Write settings.json atomically."""
         replace(home / "settings.json", json.dumps(asdict(self)))
 
     @classmethod
@@ -124,7 +124,7 @@ class Settings:
 
 
 def replace(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file whole or not at all: readers never see half of it."""
+    """Write a file atomically: readers never see half of it."""
     new = path.with_name(path.name + ".new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w") as file:

@@ -128,8 +128,8 @@ def wait_ready(home: Path, settings: Settings, process: psutil.Process, say: Say
         if not lives(process):
             raise ChangeError(f"the lab ended while starting: {tail(home / 'box.log')}", where=str(home / "box.log"),
                               remedy="`meshkit doctor` names what this machine lacks")  # fmt: skip
-        if "a daemon ended" in (said := tail(home / "box.log")):
-            raise ChangeError(f"a part of the lab ended while starting: {said}", where=str(home / "log"),
+        if "a daemon ended" in (last_lines := tail(home / "box.log")):
+            raise ChangeError(f"a part of the lab ended while starting: {last_lines}", where=str(home / "log"),
                               remedy="read the logs there; end it: `meshkit lab down`")  # fmt: skip
         if time.monotonic() - begun > PATIENCE:
             names = ", ".join(s.name for s in waiting)

@@ -1,4 +1,4 @@
-"""A pod's network namespace: its address on the node's bridge, its way out."""
+"""A pod's network namespace: its address on the node's bridge, its route out."""
 
 from __future__ import annotations
 

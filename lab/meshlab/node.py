@@ -91,7 +91,7 @@ class Node:
             gone = self.running.pop(uid)
             for about in [each for each in self.said.copy() if each[0] == uid]:
                 self.said.pop(about, None)
-            # Deleted with grace 0: there was no time to be told, so tell the thread now.
+            # Deleted with grace 0: its deletion was never announced, so notify the thread now.
             gone.object = {
                 **gone.object,
                 "metadata": {**gone.object["metadata"], "deletionTimestamp": now(), "deletionGracePeriodSeconds": 0},

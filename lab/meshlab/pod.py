@@ -262,8 +262,8 @@ class Pod:
         text = f'failed to pull and unpack image "{image}": not found: this node has programs for known images only'
         c.waiting = ("ErrImagePull", text) if first else ("ImagePullBackOff", f'Back-off pulling image "{image}"')
         c.not_before = time.monotonic() + (SHORTLY if first else BACKOFF)
-        said = f'Failed to pull image "{image}": {text}' if first else c.waiting[1]
-        self.node.event(self.object, "Failed" if first else "BackOff", said, warning=True)
+        message = f'Failed to pull image "{image}": {text}' if first else c.waiting[1]
+        self.node.event(self.object, "Failed" if first else "BackOff", message, warning=True)
 
     def _log(self, c: Container, restart: int) -> Path:
         return self.log_folder / c.name / f"{restart}.log"
@@ -359,7 +359,7 @@ class Pod:
         try:
             self.node.kube.call("DELETE", self.path, {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}})
         except Refused as error:
-            return error.status in (404, 409)  # somebody else removed it already; its name may be another's by now
+            return error.status in (404, 409)  # another client removed it already; a new pod may have its name by now
         except urllib3.exceptions.HTTPError:
             return False
         return True

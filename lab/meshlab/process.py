@@ -1,4 +1,4 @@
-"""Process."""
+"""Starting the lab's programs inside the sandbox, with their output in its log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def die_with_parent() -> None:
 
 
 def run(*argv: str) -> None:
-    """Run a program that must succeed; what it says is in the box's log."""
+    """Run a program that must succeed; its output is in the sandbox's log."""
     subprocess.run(argv, check=True)
 
 

@@ -1,4 +1,4 @@
-"""The one box that holds the whole lab, and its first process.
+"""The sandbox in which all of the lab runs, and its first process.
 
 `keep(home)` runs outside: it starts the box, joins loopback ports to Unix sockets of the API servers inside, and ends
 when the box ends. `first(home)` is process 1 of the box: it lays the networks, starts each cluster's daemons and waits.
@@ -46,7 +46,7 @@ def keep(home: Path) -> int:
 
 
 def first(home: Path) -> None:
-    """Be process 1: mounts, networks, daemons; then wait, reaping, until told to end."""
+    """Be process 1: mounts, networks, daemons; then reap children until the end is requested."""
     settings = Settings.load(home)
     all_sites = sites(settings.clusters)
     run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run")

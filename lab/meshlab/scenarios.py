@@ -1,4 +1,4 @@
-"""What the lab can start with: `empty`, `single`, `meshed` or `strangers`, made as Istio's own pages tell it.
+"""The lab's start scenarios `empty`, `single`, `meshed` and `strangers`, made as in Istio's documentation.
 
 Only istioctl, kubectl and openssl are used, so a meshed lab is the yardstick for what meshkit's migration leaves.
 """
@@ -51,8 +51,8 @@ class Tools:
             words = f"`{program} {' '.join(argv[:4])}` was not done after {PATIENCE} s"
             raise ChangeError(words, where="lab", remedy="look at `kubectl get pods -A` and the lab's logs") from None
         if done.returncode:
-            said = " | ".join((done.stderr or done.stdout).strip().splitlines()[-4:])
-            raise ChangeError(f"`{program} {' '.join(argv[:4])}` failed: {said}", where="lab")
+            output = " | ".join((done.stderr or done.stdout).strip().splitlines()[-4:])
+            raise ChangeError(f"`{program} {' '.join(argv[:4])}` failed: {output}", where="lab")
         return done.stdout
 
     def kubectl(self, site: Site, *argv: str, stdin: str = "") -> str:
@@ -82,7 +82,7 @@ def make(scenario: str, home: Path, settings: Settings, say: Say) -> None:
 
 
 class Timed:
-    """Says each step with the seconds it took; safe to use from several threads."""
+    """Prints each step with the seconds it took; thread-safe."""
 
     def __init__(self, say: Say) -> None:
         self.say, self.lock = say, threading.Lock()

@@ -113,7 +113,9 @@ class LoadBalancers:
         routes: dict[str, int] = {}
         for service in self.services:
             spec = service["spec"]
-            if spec.get("type") != "LoadBalancer" or spec.get("loadBalancerClass"):  # a class is somebody else's
+            if spec.get("type") != "LoadBalancer" or spec.get(
+                "loadBalancerClass"
+            ):  # a class belongs to another controller
                 continue
             ip = self._address(service)
             routes |= {f"{ip}:{p['port']}": p["nodePort"] for p in spec["ports"] if p.get("nodePort")}

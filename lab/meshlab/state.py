@@ -1,4 +1,4 @@
-"""What the node's API (programs/nodeapi) is told of a pod: a folder of JSON files, named by namespace and pod."""
+"""The state of pods for the node's API (programs/nodeapi): a folder of JSON files, named by namespace and pod."""
 
 from __future__ import annotations
 

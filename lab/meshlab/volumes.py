@@ -1,6 +1,6 @@
 """A pod's volumes as folders: secrets, config maps, projected sources, downward API, empty and host folders.
 
-Files are swapped by one rename of `..data`, as the kubelet does: whoever watches them (istiod its cacerts) sees all
+Files are swapped by one rename of `..data`, as the kubelet does: a watching process (istiod of cacerts) sees all
 of a new set or none.
 """
 

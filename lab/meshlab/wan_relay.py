@@ -3,7 +3,7 @@
 The kernel here has no netem, so a user-space relay delays the bytes. The WAN's own rules redirect all that leaves a
 node to it; it looks up where the connection was going (SO_ORIGINAL_DST) and what stands there: an API server, a
 LoadBalancer Service (routes.json of each cluster), or, in a flat network, a pod. Anything else is refused.
-`wan.json` {"rtt_ms": 40, "cut": ["west"]} is read anew when it changes.
+`wan.json` {"rtt_ms": 40, "cut": ["west"]} is reloaded when it changes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CHUNK = 1 << 16
 
 
 class Wan:
-    """What the relay knows: where addresses lead, how long the way is, and what is cut."""
+    """The relay's state: where addresses lead, the delay, and what is cut."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -44,18 +44,18 @@ class Wan:
         if before != changed:
             try:
                 content = json.loads(path.read_text())
-            except ValueError as error:  # somebody is writing it, or wrote nonsense: what held before holds on
+            except ValueError as error:  # half-written or invalid: keep the previous settings
                 print(f"{path}: {error}", flush=True)
             self._read[path] = (changed, content)
         return content
 
     def cut(self, site: Site) -> bool:
-        """Return whether the way to a cluster is cut now."""
+        """Return whether the path to a cluster is cut now."""
         cuts = self.file(self.home / "wan.json").get("cut", [])
         return isinstance(cuts, list) and site.name in cuts
 
     async def watch(self) -> None:
-        """Break the connections that live when their way is cut: a cut does not spare those who came before it."""
+        """Break the live connections of a path when it is cut."""
         while True:
             await asyncio.sleep(0.1)
             for writer, site in list(self.open.items()):
@@ -101,7 +101,7 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def join(one: Stream, other: Stream, delay: float = 0.0) -> None:
-    """Copy both ways until both sides are done; each chunk arrives `delay` seconds after it was read."""
+    """Copy in both directions until both sides are done; each chunk arrives `delay` seconds after it was read."""
     try:
         await asyncio.gather(copy(one[0], other[1], delay), copy(other[0], one[1], delay))
     except OSError:
@@ -113,7 +113,7 @@ async def join(one: Stream, other: Stream, delay: float = 0.0) -> None:
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
-    """Copy one way, in order, keeping the end of the stream as an end (half-close)."""
+    """Copy in one direction, in order, keeping the end of the stream as an end (half-close)."""
     if not delay:
         while data := await reader.read(CHUNK):
             writer.write(data)

@@ -74,17 +74,17 @@ def test_mending_says_each_command_before_it_runs(monkeypatch: pytest.MonkeyPatc
         Need("two", "not found", "fail", "true", ("true",)),
         Need("fine", "here", "pass", "", ("false",)),
     ]
-    doctor.mend(needs, said.append)
+    doctor.fix(needs, said.append)
     assert said == ["running: true"]
     with pytest.raises(UnreachableError, match="`false` failed with exit code 1"):
-        doctor.mend([Need("three", "not found", "fail", "false", ("false",))], said.append)
+        doctor.fix([Need("three", "not found", "fail", "false", ("false",))], said.append)
 
 
 def test_mending_without_root_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ordinary user gets the sudo line instead."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(InputError, match="mending needs root") as caught:
-        doctor.mend([Need("one", "not found", "fail", "true", ("true",))], print)
+    with pytest.raises(InputError, match="`--mend` needs root") as caught:
+        doctor.fix([Need("one", "not found", "fail", "true", ("true",))], print)
     assert "sudo" in caught.value.remedy
 
 

@@ -95,7 +95,7 @@ def test_every_fault_is_shown_by_one_command() -> None:
 )
 def test_an_answer_is_right_near_or_wrong(answer: str, outcome: RoundOutcome | None, near: str) -> None:
     """By name or by check; a near miss is told in what."""
-    assert rules.judge(answer, find("gateway-down")) == (outcome, near)
+    assert rules.check_answer(answer, find("gateway-down")) == (outcome, near)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_an_answer_is_right_near_or_wrong(answer: str, outcome: RoundOutcome | N
 def test_an_answer_that_names_nothing_is_refused(answer: str, told: str) -> None:
     """With what is nearest."""
     with pytest.raises(InputError, match=told):
-        rules.judge(answer, find("gateway-down"))
+        rules.check_answer(answer, find("gateway-down"))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_the_score_is_a_table_in_three_formats(state: Path) -> None:
 def test_what_is_broken_is_reported_nowhere_while_a_training_goes_on(state: Path) -> None:
     """The list of faults says `untold` of all of them, and no name can be tried by breaking or healing it."""
     note = Note(state, "gateway-down")
-    note.begin("west", "2026-01-01T00:00:00Z", untold=True)
+    note.begin("west", "2026-01-01T00:00:00Z", hidden=True)
     with in_folder(state):
         assert set(drills.table()["broken"]) == {"untold"}
         with pytest.raises(InputError, match="a training goes on"):

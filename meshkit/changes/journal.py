@@ -1,13 +1,13 @@
-"""The journal: what was changed, noted before and after each change, and what stood there before.
+"""The journal: every change, recorded before and after it is made, with the former state of its objects.
 
-Each journal is a folder of the private store, which belongs to the user alone and stands apart from the evidence:
+Each journal is a folder of the private store, which only the user can read and which is not part of the evidence:
 
     <state>/meshkit/changes/<mesh id>/<name>/
       journal.jsonl       one line for each event; holds no secret, and is copied into the evidence
-      0007.json           what the seventh change found, wanted and left; Secrets whole
+      0007.json           the objects of the seventh change before and after it, and its manifests; with Secret data
 
-A change that has begun and not ended was killed in the middle; whoever resumes or undoes the journal looks at the
-clusters, not at it, to see how far it came.
+A change that has begun and not ended was interrupted. To see how far it came, resume and undo read the clusters, not
+the journal.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ BEGUN, DONE, FAILED, UNDONE = "begun", "done", "failed", "undone"
 
 
 def private_store() -> Path:
-    """Return the folder of what undo needs, 0700: `$XDG_STATE_HOME/meshkit/changes`, or in ~/.local/state."""
+    """Return the private store (0700): `$XDG_STATE_HOME/meshkit/changes`, or below ~/.local/state."""
     return _private(paths.state() / "changes")
 
 
 def private_folder(mesh_id: str) -> Path:
-    """Return the private folder of one mesh, made if it is not there."""
+    """Return the private folder of one mesh, created if it does not exist."""
     return _private(private_store() / mesh_id)
 
 
@@ -48,14 +48,14 @@ def _private(path: Path) -> Path:
         path.chmod(0o700)
     except OSError as error:
         raise InputError(
-            f"cannot make the private folder: {error.strerror}", where=str(path), remedy="set XDG_STATE_HOME"
+            f"cannot create the private folder: {error.strerror}", where=str(path), remedy="set XDG_STATE_HOME"
         ) from None
     return path
 
 
 @dataclass
 class Entry:
-    """One change of a journal, as its lines tell it. `event` is the last of begun, done, failed, undone."""
+    """One change of a journal. `event` is its latest: begun, done, failed or undone."""
 
     n: int
     event: str
@@ -73,7 +73,7 @@ class Entry:
 
     @property
     def stands(self) -> bool:
-        """Whether it may have left something: it began, and was not undone."""
+        """Whether its effect may still be there: it began, and was not undone."""
         return self.event != UNDONE
 
 
@@ -85,22 +85,22 @@ class Journal(Shown):
     entries: list[Entry] = field(default_factory=list)
     header: dict[str, Any] = field(default_factory=dict)
     torn: bool = False
-    """Whether a line could not be written to its end."""
+    """Whether the last line could not be written completely."""
 
     @property
     def name(self) -> str:
-        """Its name, which `meshkit undo` and `--resume` find by the run's folder."""
+        """Its name, which `meshkit undo` and `--resume` read from the run's folder."""
         return self.folder.name
 
     @classmethod
     def open(cls, mesh_id: str, name: str = "", about: Mapping[str, Any] | None = None) -> Self:
-        """Open the journal of that name, or make it; without a name, a new one named after the time.
+        """Open the journal of that name, or create it; without a name, create one named after the time.
 
         Raises:
-            InputError: the name is no plain name, or the journal cannot be read.
+            InputError: the name is not a plain file name, or the journal cannot be read.
         """
         name = name or f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
-        judge_name(name)
+        require_journal_name(name)
         journal = cls(_private(private_folder(mesh_id) / name))
         if (journal.folder / LINES).exists():
             journal._read()
@@ -115,20 +115,20 @@ class Journal(Shown):
         return [cls.open(mesh_id, folder.name) for folder in sorted(folders, reverse=True)]
 
     def about(self, **facts: Any) -> None:
-        """Note facts on the journal as a whole, each once."""
+        """Record facts about the journal itself in its header, each once."""
         fresh = {key: value for key, value in facts.items() if self.header.get(key) != value}
         if fresh:
             self._write({"event": "about", **fresh})
 
     def begin(self, private: Mapping[str, Any], **facts: Any) -> Entry:
-        """Note a change before it is made, and what stands there; returns its entry.
+        """Record a change before it is made, with the present state of its objects; returns its entry.
 
         Args:
-            private: what undo needs: `before`, `manifest` and the like, Secrets whole.
+            private: what undo needs: `before`, `manifests` and the like, with Secret data.
             facts: stage, cluster, action, object, why, manager, temporary.
 
         Raises:
-            ChangeError: it cannot be written, as also by `done`, `failed` and `undone`.
+            ChangeError: the journal cannot be written; the same holds for `done`, `failed` and `undone`.
         """
         n = len(self.entries) + 1
         self._store(n, private)
@@ -136,26 +136,28 @@ class Journal(Shown):
         return self.entries[-1]
 
     def done(self, entry: Entry, after: Iterable[Mapping[str, Any] | None] = ()) -> None:
-        """Note that a change is made and what it caused has arrived."""
+        """Record that a change is made and its effect has been waited for."""
         self._store(entry.n, {**self.private(entry), "after": list(after)})
         self._write({"event": DONE, "n": entry.n, "time": _now()})
 
     def failed(self, entry: Entry, reason: str) -> None:
-        """Note that a change failed."""
+        """Record that a change failed."""
         self._write({"event": FAILED, "n": entry.n, "time": _now(), "reason": reason})
 
     def undone(self, entry: Entry, reason: str = "") -> None:
-        """Note that a change was undone."""
+        """Record that a change was undone."""
         self._write({"event": UNDONE, "n": entry.n, "time": _now(), "reason": reason})
 
     def private(self, entry: Entry) -> dict[str, Any]:
-        """Return what was stored with a change. It may hold secrets."""
+        """Return the private data of a change. It may hold secrets."""
         path = self.folder / f"{entry.n:04}.json"
         try:
             document: dict[str, Any] = json.loads(path.read_bytes())
         except (OSError, ValueError):
             raise ChangeError(
-                "what undo needs cannot be read", where=str(path), remedy="it is in the private store of who applied"
+                "the former state, which undo needs, cannot be read",
+                where=str(path),
+                remedy="undo as the user, and on the machine, that applied: the data is in that private store",
             ) from None
         return document
 
@@ -176,7 +178,7 @@ class Journal(Shown):
         }
 
     def lines(self) -> str:
-        """Return its lines as they stand in the evidence."""
+        """Return its lines, as the evidence has them."""
         return (self.folder / LINES).read_text(encoding="utf-8", errors="replace")
 
     def _store(self, n: int, private: Mapping[str, Any]) -> None:
@@ -196,10 +198,10 @@ class Journal(Shown):
             file.flush()
             os.fsync(file.fileno())
         self.torn = False
-        self._take(dict(line))
+        self._record(dict(line))
 
     def _read(self) -> None:
-        if not self.lines().endswith("\n"):  # who was killed while he wrote left half a line
+        if not self.lines().endswith("\n"):  # a writer that was killed left half a line
             path = self.folder / LINES
             with _writing(path), _open(path, os.O_WRONLY | os.O_APPEND) as file:
                 file.write("\n")
@@ -208,9 +210,9 @@ class Journal(Shown):
                 line = json.loads(text)
             except ValueError:
                 continue  # half a line: its change had not begun
-            self._take(line)
+            self._record(line)
 
-    def _take(self, line: dict[str, Any]) -> None:
+    def _record(self, line: dict[str, Any]) -> None:
         event = line.pop("event")
         if event in ("opened", "about"):
             self.header.update(line)
@@ -225,23 +227,23 @@ class Journal(Shown):
             entry.seconds = (datetime.fromisoformat(time) - datetime.fromisoformat(entry.begun)).total_seconds()
 
 
-def judge_name(name: Any) -> None:
-    """Let the name of a journal pass; it is a folder's.
+def require_journal_name(name: Any) -> None:
+    """Require a name that can be that of a journal's folder.
 
     Raises:
-        InputError: it is a path, hidden, or no text.
+        InputError: it is a path, hidden, or not a text.
     """
     if not isinstance(name, str) or Path(name).name != name or name.startswith(".") or "\0" in name:
-        told = f"expected a journal's name, which has no slash, got {name!r}"
-        raise InputError(told, where="parameter journal", remedy="such as 20260301T120000Z-apply")
+        message = f"expected a journal's name without a slash, got {name!r}"
+        raise InputError(message, where="parameter journal", remedy="such as 20260301T120000Z-apply")
 
 
 @contextlib.contextmanager
 def exclusively(names: Iterable[str]) -> Iterator[None]:
-    """Hold the locks of clusters (by UID), so that two runs never change one cluster at once.
+    """Hold the locks of clusters (by UID), so that two runs never change the same cluster at once.
 
     Raises:
-        ChangeError: another process holds one of them, or a lock cannot be made.
+        ChangeError: another process holds one of them, or a lock cannot be created.
     """
     folder = _private(private_store() / ".locks")
     with contextlib.ExitStack() as stack:
@@ -251,7 +253,7 @@ def exclusively(names: Iterable[str]) -> Iterator[None]:
                     stack.enter_context(FileLock(folder / name, mode=0o600, blocking=False))
                 except Timeout:
                     raise ChangeError(
-                        "another meshkit is changing this mesh now", remedy="wait for it to end, then run again"
+                        "another meshkit process is changing this mesh", remedy="wait for it to end, then run again"
                     ) from None
         yield
 
@@ -261,8 +263,8 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        told = f"the journal cannot be written: {error.strerror}"
-        raise ChangeError(told, where=str(path), remedy="make room there, then run again") from None
+        message = f"the journal cannot be written: {error.strerror}"
+        raise ChangeError(message, where=str(path), remedy="free disk space there, then run again") from None
 
 
 def _open(path: Path, flags: int) -> IO[str]:

@@ -1,12 +1,12 @@
-"""Plan and Change: what a stage would change, shown before, done as shown, noted in the journal, undone.
+"""Plan and Change: the changes of a stage, shown as dry runs, applied as shown, recorded in the journal, undone.
 
     plan = Plan(mesh, "06 gateways")
-    plan.apply("west", {"apiVersion": …}, "lets services of other clusters in")   # a dry run on the server, at once
+    plan.apply("west", {"apiVersion": …}, "accept requests from other clusters")  # a dry run on the server, at once
     plan                                                                          # shows itself
     done = plan.carry_out(mode, gates=findings, journal=journal)                  # changes nothing unless mode="apply"
 
-Only what would differ becomes a change, so that a plan that was carried out is empty when it is made again: that is
-how a killed run is resumed. Nothing is ever forced on another field manager.
+Only a difference becomes a change. So a plan that was applied is empty when it is made again, which is how a killed
+run is resumed. An apply is never forced on another field manager.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pandas as pd
 from meshkit import parameters
 from meshkit.changes import temporary as changes_temporary
 from meshkit.changes import undo
-from meshkit.changes.journal import Entry, Journal, exclusively, judge_name
+from meshkit.changes.journal import Entry, Journal, exclusively, require_journal_name
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.display import Shown, coloured, folded, styled
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
@@ -47,15 +47,15 @@ PLAN: Final = Table(
         "cluster": text("where"),
         "action": text("create, update, patch, delete, restart, scale, install, undo …"),
         "object": text("kind, namespace and name"),
-        "why": text("what it is for"),
+        "why": text("its purpose"),
         "status": text("planned, done, failed, held (by a check), not run, undone (of a temporary plan)"),
-        "seconds": number("how long it took, its effect included", "s"),
+        "seconds": number("how long it took, including the wait for its effect", "s"),
         "detail": text("what the server or the wait said"),
     },
     key=("cluster", "action", "object"),
     show=("n", "cluster", "action", "object", "why", "detail"),
 )
-REHEARSAL: Final = PLAN.renamed("rehearsal", "What changes for a while, and is reverted")
+REHEARSAL: Final = PLAN.renamed("rehearsal", "Temporary changes, which are reverted")
 CHANGES: Final = replace(
     PLAN,
     name="changes",
@@ -67,11 +67,11 @@ CHANGES: Final = replace(
 
 @dataclass
 class Change:
-    """One change: what it does to which object of which cluster, why, and the diff that the server's dry run gave.
+    """One change: its action, object and cluster, its purpose, and the diff of the server's dry run.
 
-    `problem` is why the server refuses it, or cannot check it yet; such a change is shown, never made. `gate` is what
-    must have come about before it is made, `wait` what it causes, `expected` the object as it will be. `reverses` says
-    that it takes back a change of the journal, which notes that by itself.
+    `problem` is why the server refuses it, or cannot check it yet; such a change is shown, never made. `gate` is waited
+    for before the change is made, `wait` after it. `expected` is the object as it will be. `reverses` means that it
+    undoes a change of the journal, which records that itself.
     """
 
     cluster: str
@@ -95,17 +95,17 @@ class Change:
     detail: str = ""
 
     def confirm(self) -> None:
-        """Ask the server again what would be changed.
+        """Repeat the dry run.
 
         Raises:
-            ChangeError: it is not what was shown.
+            ChangeError: its diff is not the one that the plan showed.
         """
-        shown = self.diff  # to ask again renews it
+        shown = self.diff  # `again` overwrites it
         if self.again and _changed(self.again()) != _changed(shown):
             raise ChangeError(
-                f"{self.object} was changed by others since the plan was shown",
+                f"{self.object} was changed by another client since the plan was shown",
                 where=f"cluster {self.cluster}",
-                remedy="run the stage again: it plans anew",
+                remedy="run the stage again, which makes a new plan",
             )
 
 
@@ -113,12 +113,12 @@ class Plan(Shown):
     """The changes of one stage, in the order in which they are made.
 
     Args:
-        mesh: where.
-        stage: whose; its first two digits make the ids of the plan's findings (`MK690`).
-        temporary: everything is taken back, newest first, at the end of `carry_out`: also when a change failed, or
-            the user interrupted, and after a kill by `meshkit.changes.temporary.recover`.
-        consent: what others changed, or use, of objects that are taken back may go with them.
-        withheld: why nothing is planned although something may be to change: a check's words; empty otherwise.
+        mesh: the mesh that it changes.
+        stage: the stage, such as `06 gateways`; its number makes the ids of the plan's findings (`MK690`).
+        temporary: everything is reverted, newest first, at the end of `carry_out`, also when a change failed or the
+            user interrupted; after a kill, `meshkit.changes.temporary.recover` reverts it.
+        consent: an undo may remove objects that other clients changed or use.
+        withheld: why nothing is planned although something may have to change: a check's words; empty otherwise.
     """
 
     def __init__(
@@ -138,41 +138,41 @@ class Plan(Shown):
         """Whether there is nothing to change."""
         return not self.changes
 
-    # --- what is wanted ---
+    # --- desired changes ---
 
     def apply(
         self, cluster: str, manifest: Object, why: str, *, wait: Wait | None = None, gate: Wait | None = None
     ) -> None:
-        """Want an object as the manifest says, merged with what others say of it; no change if it is so already.
+        """Plan a server-side apply of a manifest; no change if the object has those fields already.
 
-        Of one object several changes may be wanted, one after the other: each is shown against the one before.
+        A plan may change one object several times: each change is shown against the one before it.
         """
-        asked = copy.deepcopy(manifest)
-        change = Change(cluster, "create", identify(manifest), why, manifests=[asked], wait=wait, gate=gate)
+        desired = copy.deepcopy(manifest)
+        change = Change(cluster, "create", identify(manifest), why, manifests=[desired], wait=wait, gate=gate)
         target = self.mesh.clusters[cluster]
 
         def preview() -> str:
-            live = target.find(qualified(asked), asked["metadata"].get("namespace"), asked["metadata"]["name"])
+            live = target.find(qualified(desired), desired["metadata"].get("namespace"), desired["metadata"]["name"])
             earlier = self._earlier(change)
             if live is None or (live["metadata"].get("labels") or {}).items() >= MANAGED.items():
-                labels = asked["metadata"].get("labels") or {}
-                asked["metadata"]["labels"] = {**labels, **MANAGED}
+                labels = desired["metadata"].get("labels") or {}
+                desired["metadata"]["labels"] = {**labels, **MANAGED}
             if earlier and earlier.expected:
                 change.before, change.action = [earlier.expected], "update"
-                change.expected = istioctl.merge(earlier.expected, asked)
+                change.expected = istioctl.merge(earlier.expected, desired)
             else:
                 change.before, change.action = [live], "update" if live else "create"
-                change.diff = unified(live, asked)  # what is shown where the server cannot check it
-                change.expected = target.apply(asked, dry_run=True)
+                change.diff = unified(live, desired)  # shown where the server cannot check it yet
+                change.expected = target.apply(desired, dry_run=True)
             return unified(change.before[0], change.expected)
 
-        change.do, change.again = (lambda: target.apply(asked)), preview
+        change.do, change.again = (lambda: target.apply(desired)), preview
         self._add(change, preview)
 
     def patch(
         self, cluster: str, manifest: Object, why: str, *, wait: Wait | None = None, gate: Wait | None = None
     ) -> None:
-        """Want fields of an object that others made to be so, by a merge patch; undo gives them their values again."""
+        """Plan a merge patch of fields of an existing object; undo restores their former values."""
         change = Change(cluster, "patch", identify(manifest), why, manifests=[manifest], wait=wait, gate=gate)
         target = self.mesh.clusters[cluster]
 
@@ -183,7 +183,7 @@ class Plan(Shown):
         self._add(change, preview)
 
     def delete(self, cluster: str, manifest: Object, why: str) -> None:
-        """Want an object gone; no change if it is not there."""
+        """Plan the deletion of an object; no change if it does not exist."""
         target = self.mesh.clusters[cluster]
         change = Change(cluster, "delete", identify(manifest), why, manifests=[manifest])
 
@@ -209,18 +209,18 @@ class Plan(Shown):
         wait: Wait | None = None,
         gate: Wait | None = None,
     ) -> None:
-        """Want the pods of a workload made anew, as `kubectl rollout restart` does, and wait until they are ready."""
+        """Plan a rolling restart of a workload, as `kubectl rollout restart`, and the wait until it is complete."""
         rolled = rolled_out(self.mesh.clusters[cluster], kind, namespace, name)
 
         def done() -> str:
             return rolled() or (wait() if wait else "")
 
-        self._workload(cluster, "restart", kind, namespace, name, _made_anew(), why, done, gate)
+        self._workload(cluster, "restart", kind, namespace, name, _restarted_now(), why, done, gate)
 
     def scale(  # noqa: PLR0917  (who, what, how many, why)
         self, cluster: str, kind: str, namespace: str, name: str, replicas: int, why: str, *, wait: Wait | None = None
     ) -> None:
-        """Want a workload to have so many replicas."""
+        """Plan to scale a workload to a number of replicas."""
         self._workload(cluster, "scale", kind, namespace, name, {"replicas": replicas}, why, wait)
 
     def _workload(  # noqa: PLR0917
@@ -237,22 +237,22 @@ class Plan(Shown):
     ) -> None:
         target = self.mesh.clusters[cluster]
         place = {"namespace": namespace, "name": name}
-        # Replicas belong to whoever made the workload: a merge patch is what kubectl scale and rollout send.
+        # The workload's creator owns its replicas, so no apply: kubectl scale and rollout send a merge patch, too.
         manifest: Object = {"apiVersion": "apps/v1", "kind": kind, "metadata": place, "spec": spec}
         change = Change(cluster, action, identify(manifest), why, manifests=[manifest], wait=wait, gate=gate)
 
         def preview() -> str:
             if action == "restart":
-                manifest["spec"] = _made_anew()  # when it is made, or a second one in one plan would change nothing
+                manifest["spec"] = _restarted_now()  # a new time, or a second restart in a plan would change nothing
             return self._patched(change, manifest)
 
         change.do, change.again = (lambda: target.patch(manifest, dry_run=False)), preview
         self._add(change, preview)
 
     def install(self, cluster: str, operator: Object, why: str, *, gate: Wait | None = None) -> None:
-        """Want Istio installed as an IstioOperator says, by istioctl; no change where all of it is there already.
+        """Plan an installation of Istio by istioctl from an IstioOperator; no change where all of it exists already.
 
-        What istioctl would remove besides is a problem: nothing here would bring it back.
+        If istioctl would also remove objects, that is a problem of the change: undo could not restore them.
         """
         name = str(operator["spec"].get("profile", "default"))
         gateways = operator["spec"].get("components", {}).get("ingressGateways", [])
@@ -262,10 +262,10 @@ class Plan(Shown):
 
         def preview() -> str:
             known = [self._installed(change, obj) for obj in rendered]
-            # All of them are noted: istioctl writes its own labels on those, too, that do not differ otherwise.
+            # The journal records all of them: istioctl also writes its own labels on objects that do not differ.
             tags = undo.tags(self.mesh.clusters[cluster])
             change.manifests, change.before = [*rendered, *tags], [*(live for live, _ in known), *tags]
-            # What is new is named, not shown: the definitions of Istio's kinds alone have 20,000 lines.
+            # New objects are named, not shown: Istio's custom resource definitions alone have 20,000 lines.
             change.diff = "\n".join(
                 f"# {identify(obj)}\n{diff}" if live else f"+ {identify(obj)}"
                 for obj, (live, diff) in zip(rendered, known, strict=True)
@@ -274,8 +274,10 @@ class Plan(Shown):
             if change.diff:  # a tag alone is no reason to install
                 change.diff += self._default_tag(change, operator, rendered)
             if gone := undo.pruned(self.mesh.clusters[cluster], owned, rendered):
-                told = f"istioctl would remove {', '.join(gone)}, which the IstioOperator does not name any more"
-                raise ChangeError(told, remedy="name it in istio.overlay or the profile; or remove it first, by hand")
+                message = f"istioctl would remove {', '.join(gone)}, which the IstioOperator no longer names"
+                raise ChangeError(
+                    message, remedy="name it in istio.overlay or the profile, or remove it yourself first"
+                )
             return change.diff
 
         def do() -> None:
@@ -296,11 +298,11 @@ class Plan(Shown):
         wait: Wait | None = None,
         gate: Wait | None = None,
     ) -> None:
-        """Want a change of a journal taken back; `alias` and `keep` are those of `undo.steps`.
+        """Plan to undo a change of a journal; `alias` and `keep` are those of `undo.steps`.
 
-        What others came to use since it was planned stops it, unless the plan has their consent.
+        If another client began to use the object after the undo was planned, it stops, unless the plan has `consent`.
 
-        Unless it is the `last` that is done about it, the journal goes on saying that the change stands.
+        Only the `last` undo step of a change marks it as undone in the journal.
         """
         target, private = self.mesh.clusters[entry.cluster], book.private(entry)
         change = Change(entry.cluster, f"undo {entry.action}", entry.object, why, reverses=True, wait=wait, gate=gate)
@@ -309,32 +311,32 @@ class Plan(Shown):
             return undo.steps(target, entry, private, alias=alias, keep=keep)
 
         def do() -> None:
-            asked = [] if self.consent else [undo.removal_guard(target, book, entry)]
-            undo.undo(target, steps(), *asked)
-            if last and not undo.steps(target, entry, private):  # what was kept may go later, with consent
+            guards = [] if self.consent else [undo.removal_guard(target, book, entry)]
+            undo.undo(target, steps(), *guards)
+            if last and not undo.steps(target, entry, private):  # a kept object can be removed later, with consent
                 book.undone(entry)
 
         def preview() -> str:
             shown = "\n".join(step.preview(target) for step in steps())
-            # What a later change of it is undone to, this one may have to go on from.
+            # This undo may have to go on from the state that the undo of a later change of the object leaves.
             same = any(c.reverses and (c.cluster, c.object) == (change.cluster, change.object) for c in self.changes)
             if shown or same:
-                return shown or f"# {change.object}: on from the undo before"
-            # The journal is to say so, or a later undo of it would take away what others made since.
+                return shown or f"# {change.object}: continues the previous undo"
+            # The journal must record this, or a later undo would remove what other clients created since.
             nothing = last and not undo.steps(target, entry, private)
-            return f"# {change.object}: nothing of it is left" if nothing else ""
+            return f"# {change.object}: nothing is left of it" if nothing else ""
 
         change.do = do
         self._add(change, preview)
 
     def _earlier(self, change: Change) -> Change | None:
-        """Return the change of the same object that this plan is to make before."""
+        """Return the change of the same object that this plan makes before."""
         same = [c for c in self.changes if (c.cluster, c.object) == (change.cluster, change.object)]
         before = same[: same.index(change)] if change in same else same
         return before[-1] if before and before[-1].status == "planned" else None
 
     def _patched(self, change: Change, manifest: Object) -> str:
-        """Return what a merge patch changes, of what the change before it in this plan leaves, or of what is there."""
+        """Return the diff of a merge patch against the previous planned change of the object, or the live object."""
         if (earlier := self._earlier(change)) and earlier.expected:
             change.before, change.expected = [earlier.expected], patched(earlier.expected, manifest)
         else:
@@ -378,7 +380,7 @@ class Plan(Shown):
         if change.diff or change.problem:
             self.changes.append(change)
 
-    # --- how it is shown, judged and made ---
+    # --- show, check, apply ---
 
     def bundle(self) -> dict[str, Any]:
         """Return one row for each change, and below them each change's diff; Secrets are masked."""
@@ -391,7 +393,7 @@ class Plan(Shown):
         return {**shown, "text/plain": words, "text/html": shown["text/html"] + (styled(html) if html else "")}
 
     def findings(self) -> list[Finding]:
-        """MKn90: the servers take the plan; one finding for each change that they refuse or cannot check."""
+        """MKn90: the servers accept the plan; one finding for each change that they refuse or cannot check."""
         number = f"MK{int(self.stage[:2])}90"
         known = {"id": number, "check": "the server takes the plan", "expected": "a dry run without objection"}
         refused = [
@@ -400,21 +402,22 @@ class Plan(Shown):
                 subject=f"{change.cluster}: {change.object}",
                 observed=change.problem,
                 verdict=Verdict.FAIL,
-                remedy=change.detail or "earlier stages bring what it stands on; then plan again",
+                remedy=change.detail
+                or "apply the earlier stages, which create what this change needs; then plan again",
             )
             for change in self.changes
             if change.problem
         ]
         if self.withheld:
-            told = f"nothing is planned, because of {self.withheld}"
-            return [Finding(**known, subject="all clusters", observed=told, verdict=Verdict.SKIPPED)]
-        told = f"{len(self.changes)} changes" if self.changes else "nothing to change"
-        return refused or [Finding(**known, subject="all clusters", observed=told, verdict=Verdict.PASS)]
+            observed = f"nothing is planned, because of {self.withheld}"
+            return [Finding(**known, subject="all clusters", observed=observed, verdict=Verdict.SKIPPED)]
+        observed = f"{len(self.changes)} changes" if self.changes else "nothing to change"
+        return refused or [Finding(**known, subject="all clusters", observed=observed, verdict=Verdict.PASS)]
 
     def table(self) -> pd.DataFrame:
         """Return one row for each change: n, cluster, action, object, why, status, seconds, detail.
 
-        status: planned, done, failed, held (a gate stands before it), not run, undone (of a temporary plan).
+        status: planned, done, failed, held (by a gate), not run, undone (of a temporary plan).
         """
         rows = []
         for n, c in enumerate(self.changes, 1):
@@ -423,7 +426,7 @@ class Plan(Shown):
         return PLAN.frame(rows).sort_values("n", ignore_index=True)
 
     def carry_out(self, mode: str, *, gates: Sequence[Finding] = (), journal: str = "") -> pd.DataFrame:
-        """Make the changes if the mode is `apply` and no gate stands before them; return `table`.
+        """Apply the plan if the mode is `apply` and no gate holds it; return `table`.
 
         Raises: see `meshkit.changes.plan.carry_out`.
         """
@@ -436,13 +439,13 @@ def _lines_changed(diff: str) -> str:
     return f"+{signs['+']} −{signs['-']} lines"
 
 
-def _made_anew() -> Object:
-    # To the microsecond: two restarts within a second are two.
+def _restarted_now() -> Object:
+    # In microseconds, so that two restarts within a second differ.
     return {"template": {"metadata": {"annotations": {RESTARTED: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}}}}
 
 
 def _changed(diff: str) -> list[str]:
-    # Neither a restart's own moment nor what stands beside a change is what it is about.
+    # Without the restart's time, which differs in every dry run, and without context lines.
     return [line for line in diff.splitlines() if line[:1] in "+-" and RESTARTED not in line]
 
 
@@ -450,18 +453,18 @@ _NOTHING = "nothing to change"
 
 
 def carry_out(plan: Plan, mode: str, gates: Sequence[Finding], journal: str) -> None:
-    """Make the changes of a plan if the mode is `apply` and no gate stands before them; each says what became of it.
+    """Apply a plan if the mode is `apply` and no gate holds it; each change gets its status.
 
-    Each is noted in the journal before and after it, and waited for. What the server's dry run says now must be what
-    the plan showed.
+    Each change is recorded in the journal before and after it, and its effect is waited for. Right before it, the
+    server's dry run must still give the diff that the plan showed.
 
     Raises:
-        InputError: another mode than plan or apply, no name of a journal, or a topology that is not built yet.
-        ChangeError: a change failed; what was made stands in the journal, and `meshkit undo` takes it back. Or, of a
-            temporary plan: a killed run had left something, which was taken back.
-        UnreachableError: a cluster was lost before anything was changed.
+        InputError: another mode than plan or apply, an invalid journal name, or an unsupported topology.
+        ChangeError: a change failed; the journal has the changes that were made, and `meshkit undo` reverts them. Or,
+            of a temporary plan: leftovers of a killed run were just reverted, so the plan is stale.
+        UnreachableError: a cluster became unreachable before anything was changed.
     """
-    _judge(plan, mode, journal)
+    _validate(plan, mode, journal)
     plan.pending = bool(plan.changes or plan.withheld)
     plan.held = [f for f in (*gates, *plan.findings()) if f.verdict in (Verdict.FAIL, Verdict.UNKNOWN)]
     if plan.withheld:
@@ -471,7 +474,10 @@ def carry_out(plan: Plan, mode: str, gates: Sequence[Finding], journal: str) -> 
         print(f"mode is plan: {len(plan.changes)} changes are shown, none is made" if plan.changes else _NOTHING)
         return
     if plan.temporary and changes_temporary.recover(plan.mesh, mode):
-        raise ChangeError("the plan was made before that was taken back", remedy="run the stage again: it plans anew")
+        raise ChangeError(
+            "leftovers of a killed run were just reverted, so this plan is stale",
+            remedy="run the stage again, which makes a new plan",
+        )
     if plan.held:
         print(f"held: {', '.join(sorted({f.id for f in plan.held}))}; nothing was changed")
         for change in plan.changes:
@@ -479,56 +485,56 @@ def carry_out(plan: Plan, mode: str, gates: Sequence[Finding], journal: str) -> 
     elif plan.empty and not plan.temporary:
         print(_NOTHING)
     else:
-        _make_all(plan, journal)
+        _apply_all(plan, journal)
         plan.pending = False
 
 
-def _judge(plan: Plan, mode: str, journal: str) -> None:
+def _validate(plan: Plan, mode: str, journal: str) -> None:
     parameters.require_choice("mode", mode, parameters.MODES)
     if journal:
-        judge_name(journal)
+        require_journal_name(journal)
     if mode == "apply" and not all(change.reverses for change in plan.changes):
         parameters.require_supported_topology(plan.mesh.spec)
 
 
-def _make_all(plan: Plan, journal: str) -> None:
+def _apply_all(plan: Plan, journal: str) -> None:
     uids = changes_temporary.uids(plan.mesh)
     with exclusively(uids.values()):
         book = _open_journal(plan, journal, uids)
         made: list[changes_temporary.Made] = []
         try:
             for n, change in enumerate(plan.changes, 1):
-                _make(plan, n, change, book, made)
+                _apply_one(plan, n, change, book, made)
         except BaseException as error:
             _stopped(plan, error)
             raise
         finally:
             if plan.temporary:
-                _take_back(plan, made)
+                _revert_temporary(plan, made)
 
 
 def _open_journal(plan: Plan, name: str, uids: Mapping[str, str]) -> Journal:
-    """Return the journal, which is about these clusters and no others.
+    """Return the journal, after checking that it was written for these clusters.
 
     Raises:
-        InputError: a cluster of that name is another one now.
+        InputError: the UID of a cluster's kube-system differs from the journal's.
     """
     book = Journal.open(plan.mesh.spec.mesh.id, name)
     known = book.header.get("clusters", {})
-    if strangers := [cluster for cluster, uid in uids.items() if known.get(cluster, uid) != uid]:
+    if replaced := [cluster for cluster, uid in uids.items() if known.get(cluster, uid) != uid]:
         raise InputError(
-            f"cluster {', '.join(strangers)} is another one than the journal's: its kube-system has another UID",
+            f"cluster {', '.join(replaced)} is not the cluster this journal was written for (kube-system UID differs)",
             where=f"journal {book.name}",
-            remedy="begin a new run",
+            remedy="start a new run without this journal",
         )
     book.about(clusters={**known, **uids})
     return book
 
 
-def _make(plan: Plan, n: int, change: Change, book: Journal, made: list[changes_temporary.Made]) -> None:
+def _apply_one(plan: Plan, n: int, change: Change, book: Journal, made: list[changes_temporary.Made]) -> None:
     at = f"{n}/{len(plan.changes)} {change.cluster}: {change.action} {change.object}"
     if change.gate:
-        wait_for(change.gate, f"{at} is held until it can be made")
+        wait_for(change.gate, f"{at} waits until it is safe")
     began, change.begun = time.monotonic(), datetime.now(UTC)
     change.confirm()
     entry = None if change.reverses else _begin(plan, change, book)
@@ -546,7 +552,8 @@ def _make(plan: Plan, n: int, change: Change, book: Journal, made: list[changes_
         reason = error.message if isinstance(error, MeshkitError) else type(error).__name__
         change.status, change.detail = "failed", reason
         if entry:
-            with contextlib.suppress(ChangeError):  # the first is told: the journal's may come of the same full disk
+            # The first error is the one to report: a second one of the journal may have the same cause, a full disk.
+            with contextlib.suppress(ChangeError):
                 book.failed(entry, reason)
         raise
     change.status, change.seconds = "done", time.monotonic() - began
@@ -575,14 +582,14 @@ def _stopped(plan: Plan, error: BaseException) -> None:
         raise ChangeError(error.message, where=error.where, remedy=error.remedy) from None
 
 
-def _take_back(plan: Plan, made: Sequence[changes_temporary.Made]) -> None:
-    changes_temporary.take_back(plan.mesh, made)
+def _revert_temporary(plan: Plan, made: Sequence[changes_temporary.Made]) -> None:
+    changes_temporary.revert(plan.mesh, made)
     for change in plan.changes:
         if change.status == "done":
             change.status = "undone"
 
 
 def refused(plan: Plan) -> list[Finding]:
-    """Return what the servers said against a plan that was to be applied, and was held for it; in plan mode nothing."""
+    """Return the findings of a plan that was held in mode apply because servers refuse it; nothing in mode plan."""
     held = any(change.status == "held" for change in plan.changes)
     return [finding for finding in plan.findings() if held and finding.verdict is not Verdict.PASS]

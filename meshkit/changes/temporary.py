@@ -1,4 +1,4 @@
-"""Temporary changes: taken back newest first, and so is what a killed run left of them."""
+"""Temporary changes: reverted newest first at the end of a stage, or later if the run was killed."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ Made = tuple[Journal, Entry]
 
 
 def recover(mesh: Mesh, mode: str) -> int:
-    """Take back what killed runs left of temporary changes, in mode apply; else only say what that is.
+    """Revert temporary changes that killed runs left, in mode apply; in mode plan only print them.
 
-    It comes before anything is looked at, since what was left would be taken for the mesh's usual state.
+    This comes before any reading: otherwise the leftovers would be taken for the mesh's normal state.
 
     Returns:
-        How many changes were left.
+        The number of leftover changes.
 
     Raises:
         InputError: another mode than plan or apply.
-        UnreachableError: something was left in a cluster that does not answer; the others' was taken back.
-        ChangeError: something could not be taken back.
+        UnreachableError: a cluster with leftovers does not answer; those in other clusters were reverted.
+        ChangeError: a change could not be reverted.
     """
     if mode not in ("plan", "apply"):
         raise InputError(f"mode: expected plan or apply, got {mode!r}", remedy="say -p mode plan")
-    if not (noted := _noted(mesh)):
+    if not (recorded := _recorded(mesh)):
         return 0
     uids = mesh.each(Cluster.uid)
-    left = [(book, entry) for book, entry in noted if uids[entry.cluster] == book.header["clusters"][entry.cluster]]
+    left = [(book, entry) for book, entry in recorded if uids[entry.cluster] == book.header["clusters"][entry.cluster]]
     for _, entry in left:
-        later = "" if mode == "apply" else "; mode apply takes it back first"
+        later = "" if mode == "apply" else "; mode apply reverts it first"
         print(f"an earlier run left {entry.cluster}: {entry.action} {entry.object}{later}")
     if left and mode == "apply":
         with exclusively(str(uid) for uid in uids.values() if not isinstance(uid, Unknown)):
-            take_back(mesh, left)
-    for _, entry in noted:
-        if mode == "apply" and isinstance(dead := uids[entry.cluster], Unknown):
-            told = f"an earlier run may have left {entry.action} {entry.object}: {dead.reason}"
-            raise UnreachableError(told, where=f"cluster {entry.cluster}", remedy="run again when it answers")
+            revert(mesh, left)
+    for _, entry in recorded:
+        if mode == "apply" and isinstance(silent := uids[entry.cluster], Unknown):
+            message = f"an earlier run may have left {entry.action} {entry.object}: {silent.reason}"
+            raise UnreachableError(message, where=f"cluster {entry.cluster}", remedy="run again when it answers")
     return len(left)
 
 
-def _noted(mesh: Mesh) -> list[Made]:
+def _recorded(mesh: Mesh) -> list[Made]:
     books = reversed(Journal.all_of(mesh.spec.mesh.id))
     made = ((book, entry) for book in books for entry in book.entries if entry.temporary and entry.stands)
     return [(b, e) for b, e in made if e.cluster in mesh.clusters and e.cluster in b.header.get("clusters", {})]
 
 
-def take_back(mesh: Mesh, made: Sequence[Made]) -> None:
-    """Take changes back, newest first; what fails stays in the journal, and the others are taken back all the same.
+def revert(mesh: Mesh, made: Sequence[Made]) -> None:
+    """Revert changes, newest first. One that fails stays in the journal, and does not keep the others from reverting.
 
     Raises:
         MeshkitError: the first failure.
@@ -62,11 +62,11 @@ def take_back(mesh: Mesh, made: Sequence[Made]) -> None:
         target = mesh.clusters[entry.cluster]
         try:
             if steps := undo.steps(target, entry, book.private(entry)):
-                print(f"takes back {entry.cluster}: {entry.action} {entry.object}")
+                print(f"reverting {entry.cluster}: {entry.action} {entry.object}")
                 undo.undo(target, steps)
             book.undone(entry, "it was temporary")
         except MeshkitError as error:
-            print(f"still there {entry.cluster}: {entry.action} {entry.object}: {error.message}")
+            print(f"not reverted {entry.cluster}: {entry.action} {entry.object}: {error.message}")
             failed.append(error)
     if failed:
         raise failed[0]
@@ -81,6 +81,6 @@ def uids(mesh: Mesh) -> Mapping[str, str]:
     found = mesh.each(Cluster.uid)
     for name, uid in found.items():
         if isinstance(uid, Unknown):
-            told = f"it does not answer, so nothing was changed: {uid.reason}"
-            raise UnreachableError(told, where=f"cluster {name}")
+            message = f"it does not answer, so nothing was changed: {uid.reason}"
+            raise UnreachableError(message, where=f"cluster {name}")
     return {name: str(uid) for name, uid in found.items()}

@@ -1,4 +1,4 @@
-"""Taking a change back: what stood before it is put back, what it made is removed, what others did since is kept."""
+"""Undo of one change: restore the former state, remove created objects, keep later changes of other clients."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ PATCHED = ("restart", "scale", "patch")
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 _WHO = ("apiVersion", "kind", "metadata", "type")
 _OURS = frozenset({FIELD_MANAGER, *istioctl.RUNTIME_MANAGERS})
-# By their whole names: people's tools are called so, too (node-fetch is Lens; kapp-controller deploys what they wrote).
-# Who is not known here is taken for somebody, which costs a question, and no object.
-_MACHINES = re.compile(
+# By their full names: users' tools have similar ones (node-fetch is Lens; kapp-controller deploys users' manifests).
+# An unknown manager counts as another client: then undo asks for consent, and removes nothing wrongly.
+_CONTROLLERS = re.compile(
     r"kube-(apiserver|controller-manager|scheduler)|kubelet|k3s|kubelite|([a-z]+-)*cloud-controller-manager"
     r"|openshift-controller-manager|cluster-policy-controller|admissionsenforcer|istio\.io/[a-z-]+-controller"
 )
 _MADE_BY_ISTIOD = ("istio-ca-root-cert", "istio-ca-crl")
 _NO_STATE = ("metrics.k8s.io", "events.k8s.io")
-# Webhooks go first, so that a control plane on its way out refuses nothing; namespaces and definitions go last.
-_LEAVING = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "HorizontalPodAutoscaler", "Deployment")
+# Webhooks are removed first, so that a control plane that is being removed refuses nothing; namespaces and custom
+# resource definitions are removed last.
+_FIRST = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "HorizontalPodAutoscaler", "Deployment")
 _LAST = ("CustomResourceDefinition", "Namespace")
 
 
@@ -45,26 +46,26 @@ def find(cluster: Cluster, manifest: Mapping[str, Any]) -> Object | None:
 def installed(cluster: Cluster, manifest: Object) -> tuple[Object | None, str]:
     """Return the live object of an installer's manifest, and how a dry run as istioctl would change it.
 
-    What istiod and istioctl set while they run, and the labels that istioctl adds, count as no difference.
+    Fields that istiod and istioctl set at run time, and the labels that istioctl adds, are not differences.
 
     Raises:
-        ConflictError: somebody else owns fields of it.
+        ConflictError: another field manager owns fields of it.
     """
     live = find(cluster, manifest)
-    asked = copy.deepcopy(manifest)
+    desired = copy.deepcopy(manifest)
     if live is None:
-        return None, unified(None, cluster.apply(asked, dry_run=True, manager=istioctl.MANAGER))
+        return None, unified(None, cluster.apply(desired, dry_run=True, manager=istioctl.MANAGER))
     labels = live["metadata"].get("labels") or {}
     added = {key: value for key, value in labels.items() if key.startswith(istioctl.INSTALL_LABELS)}
-    asked["metadata"]["labels"] = {**(asked["metadata"].get("labels") or {}), **added}
-    return live, unified(live, apply_as_istioctl(cluster, asked, dry_run=True))
+    desired["metadata"]["labels"] = {**(desired["metadata"].get("labels") or {}), **added}
+    return live, unified(live, apply_as_istioctl(cluster, desired, dry_run=True))
 
 
 def apply_as_istioctl(cluster: Cluster, manifest: Object, *, dry_run: bool = False) -> Object:
-    """Apply as istioctl's field manager, but for the fields that Istio itself owns at run time.
+    """Apply as istioctl's field manager, except for the fields that Istio itself owns at run time.
 
     Raises:
-        ConflictError: somebody else owns fields of it.
+        ConflictError: another field manager owns fields of it.
     """
     try:
         return cluster.apply(manifest, dry_run, manager=istioctl.MANAGER)
@@ -81,14 +82,14 @@ def pruned(cluster: Cluster, labels: str, rendered: Iterable[Object]) -> list[st
     for kind in istioctl.PRUNED:
         try:
             found += [identify(obj) for obj in cluster.get(kind, labels=labels)]
-        except NotFoundError:  # not served before Istio is there
+        except NotFoundError:  # not served before Istio is installed
             continue
     return [name for name in found if name not in known]
 
 
 @dataclass(frozen=True)
 class UndoStep:
-    """One object of a change that is taken back: removed, put back, patched, or made again."""
+    """One object of a change that is undone: removed, restored, patched or recreated."""
 
     action: str
     manifest: Object = field(repr=False)
@@ -96,7 +97,7 @@ class UndoStep:
     manager: str = FIELD_MANAGER
 
     def preview(self, cluster: Cluster) -> str:
-        """Return the diff that the server's dry run gives; of what is removed only its name."""
+        """Return the diff of the server's dry run; for a removal only the object's name."""
         name = identify(self.manifest)
         if self.action == "remove":
             return f"- {name}"
@@ -104,11 +105,11 @@ class UndoStep:
         return f"# {name}\n{diff}" if diff else ""
 
     def do(self, cluster: Cluster) -> None:
-        """Do it; removals and rollouts are waited for by `undo`."""
+        """Do it; `undo` waits for removals and rollouts."""
         if self.action == "remove":
             try:
                 cluster.delete(self.manifest)
-            except NotFoundError:  # its kind is gone, and it with it
+            except NotFoundError:  # its kind was removed, and the object with it
                 return
         else:
             self._write(cluster, dry_run=False)
@@ -118,7 +119,7 @@ class UndoStep:
             return cluster.patch(self.manifest, dry_run=dry_run)
         try:
             return cluster.apply(self.manifest, dry_run, manager=self.manager)
-        except ConflictError as error:  # what others took over since is theirs
+        except ConflictError as error:  # fields that other managers own by now are left to them
             theirs = [name for owner, name in error.conflicts if owner != self.manager]
             rest = without(self.manifest, theirs)
             return cluster.apply(rest, dry_run, manager=self.manager)
@@ -127,50 +128,52 @@ class UndoStep:
 def steps(
     cluster: Cluster, entry: Entry, private: Mapping[str, Any], *, alias: str = "", keep: Sequence[str] = ()
 ) -> list[UndoStep]:
-    """Return what is to be done to take a change of the journal back, in order; empty if nothing of it is left.
+    """Return the steps that undo a change of the journal, in order; empty if nothing is left of it.
 
     Args:
         cluster: where it was made.
         entry: the change.
         private: what the journal stored with it.
-        alias: `other=id`: what istiod is to accept besides its own cluster id, while proxies still claim the other.
-        keep: objects, as `identify` calls them, that others use or changed since, and that are left.
+        alias: `other=id`, an alias for istiod's `--clusterAliases` while proxies still send the other cluster id.
+        keep: names (of `identify`) of objects that are kept because other clients use or changed them.
     """
     pairs = list(zip(private["manifests"], private["before"], strict=True))
-    back = [step for manifest, before in pairs if before and (step := _back(cluster, entry, manifest, before, alias))]
+    restored = [
+        step for manifest, before in pairs if before and (step := _restoring(cluster, entry, manifest, before, alias))
+    ]
     if alias:
-        return back
+        return restored
     made = [manifest for manifest, before in pairs if before is None]
     if entry.action == "install" and any(is_istiod(manifest) for manifest in made):
         known = {identify(manifest) for manifest, _ in pairs}
         going = [manifest for manifest in made if identify(manifest) not in keep]
         made += [obj for obj in _generated_objects(cluster, going) if identify(obj) not in known]
     there = [live for manifest in made if (live := find(cluster, manifest)) and identify(live) not in keep]
-    return [*back, *(UndoStep("remove", live, live) for live in sorted(there, key=_rank))]
+    return [*restored, *(UndoStep("remove", live, live) for live in sorted(there, key=_rank))]
 
 
-def _back(cluster: Cluster, entry: Entry, manifest: Object, before: Object, alias: str) -> UndoStep | None:
+def _restoring(cluster: Cluster, entry: Entry, manifest: Object, before: Object, alias: str) -> UndoStep | None:
     live = find(cluster, manifest)
     if entry.action not in PATCHED and remote_secrets.replaced(before, live):
-        return None  # who is given it reads nothing any more
+        return None  # its credential was replaced since: no istiod can read with the former one
     if entry.action == "delete":
-        return None if live else UndoStep("make again", portable(bare(before)), None)
+        return None if live else UndoStep("recreate", portable(bare(before)), None)
     if live is None:
-        return None  # somebody removed it since; it is not ours to bring back
+        return None  # another client removed it since, so it is not recreated
     if entry.action == "scale" and live["spec"].get("replicas") != manifest["spec"]["replicas"]:
-        return None  # somebody, or an autoscaler, set another number since, and may need it
+        return None  # another client or an autoscaler set another number since, and may need it
     if entry.action in PATCHED:
         step = UndoStep("patch", _fields_of(manifest, before), live)
     else:
         place = {key: before["metadata"][key] for key in ("name", "namespace") if before["metadata"].get(key)}
         nothing: Object = {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": place}
-        said = owned(before, entry.manager) or nothing
-        step = UndoStep("put back", with_alias(said, alias), live, entry.manager)
+        former = owned(before, entry.manager) or nothing
+        step = UndoStep("restore", with_alias(former, alias), live, entry.manager)
     return step if step.preview(cluster) else None
 
 
 def _fields_of(manifest: Object, before: Object) -> Object:
-    """Return a merge patch that gives the manifest's fields the values that they had before; null where none."""
+    """Return a merge patch that restores the former values of a manifest's fields; null where a field was unset."""
 
     def values(wanted: Any, had: Any) -> Any:
         if isinstance(wanted, dict):
@@ -185,7 +188,7 @@ def _fields_of(manifest: Object, before: Object) -> Object:
 
 
 def with_alias(manifest: Object, alias: str) -> Object:
-    """Return istiod's Deployment with another cluster id that it accepts; any other object as it is."""
+    """Return istiod's Deployment with a cluster alias added; any other object unchanged."""
     if not alias or not is_istiod(manifest):
         return manifest
     result = copy.deepcopy(manifest)
@@ -196,20 +199,20 @@ def with_alias(manifest: Object, alias: str) -> Object:
 
 
 def is_istiod(manifest: Object) -> bool:
-    """Tell whether an object is the Deployment of a control plane, of whatever revision."""
+    """Tell whether an object is the Deployment of a control plane, of any revision."""
     return manifest["kind"] == "Deployment" and str(manifest["metadata"]["name"]).startswith("istiod")
 
 
 def tags(cluster: Cluster) -> list[Object]:
-    """Return the objects of a control plane's tag, which istioctl makes besides what it renders."""
+    """Return the objects of revision tags, which istioctl creates in addition to the rendered ones."""
     kinds = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations", "services")
     return [obj for kind in kinds for obj in cluster.get(kind, labels="istio.io/tag")]
 
 
 def _generated_objects(cluster: Cluster, going: Iterable[Object]) -> list[Object]:
-    """Return what goes with control planes besides what istioctl renders: tags, and what istiod writes itself.
+    """Return the objects of removed control planes that istioctl does not render: tags, and istiod's own ConfigMaps.
 
-    Where a control plane of another revision stays, these are only the tags that lead to one that goes.
+    Where a control plane of another revision remains, these are only the tags of the removed revisions.
     """
     found, planes = tags(cluster), {identify(obj): obj for obj in going if is_istiod(obj)}
     if any(identify(obj) not in planes for obj in cluster.get("deployments.v1.apps", labels="app=istiod")):
@@ -227,25 +230,27 @@ def _revision(obj: Object) -> str:
 def _rank(obj: Object) -> int:
     kind = obj["kind"]
     if obj["metadata"]["name"] in _MADE_BY_ISTIOD:
-        return 90  # istiod would make them again
-    return _LEAVING.index(kind) if kind in _LEAVING else 100 + _LAST.index(kind) if kind in _LAST else 50
+        return 90  # istiod recreates them while it runs
+    return _FIRST.index(kind) if kind in _FIRST else 100 + _LAST.index(kind) if kind in _LAST else 50
 
 
 def undo(cluster: Cluster, planned: Iterable[UndoStep], objection: Callable[[Object], str] = lambda _: "") -> None:
-    """Do the steps of an undo, and wait for what they cause.
+    """Do the steps of an undo, and wait for their effect.
 
-    `objection` says of an object right before it is removed why it should stay, or nothing.
+    `objection` is called right before an object is removed, and returns why it must be kept, or an empty text.
 
     Raises:
-        ChangeError: one should stay.
+        ChangeError: an object must be kept.
     """
     removed: list[Object] = []
     for step in planned:
         if step.manifest["metadata"]["name"] in _MADE_BY_ISTIOD:
-            wait_for(lambda: "it is still going" if cluster.get("pods", labels="app=istiod") else "", "istiod")
+            wait_for(
+                lambda: "its pods are still terminating" if cluster.get("pods", labels="app=istiod") else "", "istiod"
+            )
         if step.action == "remove" and (why := objection(step.manifest)):
-            told = f"{identify(step.manifest)} {why}, since the undo was planned"
-            raise ChangeError(told, where=cluster.where, remedy="undo again: it plans anew")
+            message = f"{identify(step.manifest)} {why}, since the undo was planned"
+            raise ChangeError(message, where=cluster.where, remedy="run the undo again, which makes a new plan")
         step.do(cluster)
         place = step.manifest["metadata"]
         if step.action == "remove":
@@ -254,26 +259,26 @@ def undo(cluster: Cluster, planned: Iterable[UndoStep], objection: Callable[[Obj
             wait = rolled_out(cluster, step.manifest["kind"], place["namespace"], place["name"])
             wait_for(wait, identify(step.manifest))
     for obj in removed:
-        wait_for(lambda obj=obj: "it is still there" if find(cluster, obj) else "", identify(obj))  # type: ignore[misc]
+        wait_for(lambda obj=obj: "it still exists" if find(cluster, obj) else "", identify(obj))  # type: ignore[misc]
 
 
 def foreign_managers(obj: Object) -> set[str]:
-    """Return who has written to an object, but for meshkit, Istio and the cluster's own controllers.
+    """Return the field managers of an object, without meshkit, Istio and the cluster's own controllers.
 
-    Source: metadata.managedFields, as met on kubeadm, k3s, MicroK8s, OpenShift, AKS, and with a cloud's load balancers;
+    Source: metadata.managedFields as seen on kubeadm, k3s, MicroK8s, OpenShift, AKS, and with cloud load balancers;
     istio.io/gateway-controller of pilot/pkg/features.
     """
-    return {manager for manager in managers(obj) - _OURS if not _MACHINES.fullmatch(manager)}
+    return {manager for manager in managers(obj) - _OURS if not _CONTROLLERS.fullmatch(manager)}
 
 
 def _foreign(obj: Object) -> bool:
-    """Tell whether others made an object; what nobody is known to have written to may be anyone's."""
+    """Tell whether an object may belong to another client; one without field managers may."""
     given = (obj["kind"], obj["metadata"]["name"]) == ("ServiceAccount", "default")
     return bool(foreign_managers(obj)) or not (managers(obj) or given)
 
 
 def removal_guard(cluster: Cluster, book: Journal, entry: Entry) -> Callable[[Object], str]:
-    """Return what says why others would miss an object that a change made if it were removed now, or an empty text."""
+    """Return a function that says why an object created by a change must not be removed now, or an empty text."""
     private = book.private(entry)
     after = private.get("after") or [None] * len(private["manifests"])
     made = zip(private["manifests"], private["before"], after, strict=True)
@@ -291,42 +296,43 @@ def removal_guard(cluster: Cluster, book: Journal, entry: Entry) -> Callable[[Ob
 
 
 def names(book: Journal, entry: Entry) -> list[str]:
-    """Return the objects that a change made, as `identify` calls them."""
+    """Return the names (of `identify`) of the objects that a change created."""
     private = book.private(entry)
     pairs = zip(private["manifests"], private["before"], strict=True)
     return [identify(manifest) for manifest, before in pairs if before is None]
 
 
 def used_by_others(cluster: Cluster, live: Object, after: Object | None, ours: Sequence[str]) -> str:
-    """Return why an object that we made should not be removed without consent, or an empty text.
+    """Return why an object that we created should not be removed without consent, or an empty text.
 
     Args:
         cluster: where it is.
         live: the object.
-        after: what it was when we had made it, or None if that was never noted.
-        ours: objects, as `identify` calls them, that the same journal made.
+        after: the object right after we created it, or None if that was not recorded.
+        ours: names (of `identify`) of objects that the same journal created.
     """
     since = foreign_managers(live) - (managers(after) if after else set())
     if since:
         return f"changed since by {', '.join(sorted(since))}"
     if live["kind"] == "CustomResourceDefinition":
         spec = live["spec"]
-        held = _listed(cluster, f"{spec['names']['plural']}.{spec['group']}")
+        contents = _listed(cluster, f"{spec['names']['plural']}.{spec['group']}")
     elif live["kind"] == "Namespace":
         try:
-            held = list(_contents(cluster, live["metadata"]["name"]))
+            contents = list(_contents(cluster, live["metadata"]["name"]))
         except UnreachableError as error:
-            return f"may hold something that cannot be read: {error.message}"
+            return f"may contain objects that cannot be read: {error.message}"
     else:
         return ""
-    foreign = [identify(o) for o in held if identify(o) not in ours and _foreign(o)]
-    return f"holds {', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''} of others" if foreign else ""
+    foreign = [identify(o) for o in contents if identify(o) not in ours and _foreign(o)]
+    shown = f"{', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''}"
+    return f"contains {shown} of other clients" if foreign else ""
 
 
 def _contents(cluster: Cluster, namespace: str) -> Iterable[Object]:
     for kind in cluster.kinds(lambda group: group not in _NO_STATE, namespaced=True):
         for obj in _listed(cluster, kind, namespace):
-            # What belongs to something else goes with it.
+            # Owned objects are removed with their owner.
             if not obj["metadata"].get("ownerReferences") and obj["kind"] != "Event":
                 yield obj
 
@@ -334,5 +340,5 @@ def _contents(cluster: Cluster, namespace: str) -> Iterable[Object]:
 def _listed(cluster: Cluster, kind: str, namespace: str | None = None) -> list[Object]:
     try:
         return cluster.get(kind, namespace)
-    except NotFoundError:  # its definition went just now, and all of its objects before it
+    except NotFoundError:  # its definition was removed just now, and all of its objects before it
         return []

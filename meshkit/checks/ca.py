@@ -1,4 +1,4 @@
-"""Ca."""
+"""Checks of each cluster's CA: `cacerts`, what istiods sign with, trust domain, roots and their keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certificates."""
+"""Checks of the roots and certificates that proxies hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Namespaces."""
+"""Checks of stage 02: network labels, cluster ids, the namespace of the probe, gateways that catch local calls."""
 
 from __future__ import annotations
 

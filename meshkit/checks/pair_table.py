@@ -62,7 +62,7 @@ def table(mesh: Mesh, facts: PairFacts, findings: Iterable[Finding], sent: pd.Da
     not), ends (in words), expires (NaT: never, or not known); sync (of that replica: synced, syncing, timeout, closed,
     none, UNKNOWN), knows (endpoints of the sample service that this replica holds of the server), ready (that the
     server has); gateway (as offered), gateway_seen (by that replica; UNKNOWN); endpoints, way, local (of the client's
-    Envoy, as of `client_view.ways`); hello, hello_identity, hello_root (of the first address, as of
+    Envoy, as of `client_view.paths`); hello, hello_identity, hello_root (of the first address, as of
     `client_view.hellos`); sent, answered, answered_by, answered_in, p50_ms, p95_ms, p99_ms, error (of `traffic`; 0 and
     NaN without); reason (why something is not known).
     """
@@ -147,7 +147,7 @@ def _of_client(facts: PairFacts, client: str, server: str) -> dict[str, Any]:
     def own(frame: pd.DataFrame) -> list[dict[Any, Any]]:
         return frame[(frame["client"] == client) & (frame["server"] == server)].to_dict("records")
 
-    way = next(iter(own(facts.ways)), {})
+    way = next(iter(own(facts.paths)), {})
     heard = next(iter(own(facts.hellos)), {})
     shown = {"hello": "heard", "hello_identity": "identity", "hello_root": "anchor"}
     return {

@@ -183,7 +183,7 @@ def check_endpoints(mesh: Mesh, facts: PairFacts, client: str, server: str) -> F
     what = f"{spec.server}.{spec.namespace}"
     expected = f"{what} of {server} by {f'the gateway of {server}' if multi else 'pod addresses'}"
     ask = Question("MK839", "client has the server's endpoints", arrow(client, server), expected)
-    rows = facts.ways[(facts.ways["client"] == client) & (facts.ways["server"] == server)]
+    rows = facts.paths[(facts.paths["client"] == client) & (facts.paths["server"] == server)]
     if rows.empty or rows.iloc[0]["way"] == "UNKNOWN":
         return ask.unknown(str(rows.iloc[0]["reason"]) if len(rows) else "not asked")
     row = rows.iloc[0]

@@ -1,4 +1,4 @@
-"""Proxies."""
+"""Checks of proxies: connected, in sync, of the right version, of known clusters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from meshkit.checks.question import Question, awaits
 from meshkit.checks.revisions import CANARY
 from meshkit.istio.control_plane import versions
 from meshkit.istio.proxies import status_summary
-from meshkit.istio.proxies.reading import NO_PROXY, TOLD, ProxyFacts
+from meshkit.istio.proxies.reading import MAX_LISTED, NO_PROXY, ProxyFacts
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import Row
 
@@ -43,7 +43,7 @@ def check_proxies(mesh: Mesh, facts: ProxyFacts, mode: str = "audit") -> Iterato
 def _few(alike: pd.DataFrame) -> Iterator[tuple[Row, int]]:
     """Yield each row, or, of more than people read, the one that has been so for longest and how many others are."""
     rows = alike.sort_values("age_s", ascending=False, kind="stable").to_dict("records")
-    yield from ((row, 0) for row in rows) if len(rows) <= TOLD else [(rows[0], len(rows) - 1)]
+    yield from ((row, 0) for row in rows) if len(rows) <= MAX_LISTED else [(rows[0], len(rows) - 1)]
 
 
 def _who(row: Row) -> str:

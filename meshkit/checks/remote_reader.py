@@ -59,7 +59,7 @@ def check_reach(facts: DiscoveryFacts, reader: str, target: str, mode: str = "ap
     row = rows.iloc[0] if len(rows) else {"answer": "UNKNOWN", "detail": "not asked"}
     if row["answer"] == "UNKNOWN":
         cure = "asked by curl in istiod or the probe's client"
-        missing = row["detail"] == api_server_reach.NOBODY and mode == "plan"
+        missing = row["detail"] == api_server_reach.NO_SENDER and mode == "plan"
         return ask.fail(row["detail"], cure) if missing else ask.unknown(row["detail"], cure)
     said = f": {row['detail']}" if row["detail"] else ""
     observed = f"{row['server']}: {row['answer']} (asked by {row['asked_from']}){said}"

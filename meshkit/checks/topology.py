@@ -1,4 +1,4 @@
-"""Topology."""
+"""Checks of stage 01: topology, and how Istio was installed in each cluster."""
 
 from __future__ import annotations
 

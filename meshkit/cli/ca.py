@@ -1,4 +1,4 @@
-"""The commands `meshkit ca …`: a root made offline, or requests for one's own PKI. Data to stdout, talk to stderr."""
+"""The commands `meshkit ca …`: create a root offline, or requests for the user's PKI."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ output = click.option(
 
 
 def passphrase(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that name a passphrase; never the passphrase itself: others see a command's words."""
+    """Add the options that name a passphrase. It is never an argument itself: other users can see a command line."""
     from_env = click.option("--passphrase-env", "env", metavar="NAME", help="Environment variable with the passphrase.")
     from_file = click.option("--passphrase-file", "file", metavar="PATH", help="File with the passphrase.")
     return from_env(from_file(command))
@@ -41,14 +41,14 @@ unprotected = click.option("--no-passphrase", "bare", is_flag=True, help="Leave 
 def ca() -> None:
     """Make the mesh's CA offline, or have your own PKI sign the clusters' intermediates.
 
-    A folder that one of them made is what trust.rootDirectory of the mesh file names: stage 04 plugs it in.
+    Name the resulting folder in trust.rootDirectory of the mesh file: stage 04 installs the intermediates from it.
 
     \b
     Examples:
       meshkit ca root ca --passphrase-env CA_PASSPHRASE              a root of your own; stage 04 signs with it
       meshkit ca request mesh.yaml ca --passphrase-env CA_PASSPHRASE what your PKI is to sign, for each cluster
-      meshkit ca take mesh.yaml ca --chain issuing-ca.pem            what it signed
-      meshkit ca show ca                                             what is there, and what is wrong with it
+      meshkit ca take mesh.yaml ca --chain issuing-ca.pem            import what it signed
+      meshkit ca show ca                                             the folder's content, and its problems
     """  # noqa: D301  (\b is click's own mark for "keep these lines")
 
 
@@ -63,7 +63,7 @@ def ca() -> None:
 def root(*, folder: Path, kind: Kind, days: int, name: str, organization: str, env: str, file: str, bare: bool) -> None:
     """Make a root: DIR/root-cert.pem, and DIR/root-key.pem encrypted by a passphrase.
 
-    Nothing is written over. Do it on a machine that is no part of the mesh; the key is needed again only for another
+    Nothing is overwritten. Do it on a machine outside the mesh; the key is needed again only for another
     cluster, and to renew intermediates.
 
     \b
@@ -80,7 +80,7 @@ def root(*, folder: Path, kind: Kind, days: int, name: str, organization: str, e
     click.echo(f"sha256    {fingerprint(made)}")
     click.echo(f"subject   {made.subject.rfc4514_string()}")
     click.echo(f"valid     {made.not_valid_before_utc:%Y-%m-%dT%H:%MZ} to {made.not_valid_after_utc:%Y-%m-%dT%H:%MZ}")
-    _say_mesh_file(folder, env, file)
+    _print_next_steps(folder, env, file)
 
 
 @ca.command()
@@ -93,7 +93,7 @@ def request(*, mesh_file: Path, folder: Path, kind: Kind, env: str, file: str, b
     """Make a key and a request for each cluster's intermediate, for your own PKI to sign: DIR/CLUSTER/ca.csr.
 
     Keys are encrypted by the passphrase that the options or trust.passphraseFrom of the mesh file name. A cluster that
-    has a key keeps it. The requests ask for what Istio's tools/certs makes: CA:TRUE with path length 0, keyCertSign,
+    has a key keeps it. The requests ask for the same as Istio's tools/certs: CA:TRUE with path length 0, keyCertSign,
     cRLSign and digitalSignature, and the SAN istiod.<root namespace>.svc.
 
     \b
@@ -123,10 +123,11 @@ def request(*, mesh_file: Path, folder: Path, kind: Kind, env: str, file: str, b
 @click.option("--chain", multiple=True, metavar="FILE", help="PEM of the PKI's certificates up to its root; again.")
 @passphrase
 def take(*, mesh_file: Path, folder: Path, chain: Sequence[str], env: str, file: str) -> None:
-    """Take in what your PKI signed: judge each DIR/CLUSTER/ca-cert.pem, then write root-cert.pem and cert-chain.pem.
+    """Import what your PKI signed: check each DIR/CLUSTER/ca-cert.pem, then write root-cert.pem and cert-chain.pem.
 
-    The key must be its own; it must be a CA; every certificate up to the root must be valid and allow what is below it;
-    and all clusters must be under one root. Else nothing is written. What differs from the request but works is told.
+    Each certificate must match its key and be a CA; every certificate up to the root must be valid and allow those
+    below it; and all clusters must have one root. Otherwise nothing is written. Harmless deviations from the request
+    are shown.
 
     \b
     Example:
@@ -141,12 +142,12 @@ def take(*, mesh_file: Path, folder: Path, chain: Sequence[str], env: str, file:
     secret = _passphrase(env, file, otherwise=spec.trust.passphrase_from, needed=False)
     above = b"\n".join(_read(Path(path)) for path in chain)
     for one in ca_folder.import_signed(folder, names, spec.mesh.root_namespace, passphrase=secret, more=above):
-        held = one.plugged
-        until = f"{held.certificate.not_valid_after_utc:%Y-%m-%d}"
-        click.echo(f"{one.cluster}   {fingerprint(held.certificate)}   until {until}   root {fingerprint(held.root)}")
+        own, root = one.plugged.certificate, one.plugged.root
+        until = f"{own.not_valid_after_utc:%Y-%m-%d}"
+        click.echo(f"{one.cluster}   {fingerprint(own)}   until {until}   root {fingerprint(root)}")
         for remark in one.remarks:
             _say(f"  ! {one.cluster}: {remark}")
-    _say_mesh_file(folder, env, file)
+    _print_next_steps(folder, env, file)
 
 
 @ca.command()
@@ -154,7 +155,7 @@ def take(*, mesh_file: Path, folder: Path, chain: Sequence[str], env: str, file:
 @passphrase
 @output
 def show(*, folder: Path, env: str, file: str, output: Output) -> int:
-    """Show the root and the intermediates of a folder: fingerprints, lives, keys, and what is wrong.
+    """Show the root and the intermediates of a folder: fingerprints, validity, keys, and problems.
 
     Files may have the names of Istio's tools/certs, of cert-manager (tls.crt, tls.key, ca.crt), or be Vault's answer
     (vault.json). Encrypted keys are compared with their certificates only with a passphrase. Exit code 1: something is
@@ -190,7 +191,7 @@ def _passphrase(
     if otherwise and not bare:
         return read_passphrase(otherwise)
     if needed and not bare:
-        raise click.UsageError("name a passphrase by --passphrase-env or --passphrase-file, or say --no-passphrase")
+        raise click.UsageError("name a passphrase by --passphrase-env or --passphrase-file, or use --no-passphrase")
     return b""
 
 
@@ -205,8 +206,8 @@ def _say(words: str) -> None:
     click.echo(words, err=True)
 
 
-def _say_mesh_file(folder: Path, env: str, file: str) -> None:
-    """Say what the mesh file has to name, with paths that hold wherever it is."""
+def _print_next_steps(folder: Path, env: str, file: str) -> None:
+    """Print the lines for the mesh file, with absolute paths."""
     source = f"{{env: {env}}}" if env else f"{{file: {Path(file).expanduser().resolve()}}}" if file else ""
     _say("next: in the mesh file, then `meshkit run MESH.yaml --only 04`:")
     _say("trust:")

@@ -33,7 +33,7 @@ INTERRUPTED = 130
 AUDIT = ("08", "09")
 LAST_STAGE = "10"
 MANY = 100
-"""So many proxies are shown one by one, more are counted."""
+"""Up to this many proxies are shown one by one, more are counted."""
 
 mesh_file = click.argument("mesh_file", metavar="MESH.yaml", type=click.Path(path_type=Path))
 out = click.option(
@@ -58,7 +58,7 @@ def cli() -> None:
     \b
     Examples:
       meshkit demo                                a real two-cluster mesh on this machine, and its audit
-      meshkit audit parameters/lab.yaml           is the mesh whole? reads, but for a probe
+      meshkit audit parameters/lab.yaml           is the mesh healthy? read-only, except for a probe
       meshkit check parameters/lab.yaml           what is wrong with the mesh, the cause first; read-only
       meshkit proxies parameters/lab.yaml         every proxy of every cluster, and its true xDS states
       meshkit pairs parameters/lab.yaml           every ordered pair, link by link: what is broken between them
@@ -96,8 +96,8 @@ def run(
     """Run stages 01 to 10 on a mesh, each a notebook, and write the evidence.
 
     Mode plan, the default, shows every change of every stage and makes none. Mode apply stops at the first gate that
-    does not hold. A run that was killed or stopped is resumed by its folder: its stages run again, find what is done,
-    do the rest, prove all gates anew, and go on in the same journal, so that one `meshkit undo` takes all of it back.
+    does not hold. A run that was killed or stopped is resumed by its folder: its stages run again, skip what is done,
+    do the rest, check all gates again, and continue the same journal, so that one `meshkit undo` reverts all of it.
 
     \b
     Examples:
@@ -139,10 +139,10 @@ def run(
 @out
 @timeout
 def undo(*, run: Path, mode: str, mesh_file: Path | None, consent: bool, out: Path, timeout: int) -> int:
-    """Take back what a run changed, newest stage first: notebook 12.
+    """Undo what a run changed, newest stage first: notebook 12.
 
-    What stood before is put back, and what the run made is removed. What others added meanwhile stays; what they
-    changed or use of the run's own objects is shown, and removed with --consent only.
+    Former states are restored, and objects that the run created are removed. What other clients added since stays.
+    Objects of the run that others changed or use are shown, and removed only with --consent.
 
     \b
     Examples:
@@ -177,10 +177,10 @@ def undo(*, run: Path, mode: str, mesh_file: Path | None, consent: bool, out: Pa
 @settings
 @timeout
 def audit(mesh_file: Path, out: Path, settings: Sequence[tuple[str, str]], timeout: int) -> int:
-    """Verify and observe a mesh: stages 08 and 09, read-only but for the probe.
+    """Verify and observe a mesh: stages 08 and 09, read-only except for the probe.
 
-    The probe makes Services `meshkit-probe-…` in its namespace, and removes them at the end. Both stages run, whatever
-    the first one says. A second audit's report shows what changed since the first.
+    The probe creates Services `meshkit-probe-…` in its namespace, and removes them at the end. Both stages run, even if
+    the first one fails. A second audit's report shows what changed since the first.
 
     \b
     Example:
@@ -194,11 +194,11 @@ def audit(mesh_file: Path, out: Path, settings: Sequence[tuple[str, str]], timeo
 @click.option("--explain", metavar="ID", help="Print what one check is about, such as MK802, and end.")
 @output
 def check(*, mesh_file: Path | None, explain: str | None, output: Output) -> int:
-    """Ask all checks of all stages of a finished mesh: one list of findings, the causes first.
+    """Run all checks of all stages on a finished mesh: one list of findings, the causes first.
 
-    Read-only: nothing is changed in any API server; some requests are sent from the probe's client, which show what
-    only trying can tell. What may follow from another finding says so in column follows_from and stands after it; mend
-    what stands first. Exit code 1: a check failed. 3: something could not be found out.
+    Read-only: nothing is changed in any API server. The probe's client sends some requests, to test what cannot be
+    read. A finding that may follow from another one names it in column follows_from, and comes after it: fix the
+    causes first. Exit code 1: a check failed. 3: something is unknown.
 
     \b
     Examples:
@@ -233,7 +233,7 @@ def check(*, mesh_file: Path | None, explain: str | None, output: Output) -> int
 @click.option("--cluster", "clusters", multiple=True, metavar="NAME", help="Only proxies that run there.")
 @click.option("--state", "states", multiple=True, metavar="STATE", help="Only proxies with a type in this state.")
 @click.option("--since", metavar="RUN", type=click.Path(path_type=Path), help="Show what changed since an earlier run.")
-@click.option("--all", "whole", is_flag=True, help="A line for each proxy, however many there are.")
+@click.option("--all", "every", is_flag=True, help="A line for each proxy, however many there are.")
 @output
 def proxies(
     *,
@@ -242,15 +242,15 @@ def proxies(
     clusters: Sequence[str],
     states: Sequence[str],
     since: Path | None,
-    whole: bool,
+    every: bool,
     output: Output,
 ) -> int:
     """Show the xDS state of every proxy of every cluster, the worst first.
 
     Read-only: nothing is changed in any API server. One row for each proxy; of more than a hundred, those that are not
     in order, and the others counted by cluster, istiod, kind and version. JSON and CSV have one row for each proxy and
-    xDS type, with the proxy's own words where it refused something. --since takes a run folder, or a file of that CSV
-    or JSON, and shows only what is not as it was. Exit code 1: a proxy is not in sync. 3: something could not be read.
+    xDS type, with the proxy's message where it refused a configuration. --since takes a run folder, or a file of that
+    CSV or JSON, and shows only what changed. Exit code 1: a proxy is not in sync. 3: something could not be read.
 
     \b
     Examples:
@@ -272,11 +272,13 @@ def proxies(
     if before is not None:
         _print(status_summary.status_diff(choose(before), choose(facts.status), read_at), output)
     elif output == "table":
-        _show_proxies(status_summary.summary(choose(facts.status)), whole=whole)
+        _show_proxies(status_summary.summary(choose(facts.status)), every=every)
     else:
         _print(choose(facts.status), output)
     having = set(facts.status["cluster"]) if namespace and len(facts.status) else set(mesh.clusters)
-    return _judge(f for f in proxies.check_proxies(mesh, facts) if f.subject in having & set(clusters or mesh.clusters))
+    return _report(
+        f for f in proxies.check_proxies(mesh, facts) if f.subject in having & set(clusters or mesh.clusters)
+    )
 
 
 @cli.command()
@@ -286,10 +288,10 @@ def proxies(
 )
 @output
 def pairs(mesh_file: Path, samples: int, output: Output) -> int:
-    """Show for every ordered pair of clusters all that a call between them rests on, and which link is broken.
+    """Show for every ordered pair of clusters the links that a request depends on, and which link is broken.
 
     One line for each pair, the worst first; JSON and CSV have a row for each istiod replica, with every link: secret,
-    address, credential, sync, gateway, endpoints, TLS through the gateway, answers and their times. Makes Services
+    address, credential, sync, gateway, endpoints, TLS through the gateway, answers and their times. Creates Services
     `meshkit-probe-…` in the probe's namespace, and removes them at the end; with --samples 0 it only reads. Exit code
     1: a link is broken. 3: something could not be read.
 
@@ -311,7 +313,7 @@ def pairs(mesh_file: Path, samples: int, output: Output) -> int:
     findings = pairs.check_all(mesh, facts, sent)
     rows = pair_table.table(mesh, facts, findings, sent)
     _print(pair_table.brief(rows) if output == "table" else rows, output)
-    return _judge(findings)
+    return _report(findings)
 
 
 @cli.command()
@@ -321,7 +323,7 @@ def pairs(mesh_file: Path, samples: int, output: Output) -> int:
 def latency(mesh_file: Path, samples: int, output: Output) -> int:
     """Measure how long each cluster takes to answer each other one, each pair alone.
 
-    Makes Services `meshkit-probe-…` in the probe's namespace, and removes them at the end. Times are in milliseconds,
+    Creates Services `meshkit-probe-…` in the probe's namespace, and removes them at the end. Times are in milliseconds,
     with 95 % intervals. Exit code 1: a pair fails its gates. 3: a pair could not be measured.
 
     \b
@@ -339,7 +341,7 @@ def latency(mesh_file: Path, samples: int, output: Output) -> int:
         say(f"measuring {pairs} pairs, {samples} requests each, every pair alone …")
         measured = observe.measure(mesh, samples)
     _print(statistics.latency_table(measured), output)
-    return _judge(observe.prove(mesh, measured))
+    return _report(observe.prove(mesh, measured))
 
 
 @cli.group()
@@ -372,7 +374,7 @@ for plugin in entry_points(group="meshkit.commands"):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code; every error is told in one line or two."""
+    """Run the command line and exit with its code; every error is printed in one line or two."""
     try:
         code = cli.main(args=list(argv) if argv is not None else None, prog_name="meshkit", standalone_mode=False)
     except MeshkitError as error:
@@ -401,13 +403,13 @@ def _journal(run: Path, before: Mapping[str, Any]) -> Journal:
         raise InputError(
             f"its journal {before['journal']} is not here",
             where=str(run),
-            remedy="it is in the private store of the user who applied, on that machine",
+            remedy="run this as the user, and on the machine, that applied: the journal is in that private store",
         )
     return known[before["journal"]]
 
 
 def _find_tools() -> None:
-    # A plugin may bring programs, the lab its istioctl: used where the user has none.
+    # A plugin may provide programs, as the lab does istioctl: they are used where the user has none.
     folders = [str(plugin.load()()) for plugin in entry_points(group="meshkit.programs")]
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), *folders])
 
@@ -430,32 +432,32 @@ def _print(table: pd.DataFrame, output: Output) -> None:
     terminal.show(table, output)
 
 
-def _show_proxies(proxies: pd.DataFrame, *, whole: bool) -> None:
+def _show_proxies(proxies: pd.DataFrame, *, every: bool) -> None:
     """Print a line for each proxy; of many, for each that is not in order, after the counts of all."""
     from meshkit.istio.proxies import status_summary
 
-    if whole or len(proxies) <= MANY:
+    if every or len(proxies) <= MANY:
         _print(proxies, "table")
         return
     _print(status_summary.groups(proxies), "table")
-    unwell = proxies[~proxies["worst"].isin(status_summary.GOOD)]
-    click.echo(f"{len(proxies):,} proxies, {len(unwell):,} not in order", err=True)
-    if len(unwell):
+    unhealthy = proxies[~proxies["worst"].isin(status_summary.GOOD)]
+    click.echo(f"{len(proxies):,} proxies, {len(unhealthy):,} not in order", err=True)
+    if len(unhealthy):
         click.echo()
-        _print(unwell.head(MANY), "table")
-    if len(unwell) > MANY:
+        _print(unhealthy.head(MANY), "table")
+    if len(unhealthy) > MANY:
         click.echo(f"the {MANY} worst are shown; --all shows every one, -n, --cluster and --state choose", err=True)
 
 
-def _judge(findings: Iterable[Finding]) -> int:
-    """Tell on stderr what is not in order, and return the exit code."""
+def _report(findings: Iterable[Finding]) -> int:
+    """Print on stderr the findings that do not pass, and return the exit code."""
     from meshkit.checks.finding import Verdict
 
     found = list(findings)
     for finding in found:
         if finding.verdict not in (Verdict.PASS, Verdict.SKIPPED):
-            told = f"{finding.verdict.symbol} {finding.id} {finding.subject}: {finding.observed}"
-            click.echo(told + (f"\n    → {finding.remedy}" if finding.remedy else ""), err=True)
+            line = f"{finding.verdict.symbol} {finding.id} {finding.subject}: {finding.observed}"
+            click.echo(line + (f"\n    → {finding.remedy}" if finding.remedy else ""), err=True)
     return _exit_code(found)
 
 

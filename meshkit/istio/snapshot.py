@@ -29,7 +29,7 @@ class VerifyFacts:
 def look(mesh: Mesh) -> VerifyFacts:
     """Read objects, istiods and proxies of every cluster; changes nothing."""
     return VerifyFacts(
-        **mesh.ask(
+        **mesh.read_all(
             identity=versions.identity,
             secrets=remote_secrets.remote_secrets,
             remotes=remote_secrets.remote_clusters,

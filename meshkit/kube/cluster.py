@@ -4,8 +4,8 @@
     pods = east.get("pods", namespace="sample", labels={"app": "httpbin"})
     east.http_get("sleep-5f9…", "sample", 15000, "/clusters?format=json")
 
-Objects are the API server's raw JSON. Every call ends within its timeout, and every failure is a `MeshkitError` that
-names the cluster.
+Objects are the API server's raw JSON. Every call ends within its timeout. Every failure is a `MeshkitError` that names
+the cluster.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _METADATA: dict[str, type] = {"namespace": str, "uid": str, "labels": dict, "ann
 
 @dataclass(frozen=True)
 class ExecResult:
-    """What a command in a container left: its output as text, and its exit code."""
+    """The result of a command in a container: its output as text, and its exit code."""
 
     stdout: str
     stderr: str
@@ -120,7 +120,7 @@ class Cluster(Shown):
         return type(self)(self.name, "", functools.partial(other_token, self._access, Hidden(token), ca), timeout)
 
     def __getstate__(self) -> dict[str, Any]:
-        # An executor may run questions in another process: the lock and the open client stay in this one.
+        # An executor may run calls in another process: the lock and the open client stay in this one.
         return {**self.__dict__, "_lock": None, "_session": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ class Cluster(Shown):
 
     @property
     def session(self) -> transport.Session:
-        """The way to this context's API server, made at first use."""
+        """The connection to this context's API server, created at first use."""
         # Not functools.cached_property: until Python 3.12 its lock is shared by all instances.
         with self._lock:
             if self._session is None:
@@ -212,7 +212,7 @@ class Cluster(Shown):
         """Return every kind that can be listed now in the API groups wanted, as `virtualservices.networking.istio.io`.
 
         Args:
-            wanted: says of a group whether it is wanted.
+            wanted: takes a group, returns whether to include it.
             namespaced: only kinds whose objects live in namespaces.
         """
         self._resources = list(self._discover())
@@ -238,12 +238,12 @@ class Cluster(Shown):
         return str(uid)
 
     def clock_skew(self) -> ClockSkew:
-        """Return how far the API server's clock is ahead of ours; its Date header tells whole seconds only."""
+        """Return how far the API server's clock is ahead of ours; its Date header has whole seconds only."""
         answer = self._request("GET", "/version")
         try:
             server = parsedate_to_datetime(answer.headers["Date"]).replace(tzinfo=UTC).timestamp()
         except (KeyError, TypeError, ValueError, OverflowError):
-            raise UnreachableError("it does not tell the time: no Date header", where=self.where) from None
+            raise UnreachableError("its answer has no Date header", where=self.where) from None
         return ClockSkew(server + 0.5 - answer.midpoint, 0.5 + answer.round_trip / 2)
 
     def can_i(self, verb: str, resource: str, namespace: str | None = None) -> bool:
@@ -267,12 +267,12 @@ class Cluster(Shown):
     ) -> dict[str, Any]:
         """Apply an object server-side as a field manager, never by force on another, and return what it became.
 
-        What that manager itself has patched since is its own, although the server tells of a conflict: it keeps the
-        books of patches and of applies apart.
+        Fields that the same manager changed by a patch are no conflict, although the server reports one: the server
+        tracks the operations Apply and Update of one manager separately.
 
         Raises:
             ConflictError: others own fields of it.
-            ChangeError: the server refused it otherwise: an unknown field, a webhook's no.
+            ChangeError: the server refused it for another reason: an unknown field, a webhook.
         """
         path = self._path_of(manifest)
         query = [("fieldManager", manager), ("fieldValidation", "Strict")]
@@ -288,7 +288,7 @@ class Cluster(Shown):
         return result
 
     def rehearse(self, manifest: Mapping[str, Any], *, create: bool = False) -> dict[str, Any]:
-        """Return what an object would become if it were applied by force, or created anew; never changes anything.
+        """Return what an object would become if it were applied by force, or created; a dry run that changes nothing.
 
         Raises:
             ChangeError: the server would refuse it.
@@ -304,7 +304,7 @@ class Cluster(Shown):
     def patch(self, manifest: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Merge fields into an object that exists, as `kubectl patch --type=merge`; null removes a field.
 
-        For fields that belong to whoever writes last, such as replicas; all others are applied.
+        For fields without a fixed owner, such as replicas; all other fields are applied.
         """
         query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
         query += [("dryRun", "All")] if dry_run else []
@@ -351,14 +351,14 @@ class Cluster(Shown):
         command: Sequence[str],
         timeout: float = 0.0,
         *,
-        heard: Callable[[bytes], None] | None = None,
+        on_output: Callable[[bytes], None] | None = None,
     ) -> ExecResult:
         """Run a command in a container, without a shell and without a terminal.
 
-        `heard` is called with each piece of its output, when it comes.
+        `on_output` is called with each piece of its standard output as it arrives.
 
         Raises:
-            UnreachableError: the pod cannot be reached, or the command is not over within `timeout` seconds.
+            UnreachableError: the pod cannot be reached, or the command does not end within `timeout` seconds.
         """
         path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/exec"
         query = [("container", container), ("stdout", "true"), ("stderr", "true")]
@@ -367,8 +367,8 @@ class Cluster(Shown):
         with self._stream(path, query, "v5.channel.k8s.io,v4.channel.k8s.io", timeout, pod) as stream:
             for channel, data in stream.frames():
                 channels.get(channel, bytearray()).extend(data)
-                if heard and channel == _STDOUT:
-                    heard(data)
+                if on_output and channel == _STDOUT:
+                    on_output(data)
         stdout, stderr = (channels[c].decode(errors="replace") for c in (_STDOUT, _STDERR))
         return ExecResult(stdout, stderr, self._exit_code(bytes(channels[_ERROR]), f"{pod}.{namespace}/{container}"))
 
@@ -398,7 +398,7 @@ class Cluster(Shown):
     def http_get(self, pod: str, namespace: str, port: int, path: str, timeout: float = 0.0) -> bytes:
         """Return what a pod answers to GET on a port of its localhost, as istioctl asks Envoy and istiod.
 
-        The way is the API server's port-forward, so the right needed is istioctl's: create `pods/portforward`.
+        It uses the API server's port-forward, so it needs the same right as istioctl: create `pods/portforward`.
 
         Raises:
             UnreachableError: nothing listens there, or no complete answer within `timeout` seconds.
@@ -423,7 +423,7 @@ class Cluster(Shown):
         may come too.
 
         Raises:
-            UnreachableError: the way broke, or no line came for `timeout` seconds.
+            UnreachableError: the connection broke, or no line came for `timeout` seconds.
             NotFoundError: the pod is gone.
             MeshkitError: the container has not started yet.
         """
@@ -469,7 +469,7 @@ class Cluster(Shown):
                 for version in _mappings(group.get("versions")):
                     served = version.get("version")
                     for item in _mappings(version.get("resources")):
-                        # An aggregated API may say anything of itself: what cannot be asked for is passed over.
+                        # An aggregated API may publish malformed entries: those are skipped.
                         found = _resource(name, served, item)
                         if found:
                             yield found
@@ -509,13 +509,13 @@ class Cluster(Shown):
         )
 
     def _decoded(self, answer: transport.Response, having: str = "") -> Any:
-        # Nulls are rare, and a hook for each object costs more than to look.
+        # Nulls are rare, and a hook for each object costs more than this search.
         hook = _without_nulls if b"null" in answer.data else None
         try:
             document = json.loads(answer.data, object_hook=hook)
         except (ValueError, RecursionError):
             raise UnreachableError("its answer is not JSON", where=self.where, remedy=_NO_API_SERVER) from None
-        # An empty list may be null; what is no list of objects, such as an APIGroupList, has no metadata.
+        # An empty list may be null. A kind such as APIGroupList ends in List, but lists no objects and has no metadata.
         kind = str(document.get("kind")) if isinstance(document, dict) else ""
         if kind == _DISCOVERED or (kind.endswith("List") and "metadata" in document):
             document.setdefault("items", [])
@@ -524,21 +524,21 @@ class Cluster(Shown):
         return document
 
     def _strange(self) -> UnreachableError:
-        return UnreachableError("its answer is none of an API server", where=self.where, remedy=_NO_API_SERVER)
+        return UnreachableError("its answer is not that of an API server", where=self.where, remedy=_NO_API_SERVER)
 
     def _object(self, document: dict[str, Any]) -> dict[str, Any]:
-        """Return an object whose outermost fields have the types that all Kubernetes objects' have.
+        """Return an object after checking that its outermost fields have the types of a Kubernetes object.
 
         Raises:
-            UnreachableError: they have not.
+            UnreachableError: they do not.
         """
         metadata = document.get("metadata")
         if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
             raise self._strange()
         if not all(isinstance(metadata.get(field, kind()), kind) for field, kind in _METADATA.items()):
             raise self._strange()
-        told = [*metadata.get("labels", {}).values(), *metadata.get("annotations", {}).values()]
-        if not all(isinstance(value, str) for value in told):
+        values = [*metadata.get("labels", {}).values(), *metadata.get("annotations", {}).values()]
+        if not all(isinstance(value, str) for value in values):
             raise self._strange()
         return document
 
@@ -552,10 +552,10 @@ class Cluster(Shown):
 
 
 def _resource(group: Any, version: Any, item: Mapping[str, Any]) -> _Resource | None:
-    """Return what discovery says of a kind; None of one whose group, name or kind is missing or no text."""
+    """Return a kind from its discovery entry; None if group, name or kind is missing or not a text."""
     plural: Any = item.get("resource")
     kind: Any = _mapping(item.get("responseKind")).get("kind")
-    if not isinstance(group, str) or not all(told and isinstance(told, str) for told in (version, plural, kind)):
+    if not isinstance(group, str) or not all(value and isinstance(value, str) for value in (version, plural, kind)):
         return None
     plain = {plural, item.get("singularResource"), kind.lower(), *_texts(item.get("shortNames"))}
     names = {name for name in plain if name and isinstance(name, str)}

@@ -1,4 +1,4 @@
-"""Who we are to an API server: tokens, token files, basic auth, exec plugins and impersonation, as client-go has them.
+"""Our identity at an API server: tokens, token files, basic auth, exec plugins and impersonation, as in client-go.
 
 The official Python client drops impersonation, reads a token file once, and sends requests without a credential where
 a plugin fails. No text, repr or error of this module holds a credential.
@@ -28,9 +28,9 @@ from typing import Any, Protocol
 from meshkit.errors import InputError, MeshkitError, UnreachableError
 
 PLUGIN_TIMEOUT = 20.0
-"""Seconds for an exec plugin: nobody is there to answer a question of it."""
+"""Seconds that an exec plugin may take: it cannot ask for input here."""
 PLUGIN_SILENCE = 20.0
-"""Seconds for which a plugin that failed is not run again: each request would wait for it anew."""
+"""Seconds for which a plugin that failed is not run again: otherwise each request would wait for it."""
 _VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 _MODES = ("Never", "IfAvailable", "Always")
 _TCHAR = re.compile(r"[!#$&'*+.^_`|~0-9A-Za-z-]")
@@ -59,7 +59,7 @@ class Source(Protocol):
         """Return a client certificate and its key in PEM, if the credential is one."""
 
     def refused(self) -> None:
-        """Take note of a 401: what was kept is not good any longer."""
+        """Note a 401: a cached credential is no longer valid."""
 
 
 class Static:
@@ -132,20 +132,20 @@ class _Credential:
 
 
 class Plugin:
-    """An exec plugin, run when its credential is needed, has ended or was refused; never asked to talk to anyone."""
+    """An exec plugin. It runs when a credential is needed, has expired or was refused, and never interactively."""
 
     def __init__(self, exec_: Mapping[str, Any], directory: str, cluster: Mapping[str, Any], where: str) -> None:
         self._exec, self._cluster, self._where = exec_, cluster, where
         command = str(exec_.get("command") or "")
-        # A name alone is looked for in PATH, a path is relative to the kubeconfig (clientcmd/loader.go).
+        # A plain name is looked up in PATH, a path is relative to the kubeconfig (clientcmd/loader.go).
         self._command = os.path.normpath(Path(directory, command)) if os.sep in command else command
         self._name = Path(command).name
         self._lock = threading.Lock()
         self._kept: _Credential | None = None
         self._failed: tuple[float, MeshkitError] | None = None
-        self._judge(command)
+        self._validate(command)
 
-    def _judge(self, command: str) -> None:
+    def _validate(self, command: str) -> None:
         version, mode = self._exec.get("apiVersion"), self._exec.get("interactiveMode")
         if not command:
             raise self._wrong("users[].user.exec has no command")
@@ -194,25 +194,25 @@ class Plugin:
     def _run(self) -> _Credential:
         if self._exec.get("interactiveMode") == "Always":
             raise UnreachableError(
-                f"the exec plugin {self._name} wants to talk to somebody (interactiveMode: Always); here is nobody",
+                f"the exec plugin {self._name} needs a terminal (interactiveMode: Always), and meshkit runs it without",
                 remedy="use a context whose plugin needs no terminal, such as one with a service account's credential",
             )
         given = {item["name"]: str(item.get("value", "")) for item in self._exec.get("env") or []}
         info: dict[str, Any] = {"interactive": False}
         if self._exec.get("provideClusterInfo"):
             info["cluster"] = self._cluster
-        asked = {"apiVersion": self._exec["apiVersion"], "kind": "ExecCredential", "spec": info}
-        environment = {**os.environ, **given, "KUBERNETES_EXEC_INFO": json.dumps(asked)}
+        request = {"apiVersion": self._exec["apiVersion"], "kind": "ExecCredential", "spec": info}
+        environment = {**os.environ, **given, "KUBERNETES_EXEC_INFO": json.dumps(request)}
         code, out, err = self._call(environment)
         if code:
             secrets = [value for name, value in given.items() if _SECRET_NAME.search(name)]
-            said = quotable(err, [*secrets, *_texts(_json(out))])
-            raise self._failure(f"failed with exit code {code}{': ' if said else ''}{said}")
+            quoted = quotable(err, [*secrets, *_texts(_json(out))])
+            raise self._failure(f"failed with exit code {code}{': ' if quoted else ''}{quoted}")
         return self._credential_of(_json(out), out)
 
     def _call(self, environment: Mapping[str, str]) -> tuple[int, str, str]:
         try:
-            # A session of its own: it has no terminal to ask on, and ends with all that it started.
+            # In its own session it has no terminal to prompt on, and can be killed with all its children.
             running = subprocess.Popen(
                 [self._command, *map(str, self._exec.get("args") or [])],
                 stdin=subprocess.DEVNULL,
@@ -237,7 +237,7 @@ class Plugin:
 
     def _failure(self, what: str, otherwise: str = "") -> UnreachableError:
         hint = quotable(str(self._exec.get("installHint") or ""), ())
-        otherwise = otherwise or f"run {self._name} in a terminal to see what it wants; log in again"
+        otherwise = otherwise or f"run {self._name} in a terminal to see what it needs; log in again"
         remedy = f"{otherwise}; its installHint: {hint}" if hint else otherwise
         return UnreachableError(f"the exec plugin {self._name} {what}", remedy=remedy)
 
@@ -248,12 +248,12 @@ class Plugin:
         if document.get("apiVersion") != self._exec["apiVersion"]:
             raise self._failure(f"answered with another apiVersion than the kubeconfig's {self._exec['apiVersion']}")
         status = document.get("status")
-        told = status if isinstance(status, dict) else {}
+        fields = status if isinstance(status, dict) else {}
         token, certificate, key = (
-            told.get(field) or "" for field in ("token", "clientCertificateData", "clientKeyData")
+            fields.get(field) or "" for field in ("token", "clientCertificateData", "clientKeyData")
         )
         if not all(isinstance(value, str) for value in (token, certificate, key)):
-            raise self._failure("printed an ExecCredential whose fields are no texts")
+            raise self._failure("printed an ExecCredential whose fields are not texts")
         if not token and not certificate and not key:
             raise self._failure("printed an ExecCredential without a credential")
         if bool(certificate) != bool(key):
@@ -261,7 +261,7 @@ class Plugin:
         return _Credential(
             bearer(token, f"exec plugin {self._name}") if token else "",
             (certificate.encode(), key.encode()) if certificate else None,
-            self._end(told.get("expirationTimestamp")),
+            self._end(fields.get("expirationTimestamp")),
         )
 
     def _end(self, text: Any) -> datetime | None:
@@ -270,18 +270,18 @@ class Plugin:
         try:
             return datetime.fromisoformat(str(text)).astimezone(UTC)
         except ValueError:
-            raise self._failure("told an expirationTimestamp that is no time") from None
+            raise self._failure("gave an expirationTimestamp that is not a time") from None
 
 
 class Identity:
-    """A credential, and whom it impersonates."""
+    """A credential, and the user that it impersonates, if any."""
 
     def __init__(self, source: Source, impersonated: Sequence[tuple[str, str]] = ()) -> None:
         self.source = source
         self._impersonated = tuple(impersonated)
 
     def headers(self) -> list[tuple[str, str]]:
-        """Return the headers that every request and every stream needs; a name may stand there more than once."""
+        """Return the headers that every request and every stream needs; a name can occur more than once."""
         authorization = self.source.authorization()
         return [*([("Authorization", authorization)] if authorization else []), *self._impersonated]
 
@@ -303,12 +303,12 @@ def of_user(
     Args:
         user: the entry `user`.
         directory: relative paths of it begin there.
-        cluster: what an exec plugin is told of the cluster, if it wants to know.
+        cluster: the cluster's description for an exec plugin with `provideClusterInfo`.
         where: how errors name the place.
         load: gives the header of an auth-provider's token.
 
     Raises:
-        InputError: what it says does not fit together.
+        InputError: its fields contradict each other.
     """
     return Identity(_source(user, directory, cluster, where, load), impersonated(user, where))
 
@@ -362,17 +362,17 @@ def impersonated(user: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
         raise InputError("expected as-groups as a list and as-user-extra as a mapping of lists", where=where)
     if not name and (uid or groups or extra):
         raise InputError("as-uid, as-groups or as-user-extra without `as`: whom to impersonate is missing", where=where)
-    told = [("Impersonate-User", name)] if name else []
-    told += [("Impersonate-Uid", uid)] if uid else []
-    told += [("Impersonate-Group", str(group)) for group in groups]
+    headers = [("Impersonate-User", name)] if name else []
+    headers += [("Impersonate-Uid", uid)] if uid else []
+    headers += [("Impersonate-Group", str(group)) for group in groups]
     for key, values in extra.items():
         if not isinstance(values, list):
             raise InputError(f"expected a list of texts for as-user-extra.{key}", where=where)
-        told += [(f"Impersonate-Extra-{_header_name(str(key))}", str(value)) for value in values]
-    for header, value in told:
+        headers += [(f"Impersonate-Extra-{_header_name(str(key))}", str(value)) for value in values]
+    for header, value in headers:
         if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
             raise InputError(f"no header can carry the value for {header}: it has a line feed or the like", where=where)
-    return told
+    return headers
 
 
 def _header_name(key: str) -> str:

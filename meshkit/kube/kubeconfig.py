@@ -1,4 +1,4 @@
-"""kubeconfig: files, contexts, and what one context says of the way to its API server and of who we are there.
+"""kubeconfig: its files and contexts, and one context's API server address, TLS, proxy and identity.
 
 Merging, certificates and TLS settings are the official client's. Identity is ours (see `meshkit.kube.identity`), and so
 are the rules for proxies, which are kubectl's: `proxy-url` before the environment, loopback never by the environment's
@@ -35,7 +35,7 @@ _CLUSTER_FILES, _USER_FILES = ("certificate-authority",), ("client-certificate",
 
 @dataclass(frozen=True, repr=False)
 class Access:
-    """How an API server is reached, and who we are there."""
+    """How an API server is reached, and with which identity."""
 
     settings: Configuration
     identity: Identity
@@ -60,7 +60,7 @@ def contexts(paths: Sequence[str]) -> list[str]:
     """Return the names of the contexts in kubeconfig files, merged as kubectl merges them.
 
     Raises:
-        InputError: a file is no kubeconfig. What stands in it is never quoted.
+        InputError: a file is not a kubeconfig. Its content is never quoted.
     """
     where = os.pathsep.join(paths)
     with _errors(where):
@@ -68,27 +68,27 @@ def contexts(paths: Sequence[str]) -> list[str]:
 
 
 def access(paths: Sequence[str], context: str) -> Access:
-    """Return what one context says; no plugin is run and nothing is sent.
+    """Return the settings and the identity of one context; no plugin is run and nothing is sent.
 
     Raises:
-        InputError: the context is not complete, or its fields do not fit together.
+        InputError: the context is not complete, or its fields contradict each other.
     """
     where = os.pathsep.join(paths)
     place = f"{where} (context {context})"
     with _errors(place):
         merged = _merged(where)
-        told = _entry(merged, "contexts", context)[0]["context"]
-        cluster, cluster_home = _entry(merged, "clusters", told["cluster"])
-        user, user_home = _entry(merged, "users", told["user"]) if told.get("user") else ({"user": {}}, "")
+        entry = _entry(merged, "contexts", context)[0]["context"]
+        cluster, cluster_home = _entry(merged, "clusters", entry["cluster"])
+        user, user_home = _entry(merged, "users", entry["user"]) if entry.get("user") else ({"user": {}}, "")
         cluster = _absolute(cluster["cluster"], cluster_home, _CLUSTER_FILES)
         user = _absolute(user["user"] or {}, user_home, _USER_FILES)
         settings = _settings(cluster, {key: value for key, value in user.items() if key.startswith("client-")}, place)
         load = functools.partial(_provided, where, context, settings)
-        return Access(settings, identity.of_user(user, user_home, _told_to_plugins(cluster), place, load))
+        return Access(settings, identity.of_user(user, user_home, _plugin_cluster_info(cluster), place, load))
 
 
 def other_token(given: Callable[[], Access], token: str, ca: bytes) -> Access:
-    """Return an access with its own identity put aside for a bearer token, and its CA if one is given."""
+    """Return an access with its identity replaced by a bearer token, and its CA by `ca` if given."""
     settings = given().settings
     if ca:
         settings.ssl_ca_cert, settings.ca_cert_data, settings.verify_ssl = None, ca.decode("ascii", "ignore"), True
@@ -97,7 +97,7 @@ def other_token(given: Callable[[], Access], token: str, ca: bytes) -> Access:
 
 
 def write_private(data: bytes) -> str:
-    """Write a certificate or key to a file that only we can read, gone at exit, and return its path."""
+    """Write a certificate or key to a file that only we can read, removed at exit, and return its path."""
     handle, path = tempfile.mkstemp(dir=_private_directory())
     with os.fdopen(handle, "wb") as file:
         file.write(data)
@@ -128,9 +128,9 @@ def _settings(cluster: Mapping[str, Any], user: Mapping[str, Any], where: str) -
     from kubernetes.client import Configuration
     from kubernetes.config import load_kube_config_from_dict
 
-    told = {**{key: value for key, value in cluster.items() if key != "proxy-url"}, "server": _server(cluster, where)}
+    entry = {**{key: value for key, value in cluster.items() if key != "proxy-url"}, "server": _server(cluster, where)}
     document = {
-        "clusters": [{"name": "it", "cluster": told}],
+        "clusters": [{"name": "it", "cluster": entry}],
         "users": [{"name": "it", "user": dict(user)}],
         "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
         "current-context": "it",
@@ -144,7 +144,7 @@ def _settings(cluster: Mapping[str, Any], user: Mapping[str, Any], where: str) -
 
 
 def _server(cluster: Mapping[str, Any], where: str) -> str:
-    """Return an API server's address; without a scheme it is HTTPS if there is anything of TLS (client-go, rest)."""
+    """Return an API server's address; without a scheme it is HTTPS if any TLS field is set (client-go, rest)."""
     server = cluster.get("server")
     if not isinstance(server, str):
         raise InputError("expected https://HOST:PORT as server of its cluster", where=where)
@@ -198,22 +198,22 @@ def _is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
-def _told_to_plugins(cluster: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a cluster as exec plugins are told of it (client.authentication.k8s.io/v1, type Cluster)."""
+def _plugin_cluster_info(cluster: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a cluster's description for exec plugins (client.authentication.k8s.io/v1, type Cluster)."""
     fields = ("server", "tls-server-name", "insecure-skip-tls-verify", "proxy-url", "disable-compression")
-    told = {name: cluster[name] for name in fields if cluster.get(name)}
+    info = {name: cluster[name] for name in fields if cluster.get(name)}
     if authority := cluster.get("certificate-authority-data"):
-        told["certificate-authority-data"] = authority
+        info["certificate-authority-data"] = authority
     elif path := cluster.get("certificate-authority"):
-        told["certificate-authority-data"] = base64.b64encode(Path(path).read_bytes()).decode()
+        info["certificate-authority-data"] = base64.b64encode(Path(path).read_bytes()).decode()
     for extension in cluster.get("extensions") or []:
         if extension["name"] == "client.authentication.k8s.io/exec":
-            told["config"] = extension["extension"]
-    return told
+            info["config"] = extension["extension"]
+    return info
 
 
 def _provided(where: str, context: str, settings: Configuration) -> str:
-    """Return the header that the official client makes of an auth-provider; it keeps what it was given anew."""
+    """Return the header that the official client makes of an auth-provider; it caches a refreshed token."""
     from kubernetes.client import Configuration
     from kubernetes.config import load_kube_config
 
@@ -235,7 +235,7 @@ def _errors(where: str) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or type(error).__name__})", where=where) from None
     except (ConfigException, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
-        # ConfigException names its place by quoting the whole entry, token included: never hand it on.
+        # ConfigException names its place by quoting the whole entry, token included: never pass it on.
         remedy = "`kubectl config view` shows how kubectl reads it"
         raise InputError("not a complete kubeconfig", where=where, remedy=remedy) from None
 

@@ -1,4 +1,4 @@
-"""What an object says without what the server keeps of its own, how two of them differ, and who owns which field."""
+"""Kubernetes objects as data: without server-set fields, diffed with Secrets masked, and which manager owns a field."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SALT = os.urandom(16)
 
 
 def bare(obj: Mapping[str, Any] | None) -> Object:
-    """Return a copy of an object without its status and what the server and controllers keep in its metadata."""
+    """Return a copy of an object without its status and the metadata that the server and controllers set."""
     if not obj:
         return {}
     result = copy.deepcopy({key: value for key, value in obj.items() if key != "status"})
@@ -41,7 +41,7 @@ def bare(obj: Mapping[str, Any] | None) -> Object:
 def masked(obj: Mapping[str, Any]) -> Object:
     """Return a copy of an object in which a Secret's values are replaced by their length and a mark.
 
-    Equal values have equal marks within one process; the mark is salted, so that it tells nothing about the value.
+    Equal values have equal marks within one process; the mark is salted, so it reveals nothing about the value.
     """
     result = copy.deepcopy(dict(obj))
     if result.get("kind") == "Secret":
@@ -58,7 +58,7 @@ def _mark(value: Any) -> str:
 
 
 def patched(obj: Mapping[str, Any], patch: Mapping[str, Any]) -> Object:
-    """Return an object as a JSON merge patch (RFC 7386) leaves it: null takes a field away."""
+    """Return an object as a JSON merge patch (RFC 7386) leaves it: null removes a field."""
     result = copy.deepcopy(dict(obj))
     for key, value in patch.items():
         if isinstance(value, dict):
@@ -91,7 +91,7 @@ def _lines(obj: Object) -> list[str]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Shows texts of several lines as lines, so that their differences are lines, too."""
+    """Dumps multi-line texts as blocks, so that a diff shows only the lines that differ."""
 
     def ignore_aliases(self, _: Any) -> bool:
         return True
@@ -108,14 +108,14 @@ _Dumper.add_representer(str, _text)
 
 
 def identify(obj: Mapping[str, Any]) -> str:
-    """Return how people call an object: `Secret istio-system/cacerts`, `Namespace sample`."""
+    """Return an object's kind, namespace and name: `Secret istio-system/cacerts`, `Namespace sample`."""
     metadata = obj["metadata"]
     place = f"{metadata['namespace']}/" if metadata.get("namespace") else ""
     return f"{obj['kind']} {place}{metadata['name']}"
 
 
 def qualified(obj: Mapping[str, Any]) -> str:
-    """Return an object's kind as `Cluster.get` takes it without doubt: `Gateway.v1.networking.istio.io`."""
+    """Return an object's kind in the unambiguous form of `Cluster.get`: `Gateway.v1.networking.istio.io`."""
     group, _, version = str(obj["apiVersion"]).rpartition("/")
     return f"{obj['kind']}.{version}.{group}"
 
@@ -128,7 +128,7 @@ def digest(obj: Mapping[str, Any] | None) -> str:
 def owned(obj: Mapping[str, Any], manager: str) -> Object | None:
     """Return the fields that a manager owns by server-side apply, as a manifest; None if it owns nothing.
 
-    Applied by that manager, it gives back what the manager once said, and takes away what it said since.
+    Applying it again as that manager restores those fields, and removes the fields that the manager added since.
     Source: metadata.managedFields, format FieldsV1 (kubernetes.io, Server-Side Apply).
     """
     entries = [e for e in obj["metadata"].get("managedFields") or [] if _applied_by(e, manager)]
@@ -167,7 +167,7 @@ def _pick_item(item: Any, fields: Mapping[str, Any]) -> Iterable[Any]:
 
 
 def managers(obj: Mapping[str, Any]) -> set[str]:
-    """Return who has written to an object, but for its status."""
+    """Return the field managers that have written to an object, except to its status."""
     entries = obj["metadata"].get("managedFields") or []
     return {str(e.get("manager")) for e in entries if not e.get("subresource")}
 
@@ -182,7 +182,7 @@ def without(obj: Mapping[str, Any], fields: Iterable[str]) -> Object:
 
 def _remove(value: Any, path: str) -> None:
     if isinstance(value, dict) and path.startswith("."):
-        # Keys may hold dots themselves: the longest that fits is meant.
+        # Keys may contain dots: the longest key that fits is the one meant.
         fits = [key for key in value if re.match(rf"\.{re.escape(key)}(?=[.\[]|$)", path)]
         key = max(fits, key=len, default=None)
         if key is not None and len(path) == len(key) + 1:
@@ -201,6 +201,6 @@ def _selected(item: Any, selector: str) -> bool:
     if selector.startswith("="):
         return bool(json.loads(selector[1:]) == item)
     pairs = re.findall(r'(\w+)=("(?:[^"\\]|\\.)*"|[^,]+)', selector)
-    # The server names a port by its protocol, too, where the manifest leaves it to the default.
+    # The server names a port by its protocol even where the manifest leaves the protocol at its default.
     known = {"protocol": "TCP", **item} if isinstance(item, dict) else {}
     return bool(pairs) and all(known.get(k) == json.loads(v) for k, v in pairs)

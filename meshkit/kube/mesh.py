@@ -1,9 +1,9 @@
-"""Mesh: the clusters of one mesh file, asked all at once.
+"""Mesh: the clusters of one mesh file, read concurrently.
 
     mesh = Mesh.open("parameters/lab.yaml")
     mesh.each(Cluster.version)      # {"east": "v1.37.2", "west": Unknown("it refuses the connection")}
 
-A cluster that is dead, slow or refuses us becomes `Unknown` with a reason, and neither delays nor spoils the others.
+A cluster that is down, slow or refuses us becomes `Unknown` with a reason, and neither delays nor breaks the others.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ U = TypeVar("U")
 
 PODS_AT_ONCE = 8
 SILENCE = 20.0
-"""Seconds for which a cluster that did not answer in time is not asked again: each question would wait anew."""
+"""Seconds for which a cluster that did not answer in time is not called again: every reading would wait for it."""
 LONGEST = 10
-"""How many times its deadline a question may take in all, as long as answers come."""
+"""How many times its deadline a reading may take in all, as long as answers arrive."""
 _LATE = "no answer within"
 _WRONG_SHAPE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What comes of reading a document that is not what its kind says."""
+"""Errors of reading a document that does not have the fields of its kind."""
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """What could not be found out, and why. It is false, so that `if answer:` never takes it for one."""
+    """A fact that could not be read, and why. It is false, so that `if answer:` never takes it for an answer."""
 
     reason: str
 
@@ -51,7 +51,7 @@ class Unknown:
 
 
 class DaemonThreads(concurrent.futures.Executor):
-    """A thread for each call, at most so many at once, which nobody waits for at exit: a hung one must not hang us."""
+    """A daemon thread for each call, at most `at_once` of them: a thread that hangs must not keep the process alive."""
 
     def __init__(self, at_once: int = 0) -> None:
         self._slots = threading.BoundedSemaphore(at_once) if at_once else None
@@ -70,7 +70,7 @@ class DaemonThreads(concurrent.futures.Executor):
         try:
             if future.set_running_or_notify_cancel():
                 future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001  (the future hands it on)
+        except BaseException as error:  # noqa: BLE001  (the future passes it on)
             future.set_exception(error)
         finally:
             if self._slots:
@@ -86,31 +86,31 @@ def gather(
 ) -> list[T | Unknown]:
     """Call a function for each subject, all at once, and return the answers in the subjects' order.
 
-    A subject that fails with a `MeshkitError`, or of which nothing came for `deadline` seconds, is `Unknown`; so is one
-    whose answer cannot be read (see `_reading`). Any other exception is a mistake of the program, and is raised.
+    A subject that fails with a `MeshkitError`, or from which nothing arrived for `deadline` seconds, is `Unknown`; so
+    is one whose answer is malformed (see `_reading`). Any other exception is a bug of ours, and is raised.
     """
     pool = executor or DaemonThreads(PODS_AT_ONCE)
-    asker, began = transport.progress.get(None), time.monotonic()
-    asked: dict[concurrent.futures.Future[Any], transport.Progress] = {}
+    caller, began = transport.progress.get(None), time.monotonic()
+    calls: dict[concurrent.futures.Future[Any], transport.Progress] = {}
     for subject in subjects:
-        progress = transport.Progress(asker)
-        asked[pool.submit(_reading, function, subject, progress)] = progress
-    while waiting := {future: progress for future, progress in asked.items() if not future.done()}:
+        progress = transport.Progress(caller)
+        calls[pool.submit(_reading, function, subject, progress)] = progress
+    while waiting := {future: progress for future, progress in calls.items() if not future.done()}:
         last = max(max(began, progress.last) for progress in waiting.values())
         left = min(last + deadline, began + LONGEST * deadline) - time.monotonic()
         if left <= 0:
             break
         concurrent.futures.wait(waiting, timeout=left)
-    return [_outcome(future, deadline) for future in asked]
+    return [_outcome(future, deadline) for future in calls]
 
 
 def _reading(function: Callable[[U], T], subject: U, progress: transport.Progress) -> T:
-    """Call a function, and tell an answer of a wrong shape from a mistake of the program.
+    """Call a function, and distinguish a malformed answer from a bug of ours.
 
-    The first is a property of the one who answered, and of nobody else. Where nothing was answered, it is the second.
+    A malformed answer makes only its own subject unknown. Where no answer arrived at all, the exception is our bug.
 
     Raises:
-        UnreachableError: an answer could not be read; it says where, and quotes nothing of it.
+        UnreachableError: an answer is malformed; the message names our place in the code, and quotes nothing of it.
     """
     before = transport.progress.set(progress)
     try:
@@ -120,13 +120,13 @@ def _reading(function: Callable[[U], T], subject: U, progress: transport.Progres
             raise
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
-        raise UnreachableError(f"an answer of it cannot be read ({place})") from error
+        raise UnreachableError(f"its answer cannot be read ({place})") from error
     finally:
         transport.progress.reset(before)
 
 
 mistakes_are_raised = False
-"""Tests set it: a mistake of ours in reading good answers must not pass as an unknown."""
+"""Tests set it, so that a bug of ours in reading good answers does not pass as unknown."""
 
 
 def _outcome(future: concurrent.futures.Future[T], deadline: float) -> T | Unknown:
@@ -140,7 +140,7 @@ def _outcome(future: concurrent.futures.Future[T], deadline: float) -> T | Unkno
 
 
 class Mesh(Shown):
-    """The clusters of one mesh file. Nothing is sent before the first question."""
+    """The clusters of one mesh file. Nothing is sent before the first reading."""
 
     def __init__(
         self, spec: MeshSpec, clusters: dict[str, Cluster], executor: concurrent.futures.Executor | None = None
@@ -153,7 +153,7 @@ class Mesh(Shown):
         """Why questions of `each` were not answered, by cluster."""
 
     def bundle(self) -> dict[str, Any]:
-        """Return the mesh file's overview; nothing is asked of a cluster."""
+        """Return the mesh file's overview; no cluster is called."""
         return self.spec.bundle()
 
     def __getitem__(self, name: str) -> Cluster:
@@ -164,8 +164,8 @@ class Mesh(Shown):
         """
         if name not in self.clusters:
             near = difflib.get_close_matches(name, self.clusters, n=1)
-            told = f"no cluster {name!r}; the mesh file has {', '.join(self.clusters)}"
-            raise InputError(told, remedy=f"did you mean {near[0]!r}?" if near else "name one of them")
+            message = f"no cluster {name!r}; the mesh file has {', '.join(self.clusters)}"
+            raise InputError(message, remedy=f"did you mean {near[0]!r}?" if near else "name one of them")
         return self.clusters[name]
 
     @classmethod
@@ -175,14 +175,14 @@ class Mesh(Shown):
         """Open the mesh of a file or of a model.
 
         Args:
-            mesh: the mesh file, or what was read from it.
-            executor: where questions to clusters run; threads of this process unless given.
-            timeout: seconds in which something must come of each request to an API server, where the mesh file says
-                nothing else (`requestTimeout`).
+            mesh: the mesh file, or its model.
+            executor: where calls to clusters run; threads of this process unless given.
+            timeout: seconds in which an API server must begin to answer a request, unless the mesh file has
+                `requestTimeout`.
 
         Raises:
-            InputError: the file is wrong, or contexts are missing from kubeconfig; all of them are named. That a
-                cluster cannot be reached is no error here.
+            InputError: the file is wrong, or contexts are missing from kubeconfig; all of them are named. An
+                unreachable cluster is not an error here.
         """
         spec = mesh if isinstance(mesh, MeshSpec) else MeshSpec.load(mesh)
         clusters: dict[str, Cluster] = {}
@@ -214,31 +214,31 @@ class Mesh(Shown):
         """Every ordered pair of cluster names, (client, server)."""
         return self.spec.pairs
 
-    def ask(self, **questions: Callable[[Mesh], Any]) -> dict[str, Any]:
-        """Return the answers to questions about the whole mesh by their names, asked side by side.
+    def read_all(self, **readings: Callable[[Mesh], Any]) -> dict[str, Any]:
+        """Run several readings of the mesh concurrently, and return their results by name.
 
-        Each may have to wait for a cluster that does not answer. What a question raises is raised.
+        Each may have to wait for a cluster that does not answer. An exception of a reading is raised.
         """
-        with concurrent.futures.ThreadPoolExecutor(len(questions)) as pool:
-            return dict(zip(questions, pool.map(lambda ask: ask(self), questions.values()), strict=True))
+        with concurrent.futures.ThreadPoolExecutor(len(readings)) as pool:
+            return dict(zip(readings, pool.map(lambda read: read(self), readings.values()), strict=True))
 
     def each(self, function: Callable[[Cluster], T], *, deadline: float = 30.0) -> dict[str, T | Unknown]:
-        """Ask every cluster at once; return the answers by name, in the file's order.
+        """Call a function for every cluster concurrently; return the answers by name, in the file's order.
 
-        A cluster that fails, or of which nothing came for `deadline` seconds, is `Unknown` with the reason; no deadline
-        is shorter than three of the mesh file's `requestTimeout`. One that was too late a moment ago is not asked again
-        for `SILENCE` seconds, and is `Unknown` for the same reason.
+        A cluster that fails, or from which nothing arrived for `deadline` seconds, is `Unknown` with the reason. The
+        deadline is at least three times the longest `requestTimeout` of the mesh file. A cluster that was too late is
+        not called again for `SILENCE` seconds, and is `Unknown` for the same reason.
         """
         patience = max((entry.request_timeout or 0 for entry in self.spec.clusters), default=0)
         deadline = max(deadline, 3 * patience)
         now = time.monotonic()
         silent = {name: why for name, (until, why) in self._silent.items() if now < until}
-        asked = {name: cluster for name, cluster in self.clusters.items() if name not in silent}
-        answers = gather(function, asked.values(), deadline=deadline, executor=self._executor)
-        known: dict[str, T | Unknown] = {**silent, **dict(zip(asked, answers, strict=True))}
+        called = {name: cluster for name, cluster in self.clusters.items() if name not in silent}
+        answers = gather(function, called.values(), deadline=deadline, executor=self._executor)
+        known: dict[str, T | Unknown] = {**silent, **dict(zip(called, answers, strict=True))}
         for name, answer in known.items():
             if isinstance(answer, Unknown):
                 self.unanswered.setdefault(name, []).append(answer.reason)
-                if name in asked and _LATE in answer.reason:
+                if name in called and _LATE in answer.reason:
                     self._silent[name] = (time.monotonic() + SILENCE, answer)
         return {name: known[name] for name in self.clusters}

@@ -1,4 +1,4 @@
-"""Pods."""
+"""What follows from a pod's object alone: its workload, its main container, whether it is being deleted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def is_terminating(pod: dict[str, Any]) -> bool:
 
 
 def workload(pod: dict[str, Any]) -> str:
-    """Return the name of the workload that a pod belongs to, as Istio derives it; `app` where nobody owns it."""
+    """Return the name of the workload that a pod belongs to, as Istio derives it; `app` where it has no owner."""
     metadata = pod.get("metadata", {})
     owner = next(iter(metadata.get("ownerReferences") or []), None)
     if owner is None:

@@ -1,4 +1,4 @@
-"""Rollout."""
+"""Waiting for the rollout of a workload, with the reason when it does not get ahead."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from meshkit.kube.cluster import Cluster
 from meshkit.kube.wait import Wait
 
 _NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
-"""A pod that ended, or was evicted, answers nobody; its ReplicaSet may leave it there for good."""
+"""A pod that ended or was evicted serves no request; its ReplicaSet may leave it there for good."""
 _COMING = ("", "ContainerCreating", "PodInitializing")
-"""Why a container waits while all is well."""
+"""Reasons of a waiting container that are normal during a start."""
 _RECENT = timedelta(minutes=2)
 
 
 def rolled_out(cluster: Cluster, kind: str, namespace: str, name: str) -> Wait:
     """Return a wait for a Deployment, StatefulSet or DaemonSet, by the rules of `kubectl rollout status`.
 
-    It waits for the old pods to be gone, too: until then they answer, with what they were configured with before. Where
-    a quota, PodSecurity or a webhook refuses its new pods, or these do not start, it says who refuses, or why.
+    It also waits until the old pods are gone: until then they serve requests with the old configuration. Where a quota,
+    PodSecurity or a webhook refuses the new pods, or they do not start, the wait reports the reason.
     """
 
     def missing() -> str:
@@ -46,16 +46,16 @@ def _unfinished(cluster: Cluster, namespace: str, workload: dict[str, Any]) -> s
     if min(updated, ready) < wanted:
         paused = "it is paused; " if spec.get("paused") else ""
         why = _refused(cluster, namespace, workload) or _stuck(cluster, namespace, spec["selector"])
-        return f"{paused}{updated} of {wanted} pods made anew, {ready} available{f'; {why}' if why else ''}"
+        return f"{paused}{updated} of {wanted} pods updated, {ready} available{f'; {why}' if why else ''}"
     pods = cluster.get("pods", namespace, labels=_selector(spec["selector"]), fields=_NOT_ENDED)
     old = max(len(pods) - wanted, sum("deletionTimestamp" in pod["metadata"] for pod in pods))
     return f"{old} old pods are going" if old > 0 else ""
 
 
 def _refused(cluster: Cluster, namespace: str, workload: dict[str, Any]) -> str:
-    """Return in the API server's words who refuses a workload's new pods: a quota, PodSecurity, a webhook; or nothing.
+    """Return the API server's message if a quota, PodSecurity or a webhook refuses a workload's new pods, or nothing.
 
-    A Deployment has it as its condition ReplicaFailure; of the others only the controller's events tell.
+    A Deployment has it in its condition ReplicaFailure; for other kinds it is only in the controller's events.
     """
     conditions = (workload.get("status") or {}).get("conditions") or []
     failed = next((c for c in conditions if c.get("type") == "ReplicaFailure" and c.get("status") == "True"), None)
@@ -66,10 +66,10 @@ def _refused(cluster: Cluster, namespace: str, workload: dict[str, Any]) -> str:
     fields = f"involvedObject.uid={workload['metadata'].get('uid', '')},reason=FailedCreate"
     try:
         events = cluster.get("/api/v1/namespaces/" + quote(namespace, safe="") + "/events", fields=fields)
-    except MeshkitError:  # without the right to read events there is less to say, and no less to wait for
+    except MeshkitError:  # without the right to read events the wait goes on, only without a reason
         return ""
     newest = max(events, key=_last, default=None)
-    # Events stay for an hour: an old one may be of a rollout before.
+    # Events are kept for an hour: an old one may belong to an earlier rollout.
     recent = newest is not None and _last(newest) >= str(datetime.now(UTC) - _RECENT).replace(" ", "T")
     return f"FailedCreate: {newest.get('message', '')}" if newest and recent else ""
 
@@ -83,18 +83,20 @@ def _stuck(cluster: Cluster, namespace: str, selector: dict[str, Any]) -> str:
     """Return why a container of a workload's pods does not start (ImagePullBackOff, say), or nothing."""
     for pod in cluster.get("pods", namespace, labels=_selector(selector), fields=_NOT_ENDED):
         status = pod.get("status") or {}
-        for told in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
-            waiting = (told.get("state") or {}).get("waiting") or {}
+        for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+            waiting = (container.get("state") or {}).get("waiting") or {}
             if waiting.get("reason", "") not in _COMING:
-                return f"{pod['metadata']['name']}/{told['name']}: {waiting['reason']}: {waiting.get('message', '')}"
+                return (
+                    f"{pod['metadata']['name']}/{container['name']}: {waiting['reason']}: {waiting.get('message', '')}"
+                )
     return ""
 
 
 def _selector(selector: dict[str, Any]) -> str:
     """Return a workload's selector as `kubectl -l` takes it."""
-    told = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    terms = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
     for one in selector.get("matchExpressions") or []:
         key, values = one["key"], ",".join(one.get("values") or [])
         known = {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "Exists": key}
-        told.append(known.get(one["operator"], f"!{key}"))
-    return ",".join(told)
+        terms.append(known.get(one["operator"], f"!{key}"))
+    return ",".join(terms)

@@ -32,7 +32,7 @@ from meshkit.kube.kubeconfig import Access
 
 MAX_QUOTE = 300
 DRIPS = 6
-"""How many times its timeout an answer may take in all, as long as pieces of it come."""
+"""How many times its timeout an answer may take in all, as long as pieces of it arrive."""
 MORE_TIME = "check network, VPN and firewall, or allow more time: `requestTimeout` of the cluster in the mesh file"
 _DATA, _CLOSE = (0x1, 0x2), 0x8
 _SWITCHED, _PROXY_WANTS_CREDENTIAL = 101, 407
@@ -55,22 +55,22 @@ class Response:
 
 
 class Progress:
-    """What came from API servers since a question was asked: how many answers, and when the last piece of one."""
+    """Progress of one reading: how many answers arrived from API servers, and when the last piece of one."""
 
-    def __init__(self, asker: Progress | None = None) -> None:
+    def __init__(self, caller: Progress | None = None) -> None:
         self.answers = 0
         self.last = 0.0
-        self._asker = asker
+        self._caller = caller
 
     def note(self) -> None:
-        """Take note that something came; who asked this question is waiting for it, too."""
+        """Note that a piece of an answer arrived, here and for the reading that this one is part of."""
         self.answers, self.last = self.answers + 1, time.monotonic()
-        if self._asker:
-            self._asker.note()
+        if self._caller:
+            self._caller.note()
 
 
 progress: ContextVar[Progress] = ContextVar("progress")
-"""Of the question that this thread is asked."""
+"""Of the reading that runs in this thread."""
 
 
 def _note() -> None:
@@ -79,7 +79,7 @@ def _note() -> None:
 
 
 class Session:
-    """One way to one API server, as one identity. Nothing is sent, and no plugin is run, before the first request."""
+    """Access to one API server with one identity. Nothing is sent, and no plugin is run, before its first request."""
 
     def __init__(self, access: Access) -> None:
         self.settings, self.identity = access.settings, access.identity
@@ -92,7 +92,7 @@ class Session:
 
     @property
     def proxy(self) -> str:
-        """The proxy on the way, without its credential; empty without one."""
+        """The address of the proxy in use, without its credential; empty without one."""
         from kubernetes.client.rest import should_bypass_proxies
 
         if not (address := self.settings.proxy) or should_bypass_proxies(
@@ -103,7 +103,7 @@ class Session:
         return f"{scheme.removesuffix('h') if scheme == 'socks5h' else scheme}://{rest.rpartition('@')[2]}"
 
     def client(self) -> ApiClient:
-        """Return the official client, made anew when a plugin gives another certificate."""
+        """Return the official client, recreated when a plugin issues another certificate."""
         from kubernetes.client import ApiClient
 
         with self._lock:
@@ -124,10 +124,10 @@ class Session:
         headers: Mapping[str, str],
         body: Any = None,
     ) -> tuple[ApiClient, tuple[str, str, Any, Any, Any]]:
-        """Return the client, and what it is to send, our credential included.
+        """Return the client and the request that it is to send, our credential included.
 
         Raises:
-            UnreachableError: there is no credential: no request is sent without the one that is wanted.
+            UnreachableError: the credential is missing: no request is sent without it.
         """
         from urllib3 import HTTPHeaderDict
 
@@ -141,7 +141,7 @@ class Session:
         )
         sent = HTTPHeaderDict(plain)
         for name, value in identity:
-            # http.client writes Latin-1 and Go UTF-8, as which API servers read the names of whom we impersonate.
+            # http.client encodes headers as Latin-1, but API servers read the names of impersonated users as UTF-8.
             sent.add(name, value.encode().decode("latin-1"))
         return client, (method, url, sent, payload, form)
 
@@ -159,10 +159,10 @@ def request(
 ) -> Response:
     """Send one request, and return the answer if it is a good one.
 
-    The answer may take longer than `timeout` as long as pieces of it come, `DRIPS` times as long at most.
+    The answer may take longer than `timeout` as long as pieces of it arrive, `DRIPS` times as long at most.
 
     Raises:
-        UnreachableError: nothing came for `timeout` seconds, or the credential is missing or refused.
+        UnreachableError: nothing arrived for `timeout` seconds, or the credential is missing or refused.
         NotFoundError: 404.
         ChangeError: the server refused a change.
     """
@@ -186,15 +186,15 @@ def _read(response: Any, where: str, timeout: float) -> bytes:
         _note()
         if time.monotonic() > limit:
             response.close()
-            told = f"no answer within {DRIPS * timeout:.3g} s, but the beginning of one"
-            raise UnreachableError(told, where=where, remedy=MORE_TIME)
+            message = f"no complete answer within {DRIPS * timeout:.3g} s"
+            raise UnreachableError(message, where=where, remedy=MORE_TIME)
     return b"".join(pieces)
 
 
 def lines(
     session: Session, path: str, *, where: str, timeout: float, query: Sequence[tuple[str, str]] = ()
 ) -> Iterator[str]:
-    """Send a GET whose answer comes bit by bit, and yield its whole lines until the other side closes.
+    """Send a GET with a streamed answer, and yield its complete lines until the other side closes.
 
     Raises:
         UnreachableError: as of `request`; also when nothing comes for `timeout` seconds.
@@ -210,11 +210,11 @@ def lines(
     rest = b""
     try:
         with translated(where, timeout, proxy=session.proxy):
-            # read1 hands on what is there; a plain read would wait until its buffer is full.
+            # read1 returns what has arrived; a plain read would wait until its buffer is full.
             while piece := answer.response.read1(1 << 16):
                 _note()
-                *whole, rest = (rest + piece).split(b"\n")
-                for line in whole:
+                *complete, rest = (rest + piece).split(b"\n")
+                for line in complete:
                     yield line.decode(errors="replace")
     finally:
         answer.response.close()
@@ -227,14 +227,14 @@ def stream(
     """Open a WebSocket to a pod's subresource (exec, portforward) that lives `timeout` seconds at most.
 
     Raises:
-        UnreachableError: as of `request`; also when the stream is not over in time.
+        UnreachableError: as of `request`; also when the stream does not end in time.
     """
     import websocket
 
     client, (_, url, *_) = session.call("GET", path, where=where, query=query, headers={})
     deadline = time.monotonic() + timeout
     options: dict[str, Any] = {
-        # A text, not bytes: names of whom we impersonate may be any, and the library encodes them as UTF-8.
+        # Text, not bytes: the library encodes it as UTF-8, which names of impersonated users may need.
         "header": [f"{name}: {value}" for name, value in session.identity.headers()],
         "subprotocols": protocols.split(","),
         "redirect_limit": 0,
@@ -323,11 +323,11 @@ class Tunnel(io.RawIOBase):
         return io.BufferedReader(self, 1 << 16)
 
     def readable(self) -> bool:
-        """Say that this can be read, as `io` asks."""
+        """Return True, for `io`."""
         return True
 
     def writable(self) -> bool:
-        """Say that this can be written, as `io` asks."""
+        """Return True, for `io`."""
         return True
 
     def write(self, data: Any) -> int:
@@ -336,7 +336,7 @@ class Tunnel(io.RawIOBase):
         return len(data)
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer with what came; 0 when the pod has closed."""
+        """Fill a buffer with received bytes; 0 when the pod has closed."""
         while not self._left:
             channel, data = next(self._frames, (0, None))
             if data is None:
@@ -385,8 +385,8 @@ def _unreachable(error: BaseException, where: str, timeout: float, proxy: str) -
     def is_a(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
-    if proxy and (told := _of_proxy(causes, text, timeout)):
-        what, remedy = told
+    if proxy and (problem := _of_proxy(causes, text, timeout)):
+        what, remedy = problem
         return UnreachableError(f"the proxy {proxy} {what}", where=where, remedy=remedy)
     through = f" (through the proxy {proxy})" if proxy else ""
     if is_a(urllib3.exceptions.NameResolutionError, socket.gaierror, websocket.WebSocketAddressException):
@@ -407,7 +407,7 @@ def _unreachable(error: BaseException, where: str, timeout: float, proxy: str) -
 
 
 def _of_proxy(causes: Sequence[BaseException], text: str, timeout: float) -> tuple[str, str] | None:
-    """Return what is wrong with the proxy, and the remedy; None if it is not the proxy."""
+    """Return what is wrong with the proxy, and the remedy; None if the proxy is not the problem."""
     import socks
     import urllib3
 
@@ -417,8 +417,8 @@ def _of_proxy(causes: Sequence[BaseException], text: str, timeout: float) -> tup
         return (_WANTS_ANOTHER, _LOG_IN) if wanted else (f"does not let us through to it ({status[1]})", check)
     if any(isinstance(cause, socks.SOCKS5AuthError) for cause in causes):
         return "refuses the credential", _LOG_IN
-    if said := next((cause for cause in causes if isinstance(cause, socks.SOCKS5Error | socks.SOCKS4Error)), None):
-        return f"cannot reach it ({said.msg})", "is the API server running, and may the proxy go there?"
+    if failure := next((cause for cause in causes if isinstance(cause, socks.SOCKS5Error | socks.SOCKS4Error)), None):
+        return f"cannot reach it ({failure.msg})", "is the API server running, and may the proxy go there?"
     if not any(isinstance(cause, urllib3.exceptions.ProxyError | socks.ProxyError) for cause in causes):
         return None
     kinds: dict[str, tuple[type[BaseException], ...]] = {
@@ -442,7 +442,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _refused(session: Session, status: int, data: bytes | str, *, where: str, method: str, path: str) -> MeshkitError:
-    """Return the error of `refused`; a credential that was refused is not used again, and a proxy speaks for itself."""
+    """Return the error of `refused`; drops a refused credential, and blames the proxy for its own 407."""
     if status == 401:
         session.identity.source.refused()
     if status == _PROXY_WANTS_CREDENTIAL and session.proxy:
@@ -453,7 +453,7 @@ def _refused(session: Session, status: int, data: bytes | str, *, where: str, me
 def refused(status: int, data: bytes | str, *, where: str, method: str, path: str) -> MeshkitError:
     """Return the error for an answer of 400 or more.
 
-    The server's own words are quoted only for a refused change, cut, and never for a Secret: it would quote it back.
+    The server's message is quoted, shortened, only for a refused change, and never for a Secret: it may hold the data.
     """
     resource = path.partition("?")[0].removeprefix("/api/v1").removeprefix("/apis").strip("/") or path
     what = f"{method} {resource}"
@@ -469,23 +469,24 @@ def refused(status: int, data: bytes | str, *, where: str, method: str, path: st
     if status < 400 or status == 429 or status > 500 or (status == 500 and method == "GET"):
         return UnreachableError(f"it answered {status} to {what}", where=where, remedy="try again when it is healthy")
     if conflicts := _conflicts(data) if status == 409 and method == "PATCH" else []:
-        told = ", ".join(f"{manager} owns {field}" for manager, field in conflicts[:5])
+        owned = ", ".join(f"{manager} owns {field}" for manager, field in conflicts[:5])
         remedy = (
-            "agree with them: meshkit forces nothing; `kubectl get -o yaml --show-managed-fields` shows who owns what"
+            "agree with the owner of the field, since meshkit never forces an apply; "
+            "`kubectl get -o yaml --show-managed-fields` shows the managers"
         )
-        return ConflictError(f"{what} was refused: {told}", conflicts, where=where, remedy=remedy)
-    said = "" if "/secrets" in path else _status_message(data)
+        return ConflictError(f"{what} was refused: {owned}", conflicts, where=where, remedy=remedy)
+    quoted = "" if "/secrets" in path else _status_message(data)
     kind = MeshkitError if method == "GET" else ChangeError
-    return kind(f"{what} was refused ({status}){': ' if said else ''}{said}", where=where)
+    return kind(f"{what} was refused ({status}){': ' if quoted else ''}{quoted}", where=where)
 
 
 def _conflicts(data: bytes | str) -> list[tuple[str, str]]:
     try:
         causes = json.loads(data)["details"]["causes"]
-        told = [(re.search(r'conflict with "([^"]+)"', c["message"]), c["field"]) for c in causes]
+        owned = [(re.search(r'conflict with "([^"]+)"', c["message"]), c["field"]) for c in causes]
     except (ValueError, KeyError, TypeError):
         return []
-    return [(match[1], field) for match, field in told if match]
+    return [(match[1], field) for match, field in owned if match]
 
 
 def _status_message(data: bytes | str) -> str:

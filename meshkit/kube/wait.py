@@ -1,4 +1,4 @@
-"""Waiting for what a change causes, with a deadline and a word of progress."""
+"""Waiting for the effect of a change, with a deadline and progress messages."""
 
 from __future__ import annotations
 
@@ -8,39 +8,40 @@ from collections.abc import Callable, Sequence
 from meshkit.errors import ChangeError, UnreachableError
 
 Wait = Callable[[], str]
-"""Returns what is still missing, or an empty text when all has arrived."""
+"""Returns what is still missing, or an empty text when the wait is over."""
 
 DEADLINE = 180.0
 _EVERY = 0.5
-_TELL = 5.0
-_SELDOM = 60.0
+_FIRST_MESSAGE = 5.0
+_LONGEST_PAUSE = 60.0
 
 
 def in_turn(waits: Sequence[Wait]) -> Wait:
-    """Return one wait for all of some: what the first says that is not over."""
+    """Return one wait for several: it reports the first that is not over yet."""
     return lambda: next(filter(None, (wait() for wait in waits)), "")
 
 
 def wait_for(wait: Wait, what: str, *, deadline: float = DEADLINE) -> None:
-    """Ask until nothing is missing; say what is after five seconds, then when it changes, and else ever less often.
+    """Poll until nothing is missing.
 
-    A cluster that does not answer for a moment is asked again until the deadline.
+    Prints what is missing after five seconds, again when that changes, and otherwise at growing intervals. A cluster
+    that does not answer for a moment is polled until the deadline.
 
     Raises:
-        ChangeError: time is up; the message says what is still missing.
+        ChangeError: the deadline passed; the message says what is still missing.
     """
-    begun = told = time.monotonic()
-    said, pause = "", _TELL
+    begun = shown_at = time.monotonic()
+    shown, pause = "", _FIRST_MESSAGE
     while missing := _ask(wait):
         now = time.monotonic()
         if now - begun > deadline:
             raise ChangeError(
-                f"{what}: after {deadline:.0f} s still waiting: {missing}", remedy="look at it, then resume"
+                f"{what}: after {deadline:.0f} s still waiting: {missing}", remedy="fix the cause, then resume"
             )
-        if now - told >= (pause if missing == said else _TELL):
+        if now - shown_at >= (pause if missing == shown else _FIRST_MESSAGE):
             print(f"  {what}: {missing} ({now - begun:.0f} s)")
-            pause = min(2 * pause, _SELDOM) if missing == said else _TELL
-            told, said = now, missing
+            pause = min(2 * pause, _LONGEST_PAUSE) if missing == shown else _FIRST_MESSAGE
+            shown_at, shown = now, missing
         time.sleep(_EVERY)
 
 

@@ -1,4 +1,4 @@
-"""Does each cluster's API server answer the other clusters, at the address that they will be given?"""
+"""Whether each cluster's API server answers the other clusters at the address in their remote secrets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REACH_COLUMNS: Final = {
     "detail": "str",
 }
 UNCHECKED: Final = "its certificate was not checked"
-NOBODY: Final = "no istiod and no client of the probe runs there"
+NO_SENDER: Final = "no istiod and no client of the probe runs there"
 _CURL_TIMEOUT = 5
 _NOT_RUN = (126, 127)
 _NOT_TRUSTED = 60
@@ -38,17 +38,19 @@ _MAY: Final = ": outboundTrafficPolicy REGISTRY_ONLY refuses it (BlackHoleCluste
 
 
 def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None = None) -> pd.DataFrame:
-    """Return one row for each ordered pair: does the target's API server answer the reader, at the address written?
+    """Return one row for each ordered pair: whether the target's API server answers the reader cluster.
 
-    Columns: cluster (the reader), target, server, asked_from (pod), answer (HTTP status; `refused` where its
-    certificate is not good for that address, `none` where nothing answered, UNKNOWN where nobody could ask), detail.
+    Columns: cluster (the reader), target, server, asked_from (pod), answer (HTTP status; `refused` if its certificate
+    is not valid for that address, `none` if nothing answered, UNKNOWN if no pod could send the request), detail.
 
-    Asked by curl in each of the reader's istiods, without any credential: any HTTP status is an answer; the first
-    istiod that gets none is the one told of, and where only some of them could ask it is UNKNOWN. Where none has curl
-    (its image is distroless), the sidecar's own container of the probe's client asks, whose calls no sidecar catches;
-    last the client itself. What closes a call of that may be its sidecar (REGISTRY_ONLY: BlackHoleCluster), so it is
-    UNKNOWN then, not a silent API server (Istio: pilot/pkg/networking/core/cluster_builder.go; tools/istio-iptables
-    leaves out the proxy's UID). The target's CA (ConfigMap kube-root-ca.crt) must vouch for it, as it must for istiod.
+    Each istiod of the reader sends the request by curl, without a credential, so any HTTP status is an answer. The row
+    is of the first istiod without an answer; if only some istiods could send, it is UNKNOWN. Where no istiod has curl
+    (a distroless image), the request is sent from the probe client's proxy container, whose traffic is not
+    intercepted, and last from the client's own container. The client's sidecar may close that connection itself
+    (REGISTRY_ONLY: BlackHoleCluster), so a closed connection is then UNKNOWN, and not an API server without an answer.
+    Like istiod, the request verifies the certificate with the target's CA (ConfigMap kube-root-ca.crt).
+
+    Source: pilot/pkg/networking/core/cluster_builder.go; tools/istio-iptables, which excludes the proxy's UID.
 
     Args:
         mesh: the mesh.
@@ -86,7 +88,7 @@ def _authority(cluster: Cluster) -> str:
 
 
 def _vantages(cluster: Cluster, mesh: Mesh) -> Iterator[tuple[str, str, str]]:
-    """Yield (pod, namespace, container) of those who could ask; istiod first, for it is the one who will."""
+    """Yield (pod, namespace, container) of possible senders; istiod first, since it is the real client."""
     for istiod in istiods(cluster, mesh.root_namespace):
         yield istiod.name, istiod.namespace, "discovery"
     try:
@@ -111,9 +113,9 @@ def _reach(
     flags = "--cacert /dev/stdin" if authority else "--insecure"
     script = f'printf %s "$1" | curl -sS -m {_CURL_TIMEOUT} {flags} ${{3:+--connect-to "$3"}} -o /dev/null'
     script += ' -w "%{http_code}" "$2"'
-    url, way = _url(address, name)
-    command = ["sh", "-c", script, "sh", str(authority or ""), url, way]
-    untried, silent, asker = NOBODY, "", ""
+    url, connect_to = _url(address, name)
+    command = ["sh", "-c", script, "sh", str(authority or ""), url, connect_to]
+    untried, silent, sender = NO_SENDER, "", ""
     good: dict[str, str] = {}
     for pod, namespace, container in vantages:
         if good and container != "discovery":
@@ -129,27 +131,27 @@ def _reach(
             continue
         if container not in ("discovery", PROXY_CONTAINER) and _by_sidecar(done, address):
             return {**row, "asked_from": pod, "answer": "UNKNOWN", "detail": f"{_CAUGHT} {pod}{_MAY}"}
-        said = next(iter(done.stderr.strip().splitlines()), "")[:200]
+        printed = next(iter(done.stderr.strip().splitlines()), "")[:200]
         why = authority.reason if isinstance(authority, Unknown) else "no ConfigMap kube-root-ca.crt"
         unchecked = "" if authority else f"{UNCHECKED}: {why}"
         answer = {0: done.stdout.strip(), _NOT_TRUSTED: "refused"}.get(done.exit_code, "none")
-        told = {**row, "asked_from": pod, "answer": answer, "detail": said or unchecked}
+        tried = {**row, "asked_from": pod, "answer": answer, "detail": printed or unchecked}
         if not answer.isdigit():
-            return told
-        good, asker = good or told, asker or container
-    if silent and asker == "discovery":
+            return tried
+        good, sender = good or tried, sender or container
+    if silent and sender == "discovery":
         return {**row, "answer": "UNKNOWN", "detail": f"{good['asked_from']} gets {good['answer']}, but {silent}"}
     return good or {**row, "answer": "UNKNOWN", "detail": untried}
 
 
 def _by_sidecar(done: ExecResult, address: str) -> bool:
-    """Return whether what became of a call through a sidecar may be the sidecar's own doing."""
-    made_up = address.startswith("http://") and done.stdout.strip() in ("502", "503")
-    return made_up or done.exit_code in _CLOSED
+    """Return whether the outcome of a call through a sidecar may come from the sidecar itself."""
+    local_reply = address.startswith("http://") and done.stdout.strip() in ("502", "503")
+    return local_reply or done.exit_code in _CLOSED
 
 
 def _url(address: str, name: str) -> tuple[str, str]:
-    """Return the URL to ask for, and where curl is to connect to for it where another TLS name is wanted."""
+    """Return the URL, and curl's `--connect-to` value if the TLS server name differs from the address."""
     plain = f"{address.rstrip('/')}/version"
     if not name:
         return plain, ""

@@ -1,4 +1,4 @@
-"""The clients' side of every pair: endpoints that their Envoys have, and what answers a TLS hello at the gateways."""
+"""The client's side of every pair: the endpoints of its Envoy, and what answers a TLS hello at the gateways."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from meshkit.probing import sni_probe
 from meshkit.probing.pair_probe import ProbeTarget, find_side
 from meshkit.tables import table
 
-WAY_COLUMNS: Final = {
+PATH_COLUMNS: Final = {
     "client": "str", "server": "str", "pod": "str", "endpoints": "str", "way": "str", "local": "int64",
     "strange": "str", "ready": "int64", "reason": "str",
 }  # fmt: skip
@@ -53,28 +53,28 @@ def _client(cluster: Cluster, mesh: Mesh) -> Client:
     host = f"{spec.server}.{spec.namespace}.svc.{of_cluster(cluster, mesh.root_namespace)}"
     ours = (hosts["host"] == host) & (hosts["port"] == spec.port)
     found = hosts[ours & (hosts["direction"] == "outbound") & (hosts["subset"] == "")]
-    held = b"".join(secret.pem for secret in envoy_admin.secrets(side.client) if secret.name == "ROOTCA")
-    return Client(side, frozenset(found["address"]), tuple(certificates.parse_bundle(held)))
+    bundle = b"".join(secret.pem for secret in envoy_admin.secrets(side.client) if secret.name == "ROOTCA")
+    return Client(side, frozenset(found["address"]), tuple(certificates.parse_bundle(bundle)))
 
 
-def ways(mesh: Mesh, clients: Mapping[str, Client | Unknown], gateways: Mapping[str, set[str]]) -> pd.DataFrame:
-    """Return one row for each ordered pair: by which way the client's Envoy would reach the server's cluster.
+def paths(mesh: Mesh, clients: Mapping[str, Client | Unknown], gateways: Mapping[str, set[str]]) -> pd.DataFrame:
+    """Return one row for each ordered pair: by which path the client's Envoy would reach the server's cluster.
 
     Columns: client, server, pod (the client), endpoints (addresses of the sample service that lead to the server,
     comma-joined), way (gateway; pods: raw addresses of the server's pods; both; none; UNKNOWN), local (how many lead to
-    the client's own pods), strange (addresses that are of no cluster and no gateway), ready (of the server's own
-    cluster), reason (why it is not known).
+    the client's own pods), strange (addresses of no cluster and no gateway), ready (endpoints in the server's
+    cluster), reason (why it is unknown).
 
     Args:
         mesh: the mesh.
         clients: of `find`.
-        gateways: addresses of each cluster's gateways, as offered or as any istiod sees them.
+        gateways: addresses of each cluster's gateways, as published or as any istiod knows them.
 
     Source: the client's Envoy, `/clusters`, as `istioctl proxy-config endpoints`; EndpointSlices of every cluster.
     """
     spec = mesh.spec.probe
     pods = mesh.each(lambda cluster: endpoints(cluster, spec.namespace, spec.server))
-    everyone = {ip for found in pods.values() if isinstance(found, set) for ip in found}
+    all_pods = {ip for found in pods.values() if isinstance(found, set) for ip in found}
     rows = []
     for name, server in mesh.ordered_pairs:
         row: dict[str, Any] = {"client": name, "server": server}
@@ -87,14 +87,14 @@ def ways(mesh: Mesh, clients: Mapping[str, Client | Unknown], gateways: Mapping[
         local = {a for a in ip if ip[a] in own}
         gate = {a for a in ip if ip[a] in gateways.get(server, set())} - local
         raw = {a for a in ip if ip[a] in theirs} - local - gate
-        known = everyone.union(*gateways.values())
+        known = all_pods.union(*gateways.values())
         way = {(True, True): "both", (True, False): "gateway", (False, True): "pods"}.get(
             (bool(gate), bool(raw)), "none"
         )
         row |= {"pod": client.side.client.name, "endpoints": ",".join(sorted(gate | raw)), "way": way}
         strange = ",".join(sorted(a for a in ip if ip[a] not in known))
         rows.append({**row, "local": len(local), "ready": len(theirs), "strange": strange})
-    return table(rows, WAY_COLUMNS)
+    return table(rows, PATH_COLUMNS)
 
 
 def hellos(
@@ -102,31 +102,32 @@ def hellos(
 ) -> pd.DataFrame:
     """Return one row for each ordered pair and gateway address: what answers a TLS hello with the server's SNI there.
 
-    Columns: client, server, address, port, sni, heard (a word of `sni_probe.HelloResult`, or UNKNOWN), identity (SPIFFE
-    URI) and sha256 of the certificate shown, issuer, anchor (fingerprint of the root that its chain ends at, of those
-    that the client's proxy holds; empty: it ends at none), detail, reason (why nobody could ask, or no root is known).
+    Columns: client, server, address, port, sni, `heard` (a word of `sni_probe.HelloResult`, or UNKNOWN), identity
+    (SPIFFE URI) and sha256 of the certificate shown, issuer, anchor (fingerprint of the root that its chain ends at, of
+    those that the client's proxy holds; empty: it ends at none), detail, reason (why no hello was sent, or no root is
+    known).
 
     Args:
         mesh: the mesh.
         clients: of `find`.
-        at: gateway addresses of each pair; of more than `MOST_ADDRESSES` the others are UNKNOWN.
+        at: gateway addresses of each pair; beyond `MOST_ADDRESSES` they are UNKNOWN.
     """
     spec = mesh.spec.probe
     name = sni_probe.sni(f"{spec.server}.{spec.namespace}.svc.{of_mesh(mesh)}", spec.port)
-    asked = [(pair, address) for pair, known in at.items() for address in known[:MOST_ADDRESSES]]
+    tried = [(pair, address) for pair, known in at.items() for address in known[:MOST_ADDRESSES]]
 
-    def ask(question: tuple[tuple[str, str], Address]) -> dict[str, Any]:
-        (who, _), (address, port) = question
-        client = clients[who]
+    def say_hello(target: tuple[tuple[str, str], Address]) -> dict[str, Any]:
+        (name_of_client, _), (address, port) = target
+        client = clients[name_of_client]
         if isinstance(client, Unknown):
             return {"heard": "UNKNOWN", "reason": client.reason}
         side = client.side
         places = [(side.client.name, side.client.namespace, c) for c in (PROXY_CONTAINER, side.container)]
-        return _told(sni_probe.send_client_hello(side.cluster, places, address, port, name), client)
+        return _outcome(sni_probe.send_client_hello(side.cluster, places, address, port, name), client)
 
-    answers = gather(ask, asked, deadline=30.0, executor=DaemonThreads(8))
+    answers = gather(say_hello, tried, deadline=30.0, executor=DaemonThreads(8))
     beyond = [(pair, address) for pair, known in at.items() for address in known[MOST_ADDRESSES:]]
-    answers += [Unknown(f"not asked: only {MOST_ADDRESSES} of its addresses are") for _ in beyond]
+    answers += [Unknown(f"not tried: only {MOST_ADDRESSES} of its addresses are") for _ in beyond]
     return table(
         (
             {
@@ -135,23 +136,23 @@ def hellos(
                 "address": address,
                 "port": port,
                 "sni": name,
-                **({"heard": "UNKNOWN", "reason": told.reason} if isinstance(told, Unknown) else told),
+                **({"heard": "UNKNOWN", "reason": answer.reason} if isinstance(answer, Unknown) else answer),
             }
-            for ((a, b), (address, port)), told in zip([*asked, *beyond], answers, strict=True)
+            for ((a, b), (address, port)), answer in zip([*tried, *beyond], answers, strict=True)
         ),
         HELLO_COLUMNS,
     )
 
 
-def _told(heard: sni_probe.HelloResult, client: Client) -> dict[str, Any]:
-    row: dict[str, Any] = {"heard": heard.word, "detail": heard.detail}
-    if heard.word == sni_probe.UNTRIED:
-        return {"heard": "UNKNOWN", "reason": heard.detail}
-    if not heard.chain:
+def _outcome(result: sni_probe.HelloResult, client: Client) -> dict[str, Any]:
+    row: dict[str, Any] = {"heard": result.word, "detail": result.detail}
+    if result.word == sni_probe.UNTRIED:
+        return {"heard": "UNKNOWN", "reason": result.detail}
+    if not result.chain:
         return row
     if not client.roots:
         row["reason"] = "the client's proxy shows no root that it trusts"
-    leaf, root = heard.chain[0], certificates.chain_end(heard.chain, client.roots)
+    leaf, root = result.chain[0], certificates.chain_end(result.chain, client.roots)
     shown = {"identity": certificates.spiffe(leaf), "sha256": certificates.fingerprint(leaf)}
     return {
         **row,

@@ -1,4 +1,4 @@
-"""Control plane reach."""
+"""Whether proxies reach istiod, and the API server reaches istiod's webhook, tried inside each cluster."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _UNCALLED: Final = "failed calling webhook"
 
 
 def tried(mesh: Mesh) -> pd.DataFrame:
-    """Try ways inside each cluster; one row for each.
+    """Try the paths to istiod inside each cluster; one row for each.
 
     Columns: cluster, way (named as in `network_policies.network_policies`), port, tried_from, state (ok, no answer,
-    untried: nobody to try from, or no right to; UNKNOWN), detail.
+    untried: no pod to try from, or no right to; UNKNOWN), detail.
 
-    To istiod: a TLS hello with port 15012 of its Service, from the probe's client, by the network that proxies use. To
-    its webhook: the API server is asked for a dry run of a pod in the probe's namespace; what comes back has a sidecar
-    only if the API server reached istiod.
+    To istiod: a TLS handshake with port 15012 of its Service, from the probe's client, through the network of the
+    proxies. To its webhook: a dry-run create of a pod in the probe's namespace; the returned pod has a sidecar only if
+    the API server reached istiod.
     """
     known = callers(mesh)
     rows: list[dict[str, Any]] = []
-    questions = {(TO_ISTIOD, XDS): _to_istiod, (TO_WEBHOOK, WEBHOOK): _to_webhook}
-    for (way, port), question in questions.items():
-        for name, told in mesh.each(lambda c, ask=question: ask(mesh, c, known[c.name])).items():  # type: ignore[misc]
-            answer = {"state": "UNKNOWN", "detail": told.reason} if isinstance(told, Unknown) else told
-            rows.append({"cluster": name, "way": way, "port": port, **answer})
+    attempts = {(TO_ISTIOD, XDS): _to_istiod, (TO_WEBHOOK, WEBHOOK): _to_webhook}
+    for (path, port), attempt in attempts.items():
+        for name, outcome in mesh.each(lambda c, try_=attempt: try_(mesh, c, known[c.name])).items():  # type: ignore[misc]
+            answer = {"state": "UNKNOWN", "detail": outcome.reason} if isinstance(outcome, Unknown) else outcome
+            rows.append({"cluster": name, "way": path, "port": port, **answer})
     return table(rows, COLUMNS)
 
 
@@ -48,9 +48,9 @@ def _to_istiod(mesh: Mesh, cluster: Cluster, caller: Caller | Unknown | None) ->
     if caller is None or isinstance(caller, Unknown) or not service:
         why = caller.reason if isinstance(caller, Unknown) else "no pod of the probe's client to try from"
         return {"state": "untried", "detail": why if service else "no istiod runs there"}
-    told = handshake(caller, f"https://{service}.{mesh.root_namespace}.svc:{XDS}/")
-    where = {"tried_from": caller.pod, "detail": f"{service}: {told.get('detail') or 'it shows its certificate'}"}
-    return {**where, "state": str(told["state"])}
+    shaken = handshake(caller, f"https://{service}.{mesh.root_namespace}.svc:{XDS}/")
+    where = {"tried_from": caller.pod, "detail": f"{service}: {shaken.get('detail') or 'it shows its certificate'}"}
+    return {**where, "state": str(shaken["state"])}
 
 
 def _istiod_service(cluster: Cluster, namespace: str) -> str:
@@ -77,7 +77,7 @@ def _to_webhook(mesh: Mesh, cluster: Cluster, caller: Caller | Unknown | None) -
     try:
         made = cluster.rehearse(pod, create=True)
     except MeshkitError as error:
-        # Another admission's no, or a missing right, tells nothing of istiod's webhook.
+        # A refusal by another admission plugin, or a missing right, says nothing about istiod's webhook.
         silent = isinstance(error, UnreachableError) or _UNCALLED in error.message
         state = "no answer" if silent and _FORBIDDEN not in error.message else "untried"
         return {**where, "state": state, "detail": error.message[:200]}

@@ -1,4 +1,4 @@
-"""What curl in a pod and httpbin behind a proxy tell: commands and parsers, nothing is sent from here."""
+"""curl in a pod, and httpbin behind a proxy: command lines and parsers of their output. Nothing is sent from here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OUTCOME = '{"status":"%{http_code}","seconds":"%{time_total}","error":"%{errorm
 
 @dataclass(frozen=True)
 class Answer:
-    """One request's outcome as curl tells it; status 0 is no answer."""
+    """One request's outcome as curl reports it; status 0 is no answer."""
 
     status: int
     seconds: float
@@ -23,7 +23,7 @@ class Answer:
 def curl(url: str, count: int, timeout: float, *, fail_early: bool = False) -> list[str]:
     """Return the command that sends requests one after the other on one connection, each within `timeout` seconds.
 
-    With `fail_early` the first that gets no answer at all is the last.
+    With `fail_early`, the first request without any answer is the last one sent.
     """
     flags = ["--silent", "--show-error", "--max-time", f"{timeout:g}", "--write-out", f"\n{MARK}{_OUTCOME}\n"]
     flags += ["--fail-early"] if fail_early else []
@@ -44,14 +44,14 @@ def parse_answers(output: str) -> list[Answer]:
     return answers
 
 
-def told(answer: Answer) -> str:
-    """Return a bad answer in words: the status, and what curl or Envoy said."""
+def failure_text(answer: Answer) -> str:
+    """Return a failed answer in words: the status, and the message of curl or Envoy."""
     words = " ".join((answer.error or answer.body).split())[:200]
     return f"{answer.status or 'no answer'}{': ' + words if words else ''}"
 
 
 def hostname(body: str) -> str:
-    """Return who answered, as httpbin's /hostname tells it; empty where it tells nothing."""
+    """Return the answering pod's name from the body of httpbin's /hostname; empty if it has none."""
     try:
         found = json.loads(body)
     except ValueError:
@@ -62,8 +62,8 @@ def hostname(body: str) -> str:
 def parse_xfcc(body: str) -> dict[str, str]:
     """Return the fields of the last element of x-forwarded-client-cert in what httpbin's /headers echoes.
 
-    By is the server's identity, URI the client's, Hash the SHA-256 of the client's certificate: what the server's Envoy
-    saw in the handshake, so it cannot be told by the client.
+    By is the server's identity, URI the client's, Hash the SHA-256 of the client's certificate. The server's Envoy
+    takes them from the handshake, so the client cannot forge them.
     """
     try:
         headers = {k.lower(): v for k, v in json.loads(body)["headers"].items()}

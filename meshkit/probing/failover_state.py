@@ -1,4 +1,4 @@
-"""Who serves the probe's host in each cluster, which rules there are for it, and what each client's Envoy knows."""
+"""For each cluster: the workload behind the probe's host, its DestinationRules, and the client Envoy's endpoints."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ def _rules(cluster: Cluster, mesh: Mesh, own: str) -> list[Row]:
         return []  # no Istio there yet, so no rule
     rows = []
     for obj in found:
-        metadata, said = obj["metadata"], obj.get("spec", {})
-        if not covers(str(said.get("host", "")), metadata["namespace"], mesh.spec.probe, domain):
+        metadata, spec = obj["metadata"], obj.get("spec", {})
+        if not covers(str(spec.get("host", "")), metadata["namespace"], mesh.spec.probe, domain):
             continue
         ours = metadata["name"] == own and (metadata.get("labels") or {}).items() >= MANAGED.items()
-        policy = [*said.get("trafficPolicy", {}), *(f"subset {s['name']}" for s in said.get("subsets", []))]
+        policy = [*spec.get("trafficPolicy", {}), *(f"subset {s['name']}" for s in spec.get("subsets", []))]
         row = {"cluster": cluster.name, "namespace": metadata["namespace"], "name": metadata["name"]}
-        rows.append({**row, "host": said.get("host", ""), "ours": ours, "policy": ", ".join(policy)})
+        rows.append({**row, "host": spec.get("host", ""), "ours": ours, "policy": ", ".join(policy)})
     return rows
 
 
 def covers(host: str, namespace: str, spec: Probe, domain: str = DEFAULT) -> bool:
-    """Return whether a rule's host, in the rule's namespace, means the probe's server: short, qualified or wild."""
+    """Return whether a rule's host covers the probe's server: a short or qualified name, or a wildcard."""
     short = f"{spec.server}.{spec.namespace}"
     if "." not in host and "*" not in host:
         return (host, namespace) == (spec.server, spec.namespace)
@@ -86,7 +86,7 @@ def workloads(mesh: Mesh) -> pd.DataFrame:
 
     Columns: cluster, kind, workload, replicas (wanted), ready, autoscaler (that aims at it), gitops (the controller
     that marked it as its own), abrupt (its containers that have no preStop hook, comma-joined), region and zone (of its
-    pods' nodes, comma-joined), answers (whether the cluster does), reason (why there is none to speak of).
+    pods' nodes, comma-joined), answers (whether the cluster does), reason (why no workload is known).
     """
     rows: list[Row] = []
     for name, found in mesh.each(lambda cluster: _workload(cluster, mesh.spec.probe)).items():
@@ -103,8 +103,8 @@ def _workload(cluster: Cluster, spec: Probe) -> Row:
     pods = cluster.get("pods", spec.namespace, labels=selector) if selector else []
     names = sorted({(_kind(pod), kube_pods.workload(pod)) for pod in pods})
     if len(names) != 1:
-        told = ", ".join(f"{kind} {name}" for kind, name in names) or "no pod"
-        return {**known, "reason": f"behind Service {spec.server} there is not one workload, but {told}"}
+        listed = ", ".join(f"{kind} {name}" for kind, name in names) or "no pod"
+        return {**known, "reason": f"behind Service {spec.server} there is not one workload, but {listed}"}
     kind, name = names[0]
     found = cluster.find(kind, spec.namespace, name) if kind in ("Deployment", "StatefulSet") else None
     if found is None:
@@ -136,7 +136,7 @@ def _places(cluster: Cluster, pods: list[Row]) -> set[tuple[str, str]]:
         try:
             labels = cluster.get("nodes", name=node)[0]["metadata"].get("labels") or {}
         except MeshkitError:
-            labels = {}  # nodes may be nobody's business; then the order goes by clusters
+            labels = {}  # we may not be allowed to read nodes; then failover is ordered by cluster
         places.add((labels.get(_REGION, ""), labels.get(_ZONE, "")))
     return places
 
@@ -153,9 +153,9 @@ def _autoscaler(cluster: Cluster, namespace: str, kind: str, name: str) -> str:
 def endpoints(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each endpoint of the probe's server that the Envoy of a cluster's client has.
 
-    Columns: client (cluster), where (own: a pod of that cluster; elsewhere), address, health, priority, locality,
-    rq_success, rq_error and cx_connect_fail (counted by that Envoy), answers (whether the cluster does), reason (why
-    the client's Envoy could not be asked: a row without address).
+    Columns: client (cluster), where (own: a pod of the client's cluster; elsewhere), address, health, priority,
+    locality, rq_success, rq_error and cx_connect_fail (counted by that Envoy), answers (whether the cluster does),
+    reason (why the client's Envoy could not be read: a row without address).
     """
     rows: list[Row] = []
     for name, found in mesh.each(lambda cluster: _endpoints(cluster, mesh)).items():

@@ -1,12 +1,12 @@
-"""Traffic held while something is done: each cluster's client asks the server's ordinary Service, many times.
+"""Constant request load during a change: each cluster's client calls the server's ordinary Service.
 
     traffic = Traffic(mesh)
     with traffic.sending("apply"):
         …
     traffic.table(), traffic.requests()
 
-One curl in the client's pod sends a few seconds' worth at its own pace; each answer is stamped when it arrives, so that
-the API servers carry next to nothing, and moments are known to a tenth of a second.
+One curl in the client's pod sends requests for a few seconds at a fixed rate, so the API server has to start few
+commands. Each answer gets its time when it arrives, with an accuracy of a tenth of a second.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.probing import pair_probe
-from meshkit.probing.curl import MARK, Answer, curl, hostname, parse_answers, told
+from meshkit.probing.curl import MARK, Answer, curl, failure_text, hostname, parse_answers
 from meshkit.probing.request_log import Request, Tally
 from meshkit.tables import table
 
@@ -46,7 +46,7 @@ COLUMNS: Final = {
 
 @dataclass
 class LoadStep:
-    """A step of what is done under traffic: when it was made, and when its effect was seen (Unix times; 0: never)."""
+    """A step of the change: when it was made, and when its effect was observed (Unix times; 0: never)."""
 
     words: str
     begun: float
@@ -54,7 +54,7 @@ class LoadStep:
 
 
 class Traffic(Shown):
-    """Requests from the client of every cluster, or of some, to the server's ordinary Service, `rate` a second each.
+    """Requests from the clients of all or some clusters to the server's ordinary Service, `rate` per second each.
 
     It shows for each client how many were sent, how many failed, and which clusters answered the others.
     """
@@ -80,7 +80,7 @@ class Traffic(Shown):
 
     @contextmanager
     def sending(self, mode: str, held_by: Sequence[str] = ()) -> Iterator[Traffic]:
-        """Send for the length of a `with`; in another mode than apply, or held by checks (their ids), send nothing.
+        """Send during a `with` in mode apply; send nothing in another mode, or if held by checks (their ids).
 
         Raises:
             InputError: no such mode.
@@ -93,7 +93,7 @@ class Traffic(Shown):
                 if mode != "apply"
                 else f"held by {', '.join(held_by)}"
                 if held_by
-                else "nobody is to send"
+                else "no client is to send"
             )
             print(f"no traffic is sent: {why}")
             yield self
@@ -111,7 +111,7 @@ class Traffic(Shown):
         try:
             self._wait_for_all(sides)
             yield self
-            self.steps["end"] = LoadStep("taken back", time.time())
+            self.steps["end"] = LoadStep("reverted", time.time())
         finally:
             self._ended.set()
             for thread in threads:
@@ -123,7 +123,9 @@ class Traffic(Shown):
         while silent := [name for name in clients if len(self.since(name, 0.0)) < self.rate]:
             if time.monotonic() - begun > PATIENCE:
                 why = self.trouble.get(silent[0], f"fewer than {self.rate} requests came to an end in {PATIENCE:g} s")
-                raise UnreachableError(why, where=f"cluster {silent[0]}", remedy="stage 08 says what is broken")
+                raise UnreachableError(
+                    why, where=f"cluster {silent[0]}", remedy="run stage 08, which shows what is broken"
+                )
             time.sleep(0.2)
 
     def _send(self, client: str, side: pair_probe.ProbeTarget) -> None:
@@ -133,18 +135,18 @@ class Traffic(Shown):
         program, *flags = curl(url, count, CALL_TIMEOUT)
         command = [program, "--rate", f"{self.rate}/s", *flags]
         while not self._ended.is_set():
-            heard = CurlStreamParser(partial(self._note, client, side.client.name))
+            parser = CurlStreamParser(partial(self._note, client, side.client.name))
             try:
                 place = (side.client.name, side.client.namespace, side.container)
-                done = side.cluster.exec(*place, command, BATCH + count * CALL_TIMEOUT, heard=heard)
-                if not heard.answers:
-                    said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.exit_code}"]
-                    raise UnreachableError(f"curl could not send: {said[0][:200]} (it needs 7.84 or newer)")
+                done = side.cluster.exec(*place, command, BATCH + count * CALL_TIMEOUT, on_output=parser)
+                if not parser.answers:
+                    printed = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.exit_code}"]
+                    raise UnreachableError(f"curl could not send: {printed[0][:200]} (it needs 7.84 or newer)")
                 self.trouble.pop(client, None)
             except MeshkitError as error:
                 self.trouble[client] = error.message
                 self._ended.wait(0.5)
-                with suppress(MeshkitError):  # a client that was made anew meanwhile has another name
+                with suppress(MeshkitError):  # a client pod that was recreated meanwhile has another name
                     side = pair_probe.find_side(self.mesh.clusters[client], self.mesh)
 
     def _note(self, client: str, pod: str, answer: Answer) -> None:
@@ -156,7 +158,7 @@ class Traffic(Shown):
             status=answer.status,
             seconds=answer.seconds,
             answered_by=hostname(answer.body) if good else "",
-            error="" if good else told(answer),
+            error="" if good else failure_text(answer),
         )
         with self._lock:
             self._rows.append(request)
@@ -170,17 +172,17 @@ class Traffic(Shown):
             self._ended.wait(0.2)
 
     def _find_home(self, pod: str) -> None:
-        def ask(cluster: Cluster) -> bool:
+        def has_pod(cluster: Cluster) -> bool:
             return cluster.find("pods", self.mesh.spec.probe.namespace, pod) is not None
 
-        found = [name for name, there in self.mesh.each(ask).items() if there is True]
-        if found:  # pods of a StatefulSet are called alike in every cluster
+        found = [name for name, there in self.mesh.each(has_pod).items() if there is True]
+        if found:  # pods of a StatefulSet have the same name in every cluster
             self._homes[pod] = found[0] if len(found) == 1 else "?"
 
-    # --- what came of it ---
+    # --- results ---
 
     def home(self, request: Request) -> str:
-        """Return the cluster that answered a request, `?` where that is not known, nothing where none did."""
+        """Return the cluster that answered a request; `?` if unknown, empty if none did."""
         return self._homes.get(request.answered_by, "?") if not request.failed else ""
 
     def since(self, client: str, moment: float, until: float = float("inf")) -> list[Request]:
@@ -189,9 +191,9 @@ class Traffic(Shown):
             return [row for row in self._rows if row.cluster == client and moment <= row.time < until]
 
     def missing(self, client: str, clusters: Collection[str], seconds: float) -> str:
-        """Return why it cannot be said that for some seconds a client was answered in these clusters only, or "".
+        """Return why it is not shown that only these clusters answered a client in the last seconds, or an empty text.
 
-        Failed requests do not count here; they are counted in the end.
+        Failed requests do not count here: the final result counts them.
         """
         rows = [row for row in self.since(client, time.time() - seconds) if not row.failed]
         elsewhere = [row for row in rows if self.home(row) not in clusters]
@@ -244,22 +246,22 @@ class Traffic(Shown):
 
 
 class CurlStreamParser:
-    """Takes curl's output as it comes, and hands each answer on as soon as it is complete."""
+    """Parses curl's output incrementally, and passes on each answer as soon as it is complete."""
 
-    def __init__(self, hand_on: Any) -> None:
+    def __init__(self, on_answer: Any) -> None:
         self.answers = 0
-        self._hand_on = hand_on
+        self._on_answer = on_answer
         self._left = b""
 
     def __call__(self, data: bytes) -> None:
-        """Take what curl wrote."""
+        """Add a piece of output."""
         self._left += data
         mark = b"\n" + MARK.encode()
         while (place := self._left.find(mark)) >= 0 and (end := self._left.find(b"\n", place + 1)) >= 0:
             text, self._left = self._left[: end + 1], self._left[end + 1 :]
             for answer in parse_answers(text.decode(errors="replace")):
                 self.answers += 1
-                self._hand_on(answer)
+                self._on_answer(answer)
 
 
 def _utc(stamp: float) -> datetime:

@@ -1,4 +1,4 @@
-"""The load follower: what the users' requests did while a run went on, by the log of the load that sends them.
+"""The load follower: the outcome of users' requests during a run, from the log of the load workload that sends them.
 
     follower = Follower(mesh).start()
     …
@@ -37,11 +37,11 @@ _OWNERS: Final = ("deployments", "statefulsets", "daemonsets")
 
 @dataclass(frozen=True)
 class Requests:
-    """What was seen.
+    """The requests of a run.
 
     `requests` and `failed` are the tables of `Tally`. `totals` has sent, failed, seconds (observed), not_observed
-    (seconds), pods (of the load that were followed), unreadable (lines that are no request), and why: what could not
-    be observed, in words by cluster.
+    (seconds), pods (of the load that were followed), unreadable (lines that are no request), and why: by cluster,
+    why something could not be observed.
     """
 
     requests: pd.DataFrame
@@ -51,7 +51,7 @@ class Requests:
 
 @dataclass
 class _Position:
-    """How far the log of a pod was read: the last stamp, and the lines of its second, which a new reading repeats."""
+    """How far a pod's log was read: the last time stamp, and the lines of its second, which a reconnect repeats."""
 
     stamp: str
     recent: Counter[str] = field(default_factory=Counter)
@@ -69,7 +69,7 @@ class _Position:
 
 
 class Follower:
-    """Follows the load of a mesh in daemon threads; where the mesh file names none, it does nothing and says so."""
+    """Follows the load of a mesh in daemon threads; without `probe.load` in the mesh file it only reports that."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
@@ -92,7 +92,7 @@ class Follower:
         return self
 
     def stop(self, patience: float = LATE) -> Requests:
-        """Return what began between start and now; waits for `patience` seconds for requests that are under way."""
+        """Return the requests that began between start and now; waits `patience` seconds for unfinished ones."""
         self._end = time.time()
         if self._followed:
             time.sleep(patience)
@@ -102,8 +102,8 @@ class Follower:
             why = dict(self._why) if self._load else {"": "the mesh file names no probe.load"}
             if self._load and not self._positions and not why:
                 why = {"": f"no pod of {self._load} in namespace {self._namespace} was seen in any cluster"}
-            told = {"pods": len(self._positions), "unreadable": self._unreadable, "why": why}
-            return Requests(requests, self._tally.failed(), {**totals(requests), **told})
+            coverage = {"pods": len(self._positions), "unreadable": self._unreadable, "why": why}
+            return Requests(requests, self._tally.failed(), {**totals(requests), **coverage})
 
     # --- pods ---
 
@@ -112,15 +112,15 @@ class Follower:
         selector: str | None = None
         while not self._ended.is_set():
             try:
-                # All is asked again until it is answered: the cluster may be dead at first.
+                # Each reading is repeated until it succeeds: the cluster may be unreachable at first.
                 offset = _ahead(cluster) if offset is None else offset
                 selector = self._selector(cluster) if selector is None else selector
                 for pod in self._pods(cluster, selector):
                     self._begin_following(cluster, pod, offset)
                 self._find_homes(cluster)
-                self._say(cluster, "")
+                self._set_problem(cluster, "")
             except MeshkitError as error:
-                self._say(cluster, error.message)
+                self._set_problem(cluster, error.message)
             self._ended.wait(LOOK_EVERY)
 
     def _selector(self, cluster: Cluster) -> str | None:
@@ -134,7 +134,7 @@ class Follower:
         return [m["name"] for m in self._metadata(cluster, selector or "") if workload({"metadata": m}) == self._load]
 
     def _metadata(self, cluster: Cluster, selector: str) -> list[dict[str, Any]]:
-        # Metadata only, from the API server's cache: next to no load, every second.
+        # Metadata only, from the API server's cache: this runs every second, and must cost next to nothing.
         query = [("resourceVersion", "0"), *([("labelSelector", selector)] if selector else [])]
         path = f"/api/v1/namespaces/{self._namespace}/pods"
         found = cluster.get_json(path, query=query, accept=_METADATA, having="items")
@@ -147,7 +147,7 @@ class Follower:
             names = {m["name"] for m in self._metadata(cluster, "")}
             self._homes.update(dict.fromkeys(strange & names, cluster.name))
 
-    def _say(self, cluster: Cluster, why: str) -> None:
+    def _set_problem(self, cluster: Cluster, why: str) -> None:
         with self._lock:
             self._why.pop(cluster.name, None)
             if why:
@@ -172,18 +172,18 @@ class Follower:
             try:
                 for line in cluster.follow(pod, self._namespace, self._load, since):
                     if position.is_new(line, repeated):
-                        self._take(cluster, pod, line.partition(" ")[2], offset)
+                        self._count(cluster, pod, line.partition(" ")[2], offset)
                     if self._ended.is_set():
                         return
             except NotFoundError:
                 break
             except MeshkitError:
-                pass  # not started yet, or the way broke: from the last line on, once more
+                pass  # not started yet, or the connection broke: continue after the last line
             self._ended.wait(LOOK_EVERY)
         with self._lock:
             self._followed.discard((cluster.name, pod))
 
-    def _take(self, cluster: Cluster, pod: str, text: str, offset: float) -> None:
+    def _count(self, cluster: Cluster, pod: str, text: str, offset: float) -> None:
         request = parse(text, cluster.name, pod, offset)
         with self._lock:
             if request is None:
@@ -193,7 +193,7 @@ class Follower:
 
 
 def parse(text: str, cluster: str, pod: str, offset: float = 0.0) -> Request | None:
-    """Return the request that a line of the load's log tells of, its time less the cluster's lead; None for others."""
+    """Return the request of a line of the load's log, its time in our clock; None for other lines."""
     try:
         line = json.loads(text)
         return Request(
@@ -210,6 +210,6 @@ def parse(text: str, cluster: str, pod: str, offset: float = 0.0) -> Request | N
 
 
 def _ahead(cluster: Cluster) -> float:
-    """Return by how much the cluster's clock leads ours, 0 where that is less than can be told."""
+    """Return by how many seconds the cluster's clock is ahead of ours; 0 if that is below the accuracy."""
     skew = cluster.clock_skew()
     return skew.seconds if abs(skew.seconds) > skew.uncertainty + 0.5 else 0.0

@@ -1,4 +1,4 @@
-"""Merged service."""
+"""The merged probe Service as each cluster's client sees it: the endpoints in its Envoy, and which clusters answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import envoy_admin
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.probing.curl import curl, hostname, parse_answers, told
+from meshkit.probing.curl import curl, failure_text, hostname, parse_answers
 from meshkit.probing.pair_probe import CALL_TIMEOUT, PATIENCE, ProbeTarget, cluster_of_pod, find_side
 from meshkit.tables import table
 
@@ -40,17 +40,17 @@ COLUMNS: Final = {
 
 
 def look(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
-    """Call the probe's Service from each cluster, once its Envoy knows the others' endpoints, or after some patience.
+    """Call the probe's Service from each cluster, once its Envoy has all endpoints, or after `patience` seconds.
 
-    Columns: cluster, client (pod), service, serving (clusters with ready endpoints of it), unread (clusters of which
-    that could not be read, and why: "west: no answer; …"), endpoints (addresses that the client's Envoy has), leads_to
-    (clusters that they are of: own pods, and the gateways of the other networks, or the pods of all clusters in a flat
-    one), strange (addresses that are none of those), sent, answered (with 200), answered_in (clusters of the pods that
-    answered; `?` where they do not tell their names, or several clusters have pods of that name), error, hidden_by
-    (objects that take a cluster's endpoints from this client: "west: Sidecar …; …", in Istio's order), refused_by
-    (those that steer its calls or have them refused, likewise), reason (why a cluster could not be tried).
+    Columns: cluster, client (pod), service, serving (clusters with ready endpoints of it), unread (clusters whose
+    endpoints could not be read, and why: "west: no answer; …"), endpoints (addresses in the client's Envoy), leads_to
+    (clusters of these addresses: local pods and the gateways of other networks; in a flat network the pods of all
+    clusters), strange (addresses of no cluster), sent, answered (with 200), answered_in (clusters of the pods that
+    answered; `?` if a pod does not return its name, or several clusters have pods of that name), error, hidden_by
+    (objects that hide a cluster's endpoints from this client: "west: Sidecar …; …", in Istio's order), refused_by
+    (objects that redirect its calls or have them refused, likewise), reason (why the cluster could not be tried).
     """
-    found = mesh.ask(calls=partial(calls, patience=patience), views=service_view.views)
+    found = mesh.read_all(calls=partial(calls, patience=patience), views=service_view.views)
     return with_causes(found["calls"], found["views"])
 
 
@@ -80,17 +80,17 @@ def calls(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
         side = sides[cluster.name]
         if isinstance(side, Unknown):
             return {"reason": side.reason}
-        ways = _paths(mesh, cluster.name, own, seen)
+        cluster_of = _cluster_of_address(mesh, cluster.name, own, seen)
         serving = [name for name, found in own.items() if found]
         unread = [f"{name}: {found.reason}" for name, found in own.items() if isinstance(found, Unknown)]
-        found = _endpoints(mesh, side, ways, set(serving), patience)
+        found = _endpoints(mesh, side, cluster_of, set(serving), patience)
         return {
             "client": side.client.name,
             "serving": ",".join(serving),
             "unread": "; ".join(unread),
             "endpoints": ",".join(sorted(found)),
-            "leads_to": ",".join(name for name in mesh.clusters if name in {ways.get(_ip(a)) for a in found}),
-            "strange": ",".join(sorted(a for a in found if _ip(a) not in ways)),
+            "leads_to": ",".join(name for name in mesh.clusters if name in {cluster_of.get(_ip(a)) for a in found}),
+            "strange": ",".join(sorted(a for a in found if _ip(a) not in cluster_of)),
             **_call(mesh, side, sides),
         }
 
@@ -105,30 +105,34 @@ def calls(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
     )
 
 
-def _paths(mesh: Mesh, reader: str, own: dict[str, set[str] | Unknown], seen: pd.DataFrame) -> dict[str, str]:
-    """Return the cluster that each right address leads to, for clients of the reader."""
-    ways: dict[str, str] = {}
+def _cluster_of_address(
+    mesh: Mesh, reader: str, own: dict[str, set[str] | Unknown], seen: pd.DataFrame
+) -> dict[str, str]:
+    """Return the cluster that each expected address leads to, for clients in the reader cluster."""
+    known: dict[str, str] = {}
     for entry in mesh.spec.clusters:
         addresses = own[entry.name]
         if mesh.spec.topology.network == "multi" and entry.name != reader:
             rows = seen[(seen["cluster"] == reader) & (seen["network"] == entry.network)]
             addresses = set(rows["address"]) - {""}
-        ways |= {} if isinstance(addresses, Unknown) else dict.fromkeys(addresses, entry.name)
-    return ways
+        known |= {} if isinstance(addresses, Unknown) else dict.fromkeys(addresses, entry.name)
+    return known
 
 
 def _ip(address: str) -> str:
     return address.rpartition(":")[0].strip("[]")
 
 
-def _endpoints(mesh: Mesh, side: ProbeTarget, ways: dict[str, str], serving: set[str], patience: float) -> set[str]:
+def _endpoints(
+    mesh: Mesh, side: ProbeTarget, cluster_of: dict[str, str], serving: set[str], patience: float
+) -> set[str]:
     spec = mesh.spec.probe
     deadline = time.monotonic() + patience
     while True:
         hosts = envoy_admin.clusters(side.client)
         ours = hosts["host"].str.startswith(f"{spec.server}.{spec.namespace}.svc.") & (hosts["port"] == spec.port)
         found = set(hosts[ours & (hosts["direction"] == "outbound")]["address"])
-        if serving <= {ways.get(_ip(address)) for address in found} or time.monotonic() > deadline:
+        if serving <= {cluster_of.get(_ip(address)) for address in found} or time.monotonic() > deadline:
             return found
         time.sleep(0.5)
 
@@ -136,7 +140,7 @@ def _endpoints(mesh: Mesh, side: ProbeTarget, ways: dict[str, str], serving: set
 def _call(mesh: Mesh, side: ProbeTarget, sides: dict[str, ProbeTarget | Unknown]) -> dict[str, Any]:
     spec = mesh.spec.probe
     count = CALLS_PER_CLUSTER * len(mesh.clusters)
-    # A gateway that swallows packets costs each call its whole time: one of them tells as much as all.
+    # Where a gateway drops packets, each call takes its full timeout, so one failed call is enough.
     command = curl(f"http://{spec.server}.{spec.namespace}:{spec.port}/hostname", count, CALL_TIMEOUT, fail_early=True)
     done = side.cluster.exec(
         side.client.name, side.client.namespace, side.container, command, 10 + count * CALL_TIMEOUT
@@ -149,5 +153,5 @@ def _call(mesh: Mesh, side: ProbeTarget, sides: dict[str, ProbeTarget | Unknown]
         "sent": len(answers) if answers and not answers[-1].status else count,
         "answered": sum(answer.status == 200 for answer in answers),
         "answered_in": ",".join(sorted(where)),
-        "error": told(bad) if bad else "",
+        "error": failure_text(bad) if bad else "",
     }

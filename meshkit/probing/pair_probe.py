@@ -1,16 +1,16 @@
-"""Traffic between clusters: who answered whom, how fast, and what both proxies counted.
+"""Requests between clusters: which cluster answered, how fast, and the counters of both proxies.
 
-Each ordered pair is tried *alone*: while a local endpoint exists, Envoy tries again at home and no broken path fails a
-call. So for each cluster there is, for the length of a probe, a Service of a fresh name whose endpoints exist in that
-cluster only; every cluster has the same Service (names resolve without DNS proxying), the others without a selector. A
-fresh name also means fresh connections: the first request on each of its ports opens a new one, at Envoy as well.
+Each ordered pair is tried *alone*: while a local endpoint exists, Envoy retries there, and a broken path fails no call.
+So a probe creates for each cluster a Service with a new name whose endpoints exist in that cluster only. Every cluster
+has the Service, so that the name resolves without DNS proxying; in the other clusters it has no selector. A new name
+also means new connections: the first request on each of its ports opens one, in Envoy as well.
 
     with probe.open(mesh) as probing:
         calls = probing.calls()
         samples = probing.latency(samples=400)
 
-The Services carry `app.kubernetes.io/managed-by=meshkit` and are removed at the end; those that a killed probe left are
-removed by the next one: at once where it sees that their probe is dead, else after an hour.
+The Services have the label `app.kubernetes.io/managed-by=meshkit` and are removed at the end. The next probe removes
+those of a killed probe: at once if it ran on this machine, else after an hour.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from meshkit.kube.cluster import Cluster
 from meshkit.kube.manifests import MANAGED
 from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.kube.pods import main_container, workload
-from meshkit.probing.curl import Answer, curl, hostname, parse_answers, parse_xfcc, told
+from meshkit.probing.curl import Answer, curl, failure_text, hostname, parse_answers, parse_xfcc
 
 COMPONENT: Final = {"app.kubernetes.io/component": "meshkit-probe"}
 LEFTOVER_AFTER: Final = timedelta(hours=1)
@@ -56,7 +56,7 @@ SAMPLE_COLUMNS: Final = {
 
 @dataclass(frozen=True)
 class ProbeTarget:
-    """What one cluster brings to the probe: its client pod and the pods behind the server's Service."""
+    """One cluster's part of the probe: its client pod, and the pods behind the server's Service."""
 
     cluster: Cluster
     client: Proxy
@@ -67,9 +67,9 @@ class ProbeTarget:
 
 
 def cluster_of_pod(sides: Mapping[str, ProbeTarget | Unknown]) -> dict[str, str]:
-    """Return the cluster of each server's pod by its name; one that pods of several clusters have is left out.
+    """Return the cluster of each server pod by its name, without names that occur in several clusters.
 
-    Those of a StatefulSet are called alike everywhere.
+    Pods of a StatefulSet have the same names everywhere.
     """
     known = [(pod.name, name) for name, side in sides.items() if isinstance(side, ProbeTarget) for pod in side.servers]
     counted = Counter(pod for pod, _ in known)
@@ -78,9 +78,9 @@ def cluster_of_pod(sides: Mapping[str, ProbeTarget | Unknown]) -> dict[str, str]
 
 @contextmanager
 def open(mesh: Mesh) -> Iterator[ProbeSession]:  # noqa: A001 - probe.open reads as it should
-    """Make the probe's Services in every cluster that can be reached, and remove them at the end."""
+    """Create the probe's Services in every reachable cluster, and remove them at the end."""
     probing = ProbeSession(mesh, secrets.token_hex(3))
-    with locks.sign(lock_name(probing.token)):
+    with locks.alive(lock_name(probing.token)):
         try:
             probing.prepare()
             yield probing
@@ -90,7 +90,7 @@ def open(mesh: Mesh) -> Iterator[ProbeSession]:  # noqa: A001 - probe.open reads
 
 @dataclass
 class ProbeSession:
-    """A probe under way. `sides` has an `Unknown` for a cluster that cannot take part, with the reason."""
+    """A running probe. `sides` has an `Unknown` with the reason for a cluster that cannot take part."""
 
     mesh: Mesh
     token: str
@@ -100,7 +100,7 @@ class ProbeSession:
     worked_after: dict[str, float] = field(default_factory=dict)
 
     def prepare(self) -> None:
-        """Find clients and servers, remove leftovers, and make the Services."""
+        """Find clients and servers, remove leftovers, and create the Services."""
         self.sides = dict(self.mesh.each(lambda cluster: find_side(cluster, self.mesh)))
         self.entered = {name for name, side in self.sides.items() if isinstance(side, ProbeTarget)}
         known = self.mesh.each(lambda cluster: leftovers(cluster, self.mesh.spec.probe.namespace))
@@ -119,7 +119,7 @@ class ProbeSession:
             UnreachableError: a Service could not be removed; the message says which, and how to remove it.
         """
         gone = self.mesh.each(lambda cluster: self._unmake(cluster) if cluster.name in self.entered else None)
-        # One that was silent from the start is unknown here too, and nothing was made in it.
+        # A cluster without an answer from the start is unknown here, too, but nothing was created in it.
         lost = {name: done for name, done in gone.items() if isinstance(done, Unknown) and name in self.entered}
         left = [f"{name} ({done.reason})" for name, done in lost.items()]
         if left:
@@ -133,7 +133,7 @@ class ProbeSession:
         locks.forget(lock_name(self.token))
 
     def service(self, server: str) -> str:
-        """Return the name of the Service that only this cluster serves."""
+        """Return the name of the Service with endpoints in this cluster only."""
         return f"meshkit-probe-{server}-{self.token}"
 
     def _make(self, cluster: Cluster, dead: Collection[str]) -> None:
@@ -169,7 +169,7 @@ class ProbeSession:
         return [(a, a) for a in names] + self.mesh.ordered_pairs
 
     def call(self, client: str, server: str, path: str, *, count: int = 1, port: int = 0) -> list[Answer]:
-        """Send requests one after the other from a client to the Service of a server, and return what came back.
+        """Send requests one after the other from a client to the Service of a server, and return the answers.
 
         Raises:
             UnreachableError: the client cannot send: no pod, no curl, no right to exec.
@@ -197,11 +197,11 @@ class ProbeSession:
         return side
 
     def wait(self) -> None:
-        """Wait until every pair has had a good answer in mutual TLS, or for some patience: new Services travel by xDS.
+        """Wait until every pair has had a good answer by mutual TLS, or for `PATIENCE` seconds.
 
-        Until a Service has come to the client's Envoy, its calls pass in plain text: good answers, past the mesh.
-
-        All pairs first, then the counting: an Envoy starts its counters anew when a Service of its pod is new.
+        Until xDS has brought a new Service to the client's Envoy, calls pass in plain text: good answers that bypass
+        the mesh. All pairs are waited for before the counting, since an Envoy resets its counters when a new Service
+        selects its pod.
         """
         if self.arrived:
             return
@@ -223,7 +223,7 @@ class ProbeSession:
             time.sleep(0.5)
 
     def _patience(self, client: str) -> float:
-        # All Services are made at once: when a client's other pairs work for long, what is missing does not come.
+        # All Services are created at once: if a client's other pairs have worked for long, a missing one will not come.
         worked_after = self.worked_after.get(client)
         return PATIENCE if worked_after is None else min(PATIENCE, max(LEAST_PATIENCE, 4 * worked_after))
 
@@ -252,12 +252,12 @@ class ProbeSession:
         first = self._first(client, server)
         if first.status != 200:
             endpoints = ",".join(sorted(self._hosts(client, server)["address"].unique()))
-            return {"sent": 1, "statuses": f"{first.status}×1", "endpoints": endpoints, "error": told(first)}
+            return {"sent": 1, "statuses": f"{first.status}×1", "endpoints": endpoints, "error": failure_text(first)}
         counted = int(self._hosts(client, server)["rq_success"].sum())
         before = inbound_request_count(target)
         headers = self.call(client, server, "/headers", count=count)
         who = self.call(client, server, "/hostname", count=count)
-        if who[0].status == 404:  # a workload that knows its headers, but not this question
+        if who[0].status == 404:  # a workload with /headers, but without /hostname
             who = self.call(client, server, "/headers", count=count)
         answers = [*headers, *who]
         names = {hostname(a.body) for a in who if a.status == 200} - {""}
@@ -278,11 +278,11 @@ class ProbeSession:
             "endpoints": ",".join(sorted(hosts["address"].unique())),
             "client_counted": int(hosts["rq_success"].sum()) - counted,
             "server_counted": inbound_request_count(target) - before,
-            "error": told(bad) if bad else "",
+            "error": failure_text(bad) if bad else "",
         }
 
     def home(self, pod: str) -> str:
-        """Return the cluster whose server a pod is, `?` where it is none of them, or could be of several."""
+        """Return the cluster of a server pod; `?` if it is in none of them, or could be in several."""
         return cluster_of_pod(self.sides).get(pod, "?")
 
     def _hosts(self, client: str, server: str) -> pd.DataFrame:
@@ -296,8 +296,8 @@ class ProbeSession:
 
         Columns: client, server, phase (`first`: the first request on a new connection of the client's Envoy, one on
         each spare port; `warm`: one after the other, on what is open then), seconds (NaN when there was no answer),
-        status (0: none), answered_by (pod), error. Pairs of one client are measured one after the other, clients side
-        by side.
+        status (0: none), answered_by (pod), error. Pairs of one client are measured one after the other, clients
+        concurrently.
         """
         self.wait()
         return self._each_pair(
@@ -332,13 +332,13 @@ class ProbeSession:
         for group, outcome in zip(groups, outcomes, strict=True):
             lost = [{"client": a, "server": b, "error": str(outcome)} for a, b in group]
             rows += lost if isinstance(outcome, Unknown) else outcome
-        frame = pd.DataFrame(rows, columns=list(columns), dtype=object)  # else what no pair fills is floats
+        frame = pd.DataFrame(rows, columns=list(columns), dtype=object)  # else pandas makes empty columns float
         blank = {name: 0 if dtype == "int64" else "" for name, dtype in columns.items() if dtype != "float64"}
         return frame.fillna(blank).astype(columns)
 
 
 def find_side(cluster: Cluster, mesh: Mesh) -> ProbeTarget:
-    """Return what a cluster brings to the probe.
+    """Return a cluster's part of the probe.
 
     Raises:
         UnreachableError: the namespace, the Service or a ready client pod with a sidecar is not there.
@@ -367,7 +367,7 @@ def find_side(cluster: Cluster, mesh: Mesh) -> ProbeTarget:
         raise UnreachableError(
             f"no ready pod of {spec.client} with a sidecar in namespace {spec.namespace}",
             where=cluster.where,
-            remedy="is the namespace labelled for injection, and were its pods restarted since?",
+            remedy="label the namespace for injection, and restart its pods",
         )
     servers = tuple(
         p
@@ -389,22 +389,22 @@ def remove_leftovers(cluster: Cluster, namespace: str, dead: Collection[str] = (
 
 
 def leftovers(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
-    """Return the Services of all probes, those under way included."""
+    """Return the Services of all probes, including running ones."""
     return cluster.get("services", namespace, labels={**MANAGED, **COMPONENT})
 
 
 def token_of(service: dict[str, Any]) -> str:
-    """Return the token of the probe that made a Service."""
+    """Return the token of the probe that created a Service."""
     return str(service["metadata"]["name"]).rpartition("-")[2]
 
 
 def lock_name(token: str) -> str:
-    """Return the name of a probe's sign of life."""
+    """Return the name of a probe's liveness lock."""
     return f"probe-{token}"
 
 
 def inbound_request_count(side: ProbeTarget) -> int:
-    """Return how many requests the proxies of a side's servers have passed to their workloads so far."""
+    """Return how many requests the server proxies of a cluster have passed to their workloads so far."""
     total = 0
     for proxy in side.servers:
         hosts = envoy_admin.clusters(proxy)
@@ -420,5 +420,5 @@ def sample(phase: str, answer: Answer) -> dict[str, Any]:
         "seconds": answer.seconds if good else float("nan"),
         "status": answer.status,
         "answered_by": hostname(answer.body) if answer.status == 200 else "",
-        "error": "" if answer.status == 200 else told(answer),
+        "error": "" if answer.status == 200 else failure_text(answer),
     }

@@ -1,9 +1,8 @@
-"""The N x N truth: for each ordered pair of clusters and each istiod replica, all that a call between them rests on.
+"""Facts about every ordered pair of clusters: all links that a request between them depends on.
 
-A call from client to server rests on a chain: the secret, the address in it, the credential, the sync, the gateway, the
-endpoints, TLS through the gateway, the answer. `table` has every link as a column, `cells` the verdict of each link,
-`brief` one line for each pair with the first link that is broken. Nothing is changed but for the probe's Services while
-`survey` measures.
+A request from client to server depends on a chain of links: the remote secret, its address, its credential, the sync,
+the gateway, the endpoints, TLS through the gateway, the answer. `look` reads them, `traffic` sends requests. Only
+`survey` and `measure` change anything: they create the probe's Services, and remove them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from meshkit.istio.multicluster import gateways as multicluster_gateways
 from meshkit.istio.multicluster.remote_secret_manifest import address_kind
 from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.probing import api_server_reach, client_view, pair_probe
-from meshkit.probing.curl import Answer, hostname, told
+from meshkit.probing.curl import Answer, failure_text, hostname
 from meshkit.probing.statistics import quantile
 
 TRAFFIC_COLUMNS: Final = {
@@ -42,52 +41,52 @@ _QUANTILES: Final = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 
 @dataclass(frozen=True)
 class PairFacts:
-    """What was looked at: stage 08's tables, and those of the functions that the others are named after."""
+    """Stage 08's tables, and those of `endpoint_shards.known`, `api_server_reach.reach` and `client_view`."""
 
     known: snapshot.VerifyFacts
     shards: pd.DataFrame
     reach: pd.DataFrame
-    ways: pd.DataFrame
+    paths: pd.DataFrame
     hellos: pd.DataFrame
     views: tuple[service_view.ServiceView, ...] = ()
 
 
 def look(mesh: Mesh, known: snapshot.VerifyFacts | None = None) -> PairFacts:
-    """Read what each pair rests on; `known` is what stage 08 has read already. Changes nothing."""
+    """Read the links of each pair; `known` is what stage 08 has read already. Changes nothing."""
     spec = mesh.spec.probe
     with ThreadPoolExecutor(4) as pool:
         views = pool.submit(lambda: service_view.views(mesh))
         joins = pool.submit(lambda: known or _known(mesh))
-        held = pool.submit(lambda: endpoint_shards.known(mesh, spec.namespace, spec.server))
+        shards = pool.submit(lambda: endpoint_shards.known(mesh, spec.namespace, spec.server))
         found = pool.submit(lambda: client_view.find(mesh))
-        facts, who = joins.result(), found.result()
-        asked = pool.submit(lambda: api_server_reach.reach(mesh, _written(mesh, facts)))
+        facts, clients = joins.result(), found.result()
+        reached = pool.submit(lambda: api_server_reach.reach(mesh, _written(mesh, facts)))
         multi = mesh.spec.topology.network == "multi"
         at = {pair: gateways(mesh, facts, *pair) for pair in mesh.ordered_pairs} if multi else {}
-        heard = pool.submit(lambda: client_view.hellos(mesh, who, at))
+        hellos = pool.submit(lambda: client_view.hellos(mesh, clients, at))
         gates = {name: {a for pair, known in at.items() for a, _ in known if pair[1] == name} for name in mesh.clusters}
-        ways = client_view.ways(mesh, who, gates)
-        return PairFacts(facts, held.result(), asked.result(), ways, heard.result(), views.result())
+        paths = client_view.paths(mesh, clients, gates)
+        return PairFacts(facts, shards.result(), reached.result(), paths, hellos.result(), views.result())
 
 
 def _known(mesh: Mesh) -> snapshot.VerifyFacts:
-    """Read stage 08's tables, but for those that ask every proxy."""
-    found = mesh.ask(
+    """Read stage 08's tables, except those that need every proxy."""
+    tables = mesh.read_all(
         identity=versions.identity,
         secrets=remote_secrets.remote_secrets,
         remotes=remote_secrets.remote_clusters,
         gateways=multicluster_gateways.gateways,
         gateways_seen=multicluster_gateways.gateways_seen,
     )
-    unasked: dict[str, Any] = {
+    unread: dict[str, Any] = {
         "certificates": meshkit_tables.table([], trust_store.CERTIFICATE_COLUMNS),
         "roots": meshkit_tables.table([], trust_store.ROOT_COLUMNS),
     }
-    return snapshot.VerifyFacts(**found, **unasked)
+    return snapshot.VerifyFacts(**tables, **unread)
 
 
 def _written(mesh: Mesh, known: snapshot.VerifyFacts) -> dict[tuple[str, str], tuple[str, str]]:
-    """Return address and TLS name in the remote secret of each pair that has one which istiod reads."""
+    """Return address and TLS name in the active remote secret of each pair that has one."""
     found = {}
     for pair in mesh.ordered_pairs:
         secret = next(iter(remote_secrets.active_secrets(mesh, known.secrets, *pair, known.remotes)), None)
@@ -97,7 +96,7 @@ def _written(mesh: Mesh, known: snapshot.VerifyFacts) -> dict[tuple[str, str], t
 
 
 def gateways(mesh: Mesh, known: snapshot.VerifyFacts, client: str, server: str) -> list[client_view.Address]:
-    """Return where a client's proxies would find a server's gateway: as its istiods see it, else as it is offered."""
+    """Return the addresses of a server's gateway as the client's istiods know them, else as they are published."""
     network = mesh.spec.cluster(server).network
     rows = known.gateways_seen
     seen = rows[(rows["cluster"] == client) & (rows["network"] == network) & (rows["address"] != "")]
@@ -110,17 +109,17 @@ def gateways(mesh: Mesh, known: snapshot.VerifyFacts, client: str, server: str) 
 
 
 def survey(mesh: Mesh, samples: int) -> tuple[PairFacts, pd.DataFrame]:
-    """Look, and measure every ordered pair alone; the probe's Services travel while the rest is read."""
+    """Read the links, and measure every ordered pair alone; xDS distributes the probe's Services meanwhile."""
     with ThreadPoolExecutor(1) as pool:
-        looking = pool.submit(look, mesh)
+        reading = pool.submit(look, mesh)
         with pair_probe.open(mesh) as probing:
             probing.wait()
-            facts = looking.result()
+            facts = reading.result()
             return facts, traffic(probing, samples)
 
 
 def measure(mesh: Mesh, samples: int) -> pd.DataFrame:
-    """Make the probe's Services, and return `traffic`."""
+    """Create the probe's Services, and return `traffic`."""
     with pair_probe.open(mesh) as probing:
         probing.wait()
         return traffic(probing, samples)
@@ -130,7 +129,7 @@ def traffic(probing: pair_probe.ProbeSession, samples: int) -> pd.DataFrame:
     """Send requests between every ordered pair alone, four at a time: one row for each.
 
     Columns: client, server, sent, answered (with 200), statuses, answered_by (pods, comma-joined), answered_in (their
-    clusters; `?` for a pod of none), p50_ms, p95_ms and p99_ms (of what was answered, on warm connections), error. A
+    clusters; `?` for a pod of none), p50_ms, p95_ms and p99_ms (of answered requests, on warm connections), error. A
     pair that could not be tried has sent = 0 and says why in error.
     """
     lanes = [n for n in (samples // AT_ONCE + (k < samples % AT_ONCE) for k in range(AT_ONCE)) if n]
@@ -140,7 +139,7 @@ def traffic(probing: pair_probe.ProbeSession, samples: int) -> pd.DataFrame:
         if isinstance(first, Unknown):
             return {"error": first.reason}
         if first.status != 200:
-            return {"sent": 1, "statuses": f"{first.status}×1", "error": told(first)}
+            return {"sent": 1, "statuses": f"{first.status}×1", "error": failure_text(first)}
         sent = gather(lambda n: probing.call(*pair, "/hostname", count=n), lanes, deadline=DEADLINE)
         lost = [lane for lane in sent if isinstance(lane, Unknown)]
         answers = [answer for lane in sent if not isinstance(lane, Unknown) for answer in lane]
@@ -173,6 +172,6 @@ def _summary(probing: pair_probe.ProbeSession, answers: list[Answer]) -> dict[st
         "statuses": ", ".join(f"{status}×{count}" for status, count in counted),
         "answered_by": ",".join(sorted(names)),
         "answered_in": ",".join(sorted({probing.home(name) for name in names})),
-        "error": told(bad) if bad else "",
+        "error": failure_text(bad) if bad else "",
         **{name: quantile(times, q) for name, q in _QUANTILES.items()},
     }

@@ -1,7 +1,7 @@
-"""Ways between clusters, tried from pods: pods of other clusters by their own addresses, and DNS names.
+"""Paths between clusters, tried from pods: to pods of other clusters by their addresses, and DNS names.
 
-Tried with curl in the probe's client, the same pod that calls in stage 08. Where none runs nothing can be tried, and
-the row says so. A sidecar accepts any connection itself, so only what the other end *says* counts: its certificate.
+Requests are sent by curl in the probe's client, as in stage 08; without that pod a row is `untried`. A sidecar accepts
+every outgoing connection itself, so a connection proves nothing: only the certificate of the other end does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CURL_TIMEOUT = 5
 DEADLINE = 30.0
 UNRESOLVED = (5, 6)
 DISCARD = 9
-"""The port at which names are tried; nobody listens there, and a sidecar notes each try as refused."""
+"""The port at which names are tried; nothing listens there, and a sidecar logs each attempt as refused."""
 _MARK = "@meshkit "
 POD_COLUMNS = {
     "client": "str",
@@ -65,7 +65,7 @@ class Caller:
 
 
 def callers(mesh: Mesh) -> dict[str, Caller | Unknown | None]:
-    """Return the pod of each cluster from which ways can be tried; None where the probe's client does not run."""
+    """Return the pod of each cluster from which paths can be tried; None where the probe's client does not run."""
     return dict(mesh.each(lambda cluster: _caller(cluster, mesh)))
 
 
@@ -77,33 +77,33 @@ def _caller(cluster: Cluster, mesh: Mesh) -> Caller | None:
     return None
 
 
-def _tried(mesh: Mesh, question: Callable[[Caller, Cluster], dict[str, Any]]) -> pd.DataFrame:
+def _tried(mesh: Mesh, attempt: Callable[[Caller, Cluster], dict[str, Any]]) -> pd.DataFrame:
     known = callers(mesh)
 
-    def ask(pair: tuple[str, str]) -> dict[str, Any]:
+    def try_pair(pair: tuple[str, str]) -> dict[str, Any]:
         caller = known[pair[0]]
         if caller is None:
             spec = mesh.spec.probe
             return {"state": "untried", "detail": f"no pod of {spec.client} in namespace {spec.namespace} to try from"}
         if isinstance(caller, Unknown):
             return {"state": "UNKNOWN", "detail": caller.reason}
-        return {"tried_from": caller.pod, **question(caller, mesh.clusters[pair[1]])}
+        return {"tried_from": caller.pod, **attempt(caller, mesh.clusters[pair[1]])}
 
-    answers = gather(ask, mesh.ordered_pairs, deadline=DEADLINE)
+    answers = gather(try_pair, mesh.ordered_pairs, deadline=DEADLINE)
     rows = []
     for (client, server), answer in zip(mesh.ordered_pairs, answers, strict=True):
-        told = {"state": "UNKNOWN", "detail": answer.reason} if isinstance(answer, Unknown) else answer
-        rows.append({"client": client, "server": server, **told})
+        outcome = {"state": "UNKNOWN", "detail": answer.reason} if isinstance(answer, Unknown) else answer
+        rows.append({"client": client, "server": server, **outcome})
     return table(rows, POD_COLUMNS)
 
 
 def handshake(caller: Caller, url: str) -> dict[str, Any]:
-    """Call an HTTPS address from a pod, whatever its certificate; return state, status, detail and the chain shown."""
+    """Call an HTTPS address from a pod without verification; return state, status, detail and the certificate chain."""
     done = caller.curl("-k", "-o", "/dev/null", "-w", f"%{{certs}}\n{_MARK}%{{http_code}}", url)
     certificates, _, status = done.stdout.rpartition(_MARK)
     if status.strip() in ("", "000"):
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.exit_code}"])[-1]
-        return {"state": "no answer", "detail": said[:200], "chain": []}
+        error = (done.stderr.strip().splitlines() or [f"exit code {done.exit_code}"])[-1]
+        return {"state": "no answer", "detail": error[:200], "chain": []}
     return {"state": "ok", "status": int(status), "chain": ca_certificates.parse_chain(certificates.encode())}
 
 
@@ -119,11 +119,11 @@ def _names(leaf: Certificate) -> list[str]:
 
 
 def pods(mesh: Mesh) -> pd.DataFrame:
-    """Try whether pods reach pods of other clusters by their own addresses: each istiod's webhook port.
+    """Try whether pods reach pods of other clusters by their addresses, at each istiod's webhook port.
 
-    Columns: client, server (clusters), address, tried_from (pod), state (ok; no answer; wrong certificate: in
-    overlapping ranges the address is another pod's; untried: no pod to try from, or no istiod to try; UNKNOWN), status
-    (HTTP's), detail.
+    Columns: client, server (clusters), address, tried_from (pod), state (ok; no answer; wrong certificate: with
+    overlapping pod ranges the address is that of another pod; untried: no pod to try from, or no istiod to try;
+    UNKNOWN), status (of HTTP), detail.
     """
     return _tried(mesh, lambda caller, server: _try_pod(mesh, caller, server))
 
@@ -143,7 +143,7 @@ def _try_pod(mesh: Mesh, caller: Caller, server: Cluster) -> dict[str, Any]:
 
 
 def names(mesh: Mesh) -> pd.DataFrame:
-    """Resolve the names that a mesh rests on from a pod of each cluster.
+    """Resolve the DNS names that a mesh needs, from a pod of each cluster.
 
     Columns: cluster (where it was tried), name, of (what it is for), tried_from (pod), state (resolved, not resolved,
     untried: no pod to try from; UNKNOWN), address (that it led to), detail.
@@ -154,12 +154,12 @@ def names(mesh: Mesh) -> pd.DataFrame:
     """
     wanted = _wanted(mesh)
     known = callers(mesh)
-    asked = [(name, host, of) for name, hosts in wanted.items() for host, of in hosts]
-    answers = gather(lambda item: _resolve(known[item[0]], item[1]), asked, deadline=DEADLINE)
+    tried = [(name, host, of) for name, hosts in wanted.items() for host, of in hosts]
+    answers = gather(lambda item: _resolve(known[item[0]], item[1]), tried, deadline=DEADLINE)
     rows = []
-    for (cluster, host, of), answer in zip(asked, answers, strict=True):
-        told = {"state": "UNKNOWN", "detail": answer.reason} if isinstance(answer, Unknown) else answer
-        rows.append({"cluster": cluster, "name": host, "of": of, **told})
+    for (cluster, host, of), answer in zip(tried, answers, strict=True):
+        outcome = {"state": "UNKNOWN", "detail": answer.reason} if isinstance(answer, Unknown) else answer
+        rows.append({"cluster": cluster, "name": host, "of": of, **outcome})
     return table(rows, NAME_COLUMNS)
 
 
@@ -196,13 +196,13 @@ def _resolve(caller: Caller | Unknown | None, host: str) -> dict[str, Any]:
         return {"state": "untried", "detail": "no pod of the probe's client to try from"}
     if isinstance(caller, Unknown):
         raise MeshkitError(caller.reason)
-    # The name is resolved before anything is sent, and what answers there does not matter.
+    # curl resolves the name before it connects; what answers does not matter.
     done = caller.curl("-o", "/dev/null", "--connect-timeout", "3", "-v", f"http://{host}:{DISCARD}/")
     where = {"tried_from": caller.pod}
-    said = done.stderr.strip().splitlines()
+    errors = done.stderr.strip().splitlines()
     if done.exit_code in UNRESOLVED:
-        return {**where, "state": "not resolved", "detail": (said or [""])[-1][:200]}
+        return {**where, "state": "not resolved", "detail": (errors or [""])[-1][:200]}
     tried = re.search(rf"Trying \[?([0-9a-fA-F.:]+?)\]?:{DISCARD}\b", done.stderr)
     if tried is None:
-        return {**where, "state": "UNKNOWN", "detail": (said or [f"curl: exit code {done.exit_code}"])[-1][:200]}
+        return {**where, "state": "UNKNOWN", "detail": (errors or [f"curl: exit code {done.exit_code}"])[-1][:200]}
     return {**where, "state": "resolved", "address": tried[1]}

@@ -1,6 +1,6 @@
-"""Requests over time, second by second: who sent, how many failed, who answered, how fast.
+"""Requests over time, by second and sending cluster: how many failed, which clusters answered, how fast.
 
-A second in which nothing was seen is told as such: what nobody observed is never good.
+A second without observations is marked as such, and never counted as success.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FAILED_COLUMNS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One request: when it began (Unix time), which cluster's pod sent it, and what came of it (status 0: nothing)."""
+    """One request: when it began (Unix time), the cluster and pod that sent it, its outcome (status 0: no answer)."""
 
     time: float
     cluster: str
@@ -71,7 +71,7 @@ class _Second:
             self.samples.append(1000 * request.seconds)
 
     def settle(self) -> tuple[float, float]:
-        """Return p50 and p99 in milliseconds, and let the single times go."""
+        """Return p50 and p99 in milliseconds, and drop the samples."""
         if self.quantiles is None:
             ranked = sorted(self.samples)
             ranks = [max(0, math.ceil(q * len(ranked)) - 1) for q in (0.5, 0.99)]
@@ -81,7 +81,7 @@ class _Second:
 
 
 class Tally:
-    """Counts requests by second and sending cluster, in bounded memory; not for several threads at once."""
+    """Counts requests by second and sending cluster, in bounded memory; not thread-safe."""
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[int, str], _Second] = {}
@@ -122,10 +122,10 @@ class Tally:
             clusters: Counter[str] = Counter()
             for pod, count in second.answered_by.items():
                 clusters[homes.get(pod, "?")] += count
-            told = " ".join(f"{name}×{count}" for name, count in sorted(clusters.items()))
+            answered_in = " ".join(f"{name}×{count}" for name, count in sorted(clusters.items()))
             rows.append(
                 {"time": _utc(stamp), "cluster": cluster, "sent": second.sent, "failed": second.failed}
-                | {"p50_ms": p50, "p99_ms": p99, "answered_in": told}
+                | {"p50_ms": p50, "p99_ms": p99, "answered_in": answered_in}
             )
         rows += [{"time": _utc(s), "cluster": c, "answered_in": NOT_OBSERVED} for s, c in self._gaps(begin, end)]
         return table(rows, COLUMNS).sort_values(["time", "cluster"], kind="stable", ignore_index=True)
@@ -134,7 +134,7 @@ class Tally:
         first: dict[str, int] = {}
         for stamp, cluster in self._seconds:
             first[cluster] = min(stamp, first.get(cluster, stamp))
-        # The first and the last second are not whole: that nothing began in them tells nothing.
+        # The first and the last second are incomplete: no request in them means nothing.
         for stamp in range(math.floor(begin) + 1, math.floor(end)):
             if stamp < min(first.values(), default=math.inf):
                 yield stamp, ""

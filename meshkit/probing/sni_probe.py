@@ -1,9 +1,9 @@
-"""A TLS hello to a gateway's port 15443: who answers for a name, without any key, from inside a client's pod.
+"""A TLS ClientHello to a gateway's port 15443, sent from a client's pod: which server answers for an SNI. Needs no key.
 
-An AUTO_PASSTHROUGH gateway looks at two things of a hello: its SNI, which must be `outbound_.PORT_._.HOST`, and its
-ALPN, which must be one of Istio's own. What it has no filter chain for it closes without a byte (in its access log:
-`NR filter_chain_not_found`). What it lets through comes to the server's own proxy, which shows its certificate: in TLS
-1.2 that is not encrypted yet, so a hello is enough to see whose it is. After the hello we say goodbye.
+An AUTO_PASSTHROUGH gateway checks two fields of a ClientHello: its SNI, which must be `outbound_.PORT_._.HOST`, and its
+ALPN, which must be one of Istio's. A connection without a matching filter chain is closed without a byte (in its access
+log: `NR filter_chain_not_found`). A matching one is passed to the server's proxy, which sends its certificate. TLS 1.2
+does not encrypt that, so a ClientHello is enough to see its identity. A close_notify alert then ends the handshake.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from meshkit.errors import MeshkitError
 from meshkit.kube.cluster import Cluster
 
 ALPN: Final = ("istio-peer-exchange", "istio", "istio-http/1.1")
-"""What Istio's sidecars say, of TCP and of HTTP ports (pilot/pkg/networking/core/listener.go, allIstioMtlsALPNs)."""
+"""ALPN of Istio's sidecars for TCP and HTTP ports (pilot/pkg/networking/core/listener.go, allIstioMtlsALPNs)."""
 OPEN, ALERT, CLOSED, REFUSED, SILENT, STRANGE, UNTRIED = (
     "open", "alert", "closed", "refused", "silent", "no TLS", "untried",
 )  # fmt: skip
 PATIENCE: Final = 4
 _GOODBYE: Final = b"\x15\x03\x03\x00\x02\x01\x00"
 _ALERTS: Final = {
-    40: "handshake failure", 70: "it wants another version of TLS", 80: "internal error",
-    112: "it does not know that name", 120: "it speaks none of Istio's protocols",
+    40: "handshake failure", 70: "it requires another version of TLS", 80: "internal error",
+    112: "it does not know that name", 120: "it accepts none of Istio's protocols",
 }  # fmt: skip
 _NO_TOOL: Final = 97
-# Either way hands the bytes over, takes what comes until the other side closes, and tells how it ended.
+# Either tool sends the bytes, prints what it receives until the other side closes, and then its exit code.
 _SCRIPT: Final = r"""
 if command -v bash >/dev/null && command -v timeout >/dev/null; then
   { timeout "$3" bash -c 'trap "" PIPE; exec 3<>"/dev/tcp/$1/$2" || exit 98; printf "$3" >&3 2>/dev/null; cat <&3' \
@@ -48,10 +48,10 @@ fi
 
 @dataclass(frozen=True)
 class HelloResult:
-    """What came of a hello: a word, what stands behind it, and the certificates that were shown, the leaf first.
+    """The result of a hello: a word, a detail, and the certificates that were received, the leaf first.
 
-    open: a certificate was shown; alert: TLS answered, and declined; closed: without a byte; refused: nothing listens,
-    or no way leads there; silent: nothing within some seconds; no TLS: something else answered; untried: no tool.
+    open: a certificate was received; alert: TLS declined; closed: closed without a byte; refused: nothing listens, or
+    there is no route; silent: nothing within some seconds; no TLS: something else answered; untried: no tool.
     """
 
     word: str
@@ -60,7 +60,7 @@ class HelloResult:
 
 
 def sni(host: str, port: int) -> str:
-    """Return the name by which a gateway knows a port of a Service."""
+    """Return the SNI by which a gateway selects a port of a Service."""
     return f"outbound_.{port}_._.{host}"
 
 
@@ -83,9 +83,9 @@ def send_client_hello(
     port: int,
     name: str,
 ) -> HelloResult:
-    """Send a hello from the first of these containers (pod, namespace, container) that has a tool for it.
+    """Send a hello from the first of these containers (pod, namespace, container) that has bash or nc.
 
-    A proxy's own container comes best first: what it sends is not intercepted, so that a refused connection is seen.
+    Name the proxy's container first: its traffic is not intercepted, so a refused connection is seen as refused.
     """
     octal = "".join(f"\\{byte:03o}" for byte in client_hello(name) + _GOODBYE)
     command = ["sh", "-c", _SCRIPT, "sh", address, str(port), str(PATIENCE), octal]
@@ -102,16 +102,16 @@ def send_client_hello(
         try:
             return parse(base64.b64decode(done.stdout), done.stderr)
         except binascii.Error:
-            why = f"{pod}/{container} answered with something else than base64"
+            why = f"{pod}/{container} printed something other than base64"
     return HelloResult(UNTRIED, why)
 
 
-def parse(answer: bytes, said: str = "") -> HelloResult:
-    """Return what an answer to our hello means; `said` is what the tool told on stderr."""
+def parse(answer: bytes, stderr: str = "") -> HelloResult:
+    """Return the result of a hello from the received bytes and the tool's stderr."""
     if not answer:
-        words, _, ended = " ".join(said.split()).lower().rpartition("exit ")
+        words, _, ended = " ".join(stderr.split()).lower().rpartition("exit ")
         if ended == "124" or "timed out" in words:
-            return HelloResult(SILENT, "no answer, as where a firewall drops it")
+            return HelloResult(SILENT, "no answer, as if a firewall drops it")
         if ended not in ("0", "1") or any(word in words for word in ("refused", "no route", "unreachable")):
             return HelloResult(REFUSED, "nothing listens there" if "refused" in words else words[-120:])
         return HelloResult(CLOSED, "closed without a byte")

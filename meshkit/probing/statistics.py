@@ -101,9 +101,9 @@ def latency_table(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def answers_table(samples: pd.DataFrame) -> pd.DataFrame:
-    """Return who answered, the busiest first within each pair.
+    """Return the answering pods, the busiest first within each pair.
 
-    Columns: client, server, answered_by ("" = nobody said), answers (all requests of that pair with that answerer).
+    Columns: client, server, answered_by ("" = unknown), answers (all requests of that pair with that answerer).
     """
     columns = [*_PAIR, "answered_by", "answers"]
     rows = [

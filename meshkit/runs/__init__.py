@@ -1,1 +1,5 @@
-"""Running the stage notebooks headless, and the evidence that a run leaves behind."""
+"""Headless runs of the stage notebooks, and their evidence.
+
+Belongs here: the papermill engine, the run folder, record, comparison and report. Does not belong here: what a stage
+does (`stages`), and command-line options (`cli`).
+"""

@@ -1,4 +1,4 @@
-"""What a run that applies has besides its notebooks: a journal, and the load that is watched while it goes on."""
+"""The context of a run in mode apply: its journal, and the users' requests that are followed during the run."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Live:
         self.name = ""
 
     def open(self, name: str, fresh: str) -> str:
-        """Open the journal of a name, or a new one called as `fresh`; begin to watch; return the journal's name.
+        """Open the journal of a name, or a new one named after `fresh`; follow the load; return the journal's name.
 
-        What a killed run left of temporary changes is taken back first: no stage holds while a server is away.
+        Temporary changes that a killed run left are reverted first: no stage passes while a server is scaled down.
 
         Raises:
-            UnreachableError: a cluster where something was left does not answer.
-            ChangeError: something could not be taken back.
+            UnreachableError: a cluster with leftovers does not answer.
+            ChangeError: a leftover could not be reverted.
         """
         mesh_id = self._mesh.spec.mesh.id
         known = {book.name for book in Journal.all_of(mesh_id)}
@@ -53,12 +53,12 @@ class Live:
         return self.name
 
     def journal(self) -> str:
-        """Return the journal's lines for the evidence, but for where the mesh file lies on this machine."""
+        """Return the journal's lines for the evidence, without the path of the mesh file on this machine."""
         lines = Journal.open(self._mesh.spec.mesh.id, self.name).lines().splitlines(keepends=True)
         return "".join(line for line in lines if '"mesh_file"' not in line)
 
     def close(self, began: datetime) -> traffic_report.Story:
-        """Stop watching; return what went on since the run began.
+        """Stop following; return the requests and changes since the run began.
 
         More failed requests than the mesh file allows (`gates.maxErrorRate`) make the run's exit code 1.
         """

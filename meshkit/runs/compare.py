@@ -1,4 +1,4 @@
-"""What changed since the run before: findings with another verdict, rows that came, went or changed."""
+"""Comparison with the previous run: findings with another verdict; added, removed and changed rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOISE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class FindingChange:
-    """One difference: of what (a finding or a row), and its state before and now ("" where it was not there)."""
+    """One difference: of a finding or a row, with its state before and now ("" where it did not exist)."""
 
     what: str
     before: str
@@ -37,8 +37,8 @@ class Comparison:
 def compare(previous: Path, outcomes: Sequence[Outcome], tables: Mapping[str, dict[str, Any]]) -> Comparison:
     """Return what changed since the previous run of the mesh.
 
-    Rows are told apart by the key columns that the notebook named. Of the columns that it named to be compared every
-    change is told; where it named none, all columns are compared, but for times, and numbers by more than a tenth.
+    Rows are identified by the table's key columns. If the table names columns to compare, every change in them counts.
+    Otherwise all columns count, except times, and numbers only if they differ by more than a tenth.
     """
     old = json.loads((previous / "results.json").read_text())
     ran = {stage["stage"] for stage in json.loads((previous / "record.json").read_text())["stages"] if stage["files"]}

@@ -1,9 +1,9 @@
-"""The papermill engine `meshkit`: a notebook that did not run to its end never looks as if it had.
+"""The papermill engine `meshkit`: a notebook that did not run to its end never looks complete.
 
 Papermill's own engine marks every cell as completed after a timeout or a dead kernel, and takes `sys.exit(0)` for
-success. This one says how the notebook ended in `metadata.meshkit`, fails the cell that ended it, leaves the others
-pending, and redacts whatever it saves. Kernels talk over Unix sockets. A SIGINT or SIGTERM interrupts the cell, so
-that it can clean up; a second one, or ten seconds, kill the kernel.
+success. This engine records in `metadata.meshkit` how the notebook ended, fails the cell that ended it, leaves the
+others pending, and redacts everything it saves. Kernels use Unix sockets. A SIGINT or SIGTERM interrupts the cell, so
+that it can clean up; a second signal, or ten seconds, kill the kernel.
 
 Import papermill before this module: papermill loads its engines while it is being imported.
 """
@@ -49,7 +49,7 @@ class MeshkitEngine(NBClientEngine):  # type: ignore[misc]  # papermill is untyp
         redactor: Redactor | None = None,
         **options: Any,
     ) -> Any:
-        """Run the notebook's cells; `on_event` is told of each cell as it starts and ends."""
+        """Run the notebook's cells; `on_event` is called when a cell starts and ends."""
         known = {
             key: options.pop(key) for key in ("progress_bar", "log_output", "autosave_cell_every") if key in options
         }
@@ -89,7 +89,7 @@ class MeshkitEngine(NBClientEngine):  # type: ignore[misc]  # papermill is untyp
                 try:
                     client.execute()
                 except (CellTimeoutError, DeadKernelError):
-                    nb_man.log_output = False  # told already, by `papermill_execute_cells`
+                    nb_man.log_output = False  # `papermill_execute_cells` has recorded it
                 except KeyboardInterrupt:
                     nb_man.end("interrupted", "interrupted before the kernel was ready")
                     raise
@@ -99,7 +99,7 @@ class MeshkitEngine(NBClientEngine):  # type: ignore[misc]  # papermill is untyp
 
 
 class _Manager(NotebookExecutionManager):  # type: ignore[misc]
-    """Papermill's bookkeeping, honest about what did not run; everything it saves is redacted."""
+    """Papermill's bookkeeping, with the true state of cells that did not run; everything it saves is redacted."""
 
     nb: Any
 
@@ -110,12 +110,12 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
         self.heading = ""
 
     def save(self, **_: Any) -> None:
-        whole, self.nb = self.nb, copy.deepcopy(self.nb)
+        original, self.nb = self.nb, copy.deepcopy(self.nb)
         try:
             self.redactor.notebook(self.nb)
             super().save()
         finally:
-            self.nb = whole
+            self.nb = original
 
     def notebook_start(self, **_: Any) -> None:
         for end in ("input_path", "output_path"):
@@ -127,11 +127,11 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
         if cell.cell_type == "markdown" and cell.source.startswith("#"):
             self.heading = cell.source.splitlines()[0].lstrip("# ")
         super().cell_start(cell, cell_index)
-        self._tell("cell started", cell)
+        self._emit("cell started", cell)
 
     def cell_complete(self, cell: Any, cell_index: int | None = None, **_: Any) -> None:
         super().cell_complete(cell, cell_index)
-        self._tell(
+        self._emit(
             "cell ended", cell, seconds=cell.metadata.papermill["duration"], status=cell.metadata.papermill["status"]
         )
 
@@ -144,11 +144,11 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
         super().save()
 
     def end(self, how: str, reason: str) -> None:
-        """Say in the notebook how it ended: finished, error, exited, timed out, kernel died or interrupted."""
+        """Record in the notebook how it ended: finished, error, exited, timed out, kernel died or interrupted."""
         self.nb.metadata["meshkit"] = {"ended": how, "reason": reason}
         self.nb.metadata.papermill["exception"] = True if how not in ("running", "finished") else None
 
-    def _tell(self, event: str, cell: Any, **more: Any) -> None:
+    def _emit(self, event: str, cell: Any, **more: Any) -> None:
         if cell.cell_type != "code":
             return
         code = [c for c in self.nb.cells if c.cell_type == "code"]
@@ -188,7 +188,7 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         self.nb_man.end("finished", "")
 
     def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
-        # What a long cell prints is its progress: whoever waits should hear it.
+        # A long cell prints its progress, so the output is passed on at once.
         if msg["msg_type"] == "stream" and msg["content"]["name"] == "stdout":
             for text in self.nb_man.redactor.text(msg["content"]["text"]).splitlines():
                 self.nb_man.on_event({"event": "said", "text": text})
@@ -207,10 +207,10 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         self.nb_man.end(how, reason)
         self.nb_man.cell_exception(cell)
         if how != "error":
-            # Papermill raises, and puts its banner up, for the first error output: the reason stands there.
+            # Papermill raises, and shows its banner, for the first error output, so the reason goes there.
             name = "".join(word.title() for word in how.split())
-            told = new_output("error", ename=name, evalue=reason, traceback=[f"{name}: {reason}"])  # type: ignore[no-untyped-call]
-            cell.outputs.insert(0, told)
+            output = new_output("error", ename=name, evalue=reason, traceback=[f"{name}: {reason}"])  # type: ignore[no-untyped-call]
+            cell.outputs.insert(0, output)
 
 
 def _ended_by(error: CellExecutionError, *, interrupted: bool) -> tuple[str, str]:

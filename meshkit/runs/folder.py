@@ -26,19 +26,17 @@ class RunFolder:
         self._events = os.open(self.path / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """Write a file that is not there yet.
+        """Write a new file.
 
         Raises:
-            ChangeError: it is there already; evidence is never written over.
+            ChangeError: it exists already; evidence is never overwritten.
         """
         path = self.path / name
         path.parent.mkdir(exist_ok=True)
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
         except FileExistsError:
-            raise ChangeError(
-                f"{name} is there already; evidence is never written over", where=self.path.name
-            ) from None
+            raise ChangeError(f"{name} exists already; evidence is never overwritten", where=self.path.name) from None
         with os.fdopen(handle, "wb") as file:
             file.write(content if isinstance(content, bytes) else content.encode())
         return path
@@ -57,7 +55,7 @@ class RunFolder:
         (self.path / "events.jsonl").chmod(0o444)
 
     def close(self) -> None:
-        """Write SHA256SUMS, last and at once: a folder that has it is complete."""
+        """Write SHA256SUMS, last and atomically: a folder with this file is complete."""
         lines = "".join(f"{digest}  {name}\n" for name, digest in self.files().items())
         draft = self.write(f".{SUMS}", lines)
         draft.rename(self.path / SUMS)
@@ -72,7 +70,7 @@ def beginning(run: Path) -> dict[str, Any]:
     """Return the first event of a run, ended or killed: mesh, mode, stages, journal (of a run that applies).
 
     Raises:
-        InputError: it is no run folder.
+        InputError: it is not a run folder.
     """
     try:
         with (run / "events.jsonl").open(encoding="utf-8") as events:
@@ -81,7 +79,9 @@ def beginning(run: Path) -> dict[str, Any]:
             raise ValueError  # noqa: TRY301
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
-            "no run folder: it has no events.jsonl", where=str(run), remedy="name a folder such as runs/MESH/TIME-apply"
+            "not a run folder: it has no events.jsonl",
+            where=str(run),
+            remedy="name a folder such as runs/MESH/TIME-apply",
         ) from None
     return event
 
@@ -93,15 +93,15 @@ def latest(mesh_folder: Path, *, before: str = "~") -> Path | None:
 
 
 def chain(previous: Path | None) -> dict[str, str] | None:
-    """Return what a record says of the run before it: its folder's name and its record's SHA-256."""
+    """Return a record's link to the previous run: its folder's name and its record's SHA-256."""
     return {"run": previous.name, "record_sha256": _sha256(previous / RECORD)} if previous else None
 
 
 def verify(run: Path) -> list[str]:
-    """Return what is wrong with a run folder, in words; an empty list if its evidence is whole.
+    """Return the problems of a run folder; an empty list if its evidence is complete and unchanged.
 
-    Every file stands in SHA256SUMS and in record.json with its hash, nothing was added or taken away, nothing was
-    withheld, and each record names the hash of the one before it, back to the first run of the mesh.
+    Every file is listed in SHA256SUMS and in record.json with its hash, nothing was added, removed or withheld, and
+    each record has the hash of the previous one, back to the first run of the mesh.
 
     Raises:
         InputError: there is no such folder.
@@ -110,23 +110,23 @@ def verify(run: Path) -> list[str]:
         raise InputError("no such run folder", where=str(run), remedy="name a folder such as runs/MESH/TIME-plan")
     if not (run / SUMS).is_file():
         return [f"no {SUMS}: the run was not finished, or the file was removed"]
-    said = dict(line.split("  ", 1)[::-1] for line in (run / SUMS).read_text().splitlines() if "  " in line)
+    listed = dict(line.split("  ", 1)[::-1] for line in (run / SUMS).read_text().splitlines() if "  " in line)
     there = set(_listing(run)) - {SUMS}
-    problems = [f"{name} is missing, though {SUMS} lists it" for name in sorted(said.keys() - there)]
-    problems += [f"{name} is not part of the run: {SUMS} does not list it" for name in sorted(there - said.keys())]
-    kept = sorted(there & said.keys())
+    problems = [f"{name} is missing, though {SUMS} lists it" for name in sorted(listed.keys() - there)]
+    problems += [f"{name} is not part of the run: {SUMS} does not list it" for name in sorted(there - listed.keys())]
+    kept = sorted(there & listed.keys())
     problems += [
-        f"{n} was changed since the run" for n in kept if (run / n).is_symlink() or _sha256(run / n) != said[n]
+        f"{n} was changed since the run" for n in kept if (run / n).is_symlink() or _sha256(run / n) != listed[n]
     ]
     record = _record(run)
     if record is None:
-        return [*problems, f"{RECORD} is missing or no record of a run"]
-    if record["files"] != {name: digest for name, digest in said.items() if name != RECORD}:
+        return [*problems, f"{RECORD} is missing or not a record of a run"]
+    if record["files"] != {name: digest for name, digest in listed.items() if name != RECORD}:
         problems.append(f"{RECORD} and {SUMS} do not list the same files and hashes")
     withheld = record.get("withheld", [])
     problems += [f"{hit['file']} was withheld: it held a {hit['kind']}" for hit in withheld]
     expected = {*_ALWAYS, *(file for stage in record["stages"] for file in stage.get("files", []))}
-    missing = expected - said.keys() - {hit["file"] for hit in withheld}
+    missing = expected - listed.keys() - {hit["file"] for hit in withheld}
     problems += [f"{name} is missing: the evidence is not complete" for name in sorted(missing)]
     return problems + _broken_links(run, record)
 
@@ -136,7 +136,7 @@ def _broken_links(run: Path, record: dict[str, Any]) -> list[str]:
         before = run.parent / link["run"]
         earlier = _record(before)
         if earlier is None:
-            return [f"the chain ends at {run.name}: the run before it, {link['run']}, is not there"]
+            return [f"the chain ends at {run.name}: the run before it, {link['run']}, is missing"]
         if _sha256(before / RECORD) != link["record_sha256"]:
             return [f"the chain is broken: the record of {link['run']} was changed after {run.name} followed it"]
         run, record = before, earlier

@@ -1,4 +1,4 @@
-"""How a stage came out, judged from its executed notebook alone.
+"""The outcome of a stage, taken from its executed notebook alone.
 
 A stage passed if every code cell ran, the verdict was reached, and it is pass, warn or skipped. Nothing else counts:
 no exit code, no status that papermill wrote.
@@ -21,7 +21,7 @@ EXIT_CODES = {
 
 
 class Status(StrEnum):
-    """What became of a stage; only `PASSED` is success."""
+    """The status of a stage; only `PASSED` is success."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -37,7 +37,7 @@ _ENDS = {"interrupted": Status.INTERRUPTED, "timed out": Status.TIMED_OUT, "exit
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A judged stage: its status, why, its findings, and what it showed, in the notebook's order.
+    """The outcome of a stage: its status with the reason, its findings, and its outputs, in the notebook's order.
 
     `shown` holds table payloads as `meshkit.tables.View` makes them, and figures as {figure, alt, width, png} (base64).
     """
@@ -57,7 +57,7 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of the findings; unknown for a stage that gave none, whatever else it says."""
+        """The worst verdict of the findings; unknown at best for a stage that did not reach its verdict."""
         worst = overall(self.findings)
         return worst if self.status in (Status.PASSED, Status.FAILED) else max(worst, Verdict.UNKNOWN, key=_rank)
 
@@ -69,18 +69,18 @@ class Outcome:
 
     @property
     def tables(self) -> list[dict[str, Any]]:
-        """The table payloads among what it showed."""
+        """The table payloads among its outputs."""
         return [item for item in self.shown if "rows" in item]
 
 
-def judge(stage: str, nb: Any, **about: Any) -> Outcome:
+def outcome_of(stage: str, nb: Any, **about: Any) -> Outcome:
     """Return the outcome of an executed notebook; `about` is what only its runner knows (started, seconds, source)."""
     code = [cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip()]
     outputs = [output for cell in code for output in cell.outputs]
     bundles = [output.get("data", {}) for output in outputs]
     verdicts = [bundle[VERDICT] for bundle in bundles if VERDICT in bundle]
     findings = [Finding(**{**f, "verdict": Verdict(f["verdict"])}) for v in verdicts for f in v["findings"]]
-    errors_told = [output.ename for output in outputs if output.output_type == "error"]
+    error_names = [output.ename for output in outputs if output.output_type == "error"]
     ended = nb.metadata.get("meshkit", {"ended": "running", "reason": ""})
     unrun = [cell for cell in code if cell.execution_count is None]
     raised = [o.get("data", {}) for c in code for o in c.outputs if any(e.output_type == "error" for e in c.outputs)]
@@ -93,7 +93,7 @@ def judge(stage: str, nb: Any, **about: Any) -> Outcome:
         status=status,
         reason=reason,
         findings=findings,
-        exit_code=_exit_code(status, overall(findings), errors_told),
+        exit_code=_exit_code(status, overall(findings), error_names),
         cells=len(code),
         cells_run=len(code) - len(unrun),
         facts=facts,
@@ -116,14 +116,14 @@ def _status(ended: dict[str, str], *, has_verdict: bool, concluded: bool, bad: b
     return (Status.INCOMPLETE, f"{unrun} of its code cells never ran") if unrun else (Status.PASSED, "")
 
 
-def _exit_code(status: Status, verdict: Verdict, errors_told: list[str]) -> int:
+def _exit_code(status: Status, verdict: Verdict, error_names: list[str]) -> int:
     if status is Status.PASSED:
         return 0
     if status is Status.INTERRUPTED:
         return 130
     if status is Status.FAILED:
         return {Verdict.FAIL: 1, Verdict.UNKNOWN: 3}.get(verdict, 4)
-    return next((EXIT_CODES[name] for name in errors_told if name in EXIT_CODES), 4)
+    return next((EXIT_CODES[name] for name in error_names if name in EXIT_CODES), 4)
 
 
 def _shown(output: Any) -> dict[str, Any] | None:

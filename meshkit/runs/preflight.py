@@ -1,4 +1,4 @@
-"""What can be told of a run before it begins: a run that would stop at stage 09 for a wrong number changes nothing."""
+"""Validation before a run begins: a wrong parameter of stage 09 is an error before stage 01 starts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ AUTHORITY = {"04"}
 TOPOLOGY = {"02", "04", "05", "06", "07"}
 
 
-def judge(spec: MeshSpec, parameters: Mapping[Path, Mapping[str, Any]]) -> None:
-    """Judge the values of the chosen notebooks' parameters, and the files that the mesh file names for them.
+def require_valid(spec: MeshSpec, parameters: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Validate the parameters of the chosen notebooks, and the files that the mesh file names for them.
 
     Raises:
-        InputError: a value is wrong, a file is missing or wrong, or the topology is not built yet.
+        InputError: a value is wrong, a file is missing or wrong, or the topology is not supported.
     """
     stages = {path.name[:2] for path in parameters}
     _values(spec, parameters.values())

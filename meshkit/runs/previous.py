@@ -1,4 +1,4 @@
-"""Tables of an earlier run, read back, to tell what changed since."""
+"""Tables of an earlier run, for comparison with the present."""
 
 from __future__ import annotations
 

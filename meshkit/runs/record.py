@@ -45,7 +45,7 @@ def circumstances(spec: MeshSpec, mesh_file: Path, notebooks: Path) -> dict[str,
 
 
 def stage_record(outcome: Outcome, files: Sequence[str]) -> dict[str, Any]:
-    """Return what record.json says of one stage."""
+    """Return the entry of one stage in record.json."""
     return {
         "stage": outcome.stage,
         "status": outcome.status.value,
@@ -105,11 +105,11 @@ def junit(outcomes: Sequence[Outcome]) -> bytes:
                 suite, "testcase", classname=_xml(f"{o.stage}.{f.id}"), name=_xml(f"{f.check} [{f.subject}]")
             )
             tag = {Verdict.FAIL: "failure", Verdict.UNKNOWN: "error", Verdict.SKIPPED: "skipped"}.get(f.verdict)
-            told = _xml(f"expected {f.expected}, observed {f.observed}" + (f"\n{f.remedy}" if f.remedy else ""))
+            message = _xml(f"expected {f.expected}, observed {f.observed}" + (f"\n{f.remedy}" if f.remedy else ""))
             if tag:
-                ET.SubElement(case, tag, message=told)
+                ET.SubElement(case, tag, message=message)
             elif f.verdict is Verdict.WARN:
-                ET.SubElement(case, "system-out").text = f"warning: {told}"
+                ET.SubElement(case, "system-out").text = f"warning: {message}"
         if o.status not in (Status.PASSED, Status.FAILED):
             case = ET.SubElement(suite, "testcase", classname=_xml(o.stage), name="the stage ran to its verdict")
             ET.SubElement(
@@ -174,5 +174,5 @@ def _git(folder: Path) -> dict[str, Any] | None:
 
 
 def _xml(text: str) -> str:
-    # XML 1.0 has no way to write most control characters, not even as a reference.
+    # XML 1.0 cannot contain most control characters, not even as a reference.
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "�", text)

@@ -1,8 +1,8 @@
-"""Keep secrets out of the evidence: redact what is written, then look through the files once more.
+"""Keep secrets out of the evidence: redact what is written, then scan the written files.
 
-Private keys, JSON web tokens, bearer tokens and kubeconfig credentials are known by their shape, also when they are
-base64 inside something else (a Secret's data). Certificates are public and stay. Paths of this machine are told
-relative: home and working folders are nobody's business in a change record.
+Private keys, JSON web tokens, bearer tokens and kubeconfig credentials are recognized by their form, also
+base64-encoded in other data (a Secret). Certificates are public and stay. Paths of this machine become relative, since
+home and working folders do not belong in a change record.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ _BASE64 = re.compile(rf"(?:[A-Za-z0-9+/]{{40,}}{_GAP}*)+[A-Za-z0-9+/]*={{0,2}}")
 
 @dataclass(frozen=True)
 class Hit:
-    """A secret found in a written file; what it is, never the secret."""
+    """A secret found in a written file: its kind, never its value."""
 
     file: str
     kind: str
 
 
 class Redactor:
-    """Takes secrets and this machine's paths out of texts and notebooks."""
+    """Removes secrets and this machine's paths from texts and notebooks."""
 
     def __init__(self, secrets: Iterable[str] = (), paths: Mapping[str, str] | None = None) -> None:
-        told = {variant for secret in secrets if len(secret) >= 6 for variant in _variants(secret)}
-        self._secrets = sorted(told, key=len, reverse=True)
+        variants = {variant for secret in secrets if len(secret) >= 6 for variant in _variants(secret)}
+        self._secrets = sorted(variants, key=len, reverse=True)
         known = own_paths() if paths is None else paths
         self._paths = [
             (re.compile(rf"(?<![\w.~-]){re.escape(path)}(?![\w.-])"), short)
@@ -57,14 +57,14 @@ class Redactor:
         ]
 
     def text(self, text: str) -> str:
-        """Return a text without its secrets and with this machine's paths told relative."""
+        """Return a text without its secrets and with relative paths."""
         text = self._scrub(text, lambda kind: f"[redacted {kind}]")
         for path, short in self._paths:
             text = path.sub(short, text)
         return text
 
     def kinds(self, text: str) -> list[str]:
-        """Return which kinds of secret stand in a text."""
+        """Return the kinds of secrets in a text."""
         found: list[str] = []
         self._scrub(text, lambda kind: found.append(kind) or "")  # type: ignore[func-returns-value]
         return sorted(set(found))
@@ -115,7 +115,7 @@ def redact(text: str) -> str:
 
 
 def scan(folder: Path, secrets: Iterable[str] = ()) -> list[Hit]:
-    """Look through every file of a folder for secrets."""
+    """Scan every file of a folder for secrets."""
     redactor = Redactor(secrets, paths={})
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [
@@ -126,7 +126,7 @@ def scan(folder: Path, secrets: Iterable[str] = ()) -> list[Hit]:
 
 
 def own_paths() -> dict[str, str]:
-    """Return the folders of this machine and user that evidence must not name, with what to say instead."""
+    """Return the folders of this machine and user that evidence must not name, with their replacements."""
     package = str(Path(__file__).parents[2])
     known = {sys.prefix: "<python>", sys.base_prefix: "<python>", package: "<meshkit>", str(Path.cwd()): "."}
     home = os.path.expanduser("~")  # noqa: PTH111  (Path.home raises where there is none)

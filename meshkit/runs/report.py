@@ -44,7 +44,7 @@ def report_html(
 ) -> str:
     """Return the report of a run; `names` gives each shown table (by `id`) its name in the folder.
 
-    A `story` of requests and changes stands right after the verdict; the caller writes its tables beside the report
+    A `story` of requests and changes comes right after the verdict; the caller writes its tables beside the report
     (`STORY_TABLES`).
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -59,7 +59,7 @@ def report_html(
         link = f'<a href="tables/{name}.csv">tables/{name}.csv</a>'
         return Markup(table_html(payload, limit=ROWS, more=link))  # noqa: S704  (table_html escapes)
 
-    def told(df: pd.DataFrame, name: str, caption: str = "") -> Markup:
+    def story_table(df: pd.DataFrame, name: str, caption: str = "") -> Markup:
         link = f'<a href="tables/{name}.csv">tables/{name}.csv</a>'
         return Markup(table_html(payload(df, name, caption), limit=STORY_ROWS, more=link))  # noqa: S704  (as above)
 
@@ -71,7 +71,7 @@ def report_html(
         colours=COLOURS,
         table=table,
         story=story,
-        told=told,
+        story_table=story_table,
         story_tables=STORY_TABLES if story else (),
         names=names,
         bad=lambda outcome: [f for f in outcome.findings if f.verdict not in (Verdict.PASS, Verdict.SKIPPED)],
@@ -90,7 +90,7 @@ def stage_title(stage: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as people say it: 4.2 s, 3 min 05 s."""
+    """Return a duration in readable form: 4.2 s, 3 min 05 s."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -100,13 +100,13 @@ def duration(seconds: float) -> str:
 def _headline(outcomes: Sequence[Outcome], lost: Story | None) -> dict[str, str]:
     """The word, and the sentence below it, for the whole run; `lost` is the story of one that ended badly."""
     counts = {v: sum(o.counts.get(v.value, 0) for o in outcomes) for v in reversed(SEVERITY)}
-    told = ", ".join(f"{n} {v.value}" for v, n in counts.items() if n) or "nothing was checked"
+    counted = ", ".join(f"{n} {v.value}" for v, n in counts.items() if n) or "nothing was checked"
     bad = [o for o in outcomes if o.status is not Status.PASSED]
     if not bad and lost and lost.state == FAILED:
-        return {"word": "failed", "text": f"Every stage ran to its verdict ({told}), but {lost.headline}"}
+        return {"word": "failed", "text": f"Every stage ran to its verdict ({counted}), but {lost.headline}"}
     if not bad:
         word = "warn" if counts[Verdict.WARN] else "passed"
-        return {"word": word, "text": f"Every stage ran to its verdict: {told}."}
+        return {"word": word, "text": f"Every stage ran to its verdict: {counted}."}
     stopped = [o for o in bad if o.status is not Status.FAILED]
     word = "failed" if counts[Verdict.FAIL] else bad[0].status.value if stopped else "unknown"
-    return {"word": word, "text": f"{', '.join(f'{stage_title(o.stage)} {o.status.value}' for o in bad)}: {told}."}
+    return {"word": word, "text": f"{', '.join(f'{stage_title(o.stage)} {o.status.value}' for o in bad)}: {counted}."}

@@ -1,4 +1,4 @@
-"""Run stage notebooks one after the other, each in a process of its own, and leave the evidence behind."""
+"""Run stage notebooks one after the other, each in its own process, and write the evidence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from meshkit.runs import preflight, record, report
 from meshkit.runs.apply_context import Live
 from meshkit.runs.compare import compare
 from meshkit.runs.folder import RunFolder, chain, utc
-from meshkit.runs.outcome import Outcome, Status, judge
+from meshkit.runs.outcome import Outcome, Status, outcome_of
 from meshkit.runs.redact import Redactor, own_paths, scan
 from meshkit.spec import MeshSpec
 
@@ -68,8 +68,9 @@ def execute(
     """Run the chosen stages ("08") in order and write the run folder below `out`.
 
     The first stage that does not pass ends the run, unless `keep_going`. `parameters` are texts as from `-p`; `secrets`
-    are known texts to keep out of the evidence besides all that looks like one. `journal` is one to go on with, or to
-    undo; a run that applies has one of its own name unless given. `label` ends the folder's name; by default the mode.
+    are known texts to redact from the evidence, in addition to all texts that look like one. `journal` is a journal to
+    continue or to undo; by default a run in mode apply gets one with the name of its folder. `label` is the end of the
+    folder's name; by default the mode.
 
     Raises:
         InputError: the mesh file, a file that it names, a stage, a parameter or, for a run that applies, a context is
@@ -79,7 +80,7 @@ def execute(
     known = stages(notebooks)
     paths = [_find(number, known) for number in chosen]
     given = _parameters(paths, parameters or {}, mesh_file, mode)
-    preflight.judge(spec, given)
+    preflight.require_valid(spec, given)
     changes = mode == "apply" and any("journal" in own for own in given.values())
     live = Live(spec, mesh_file) if changes else None
     about = record.circumstances(spec, mesh_file, paths[0].parent)
@@ -89,8 +90,8 @@ def execute(
     redactor = Redactor(secrets, {**own_paths(), str(folder.path.resolve()): ".", str(paths[0].parent): "notebooks"})
     run = _Run(folder, redactor, say, cell_timeout, list(secrets), live=live)
     say(f"{spec.mesh.id} · {mode} · {', '.join(p.stem for p in paths)} · {folder.path}")
-    told = {"journal": journal} if live else {}
-    folder.event(event="run started", mesh=spec.mesh.id, mode=mode, stages=[p.stem for p in paths], **told)
+    noted = {"journal": journal} if live else {}
+    folder.event(event="run started", mesh=spec.mesh.id, mode=mode, stages=[p.stem for p in paths], **noted)
     folder.write("mesh.yaml", redactor.text(mesh_file.read_text(encoding="utf-8")))
     with _forwarding(run):
         for path in paths:
@@ -117,7 +118,7 @@ class _Run:
     interrupted: bool = False
 
     def stage(self, notebook: Path, parameters: Mapping[str, Any]) -> Outcome:
-        """Run one notebook, keep its executed copy and HTML, and judge it."""
+        """Run one notebook, keep its executed copy and HTML, and return its outcome."""
         name, began, started = notebook.stem, time.monotonic(), utc()
         source = record.source_digest(runs_parameters.open_notebook(notebook))
         self.say(f"{report.stage_title(name)}: started")
@@ -125,7 +126,7 @@ class _Run:
         draft = self.folder.path / f".{name}.ipynb.part"
         noise = self._work(notebook, draft, parameters)
         about = {"started": started, "seconds": time.monotonic() - began, "source": source}
-        outcome = self._judge(name, draft, noise, about)
+        outcome = self._outcome(name, draft, noise, about)
         counts = ", ".join(f"{n} {word}" for word, n in outcome.counts.items())
         self.say(
             f"{report.stage_title(name)}: {outcome.status} in {report.duration(outcome.seconds)}"
@@ -135,17 +136,17 @@ class _Run:
         self.folder.event(event="stage ended", stage=name, status=outcome.status, reason=outcome.reason)
         return outcome
 
-    def _judge(self, name: str, draft: Path, noise: str, about: dict[str, Any]) -> Outcome:
+    def _outcome(self, name: str, draft: Path, noise: str, about: dict[str, Any]) -> Outcome:
         import nbformat
 
         try:
             nb = runs_parameters.open_notebook(draft)
         except InputError:
             status = Status.INTERRUPTED if self.interrupted else Status.ABORTED
-            told = self.redactor.text(noise.strip().splitlines()[-1] if noise.strip() else "its process died")
+            last_line = self.redactor.text(noise.strip().splitlines()[-1] if noise.strip() else "its process died")
             code = 130 if self.interrupted else 4
             return Outcome(
-                stage=name, status=status, reason=f"no notebook was written: {told}", exit_code=code, **about
+                stage=name, status=status, reason=f"no notebook was written: {last_line}", exit_code=code, **about
             )
         finally:
             draft.unlink(missing_ok=True)
@@ -153,7 +154,7 @@ class _Run:
         self.folder.write(f"{name}.ipynb", nbformat.writes(nb))  # type: ignore[no-untyped-call]
         self.folder.write(f"{name}.html", report.notebook_html(nb, report.stage_title(name)))
         self.files[name] = [f"{name}.ipynb", f"{name}.html"]
-        return judge(name, nb, **about)
+        return outcome_of(name, nb, **about)
 
     def _work(self, notebook: Path, draft: Path, parameters: Mapping[str, Any]) -> str:
         events, events_in = os.pipe()
@@ -165,7 +166,7 @@ class _Run:
             "secrets": self.secrets,
             "events": events_in,
         }
-        # A user's own `python3` kernel may be another Python, without meshkit; ours is beside this one.
+        # The user's `python3` kernel may be another Python without meshkit: prefer the one of this environment.
         environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1"}
         with tempfile.TemporaryFile() as noise, os.fdopen(events, encoding="utf-8") as lines:
             self.process = subprocess.Popen(
@@ -202,15 +203,15 @@ class _Run:
 
 def _close(run: _Run, about: dict[str, Any], mode: str) -> RunResult:
     folder, outcomes = run.folder, run.outcomes
-    told = run.live.close(folder.started) if run.live else None
+    traffic = run.live.close(folder.started) if run.live else None
     tables, names = _tables(outcomes)
     for name, table in tables.items():
         folder.write(f"tables/{name}.csv", record.to_csv(table))
-    if run.live and told:
+    if run.live and traffic:
         folder.write("journal.jsonl", run.redactor.text(run.live.journal()))
-        for name, text in told.files():
+        for name, text in traffic.files():
             folder.write(f"tables/{name}.csv", run.redactor.text(text))
-        about["requests"] = dict(told.totals)
+        about["requests"] = dict(traffic.totals)
     ended = datetime.now(UTC)
     about = {
         **about,
@@ -225,7 +226,7 @@ def _close(run: _Run, about: dict[str, Any], mode: str) -> RunResult:
     comparison = compare(folder.previous, outcomes, tables) if folder.previous else None
     folder.write("results.json", _json(record.results(outcomes, tables, folder.files())))
     folder.write("junit.xml", record.junit(outcomes))
-    folder.write("report.html", report.report_html(about, outcomes, names, comparison, told))
+    folder.write("report.html", report.report_html(about, outcomes, names, comparison, traffic))
     hits = scan(folder.path, run.secrets)
     for file in {hit.file for hit in hits}:
         (folder.path / file).unlink()
@@ -289,7 +290,7 @@ def _json(data: Any) -> str:
 
 @contextmanager
 def _forwarding(run: _Run) -> Iterator[None]:
-    """Hand SIGINT and SIGTERM on to the notebook; the evidence is still written."""
+    """Forward SIGINT and SIGTERM to the notebook; the evidence is still written."""
 
     def on_signal(signum: int, _frame: Any) -> None:
         run.say("interrupted: the cell gets ten seconds to clean up" if not run.interrupted else "ending the kernel")

@@ -1,4 +1,4 @@
-"""What went on while a run changed clusters: the users' requests, and the changes beside them."""
+"""The users' requests during a run, together with the changes that the run made."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Story:
 
     @property
     def headline(self) -> str:
-        """The count in one sentence, which never calls good what nobody saw."""
+        """The count in one sentence; without observations it says so."""
         sent, failed = int(self.totals.get("sent", 0)), int(self.totals.get("failed", 0))
         if not sent:
             return "No request was observed while the run went on."
@@ -52,11 +52,13 @@ class Story:
     def unobserved(self) -> list[str]:
         """What could not be observed, in sentences."""
         gone, why = int(self.totals.get("not_observed", 0)), dict(self.totals.get("why", {}))
-        told = [f"{gone:,} of {gone + int(self.totals.get('seconds', 0)):,} seconds were not observed."] if gone else []
-        told += [f"{name + ': ' if name else ''}{reason}." for name, reason in why.items()]
+        remarks = (
+            [f"{gone:,} of {gone + int(self.totals.get('seconds', 0)):,} seconds were not observed."] if gone else []
+        )
+        remarks += [f"{name + ': ' if name else ''}{reason}." for name, reason in why.items()]
         if lines := int(self.totals.get("unreadable", 0)):
-            told.append(f"{lines:,} lines of the load's log were no requests and are not counted.")
-        return told
+            remarks.append(f"{lines:,} lines of the load's log were not requests and are not counted.")
+        return remarks
 
     def files(self) -> list[tuple[str, str]]:
         """Return its tables as CSV, by the names that the report links."""

@@ -1,4 +1,4 @@
-"""One notebook in a process of its own: papermill changes folders and keeps global state.
+"""One notebook in its own process, since papermill changes the working folder and keeps global state.
 
 Reads a job as JSON from stdin and writes events as JSON lines to the file descriptor that the job names.
 """
@@ -11,7 +11,7 @@ import sys
 
 
 def main() -> int:
-    """Run the job; 0 if papermill was content, which is not yet a verdict."""
+    """Run the job; 0 if papermill raised nothing, which is not yet a verdict."""
     job = json.load(sys.stdin)
     # In this order: papermill loads its engines while it is being imported.
     from papermill import execute_notebook
@@ -41,7 +41,7 @@ def main() -> int:
                 redactor=Redactor(job["secrets"]),
             )
         except PapermillExecutionError:
-            return 1  # the notebook says so itself
+            return 1  # the notebook contains the error
     return 0
 
 

@@ -37,7 +37,7 @@ STAGE = "01 assess"
 def look(mesh: Mesh) -> AssessFacts:
     """Read every cluster, and try the paths between them from istiod's or the probe's pod; changes nothing."""
     return AssessFacts(
-        **mesh.ask(
+        **mesh.read_all(
             inventory=inventory.inventory,
             identity=versions.identity,
             versions=versions.versions,

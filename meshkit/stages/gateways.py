@@ -33,7 +33,7 @@ OURS = f"istioctl, {gateway_manifests.OPERATOR}"
 def look(mesh: Mesh) -> GatewayFacts:
     """Read gateways, what they let in, and what each istiod knows of them; changes nothing."""
     return GatewayFacts(
-        **mesh.ask(
+        **mesh.read_all(
             identity=versions.identity,
             gateways=multicluster_gateways.gateways,
             gateways_seen=multicluster_gateways.gateways_seen,

@@ -51,7 +51,7 @@ def look(mesh: Mesh) -> PrepareFacts:
         found, reason = istioctl.version(), ""
     except MeshkitError as error:
         found, reason = "", error.message
-    told = mesh.ask(
+    told = mesh.read_all(
         roots=inventory.root_namespaces,
         identity=versions.identity,
         claims=proxy_status.claims,

@@ -14,7 +14,7 @@ import pytest
 
 from meshkit import locks
 
-HOLD = "import sys, time; from meshkit import locks\nwith locks.sign(sys.argv[1]): print(flush=True); time.sleep(60)"
+HOLD = "import sys, time; from meshkit import locks\nwith locks.alive(sys.argv[1]): print(flush=True); time.sleep(60)"
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_of_one_that_gave_no_sign_nobody_can_tell(name: str) -> None:
 
 def test_a_name_that_is_taken_gives_no_sign_and_stops_nothing(name: str) -> None:
     """The second goes on without, and takes nothing from the first."""
-    with locks.sign(name), locks.sign(name):
+    with locks.alive(name), locks.alive(name):
         assert not locks.dead(name)
     assert locks.dead(name)
 
@@ -54,7 +54,7 @@ def test_a_link_is_no_sign(name: str, tmp_path: Path) -> None:
     """What another user planted under a name is neither followed nor made."""
     place = Path(tempfile.gettempdir()) / f"meshkit-{os.geteuid()}-{name}"
     place.symlink_to(tmp_path / "target")
-    with locks.sign(name):
+    with locks.alive(name):
         pass
     assert not locks.dead(name)
     assert not (tmp_path / "target").exists()

@@ -1,7 +1,7 @@
-"""What faults are made with: verbs that note first how each change is taken back, and then make it.
+"""The operations of faults: each first records how to revert it, and then changes the lab.
 
-The note is a file of the lab's folder, so another process can heal. Taking back is what was done backwards; then what
-runs with a broken configuration or certificate is restarted, in the order in which it was.
+The note is a file in the lab's folder, so another process can heal. Healing reverts the steps in reverse order; then it
+restarts what runs with a broken configuration or certificate, in the recorded order.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Step = dict[str, Any]
 
 
 class Note:
-    """How one fault is taken back: a file that exists while the fault does."""
+    """The steps that revert one fault, in a file that exists while the fault does."""
 
     def __init__(self, home: Path, fault: str) -> None:
         self.path = home / "faults" / f"{fault}.json"
 
-    def begin(self, cluster: str, since: str, *, untold: bool = False) -> None:
-        """Claim the fault; one that is untold is somebody's training.
+    def begin(self, cluster: str, since: str, *, hidden: bool = False) -> None:
+        """Claim the fault; a hidden one belongs to a training round.
 
         Raises:
             InputError: it is broken already.
@@ -40,26 +40,26 @@ class Note:
         except FileExistsError:
             raise InputError(f"{self.path.stem} is broken already", where="meshkit lab break",
                              remedy=f"heal it first: `meshkit lab heal {self.path.stem}`") from None  # fmt: skip
-        self._write({"cluster": cluster, "since": since, "untold": untold, "undo": [], "after": []})
+        self._write({"cluster": cluster, "since": since, "untold": hidden, "undo": [], "after": []})
 
     def read(self) -> dict[str, Any]:
-        """Return the note; one that was only begun tells of nothing to take back."""
+        """Return the note; one that was only begun has nothing to revert."""
         text = self.path.read_text()
-        told: dict[str, Any] = json.loads(text) if text else {"cluster": "", "since": "", "undo": [], "after": []}
-        return told
+        document: dict[str, Any] = json.loads(text) if text else {"cluster": "", "since": "", "undo": [], "after": []}
+        return document
 
     def add(self, when: str, step: Step) -> None:
         """Note a step of `undo` or `after`."""
-        told = self.read()
-        told[when].append(step)
-        self._write(told)
+        document = self.read()
+        document[when].append(step)
+        self._write(document)
 
     def end(self) -> None:
-        """Forget the fault: all of it is taken back."""
+        """Remove the note: the fault is reverted completely."""
         self.path.unlink(missing_ok=True)
 
-    def _write(self, told: dict[str, Any]) -> None:
-        replace(self.path, json.dumps(told), 0o600)
+    def _write(self, document: dict[str, Any]) -> None:
+        replace(self.path, json.dumps(document), 0o600)
 
 
 def notes(home: Path) -> dict[str, dict[str, Any]]:
@@ -68,7 +68,7 @@ def notes(home: Path) -> dict[str, dict[str, Any]]:
 
 
 class Bench:
-    """A lab on which one fault is made: `site` is the cluster that breaks, `peer` the one that looks at it."""
+    """The lab during one fault: `site` is the cluster that breaks, `peer` another one that observes it."""
 
     def __init__(self, home: Path, note: Note, cluster: str) -> None:
         self.home, self.note = home, note
@@ -96,12 +96,12 @@ class Bench:
         """Return an object.
 
         Raises:
-            ChangeError: there is none, so this lab is no finished mesh, or broken otherwise.
+            ChangeError: there is none, so this lab is not a finished mesh, or is broken in another way.
         """
         found = objects.read(self.kube(site), ref)
         if found is None:
             raise ChangeError(f"{site.name} has no {ref}", where="lab",
-                              remedy="faults need a whole mesh: `meshkit lab up --start meshed`")  # fmt: skip
+                              remedy="faults need a healthy mesh: `meshkit lab up --start meshed`")  # fmt: skip
         return found
 
     def edit(self, site: Site, ref: Ref, change: Callable[[Object], object]) -> None:
@@ -133,8 +133,8 @@ class Bench:
         objects.put(self.kube(site), ref, item)
 
     def _remember(self, site: Site, ref: Ref, before: Object | None) -> None:
-        for name, told in notes(self.home).items():
-            if name != self.note.path.stem and any(same(step, site, ref) for step in told["undo"]):
+        for name, other in notes(self.home).items():
+            if name != self.note.path.stem and any(same(step, site, ref) for step in other["undo"]):
                 raise ChangeError(f"{name} changed {ref} of {site.name}, too", where="lab",
                                   remedy=f"heal it first: `meshkit lab heal {name}`")  # fmt: skip
         place = {"site": site.number, "kind": ref.kind, "name": ref.name, "namespace": ref.namespace}
@@ -163,7 +163,7 @@ class Bench:
         inside.firewall(self.home, netns, list(rule), on=True)
 
     def signal(self, site: Site, container: str, number: int, undo: int = 0) -> None:
-        """Signal a container's first process (NAMESPACE/POD/CONTAINER), and note the signal that takes it back."""
+        """Signal a container's first process (NAMESPACE/POD/CONTAINER), and record the signal that reverts it."""
         pid = inside.states(self.home, site)[f"{container}.json"]["pid"]
         if undo:
             place = {"site": site.number, "container": container, "pid": pid}
@@ -171,18 +171,18 @@ class Bench:
         inside.run(self.home, "kill", f"-{int(number)}", str(pid))
 
     def clock(self, site: Site, seconds: int) -> None:
-        """Set the clock of all that runs in a cluster off."""
+        """Shift the clock of every process of a cluster."""
         self.note.add("undo", {"do": "clock", "site": site.number})
         inside.set_clock(self.home, site, seconds)
 
-    def take_back(self) -> None:
-        """Undo what was noted, latest first, then restart what was restarted; done twice it does no harm."""
-        told = self.note.read()
-        for step in reversed(told["undo"]):
+    def revert(self) -> None:
+        """Revert the recorded steps, latest first, then repeat the restarts; idempotent."""
+        document = self.note.read()
+        for step in reversed(document["undo"]):
             self._undo(step)
         for site in self.sites:
             self.settle(site)
-        for step in told["after"]:
+        for step in document["after"]:
             pods.restart(self.kube(Site(step["site"])), step["which"])
 
     def _undo(self, step: Step) -> None:
@@ -204,6 +204,6 @@ class Bench:
 
 
 def same(step: Step, site: Site, ref: Ref) -> bool:
-    """Return whether a step takes back a change of an object."""
+    """Return whether a step reverts a change of an object."""
     return step["do"] == "object" and (step["site"], step["kind"], step["name"], step["namespace"]) == (
         site.number, ref.kind, ref.name, ref.namespace)  # fmt: skip

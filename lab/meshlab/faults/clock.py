@@ -77,12 +77,12 @@ def original() -> tuple[int, bytes]:
     return at, image[at : at + length]
 
 
-def give(pid: int, at: int, whole: bytes, code: bytes) -> bool:
+def give(pid: int, at: int, original: bytes, code: bytes) -> bool:
     """Write code over a process's clock_gettime while none of its threads is in there; returns whether it was done."""
     start = vdso(pid)[0]
     if not start:
         return False
-    inside = range(start + at, start + at + len(whole))
+    inside = range(start + at, start + at + len(original))
     for _ in range(ATTEMPTS):
         os.kill(pid, signal.SIGSTOP)
         try:

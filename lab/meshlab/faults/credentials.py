@@ -23,7 +23,9 @@ from meshlab.kube import Object
 from meshlab.layout import API_PORT
 
 CLUSTER = "networking.istio.io/cluster"
-UNSEEN = "nothing at first: istiod keeps what it knew; later pods that are not there any more, and new ones never"
+UNSEEN = (
+    "nothing at first: istiod keeps what it knew; later calls go to pods that no longer exist, and never to new ones"
+)
 
 
 def remote(bench: Bench) -> Ref:
@@ -107,8 +109,8 @@ def with_kubeconfig(secret: Object, key: str, change: Callable[[Any], object]) -
 def rewrite(bench: Bench, change: Callable[[Any], object]) -> None:
     """Change the kubeconfig by which the peer reads the cluster to one by which it cannot.
 
-    An istiod of 1.31 whose secret is mended while it tries the bad one keeps a dead half of that, and takes no remote
-    secret any more once this one goes: it is restarted at the end.
+    An istiod of 1.31 whose secret is fixed while it tries the bad one keeps a dead entry of it, and then loads no
+    remote secret once this one is removed: so it is restarted at the end.
     """
     bench.restart_later(bench.peer, ISTIOD)
     bench.edit(bench.peer, remote(bench), lambda secret: with_kubeconfig(secret, bench.site.name, change))
@@ -121,10 +123,10 @@ def token_of(bench: Bench) -> str:
 
 
 def claims(token: str) -> dict[str, Any]:
-    """Return what a token says."""
+    """Return the claims of a token."""
     part = token.split(".")[1]
-    told: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    return told
+    decoded: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return decoded
 
 
 def expired(token: str, key_file: Path) -> str:
@@ -132,12 +134,15 @@ def expired(token: str, key_file: Path) -> str:
     key = serialization.load_pem_private_key(key_file.read_bytes(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ChangeError("expected an EC key", where=str(key_file))
-    said, now = claims(token), int(time.time())
-    namespace, account = said["sub"].split(":")[2:]
-    uid = said.get("kubernetes.io/serviceaccount/service-account.uid") or said["kubernetes.io"]["serviceaccount"]["uid"]
+    claimed, now = claims(token), int(time.time())
+    namespace, account = claimed["sub"].split(":")[2:]
+    uid = (
+        claimed.get("kubernetes.io/serviceaccount/service-account.uid")
+        or claimed["kubernetes.io"]["serviceaccount"]["uid"]
+    )
     issuer = "https://kubernetes.default.svc"
     body = {
-        "iss": issuer, "aud": [issuer], "sub": said["sub"], "iat": now - 7200, "nbf": now - 7200, "exp": now - 3600,
+        "iss": issuer, "aud": [issuer], "sub": claimed["sub"], "iat": now - 7200, "nbf": now - 7200, "exp": now - 3600,
         "kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": account, "uid": uid}},
     }  # fmt: skip
     der = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

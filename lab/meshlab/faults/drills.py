@@ -1,4 +1,4 @@
-"""Break the running lab by a fault's name, heal it, and tell what is broken now."""
+"""Break the running lab by a fault's name, heal it, and list what is broken now."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def table() -> pd.DataFrame:
 
     Columns: name, breaks (what, in a sentence), behind (pains P and facts F of Istio), users (what they see), finding
     (id of the check that names it first), broken (the cluster where it is now, since when; empty where it is not;
-    `untold` for all of them while a training goes on).
+    `untold`, so hidden, for all of them during a training round).
     """
     now_broken = dict.fromkeys(KNOWN, UNTOLD) if in_training(folder()) else broken(folder())
     rows = [[f.name, f.breaks, f.behind, f.users, f.finding, now_broken.get(f.name, "")] for f in KNOWN.values()]
@@ -55,62 +55,62 @@ def table() -> pd.DataFrame:
 def broken(home: Path) -> dict[str, str]:
     """Return which faults are in the lab now, each with its cluster and since when; the latest comes first."""
     latest = sorted(notes(home).items(), key=lambda item: item[1]["since"], reverse=True)
-    return {name: f"{told['cluster']}, since {told['since']}" for name, told in latest}
+    return {name: f"{note['cluster']}, since {note['since']}" for name, note in latest}
 
 
 def in_training(home: Path) -> bool:
-    """Return whether the lab is broken for a training, so that nobody is told by what."""
-    return any(told.get("untold") for told in notes(home).values())
+    """Return whether the lab is broken for a training round, so that the fault stays hidden."""
+    return any(note.get("untold") for note in notes(home).values())
 
 
 def refuse_in_training(home: Path) -> None:
-    """Let pass unless a training goes on: whether a name is refused would tell what is broken.
+    """Refuse during a training round, since a refused name would reveal what is broken.
 
     Raises:
-        InputError: one goes on.
+        InputError: a round is open.
     """
     if in_training(home):
-        raise InputError("a training goes on, and what is broken is untold", where="meshkit lab",
+        raise InputError("a training round is open, and what is broken stays hidden", where="meshkit lab",
                          remedy="`meshkit lab drill answer NAME` or `give-up` ends it")  # fmt: skip
 
 
-def break_(name: str, cluster: str, say: Say, *, untold: bool = False) -> None:
-    """Break the running lab by a fault; one that fails halfway is taken back.
+def break_(name: str, cluster: str, say: Say, *, hidden: bool = False) -> None:
+    """Break the running lab by a fault; one that fails halfway is reverted.
 
     Args:
         name: of the fault.
         cluster: that breaks.
-        say: is told how it goes.
-        untold: nobody is told by what the lab is broken.
+        say: gets progress messages.
+        hidden: keep secret what is broken.
 
     Raises:
-        InputError: no fault is called so, it is broken already, a training goes on, or there is no such cluster.
+        InputError: there is no such fault, it is broken already, a training round is open, or no such cluster.
         UnreachableError: no lab runs.
-        ChangeError: the lab is no whole mesh, or a step failed.
+        ChangeError: the lab is not a healthy mesh, or a step failed.
     """
     chosen, home = find(name), running()
     refuse_in_training(home)
     note = Note(home, name)
     bench = Bench(home, note, cluster)
-    note.begin(cluster, now(), untold=untold)
+    note.begin(cluster, now(), hidden=hidden)
     with plainly(), patiently(say, "breaking the mesh"):
         try:
             chosen.make(bench)
         except BaseException:
-            bench.take_back()
+            bench.revert()
             note.end()
             raise
-    if not untold:
+    if not hidden:
         say(f"{cluster}: {chosen.breaks}; heal it: `meshkit lab heal {name}`")
 
 
 def heal(names: list[str], say: Say) -> None:
-    """Take faults back, and wait until the mesh is whole.
+    """Heal faults, and wait until the mesh is healthy.
 
     Raises:
-        InputError: no fault is called so, or it is not broken.
+        InputError: there is no such fault, or it is not broken.
         UnreachableError: no lab runs.
-        ChangeError: a step failed, or the mesh does not become whole.
+        ChangeError: a step failed, or the mesh does not become healthy.
     """
     home = running()
     for name in names:
@@ -119,28 +119,28 @@ def heal(names: list[str], say: Say) -> None:
         if not note.path.exists():
             raise InputError(f"{name} is not broken", where="meshkit lab heal",
                              remedy="`meshkit lab faults` shows what is")  # fmt: skip
-        with plainly(), patiently(say, f"taking {name} back"):
-            Bench(home, note, note.read()["cluster"]).take_back()
+        with plainly(), patiently(say, f"healing {name}"):
+            Bench(home, note, note.read()["cluster"]).revert()
         note.end()
-        say(f"{name} is taken back")
+        say(f"{name} is healed")
     if names and not broken(home):
-        await_whole(home, say)
+        await_healthy(home, say)
 
 
-def await_whole(home: Path, say: Say) -> None:
-    """Wait until the mesh is whole.
+def await_healthy(home: Path, say: Say) -> None:
+    """Wait until the mesh is healthy.
 
     Raises:
-        ChangeError: it does not become whole.
+        ChangeError: it does not become healthy.
     """
-    with patiently(say, "waiting for the mesh to be whole"):
+    with patiently(say, "waiting for the mesh to be healthy"):
         took = health.wait(home)
-    say(f"the mesh is whole after {took:.1f} s")
+    say(f"the mesh is healthy after {took:.1f} s")
 
 
 @contextlib.contextmanager
 def patiently(say: Say, doing: str) -> Iterator[None]:
-    """Say every five seconds what is being done, and for how long."""
+    """Print every five seconds what is being done, and for how long."""
     begun, done = time.monotonic(), threading.Event()
 
     def speak() -> None:
@@ -158,13 +158,13 @@ def patiently(say: Say, doing: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
-    """Make what an API server said, or did not say, an error of ours; its words may quote Secrets, so they stay out.
+    """Turn errors of an API server into ours, without its message, which may quote Secrets.
 
     Raises:
         ChangeError: it refused a step.
         UnreachableError: it did not answer.
     """
-    again = "`meshkit lab heal --all` takes back what was noted"
+    again = "`meshkit lab heal --all` reverts the recorded steps"
     try:
         yield
     except Refused as error:

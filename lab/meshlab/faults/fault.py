@@ -1,4 +1,4 @@
-"""What a fault is."""
+"""The data class of a fault, and the decorator that makes a function one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Make = Callable[[Bench], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """One way to break a mesh: what it breaks, which facts are behind it, what users see, how it is made."""
+    """One way to break a mesh: what it breaks, the facts that it shows, what users see, and its function."""
 
     name: str
     breaks: str
@@ -23,7 +23,7 @@ class Fault:
 
 
 def fault(*, behind: str, users: str, finding: str) -> Callable[[Make], Fault]:
-    """Make a function a fault, whose name is the function's, and which breaks what its docstring says first.
+    """Turn a function into a fault with the function's name; the first line of its docstring is what it breaks.
 
     Args:
         behind: pains and facts of Istio that it shows (P1 to P29, F1 to F21, S1 for the version policy).

@@ -1,4 +1,4 @@
-"""Faults of the way between networks: gateways, their Services and labels, exposure, firewalls."""
+"""Faults of the path between networks: gateways, their Services and labels, exposure, firewalls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the lab's mesh is whole: by istioctl's word on each cluster, and by calls that every cluster answers."""
+"""Whether the lab's mesh is healthy: by istioctl for each cluster, and by calls that every cluster must answer."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ CALLS = 40
 
 
 def wait(home: Path) -> float:
-    """Wait until the mesh is whole; returns the seconds it took.
+    """Wait until the mesh is healthy; returns the seconds it took.
 
     Raises:
-        ChangeError: it is not in time; the message says what is still wrong.
+        ChangeError: it is not healthy in time; the message says what is still wrong.
     """
     begun = time.monotonic()
     while wrong := complaints(home):
         if time.monotonic() - begun > PATIENCE:
-            raise ChangeError(f"not whole after {PATIENCE:.0f} s: {'; '.join(wrong[:5])}", where="lab",
-                              remedy="look at `istioctl proxy-status` of each context")  # fmt: skip
+            raise ChangeError(f"not healthy after {PATIENCE:.0f} s: {'; '.join(wrong[:5])}", where="lab",
+                              remedy="see `istioctl proxy-status` of each context")  # fmt: skip
         time.sleep(0.5)
     return time.monotonic() - begun
 
 
 def complaints(home: Path) -> list[str]:
-    """Return what is wrong with the mesh now; nothing if it is whole."""
+    """Return what is wrong with the mesh now; nothing if it is healthy."""
     tools, found = Tools(home), list[str]()
     all_sites = sites(Settings.load(home).clusters)
 
     def look(site: Site) -> None:
         try:
-            told = [f"{each} is not ready" for each in pods.lacking(reach(tools, site))]
+            problems = [f"{each} is not ready" for each in pods.lacking(reach(tools, site))]
             for ask in (unsynced, stale, unanswered):
-                told = told or ask(tools, site, all_sites)
+                problems = problems or ask(tools, site, all_sites)
         except (Refused, urllib3.exceptions.HTTPError) as error:
-            told = [f"the API server does not answer ({type(error).__name__})"]
-        found.extend(f"{site.name}: {words}" for words in told)
+            problems = [f"the API server does not answer ({type(error).__name__})"]
+        found.extend(f"{site.name}: {words}" for words in problems)
 
     scenarios.each(all_sites, look)
     return sorted(found)
@@ -55,8 +55,8 @@ def complaints(home: Path) -> list[str]:
 
 def unsynced(tools: Tools, site: Site, all_sites: list[Site]) -> list[str]:
     """Return which clusters istiod is not in step with, by `istioctl remote-clusters`."""
-    told = said(tools, site, "remote-clusters")
-    rows = [line.split() for line in told.splitlines()[1:]]
+    output = output_of(tools, site, "remote-clusters")
+    rows = [line.split() for line in output.splitlines()[1:]]
     synced = {row[0] for row in rows if "synced" in row}
     other = [row[0] for row in rows if "synced" not in row]
     return [f"istiod is not in step with {name}" for name in [*sorted({s.name for s in all_sites} - synced), *other]]
@@ -64,7 +64,7 @@ def unsynced(tools: Tools, site: Site, all_sites: list[Site]) -> list[str]:
 
 def stale(tools: Tools, site: Site, _: list[Site]) -> list[str]:
     """Return which proxies do not have what istiod sent, by `istioctl proxy-status`."""
-    rows = said(tools, site, "proxy-status", "-v", "1").splitlines()[1:]
+    rows = output_of(tools, site, "proxy-status", "-v", "1").splitlines()[1:]
     known = {row.split()[0] for row in rows if row}
     bad = [row.split()[0] for row in rows if re.search(r"\b(STALE|ERROR|NOT SENT)\b", row)]
     metas = [pod["metadata"] for pod in pods.chosen(reach(tools, site), pods.PROXIES)]
@@ -76,7 +76,9 @@ def unanswered(tools: Tools, site: Site, all_sites: list[Site]) -> list[str]:
     """Return which clusters did not answer calls of sleep to httpbin."""
     url = f"http://httpbin.sample:8000/hostname?[1-{CALLS}]"
     curl = ("curl", "-sS", "-m", "5", "-w", "\n%{http_code}\n", url)
-    answers = said(tools, site, "exec", "-n", "sample", "deploy/sleep", "-c", "sleep", "--", *curl, program="kubectl")
+    answers = output_of(
+        tools, site, "exec", "-n", "sample", "deploy/sleep", "-c", "sleep", "--", *curl, program="kubectl"
+    )
     serving = {other.name: pods.chosen(reach(tools, other), "sample/httpbin") for other in all_sites}
     missing = [f"no answer of {name} in {CALLS} calls" for name, served in serving.items()
                if not any(pod["metadata"]["name"] in answers for pod in served)]  # fmt: skip
@@ -89,8 +91,8 @@ def reach(tools: Tools, site: Site) -> Kube:
     return client(tools.home, Settings.load(tools.home), site)
 
 
-def said(tools: Tools, site: Site, *argv: str, program: str = "istioctl") -> str:
-    """Return what a tool printed, or what it said when it failed."""
+def output_of(tools: Tools, site: Site, *argv: str, program: str = "istioctl") -> str:
+    """Return a tool's output, or its error message if it failed."""
     try:
         return tools.run(program, "--context", site.context, *argv)
     except ChangeError as error:

@@ -1,4 +1,4 @@
-"""Programs run inside the lab's box: its firewalls, its processes, its clocks."""
+"""Programs that run inside the lab's sandbox: for its firewalls, processes and clocks."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def run(
     env = {**os.environ, "PATH": os.pathsep.join([os.environ.get("PATH", os.defpath), SBIN])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, env=env)
     if check and done.returncode:
-        said = " | ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
-        raise ChangeError(f"`{' '.join(argv[:4])}` failed in the box: {said}", where="lab")
+        output = " | ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
+        raise ChangeError(f"`{' '.join(argv[:4])}` failed in the sandbox: {output}", where="lab")
     return done
 
 
@@ -50,17 +50,19 @@ def argv_of(pid: int) -> list[str]:
 
 
 def states(home: Path, site: Site) -> dict[str, Object]:
-    """Return what a node tells of its containers, by the path of the file: NAMESPACE/POD/CONTAINER.json."""
+    """Return a node's container states, by the path of the file: NAMESPACE/POD/CONTAINER.json."""
     # Not echo: dash's takes JSON's backslashes for its own.
     script = 'cd "$1"; for f in */*/*.json; do printf "%s %s\\n" "$f" "$(cat "$f")"; done'
-    told = run(home, "sh", "-c", script, "sh", str(cluster.state(site))).stdout
-    pairs = (line.partition(" ") for line in told.splitlines())
+    listing = run(home, "sh", "-c", script, "sh", str(cluster.state(site))).stdout
+    pairs = (line.partition(" ") for line in listing.splitlines())
     return {path: json.loads(text) for path, _, text in pairs if text}  # one that went meanwhile has none
 
 
 def namespaces(home: Path, site: Site) -> list[str]:
     """Return the network namespaces of a cluster's machine: the node's and its pods'."""
-    pods = [told["netns"].rpartition("/")[2] for path, told in states(home, site).items() if path.endswith("/pod.json")]
+    pods = [
+        state["netns"].rpartition("/")[2] for path, state in states(home, site).items() if path.endswith("/pod.json")
+    ]
     return [site.name, *pods]
 
 
@@ -70,7 +72,7 @@ def set_clock(home: Path, site: Site, seconds: int) -> None:
 
 
 def firewall(home: Path, netns: str, rule: list[str], *, on: bool) -> None:
-    """Put up a rule that drops packets, or take it down; one that stands, or is gone, is fine."""
+    """Add or remove a rule that drops packets; idempotent."""
     there = run(home, "iptables", "-w", "-t", "raw", "-C", *rule, netns=netns, check=False).returncode == 0
     if there != on:
         run(home, "iptables", "-w", "-t", "raw", "-I" if on else "-D", *rule, netns=netns)

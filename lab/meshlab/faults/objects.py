@@ -1,4 +1,4 @@
-"""Objects of a cluster, read whole and put back as they were, down to who manages their fields."""
+"""Objects of a cluster, read completely and restored exactly, including their field managers."""
 
 from __future__ import annotations
 
@@ -128,6 +128,6 @@ def fresh(item: Object) -> Object:
 
 
 def at_version(item: Object, there: Object) -> Object:
-    """Return an object as one writes it over another, which may have been created anew meanwhile."""
+    """Return an object as one writes it over another, which may have been recreated meanwhile."""
     given = {key: there["metadata"][key] for key in ("uid", "resourceVersion", "creationTimestamp")}
     return {**item, "metadata": {**item["metadata"], **given}}

@@ -98,7 +98,7 @@ def name(item: Object) -> str:
     return f"{item['metadata']['namespace']}/{item['metadata']['name']}"
 
 
-def started_anew(kube: Kube, pod: str, namespace: str) -> None:
+def restarted(kube: Kube, pod: str, namespace: str) -> None:
     """Wait until a pod's first container was started again, and the pod is ready.
 
     Raises:

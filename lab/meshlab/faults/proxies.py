@@ -18,7 +18,7 @@ OLD = "1.30"
 ISTIOD_PORT = 15012
 
 
-@fault(behind="F13", users="nothing; changes do not reach the proxy any more", finding="MK901")
+@fault(behind="F13", users="nothing; changes no longer reach the proxy", finding="MK901")
 def nacked_envoyfilter(bench: Bench) -> None:
     """An EnvoyFilter makes clusters that Envoy refuses, for sleep."""
     patch = {
@@ -40,7 +40,7 @@ def paused_proxy(bench: Bench) -> None:
 
 @fault(
     behind="S1 P20",
-    users="nothing that can be told beforehand: no rule says which versions may differ",
+    users="nothing that can be predicted: no rule says which versions may differ",
     finding="MK207",
 )
 def version_skew(bench: Bench) -> None:
@@ -90,4 +90,4 @@ def stale_istiod_replica(bench: Bench) -> None:
     netns = state[f"istio-system/{new}/pod.json"]["netns"].rpartition("/")[2]
     bench.firewall(netns, "OUTPUT", "-p", "tcp", "-d", target.api_ip, "--dport", str(API_PORT), "-j", "DROP")
     bench.signal(reader, f"istio-system/{new}/discovery", signal.SIGKILL)
-    pods.started_anew(bench.kube(reader), new, "istio-system")
+    pods.restarted(bench.kube(reader), new, "istio-system")

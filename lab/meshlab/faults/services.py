@@ -48,7 +48,7 @@ def service_missing(bench: Bench) -> None:
     bench.delete(bench.site, Ref("Service", "httpbin", SAMPLE))
 
 
-@fault(behind="P16 F19", users="names of single pods lead to pods of the own cluster only", finding="MK727")
+@fault(behind="P16 F19", users="names of single pods lead to pods of the client's cluster only", finding="MK727")
 def headless_over_networks(bench: Bench) -> None:
     """A headless Service is in every cluster, whose networks are not joined."""
     ports = [{"name": "http", "port": 8000, "targetPort": 8080}]

@@ -12,20 +12,20 @@ SOONEST_FORECAST = 0.03
 
 
 class Progress:
-    """Says how far a piece of work is, on stderr unless told otherwise."""
+    """Prints the progress of a piece of work, by default on stderr."""
 
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self.title, self.stream = title, stream or sys.stderr
         self.live = self.stream.isatty()
         self.begun = time.monotonic()
-        self.told = self.begun
+        self.printed = self.begun
 
     def show(self, fraction: float, words: str) -> None:
-        """Say how much is done (0 to 1) and what is at work; often enough, never too often."""
+        """Print how much is done (0 to 1) and what is at work, at a limited rate."""
         now = time.monotonic()
-        if not self.live and now - self.told < PLAIN_EVERY:
+        if not self.live and now - self.printed < PLAIN_EVERY:
             return
-        self.told = now
+        self.printed = now
         line = f"{self.title} {100 * fraction:3.0f} %  {self._times(fraction, now)}  {words}"
         if self.live:
             width = shutil.get_terminal_size().columns - 1

@@ -103,7 +103,7 @@ class Toolchain:
         replaced = {r["Old"]["Path"]: r["New"] for r in self._module.get("Replace") or []}
         modules = [replaced.get(r["Path"], r) for r in self._module["Require"]]
         cache = self.module_cache / "cache/download"
-        # The cache writes capitals as !small, for file systems that do not tell them apart.
+        # The cache writes capitals as !small, for case-insensitive file systems.
         escaped = [re.sub("[A-Z]", lambda m: f"!{m[0].lower()}", f"{m['Path']}/@v/{m['Version']}.zip") for m in modules]
         return [cache / path for path in escaped]
 
@@ -163,7 +163,7 @@ class Toolchain:
         taken: Callable[[str], bool],
     ) -> float:
         """Run a long go command, showing how far it is; lines that `taken` refuses are kept for the error."""
-        said: deque[str] = deque(maxlen=KEPT_LINES)
+        output: deque[str] = deque(maxlen=KEPT_LINES)
         process = subprocess.Popen(
             [self.program, *argv],
             cwd=self.module,
@@ -185,7 +185,7 @@ class Toolchain:
                 except queue.Empty:
                     line = ""
                 if line and not taken(line.rstrip()):
-                    said.append(line.rstrip())
+                    output.append(line.rstrip())
                 if lines.empty():
                     progress.show(*done())
             code = process.wait()
@@ -198,7 +198,7 @@ class Toolchain:
             process.stdout.close()
             seconds = progress.done()
         if code:
-            raise failure(f"go {' '.join(argv[:2])}", said)
+            raise failure(f"go {' '.join(argv[:2])}", output)
         return seconds
 
 

@@ -1,6 +1,6 @@
 """A round of training on the running lab.
 
-What is decided is noted first and done then, so a round that was killed anywhere goes on with the next command.
+Each decision is recorded before it is carried out, so the next command continues a round that was killed anywhere.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ PROMPT: Final = f"a fault's name, a check's id, `{HINT}`, `{GIVE_UP}`, or nothin
 
 
 def start(seed: int | None = None, number: int = 1, say: Say = print) -> None:
-    """Break the mesh by what a seed draws, untold; a round that is open goes on.
+    """Break the mesh by the fault of a seed, hidden; an open round continues.
 
     Args:
         seed: chooses fault and cluster; one is drawn unless given.
         number: which of the seed's order.
-        say: is told how it goes.
+        say: gets progress messages.
 
     Raises:
-        InputError: the lab is no whole mesh over several networks, another round is open, or there is no such number.
+        InputError: the lab is not a healthy mesh over several networks, another round is open, or no such number.
         UnreachableError: no lab runs.
         ChangeError: the fault could not be made; the round is lost.
     """
@@ -55,10 +55,10 @@ def start(seed: int | None = None, number: int = 1, say: Say = print) -> None:
             raise InputError(f"number {one.number} of seed {one.seed} is still open", where="meshkit lab drill",
                              remedy="`meshkit lab drill answer NAME` or `give-up` ends it")  # fmt: skip
         if not one.since:
-            break_untold(home, one, say)
+            break_hidden(home, one, say)
         one = latest(home)
         say(f"number {one.number} of seed {one.seed}: since {one.since} something is wrong with this mesh; what?")
-        say(taken(one) if one.hints else rules.TOLD)
+        say(taken(one) if one.hints else rules.RULES)
 
 
 def calls() -> View:
@@ -80,7 +80,7 @@ def hint(count: int | None = None, say: Say = print) -> str:
 
     Args:
         count: so many are taken, if they were not before; None: one more.
-        say: is told how it goes.
+        say: gets progress messages.
 
     Raises:
         InputError: no round is open.
@@ -95,20 +95,20 @@ def hint(count: int | None = None, say: Say = print) -> str:
 
 def taken(one: Round) -> str:
     """Return the hints of a round that were taken."""
-    told = rules.hints(*one.drawn, str(meshfile.mesh_file()))
-    lines = [f"{words} (−{cost})" for words, cost in zip(told, rules.HINTS, strict=True)][: one.hints]
+    texts = rules.hints(*one.drawn, str(meshfile.mesh_file()))
+    lines = [f"{words} (−{cost})" for words, cost in zip(texts, rules.HINTS, strict=True)][: one.hints]
     return "\n".join(lines) or "no hint was taken"
 
 
 def answer(name: str, say: Say = print) -> tuple[bool, str]:
-    """Return whether an answer is right, and what is to be said of it; after a right one `finish` heals.
+    """Return whether an answer is right, and the reply to it; after a right one `finish` heals.
 
     Raises:
         InputError: no round is open, or there is neither a fault nor a check of that name.
         UnreachableError: no lab runs.
     """
     with answering(say) as (home, one):
-        outcome, near = rules.judge(name, one.drawn[0])
+        outcome, near = rules.check_answer(name, one.drawn[0])
         if outcome is None:
             sheet.add(home, "wrong", answer=name.strip())
             return False, f"✖ not {name.strip()}{f'; near: {near}' if near else ''} (−{rules.WRONG})"
@@ -125,16 +125,16 @@ def give_up(say: Say = print, outcome: RoundOutcome = RoundOutcome.GIVEN_UP) -> 
     """
     with answering(say) as (home, one):
         sheet.add(home, "decided", outcome=outcome)
-        told = [f"✖ {outcome}: {revealed(latest(home))}", "what `meshkit check` says of it:", *evidence(one, say)]
-    return "\n".join(told)
+        lines = [f"✖ {outcome}: {revealed(latest(home))}", "what `meshkit check` says of it:", *evidence(one, say)]
+    return "\n".join(lines)
 
 
 def finish(say: Say = print) -> None:
-    """Heal what is decided, wait until the mesh is whole, and write the score.
+    """Heal a decided round, wait until the mesh is healthy, and write the score.
 
     Raises:
         UnreachableError: no lab runs.
-        ChangeError: the mesh does not become whole; the next command tries again.
+        ChangeError: the mesh does not become healthy; the next command tries again.
     """
     home = drills.running()
     with sheet.held():
@@ -142,15 +142,15 @@ def finish(say: Say = print) -> None:
 
 
 def ask(given: str = "", say: Say = print) -> None:
-    """Take a notebook's answer: the one given, then of whoever sits there, until it is right; and heal.
+    """Check a notebook's answers, first the given one, then typed ones, until one is right; then heal.
 
-    Where nobody sits there, the round is given up after the answer given; without one it counts as not answered. Of
-    somebody who answers nothing the round stays open.
+    Without a user at the keyboard the round is given up after the given answer; without one it counts as not answered.
+    After an empty answer the round stays open.
 
     Raises:
         InputError: no round is open.
         UnreachableError: no lab runs.
-        ChangeError: the mesh does not become whole.
+        ChangeError: the mesh does not become healthy.
     """
     with answering(say):
         pass  # there is one
@@ -166,29 +166,29 @@ def ask(given: str = "", say: Say = print) -> None:
         elif right(words, say):
             break
     else:
-        say(f"nobody is here to be asked, and {'the answer is wrong' if given else 'no answer was given: none counts'}")
+        say(f"no input is possible here, and {'the answer is wrong' if given else 'no answer was given: none counts'}")
         say(give_up(say, RoundOutcome.GIVEN_UP if given else RoundOutcome.UNANSWERED))
     finish(say)
 
 
 def right(words: str, say: Say) -> bool:
-    """Judge an answer of a talk; one that names nothing is told, and costs nothing."""
+    """Check a typed answer; an unknown name is reported, and costs nothing."""
     try:
-        good, told = answer(words, say)
+        good, reply = answer(words, say)
     except InputError as error:
-        good, told = False, str(error)
-    say(told)
+        good, reply = False, str(error)
+    say(reply)
     return good
 
 
 def typed(given: str) -> Iterator[str]:
-    """Yield the answer given, and then what is typed, as long as somebody is there to type."""
+    """Yield the given answer, and then typed ones, as long as input is possible."""
     if given:
         yield given
     while True:
         try:
             yield input(PROMPT).strip()
-        except (EOFError, NotImplementedError):  # a kernel that nobody sits before cannot ask
+        except (EOFError, NotImplementedError):  # a headless kernel has no input
             return
 
 
@@ -202,10 +202,10 @@ def conclude(say: Say = print) -> None:
     if not one.score:
         say("the round is open")
         return
-    told = f"number {one.number} of seed {one.seed}: {one.outcome}, {one.points or 0} of {rules.FULL} points"
+    result = f"number {one.number} of seed {one.seed}: {one.outcome}, {one.points or 0} of {rules.FULL} points"
     if not (one.outcome and one.outcome.right):
-        raise CheckFailed(told, where="training", remedy="the same seed and number make the same fault again")
-    say(f"✔ {told}")
+        raise CheckFailed(result, where="training", remedy="the same seed and number make the same fault again")
+    say(f"✔ {result}")
 
 
 def latest(home: Path) -> Round:
@@ -234,7 +234,7 @@ def opened(home: Path, say: Say) -> Round:
 
 @contextlib.contextmanager
 def answering(say: Say) -> Iterator[tuple[Path, Round]]:
-    """Yield the lab's folder and its open round, which nobody else changes meanwhile.
+    """Yield the lab's folder and its open round, locked against other processes.
 
     Raises:
         InputError: no round is open.
@@ -251,7 +251,7 @@ def none_open() -> InputError:
 
 
 def settle(home: Path, say: Say) -> Round | None:
-    """Bring to its end what is decided, or what another hand healed; returns the round that is still open."""
+    """End a round that is decided, or was healed by other means; return the round that is still open."""
     one = sheet.latest(home)
     if one is None or one.score:
         return None
@@ -265,16 +265,16 @@ def settle(home: Path, say: Say) -> Round | None:
         say("the round is lost: what was broken was healed by other means")
         sheet.add(home, "decided", outcome=RoundOutcome.LOST)
     else:
-        drills.await_whole(home, say)
+        drills.await_healthy(home, say)
     sheet.add(home, "ended", **latest(home).closing())
     return None
 
 
 def require_mesh(home: Path, say: Say) -> int:
-    """Let a whole mesh over several networks pass; returns its number of clusters.
+    """Require a healthy mesh over several networks; returns its number of clusters.
 
     Raises:
-        InputError: the lab is none.
+        InputError: the lab is not.
     """
     settings, wrong = Settings.load(home), list[str]()
     if settings.clusters < 2 or settings.flat:
@@ -282,27 +282,28 @@ def require_mesh(home: Path, say: Say) -> int:
     elif broken := drills.broken(home):
         wrong = [f"{name} broken in {where}" for name, where in broken.items()]
     else:
-        with drills.patiently(say, "looking whether the mesh is whole"):
+        with drills.patiently(say, "checking whether the mesh is healthy"):
             wrong = health.complaints(home)
     if wrong:
-        raise InputError(f"expected a whole mesh over several networks, found {'; '.join(wrong[:3])}", where=str(home),
-                         remedy="heal it: `meshkit lab heal --all`; or begin anew: `meshkit lab down`, then "
+        found = "; ".join(wrong[:3])
+        raise InputError(f"expected a healthy mesh over several networks, found {found}", where=str(home),
+                         remedy="heal it: `meshkit lab heal --all`; or start again: `meshkit lab down`, then "
                                 "`meshkit lab up --start meshed`")  # fmt: skip
     return settings.clusters
 
 
-def break_untold(home: Path, one: Round, say: Say) -> None:
-    """Break the mesh by what was drawn, once what a kill left of that is healed.
+def break_hidden(home: Path, one: Round, say: Say) -> None:
+    """Break the mesh by the drawn fault, after healing what a killed attempt left of it.
 
     Raises:
-        ChangeError: a step failed; what was done is taken back, and the round is lost.
+        ChangeError: a step failed; it is reverted, and the round is lost.
     """
     fault, site = one.drawn
     if fault.name in drills.broken(home):
-        with drills.patiently(say, "taking back what a kill left"):
+        with drills.patiently(say, "healing what a killed attempt left"):
             drills.heal([fault.name], lambda _: None)
     try:
-        drills.break_(fault.name, site.name, say, untold=True)
+        drills.break_(fault.name, site.name, say, hidden=True)
     except (ChangeError, UnreachableError):
         sheet.add(home, "decided", outcome=RoundOutcome.LOST)
         sheet.add(home, "ended", **latest(home).closing())
@@ -321,11 +322,11 @@ def revealed(one: Round) -> str:
 
 
 def evidence(one: Round, say: Say) -> list[str]:
-    """Return what `meshkit check` says now: its first causes, and whether the fault's own check answers ill."""
+    """Return the findings of `meshkit check` now: its first causes, and whether the fault's own check fails."""
     from meshkit.checks import audit, causes
     from meshkit.kube.mesh import Mesh
 
-    # The checks want istioctl, which a notebook's shell may lack.
+    # The checks need istioctl, which may not be on a notebook's PATH.
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), str(programs())])
     mesh = Mesh.open(meshfile.mesh_file())
     findings = audit.check(mesh, audit.look(mesh, say))

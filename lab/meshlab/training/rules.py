@@ -1,4 +1,4 @@
-"""The rules of a round: what a seed draws, what hints tell, how an answer is judged, what it is worth."""
+"""The rules of a round: the fault of a seed, its hints, how an answer is checked, its points."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HINTS: Final = (1, 2, 3)
 WRONG: Final = 2
 BY_CHECK: Final = 2
 LEAST: Final = 1
-TOLD: Final = (
+RULES: Final = (
     f"{FULL} points at most; the hints cost {HINTS[0]}, {HINTS[1]} and {HINTS[2]}, a wrong answer {WRONG}, "
     f"a check's id in place of the fault's name {BY_CHECK}; a right answer keeps {LEAST} at least"
 )
@@ -98,8 +98,8 @@ def hints(fault: Fault, site: Site, mesh_file: str) -> tuple[str, str, str]:
     return f"users see: {fault.users}", f"look: {command}", named
 
 
-def judge(answer: str, fault: Fault) -> tuple[RoundOutcome | None, str]:
-    """Judge an answer: the name of a fault, or the id of a check.
+def check_answer(answer: str, fault: Fault) -> tuple[RoundOutcome | None, str]:
+    """Check an answer: the name of a fault, or the id of a check.
 
     Returns:
         How the round came out, None for a wrong answer; and in what a wrong answer comes near, or nothing.
@@ -107,9 +107,9 @@ def judge(answer: str, fault: Fault) -> tuple[RoundOutcome | None, str]:
     Raises:
         InputError: it names neither a fault nor a check; the nearest is named.
     """
-    asked, near = answer.strip(), ""
-    if re.fullmatch(r"(?i)mk\d+", asked):
-        identifier = catalogue.find(asked.upper()).id
+    given, near = answer.strip(), ""
+    if re.fullmatch(r"(?i)mk\d+", given):
+        identifier = catalogue.find(given.upper()).id
         if identifier == fault.finding:
             return RoundOutcome.CHECK, ""
         if identifier in causes.consequences(fault.finding):
@@ -117,12 +117,12 @@ def judge(answer: str, fault: Fault) -> tuple[RoundOutcome | None, str]:
         elif fault.finding in causes.consequences(identifier):
             near = "what it finds may be a reason for what is asked"
         return None, near
-    given = find(asked.lower())
-    if given is fault:
+    named = find(given.lower())
+    if named is fault:
         return RoundOutcome.NAME, ""
-    if given.finding == fault.finding:
+    if named.finding == fault.finding:
         near = "the same check names both"
-    elif family(given) == family(fault):
+    elif family(named) == family(fault):
         near = f"it is of the same family, {family(fault)}"
     return None, near
 

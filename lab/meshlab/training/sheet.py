@@ -76,7 +76,7 @@ class Round:
         return round((datetime.fromisoformat(self.decided) - datetime.fromisoformat(self.since)).total_seconds())
 
     def row(self) -> dict[str, Any]:
-        """Return its line of the score; the fault stays untold while the round is open."""
+        """Return its line of the score; the fault stays hidden while the round is open."""
         return self.score or {**self.closing(), **OPEN}
 
     def closing(self) -> dict[str, Any]:

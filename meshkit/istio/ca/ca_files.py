@@ -1,7 +1,7 @@
-"""Authorities as files and Secrets hold them: read, checked, and brought into the form that istiod takes.
+"""CAs in files and Secrets: read, checked, and converted to the form that istiod loads.
 
-Keys are made in meshkit.istio.ca.issuing. They live in memory only, from where they were read to the Secret that
-carries them. No key and no passphrase is in any message, repr or traceback of ours.
+Keys are generated in meshkit.istio.ca.issuing. They are in memory only, until they are written into the Secret. No key
+and no passphrase is in any message, repr or traceback of ours.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from meshkit.errors import InputError
 from meshkit.istio.ca import cacerts
 from meshkit.istio.ca.certificates import fingerprint, parse_bundle, parse_chain, paths, signed_by
 from meshkit.istio.ca.model import FILES, MAKE, Authority, CaCerts
-from meshkit.istio.ca.x509_rules import PrivateKey, belong_together, defects, self_signed
+from meshkit.istio.ca.x509_rules import PrivateKey, defects, key_matches, self_signed
 from meshkit.spec import expanded
 
 VAULT = "vault.json"
@@ -38,7 +38,7 @@ class ProvidedCA:
     plugged: dict[str, CaCerts]
 
     def of(self, cluster: str, namespace: str) -> CaCerts:
-        """Return what to plug into a cluster: the intermediate that was offered for it, or else a new one."""
+        """Return a cluster's `cacerts`: with the provided intermediate, or else with a new one."""
         if cluster in self.plugged:
             return self.plugged[cluster]
         from meshkit.istio.ca.issuing import intermediate
@@ -59,14 +59,14 @@ def load(certificate: bytes, key: bytes, *, passphrase: bytes = b"", where: str,
         signs_authorities: whether it must be able to sign intermediates (a root), or workloads only.
 
     Raises:
-        InputError: it is none, is expired, may not sign what it must, or the two do not belong together.
+        InputError: it is not a CA, is expired, may not sign what it must, or the key is that of another certificate.
     """
     chain = _certificates(certificate, where)
     private = load_key(key, passphrase, where)
     if wrong := defects(chain[0], below=int(signs_authorities)):
         raise InputError(f"the certificate {'; '.join(wrong)}", where=where, remedy=MAKE)
-    if not belong_together(chain[0], private):
-        raise InputError("the key is not the certificate's", where=where, remedy="name the files that belong together")
+    if not key_matches(chain[0], private):
+        raise InputError("the key is not the certificate's", where=where, remedy="name the certificate and its own key")
     return Authority(chain[0], private)
 
 
@@ -84,7 +84,7 @@ def load_key(pem: bytes, passphrase: bytes, where: str) -> PrivateKey:
     """Return a private key of PEM text.
 
     Raises:
-        InputError: it is none that Istio takes, or the passphrase is missing or wrong. Nothing of either is quoted.
+        InputError: Istio does not support it, or the passphrase is missing or wrong. Neither is quoted.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -97,8 +97,8 @@ def load_key(pem: bytes, passphrase: bytes, where: str) -> PrivateKey:
     try:
         key = load_pem_private_key(pem, passphrase if encrypted else None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        told = "the passphrase does not open the key" if encrypted else "no private key in PEM"
-        raise InputError(told, where=where, remedy=HOW_TO_OPEN if encrypted else MAKE) from None
+        message = "the passphrase does not decrypt the key" if encrypted else "no private key in PEM"
+        raise InputError(message, where=where, remedy=HOW_TO_OPEN if encrypted else MAKE) from None
     if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
         raise InputError("the key is neither RSA nor ECDSA; Istio takes no other", where=where, remedy=MAKE)
     if isinstance(key, EllipticCurvePrivateKey) and key.curve.name not in CURVES:
@@ -107,7 +107,7 @@ def load_key(pem: bytes, passphrase: bytes, where: str) -> PrivateKey:
 
 
 def load_plugged(files: Mapping[str, bytes], *, passphrase: bytes = b"", where: str) -> CaCerts:
-    """Return the four files of a cluster, or of a Secret `cacerts`, as far as istiod would take them.
+    """Return the `cacerts` of a cluster's four files, after checking that istiod would load them.
 
     Raises:
         InputError: one is missing, the chain does not end at the root, or one of it is no authority for what is below.
@@ -139,11 +139,11 @@ def verify_chain(files: Mapping[str, bytes], *, where: str) -> Certificate:
     chain = _certificates(text, f"{where}, cert-chain.pem") if text.strip() else []
     found = list(paths(own, chain, roots))
     if not found:
-        told = "the chain from ca-cert.pem by cert-chain.pem does not end at root-cert.pem"
-        raise InputError(told, where=where, remedy=MAKE)
+        message = "the chain from ca-cert.pem by cert-chain.pem does not end at root-cert.pem"
+        raise InputError(message, where=where, remedy=MAKE)
     if not any(_same_authority(own, one) for one in [*chain, *roots]):
-        told = "ca-cert.pem is not in cert-chain.pem: what proxies show leads nowhere"
-        raise InputError(told, where=where, remedy="cert-chain.pem begins with ca-cert.pem")
+        message = "ca-cert.pem is not in cert-chain.pem, so the chains that proxies present would be incomplete"
+        raise InputError(message, where=where, remedy="cert-chain.pem begins with ca-cert.pem")
     wrong = [_wrong(path) for path in found]
     if all(wrong):
         raise InputError(wrong[0], where=where, remedy=MAKE)
@@ -158,8 +158,8 @@ def _wrong(path: list[Certificate]) -> str:
     """Return what is wrong with the first certificate of a path that is no authority for what is below it."""
     for below, one in enumerate(path):
         if wrong := defects(one, below=below):
-            who = "the certificate" if not below else "the root" if one == path[-1] else one.subject.rfc4514_string()
-            return f"{who} {'; '.join(wrong)}"
+            name = "the certificate" if not below else "the root" if one == path[-1] else one.subject.rfc4514_string()
+            return f"{name} {'; '.join(wrong)}"
     return ""
 
 
@@ -184,8 +184,8 @@ def build_cacerts(own: bytes, key: bytes, pool: bytes, *, where: str) -> dict[st
         upper = next((one for one in known if one not in path and signed_by(path[-1], one)), None)
         if upper is None:
             top = path[-1]
-            told = f"the issuer of {top.subject.rfc4514_string()} is missing: {top.issuer.rfc4514_string()}"
-            raise InputError(told, where=where, remedy="all certificates up to the self-signed root are needed")
+            message = f"the issuer of {top.subject.rfc4514_string()} is missing: {top.issuer.rfc4514_string()}"
+            raise InputError(message, where=where, remedy="all certificates up to the self-signed root are needed")
         path.append(upper)
     pems = [certificate.public_bytes(Encoding.PEM) for certificate in path]
     return dict(zip(FILES, (pems[0], key, pems[-1], b"".join(pems)), strict=True))
@@ -216,8 +216,8 @@ def read_directory(folder: str, clusters: Iterable[str], passphrase_from: Mappin
     signer = read_signer(place, passphrase)
     lacking = [] if signer else [name for name in clusters if name not in plugged]
     if lacking:
-        told = f"neither root-key.pem nor a folder for {', '.join(lacking)} with {', '.join(FILES)}"
-        raise InputError(told, where=folder, remedy=MAKE)
+        message = f"neither root-key.pem nor a folder for {', '.join(lacking)} with {', '.join(FILES)}"
+        raise InputError(message, where=folder, remedy=MAKE)
     return ProvidedCA(require_single_root([*plugged.values(), *([signer] if signer else [])], folder), signer, plugged)
 
 
@@ -225,7 +225,7 @@ def read_signer(folder: Path, passphrase: bytes) -> Authority | None:
     """Return the root of a folder with its key; without a key, None.
 
     Raises:
-        InputError: a file is wrong, the two do not belong together, or it is no root.
+        InputError: a file is wrong, the key is that of another certificate, or it is not a root.
     """
     files = read(folder, ("root-cert.pem", "root-key.pem"))
     own = ("root-key.pem", files.get("root-cert.pem", b""), files.get("root-key.pem", b""), b"")
@@ -235,26 +235,30 @@ def read_signer(folder: Path, passphrase: bytes) -> Authority | None:
     name, certificate, key, _ = found
     signer = load(certificate, key, passphrase=passphrase, where=str(folder / name), signs_authorities=True)
     if not self_signed(signer.certificate):
-        told = f"it is no root, but signed by {signer.certificate.issuer.rfc4514_string()}"
-        raise InputError(told, where=str(folder / name), remedy="let it sign requests: `meshkit ca request`")
+        message = f"it is no root, but signed by {signer.certificate.issuer.rfc4514_string()}"
+        raise InputError(message, where=str(folder / name), remedy="let it sign requests: `meshkit ca request`")
     return signer
 
 
 def require_single_root(of: Iterable[CaCerts | Authority], where: str) -> Certificate:
-    """Return the root that all have in common.
+    """Require one self-signed root in common, and return it.
 
     Raises:
-        InputError: there are several, or what they have in common is signed by another.
+        InputError: there are several, or the common one is not self-signed.
     """
     found = [one.root if isinstance(one, CaCerts) else one.certificate for one in of]
     roots = {fingerprint(root): root for root in found}
     if len(roots) != 1:
-        told = f"{len(roots)} different roots: {', '.join(sorted(digest[:16] for digest in roots))}"
-        raise InputError(told, where=where, remedy="all intermediates must be of the one root-cert.pem")
+        message = f"{len(roots)} different roots: {', '.join(sorted(digest[:16] for digest in roots))}"
+        raise InputError(message, where=where, remedy="all intermediates must be of the one root-cert.pem")
     root = next(iter(roots.values()))
     if not self_signed(root):
-        told = f"root-cert.pem is no root: {root.subject.rfc4514_string()} is signed by {root.issuer.rfc4514_string()}"
-        raise InputError(told, where=where, remedy="put the self-signed root there, and the rest into cert-chain.pem")
+        message = (
+            f"root-cert.pem is no root: {root.subject.rfc4514_string()} is signed by {root.issuer.rfc4514_string()}"
+        )
+        raise InputError(
+            message, where=where, remedy="put the self-signed root there, and the rest into cert-chain.pem"
+        )
     return root
 
 
@@ -295,8 +299,8 @@ def vault_answer(text: bytes, where: str) -> tuple[bytes, bytes]:
         chain = [data["certificate"], *(data.get("ca_chain") or []), data.get("issuing_ca") or ""]
         return "\n".join(chain).encode(), str(data.get("private_key") or "").encode()
     except (ValueError, TypeError, KeyError, AttributeError):
-        told = "no answer of Vault's PKI engine: expected JSON with data.certificate"
-        raise InputError(told, where=where, remedy="`vault write -format=json …/sign-intermediate …`") from None
+        message = "no answer of Vault's PKI engine: expected JSON with data.certificate"
+        raise InputError(message, where=where, remedy="`vault write -format=json …/sign-intermediate …`") from None
 
 
 def read(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
@@ -319,8 +323,8 @@ def read_passphrase(source: Mapping[Any, str], where: str = "trust.passphraseFro
     """
     if name := source.get("env", ""):
         if not os.environ.get(name):
-            told = f"{name} is {'empty' if name in os.environ else 'not set'}"
-            raise InputError(told, where=f"{where}env", remedy=f"export {name}=…")
+            message = f"{name} is {'empty' if name in os.environ else 'not set'}"
+            raise InputError(message, where=f"{where}env", remedy=f"export {name}=…")
         return os.fsencode(os.environ[name])
     if not source.get("file"):
         return b""

@@ -1,6 +1,6 @@
-"""The folder of the user's own CA: a root made offline, requests for one's own PKI, and what comes back.
+"""The folder of the user's own CA: a root created offline, requests for the user's PKI, and the signed certificates.
 
-Folders are 0700 and files 0600. Nothing is written before all of it is made and judged; a key is never written over.
+Folders are 0700 and files 0600. Nothing is written before all of it is created and checked; a key is never overwritten.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def make_requests(folder: Path, clusters: Iterable[str], namespace: str, kind: K
         name for name in clusters if not any((folder / name / key).exists() for key in ("ca-key.pem", "tls.key"))
     ]
     if not lacking:
-        told = "every cluster has its key already, and no key is written over"
-        raise InputError(told, where=str(folder), remedy="for new keys name a new folder")
+        message = "every cluster has its key already, and keys are never overwritten"
+        raise InputError(message, where=str(folder), remedy="for new keys name a new folder")
     files: dict[str, bytes] = {}
     for name in lacking:
         key, csr = issuing.request(kind, name, namespace)
@@ -58,7 +58,7 @@ def make_requests(folder: Path, clusters: Iterable[str], namespace: str, kind: K
 
 @dataclass(frozen=True)
 class ImportedIntermediate:
-    """A cluster's intermediate that the PKI signed, and what is not quite as it was requested."""
+    """A cluster's intermediate that the PKI signed, and its deviations from the request."""
 
     cluster: str
     plugged: CaCerts
@@ -68,7 +68,7 @@ class ImportedIntermediate:
 def import_signed(
     folder: Path, clusters: Iterable[str], namespace: str, passphrase: bytes, more: bytes = b""
 ) -> list[ImportedIntermediate]:
-    """Judge what a PKI signed for every cluster, then write each its root-cert.pem and cert-chain.pem.
+    """Check every cluster's signed intermediate, then write its root-cert.pem and cert-chain.pem.
 
     Args:
         folder: has for each cluster a folder with ca-key.pem and the certificate: ca-cert.pem, or vault.json.
@@ -84,9 +84,9 @@ def import_signed(
     names = list(clusters)
     signed = {name: ca_files.read(folder / name, (*model.FILES, ca_files.VAULT)) for name in names}
     if unsigned := [name for name, files in signed.items() if not {"ca-cert.pem", ca_files.VAULT} & set(files)]:
-        told = f"no ca-cert.pem yet for {', '.join(unsigned)}"
+        message = f"no ca-cert.pem yet for {', '.join(unsigned)}"
         remedy = "let the PKI sign ca.csr of each, and put the certificate beside it, as ca-cert.pem"
-        raise InputError(told, where=str(folder), remedy=remedy)
+        raise InputError(message, where=str(folder), remedy=remedy)
     beside = ca_files.read(folder, ("root-cert.pem",)).get("root-cert.pem", b"")
     taken = []
     for name, files in signed.items():
@@ -95,8 +95,8 @@ def import_signed(
         if ca_files.VAULT in files:
             own = ca_files.vault_answer(files[ca_files.VAULT], f"{where}/{ca_files.VAULT}")[0]
         pool = b"\n".join((more, files.get("root-cert.pem", b""), beside, chain))
-        whole = ca_files.build_cacerts(own, files.get("ca-key.pem", b""), pool, where=where)
-        plugged = ca_files.load_plugged(whole, passphrase=passphrase, where=where)
+        built = ca_files.build_cacerts(own, files.get("ca-key.pem", b""), pool, where=where)
+        plugged = ca_files.load_plugged(built, passphrase=passphrase, where=where)
         taken.append(ImportedIntermediate(name, plugged, deviations(plugged.certificate, plugged.root, namespace)))
     ca_files.require_single_root([one.plugged for one in taken], str(folder))
     for one in taken:
@@ -110,7 +110,7 @@ def import_signed(
 
 
 def deviations(certificate: Certificate, root: Certificate, namespace: str) -> list[str]:
-    """Return in what an intermediate differs from one of Istio's tools/certs, though istiod takes it."""
+    """Return how an intermediate differs from one of Istio's tools/certs, though istiod accepts it."""
     from cryptography.x509 import BasicConstraints, DNSName, NameConstraints, SubjectAlternativeName
 
     found = []
@@ -127,7 +127,7 @@ def deviations(certificate: Certificate, root: Certificate, namespace: str) -> l
 
 
 def write_new(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files that are not there yet into a private folder, all or none.
+    """Write files that do not exist yet into a private folder, all or none.
 
     Raises:
         InputError: one is there, the folder is open to others, or it cannot be written.
@@ -138,8 +138,8 @@ def write_new(folder: Path, files: Mapping[str, bytes]) -> None:
         if path.exists() and not path.is_dir():
             raise InputError("it is no folder", where=str(path))
         if path.exists() and path.stat().st_mode & OPEN_TO_OTHERS:
-            told = "the folder is open to others, and keys are to be in it"
-            raise InputError(told, where=str(path), remedy=f"chmod 700 {path}, or name a new folder")
+            message = "other users can read the folder, and it will hold keys"
+            raise InputError(message, where=str(path), remedy=f"chmod 700 {path}, or name a new folder")
     if there := [str(path) for path in places if os.path.lexists(path)]:
         raise InputError("it is there already, and is not written over", where=", ".join(there))
     made = []
@@ -148,7 +148,7 @@ def write_new(folder: Path, files: Mapping[str, bytes]) -> None:
         for path in folders:
             path.mkdir(mode=0o700, exist_ok=True)
         for path, content in places.items():
-            # The name is taken first, so that of two who write one fails; what is under it is whole or empty.
+            # O_EXCL first, so that of two concurrent writers one fails; the file is complete or empty.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             made.append(path)
             replace(path, content)
@@ -161,7 +161,7 @@ def write_new(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file (0600) that is, whatever happens, the old one or the new one."""
+    """Replace a file (0600) atomically."""
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,4 +1,4 @@
-"""What is in the folder of the user's own CA, as a table: certificates, lives, kinds of keys, and what is wrong."""
+"""The content of the user's CA folder as a table: certificates, validity, key types, and problems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meshkit.errors import InputError
 from meshkit.istio.ca import ca_files, model
 from meshkit.istio.ca.certificates import SHORT, fingerprint, parse_chain
 from meshkit.istio.ca.trust_store import UTC_TIME
-from meshkit.istio.ca.x509_rules import belong_together, defects, extension, key_kind, self_signed
+from meshkit.istio.ca.x509_rules import defects, extension, key_kind, key_matches, self_signed
 from meshkit.tables import table
 
 OPEN_TO_OTHERS = 0o077
@@ -41,7 +41,7 @@ def overview(folder: Path, passphrase: bytes = b"") -> pd.DataFrame:
     Columns: name (root, or the folder's), kind (root, intermediate, or request: not signed yet), subject (RFC 4514),
     key (kind and bits), private_key (open, encrypted, or none), path_length (missing: without limit), sha256, root
     (that it ends at, verified by signature, cut to 16 digits), not_before and not_after (UTC), days (of life left),
-    problem (why stage 04 would not take it, or who else could read its key; empty if nothing is wrong).
+    problem (why stage 04 would refuse it, or that other users can read its key; empty if nothing is wrong).
 
     Private keys are compared with their certificates, encrypted ones only if a passphrase is given.
 
@@ -56,8 +56,8 @@ def overview(folder: Path, passphrase: bytes = b"") -> pd.DataFrame:
         raise InputError("nothing of a CA is in it", where=str(folder), remedy=model.MAKE)
     roots = {row["root"] for row in rows if row.get("root")}
     if len(roots) > 1:
-        told = f"{len(roots)} different roots are here"
-        rows = [{**row, "problem": "; ".join(filter(None, (row["problem"], told)))} for row in rows]
+        several = f"{len(roots)} different roots are here"
+        rows = [{**row, "problem": "; ".join(filter(None, (row["problem"], several)))} for row in rows]
     return table(rows, COLUMNS).sort_values("kind", key=lambda kind: kind != "root", kind="stable", ignore_index=True)
 
 
@@ -73,17 +73,17 @@ def _row(folder: Path, passphrase: bytes, *, top: bool) -> dict[str, Any]:
         row |= _described(own)
         if top and "ca-cert.pem" not in found and self_signed(own):
             row |= {"name": "root", "kind": "root", "root": fingerprint(own, SHORT)}
-        problem = _judged(folder, own, row)
+        problem = _problem(folder, own, row)
         if not problem and key and (passphrase or row["private_key"] == "open"):
-            same = belong_together(own, ca_files.load_key(key, passphrase, str(folder / name)))
+            same = key_matches(own, ca_files.load_key(key, passphrase, str(folder / name)))
             problem = "" if same else f"{name} is not the certificate's"
     except InputError as error:
         problem = error.message
     return {**row, "problem": "; ".join(filter(None, (problem, row["problem"])))}
 
 
-def _judged(folder: Path, own: Certificate, row: dict[str, Any]) -> str:
-    """Return why a certificate is no authority for its place; of an intermediate, note the root that it ends at."""
+def _problem(folder: Path, own: Certificate, row: dict[str, Any]) -> str:
+    """Return why a certificate cannot be the root or intermediate here; adds an intermediate's root to the row."""
     if row["kind"] == "root":
         wrong = defects(own, below=1)
         return f"the certificate {'; '.join(wrong)}" if wrong else ""
@@ -95,7 +95,7 @@ def _judged(folder: Path, own: Certificate, row: dict[str, Any]) -> str:
 
 
 def _own(folder: Path, found: dict[str, bytes]) -> Certificate | None:
-    """Return what a folder is about; where only a request is there, None."""
+    """Return the folder's own certificate; None if there is only a request."""
     names = ("ca-cert.pem", "tls.crt", ca_files.VAULT, "root-cert.pem")
     name = next((name for name in names if name in found), "")
     if not name or (name == "root-cert.pem" and "ca.csr" in found):
@@ -111,7 +111,7 @@ def _own(folder: Path, found: dict[str, bytes]) -> Certificate | None:
 
 def _exposed(folder: Path, key_file: str) -> str:
     places = [folder / key_file, folder] if key_file else []
-    # A folder that nobody else may enter keeps what is in it.
+    # Files in a folder that other users cannot enter are protected by it.
     if places and all(path.stat().st_mode & OPEN_TO_OTHERS for path in places):
         return f"others may read {key_file}: chmod 600 it"
     return ""

@@ -66,8 +66,8 @@ def signed_by_others(cluster: Cluster, namespace: str) -> str:
     Such as `istio-csr at cert-manager-istio-csr.cert-manager.svc:443 (ENABLE_CA_SERVER=false)`. The Secrets `cacerts`
     and `istio-ca-secret` mean nothing there. Where one of several istiods signs by itself, nothing is returned.
     """
-    told = [other_signer(cluster, istiod) for istiod in istiods(cluster, namespace)]
-    return told[0] if told and all(told) else ""
+    signers = [other_signer(cluster, istiod) for istiod in istiods(cluster, namespace)]
+    return signers[0] if signers and all(signers) else ""
 
 
 def other_signer(cluster: Cluster, istiod: Istiod) -> str:

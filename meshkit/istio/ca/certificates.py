@@ -19,7 +19,7 @@ SIGNATURES = 100
 
 
 class CertificateError(MeshkitError, ValueError):
-    """A text that should hold a certificate holds what is none."""
+    """A text that should be a certificate is not one."""
 
 
 def fingerprint(certificate: Certificate, length: int = 64) -> str:
@@ -30,7 +30,7 @@ def fingerprint(certificate: Certificate, length: int = 64) -> str:
 
 
 def blocks(pem: bytes) -> list[bytes]:
-    """Return the text of each whole certificate in PEM text, in their order, be it readable or not.
+    """Return the text of each complete certificate block in PEM text, in order, even if it cannot be parsed.
 
     Anything between them is passed over, other kinds of blocks too, as Istio does (pilot/pkg/bootstrap/istio_ca.go,
     `pemToRawCertSet`).
@@ -39,7 +39,7 @@ def blocks(pem: bytes) -> list[bytes]:
 
 
 def same(block: bytes) -> bytes:
-    """Return what of a block's text tells certificates apart: line ends and indents do not."""
+    """Return a block's text without whitespace, for comparison: line ends and indents do not matter."""
     return b"".join(block.split())
 
 
@@ -51,17 +51,19 @@ def parse_chain(pem: bytes) -> list[Certificate]:
     """
     from cryptography.x509 import load_pem_x509_certificates
 
-    # Not all at once: that leaves out an unfinished one at the end, and does not tell which one is broken.
+    # One by one: parsing all at once skips an unfinished one at the end, and does not say which one is broken.
     found, known = blocks(pem), []
     begun = pem.count(_BEGIN)
     for number, block in enumerate(found, 1):
         try:
             known += load_pem_x509_certificates(block)
         except ValueError:
-            told = f"certificate {number} of {begun} in PEM cannot be read: was it copied whole?"
-            raise CertificateError(told) from None
+            message = f"certificate {number} of {begun} in PEM cannot be read: was it copied completely?"
+            raise CertificateError(message) from None
     if begun > len(found):
-        raise CertificateError(f"{begun - len(found)} of {begun} certificates in PEM have no end: was it copied whole?")
+        raise CertificateError(
+            f"{begun - len(found)} of {begun} certificates in PEM have no end: was it copied completely?"
+        )
     return known
 
 

@@ -1,4 +1,4 @@
-"""Making keys and certificates: a root, a request for one's own PKI, and a cluster's intermediate.
+"""Issuing keys and certificates: a root, a request for the user's PKI, and a cluster's intermediate.
 
 Names, constraints, SAN and lives are those of Istio's tools/certs. Nothing is written here: see
 meshkit.istio.ca.ca_folder.
@@ -105,13 +105,13 @@ def key_pem(key: PrivateKey, passphrase: bytes = b"") -> bytes:
     if not passphrase:
         return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     if not LEAST_PASSPHRASE <= len(passphrase) <= MOST_PASSPHRASE:
-        told = f"the passphrase has {len(passphrase)} characters; expected {LEAST_PASSPHRASE} to {MOST_PASSPHRASE}"
-        raise InputError(told, remedy="whoever gets the file can try passphrases at will: let a generator make it")
+        message = f"the passphrase has {len(passphrase)} characters; expected {LEAST_PASSPHRASE} to {MOST_PASSPHRASE}"
+        raise InputError(message, remedy="anyone with the file can try passphrases offline: generate a long random one")
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase))
 
 
 def _begin() -> datetime:
-    # Clocks differ a little: what is valid from now on is not yet valid where a clock is behind.
+    # Clocks differ a little: a certificate that is valid from now on is not yet valid where a clock is behind.
     return datetime.now(UTC) - timedelta(minutes=5)
 
 
@@ -124,8 +124,8 @@ def _name(organization: str, common: str, locality: str = "") -> Name:
     try:
         return x509.Name([x509.NameAttribute(oid, text) for oid, text in parts])
     except ValueError:
-        told = f"expected names of 1 to 64 characters, got {organization!r} and {common!r}"
-        raise InputError(told, remedy="shorten --organization or --name") from None
+        message = f"expected names of 1 to 64 characters, got {organization!r} and {common!r}"
+        raise InputError(message, remedy="shorten --organization or --name") from None
 
 
 def _signed(

@@ -1,4 +1,4 @@
-"""What an istiod could sign with (its Secrets), and what it does sign with now (its own certificate)."""
+"""istiod's CA: the Secrets that it could sign with, and the one that it signs with now, by its own certificate."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ ITSELF = Owner(f"istiod ({STORES_OWN_CA})", f"istiod's environment: take {STORES
 def authorities(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each Secret of a cluster that istiod could sign with; of a cluster with none, no row.
 
-    Where others sign in istiod's place, none is used, and there is a row also without a Secret.
+    Where another CA signs in istiod's place, none is used, and there is a row also without a Secret.
 
     Columns: cluster, secret (cacerts or istio-ca-secret), used (istiod takes cacerts where both are), subject and
     sha256 (of the signing certificate), root (sha256 of the root that it ends at, by signature; its own if it is
-    self-signed), root_subject, root_key (kind and bits, such as `RSA 2048`), roots (of the bundle that it hands out,
+    self-signed), root_subject, root_key (kind and bits, such as `RSA 2048`), roots (of the bundle that it distributes,
     cut to 16 digits, comma-joined), not_after and root_not_after (UTC), problem (why istiod could not sign with it;
-    empty if it could), owner (what keeps the Secret as it is, such as cert-manager; empty: nothing does), owner_source
+    empty if it could), owner (the tool that manages the Secret, such as cert-manager; empty: none), owner_source
     (where it is changed then), signed_by_others (who signs in istiod's place; empty: istiod signs), reason (why a
     cluster could not be read).
 
@@ -102,7 +102,7 @@ def _authorities(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
 
 
 def _owned(secret: Object, *, own_ca: bool) -> dict[str, str]:
-    """Return who keeps a Secret `cacerts`; the form of kubernetes.io/tls, which meshkit does not write, is kept too."""
+    """Return the owner of a Secret `cacerts`; one of the form kubernetes.io/tls always has one (not meshkit)."""
     if secret["metadata"]["name"] != model.SECRET:
         return {"owner": "", "owner_source": ""}
     data, owner = secret.get("data") or {}, owner_of(secret)
@@ -110,14 +110,12 @@ def _owned(secret: Object, *, own_ca: bool) -> dict[str, str]:
         owner = ITSELF
     if owner is None and cacerts.is_tls(data):
         files = ", ".join(cacerts.TLS_FILES)
-        owner = Owner(
-            f"whoever made it in the form of kubernetes.io/tls ({files})", f"its {files}, where they come from"
-        )
+        owner = Owner(f"the creator of its kubernetes.io/tls form ({files})", f"its {files}, where they are created")
     return {"owner": owner.name if owner else "", "owner_source": owner.where if owner else ""}
 
 
 def secret_data(cluster: Cluster, namespace: str, name: str) -> dict[str, bytes]:
-    """Return what a Secret holds, decoded; of none, nothing. It may be a key: keep it out of tables and texts."""
+    """Return a Secret's data, decoded; empty without one. It may hold a key: keep it out of tables and messages."""
     return _decoded(cluster.find("secrets", namespace, name) or {})
 
 
@@ -126,7 +124,7 @@ def _decoded(secret: Object) -> dict[str, bytes]:
 
 
 def parse_authority(name: str, data: dict[str, bytes]) -> dict[str, Any]:
-    """Return a row of `authorities`, without the cluster, from what a Secret holds."""
+    """Return a row of `authorities`, without the cluster, from a Secret's data."""
     files = cacerts.self_signed_as_loaded(data) if name == SELF_SIGNED else cacerts.as_loaded(data)
     problem = ""
     try:
@@ -162,7 +160,7 @@ def _in_tls_form(problem: str, lacking: list[str]) -> str:
 
 
 def parse_root(root: Certificate) -> dict[str, Any]:
-    """Return what a row of `authorities` says of the root."""
+    """Return the fields of the root in a row of `authorities`."""
     return {
         "root": fingerprint(root),
         "root_subject": root.subject.rfc4514_string(),
@@ -172,17 +170,17 @@ def parse_root(root: Certificate) -> dict[str, Any]:
 
 
 def signers(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each istiod with what it signs with now.
+    """Return one row for each istiod with its present signing certificate.
 
     Columns: cluster, istiod, signs_with (the Secret whose certificate issued the istiod's own, verified by signature),
-    signer (sha256 of that certificate), issuer (RFC 4514), version, multi_root (it takes other roots while it runs:
-    ISTIO_MULTIROOT_MESH), auto_reload (before 1.31, it looks at cacerts while it runs: AUTO_RELOAD_PLUGIN_CERTS),
-    signed_by_others (who signs in its place: then it signs with no Secret, and is not asked), others_cluster_id (the
-    cluster id that istio-csr takes, where it is that), not_before and not_after
+    signer (sha256 of that certificate), issuer (RFC 4514), version, multi_root (it reloads other roots while it runs:
+    ISTIO_MULTIROOT_MESH), auto_reload (before 1.31, it reloads cacerts while it runs: AUTO_RELOAD_PLUGIN_CERTS),
+    signed_by_others (the CA in its place: then no Secret is used, and the istiod is not called), others_cluster_id (the
+    cluster id that istio-csr accepts, where it signs), not_before and not_after
     (UTC, of the istiod's own), reason (why signs_with is empty; without an issuer, it could not be seen).
 
-    Source: a TLS handshake with istiod's port 15012 by port-forward. An istiod makes its serving certificate anew with
-    its CA whenever that CA is loaded, so it is the newest certificate that there is (pilot/pkg/bootstrap, GenKeyCert).
+    Source: a TLS handshake with istiod's port 15012 by port-forward. An istiod reissues its serving certificate with
+    its CA whenever it loads that CA, so that certificate shows the CA in use (pilot/pkg/bootstrap, GenKeyCert).
     """
     rows = []
     for name, istiod, answer in ask_istiods(mesh, lambda istiod: _signer(istiod, mesh.root_namespace)):
@@ -197,7 +195,7 @@ def _signer(istiod: Istiod, namespace: str) -> dict[str, Any]:
         reason = f"certificates come from {elsewhere}"
         return {"signed_by_others": elsewhere, "others_cluster_id": known_as, "reason": reason}
     own = serving_certificate(istiod)
-    told = {
+    serving = {
         "issuer": own.issuer.rfc4514_string(),
         "version": istiod_version(istiod),
         "multi_root": root_bundles.is_on(istiod.env, root_bundles.MULTI_ROOT),
@@ -209,10 +207,10 @@ def _signer(istiod: Istiod, namespace: str) -> dict[str, Any]:
         data = cacerts.as_loaded(secret_data(istiod.cluster, namespace, name))
         for certificate in parse_chain(data.get("ca-cert.pem", b""))[:1]:
             if signed_by(own, certificate):
-                return {**told, "signs_with": name, "signer": fingerprint(certificate)}
+                return {**serving, "signs_with": name, "signer": fingerprint(certificate)}
     if unusual := [f"{name}={istiod.env[name]}" for name, usual in _OWN_CA.items() if _differs(istiod, name, usual)]:
-        raise UnreachableError(f"its certificate does not tell what it signs with: {', '.join(unusual)}")
-    return {**told, "reason": f"its certificate is signed by neither {model.SECRET} nor {SELF_SIGNED} as they are"}
+        raise UnreachableError(f"its certificate does not show its signing CA: {', '.join(unusual)}")
+    return {**serving, "reason": f"its certificate is signed by neither {model.SECRET} nor {SELF_SIGNED} as they are"}
 
 
 def deployment_of(istiod: str) -> str:
@@ -225,14 +223,14 @@ def _differs(istiod: Istiod, name: str, usual: str) -> bool:
 
 
 def serving_certificate(istiod: Istiod, port: int = SECURE_PORT) -> Certificate:
-    """Return the certificate that an istiod shows to its proxies.
+    """Return the certificate that an istiod presents to its proxies.
 
     Raises:
-        UnreachableError: nothing listens there, or it speaks no TLS.
+        UnreachableError: nothing listens there, or it does not speak TLS.
     """
     from cryptography.x509 import load_der_x509_certificate
 
-    # Nothing is sent and nothing believed: who signed it is verified afterwards, against what the Secrets hold.
+    # Nothing is sent or trusted here: its signature is verified afterwards, against the Secrets' certificates.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])

@@ -1,4 +1,4 @@
-"""Reading."""
+"""The trust facts of all clusters in one reading, and the CA state of each cluster from them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from meshkit.kube.mesh import Mesh
 from meshkit.tables import of_cluster, table
 
 MAPS = "configmap"
-"""How the source of what new proxies are given begins in `trust_store.roots`."""
+"""Prefix of the source in `trust_store.roots` that new proxies get their roots from."""
 
 
 @dataclass(frozen=True)
 class TrustFacts:
-    """What was looked at; each table is of the function that it is named after. `offer` is the user's own CA."""
+    """The readings; each table is that of the function with its name. `offer` is the user's own CA."""
 
     identity: pd.DataFrame
     authorities: pd.DataFrame
@@ -39,12 +39,12 @@ class TrustFacts:
 
 
 def look(mesh: Mesh) -> TrustFacts:
-    """Read every cluster's CA, what its istiods sign with, and what its proxies hold; changes nothing.
+    """Read every cluster's CA, the signing certificates of its istiods, and its proxies' certificates; changes nothing.
 
     Raises:
         InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
     """
-    told = mesh.ask(
+    answers = mesh.read_all(
         identity=versions.identity,
         authorities=istiod_ca.authorities,
         signers=istiod_ca.signers,
@@ -56,11 +56,11 @@ def look(mesh: Mesh) -> TrustFacts:
         readings=discovery_pause.readings,
         new_pods=new_pods.look,
     )
-    return with_offer(mesh, TrustFacts(**told))
+    return with_offer(mesh, TrustFacts(**answers))
 
 
 def with_offer(mesh: Mesh, facts: TrustFacts) -> TrustFacts:
-    """Return facts with the CA that the mesh file offers, if it does.
+    """Return facts with the user's own CA, if the mesh file names one.
 
     Raises:
         InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
@@ -83,17 +83,17 @@ def provided_ca(mesh: Mesh) -> ca_files.ProvidedCA | None:
 
 
 def choose(mesh: Mesh, facts: TrustFacts) -> Choice:
-    """Return how all clusters come to one root, by `strategy.choose_strategy`."""
+    """Return the strategy for one common root, by `strategy.choose_strategy`."""
     return strategy.choose_strategy(states(mesh, facts), facts.offer, mesh.spec.trust.strategy)
 
 
 def states(mesh: Mesh, facts: TrustFacts) -> list[ClusterCaState]:
-    """Return what each cluster stands by, for `strategy.choose_strategy`."""
+    """Return the CA state of each cluster, for `strategy.choose_strategy`."""
     return [state_of(facts, name, mesh.spec.trust.renew_before) for name in mesh.clusters]
 
 
 def state_of(facts: TrustFacts, name: str, renew_before: float = 0.0) -> ClusterCaState:
-    """Return what one cluster stands by; an intermediate ends that has fewer than `renew_before` seconds left."""
+    """Return the CA state of one cluster; its intermediate is due for renewal `renew_before` seconds before its end."""
     secrets, proxies = (of_cluster(rows, name) for rows in (facts.authorities, facts.certificates))
     unread = [*secrets["reason"], *proxies[proxies["proxy"] == ""]["reason"]]
     if reason := next(filter(None, unread), ""):
@@ -123,9 +123,9 @@ def state_of(facts: TrustFacts, name: str, renew_before: float = 0.0) -> Cluster
 
 
 def _from_proxies(facts: TrustFacts, name: str, known: dict[str, Any]) -> ClusterCaState:
-    """Return what a cluster stands by whose istiods, if any, sign nothing: what its proxies trust, or are to be given.
+    """Return the CA state of a cluster whose istiods do not sign, from the roots that its proxies trust or will get.
 
-    A remote cluster's proxies have another cluster's istiod as their CA; or istio-csr, say, signs.
+    A remote cluster's proxies have another cluster's istiod as their CA; elsewhere istio-csr or the like signs.
     """
     trusted = of_cluster(facts.roots, name)
     by = signed_by_others(facts, name)
@@ -137,11 +137,11 @@ def _from_proxies(facts: TrustFacts, name: str, known: dict[str, Any]) -> Cluste
     state = ClusterCaState(name, **known, root=next(iter([*shown, *digests]), ""), bundle=bundle)
     if not by:
         return state
-    # What lies in istiod's Secrets signs nothing there.
+    # istiod's Secrets are not used for signing there.
     where = f"the issuer that {by.partition(' (')[0]} uses"
     return replace(state, keys=frozenset(), owner=by, owner_source=where, signs_elsewhere=True)
 
 
 def signed_by_others(facts: TrustFacts, name: str) -> str:
-    """Return who signs in place of a cluster's istiods, or nothing."""
+    """Return the CA that signs in place of a cluster's istiods, or an empty text."""
     return next(filter(None, of_cluster(facts.authorities, name)["signed_by_others"]), "")

@@ -1,4 +1,4 @@
-"""Bundles of roots: how an istiod will take another root-cert.pem, told before it is written, and texts for it.
+"""Root bundles: predict how an istiod reloads a changed root-cert.pem, and build bundles that it reloads.
 
 Source: pilot/pkg/bootstrap/istio_ca.go (`handleEvent`) of the versions that `RULES` names; 1.31 is tried on the lab.
 """
@@ -25,7 +25,7 @@ SKIPPED = "No changes detected in root cert or CRL file data, skipping update"
 
 
 class ReloadMode(StrEnum):
-    """When an istiod takes what a Secret `cacerts` holds now; until then all of it is as it was, its signer, too."""
+    """When an istiod loads a changed Secret `cacerts`; until then it uses the former content, also for signing."""
 
     LIVE = "live"
     RESTART = "after a restart"
@@ -33,7 +33,7 @@ class ReloadMode(StrEnum):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What an istiod will make of a changed `cacerts`: when it takes it, why so, and the words in its log (or none)."""
+    """How an istiod will react to a changed `cacerts`: when it loads it, why, and its log message, if any."""
 
     taken: ReloadMode
     why: str
@@ -41,7 +41,7 @@ class Prediction:
 
 
 def append_roots(old: bytes, others: Iterable[bytes]) -> bytes:
-    """Return a bundle with more roots, in a text that every version takes: the old one, unchanged, then the others.
+    """Return a bundle with more roots in a form that every version reloads: the old text, then the other roots.
 
     A certificate that is there already is not repeated.
     """
@@ -55,7 +55,7 @@ def append_roots(old: bytes, others: Iterable[bytes]) -> bytes:
 
 
 def duplicate_root(bundle: bytes, root: bytes) -> bytes:
-    """Return another text of the same roots, one of them once more at its end: agents ask for new certificates then."""
+    """Return a different text of the same roots, with one repeated at its end: agents then request new certificates."""
     return _and(bundle, root)
 
 
@@ -95,18 +95,18 @@ RULES = (
     Rule(Version(1, 20), "the text of one bundle must be part of the other's", _part, "istio/istio#47063"),
     Rule(Version(1, 18), "no other bundle", _never, "istio/istio#43104"),
 )
-"""Newest first. Before the last an istiod looks at `cacerts` only when it starts, unless told otherwise."""
+"""Newest first. Versions before the last read `cacerts` only at start, unless configured otherwise."""
 
 KNOWN = Version(1, 31)
-"""The version whose source was read whole: what was mended by then, and cannot be dated, is taken as mended then."""
+"""The newest version whose source was read: a fix that cannot be dated counts from this version."""
 SKIPS = re.compile(r"v?1\.27(\.0)?-(alpha|beta)")
 """These pre-releases may pass over a new signer below the same root-cert.pem (istio/istio#57271); no release does."""
 ONE_ROOT = (Version(1, 24, 4), Version(1, 25, 1))
-"""These hand only one root of a bundle to proxies (istio/istio#55793)."""
+"""These versions distribute only one root of a bundle to proxies (istio/istio#55793)."""
 
 
 def predict(old: bytes | None, new: bytes, version: str, env: Mapping[str, str]) -> Prediction:
-    """Tell how an istiod will take a Secret `cacerts` that is changed while it runs.
+    """Predict how an istiod reloads a Secret `cacerts` that changes while it runs.
 
     Args:
         old: the root-cert.pem that it has loaded; None if it signs with a CA of its own.
@@ -117,17 +117,19 @@ def predict(old: bytes | None, new: bytes, version: str, env: Mapping[str, str])
     number = Version.parse(version)
     rule = next((rule for rule in RULES if number and rule.since <= number), None)
     if old is None:
-        return Prediction(
-            ReloadMode.RESTART, "it signs with a CA of its own, and looks for cacerts only when it starts"
-        )
+        return Prediction(ReloadMode.RESTART, "it signs with its self-signed CA, and reads cacerts only when it starts")
     if number is None or rule is None:
         return Prediction(ReloadMode.RESTART, f"what Istio {version or 'of an unknown version'} does is not known")
     if number < KNOWN and not is_on(env, AUTO_RELOAD, default=True):
         return Prediction(ReloadMode.RESTART, f"{AUTO_RELOAD} is off")
-    told = _same(version) if old == new else _other(old, new, rule, env)
+    prediction = _same(version) if old == new else _other(old, new, rule, env)
     if number in ONE_ROOT and len(_certificates(new)) > 1:
-        return Prediction(told.taken, f"{told.why}; but Istio {version} hands proxies one root only", told.log)
-    return told
+        return Prediction(
+            prediction.taken,
+            f"{prediction.why}; but Istio {version} distributes only one root to proxies",
+            prediction.log,
+        )
+    return prediction
 
 
 def _same(version: str) -> Prediction:

@@ -1,7 +1,8 @@
-"""How a common root comes about: chosen from facts, with the reason, by a function that asks nobody.
+"""The strategy for a common root, chosen from facts by a pure function.
 
-choice = strategy.choose([State("east", live=True, root="aa…", keys=frozenset({"aa…"})), State("west")])
-choice.outcome, choice.why      # Outcome.ADOPT, "east's self-signed root becomes the root of all"
+east = ClusterCaState("east", live=True, root="aa…", keys=frozenset({"aa…"}))
+choice = strategy.choose_strategy([east, ClusterCaState("west")])
+choice.outcome, choice.why      # StrategyOutcome.ADOPT, "east's root aa… becomes the root of all, …"
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from meshkit.istio.ca.model import NEW_ROOT, SHORT, Choice, ClusterCaState, Offe
 
 
 def choose_strategy(states: Sequence[ClusterCaState], offer: Offer | None = None, wanted: str = "auto") -> Choice:
-    """Return how all clusters come to one root.
+    """Return the strategy by which all clusters get one root.
 
     Args:
         states: one for each cluster of the mesh.
@@ -20,14 +21,14 @@ def choose_strategy(states: Sequence[ClusterCaState], offer: Offer | None = None
         wanted: trust.strategy of the mesh file: auto, adopt (never change what live proxies trust) or overlap (to the
             root of trust.rootDirectory, whatever there is now).
     """
-    if dead := [f"{s.name}: {s.reason}" for s in states if s.reason]:
-        return Choice(StrategyOutcome.UNKNOWN, "; ".join(dead), "the choice needs the roots of all clusters")
+    if unread := [f"{s.name}: {s.reason}" for s in states if s.reason]:
+        return Choice(StrategyOutcome.UNKNOWN, "; ".join(unread), "the choice needs the roots of all clusters")
     live = [s for s in states if s.live]
-    if unsound := [s for s in live if s.owner and not s.root]:
-        return _owners(unsound, "the root of all")
-    if bad := [f"{s.name}: {s.problem or 'no Secret to sign with'}" for s in live if not s.root]:
-        told = f"the root of a live mesh cannot be told: {'; '.join(bad)}"
-        return Choice(StrategyOutcome.UNKNOWN, told, "put a sound `cacerts` in place, or bring its istiod back")
+    if unusable := [s for s in live if s.owner and not s.root]:
+        return _owners(unusable, "the root of all")
+    if rootless := [f"{s.name}: {s.problem or 'no Secret to sign with'}" for s in live if not s.root]:
+        reason = f"the root of a live mesh is unknown: {'; '.join(rootless)}"
+        return Choice(StrategyOutcome.UNKNOWN, reason, "create a valid `cacerts`, or start its istiod")
     if wanted == "overlap" and offer is None:
         return Choice(
             StrategyOutcome.NO_WAY,
@@ -41,11 +42,11 @@ def choose_strategy(states: Sequence[ClusterCaState], offer: Offer | None = None
 
 
 def _root(states: Sequence[ClusterCaState]) -> str:
-    """Return the root to have in common where none is offered, or an empty text."""
+    """Return the common root where the user provides none, or an empty text."""
     live = list(dict.fromkeys(s.root for s in states if s.live))
     if len(live) > 1:
         return next((root for root in live if _holder(states, root)), "")
-    # Without a live mesh nobody's trust can break, and the first root that there is will do.
+    # Without a live mesh no trust can break, so the first root found will do.
     return next(iter(live), "") or next((s.root for s in states if s.root and not s.problem), "")
 
 
@@ -55,14 +56,14 @@ def _holder(states: Sequence[ClusterCaState], root: str) -> str:
 
 def _rootless(live: Sequence[ClusterCaState]) -> Choice:
     if not live:
-        told = "no cluster has a CA, and trust.rootDirectory names none"
+        reason = "no cluster has a CA, and trust.rootDirectory names none"
         remedy = f"install Istio in one cluster first: its istiod makes a root; or {NEW_ROOT}"
-        return Choice(StrategyOutcome.NO_WAY, told, remedy)
+        return Choice(StrategyOutcome.NO_WAY, reason, remedy)
     if owned := [s for s in live if s.owner]:
         return _owners(owned, "one root for all")
-    told = ", ".join(f"{s.name} trusts {s.root[:SHORT]}" for s in live)
+    reason = ", ".join(f"{s.name} trusts {s.root[:SHORT]}" for s in live)
     return Choice(
-        StrategyOutcome.NO_WAY, f"live meshes with different roots, whose keys are in no cluster: {told}", NEW_ROOT
+        StrategyOutcome.NO_WAY, f"live meshes with different roots, whose keys are in no cluster: {reason}", NEW_ROOT
     )
 
 
@@ -71,27 +72,30 @@ def _under(root: str, states: Sequence[ClusterCaState], offer: Offer | None, wan
     plug = tuple(s.name for s in states if not _good(s, root, offer))
     if not plug and not late:
         return Choice(StrategyOutcome.NOTHING, f"{_all_signed(states)} under {root[:SHORT]}", root=root)
-    # While two roots are trusted, every live cluster's bundle has to hold both, also one that is under the new one.
+    # During a root rotation every live cluster's bundle must hold both roots, also one that already uses the new one.
     if owned := [s for s in states if s.owner and (s.name in plug or (late and s.live))]:
         return _owners(owned, f"root {root[:SHORT]}", both=bool(late))
     key_in = "" if offer else _holder(states, root)
     if plug and not offer and not key_in:
-        told = f"{', '.join(plug)} need intermediates of {root[:SHORT]}, whose key is in no cluster"
-        remedy = "whoever made that root must make their intermediates: name the files in trust.rootDirectory"
-        return Choice(StrategyOutcome.NO_WAY, told, remedy, root=root)
+        reason = f"{', '.join(plug)} need intermediates of {root[:SHORT]}, whose key is in no cluster"
+        remedy = "issue their intermediates with that root's key, and name the files in trust.rootDirectory"
+        return Choice(StrategyOutcome.NO_WAY, reason, remedy, root=root)
     whose = "trust.rootDirectory's root" if offer else f"{key_in or states[0].name}'s root"
     if late:
-        told = "; ".join(f"{s.name} {_stands(s)}" for s in late)
+        reason = "; ".join(f"{s.name} {_trusted(s)}" for s in late)
         if wanted == "adopt":
-            told = f"trust.strategy is adopt, but {told}, and not by {root[:SHORT]} alone"
+            reason = f"trust.strategy is adopt, but {reason}, and not only {root[:SHORT]}"
             return Choice(
-                StrategyOutcome.NO_WAY, told, "say auto or overlap: all will trust both roots for a while", root=root
+                StrategyOutcome.NO_WAY,
+                reason,
+                "set trust.strategy to auto or overlap: all clusters will then trust both roots for a while",
+                root=root,
             )
-        told = f"{whose} {root[:SHORT]} becomes the root of all, while all trust the old ones, too: {told}"
-        return Choice(StrategyOutcome.OVERLAP, told, root=root, key_in=key_in, plug=plug)
-    told = f"{whose} {root[:SHORT]} {'becomes' if not offer else 'is'} the root of all, so that no trust breaks"
+        reason = f"{whose} {root[:SHORT]} becomes the root of all, and all trust the old roots meanwhile: {reason}"
+        return Choice(StrategyOutcome.OVERLAP, reason, root=root, key_in=key_in, plug=plug)
+    reason = f"{whose} {root[:SHORT]} {'becomes' if not offer else 'is'} the root of all, so that no trust breaks"
     return Choice(
-        StrategyOutcome.ADOPT, f"{told}; {', '.join(plug)} get intermediates", root=root, key_in=key_in, plug=plug
+        StrategyOutcome.ADOPT, f"{reason}; {', '.join(plug)} get intermediates", root=root, key_in=key_in, plug=plug
     )
 
 
@@ -99,15 +103,15 @@ def _all_signed(states: Sequence[ClusterCaState]) -> str:
     others = [f"{s.name}'s certificates come from {s.owner}" for s in states if s.signs_elsewhere]
     others += [f"{s.name}'s cacerts is kept by {s.owner}" for s in states if s.owner and not s.signs_elsewhere]
     all_plugged = all(s.plugged for s in states)
-    told = "every cluster has cacerts" if all_plugged else "every cluster has a CA"
-    return f"{told} ({'; '.join(others)})" if others else told
+    reason = "every cluster has cacerts" if all_plugged else "every cluster has a CA"
+    return f"{reason} ({'; '.join(others)})" if others else reason
 
 
 def _owners(owned: Sequence[ClusterCaState], root: str, *, both: bool = False) -> Choice:
-    """Return that others have to change CAs which they keep: what each is, and what its owner has to do."""
-    why, cures = [], []
+    """Return that the owners of CAs have to change them: the state of each, and what its owner has to do."""
+    why, remedies = [], []
     for s in owned:
-        now = s.problem or (f"under {s.root[:SHORT]}" if s.root else "under no root that can be told")
+        now = s.problem or (f"under {s.root[:SHORT]}" if s.root else "under an unknown root")
         if s.signs_elsewhere:
             why.append(f"{s.name}'s certificates come from {s.owner}, {now}")
             want = f"let it sign under {root}"
@@ -116,23 +120,23 @@ def _owners(owned: Sequence[ClusterCaState], root: str, *, both: bool = False) -
             want = f"so that cacerts holds an intermediate under {root}"
         trusts = sorted({s.root[:SHORT], *s.bundle} - {""})
         keep = f", and keep {', '.join(trusts)} among the roots until all proxies have moved" if both and s.live else ""
-        cures.append(f"{s.name}: change {s.owner_source}, {want}{keep}")
-    alone = "meshkit does not change what others keep"
+        remedies.append(f"{s.name}: change {s.owner_source}, {want}{keep}")
+    alone = "meshkit does not change a CA that another tool manages"
     return Choice(
-        StrategyOutcome.NO_WAY, f"{'; '.join(why)}: {alone}", f"{'; '.join(cures)}; then run this stage again"
+        StrategyOutcome.NO_WAY, f"{'; '.join(why)}: {alone}", f"{'; '.join(remedies)}; then run this stage again"
     )
 
 
-def _stands(state: ClusterCaState) -> str:
+def _trusted(state: ClusterCaState) -> str:
     others = sorted({state.root[:SHORT], *state.bundle, *state.anchors} - {""})
-    return f"stands by {', '.join(others)}"
+    return f"trusts {', '.join(others)}"
 
 
 def _good(state: ClusterCaState, root: str, offer: Offer | None) -> bool:
     if state.signs_elsewhere:
         return state.root == root
     expected = offer.signers.get(state.name, state.signer) if offer else state.signer
-    given = offer is not None and state.name in offer.signers  # another one is not ours to make
+    given = offer is not None and state.name in offer.signers  # meshkit cannot issue another one
     renewed = given or bool(state.owner) or not state.ends
     sound = state.plugged and not state.problem and renewed
     one = state.live or state.bundle == {root[:SHORT]}  # a live bundle is narrowed by the overlap, in its time

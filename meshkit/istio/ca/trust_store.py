@@ -1,6 +1,6 @@
-"""Who trusts whom: the certificates that proxies hold, and the roots that each cluster hands out.
+"""Trust as proxies have it: the certificates that they hold, and the roots that each cluster distributes.
 
-Certificates are compared by the SHA-256 of their DER form. Subjects lie: every self-signed istiod calls its root
+Certificates are compared by the SHA-256 of their DER form, never by subject: every self-signed istiod calls its root
 `O=cluster.local`.
 """
 
@@ -52,7 +52,7 @@ ROOT_COLUMNS = {
     "reason": "str",
 }
 ZTUNNEL = "a ztunnel, which holds certificates of all pods of its node: meshkit does not read them"
-HANDED_COLUMNS = {"cluster": "str", "namespace": "str", "roots": "str", "reason": "str"}
+DISTRIBUTED_COLUMNS = {"cluster": "str", "namespace": "str", "roots": "str", "reason": "str"}
 
 
 def certificates(mesh: Mesh) -> pd.DataFrame:
@@ -83,9 +83,9 @@ def parse_identity(secrets: list[envoy_admin.Secret]) -> dict[str, Any]:
     """Return a row of `certificates`, without the proxy, from the secrets that it holds."""
     chain = parse_chain(b"".join(s.pem for s in secrets if s.name == "default" and s.kind == "chain"))
     roots = parse_bundle(b"".join(s.pem for s in secrets if s.name == "ROOTCA"))
-    held = ",".join(sorted(fingerprint(root, SHORT) for root in roots))
+    trusted = ",".join(sorted(fingerprint(root, SHORT) for root in roots))
     if not chain:
-        return {"roots": held, "reason": "the proxy holds no workload certificate"}
+        return {"roots": trusted, "reason": "the proxy holds no workload certificate"}
     leaf = chain[0]
     return {
         "identity": spiffe(leaf),
@@ -96,7 +96,7 @@ def parse_identity(secrets: list[envoy_admin.Secret]) -> dict[str, Any]:
         "not_after": leaf.not_valid_after_utc,
         "chain": len(chain),
         "anchor": _anchor(chain, roots),
-        "roots": held,
+        "roots": trusted,
         "reason": "",
     }
 
@@ -121,22 +121,22 @@ def roots(mesh: Mesh) -> pd.DataFrame:
 
     Sources: `secret cacerts` or `secret istio-ca-secret` (what istiod signs with; the first where both are),
     `configmap istio-ca-root-cert` (one in each namespace), `proxies` (each Envoy's ROOTCA). Of the Secret only the root
-    certificate is looked at; its key never leaves the reading function. Where others sign in istiod's place, no Secret
-    is a source, and the reason says who signs.
+    certificate is read; its key never leaves the reading function. Where another CA signs in istiod's place, no Secret
+    is a source, and the reason names that CA.
     """
     rows: list[dict[str, Any]] = []
     found = mesh.each(lambda cluster: [_secret_roots(cluster, mesh.root_namespace), _config_map_roots(cluster)])
     for name, sources in found.items():
         known = [_Source("secret", [], sources.reason)] if isinstance(sources, Unknown) else sources
         rows += [{"cluster": name, **row} for source in known for row in _root_rows(source)]
-    held: dict[str, list[list[Certificate]]] = {name: [] for name in mesh.clusters}
+    trusted: dict[str, list[list[Certificate]]] = {name: [] for name in mesh.clusters}
     failed: dict[str, list[str]] = {name: [] for name in mesh.clusters}
     for name, proxy, answer in ask_proxies(mesh, _proxy_roots, ztunnels=ZTUNNEL):
         if isinstance(answer, Unknown):
             failed[name].append(f"{proxy.name}.{proxy.namespace}: {answer.reason}" if proxy else answer.reason)
         else:
-            held[name].append(answer)
-    for name, holders in held.items():
+            trusted[name].append(answer)
+    for name, holders in trusted.items():
         rows += [{"cluster": name, **row} for row in _root_rows(_Source("proxies", holders, "; ".join(failed[name])))]
     return table(rows, ROOT_COLUMNS)
 
@@ -162,7 +162,7 @@ def _secret_roots(cluster: Cluster, namespace: str) -> _Source:
 
 
 def distributed_roots(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each namespace with the roots that istiod hands out there, in ConfigMap istio-ca-root-cert.
+    """Return one row for each namespace with the roots that istiod distributes there in ConfigMap istio-ca-root-cert.
 
     Columns: cluster, namespace, roots (fingerprints, cut to 16 digits, sorted, comma-joined), reason (why a cluster,
     which then has one row without namespace, or a namespace's ConfigMap could not be read).
@@ -173,18 +173,18 @@ def distributed_roots(mesh: Mesh) -> pd.DataFrame:
             rows.append({"cluster": name, "reason": found.reason})
             continue
         for place, own in found.items():
-            told = {"reason": own.reason} if isinstance(own, Unknown) else {"roots": ",".join(sorted(_short(own)))}
-            rows.append({"cluster": name, "namespace": place, **told})
-    return table(rows, HANDED_COLUMNS)
+            known = {"reason": own.reason} if isinstance(own, Unknown) else {"roots": ",".join(sorted(_short(own)))}
+            rows.append({"cluster": name, "namespace": place, **known})
+    return table(rows, DISTRIBUTED_COLUMNS)
 
 
-def handed_by(cluster: Cluster) -> dict[str, frozenset[str]]:
-    """Return the roots (cut to `SHORT`) that a cluster hands out in each namespace: none where they cannot be read."""
-    return {place: frozenset(one[:SHORT] for one in text) for place, text in texts_handed_by(cluster).items()}
+def distributed_by_namespace(cluster: Cluster) -> dict[str, frozenset[str]]:
+    """Return the roots (cut to `SHORT`) that a cluster distributes by namespace; none where they are unreadable."""
+    return {place: frozenset(one[:SHORT] for one in text) for place, text in bundles_by_namespace(cluster).items()}
 
 
-def texts_handed_by(cluster: Cluster) -> dict[str, list[str]]:
-    """Return the fingerprints of what a cluster hands out in each namespace, in their order, repeated as they are."""
+def bundles_by_namespace(cluster: Cluster) -> dict[str, list[str]]:
+    """Return the fingerprints of each namespace's distributed bundle, in order, with repetitions."""
     found = _config_maps(cluster).items()
     return {place: [fingerprint(one) for one in _known(chain)] for place, chain in found}
 
@@ -212,7 +212,7 @@ def _short(chain: Iterable[Certificate]) -> set[str]:
 def _config_map_roots(cluster: Cluster) -> _Source:
     maps = _config_maps(cluster)
     broken = [f"namespace {place}: {chain.reason}" for place, chain in maps.items() if isinstance(chain, Unknown)]
-    # One that cannot be read counts as a holder of nothing, so that no root is said to be in every namespace.
+    # One that cannot be read counts as a holder without roots, so that no root seems to be in every namespace.
     chains = [_known(chain) for chain in maps.values()]
     return _Source("configmap istio-ca-root-cert", chains, "; ".join(broken) if maps else "there is none")
 

@@ -1,4 +1,4 @@
-"""What a certificate allows: the rules by which istiod and proxies would take it as an authority."""
+"""The rules by which istiod and proxies accept a certificate as a CA."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
 
 
 def extension(certificate: Certificate, kind: type[ExtensionType]) -> Any:
-    """Return what a certificate's extension says; without one, None."""
+    """Return the value of a certificate's extension, or None."""
     from cryptography.x509 import ExtensionNotFound
 
     try:
@@ -25,7 +25,7 @@ def extension(certificate: Certificate, kind: type[ExtensionType]) -> Any:
 
 
 def defects(certificate: Certificate, *, below: int) -> list[str]:
-    """Return what keeps a certificate from being an authority now; empty if nothing does.
+    """Return why a certificate cannot be a CA now; empty if it can.
 
     Args:
         certificate: the authority's.
@@ -45,7 +45,7 @@ def defects(certificate: Certificate, *, below: int) -> list[str]:
         wrong.append(f"allows {constraints.path_length} authorities below it (path length), and there are {below}")
     if usage is not None and not usage.key_cert_sign:
         wrong.append("may not sign certificates (keyUsage keyCertSign is missing)")
-    # istiod and proxies hold what is above a workload to the workload's purposes (Go's Verify, BoringSSL).
+    # istiod and proxies require the workload's purposes of every certificate above it (Go's Verify, BoringSSL).
     if (
         purposes
         and Oid.ANY_EXTENDED_KEY_USAGE not in purposes
@@ -59,7 +59,7 @@ def defects(certificate: Certificate, *, below: int) -> list[str]:
     return wrong
 
 
-def belong_together(certificate: Certificate, key: PrivateKey) -> bool:
+def key_matches(certificate: Certificate, key: PrivateKey) -> bool:
     """Return whether a private key is the certificate's."""
     return _public_der(certificate) == _public_der(key)
 

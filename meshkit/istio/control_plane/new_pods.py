@@ -28,7 +28,7 @@ class NewPodFacts:
 
 def look(mesh: Mesh) -> NewPodFacts:
     """Read images and quotas of every cluster; changes nothing."""
-    found = mesh.ask(images=images.images, refusals=quotas.refusals)
+    found = mesh.read_all(images=images.images, refusals=quotas.refusals)
     one = _installed(mesh)
     installed = table(({"cluster": name, **one} for name in mesh.clusters), images.COLUMNS)
     return NewPodFacts(pd.concat([found["images"], installed], ignore_index=True), found["refusals"])

@@ -1,4 +1,4 @@
-"""A proxy's own word: Envoy's admin interface, over port-forward, as `istioctl proxy-config` reads it.
+"""Envoy's admin interface of a proxy, over port-forward, as `istioctl proxy-config` reads it.
 
 Functions that fetch take a `Proxy`; functions that parse (`parse_…`) are pure.
 """
@@ -51,10 +51,10 @@ class Secret:
 
 
 def admin(proxy: Proxy, path: str, timeout: float = 0.0) -> Any:
-    """Return what a proxy's admin interface answers to a path, decoded from JSON.
+    """Return the decoded JSON that a proxy's admin interface answers to a path.
 
     Raises:
-        UnreachableError: the proxy cannot be reached, or answers something else than JSON.
+        UnreachableError: the proxy cannot be reached, or does not answer JSON.
         NotFoundError: there is no such pod or path.
     """
     return _admin(proxy.cluster, proxy.namespace, proxy.name, path, timeout)
@@ -65,7 +65,7 @@ def _admin(cluster: Cluster, namespace: str, pod: str, path: str, timeout: float
     try:
         return json.loads(answer)
     except ValueError:
-        raise UnreachableError(f"Envoy of {pod}.{namespace} answered {path} with something else than JSON") from None
+        raise UnreachableError(f"Envoy of {pod}.{namespace} answered {path} with something other than JSON") from None
 
 
 def config_dump(proxy: Proxy, resource: str = "", timeout: float = 0.0) -> list[dict[str, Any]]:
@@ -158,9 +158,9 @@ def parse_stats(document: Any) -> dict[str, int]:
 
 
 def parse_secrets(configs: list[dict[str, Any]]) -> list[Secret]:
-    """Return the certificates in a config dump's secrets, whole or of `resource=dynamic_active_secrets`.
+    """Return the certificates in the secrets of a full config dump, or of `resource=dynamic_active_secrets`.
 
-    Envoy redacts private keys; the fields that held them are not looked at.
+    Envoy redacts private keys; their fields are not read.
     """
     entries: list[dict[str, Any]] = []
     for config in configs:

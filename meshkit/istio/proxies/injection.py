@@ -54,8 +54,8 @@ def namespaces(mesh: Mesh) -> pd.DataFrame:
 
 def asks(labels: Mapping[str, str]) -> bool:
     """Return whether a namespace with these labels asks for sidecars."""
-    told = labels.get(INJECTION, "")
-    return told == "enabled" or bool(labels.get(REVISION) and told != "disabled")
+    label = labels.get(INJECTION, "")
+    return label == "enabled" or bool(labels.get(REVISION) and label != "disabled")
 
 
 def unanswered(planes: ControlPlanes, namespace: str, labels: Mapping[str, str]) -> str:
@@ -124,7 +124,7 @@ def carries(pod: dict[str, Any]) -> bool:
 
 
 def opted_out(pod: dict[str, Any]) -> bool:
-    """Return whether injection leaves a pod alone: by its label or annotation, or because it is on the host network."""
+    """Return whether injection skips a pod: by its label or annotation, or because it is on the host network."""
     metadata = pod["metadata"]
-    told = {**(metadata.get("annotations") or {}), **(metadata.get("labels") or {})}.get(revisions.INJECT, "")
-    return str(told).lower() == "false" or bool(pod["spec"].get("hostNetwork"))
+    value = {**(metadata.get("annotations") or {}), **(metadata.get("labels") or {})}.get(revisions.INJECT, "")
+    return str(value).lower() == "false" or bool(pod["spec"].get("hostNetwork"))

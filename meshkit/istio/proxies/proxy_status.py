@@ -1,6 +1,6 @@
-"""Proxy status of the whole fleet: what each istiod knows of each proxy, xDS type by xDS type.
+"""Proxy status of all clusters: the state of each xDS type of each proxy, as its istiod knows it.
 
-istioctl prints these states by default no longer (since 1.27), and asks the istiods of one cluster only.
+istioctl no longer prints these states by default (since 1.27), and reads the istiods of one cluster only.
 """
 
 from __future__ import annotations
@@ -53,23 +53,23 @@ def proxy_status(mesh: Mesh, namespace: str = "") -> pd.DataFrame:
 
     Columns: cluster (where the pod runs; the cluster id if it is in none of the mesh), istiod (pod), istiod_cluster,
     namespace, proxy (pod), kind (sidecar, router, waypoint, ztunnel), version, type (CDS, LDS, …, as istioctl names
-    them), state, nack (what the proxy refused, why the row is unknown, or what ails a proxy that nobody knows), since
+    them), state, nack (what the proxy refused, why the row is unknown, or why a proxy is not connected), since
     (UTC; when istiod last sent, or a proxy that is not connected started), age_s (seconds since then), cluster_id
     (which the proxy claims).
 
     States are those of `istioctl proxy-status -v 1`: SYNCED, STALE, NOT SENT, ERROR, IGNORED; and two more with an
     empty type: NOT CONNECTED for a pod with a proxy that no istiod knows, and for a node with pods in ambient mode and
-    no ztunnel; UNKNOWN for what could not be read. Istiods before 1.27 do not tell when they sent.
+    no ztunnel; UNKNOWN for what could not be read. Istiods before 1.27 do not report when they sent.
 
     Args:
         mesh: the mesh.
-        namespace: only the proxies there; pods and istiods are asked for no others.
+        namespace: only the proxies there; no others are read.
 
     Source: `/debug/syncz` of every replica of every istiod (pilot/pkg/xds/statusgen.go, debugSyncStatus), and the pods.
     """
     rows: list[dict[str, Any]] = []
     known: list[Proxy] = []
-    deaf: dict[str, str] = {}
+    unreachable: dict[str, str] = {}
     having: set[str] = set()
     for name, seen in mesh.each(
         lambda cluster: _visit(cluster, mesh.root_namespace, namespace), deadline=DEADLINE
@@ -81,27 +81,27 @@ def proxy_status(mesh: Mesh, namespace: str = "") -> pd.DataFrame:
             known += visit.pods
             rows += visit.bare
         if isinstance(visit.answers, Unknown):
-            deaf[name] = visit.answers.reason
+            unreachable[name] = visit.answers.reason
             if not isinstance(visit.pods, Unknown):
-                told = f"its istiods could not be listed: {visit.answers.reason}"
-                rows.append({"cluster": name, "state": "UNKNOWN", "nack": told})
+                message = f"its istiods could not be listed: {visit.answers.reason}"
+                rows.append({"cluster": name, "state": "UNKNOWN", "nack": message})
             continue
         for istiod, answer in visit.answers:
             having.add(name)
             where = {"istiod": istiod.name, "istiod_cluster": name}
             if isinstance(answer, Unknown):
-                deaf[name] = f"istiod {istiod.name}: {answer.reason}"
+                unreachable[name] = f"istiod {istiod.name}: {answer.reason}"
                 rows.append({"cluster": name, **where, "state": "UNKNOWN", "nack": answer.reason})
             else:
                 rows += ({**row, **where} for row in answer if namespace in ("", row["namespace"]))
     served = _place(rows, known)
     lost = (p for p in known if (p.cluster.name, p.namespace, p.name) not in served)
-    return table([*rows, *_unserved(lost, having, deaf)], COLUMNS)
+    return table([*rows, *_unserved(lost, having, unreachable)], COLUMNS)
 
 
 @dataclass(frozen=True)
 class _Visit:
-    """What one cluster told: its pods with a proxy, what each of its istiods answered, its nodes without a ztunnel."""
+    """The readings of one cluster: its pods with a proxy, the answer of each istiod, its nodes without a ztunnel."""
 
     pods: list[Proxy] | Unknown
     answers: list[tuple[Istiod, list[dict[str, Any]] | Unknown]] | Unknown
@@ -119,12 +119,12 @@ def _visit(cluster: Cluster, root: str, namespace: str) -> _Visit:
         return ask_all(istiods(cluster, root), lambda istiod: parse_syncz(istiod.debug(query)), 0.8 * DEADLINE)
 
     # Both at once, and each may fail alone; a little less than the cluster's own deadline.
-    asks: list[Callable[[], Any]] = [pods, answers]
-    found, told = gather(lambda ask: ask(), asks, deadline=0.9 * DEADLINE)
+    readings: list[Callable[[], Any]] = [pods, answers]
+    found, answered = gather(lambda read: read(), readings, deadline=0.9 * DEADLINE)
     if isinstance(found, Unknown):
-        return _Visit(found, told)
+        return _Visit(found, answered)
     carrying = carriers(cluster, found)
-    return _Visit(carrying, told, [] if namespace else _without_ztunnel(cluster.name, found, carrying))
+    return _Visit(carrying, answered, [] if namespace else _without_ztunnel(cluster.name, found, carrying))
 
 
 def _without_ztunnel(cluster: str, pods: list[dict[str, Any]], carrying: list[Proxy]) -> list[dict[str, Any]]:
@@ -172,7 +172,7 @@ def claims(mesh: Mesh) -> pd.DataFrame:
 
 
 def _place(rows: list[dict[str, Any]], known: list[Proxy]) -> set[tuple[str, str, str]]:
-    """Name the cluster of each row by the pod that it is about, and return the pods that were found."""
+    """Set the cluster of each row from its pod, and return the pods that were found."""
     index: dict[tuple[str, str], list[Proxy]] = defaultdict(list)
     for proxy in known:
         index[proxy.namespace, proxy.name].append(proxy)
@@ -184,7 +184,7 @@ def _place(rows: list[dict[str, Any]], known: list[Proxy]) -> set[tuple[str, str
         pods = [
             p
             for p in index.get((row["namespace"], row["proxy"]), [])
-            # Of one that claims an alias istiod tells the id that the alias is for (pilot/pkg/xds/ads.go).
+            # For a proxy that claims an alias, istiod reports the id that the alias stands for (pilot/pkg/xds/ads.go).
             if claimed in ("", p.cluster_id or p.cluster.name, p.cluster.name)
         ]
         # Two clusters may claim one id (`Kubernetes`, before a migration): an istiod's own pods come first.
@@ -196,11 +196,11 @@ def _place(rows: list[dict[str, Any]], known: list[Proxy]) -> set[tuple[str, str
     return seen
 
 
-def _unserved(lost: Iterable[Proxy], having: set[str], deaf: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _unserved(lost: Iterable[Proxy], having: set[str], unreachable: dict[str, str]) -> Iterator[dict[str, Any]]:
     for proxy in lost:
         cluster = proxy.cluster.name
         # A cluster with istiods is served by them; one without (a remote) by any other's.
-        silent = {cluster: deaf[cluster]} if cluster in deaf else {} if cluster in having else deaf
+        silent = {cluster: unreachable[cluster]} if cluster in unreachable else {} if cluster in having else unreachable
         yield {
             "cluster": cluster,
             "namespace": proxy.namespace,

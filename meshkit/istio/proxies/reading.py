@@ -1,4 +1,4 @@
-"""Reading."""
+"""The proxy facts of all clusters in one reading; a transient state is read again."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from meshkit.istio.control_plane import versions
 from meshkit.istio.proxies import proxy_status, status_summary
 from meshkit.kube.mesh import Mesh
 
-NO_PROXY = "no proxy: MK901 says whether that is wrong"
+NO_PROXY = "no proxy: see MK901 on whether that is wrong"
 SETTLE, TRIES = 3.0, 3
 LASTING = 15.0
-"""Seconds after which a state is no longer one of passing."""
-TOLD = 10
-"""So many proxies in one bad state are told one by one, more as a number."""
+"""Seconds after which a STALE state is no longer transient."""
+MAX_LISTED = 10
+"""Up to this many proxies in one bad state are listed one by one, more as a number."""
 
 
 @dataclass(frozen=True)
 class ProxyFacts:
-    """What was looked at: proxy_status, its summary, versions; each is a table of the function of that name."""
+    """The tables of `proxy_status.proxy_status`, `status_summary.summary` and `versions.versions`."""
 
     status: pd.DataFrame
     proxies: pd.DataFrame
@@ -31,12 +31,12 @@ class ProxyFacts:
 def look(mesh: Mesh, namespace: str = "") -> ProxyFacts:
     """Read every istiod's view of its proxies, or of those of one namespace.
 
-    A state that may only be passing is read again: NOT CONNECTED, and STALE unless it has been so for long.
+    A state that may be transient is read again: NOT CONNECTED, and STALE unless it has lasted for long.
     """
     for attempt in range(TRIES):
         status = proxy_status.proxy_status(mesh, namespace)
-        passing = (status["state"] == "NOT CONNECTED") | (status["state"] == "STALE") & ~(status["age_s"] > LASTING)
-        if attempt + 1 == TRIES or not passing.any():
+        transient = (status["state"] == "NOT CONNECTED") | (status["state"] == "STALE") & ~(status["age_s"] > LASTING)
+        if attempt + 1 == TRIES or not transient.any():
             break
         time.sleep(SETTLE)
     return ProxyFacts(status, status_summary.summary(status), versions.versions(mesh, status))

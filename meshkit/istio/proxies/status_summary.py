@@ -1,4 +1,4 @@
-"""The fleet's proxies, so that a person can read them: one row for each, counted alike ones, what changed since."""
+"""Proxy status for people: one row for each proxy, equal rows counted, and the changes since an earlier status."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ CHANGES = ("broken", "worse", "still broken", "unknown", "gone", "mended", "appe
 def status_filter(
     mesh: Iterable[str], namespace: str = "", clusters: Sequence[str] = (), states: Sequence[str] = ()
 ) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """Return what chooses rows of a `proxy_status`: of proxies there with a type in one of these states.
+    """Return a filter for the rows of a `proxy_status`: of these proxies, with a type in one of these states.
 
-    What could not be read stays, unless states are named. States may be written small, and with `-` or `_`.
+    Unknown rows stay, unless states are named. States may be in lower case, and with `-` or `_`.
 
     Raises:
         InputError: no such cluster in the mesh, or no such state.
@@ -62,7 +62,7 @@ def status_filter(
 
 
 def rank(states: pd.Series[str]) -> pd.Series[int]:
-    """Return how bad states are, 0 the worst; one that nobody knows counts as that."""
+    """Return the rank of states, 0 the worst; an unknown word ranks as the worst."""
     return states.map(_place).astype("int64")
 
 
@@ -84,8 +84,8 @@ def summary(status: pd.DataFrame) -> pd.DataFrame:
     typed = ranked.drop_duplicates(["number", "type"])
     untyped = frame.index.isin(ranked.loc[ranked["type"] == "", "number"])
     for kind in types:
-        told = typed[typed["type"] == kind].set_index("number")["state"].reindex(frame.index)
-        frame[kind] = told.where(told.notna() | untyped, "IGNORED").fillna("")
+        states = typed[typed["type"] == kind].set_index("number")["state"].reindex(frame.index)
+        frame[kind] = states.where(states.notna() | untyped, "IGNORED").fillna("")
     return frame.assign(worst=frame["state"])[[*NAMES, "worst", *types]].astype("str").reset_index(drop=True)
 
 
@@ -109,13 +109,13 @@ def groups(proxies: pd.DataFrame) -> pd.DataFrame:
 
 
 def status_diff(before: pd.DataFrame, now: pd.DataFrame, read_at: datetime | None = None) -> pd.DataFrame:
-    """Return what is not as it was between two `proxy_status` of a mesh, the worst first.
+    """Return the differences between two `proxy_status` of a mesh, the worst first.
 
     Columns: cluster, namespace, proxy, change, before and now (worst states; versions or istiods where those changed),
     since (UTC; the earliest moment at which it is known to have been so), nack (of now).
 
-    A change is one of: broken, worse, still broken, unknown (was read, and can be no more), gone, mended, appeared,
-    version, istiod (another serves it). What is alike and in order is counted: the proxy is then "12 proxies".
+    A change is one of: broken, worse, still broken, unknown (could be read before), gone, `mended` (in order again),
+    appeared, version, istiod (another serves it). Equal changes of proxies in order are counted: "12 proxies".
 
     Args:
         before: the earlier status.
@@ -171,15 +171,15 @@ def _text(value: Any) -> str:
 
 
 def _counted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows with those of proxies in order that changed alike as one."""
-    told: list[dict[str, Any]] = []
+    """Return rows in which equal changes of proxies in order are one row with their number."""
+    listed: list[dict[str, Any]] = []
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         if {row["before"], row["now"]} & {*BAD, "UNKNOWN"}:
-            told.append(row)
+            listed.append(row)
         else:
             alike[tuple(row[key] for key in ("cluster", "namespace", "change", "before", "now"))].append(row)
     for group in alike.values():
         many = {"proxy": f"{len(group)} proxies", "since": None} if len(group) > 1 else {}
-        told.append({**group[0], **many})
-    return told
+        listed.append({**group[0], **many})
+    return listed

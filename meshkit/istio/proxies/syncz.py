@@ -1,4 +1,4 @@
-"""What an istiod answers to `/debug/syncz`, in every form that there has been from Istio 1.14 to 1.32."""
+"""istiod's `/debug/syncz`, parsed in every form from Istio 1.14 to 1.32."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def parse_syncz(document: Any, now: datetime | None = None) -> list[dict[str, An
     -o json` prints. Where one proxy holds several connections, each is a row. istioctl's own are left out.
 
     Raises:
-        UnreachableError: it is none of these; nothing may be concluded from it.
+        UnreachableError: it has none of these forms, so nothing is known from it.
     """
     at = now or datetime.now(UTC)
     entries = document.get("resources", None if document else []) if isinstance(document, dict) else document or []
@@ -72,7 +72,7 @@ def _sync_status(entry: dict[str, Any]) -> tuple[dict[str, str], States]:
             states[kind] = (_state(sent, acked, None), _behind(sent, acked), "")
     if proxy["kind"] == "ztunnel":
         # It subscribes to none of the five, and the list has no others.
-        states = {"WDS": ("UNKNOWN", "an istiod of this version tells nothing of ztunnels' types", "")}
+        states = {"WDS": ("UNKNOWN", "an istiod of this version does not report ztunnels' types", "")}
     return proxy, states
 
 
@@ -112,14 +112,14 @@ def _state(sent: str | None, acked: str | None, error: str | None) -> str:
 
 
 def _behind(sent: str | None, acked: str | None) -> str:
-    """Return which configuration a stale proxy runs on, as far as the nonce that it acknowledged last tells."""
+    """Return which configuration a stale proxy runs on, as far as its last acknowledged nonce shows."""
     if not sent or sent == acked:
         return ""
     if not acked:
-        return "it never took any"
-    # In later versions a nonce begins with the time at which istiod made what it sent; before, with a hash.
+        return "it never acknowledged any"
+    # In later versions a nonce begins with the time of the configuration, in earlier ones with a hash.
     moment = re.match(r"\d{4}-\d\d-\d\dT[\d:]+Z", acked)
-    return f"it still runs on what istiod made at {moment[0]}" if moment else ""
+    return f"it still runs on the configuration of {moment[0]}" if moment else ""
 
 
 def _time(text: str) -> datetime | None:

@@ -1,6 +1,6 @@
-"""Workloads with a proxy: what must be restarted for its proxies to claim other ids, and how that is done safely.
+"""Workloads with a proxy: what their proxies claim, and what a rolling restart of them would interrupt.
 
-A rolling restart asks no PodDisruptionBudget (only evictions do), so what one would forbid is told from its rules.
+A rolling restart ignores PodDisruptionBudgets (only evictions respect them), so meshkit applies their rules itself.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def workloads(mesh: Mesh) -> pd.DataFrame:
 
     Columns: cluster, namespace, kind (Deployment, StatefulSet, DaemonSet; Pod, Job or another where nothing can
     restart it), workload, pods (that carry a proxy), cluster_ids, networks and mesh_ids (what these proxies claim,
-    comma-joined; `-` for none), names (of these pods, comma-joined), live_roots (each takes another root of trust from
-    istiod while it runs: PROXY_CONFIG_XDS_AGENT), stuck (no rolling restart would make its pods anew), risk (why, or
+    comma-joined; `-` for none), names (of these pods, comma-joined), live_roots (each reloads roots of trust from
+    istiod while it runs: PROXY_CONFIG_XDS_AGENT), stuck (a rolling restart would not recreate its pods), risk (why, or
     what one would interrupt; empty if nothing), reason (why a cluster could not be read).
     """
     rows: list[dict[str, Any]] = []
@@ -68,7 +68,7 @@ def _workloads(cluster: Cluster) -> list[dict[str, Any]]:
         env = {e["name"]: e.get("value", "") for e in proxy.get("env", [])}
         found.setdefault((pod["metadata"]["namespace"], kind, name), {})[pod["metadata"]["name"]] = env
 
-    def judged(kind: str, key: tuple[str, str]) -> dict[str, Any]:
+    def restart_risk(kind: str, key: tuple[str, str]) -> dict[str, Any]:
         owner = owners.get(kind, {}).get(key)
         return {"stuck": bool(stuck(kind, owner)), "risk": risk(kind, owner, budgets)}
 
@@ -83,7 +83,7 @@ def _workloads(cluster: Cluster) -> list[dict[str, Any]]:
             "mesh_ids": _all(pods.values(), "ISTIO_META_MESH_ID"),
             "names": ",".join(sorted(pods)),
             "live_roots": all(root_bundles.is_on(env, root_bundles.XDS_AGENT) for env in pods.values()),
-            **judged(kind, (namespace, name)),
+            **restart_risk(kind, (namespace, name)),
         }
         for (namespace, kind, name), pods in found.items()
     ]
@@ -94,7 +94,7 @@ def _key(obj: dict[str, Any]) -> tuple[str, str]:
 
 
 def owner(obj: dict[str, Any], sets: dict[tuple[str, str], dict[str, Any]]) -> tuple[str, str]:
-    """Return kind and name of what made a pod, through its ReplicaSet; `sets` has these by namespace and name."""
+    """Return kind and name of a pod's top owner, through its ReplicaSet; `sets` has these by namespace and name."""
     metadata = obj["metadata"]
     by = next((o for o in metadata.get("ownerReferences") or [] if o.get("controller")), None)
     if by is None:
@@ -108,9 +108,9 @@ def _all(envs: Collection[dict[str, str]], name: str) -> str:
 
 
 def stuck(kind: str, workload: dict[str, Any] | None) -> str:
-    """Return why a rolling restart would not make a workload's pods anew, or an empty text."""
+    """Return why a rolling restart would not recreate a workload's pods, or an empty text."""
     if kind not in RESTARTABLE or workload is None:
-        return f"a {kind} is made anew by whoever made it, not by a rollout"
+        return f"a rollout cannot restart a {kind}: delete it, and have its creator recreate it"
     if workload["spec"].get("paused"):
         return "it is paused: nothing restarts its pods until it is resumed"
     if workload["spec"].get("updateStrategy", {}).get("type") == "OnDelete":
@@ -121,15 +121,15 @@ def stuck(kind: str, workload: dict[str, Any] | None) -> str:
 
 
 def risk(kind: str, workload: dict[str, Any] | None, budgets: Iterable[dict[str, Any]] = ()) -> str:
-    """Return what a rolling restart of a workload would interrupt, or why there is none; or an empty text.
+    """Return what a rolling restart of a workload would interrupt, or why it is not possible; or an empty text.
 
     Args:
         kind: Deployment, StatefulSet, DaemonSet, or another.
-        workload: the object; None if its kind is no workload's.
+        workload: the object; None if its kind is not a workload.
         budgets: the cluster's PodDisruptionBudgets.
     """
-    if told := stuck(kind, workload):
-        return told
+    if reason := stuck(kind, workload):
+        return reason
     return "; ".join(_risks(kind, workload, budgets)) if workload else ""
 
 
@@ -138,10 +138,10 @@ def _risks(kind: str, workload: dict[str, Any], budgets: Iterable[dict[str, Any]
     if kind == "Deployment" and workload["spec"].get("strategy", {}).get("type") == "Recreate":
         yield "its strategy is Recreate: all pods end before the first new one"
     elif total and away >= total:
-        yield "all may be away at once" if kind == "Deployment" else "one pod at a time, with none beside it"
+        yield "all its pods may be unavailable at once"
     for name, wanted in _budgets(workload, budgets, total):
         if total - away < wanted:
-            yield f"{away} of {total} pods may be away at once, PodDisruptionBudget {name} wants {wanted} there"
+            yield f"{away} of {total} pods may be unavailable at once, but PodDisruptionBudget {name} requires {wanted}"
     status = workload.get("status", {})
     there = int(status.get("numberAvailable" if kind == "DaemonSet" else "availableReplicas", 0))
     if status.get("observedGeneration") and there < total:
@@ -149,14 +149,14 @@ def _risks(kind: str, workload: dict[str, Any], budgets: Iterable[dict[str, Any]
     # Measured with Istio 1.31 at 100 requests a second: 6 of 4,965 failed in five restarts, none with a preStop of 2 s.
     serving = {c["name"]: c for c in workload["spec"]["template"]["spec"]["containers"] if c.get("ports")}
     if hasty := ", ".join(name for name in abrupt(workload) if name in serving):
-        yield f"{hasty} ends at once, without a preStop hook: requests on their way to it may fail"
+        yield f"{hasty} ends at once, without a preStop hook: requests in flight to it may fail"
     early = [name for name, c in serving.items() if "readinessProbe" not in c and name != PROXY_CONTAINER]
     if early and not workload["spec"].get("minReadySeconds"):
         yield f"{', '.join(early)} counts as ready before it answers: it has no readinessProbe"
 
 
 def surge(workload: dict[str, Any]) -> int:
-    """Return how many pods a Deployment's rolling restart may have beside those that it has: none if these go first."""
+    """Return how many extra pods a Deployment's rolling restart may create at once; 0 with strategy Recreate."""
     spec = workload["spec"]
     strategy = spec.get("strategy") or {}
     if strategy.get("type") == "Recreate" or not int(spec.get("replicas", 1)):
@@ -165,14 +165,14 @@ def surge(workload: dict[str, Any]) -> int:
 
 
 def _away(kind: str, workload: dict[str, Any]) -> tuple[int, int]:
-    """Return of how many pods how many may be away at once in a rolling restart, by the rules of each controller."""
+    """Return a workload's pods, and how many may be unavailable at once in a rolling restart (by controller rules)."""
     spec = workload["spec"]
     if kind == "Deployment":
         total, strategy = int(spec.get("replicas", 1)), spec.get("strategy", {})
         rolling = strategy.get("rollingUpdate") or {}
         away = _pods(rolling.get("maxUnavailable", "25%"), total)
         surge = _pods(rolling.get("maxSurge", "25%"), total, up=True)
-        # Neither one more nor one less would be no rollout: the controller takes one away then.
+        # If both maxSurge and maxUnavailable are 0, no rollout is possible: the controller then removes one pod.
         return total, total if strategy.get("type") == "Recreate" else away if away or surge else min(1, total)
     rolling = spec.get("updateStrategy", {}).get("rollingUpdate") or {}
     total = int(spec.get("replicas", 1)) if kind == "StatefulSet" else _scheduled(workload)
@@ -198,9 +198,9 @@ def _budgets(workload: dict[str, Any], budgets: Iterable[dict[str, Any]], total:
 
 
 def abrupt(workload: dict[str, Any]) -> list[str]:
-    """Return the containers of a workload that end as soon as they are told: no preStop hook holds them a moment.
+    """Return the containers of a workload without a preStop hook, which end immediately on SIGTERM.
 
-    Others still send to a pod that is going until they have heard of it; a request that finds nobody there is lost.
+    Clients send to a terminating pod until their proxies receive the update; a request that arrives later is lost.
     """
     containers = [c for c in workload["spec"]["template"]["spec"]["containers"] if c["name"] != PROXY_CONTAINER]
     return [str(c["name"]) for c in containers if "preStop" not in (c.get("lifecycle") or {})]

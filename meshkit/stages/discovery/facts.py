@@ -1,4 +1,4 @@
-"""Facts."""
+"""The facts of stage 07, read from all clusters at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STAGE = "07 discovery"
 def look(mesh: Mesh) -> DiscoveryFacts:
     """Read istiods, proxies, Services and remote secrets, and try every credential that there is; changes nothing."""
     # The proxies' own versions are not asked for: an empty status stands for them.
-    found = mesh.ask(
+    found = mesh.read_all(
         known=snapshot.look,
         claims=proxy_status.claims,
         readers=remote_secret_manifest.readers,

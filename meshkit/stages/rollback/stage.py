@@ -36,7 +36,7 @@ from meshkit.kube.manifests import Object, identify
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait, in_turn
 from meshkit.notebook import tables
-from meshkit.probing.curl import curl, parse_answers, told
+from meshkit.probing.curl import curl, failure_text, parse_answers
 from meshkit.probing.pair_probe import find_side
 from meshkit.spec import MeshSpec
 from meshkit.stages.discovery import facts as discovery_facts
@@ -376,7 +376,7 @@ def check_trust(mesh: Mesh, facts: RollbackFacts) -> list[Finding]:
     changed = {entry.cluster for entry in facts.book.entries if entry.stage == trust_undo.STAGE}
     if not changed:
         return []
-    told = mesh.ask(
+    told = mesh.read_all(
         authorities=istiod_ca.authorities, handed=trust_store.distributed_roots, certificates=trust_store.certificates
     )
     rows = proof.agreement(**told)
@@ -411,7 +411,7 @@ def check_calls(mesh: Mesh) -> Iterator[Finding]:
             continue
         answers = parse_answers(said.stdout)
         good = sum(answer.status == 200 for answer in answers)
-        worst = next((told(answer) for answer in answers if answer.status != 200), "")
+        worst = next((failure_text(answer) for answer in answers if answer.status != 200), "")
         yield ask.judge(good == CALLS, f"{good} of {CALLS} with 200{': ' if worst else ''}{worst}", "look at its pods")
 
 

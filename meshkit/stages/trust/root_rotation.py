@@ -166,7 +166,9 @@ def wait_until_istiod_serves(mesh: Mesh, name: str, bundle: frozenset[str], sign
         old = [i.name for i in running if not certificates.signed_by(istiod_ca.serving_certificate(i), signer)]
         if old or not running:
             return f"{', '.join(old)} signs as before" if old else "no istiod runs"
-        other = [namespace for namespace, roots in trust_store.handed_by(cluster).items() if roots != bundle]
+        other = [
+            namespace for namespace, roots in trust_store.distributed_by_namespace(cluster).items() if roots != bundle
+        ]
         return f"{len(other)} namespaces hand out other roots, e.g. {other[0]}" if other else ""
 
     return missing
@@ -180,7 +182,9 @@ def wait_until_configmaps(mesh: Mesh, name: str, text: bytes) -> Wait:
     wanted = [certificates.fingerprint(one) for one in certificates.parse_chain(text)]
 
     def missing() -> str:
-        other = [place for place, chain in trust_store.texts_handed_by(mesh.clusters[name]).items() if chain != wanted]
+        other = [
+            place for place, chain in trust_store.bundles_by_namespace(mesh.clusters[name]).items() if chain != wanted
+        ]
         return f"{len(other)} namespaces hand out another text of the roots, e.g. {other[0]}" if other else ""
 
     return missing

@@ -177,7 +177,7 @@ class TestOthers:
         assert list(plan.table()["status"]) == ["done", "not run", "not run"]
         plan = plan_of(mesh, config_map("new", space, c="3"))
         create(east, config_map("new", space, d="4"))
-        with pytest.raises(ChangeError, match="changed by others since the plan was shown"):
+        with pytest.raises(ChangeError, match="changed by another client since the plan was shown"):
             plan.carry_out("apply", journal="run")
         assert live(east, config_map("new", space))["data"] == {"d": "4"}
         assert live(east, config_map("x", space))["data"] == {"b": "theirs", "a": "1"}
@@ -250,7 +250,7 @@ class TestJournal:
     def test_a_journal_of_another_cluster_is_refused(self, mesh: Mesh, east: Cluster, space: str) -> None:
         """The name is the same, the UID is not: nothing is written there."""
         Journal.open("shop", "run").about(clusters={"east": "another-uid"})
-        with pytest.raises(InputError, match="cluster east is another one than the journal's"):
+        with pytest.raises(InputError, match="cluster east is not the cluster this journal was written for"):
             plan_of(mesh, config_map("x", space)).carry_out("apply", journal="run")
         assert not there(east, config_map("x", space))
 

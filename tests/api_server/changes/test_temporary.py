@@ -151,9 +151,9 @@ def test_what_a_killed_run_left_is_named_and_then_reverted(
     """Mode plan changes nothing."""
     killed(api_server)
     assert (temporary.recover(mesh, "plan"), len(there(mesh))) == (3, 3)
-    assert "left east: create ConfigMap default/t-last; mode apply takes it back" in capsys.readouterr().out
+    assert "left east: create ConfigMap default/t-last; mode apply reverts it" in capsys.readouterr().out
     assert (temporary.recover(mesh, "apply"), there(mesh)) == (3, [])
-    back = [line for line in capsys.readouterr().out.splitlines() if line.startswith("takes back")]
+    back = [line for line in capsys.readouterr().out.splitlines() if line.startswith("reverting")]
     assert [line.rpartition("/")[2] for line in back] == ["t-last", "t-west", "t-east"]
     assert temporary.recover(mesh, "apply") == 0
     with pytest.raises(InputError, match="expected plan or apply"):
@@ -165,7 +165,7 @@ def test_a_plan_made_on_what_was_left_is_refused_once_that_is_reverted(api_serve
     killed(api_server)
     stale = planned(mesh, lambda: "")
     assert stale.empty
-    with pytest.raises(ChangeError, match="made before"):
+    with pytest.raises(ChangeError, match="this plan is stale"):
         stale.carry_out("apply")
     assert there(mesh) == []
     assert set(planned(mesh, lambda: "").carry_out("apply")["status"]) == {"undone"}

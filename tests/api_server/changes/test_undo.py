@@ -219,7 +219,7 @@ class TestOthers:
             change()
             plan.carry_out("apply", gates=rollback.check(mesh, facts, consent=consent), journal="run")
 
-        with pytest.raises(ChangeError, match=f"widgets.{group} holds Widget {space}/w of others, since the undo was"):
+        with pytest.raises(ChangeError, match=f"widgets.{group} contains Widget {space}/w of other clients, since"):
             late(lambda: create(east, theirs))
         assert there(east, theirs)
         with pytest.raises(ChangeError, match=f"ConfigMap {space}/x changed since by kubectl-edit, since the undo was"):
@@ -277,8 +277,8 @@ class TestWorkloads:
         """A pod that no node runs is never ready: what is missing is told."""
         create(east, deployment("app", space, replicas=1))
         wait = rollout.rolled_out(east, "Deployment", space, "app")
-        assert wait() in ("its controller has not seen the change", "0 of 1 pods made anew, 0 available")
-        until(lambda: wait() == "1 of 1 pods made anew, 0 available", wait())
+        assert wait() in ("its controller has not seen the change", "0 of 1 pods updated, 0 available")
+        until(lambda: wait() == "1 of 1 pods updated, 0 available", wait())
 
 
 class TestControlPlanes:

@@ -21,7 +21,7 @@ SAYS: dict[Sickness, str] = {
     429: "it answered 429",
     "refuses": "it refuses the connection",
     "slow": "no answer within",
-    "stranger": "its answer is none of an API server",
+    "stranger": "its answer is not that of an API server",
 }
 COMMANDS = pytest.mark.parametrize(
     "command", [["check"], ["proxies"], ["pairs", "--samples", "0"]], ids=lambda words: words[0]

@@ -24,10 +24,10 @@ def test_a_rollout_tells_how_far_it_is(east: Cluster, space: str) -> None:
     def told(text: str) -> None:
         wait.wait_for(lambda: "" if (seen := rolled()) == text else seen or "done", text, deadline=30)
 
-    told("2 of 2 pods made anew, 0 available")
+    told("2 of 2 pods updated, 0 available")
     again = {"metadata": {"annotations": {"restarted": "now"}}}
     edit(east, {**app, "spec": {"paused": True, "template": again}})
-    told("it is paused; 0 of 2 pods made anew, 0 available")
+    told("it is paused; 0 of 2 pods updated, 0 available")
 
 
 @pytest.mark.usefixtures("controllers")

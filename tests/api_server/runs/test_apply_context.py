@@ -82,7 +82,7 @@ def test_what_is_no_run_is_refused(
     words = ["run", shop, "--resume", tmp_path] if command == "resume" else ["undo", tmp_path, "--mode", "apply"]
     code, err = refused(capsys, *words, "--out", tmp_path / "out")
     assert code == 2
-    assert f"{tmp_path}: no run folder" in err
+    assert f"{tmp_path}: not a run folder" in err
     assert not (tmp_path / "out").exists()
 
 
@@ -120,7 +120,7 @@ def test_a_store_that_cannot_be_written_stops_a_run_before_its_first_file(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     code, err = refused(capsys, "run", shop, "--mode", "apply", "--only", "06", "--out", tmp_path / "out")
     assert code == 2
-    assert "cannot make the private folder: Not a directory" in err
+    assert "cannot create the private folder: Not a directory" in err
     assert "set XDG_STATE_HOME" in err
     assert not (tmp_path / "out").exists()
 
@@ -157,7 +157,7 @@ def test_a_mesh_that_another_process_changes_is_left_alone(east: Cluster, mesh: 
         assert holder.stdout
         assert holder.stdout.readline() == b"held\n"
         assert len(plan.carry_out("plan")) == 1
-        with pytest.raises(Exception, match="another meshkit is changing this mesh now") as caught:
+        with pytest.raises(Exception, match="another meshkit process is changing this mesh") as caught:
             plan.carry_out("apply", journal=RUN)
         assert getattr(caught.value, "exit_code", 0) == 4
         holder.kill()

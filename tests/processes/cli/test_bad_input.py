@@ -62,7 +62,7 @@ def test_a_folder_is_no_mesh_file(tmp_path: Path) -> None:
         (b"\x00\xff\x00\xfe", ["not a text file"]),
         (b"\x00\x01\x02", ["not YAML"]),
         (b"clusters: 2024-13-45\n", ["not YAML", "month must be in 1..12"]),
-        (b"trust: {strategy: adopt}\nclusters: []\ntrust: {}\n", ["trust stands there twice", "line 3"]),
+        (b"trust: {strategy: adopt}\nclusters: []\ntrust: {}\n", ["trust occurs twice", "line 3"]),
     ],
     ids=["empty", "comment", "not YAML", "no mapping", "binary", "control characters", "no date", "twice"],
 )

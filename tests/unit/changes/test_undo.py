@@ -16,7 +16,7 @@ def test_no_step_tells_what_a_secret_holds() -> None:
     """A cell that ends in one shows it, and so does a traceback."""
     secret = core("Secret", "cacerts", data={"ca-key.pem": CANARY})
     told = repr(
-        [undo.UndoStep("put back", secret, secret), journal_steps.JournalStep("east", None, now=secret, former=secret)]
+        [undo.UndoStep("restore", secret, secret), journal_steps.JournalStep("east", None, now=secret, former=secret)]
     )
     assert CANARY not in told
 

@@ -164,7 +164,7 @@ def test_an_explanation_has_the_page_and_what_follows() -> None:
     [
         ("- MK101", "the catalogue: input should be a valid dictionary"),
         ("MK101: [", "not YAML"),
-        (ENTRY + ENTRY, "MK101 stands there twice"),
+        (ENTRY + ENTRY, "MK101 occurs twice"),
         ("MK101: it is", "MK101: .*got 'it is'"),
         (ENTRY.replace("  why: Is it?\n", ""), "MK101.why: missing"),
         (ENTRY.replace("why: Is it?", "why: ''"), "MK101.why: .*got ''"),

@@ -55,7 +55,7 @@ def heard(name: str) -> Row:
 MAKERS = {
     "shards": (shard, endpoint_shards.COLUMNS),
     "reach": (reached, api_server_reach.REACH_COLUMNS),
-    "ways": (way, client_view.WAY_COLUMNS),
+    "paths": (way, client_view.PATH_COLUMNS),
     "hellos": (heard, client_view.HELLO_COLUMNS),
 }
 
@@ -114,11 +114,11 @@ SPOILED = [
     ("MK842", "sync", "shards", {"known": "10.9.9.9"}, FAIL),
     ("MK842", "sync", "shards", {"known": "10.0.0.4,10.9.9.9"}, WARN),
     ("MK842", "sync", "shards", {"reason": "no answer"}, UNKNOWN),
-    ("MK839", "endpoints", "ways", {"way": "pods", "endpoints": "10.0.0.7:8080"}, FAIL),
-    ("MK839", "endpoints", "ways", {"way": "both"}, FAIL),
-    ("MK839", "endpoints", "ways", {"way": "none"}, FAIL),
-    ("MK839", "endpoints", "ways", {"way": "none", "ready": 0}, FAIL),
-    ("MK839", "endpoints", "ways", {"way": "UNKNOWN", "reason": "no answer"}, UNKNOWN),
+    ("MK839", "endpoints", "paths", {"way": "pods", "endpoints": "10.0.0.7:8080"}, FAIL),
+    ("MK839", "endpoints", "paths", {"way": "both"}, FAIL),
+    ("MK839", "endpoints", "paths", {"way": "none"}, FAIL),
+    ("MK839", "endpoints", "paths", {"way": "none", "ready": 0}, FAIL),
+    ("MK839", "endpoints", "paths", {"way": "UNKNOWN", "reason": "no answer"}, UNKNOWN),
     ("MK840", "hello", "hellos", {"heard": "closed"}, FAIL),
     ("MK840", "hello", "hellos", {"heard": "refused"}, FAIL),
     ("MK840", "hello", "hellos", {"heard": "silent"}, FAIL),
@@ -152,14 +152,14 @@ def test_what_is_spoiled_breaks_its_own_link_and_the_line_names_it(
     assert line(known, pair=BACK)["verdict"] == "pass"
 
 
-@pytest.mark.parametrize("name", ["reach", "ways", "hellos", "shards"])
+@pytest.mark.parametrize("name", ["reach", "paths", "hellos", "shards"])
 def test_a_table_without_a_row_is_no_pass(name: str) -> None:
     """Its cell is not whole: nothing was found out."""
     findings = pairs.check_all(mesh(), facts(name, none=True))
     cells = pair_table.cells(mesh(), findings).set_index(["client", "cell"])["verdict"]
-    checks = {"reach": "MK834", "ways": "MK839", "hellos": "MK840", "shards": "MK842"}
+    checks = {"reach": "MK834", "paths": "MK839", "hellos": "MK840", "shards": "MK842"}
     assert PASS not in told(findings, checks[name], PAIR)
-    expected = {"ways": ("endpoints", "unknown"), "hellos": ("hello", "unknown")}
+    expected = {"paths": ("endpoints", "unknown"), "hellos": ("hello", "unknown")}
     if name in expected:
         cell, verdict = expected[name]
         assert cells["east", cell] == verdict
@@ -281,7 +281,7 @@ def test_a_flat_network_has_neither_gateways_nor_hellos_and_wants_pods() -> None
     findings = pairs.check_all(flat, facts())
     assert not {f.id for f in findings} & {"MK805", "MK806", "MK838", "MK840", "MK841"}
     assert told(findings, "MK839", PAIR) == [FAIL]
-    direct = facts("ways", {"way": "pods"})
+    direct = facts("paths", {"way": "pods"})
     assert told(pairs.check_all(flat, direct), "MK839", PAIR) == [PASS]
     assert set(pair_table.cells(flat, findings)["cell"]) == set(pair_table.CELLS) - {"gateway", "hello", "answer"}
 

@@ -108,7 +108,7 @@ class TestTrust:
     def test_a_certificate_that_cannot_be_read_is_an_error_that_says_so(self) -> None:
         """Of ours, so that a cluster with a broken `cacerts` is unknown, and all others are read."""
         cut = certificate_pem("cut").replace(b"MII", b"M", 1)
-        with pytest.raises(certificates.CertificateError, match="was it copied whole"):
+        with pytest.raises(certificates.CertificateError, match="was it copied completely"):
             certificates.parse_chain(certificate_pem("whole") + cut)
         data = base64.b64encode(cut).decode()
         secrets = SimpleNamespace(
@@ -116,7 +116,7 @@ class TestTrust:
         )
         spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "x", "network": "n"}]}, where="test")
         told = trust_store.roots(Mesh(spec, {"east": cast("Any", secrets)}))
-        assert "was it copied whole" in told[told["source"] == "secret"]["reason"].item()
+        assert "was it copied completely" in told[told["source"] == "secret"]["reason"].item()
 
     @pytest.mark.parametrize(
         "change",

@@ -205,9 +205,9 @@ def test_a_refused_token_is_asked_for_again(tmp_path: Path) -> None:
         ("", ["printed nothing"]),
         (credential(), ["without a credential"]),
         (credential(clientCertificateData="canary"), ["certificate without its key"]),
-        (credential(token=["canary"]), ["whose fields are no texts"]),
+        (credential(token=["canary"]), ["whose fields are not texts"]),
         (credential(V1BETA1, token="canary"), ["another apiVersion"]),
-        (credential(token="canary", expirationTimestamp="soon"), ["no time"]),
+        (credential(token="canary", expirationTimestamp="soon"), ["not a time"]),
         (credential(token="canary\n2"), ["no header can carry"]),
         ("sys.exit(0 if input('code: ') else 3)", ["exit code 1", "EOFError"]),
         ("open('/dev/tty').readline()", ["exit code 1"]),
@@ -244,7 +244,7 @@ def test_a_plugin_that_is_not_installed_gives_its_hint(kubernetes: Recorder, tmp
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"interactiveMode": "Always"}, "wants to talk to somebody"),
+        ({"interactiveMode": "Always"}, "needs a terminal"),
         ({"interactiveMode": "Sometimes"}, "expected interactiveMode"),
         ({"interactiveMode": None}, "expected interactiveMode"),
         ({"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "expected apiVersion"),

@@ -49,9 +49,9 @@ def test_questions_about_the_whole_mesh_are_asked_side_by_side() -> None:
     def meet(_: Mesh) -> bool:
         return met.wait() >= 0
 
-    assert mesh.ask(first=meet, second=meet, third=meet) == {"first": True, "second": True, "third": True}
+    assert mesh.read_all(first=meet, second=meet, third=meet) == {"first": True, "second": True, "third": True}
     with pytest.raises(ZeroDivisionError):
-        mesh.ask(wrong=lambda _: 1 // 0, right=str)
+        mesh.read_all(wrong=lambda _: 1 // 0, right=str)
 
 
 def test_gather_keeps_order_and_bounds_its_threads() -> None:

@@ -79,7 +79,7 @@ def test_a_list_of_a_wrong_shape_is_an_error_of_ours(tmp_path: Path, answer: Any
     """It names the cluster; a page that leads to itself does not go on for ever."""
     with recorder(lambda _: (200, answer)) as server:
         cluster = cluster_of(tmp_path / "k", {"server": server.address}, {"token": "t"})
-        with pytest.raises(UnreachableError, match="cluster it: its answer is none of an API server"):
+        with pytest.raises(UnreachableError, match="cluster it: its answer is not that of an API server"):
             cluster.get("/api/v1/pods")
 
 
@@ -88,7 +88,7 @@ def test_what_is_no_discovery_is_not_an_empty_one(tmp_path: Path, answer: Any) -
     """Else all kinds would be absent, which is a fact; here nothing is known."""
     with recorder(lambda _: (200, answer)) as server:
         cluster = cluster_of(tmp_path / "k", {"server": server.address}, {"token": "t"})
-        with pytest.raises(UnreachableError, match="none of an API server"):
+        with pytest.raises(UnreachableError, match="not that of an API server"):
             cluster.find("pods", "default", "a")
 
 

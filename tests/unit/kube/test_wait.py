@@ -15,7 +15,7 @@ from tests.support.held import Held
 def test_it_ends_when_nothing_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster that does not answer for a moment is no end; what is missing is told."""
     monkeypatch.setattr(wait, "_EVERY", 0.01)
-    monkeypatch.setattr(wait, "_TELL", 0.0)
+    monkeypatch.setattr(wait, "_FIRST_MESSAGE", 0.0)
     left = iter(["2 pods", UnreachableError("no answer within 10 s"), "1 pod", ""])
 
     def missing() -> str:
@@ -68,10 +68,10 @@ def test_who_refuses_new_pods_is_reported_while_waiting(message: str) -> None:
     failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
     cluster: Any = Held(deployments=[workload("Deployment", conditions=[failure])])
     told = rollout.rolled_out(cluster, "deployments", "shop", "app")()
-    assert told == f"0 of 2 pods made anew, 2 available; ReplicaFailure (FailedCreate): {message}"
+    assert told == f"0 of 2 pods updated, 2 available; ReplicaFailure (FailedCreate): {message}"
     over = {**failure, "status": "False"}
     cluster = Held(deployments=[workload("Deployment", conditions=[over])])
-    assert rollout.rolled_out(cluster, "deployments", "shop", "app")() == "0 of 2 pods made anew, 2 available"
+    assert rollout.rolled_out(cluster, "deployments", "shop", "app")() == "0 of 2 pods updated, 2 available"
 
 
 @pytest.mark.parametrize(("kind", "plural"), [("StatefulSet", "statefulsets"), ("DaemonSet", "daemonsets")])

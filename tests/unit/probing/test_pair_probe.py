@@ -16,7 +16,7 @@ from meshkit.errors import UnreachableError
 from meshkit.istio.control_plane.istiods_and_proxies import Proxy
 from meshkit.kube.mesh import Unknown
 from meshkit.kube.pods import main_container, workload
-from meshkit.probing.curl import Answer, curl, hostname, parse_answers, parse_xfcc, told
+from meshkit.probing.curl import Answer, curl, failure_text, hostname, parse_answers, parse_xfcc
 from meshkit.probing.pair_probe import (
     LEAST_PATIENCE,
     PATIENCE,
@@ -117,8 +117,8 @@ def test_a_service_without_a_port_is_reported() -> None:
 
 def test_a_bad_answer_is_reported_in_one_line() -> None:
     """The status, and what curl or Envoy said."""
-    assert told(Answer(503, 0.1, "no healthy\n upstream", "")) == "503: no healthy upstream"
-    assert told(Answer(0, 5.0, "", "timed out")) == "no answer: timed out"
+    assert failure_text(Answer(503, 0.1, "no healthy\n upstream", "")) == "503: no healthy upstream"
+    assert failure_text(Answer(0, 5.0, "", "timed out")) == "no answer: timed out"
 
 
 def test_a_sample_without_an_answer_has_no_time() -> None:

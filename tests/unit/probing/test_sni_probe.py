@@ -73,7 +73,7 @@ def test_a_server_shows_its_certificate_and_saw_our_name_and_protocols(
     with serving(answer) as port:
         heard = said(port)
     if least is ssl.TLSVersion.TLSv1_3:
-        assert (heard.word, heard.detail) == (sni_probe.ALERT, "it wants another version of TLS")
+        assert (heard.word, heard.detail) == (sni_probe.ALERT, "it requires another version of TLS")
         return
     assert heard.word == sni_probe.OPEN
     assert seen == ["outbound_.8000_._.httpbin.sample.svc.cluster.local"]

@@ -104,8 +104,8 @@ def test_what_the_run_sets_itself_is_not_a_parameter(tmp_path: Path, name: str) 
     [
         (("run", "mesh.yaml", "--mode", "aply"), ["--mode", "'aply'", "apply"]),
         ((*ALL_STAGES, "-p", "cluster", "nowhere"), ["no cluster 'nowhere'", "it has east"]),
-        ((*ALL_STAGES, "--resume", "runs/none"), ["runs/none", "no run folder"]),
-        (("undo", "runs/none", "--mode", "apply"), ["runs/none", "no run folder"]),
+        ((*ALL_STAGES, "--resume", "runs/none"), ["runs/none", "not a run folder"]),
+        (("undo", "runs/none", "--mode", "apply"), ["runs/none", "not a run folder"]),
     ],
     ids=["mode", "cluster", "resume", "undo"],
 )
@@ -196,4 +196,4 @@ def test_the_example_overlay_passes() -> None:
     spec = MeshSpec.load(Path("parameters/lab.yaml"))
     assert yaml.safe_load(Path(spec.istio.overlay).read_text())["kind"] == "IstioOperator"
     given: dict[Path, dict[str, Any]] = {path: {} for path in NOTEBOOKS.values()}
-    preflight.judge(spec, {**given, NOTEBOOKS["10"]: {"cluster": "west", "hold": 0}})
+    preflight.require_valid(spec, {**given, NOTEBOOKS["10"]: {"cluster": "west", "hold": 0}})

@@ -43,7 +43,7 @@ def test_evidence_is_never_written_over(tmp_path: Path) -> None:
     """A second write is an error, and the first stays."""
     folder = RunFolder(tmp_path, "shop", "plan")
     folder.write("a.txt", "first")
-    with pytest.raises(ChangeError, match="never written over"):
+    with pytest.raises(ChangeError, match="never overwritten"):
         folder.write("a.txt", "second")
     folder.close_events()
     assert (folder.path / "a.txt").read_text() == "first"
@@ -67,8 +67,8 @@ def test_a_fresh_chain_of_runs_verifies(tmp_path: Path) -> None:
         (lambda run: rewrite(run / "tables/t.csv", "x"), "tables/t.csv was changed since the run"),
         (lambda run: (run / "08-verify.html").unlink(), "08-verify.html is missing, though SHA256SUMS lists it"),
         (lambda run: (run / "extra.txt").write_text(""), "extra.txt is not part of the run"),
-        (lambda run: (run / "record.json").unlink(), "record.json is missing or no record of a run"),
-        (lambda run: rewrite(run / "record.json", "[]"), "record.json is missing or no record of a run"),
+        (lambda run: (run / "record.json").unlink(), "record.json is missing or not a record of a run"),
+        (lambda run: rewrite(run / "record.json", "[]"), "record.json is missing or not a record of a run"),
         (lambda run: (run / "SHA256SUMS").unlink(), "the run was not finished"),
         (lambda run: rewrite(run / "SHA256SUMS", ""), "08-verify.html is missing: the evidence is not complete"),
     ],
@@ -100,7 +100,7 @@ def test_a_changed_earlier_record_breaks_the_chain(tmp_path: Path) -> None:
         f"the chain is broken: the record of {first.name} was changed after {second.name} followed it"
     ]
     (first / "record.json").unlink()
-    assert verify(third) == [f"the chain ends at {second.name}: the run before it, {first.name}, is not there"]
+    assert verify(third) == [f"the chain ends at {second.name}: the run before it, {first.name}, is missing"]
 
 
 def test_an_unfinished_run_is_not_followed(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_each_workload_is_found_by_its_running_proxies(mesh: Mesh, east: Cluster
     found = workloads(mesh)
     dropped = ["reason", "cluster", "namespace", "mesh_ids"]
     rows = found[found["namespace"] == space].sort_values("workload").drop(columns=dropped)
-    anew = "a Pod is made anew by whoever made it, not by a rollout"
+    anew = "a rollout cannot restart a Pod: delete it, and have its creator recreate it"
     assert [tuple(row) for row in rows.to_numpy()] == [
         ("Pod", "alone", 1, "Kubernetes", "-", "alone", False, True, anew),
         ("Deployment", "app", 2, "Kubernetes", "-", "app-1-a,app-1-b", False, False, ""),
@@ -114,4 +114,4 @@ def test_a_budget_of_the_server_is_found(mesh: Mesh, east: Cluster, space: str) 
     pod(east, "app-1", space, ownerReferences=owner(app))
     found = workloads(mesh)
     (told,) = found[found["namespace"] == space]["risk"]
-    assert told == "1 of 4 pods may be away at once, PodDisruptionBudget keep wants 4 there"
+    assert told == "1 of 4 pods may be unavailable at once, but PodDisruptionBudget keep requires 4"

@@ -23,7 +23,7 @@ CONFIG = ("configmap", "istio", "-n", "istio-system")
 
 def ways(mesh: Mesh) -> dict[tuple[str, str], str]:
     """Return by which way each cluster's Envoy would reach the other for the probe's Service."""
-    found = pair_survey.look(mesh).ways
+    found = pair_survey.look(mesh).paths
     return dict(zip(zip(found["client"], found["server"], strict=True), found["way"], strict=True))
 
 

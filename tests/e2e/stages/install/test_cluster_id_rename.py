@@ -87,7 +87,7 @@ def test_a_live_cluster_is_renamed_and_who_is_left_is_named(renaming: Renaming) 
     done = renaming.run("rename", "--until", "05")
     assert done.code == 1, done.said[-4000:]
     risks = {f["subject"]: f["observed"] for f in findings(done, "MK506") if f["verdict"] == "warn"}
-    assert "made anew by whoever made it" in risks["east: Pod sample/loner"]
+    assert "have its creator recreate it" in risks["east: Pod sample/loner"]
     assert "it is paused" in risks["east: Deployment sample/resting"]
     (claims,) = findings(done, "MK522")
     assert claims["verdict"] == "fail"

@@ -277,7 +277,7 @@ def test_two_live_meshes_of_two_roots_need_an_overlap(lab: Lab, mesh: Mesh) -> N
     choice = ca_reading.choose(mesh, facts)
     assert choice.outcome is StrategyOutcome.OVERLAP
     west = facts.authorities[(facts.authorities["cluster"] == "west") & facts.authorities["used"]].iloc[0]
-    assert f"west stands by {west['root'][:16]}" in choice.why
+    assert f"west trusts {west['root'][:16]}" in choice.why
     phases = [(c.cluster, c.why.split(":")[0]) for c in trust.plan(mesh, facts).changes if c.object.endswith("cacerts")]
     # East signs under the common root already.
     steps = ("east widen", "west widen", "west sign", "east narrow", "west narrow")

@@ -166,7 +166,7 @@ class TestKeys:
             load(Made(one.certificate, two.key))
         assert_keeps_quiet(caught.value, two.key)
 
-    @pytest.mark.parametrize(("given", "told"), [(b"", "no passphrase is named"), (b"canary-wrong", "does not open")])
+    @pytest.mark.parametrize(("given", "told"), [(b"", "no passphrase is named"), (b"canary-wrong", "not decrypt")])
     def test_an_encrypted_key_needs_its_passphrase(self, given: bytes, told: str) -> None:
         """Neither it nor the key is quoted."""
         made = root(passphrase=PASSPHRASE)
@@ -238,7 +238,7 @@ class TestDirectory:
         assert self.read(tmp_path, source).of("west", "istio-system")
         monkeypatch.setenv("CANARY", "canary-wrong")
         (tmp_path / "p").write_text("canary-wrong")
-        with pytest.raises(InputError, match="does not open"):
+        with pytest.raises(InputError, match="does not decrypt"):
             self.read(tmp_path, source)
 
     @pytest.mark.parametrize("source", [{"env": "NO_SUCH_VARIABLE"}, {"env": "EMPTY"}, {"file": "/no/such/file"}])

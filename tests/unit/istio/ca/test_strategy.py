@@ -127,7 +127,7 @@ def test_overlap_can_be_refused() -> None:
 
 def test_why_names_clusters_and_roots() -> None:
     """So that people can tell which mesh must give way."""
-    assert choose_strategy([LIVE, OTHER]).why.endswith(f"west stands by {B[:16]}")
+    assert choose_strategy([LIVE, OTHER]).why.endswith(f"west trusts {B[:16]}")
 
 
 class TestOwners:

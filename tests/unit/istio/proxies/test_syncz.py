@@ -25,7 +25,7 @@ OLD, NEW = "2026-11-23T11:58:00Z/4aa", "2026-11-23T11:59:00Z/4bb"
 TAKEN = {"sent": NEW, "acked": NEW, "sentTime": "2026-11-23T11:59:00.25Z"}
 NONCES = {"cluster_sent": "8I=1", "cluster_acked": "8I=1", "listener_sent": "8I=2", "listener_acked": "8I=1"}
 NONCES |= {"route_sent": "8I=3", "endpoint_sent": "8I=4", "endpoint_acked": "8I=4"}
-BEHIND = f"it still runs on what istiod made at {OLD[:20]}"
+BEHIND = f"it still runs on the configuration of {OLD[:20]}"
 State = tuple[str, str]
 
 # Each with the version whose pilot/pkg/xds/debug.go (the last one: statusgen.go) makes this form.
@@ -40,7 +40,12 @@ FORMS: list[tuple[str, Any, dict[str, str], dict[str, State]]] = [
         "1.14: pairs of nonces",
         [{"cluster_id": "east", "proxy": "a-1.sample", "istio_version": "1.14.1", **NONCES}],
         {"version": "1.14.1", "cluster_id": "east", "kind": ""},
-        {"CDS": ("SYNCED", ""), "LDS": ("STALE", ""), "EDS": ("SYNCED", ""), "RDS": ("STALE", "it never took any")},
+        {
+            "CDS": ("SYNCED", ""),
+            "LDS": ("STALE", ""),
+            "EDS": ("SYNCED", ""),
+            "RDS": ("STALE", "it never acknowledged any"),
+        },
     ),
     (
         "1.18: and of extensions",
@@ -50,21 +55,26 @@ FORMS: list[tuple[str, Any, dict[str, str], dict[str, State]]] = [
             "CDS": ("SYNCED", ""),
             "LDS": ("STALE", ""),
             "EDS": ("SYNCED", ""),
-            "RDS": ("STALE", "it never took any"),
-            "ECDS": ("STALE", "it never took any"),
+            "RDS": ("STALE", "it never acknowledged any"),
+            "ECDS": ("STALE", "it never acknowledged any"),
         },
     ),
     (
         "1.21: the kind beside them",
         [{"cluster_id": "east", "proxy": "w-1.sample", "proxy_type": "waypoint", "istio_version": "1.21.0", **NONCES}],
         {"version": "1.21.0", "cluster_id": "east", "kind": "waypoint"},
-        {"CDS": ("SYNCED", ""), "LDS": ("STALE", ""), "EDS": ("SYNCED", ""), "RDS": ("STALE", "it never took any")},
+        {
+            "CDS": ("SYNCED", ""),
+            "LDS": ("STALE", ""),
+            "EDS": ("SYNCED", ""),
+            "RDS": ("STALE", "it never acknowledged any"),
+        },
     ),
     (
         "1.21: nothing of what a ztunnel subscribes to",
         [{"cluster_id": "east", "proxy": "ztunnel-x.istio-system", "proxy_type": "ztunnel", "istio_version": "1.21.0"}],
         {"version": "1.21.0", "cluster_id": "east", "kind": "ztunnel"},
-        {"WDS": ("UNKNOWN", "an istiod of this version tells nothing of ztunnels' types")},
+        {"WDS": ("UNKNOWN", "an istiod of this version does not report ztunnels' types")},
     ),
     (
         "1.27 to 1.32: every type, with times and errors",

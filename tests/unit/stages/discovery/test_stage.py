@@ -143,7 +143,7 @@ SPOILED = [
     ("MK702", PAIR, "reach", {"answer": "401"}, PASS),
     ("MK702", PAIR, "reach", {"answer": "none", "detail": "curl: (28) timed out"}, FAIL),
     ("MK702", PAIR, "reach", {"answer": "refused"}, FAIL),
-    ("MK702", PAIR, "reach", {"answer": "UNKNOWN", "detail": api_server_reach.NOBODY}, UNKNOWN),
+    ("MK702", PAIR, "reach", {"answer": "UNKNOWN", "detail": api_server_reach.NO_SENDER}, UNKNOWN),
     ("MK702", PAIR, "reach", {"answer": "200", "detail": f"{api_server_reach.UNCHECKED}: no answer"}, UNKNOWN),
     ("MK703", "east", "claims", {"network": ""}, FAIL),
     ("MK703", "east", "claims", {"network": "net-west"}, FAIL),
@@ -189,7 +189,7 @@ def test_what_is_spoiled_is_found_by_its_check(
         ("gateways", {"addresses": ""}, "MK805"),
         ("claims", {"network": ""}, "MK703"),
         ("readers", {"service_account": False}, "MK704"),
-        ("reach", {"answer": "UNKNOWN", "detail": api_server_reach.NOBODY}, "MK702"),
+        ("reach", {"answer": "UNKNOWN", "detail": api_server_reach.NO_SENDER}, "MK702"),
     ],
 )
 def test_in_plan_mode_what_an_earlier_stage_fixes_does_not_fail(spoiled: str, change: Row, number: str) -> None:

@@ -87,7 +87,7 @@ MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
     "signers": (signer, istiod_ca.SIGNER_COLUMNS),
     "certificates": (proxy, trust_store.CERTIFICATE_COLUMNS),
     "roots": (handed, trust_store.ROOT_COLUMNS),
-    "handed": (configmap, trust_store.HANDED_COLUMNS),
+    "handed": (configmap, trust_store.DISTRIBUTED_COLUMNS),
     "workloads": (workload, workloads.COLUMNS),
     "policies": (policy, authorization_policies.COLUMNS),
     "readings": (reading, discovery_pause.COLUMNS),
