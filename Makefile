@@ -20,7 +20,7 @@ help:
 	@echo "make drills   what takes longer: a whole migration, every fault, kills (KILLS=20, CELLS=); DRILLS= chooses"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make setup    $(VENV) with everything locked; as root also the Debian packages that are lacking"
-	@echo "make checks   print docs/checks.md from the catalogue"
+	@echo "make checks   print docs/checks.md from the catalogue, docs/tables.md from the schemas"
 	@echo "make lock     resolve requirements.lock anew (needs uv)"
 
 setup: $(READY)
@@ -62,6 +62,7 @@ drills: $(READY)
 
 checks: $(READY)
 	@$(RUN)/python -m meshkit.checks.catalogue > docs/checks.md.new && mv docs/checks.md.new docs/checks.md
+	@$(RUN)/python -m meshkit.notebook.tables > docs/tables.md.new && mv docs/tables.md.new docs/tables.md
 
 lock:
 	@uv pip compile --quiet --no-emit-package meshkit --no-emit-package meshkit-lab --universal --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml lab/pyproject.toml \

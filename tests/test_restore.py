@@ -24,7 +24,6 @@ from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages.rollback import stage as rollback
 from meshkit.stages.trust import journal_steps
-from meshkit.tables import table
 from tests.lab.support import until
 from tests.objects import (
     CANARY,
@@ -470,7 +469,7 @@ def test_ways_stay_open_until_who_is_parted_has_forgotten(
 ) -> None:
     """Only what the run itself joined is waited for; who cannot be asked has not forgotten, nor in a second undo."""
     watched: list[dict[str, str]] = []
-    monkeypatch.setattr(remote_secrets, "remote_clusters", lambda _: table(watched, remote_secrets.REMOTE_COLUMNS))
+    monkeypatch.setattr(remote_secrets, "remote_clusters", lambda _: remote_secrets.REMOTE_CLUSTERS.frame(watched))
     monkeypatch.setattr("meshkit.kube.wait.wait_for.__kwdefaults__", {"deadline": 0.1})
 
     def run(stage: str, *manifests: dict[str, Any]) -> None:

@@ -85,7 +85,8 @@ def _steps(row: Row, network: str, context: str) -> Iterator[str]:
 def _no_address(row: Row) -> str:
     why = {
         "LoadBalancer": "its load balancer is pending",
-        "NodePort": f"type NodePort needs annotation {multicluster_gateways.NODE_SELECTOR} and nodes with an ExternalIP",
+        "NodePort": f"type NodePort needs annotation {multicluster_gateways.NODE_SELECTOR}"
+        " and nodes with an ExternalIP",
         "ClusterIP": "type ClusterIP has none without externalIPs",
     }.get(row["type"], "")
     return f"no address ({why})" if why else "no address"

@@ -109,11 +109,15 @@ def wanted_label(mesh: Mesh, facts: PrepareFacts) -> dict[str, str]:
     for name in mesh.clusters:
         for row in rows[rows["cluster"] == name].to_dict("records"):
             if row["istio_injection"] == "enabled":
-                return {injection.INJECTION: "enabled"}
+                return {injection.INJECTION_LABEL: "enabled"}
             if row["revision"] and not row["istio_injection"]:
-                return {injection.REVISION: row["revision"]}
+                return {injection.REVISION_LABEL: row["revision"]}
     revision = mesh.spec.istio.revision
-    return {injection.REVISION: revision} if revision not in ("", "default") else {injection.INJECTION: "enabled"}
+    return (
+        {injection.REVISION_LABEL: revision}
+        if revision not in ("", "default")
+        else {injection.INJECTION_LABEL: "enabled"}
+    )
 
 
 def probe_namespace_row(mesh: Mesh, facts: PrepareFacts, cluster: str) -> Row:
@@ -143,7 +147,7 @@ def check_probe_namespace(mesh: Mesh, facts: PrepareFacts, *, finished: bool = F
             yield ask.fail(missing, cure) if finished else ask.answer(Verdict.SKIPPED, f"{missing}; {LATER}")
         elif row["reason"]:
             yield ask.unknown(row["reason"])
-        elif own.get(injection.INJECTION) == "disabled":
+        elif own.get(injection.INJECTION_LABEL) == "disabled":
             yield ask.fail(
                 prerequisites.text(own), "somebody turned it off there; name another namespace under `probe:`"
             )

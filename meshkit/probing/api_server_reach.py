@@ -15,16 +15,24 @@ from meshkit.kube.cluster import Cluster, ExecResult
 from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.kube.pods import PROXY_CONTAINER
 from meshkit.probing.pair_probe import find_side
-from meshkit.tables import table
+from meshkit.tables import Table, text
 
-REACH_COLUMNS: Final = {
-    "cluster": "str",
-    "target": "str",
-    "server": "str",
-    "asked_from": "str",
-    "answer": "str",
-    "detail": "str",
-}
+REACH: Final = Table(
+    "reach",
+    "API servers, asked from inside the other clusters",
+    {
+        "cluster": text("the reader cluster"),
+        "target": text("the target cluster"),
+        "server": text("address of its API server"),
+        "asked_from": text("pod"),
+        "answer": text(
+            "HTTP status; refused (its certificate is not valid for that address), none (no answer) or UNKNOWN "
+            "(nothing could ask)"
+        ),
+        "detail": text("what happened"),
+    },
+    key=("cluster", "target"),
+)
 UNCHECKED: Final = "its certificate was not checked"
 NOBODY: Final = "no istiod and no client of the probe runs there"
 _CURL_TIMEOUT = 5
@@ -38,9 +46,6 @@ _MAY: Final = ": outboundTrafficPolicy REGISTRY_ONLY refuses it (BlackHoleCluste
 
 def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None = None) -> pd.DataFrame:
     """Return one row for each ordered pair: does the target's API server answer the reader, at the address written?
-
-    Columns: cluster (the reader), target, server, asked_from (pod), answer (HTTP status; `refused` where its
-    certificate is not good for that address, `none` where nothing answered, UNKNOWN where nobody could ask), detail.
 
     Asked by curl in each of the reader's istiods, without any credential: any HTTP status is an answer; the first
     istiod that gets none is the one told of, and where only some of them could ask it is UNKNOWN. Where none has curl
@@ -64,12 +69,11 @@ def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None 
         deadline=60.0,
         executor=DaemonThreads(8),
     )
-    return table(
+    return REACH.frame(
         (
             {"cluster": a, "target": b, **({"answer": "UNKNOWN", "detail": r.reason} if isinstance(r, Unknown) else r)}
             for (a, b), r in zip(pairs, rows, strict=True)
-        ),
-        REACH_COLUMNS,
+        )
     )
 
 

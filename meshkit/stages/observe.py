@@ -16,7 +16,6 @@ from meshkit.checks.question import Question, arrow
 from meshkit.istio.proxies.reading import ProxyFacts
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import pair_probe, statistics
-from meshkit.tables import table
 
 STAGE = "09 observe"
 
@@ -32,7 +31,7 @@ def measure(mesh: Mesh, samples: int = 400, mode: str = "audit") -> pd.DataFrame
     parameters.require_choice("mode", mode, parameters.SENDING)
     parameters.require_number("samples", samples)
     if mode == "plan":
-        return table([], pair_probe.SAMPLE_COLUMNS)
+        return pair_probe.SAMPLES.frame([])
     with pair_probe.open(mesh) as probing:
         return probing.latency(samples)
 

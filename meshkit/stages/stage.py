@@ -24,7 +24,6 @@ from meshkit.changes.plan import CHANGES, Plan
 from meshkit.checks.finding import Conclusion, Finding, Findings
 from meshkit.display import Several, Shown, Text
 from meshkit.kube.mesh import Mesh
-from meshkit.notebook import tables
 from meshkit.notebook.evidence import Picture
 from meshkit.spec import MeshSpec
 from meshkit.tables import Table
@@ -39,14 +38,13 @@ class Shows(Generic[S]):
     Evaluated at the end of a cell it shows itself; `stage.readers.frame` is the DataFrame.
     """
 
-    def __init__(self, table: Table | tables.Shown, frame: Callable[[S], pd.DataFrame]) -> None:
+    def __init__(self, table: Table, frame: Callable[[S], pd.DataFrame]) -> None:
         self.table, self.frame = table, frame
 
     def __get__(self, stage: S | None, owner: type[S]) -> Any:
         if stage is None:
             return self
-        frame = self.frame(stage)
-        return self.table.view(frame) if isinstance(self.table, Table) else tables.view(self.table, frame)
+        return self.table.view(self.frame(stage))
 
 
 class Draws(Generic[S]):

@@ -24,7 +24,6 @@ from meshkit.checks.remote_secrets import unjoined
 from meshkit.istio.snapshot import VerifyFacts
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import pair_probe
-from meshkit.tables import table
 
 STAGE = "08 verify"
 
@@ -74,7 +73,7 @@ def try_pairs(mesh: Mesh, calls: int = 10, mode: str = "audit") -> pd.DataFrame:
     parameters.require_choice("mode", mode, parameters.SENDING)
     parameters.require_number("calls", calls)
     if mode == "plan":
-        return table([], {**pair_probe.CALL_COLUMNS, "prometheus": "str", "prometheus_by": "str"})
+        return prometheus.PAIRS.frame([])
     with pair_probe.open(mesh) as probing:
         return prometheus.ask(probing, probing.calls(calls))
 

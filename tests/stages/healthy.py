@@ -80,12 +80,12 @@ def certificate(name: str) -> Row:
 
 
 MAKERS = {
-    "identity": (identity, versions.IDENTITY_COLUMNS),
-    "secrets": (secret, remote_secrets.SECRET_COLUMNS),
-    "remotes": (remote, remote_secrets.REMOTE_COLUMNS),
-    "gateways": (gateway, gateways.GATEWAY_COLUMNS),
-    "gateways_seen": (gateway_seen, gateways.SEEN_COLUMNS),
-    "certificates": (certificate, trust_store.CERTIFICATE_COLUMNS),
+    "identity": (identity, versions.IDENTITY.dtypes),
+    "secrets": (secret, remote_secrets.REMOTE_SECRETS.dtypes),
+    "remotes": (remote, remote_secrets.REMOTE_CLUSTERS.dtypes),
+    "gateways": (gateway, gateways.GATEWAYS.dtypes),
+    "gateways_seen": (gateway_seen, gateways.GATEWAYS_SEEN.dtypes),
+    "certificates": (certificate, trust_store.CERTIFICATES.dtypes),
 }
 
 
@@ -107,7 +107,7 @@ def facts(
             rows[0] = {"cluster": "east", **only} if only else {**rows[0], **(change or {})}
             rows = rows[1:] if none else rows
         tables[name] = table(rows, columns)
-    return snapshot.VerifyFacts(**tables, roots=table([], trust_store.ROOT_COLUMNS))
+    return snapshot.VerifyFacts(**tables, roots=trust_store.ROOTS.frame([]))
 
 
 def call(client: str, server: str, **change: Any) -> Row:

@@ -13,7 +13,6 @@ from meshkit.kube.manifests import patched
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages.trust import discovery_pause as trust_discovery_pause
-from meshkit.tables import table
 from tests.conftest import ApiServer
 from tests.objects import core, mesh_of
 from tests.stages.healthy import mesh
@@ -76,7 +75,7 @@ def test_what_a_killed_run_left_paused_is_planned_to_be_read_again(api_server: A
     for secret in secrets:
         east.apply({**secret, "metadata": {**secret["metadata"], **marks[secret["metadata"]["name"]]}})
     wanted, known = Plan(found, "04 trust"), discovery_pause.readings(found)
-    trust_discovery_pause.resume(wanted, known, table([], istiod_ca.SIGNER_COLUMNS))
+    trust_discovery_pause.resume(wanted, known, istiod_ca.SIGNERS.frame([]))
     for secret in secrets:  # other tests look for remote secrets on this server, too
         east.delete(secret)
     assert [(r["secret"], r["targets"], r["paused"]) for r in known.to_dict("records")] == [

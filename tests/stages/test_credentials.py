@@ -56,7 +56,7 @@ PASS, FAIL, WARN, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.WARN, Verdict.UN
 )
 def test_the_end_of_a_credential_is_judged(change: Row, renewed: bool, verdict: Verdict) -> None:
     """A short life, granted by the server, is no alarm until half of it is over; what a run renews does not hold it."""
-    rows = table([{**secret("east"), **change}], multicluster_remote_secrets.SECRET_COLUMNS)
+    rows = multicluster_remote_secrets.REMOTE_SECRETS.frame([{**secret("east"), **change}])
     findings = list(remote_secrets.check_life(mesh(), rows, "east", "west", renewed=renewed))
     assert told(findings, "MK809", PAIR) == [verdict]
     assert all(f.remedy for f in findings if f.verdict is not PASS)
@@ -100,7 +100,7 @@ def test_a_cluster_that_is_not_there_cannot_be_renewed() -> None:
 )
 def test_versions_that_a_change_hurts(number: str, hurt: bool) -> None:
     """By the issues of istio/istio: no such istiod is here."""
-    rows = table([{"cluster": "east", "component": "istiod", "version": number}], versions.VERSION_COLUMNS)
+    rows = versions.VERSIONS.frame([{"cluster": "east", "component": "istiod", "version": number}])
     assert known_defects.needs_restart_after_secret_change(rows, "east") is hurt
 
 
@@ -150,7 +150,7 @@ def test_istiods_that_a_removal_hurts_are_restarted_by_undo(
     real: Mesh, monkeypatch: pytest.MonkeyPatch, number: str, restarts: int
 ) -> None:
     """After the last remote secret is gone; no such istiod is here, so its version is told."""
-    rows = table([{"cluster": "east", "component": "istiod", "version": number}], versions.VERSION_COLUMNS)
+    rows = versions.VERSIONS.frame([{"cluster": "east", "component": "istiod", "version": number}])
     monkeypatch.setattr(versions, "versions", lambda *_: rows)
     east, name = real.clusters["east"], f"istiod-{restarts}"
     create(east, deployment(name, real.root_namespace, labels={"app": "istiod"}))
@@ -167,7 +167,7 @@ def test_a_restart_that_an_undo_was_stopped_before_is_planned_again(
     real: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The remote secret is gone, and noted as undone: nothing stands, and the istiod of that day still runs."""
-    rows = table([{"cluster": "east", "component": "istiod", "version": "1.30.2"}], versions.VERSION_COLUMNS)
+    rows = versions.VERSIONS.frame([{"cluster": "east", "component": "istiod", "version": "1.30.2"}])
     monkeypatch.setattr(versions, "versions", lambda *_: rows)
     east, namespace = real.clusters["east"], real.root_namespace
     istiod = create(east, deployment("istiod-left", namespace, labels={"app": "istiod"}))

@@ -22,7 +22,6 @@ from meshkit.istio.proxies import proxy_status
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages import gateways as stages_gateways
-from meshkit.tables import table
 from tests.stages import healthy
 from tests.stages.healthy import told
 from tests.support import ApiServer, free_port, program, write_kubeconfig
@@ -54,10 +53,10 @@ def facts(east: Row | None = None, **change: list[Row]) -> gateway_exposure.Gate
     return gateway_exposure.GatewayFacts(
         identity=known.identity,
         gateways=known.gateways,
-        gateways_seen=table(change.get("seen", both), multicluster_gateways.SEEN_COLUMNS),
-        remotes=table(change.get("remotes", [healthy.remote(n) for n in healthy.OTHER]), remote_secrets.REMOTE_COLUMNS),
-        opened=table(change.get("opened", [opened(n) for n in healthy.OTHER]), multicluster_gateway_exposure.COLUMNS),
-        claims=table(change.get("claims", [claim(n) for n in healthy.OTHER]), proxy_status.CLAIM_COLUMNS),
+        gateways_seen=multicluster_gateways.GATEWAYS_SEEN.frame(change.get("seen", both)),
+        remotes=remote_secrets.REMOTE_CLUSTERS.frame(change.get("remotes", [healthy.remote(n) for n in healthy.OTHER])),
+        opened=multicluster_gateway_exposure.OPENED.frame(change.get("opened", [opened(n) for n in healthy.OTHER])),
+        claims=proxy_status.CLAIMS.frame(change.get("claims", [claim(n) for n in healthy.OTHER])),
     )
 
 

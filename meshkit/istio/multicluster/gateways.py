@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import pandas as pd
 
@@ -15,7 +16,7 @@ from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
 NETWORK = "topology.istio.io/network"
 GATEWAY_PORT_LABEL = "networking.istio.io/gatewayPort"
@@ -23,43 +24,58 @@ NODE_SELECTOR = "traffic.istio.io/nodeSelector"
 OWNER = "install.operator.istio.io/owning-resource"
 PASSTHROUGH_PORT = 15443
 HBONE_PORT = 15008
-GATEWAY_COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "service": "str",
-    "network": "str",
-    "namespace_network": "str",
-    "type": "str",
-    "addresses": "str",
-    "port": "int64",
-    "ready": "int64",
-    "pods": "int64",
-    "exposed_by": "str",
-    "selector": "str",
-    "made_by": "str",
-    "reason": "str",
-}
-SEEN_COLUMNS = {
-    "cluster": "str",
-    "istiod": "str",
-    "network": "str",
-    "gateway_cluster": "str",
-    "address": "str",
-    "port": "int64",
-    "hbone_port": "int64",
-    "reason": "str",
-}
+GATEWAYS: Final = Table(
+    "gateways",
+    "East-west gateways offered",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "service": text("of the gateway"),
+        "network": text("its label `topology.istio.io/network`; without it istiod does not take it for a gateway"),
+        "namespace_network": text("the same label of istiod's namespace: the network of the cluster's own pods"),
+        "type": text("LoadBalancer, NodePort or ClusterIP"),
+        "addresses": text("comma-joined; empty while pending"),
+        "port": integer("for other clusters; 0 where it does not listen"),
+        "ready": integer("ready pods of its selector"),
+        "pods": integer("of its selector"),
+        "exposed_by": text(
+            "Gateways whose AUTO_PASSTHROUGH server selects its pods, comma-joined; empty: it lets nothing in"
+        ),
+        "selector": text("of its pods, as `kubectl -l` takes it"),
+        "made_by": text("istioctl and the IstioOperator's name, a Helm release, or another field manager"),
+        "reason": text("why a row is empty"),
+    },
+    key=("cluster", "service"),
+    show=("cluster", "service", "network", "type", "addresses", "port", "ready", "pods", "exposed_by", "reason"),
+)
+OFFERED: Final = replace(
+    GATEWAYS,
+    name="gateways-before",
+    caption="East-west gateways, and who made them",
+    show=("cluster", "service", "network", "type", "addresses", "port", "ready", "pods", "made_by", "reason"),
+)
+GATEWAYS_SEEN: Final = Table(
+    "gateways-seen",
+    "Gateways as each istiod knows them",
+    {
+        "cluster": text("where the istiod runs"),
+        "istiod": text("its pod"),
+        "network": text("of the gateway"),
+        "gateway_cluster": text("its cluster id"),
+        "address": text("its address"),
+        "port": integer("for mutual TLS"),
+        "hbone_port": integer("for HBONE (ambient mode)"),
+        "reason": text("why a row is empty: the istiod could not be asked, or knows no gateway at all"),
+    },
+    key=("cluster", "istiod", "network"),
+    show=("cluster", "istiod", "network", "gateway_cluster", "address", "port", "reason"),
+)
 
 
 def gateways(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each Service that is, or by its port 15443 should be, a cluster's east-west gateway.
 
-    Columns: cluster, namespace, service, network (its label `topology.istio.io/network`; without it istiod does not
-    take it for a gateway), namespace_network (the same label of istiod's namespace: the network of the cluster's own
-    pods), type, addresses (comma-joined; empty while pending), port (0 where it does not listen), ready and pods (of
-    its selector), exposed_by (Gateways whose AUTO_PASSTHROUGH server selects its pods, comma-joined; empty: it lets
-    nothing in), selector (of its pods, as `kubectl -l` takes it), made_by (istioctl and the IstioOperator's name, a
-    Helm release, or who else wrote it), reason. A cluster without any gateway has a row without service that says so.
+    A cluster without any gateway has a row without service that says so.
 
     Source: pilot/pkg/serviceregistry/kube/controller/network.go.
     """
@@ -67,7 +83,7 @@ def gateways(mesh: Mesh) -> pd.DataFrame:
     for name, found in mesh.each(lambda cluster: _gateways(cluster, mesh.root_namespace)).items():
         known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
         rows += [{"cluster": name, **row} for row in known]
-    return table(rows, GATEWAY_COLUMNS)
+    return GATEWAYS.frame(rows)
 
 
 def _gateways(cluster: Cluster, root_namespace: str) -> list[dict[str, Any]]:
@@ -146,9 +162,6 @@ def _made_by(service: dict[str, Any]) -> str:
 def gateways_seen(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each istiod replica and each network gateway that it knows, its own included.
 
-    Columns: cluster, istiod (pod), network, gateway_cluster (cluster id), address, port, hbone_port, reason (why a row
-    is empty: the istiod could not be asked, or knows no gateway at all).
-
     Source: `/debug/networkz`.
     """
     rows: list[dict[str, Any]] = []
@@ -158,7 +171,7 @@ def gateways_seen(mesh: Mesh) -> pd.DataFrame:
             rows.append({**where, "reason": answer.reason})
         else:
             rows += [{**where, **row} for row in answer or [{"reason": "it knows no gateway"}]]
-    return table(rows, SEEN_COLUMNS)
+    return GATEWAYS_SEEN.frame(rows)
 
 
 def _seen_by(istiod: Istiod) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 import yaml
@@ -24,43 +24,59 @@ from meshkit.istio.multicluster import jwt, reader_tokens
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown, gather
 from meshkit.kube.transport import NotFoundError
-from meshkit.tables import table
+from meshkit.tables import Table, flag, moment, text
 
 LABEL = "istio/multiCluster"
 ANNOTATION = "networking.istio.io/cluster"
 PREFIX = "istio-remote-secret-"
 PAUSED = "meshkit/apart-until-trusted"
 """The annotation of a remote secret whose label stage 04 took off: see `meshkit.stages.trust.discovery_pause`."""
-REMOTE_COLUMNS = {
-    "cluster": "str",
-    "istiod": "str",
-    "remote": "str",
-    "secret": "str",
-    "status": "str",
-    "revision": "str",
-    "reason": "str",
-}
-SECRET_COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "name": "str",
-    "key": "str",
-    "annotation": "str",
-    "labelled": "bool",
-    "paused": "bool",
-    "server": "str",
-    "tls_server_name": "str",
-    "auth": "str",
-    "account": "str",
-    "token_secret": "str",
-    "issued": "datetime64[us, UTC]",
-    "expires": "datetime64[us, UTC]",
-    "ends": "str",
-    "credential": "str",
-    "tried_at": "str",
-    "leads_to": "str",
-    "detail": "str",
-}
+REMOTE_CLUSTERS: Final = Table(
+    "remote-clusters",
+    "What each istiod watches",
+    {
+        "cluster": text("where the istiod runs"),
+        "istiod": text("its pod"),
+        "remote": text("cluster id that it watches"),
+        "secret": text("namespace/name; empty for its own cluster"),
+        "status": text("synced, syncing, timeout or closed; UNKNOWN when it could not be asked"),
+        "revision": text("of the istiod"),
+        "reason": text("why a row is empty"),
+    },
+    key=("cluster", "istiod", "remote"),
+)
+REMOTE_SECRETS: Final = Table(
+    "remote-secrets",
+    "Remote secrets and the live proof of their credentials",
+    {
+        "cluster": text("the reader cluster, which has the Secret"),
+        "namespace": text("its namespace"),
+        "name": text("of the Secret"),
+        "key": text("the cluster id that istiod will use"),
+        "annotation": text("the cluster id that it names"),
+        "labelled": flag("istiod sees it"),
+        "paused": flag("discovery is paused: stage 04 removed the label"),
+        "server": text("API server address"),
+        "tls_server_name": text(
+            "name that the API server's certificate must be valid for, where the kubeconfig sets one"
+        ),
+        "auth": text("token, exec, clientCertificate, tokenFile, authProvider, basic, none or unreadable"),
+        "account": text("namespace/name of the token's service account"),
+        "token_secret": text("the Secret that the token depends on"),
+        "issued": moment("of a JWT"),
+        "expires": moment("of a JWT; empty when it does not say, or never expires"),
+        "ends": text("the same in words: never, a moment, or empty where it is not known"),
+        "credential": text(
+            "ok, mismatch (good for another cluster than its key names), 401, 403, other CA, unreachable, "
+            "untested or UNKNOWN"
+        ),
+        "tried_at": text("the API server that was asked"),
+        "leads_to": text("the cluster of the mesh that accepts it"),
+        "detail": text("what is missing or wrong"),
+    },
+    key=("cluster", "name", "key"),
+    show=("cluster", "namespace", "name", "key", "server", "token_secret", "ends", "credential", "leads_to", "detail"),
+)
 EVENTS = "remote_cluster_secret_events_total"
 TRY_TIMEOUT = 5.0
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -68,9 +84,6 @@ _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=
 
 def remote_clusters(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each istiod replica and each cluster that it watches, its own included.
-
-    Columns: cluster (where the istiod runs), istiod (pod), remote (cluster id), secret (namespace/name; empty for its
-    own), status (synced, syncing, timeout, closed; UNKNOWN when it could not be asked), revision, reason.
 
     Source: `/debug/clusterz`, as `istioctl remote-clusters`.
     """
@@ -86,7 +99,7 @@ def remote_clusters(mesh: Mesh) -> pd.DataFrame:
                 {**where, "remote": entry["id"], "secret": entry.get("secretName"), "status": entry.get("syncStatus")}
                 for entry in answer
             ]
-    return table(rows, REMOTE_COLUMNS)
+    return REMOTE_CLUSTERS.frame(rows)
 
 
 @dataclass(frozen=True)
@@ -102,16 +115,6 @@ class _Credential:
 
 def remote_secrets(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each cluster in each remote secret, with the live proof of its credential.
-
-    Columns: cluster (that holds the secret), namespace, name, key (the cluster id that istiod will use), annotation
-    (the cluster id that it says), labelled (istiod sees it), paused (stage 04 took its label off), server (API server
-    address), tls_server_name (the name that its certificate is to be good for, where the kubeconfig says one), auth
-    (token, exec, clientCertificate, tokenFile, authProvider, basic, none, unreadable), account (namespace/name of the
-    ServiceAccount that a token is of), token_secret (the Secret that the token stands on), issued, expires (of a JWT;
-    NaT when it does not say, or never ends), ends (the same in words: `never`, a moment, or nothing where it is not
-    told), credential (ok, mismatch, 401, 403, other CA, unreachable, untested, UNKNOWN; mismatch is a good one of
-    another cluster than its key says), tried_at (the API server that was asked), leads_to (the cluster of the mesh that
-    takes it), detail (what is missing or wrong, in words).
 
     A credential is tried at our own address of the cluster that its key names, never at the address as written: that
     is for istiod's eyes, and may lead to a stranger from here. Only secrets in istiod's own namespace count for it;
@@ -130,7 +133,7 @@ def remote_secrets(mesh: Mesh) -> pd.DataFrame:
     for (row, _), proof in zip(untried, proofs, strict=True):
         told = {"credential": "unreachable", "detail": proof.reason} if isinstance(proof, Unknown) else proof
         rows.append({**row, **told})
-    return table(rows, SECRET_COLUMNS)
+    return REMOTE_SECRETS.frame(rows)
 
 
 def replaced(before: Mapping[str, Any], live: Mapping[str, Any] | None) -> bool:
