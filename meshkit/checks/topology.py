@@ -57,8 +57,7 @@ class AssessFacts:
 class Recommendation:
     """The topology that the facts call for, and the facts that decide.
 
-    Columns of `facts`: about (network, control plane), fact, subject, value, speaks_for (a topology; empty where the
-    fact leaves it open), why.
+    `facts` is the table `DECIDING`.
     """
 
     control_plane: str

@@ -81,7 +81,7 @@ def config_dump(proxy: Proxy, resource: str = "", timeout: float = 0.0) -> list[
 
 
 def clusters(proxy: Proxy, timeout: float = 0.0) -> pd.DataFrame:
-    """Return Envoy's upstream hosts with their counters; the columns are those of `parse_clusters`."""
+    """Return Envoy's upstream hosts with their counters."""
     return parse_clusters(admin(proxy, "/clusters?format=json", timeout))
 
 
