@@ -240,7 +240,7 @@ def test_mesh_file(golden: Callable[[str, str, Any], None]) -> None:
 
 def test_environment(golden: Callable[[str, str, Any], None]) -> None:
     """Every environment variable that the source reads by its name."""
-    sources = [path for top in ("meshkit", "lab") for path in sorted((ROOT / top).rglob("*.py"))]
+    sources = [path for top in ("meshkit", "lab/meshlab") for path in sorted((ROOT / top).rglob("*.py"))]
     nodes = (node for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     read = re.compile(r"os\.(?:environ(?:\.(?:get|pop|setdefault)\(|\[)|getenv\()'(\w+)'")
     found = {
