@@ -93,7 +93,7 @@ CASES = [
     ),
     pytest.param(
         seen(istio("Sidecar", ELSEWHERE)),
-        "ways",
+        "paths",
         {"way": "none"},
         "MK839",
         (
@@ -104,7 +104,7 @@ CASES = [
     ),
     pytest.param(
         seen(west=service(ports=[{"name": "tcp-http", "port": 8000}])),
-        "ways",
+        "paths",
         {"way": "none"},
         "MK839",
         (
@@ -135,7 +135,7 @@ def test_the_object_is_the_cause_and_what_follows_names_it(
     [
         ("shards", {"known": ""}, "MK842"),
         ("hellos", {"heard": "closed"}, "MK840"),
-        ("ways", {"way": "none"}, "MK839"),
+        ("paths", {"way": "none"}, "MK839"),
     ],
 )
 def test_without_such_an_object_none_is_blamed(spoiled: str, change: dict[str, Any], identifier: str) -> None:

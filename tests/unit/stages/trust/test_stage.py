@@ -305,7 +305,7 @@ def test_adopting_a_root_says_what_it_costs() -> None:
     known = facts("authorities", {"secret": "istio-ca-secret", "sha256": ROOT})
     (finding,) = stage.check_key(known, Choice(StrategyOutcome.ADOPT, "", root=ROOT, key_in="east"))
     assert finding.verdict is WARN
-    assert "no deletion takes a copied key back" in finding.observed
+    assert "a copied key cannot be revoked" in finding.observed
     assert "meshkit ca root" in finding.remedy
 
 
@@ -429,7 +429,7 @@ def test_an_undo_is_not_proved_while_a_proxy_holds_other_roots(
 ) -> None:
     """It is asked only where the run changed trust."""
     known = facts("certificates", {"roots": spoiled}) if spoiled else facts()
-    monkeypatch.setattr(Mesh, "ask", lambda _, **asked: {name: getattr(known, name) for name in asked})
+    monkeypatch.setattr(Mesh, "read_all", lambda _, **readings: {name: getattr(known, name) for name in readings})
 
     def proved(stage_of_it: str) -> list[tuple[str, str, Verdict]]:
         book: Any = SimpleNamespace(entries=[SimpleNamespace(stage=stage_of_it, cluster="east")])
