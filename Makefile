@@ -22,7 +22,7 @@ help:
 	@echo "make e2e      all tests with the lab, and those of the lab, but no drills: about 35 minutes"
 	@echo "make drills   tests of minutes each, about 90 minutes: every fault, kills (KILLS=20, CELLS=); DRILLS= chooses"
 	@echo "make setup    $(VENV) with everything locked; as root also the Debian packages that are lacking"
-	@echo "make checks   print docs/checks.md from the catalogue"
+	@echo "make checks   print docs/checks.md from the catalogue, docs/tables.md from the schemas"
 	@echo "make lock     resolve requirements.lock again (needs uv)"
 
 setup: $(READY)
@@ -72,6 +72,7 @@ drills: $(READY)
 
 checks: $(READY)
 	@$(RUN)/python -m meshkit.checks.catalogue > docs/checks.md.new && mv docs/checks.md.new docs/checks.md
+	@$(RUN)/python -m meshkit.notebook.tables > docs/tables.md.new && mv docs/tables.md.new docs/tables.md
 
 lock:
 	@uv pip compile --quiet --no-emit-package meshkit --no-emit-package meshkit-lab --universal --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml lab/pyproject.toml \

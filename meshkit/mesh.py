@@ -17,9 +17,8 @@ from meshkit.checks.finding import Findings
 from meshkit.istio.ca import trust_store
 from meshkit.istio.multicluster import gateways, remote_secrets
 from meshkit.istio.multicluster.remote_secrets import RemoteSecrets
-from meshkit.istio.proxies import reading
+from meshkit.istio.proxies import reading, status_summary
 from meshkit.kube import mesh as kube
-from meshkit.notebook import tables
 from meshkit.probing import pair_survey
 from meshkit.tables import View
 
@@ -33,12 +32,12 @@ class Mesh(kube.Mesh):
 
     def proxies(self, namespace: str = "") -> View:
         """Return every proxy of every cluster, or of a namespace, the worst first."""
-        return tables.view(tables.PROXIES, reading.look(self, namespace).proxies)
+        return status_summary.PROXIES.view(reading.look(self, namespace).proxies)
 
     def pairs(self) -> View:
         """Return every ordered pair of clusters, link by link, the worst first; no request is sent."""
         links = pair_survey.look(self)
-        return tables.view(tables.LINKS, pair_table.table(self, links, pairs.check_all(self, links, None)))
+        return pair_table.LINKS.view(pair_table.table(self, links, pairs.check_all(self, links, None)))
 
     def remote_secrets(self) -> RemoteSecrets:
         """Return the remote secrets of every cluster, each credential tried now."""
@@ -50,4 +49,4 @@ class Mesh(kube.Mesh):
 
     def certificates(self) -> View:
         """Return the certificate of each proxy, and the root it leads to."""
-        return tables.view(tables.CERTIFICATES, trust_store.certificates(self))
+        return trust_store.CERTIFICATES.view(trust_store.certificates(self))

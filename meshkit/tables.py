@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import pandas as pd
 
@@ -38,9 +38,9 @@ def text(meaning: str = "") -> Column:
     return Column("str", meaning)
 
 
-def integer(meaning: str = "", unit: str = "") -> Column:
-    """Return a column of whole numbers; what a row leaves out is 0."""
-    return Column("int64", meaning, unit)
+def integer(meaning: str = "", unit: str = "", *, missing: bool = False) -> Column:
+    """Return a column of whole numbers; what a row leaves out is 0, or with `missing` is missing."""
+    return Column("Int64" if missing else "int64", meaning, unit)
 
 
 def number(meaning: str = "", unit: str = "") -> Column:
@@ -53,9 +53,9 @@ def flag(meaning: str = "") -> Column:
     return Column("bool", meaning)
 
 
-def moment(meaning: str = "") -> Column:
+def moment(meaning: str = "", *, resolution: Literal["us", "ns"] = "us") -> Column:
     """Return a column of moments in UTC; what a row leaves out is NaT."""
-    return Column("datetime64[ns, UTC]", meaning)
+    return Column(f"datetime64[{resolution}, UTC]", meaning)
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,19 @@ class Table:
         """The dtype of each column."""
         return {name: column.dtype for name, column in self.columns.items()}
 
-    def frame(self, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-        """Return rows as a DataFrame with exactly these columns, sorted by the text columns in their order."""
-        return table(rows, self.dtypes)
+    def frame(self, rows: Iterable[Mapping[str, Any]], *, in_order: bool = False) -> pd.DataFrame:
+        """Return rows as a DataFrame with exactly these columns and dtypes.
+
+        They are sorted by the text columns in their order, or `in_order` as given. What a row leaves out is empty, 0,
+        False, NaN or NaT.
+        """
+        frame = _typed(pd.DataFrame(list(rows), columns=list(self.columns)), self.dtypes)
+        texts = [name for name, dtype in self.dtypes.items() if dtype == "str"]
+        return frame.sort_values(texts, kind="stable", ignore_index=True) if texts and not in_order else frame
+
+    def shown(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the columns of a frame that people see."""
+        return frame[list(self.show)] if self.show else frame
 
     def view(self, frame: pd.DataFrame) -> View:
         """Return what shows a frame as this table."""
@@ -99,8 +109,8 @@ class Table:
 
     def markdown(self) -> str:
         """Return the documentation of its columns."""
-        units = {name: f" ({column.unit})" if column.unit else "" for name, column in self.columns.items()}
-        lines = [f"| {name}{units[name]} | {column.meaning} |" for name, column in self.columns.items()]
+        units = {name: f", {column.unit}" if column.unit else "" for name, column in self.columns.items()}
+        lines = [f"| `{name}` | {column.meaning}{units[name]} |" for name, column in self.columns.items()]
         return "\n".join(["| column | meaning |", "|---|---|", *lines])
 
 
@@ -141,21 +151,19 @@ class View(Shown):
         return len(self.frame)
 
 
-def table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
-    """Return rows as a DataFrame with exactly these columns and dtypes, sorted by the text columns in their order.
-
-    What a row leaves out is empty, 0, False, NaN or NaT.
-    """
-    frame = pd.DataFrame(list(rows), columns=list(columns))
-    texts = [name for name, dtype in columns.items() if dtype == "str"]
+def _typed(frame: pd.DataFrame, dtypes: Mapping[str, str]) -> pd.DataFrame:
     blank: dict[str, Any] = {"str": "", "int64": 0, "bool": False}
-    for name in (name for name, dtype in columns.items() if dtype in blank):
-        frame[name] = frame[name].astype("object").where(frame[name].notna(), blank[columns[name]])
-    for name in (name for name, dtype in columns.items() if dtype.startswith("datetime64")):
+    for name in (name for name, dtype in dtypes.items() if dtype in blank):
+        frame[name] = frame[name].astype("object").where(frame[name].notna(), blank[dtypes[name]])
+    for name in (name for name, dtype in dtypes.items() if dtype.startswith("datetime64")):
         frame[name] = pd.to_datetime(frame[name], utc=True)
-    dtypes: dict[str, Any] = dict(columns)
-    frame = frame.astype(dtypes)
-    return frame.sort_values(texts, kind="stable", ignore_index=True) if texts else frame
+    wanted: dict[str, Any] = dict(dtypes)
+    return frame.astype(wanted)
+
+
+def table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
+    """Return rows as the frame of a table that has no schema of its own."""
+    return Table("unnamed", "", {name: Column(dtype) for name, dtype in columns.items()}).frame(rows)
 
 
 def row_of(rows: pd.DataFrame, cluster: str) -> dict[str, Any]:

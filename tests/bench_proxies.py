@@ -15,7 +15,6 @@ from typing import TypeVar
 
 from meshkit.istio.proxies import proxy_status, status_summary, syncz
 from meshkit.notebook import terminal
-from meshkit.tables import table
 
 T = TypeVar("T")
 
@@ -61,7 +60,7 @@ def main() -> None:
             for row in syncz.parse_syncz(document)
         ],
     )
-    status, framed = timed("make the table (fleet.table)", lambda: table(rows, proxy_status.COLUMNS))
+    status, framed = timed("make the table (fleet.table)", lambda: proxy_status.PROXY_STATUS.frame(rows))
     summed, folded = timed("one row each (rollup.summary)", lambda: status_summary.summary(status))
     counted, grouped = timed("count alike ones (rollup.groups)", lambda: status_summary.groups(summed))
     text, shown = timed("show them", lambda: terminal.render(counted, "table"))

@@ -56,16 +56,29 @@ from meshkit.istio.proxies import reading as proxies_reading
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, control_plane_reach, pair_survey, pod_reach
 from meshkit.probing import merged_service as probing_merged_service
-from meshkit.tables import table
+from meshkit.tables import Table, text
 
 PATIENCE: Final = 3.0
 """Seconds for endpoints to arrive at a client: of a mesh that nobody changes they have arrived."""
 SPEAKS_AFTER: Final = 5.0
 NAMED_AT_MOST: Final = 4
-COLUMNS: Final = {
-    "id": "str", "check": "str", "subject": "str", "verdict": "str", "observed": "str", "expected": "str",
-    "remedy": "str", "follows_from": "str", "page": "str",
-}  # fmt: skip
+FINDINGS: Final = Table(
+    "findings",
+    "Findings, in the order in which to fix them",
+    {
+        "id": text("of the check"),
+        "check": text("its question"),
+        "subject": text("what it was asked of"),
+        "verdict": text("pass, warn, fail, unknown or skipped"),
+        "observed": text("what was found"),
+        "expected": text("what should be"),
+        "remedy": text("the command or action that fixes it"),
+        "follows_from": text("id and subject of the finding that may be its cause; empty: start here"),
+        "page": text("of Istio's documentation"),
+    },
+    key=("id", "subject"),
+    show=("verdict", "id", "subject", "check", "observed", "remedy", "follows_from"),
+)
 _READINGS: Final[dict[str, Callable[[Mesh], Any]]] = {
     "inventory": inventory.inventory,
     "load balancers": inventory.load_balancers,
@@ -134,7 +147,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> AuditFacts
     if mesh.spec.topology.network == "flat":
         readings["pods"] = pod_reach.pods
     told = _read(mesh, readings, tell)
-    none = table([], pod_reach.POD_COLUMNS)
+    none = pod_reach.POD_TO_POD.frame([])
     status: proxies_reading.ProxyFacts = told["proxies"]
     try:
         tool, no_tool = istioctl.version(), ""
@@ -160,7 +173,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> AuditFacts
             load_balancers=told["load balancers"],
             api_servers=told["API servers"],
             pods=told.get("pods", none),
-            managers=table([], managed.COLUMNS),  # asked before a migration only
+            managers=managed.MANAGERS.frame([]),  # asked before a migration only
             revisions=told["revisions"],
         ),
         prepare=namespaces.PrepareFacts(
@@ -192,9 +205,9 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> AuditFacts
                 roots=told["roots"],
                 handed=told["handed"],
                 # What a plan and its proof go by: nothing here judges them.
-                workloads=table([], workloads.COLUMNS),
-                policies=table([], authorization_policies.COLUMNS),
-                readings=table([], discovery_pause.COLUMNS),
+                workloads=workloads.WORKLOADS.frame([]),
+                policies=authorization_policies.POLICY_TRUST_DOMAINS.frame([]),
+                readings=discovery_pause.READINGS.frame([]),
             ),
         ),
         gateways=gateway_exposure.GatewayFacts(
@@ -341,11 +354,7 @@ def findings_in_order(mesh: Mesh) -> list[Finding]:
 
 
 def in_order(mesh: Mesh, findings: list[Finding]) -> pd.DataFrame:
-    """Return findings in the order in which they are to be mended.
-
-    Columns: id, check, subject, verdict, observed, expected, remedy, follows_from (id and subject of the finding that
-    may be the reason; empty: look at this one), page (of Istio's documentation).
-    """
+    """Return findings in the order in which to fix them."""
     rows = [
         {
             **finding.to_dict(),
@@ -354,17 +363,13 @@ def in_order(mesh: Mesh, findings: list[Finding]) -> pd.DataFrame:
         }
         for finding, cause in causes.in_order(findings, mesh.clusters)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS), dtype="str")
+    return FINDINGS.frame(rows, in_order=True)
 
 
 def for_people(findings: pd.DataFrame) -> pd.DataFrame:
-    """Return what is worth a look of `in_order`: what is not in order, and how it is mended; all of it if all is well.
-
-    Columns: verdict, id, subject, check, observed, remedy, follows_from.
-    """
+    """Return of `in_order` what is not in order, and its remedy; all of it if all is well."""
     bad = findings[~findings["verdict"].isin([Verdict.PASS, Verdict.SKIPPED])]
-    shown = bad if len(bad) else findings
-    return shown[["verdict", "id", "subject", "check", "observed", "remedy", "follows_from"]]
+    return FINDINGS.shown(bad if len(bad) else findings)
 
 
 def summary_text(findings: list[Finding]) -> str:

@@ -114,7 +114,7 @@ def wanted_label(mesh: Mesh, facts: PrepareFacts, cluster: str = "") -> dict[str
     label, planes = _label_of_mesh(mesh, facts), facts.revisions.get(cluster)
     if not isinstance(planes, ControlPlanes):
         return label
-    own = [{injection.REVISION: revision} for revision in planes.running(mesh.root_namespace)]
+    own = [{injection.REVISION_LABEL: revision} for revision in planes.running(mesh.root_namespace)]
     known = (label, _label_of_file(mesh), *own)
     return next((one for one in known if answered(mesh, planes, one)), label)
 
@@ -131,15 +131,19 @@ def _label_of_mesh(mesh: Mesh, facts: PrepareFacts) -> dict[str, str]:
     for name in mesh.clusters:
         for row in rows[rows["cluster"] == name].to_dict("records"):
             if row["istio_injection"] == "enabled":
-                return {injection.INJECTION: "enabled"}
+                return {injection.INJECTION_LABEL: "enabled"}
             if row["revision"] and not row["istio_injection"]:
-                return {injection.REVISION: row["revision"]}
+                return {injection.REVISION_LABEL: row["revision"]}
     return _label_of_file(mesh)
 
 
 def _label_of_file(mesh: Mesh) -> dict[str, str]:
     revision = mesh.spec.istio.revision
-    return {injection.REVISION: revision} if revision not in ("", "default") else {injection.INJECTION: "enabled"}
+    return (
+        {injection.REVISION_LABEL: revision}
+        if revision not in ("", "default")
+        else {injection.INJECTION_LABEL: "enabled"}
+    )
 
 
 def probe_namespace_row(mesh: Mesh, facts: PrepareFacts, cluster: str) -> Row:
@@ -173,7 +177,7 @@ def check_probe_namespace(mesh: Mesh, facts: PrepareFacts, *, finished: bool = F
                 yield ask.fail(missing, cure) if finished else ask.answer(Verdict.SKIPPED, f"{missing}; {LATER}")
         elif row["reason"]:
             yield ask.unknown(row["reason"])
-        elif own.get(injection.INJECTION) == "disabled":
+        elif own.get(injection.INJECTION_LABEL) == "disabled":
             yield ask.fail(
                 prerequisites.text(own), "somebody turned it off there; name another namespace under `probe:`"
             )

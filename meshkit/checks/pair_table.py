@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import pandas as pd
 
-from meshkit import tables
 from meshkit.checks import remote_secrets
 from meshkit.checks.finding import SEVERITY, Finding, Verdict
 from meshkit.checks.question import arrow
@@ -17,6 +16,7 @@ from meshkit.istio.multicluster.remote_secret_manifest import address_kind
 from meshkit.istio.multicluster.remote_secrets import Credential
 from meshkit.kube.mesh import Mesh
 from meshkit.probing.pair_survey import PairFacts
+from meshkit.tables import Table, integer, moment, number, text
 
 CELLS: Final = {
     "secret": ("MK802", "MK830", "MK831", "MK832"),
@@ -30,42 +30,83 @@ CELLS: Final = {
     "answer": ("MK811",),
 }
 """The links of the chain in the order in which one rests on the other, and the checks that judge each."""
-COLUMNS: Final = {
-    "client": "str", "server": "str", "istiod": "str", "verdict": "str", "broken": "str", "why": "str",
-    "secret": "str", "secrets": "int64", "key": "str", "annotation": "str", "server_id": "str",
-    "api_server": "str", "api_address": "str", "tls_server_name": "str", "api_answer": "str", "asked_from": "str",
-    "credential": "str", "account": "str", "rights": "str", "ends": "str", "expires": "datetime64[us, UTC]",
-    "sync": "str", "knows": "int64", "ready": "int64",
-    "gateway": "str", "gateway_seen": "str",
-    "endpoints": "str", "way": "str", "local": "int64",
-    "hello": "str", "hello_identity": "str", "hello_root": "str",
-    "sent": "int64", "answered": "int64", "answered_by": "str", "answered_in": "str",
-    "p50_ms": "float64", "p95_ms": "float64", "p99_ms": "float64", "error": "str", "reason": "str",
-}  # fmt: skip
+LINKS: Final = Table(
+    "links",
+    "Every pair, link by link, the worst first",
+    {
+        "client": text("cluster of the client"),
+        "server": text("cluster of the server"),
+        "istiod": text("pod of the client's istiod; empty where none is known"),
+        "verdict": text("the worst of the pair"),
+        "broken": text("its first link that is not in order"),
+        "why": text("id and text of that finding"),
+        "secret": text(
+            "namespace/name of the remote secrets that istiod reads, otherwise of those that exist, comma-joined"
+        ),
+        "secrets": integer("how many of them istiod reads"),
+        "key": text("cluster id in the remote secret"),
+        "annotation": text("cluster id in its annotation"),
+        "server_id": text("cluster id of the server's own istiod"),
+        "api_server": text("address in the remote secret"),
+        "api_address": text("loopback, link-local, private, public or name"),
+        "tls_server_name": text("name that the API server's certificate must be valid for"),
+        "api_answer": text("HTTP status from inside the client's cluster, as in `reach`"),
+        "asked_from": text("pod that asked"),
+        "credential": text("result of a live request, as in `remote-secrets`"),
+        "account": text("service account of the token"),
+        "rights": text("ok, or what it may not do"),
+        "ends": text("when the credential expires, in words"),
+        "expires": moment("the same as a moment; empty: never, or not known"),
+        "sync": text("of that replica: synced, syncing, timeout, closed, none or UNKNOWN"),
+        "knows": integer("endpoints of the sample service that this replica has for the server"),
+        "ready": integer("endpoints that the server's cluster has"),
+        "gateway": text("as offered"),
+        "gateway_seen": text("by that replica; UNKNOWN if it did not answer"),
+        "endpoints": text("addresses that the client's Envoy has for the server, comma-joined"),
+        "way": text("path they take: gateway, pods, both, none or UNKNOWN"),
+        "local": integer("how many lead to the client's own pods"),
+        "hello": text("answer to a TLS hello at the first gateway address"),
+        "hello_identity": text("SPIFFE URI of the certificate shown there"),
+        "hello_root": text("root that its chain ends at"),
+        "sent": integer("requests"),
+        "answered": integer("requests with status 200"),
+        "answered_by": text("pods, comma-joined"),
+        "answered_in": text("clusters of those pods"),
+        "p50_ms": number("median latency", "ms"),
+        "p95_ms": number("95th percentile", "ms"),
+        "p99_ms": number("99th percentile", "ms"),
+        "error": text("why requests failed"),
+        "reason": text("why something is not known"),
+    },
+    key=("client", "server", "istiod"),
+    show=(
+        *("client", "server", "istiod", "verdict", "broken", "why", "secret", "api_server", "api_answer"),
+        *("credential", "sync", "knows", "gateway_seen", "endpoints", "hello", "reason"),
+    ),
+    compare=("verdict", "why", "credential", "sync", "knows", "gateway_seen", "endpoints", "hello"),
+)
 
 
-CELL_COLUMNS: Final = {"client": "str", "server": "str", "cell": "str", "verdict": "str", "id": "str", "told": "str"}
+PAIR_CELLS: Final = Table(
+    "cells",
+    "The worst finding of each link of each pair",
+    {
+        "client": text("cluster of the client"),
+        "server": text("cluster of the server"),
+        "cell": text("the link"),
+        "verdict": text("unknown where a finding should exist and does not"),
+        "id": text("of the check"),
+        "told": text("what was observed, where it is not in order"),
+    },
+    key=("client", "server", "cell"),
+)
 
 
 _RANKS: Final = (Verdict.SKIPPED, Verdict.PASS, Verdict.WARN, Verdict.UNKNOWN, Verdict.FAIL)
 
 
 def table(mesh: Mesh, facts: PairFacts, findings: Iterable[Finding], sent: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return one row for each ordered pair and each istiod replica of the client, the worst first.
-
-    Columns: client, server, istiod (pod of the client's; empty where none is known), verdict (the worst of the pair),
-    broken (its first link that is not well, of `CELLS`), why (id and words of that finding); secret (namespace/name of
-    those that istiod reads, else of those that were meant, comma-joined), secrets (how many istiod reads), key,
-    annotation, server_id (the server's own cluster id); api_server (address in the secret), api_address (loopback,
-    link-local, private, public, name), tls_server_name, api_answer (HTTP status from inside, as of `reach`), asked_from
-    (pod); credential (of a live request, as of `remote_secrets.remote_secrets`), account, rights (ok, or what it may
-    not), ends (in words), expires (NaT: never, or not known); sync (of that replica: synced, syncing, timeout, closed,
-    none, UNKNOWN), knows (endpoints of the sample service that this replica holds of the server), ready (that the
-    server has); gateway (as offered), gateway_seen (by that replica; UNKNOWN); endpoints, way, local (of the client's
-    Envoy, as of `client_view.paths`); hello, hello_identity, hello_root (of the first address, as of
-    `client_view.hellos`); sent, answered, answered_by, answered_in, p50_ms, p95_ms, p99_ms, error (of `traffic`; 0 and
-    NaN without); reason (why something is not known).
-    """
+    """Return one row for each ordered pair and each istiod replica of the client, the worst first."""
     worst = _worst(mesh, findings)
     rows = []
     for pair in mesh.ordered_pairs:
@@ -76,7 +117,7 @@ def table(mesh: Mesh, facts: PairFacts, findings: Iterable[Finding], sent: pd.Da
             reason = "; ".join(dict.fromkeys(r for r in (why, seen.pop("reason", "")) if r))
             rows.append({"client": pair[0], "server": pair[1], "istiod": istiod, **known, **seen, "reason": reason})
             rows[-1] |= dict(zip(("verdict", "broken", "why"), worst[pair], strict=True))
-    frame = tables.table(rows, COLUMNS)
+    frame = LINKS.frame(rows)
     rank = frame["verdict"].map(lambda word: -SEVERITY.index(Verdict(word)))
     return frame.loc[rank.sort_values(kind="stable").index].reset_index(drop=True)
 
@@ -160,15 +201,14 @@ def _sent(sent: pd.DataFrame | None, client: str, server: str) -> dict[str, Any]
     if sent is None:
         return {}
     rows = sent[(sent["client"] == client) & (sent["server"] == server)]
-    return {str(k): v for k, v in rows.iloc[0].items() if k in COLUMNS} if len(rows) else {}
+    return {str(k): v for k, v in rows.iloc[0].items() if k in LINKS.columns} if len(rows) else {}
 
 
 def cells(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
     """Return one row for each ordered pair and each link of `CELLS`: its worst finding.
 
-    Columns: client, server, cell, verdict (unknown where nothing was said that should have been), id, told (what was
-    observed, where it is not well). What a cluster's own finding says (MK805) counts for each pair that it serves.
-    Links that nothing at all was said of, in the whole mesh, are left out.
+    A finding about one cluster (MK805) counts for each pair that it serves. Links without any finding in the whole mesh
+    are left out.
     """
     found = list(findings)
     rows = []
@@ -187,13 +227,7 @@ def cells(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
             passed = good and any(f.verdict is Verdict.PASS for f in own)
             verdict = Verdict.PASS if passed else worst.verdict
             rows.append({**row, "verdict": verdict.value, "id": worst.id, "told": "" if good else worst.observed})
-    frame = tables.table([], CELL_COLUMNS)
-    return frame if not rows else _in_order(rows)
-
-
-def _in_order(rows: list[dict[str, str]]) -> pd.DataFrame:
-
-    return pd.DataFrame(rows, columns=list(CELL_COLUMNS)).fillna("").astype(CELL_COLUMNS)
+    return PAIR_CELLS.frame(rows, in_order=True)
 
 
 def _worst(mesh: Mesh, findings: Iterable[Finding]) -> dict[tuple[str, str], tuple[str, str, str]]:

@@ -258,7 +258,7 @@ def _gathered(rows: Iterable[Row]) -> list[Row]:
 
 def labels(row: Row) -> dict[str, str]:
     """Return the injection labels of a row of `injection.namespaces`."""
-    known = {injection.INJECTION: row["istio_injection"], injection.REVISION: row["revision"]}
+    known = {injection.INJECTION_LABEL: row["istio_injection"], injection.REVISION_LABEL: row["revision"]}
     return {key: value for key, value in known.items() if value}
 
 
@@ -278,8 +278,10 @@ def check_injection(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
             continue
         both = rows[(rows["istio_injection"] != "") & (rows["revision"] != "")]
         for row in both.to_dict("records"):
-            told = f"{row['namespace']} has {text(labels(row))}: {injection.INJECTION} wins"
-            yield ask.answer(Verdict.WARN, told, f"{kubectl} label namespace {row['namespace']} {injection.REVISION}-")
+            told = f"{row['namespace']} has {text(labels(row))}: {injection.INJECTION_LABEL} wins"
+            yield ask.answer(
+                Verdict.WARN, told, f"{kubectl} label namespace {row['namespace']} {injection.REVISION_LABEL}-"
+            )
         bare = rows[rows["bare"] > 0]
         for row in bare.to_dict("records"):
             told = f"{row['namespace']}: {row['bare']} pods without a sidecar, e.g. {row['example']}"

@@ -13,9 +13,21 @@ from meshkit.checks.question import Question, arrow
 from meshkit.errors import UnreachableError
 from meshkit.istio.control_plane import prometheus
 from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
-from meshkit.probing.pair_probe import ProbeSession
-from meshkit.tables import Row
+from meshkit.probing.pair_probe import CALLS, ProbeSession
+from meshkit.tables import Row, Table, text
 
+PAIRS: Final = Table(
+    "pairs",
+    "Every pair tried alone",
+    {
+        **CALLS.columns,
+        "prometheus": text("requests that the Prometheus of the client's cluster counted; empty: not known"),
+        "prometheus_by": text("the metric, or why there is no number; empty: it was not asked"),
+    },
+    key=("client", "server"),
+    show=("client", "server", "statuses", "answered_by", "endpoints", "client_counted", "server_counted", "error"),
+    compare=("statuses", "endpoints", "error"),
+)
 PATIENCE: Final = 45.0
 INTERVAL: Final = 1.0
 CHECK: Final = "Prometheus counted the calls"
@@ -27,9 +39,6 @@ def ask(probing: ProbeSession, calls: pd.DataFrame) -> pd.DataFrame:
 
     Asked while the probe's Services are there: with a Service its proxies' counters go, and their series end. Waits for
     scrapes, up to `PATIENCE` for all pairs together; not at all for clusters without one and for pairs that failed.
-
-    Columns: those of `Probing.calls`, then prometheus (the number, or nothing) and prometheus_by (the metric that it is
-    of, or why there is no number; nothing where it was not asked).
     """
     urls = _urls(probing.mesh)
     rows = {index: row for index, row in calls.to_dict("index").items() if urls[row["client"]] and not row["error"]}

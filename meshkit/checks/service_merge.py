@@ -19,10 +19,21 @@ from meshkit.istio.config.services import EXPORT_TO, local_entry, local_words, m
 from meshkit.istio.control_plane import istioctl
 from meshkit.istio.control_plane.cluster_domain import DEFAULT
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.tables import table
+from meshkit.tables import Table, text
 
 NAMED_AT_MOST = 5
-LOCAL_COLUMNS: Final = {"namespace": "str", "service": "str", "host": "str", "clusters": "str", "rule": "str"}
+LOCAL: Final = Table(
+    "local",
+    "Services that could stay in each cluster, and why",
+    {
+        "namespace": text("its namespace"),
+        "service": text("its name"),
+        "host": text("its DNS name"),
+        "clusters": text("that have it, comma-joined"),
+        "rule": text("why it could stay in each cluster"),
+    },
+    key=("namespace", "service"),
+)
 
 
 def check_merging(
@@ -97,10 +108,10 @@ def check_alike(merging: pd.DataFrame) -> Iterator[Finding]:
 def proposals(mesh: Mesh, merging: pd.DataFrame, new: Collection[tuple[str, str]]) -> pd.DataFrame:
     """Return one row for each Service of several clusters that could stay in each of them, and the rule by which.
 
-    Columns: namespace, service, host, clusters (comma-joined), rule (in words). The rules, of which the first that
-    holds is told: its ports or type differ, so it is two things by one name; it is headless and networks differ, so
-    clients reach its pods at home only; its clusters serve their own clients until now. The probe's namespace, the
-    system's own, and what stays already are left out. The arguments are those of `check_merging`.
+    The rules, of which the first that holds is named: its ports or type differ, so it is two things by one name; it is
+    headless and networks differ, so clients reach its pods in their own cluster only; its clusters serve their own
+    clients until now. The probe's namespace, the system's own, and what stays already are left out. The arguments are
+    those of `check_merging`.
     """
     rows = []
     for row in _of_users(merging).to_dict("records"):
@@ -108,7 +119,7 @@ def proposals(mesh: Mesh, merging: pd.DataFrame, new: Collection[tuple[str, str]
         if rule := "" if kept else _rule(mesh, row, new):
             place = {name: row[name] for name in ("namespace", "service", "clusters")}
             rows.append({**place, "host": _host(row), "rule": rule})
-    return table(rows, LOCAL_COLUMNS)
+    return LOCAL.frame(rows)
 
 
 def _rule(mesh: Mesh, row: Mapping[Any, Any], new: Collection[tuple[str, str]]) -> str:

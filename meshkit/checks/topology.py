@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from typing import Final
 
 import pandas as pd
 
@@ -17,10 +18,23 @@ from meshkit.istio.control_plane import inventory as control_plane_inventory
 from meshkit.istio.control_plane.istiods_and_proxies import DEBUG, DEBUG_REMEDY
 from meshkit.istio.control_plane.revisions import ControlPlanes
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.tables import Row, table
+from meshkit.tables import Row, Table, text
 
 BUILT = "multi-primary"
-DECIDING_COLUMNS = {"about": "str", "fact": "str", "subject": "str", "value": "str", "speaks_for": "str", "why": "str"}
+DECIDING: Final = Table(
+    "deciding-facts",
+    "The facts that decide the topology",
+    {
+        "about": text("network or control plane"),
+        "fact": text("what was looked at"),
+        "subject": text("cluster or pair"),
+        "value": text("what was found"),
+        "speaks_for": text("a topology; empty where the fact leaves it open"),
+        "why": text("how the fact decides"),
+    },
+    key=("about", "fact", "subject"),
+    show=("about", "fact", "subject", "value", "speaks_for", "why"),
+)
 NETWORK, CONTROL = "network", "control plane"
 Fact = dict[str, str]
 _PAGES = "https://istio.io/latest/docs/setup/install/multicluster/"
@@ -45,8 +59,7 @@ class AssessFacts:
 class Recommendation:
     """The topology that the facts call for, and the facts that decide.
 
-    Columns of `facts`: about (network, control plane), fact, subject, value, speaks_for (a topology; empty where the
-    fact leaves it open), why.
+    `facts` is the table `DECIDING`.
     """
 
     control_plane: str
@@ -66,7 +79,7 @@ def recommend(facts: AssessFacts) -> Recommendation:
     spoken = {(row["about"], row["speaks_for"]) for row in rows}
     flat = (NETWORK, "multi") not in spoken and (NETWORK, "flat") in spoken
     others = [plane for plane in ("external", "primary-remote") if (CONTROL, plane) in spoken]
-    return Recommendation(next(iter(others), BUILT), "flat" if flat else "multi", table(rows, DECIDING_COLUMNS))
+    return Recommendation(next(iter(others), BUILT), "flat" if flat else "multi", DECIDING.frame(rows))
 
 
 def _networks(facts: AssessFacts) -> Iterator[Fact]:

@@ -171,7 +171,7 @@ def show(*, folder: Path, env: str, file: str, output: Output) -> int:
 
     found = ca_inventory.overview(folder, _passphrase(env, file, needed=False))
     wrong = found[found["problem"] != ""]
-    shown = found.drop(columns=["not_before", "problem"]).assign(sha256=found["sha256"].str[:16])
+    shown = ca_inventory.CA_FILES.shown(found).assign(sha256=found["sha256"].str[:16])
     show(shown if output == "table" else found, output)
     for row in wrong.to_dict("records"):
         _say(f"✖ {row['name']}: {row['problem']}")

@@ -1,379 +1,100 @@
-"""How notebooks show the tables: name, caption, the columns that identify a row, those shown, those compared."""
+"""The index of all tables: `tables.IDENTITY` is the `Table` of the module that reads it.
+
+`python -m meshkit.notebook.tables` prints docs/tables.md from them.
+"""
 
 from __future__ import annotations
 
-from typing import Final, Required, TypedDict
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Final
 
-import pandas as pd
+from meshkit.tables import Table
 
-from meshkit.istio.multicluster import gateways, remote_secrets
-from meshkit.tables import Column, Table, View
+MODULES: Final = {
+    "changes.plan": ("CHANGES", "PLAN", "REHEARSAL"),
+    "checks.audit": ("FINDINGS",),
+    "checks.pair_table": ("LINKS",),
+    "checks.prometheus": ("PAIRS",),
+    "checks.service_merge": ("LOCAL",),
+    "checks.topology": ("DECIDING",),
+    "istio.ca.ca_inventory": ("CA_FILES",),
+    "istio.ca.istiod_ca": ("AUTHORITIES", "SIGNERS", "SIGNERS_AFTER"),
+    "istio.ca.trust_store": ("CERTIFICATES", "ROOTS"),
+    "istio.config.network_policies": ("NETWORK_POLICIES",),
+    "istio.config.services": ("MERGING",),
+    "istio.control_plane.inventory": ("INVENTORY", "ADDRESSES", "LOAD_BALANCERS", "ROOT_NAMESPACES", "CLOCKS"),
+    "istio.control_plane.versions": ("IDENTITY", "VERSIONS"),
+    "istio.multicluster.gateway_exposure": ("OPENED",),
+    "istio.multicluster.gateways": ("GATEWAYS", "OFFERED", "GATEWAYS_SEEN"),
+    "istio.multicluster.remote_secret_manifest": ("READERS",),
+    "istio.multicluster.remote_secrets": ("REMOTE_CLUSTERS", "REMOTE_SECRETS"),
+    "istio.proxies.injection": ("INJECTION",),
+    "istio.proxies.proxy_status": ("PROXY_STATUS", "CLAIMS"),
+    "istio.proxies.status_summary": ("PROXIES", "GROUPS", "TREND"),
+    "istio.proxies.workloads": ("WORKLOADS",),
+    "probing.api_server_reach": ("REACH",),
+    "probing.client_view": ("HELLOS",),
+    "probing.failover_state": ("RULES", "SERVERS", "ENDPOINTS"),
+    "probing.merged_service": ("MERGED",),
+    "probing.pod_reach": ("POD_TO_POD", "API_NAMES"),
+    "probing.request_log": ("TRAFFIC", "REQUESTS", "FAILED"),
+    "probing.statistics": ("LATENCY", "ANSWERS"),
+    "runs.traffic_report": ("CHANGES_BY_TIME",),
+    "stages.backup.stage": ("BACKUP", "BACKUP_SECRETS", "ARCHIVE"),
+    "stages.install.cluster_id_rename": ("LEFT", "LEFT_AFTER"),
+    "stages.install.stage": ("PLANES",),
+    "stages.rollback.stage": ("JOURNAL",),
+    "stages.troubleshoot": ("SYMPTOMS", "WALK", "CAUSES", "CURE", "LOGS"),
+    "stages.trust.proof": ("CHAINS", "WITNESSES"),
+}
+"""The tables of each module of meshkit."""
+_MODULE_OF: Final = {name: module for module, names in MODULES.items() for name in names}
+COMMANDS: Final = {
+    "FINDINGS": "meshkit check",
+    "GROUPS": "meshkit proxies",
+    "TREND": "meshkit proxies --since",
+    "CA_FILES": "meshkit ca show",
+}
+"""Tables that a command prints, and no run has."""
 
 
-class Shown(TypedDict, total=False):
-    """Arguments of `evidence.table`."""
-
-    name: Required[str]
-    caption: Required[str]
-    key: list[str]
-    show: list[str]
-    compare: list[str]
-    limit: int
+def __getattr__(name: str) -> Table:
+    # Loaded when it is named: the stages name tables here, and have tables of their own.
+    if name not in _MODULE_OF:
+        raise AttributeError(f"no table {name}; there are {', '.join(sorted(_MODULE_OF))}")
+    table: Table = getattr(import_module(f"meshkit.{_MODULE_OF[name]}"), name)
+    return table
 
 
-def view(shown: Shown, frame: pd.DataFrame) -> View:
-    """Return what shows a frame."""
-    columns = {str(column): Column(str(dtype)) for column, dtype in frame.dtypes.items()}
-    return Table(**shown, columns=columns).view(frame)
+def page() -> str:
+    """Return docs/tables.md."""
+    of_runs = [__getattr__(name) for name in _MODULE_OF if name not in COMMANDS]
+    lines = [
+        "# Tables",
+        "",
+        "The tables of runs and commands, printed by `make checks` from their schemas. A run has each table of its",
+        "stages as `tables/NAME.csv`, with all rows and columns; notebooks and the report show fewer. By the key,",
+        "which identifies a row, the report finds what changed since the run before. Moments are in UTC.",
+        "",
+        "## Of runs",
+    ]
+    first = {id(table.columns): table.name for table in reversed(of_runs)}
+    for table in sorted(of_runs, key=lambda table: table.name):
+        lines += _section(table, first)
+    lines += ["", "## Of commands"]
+    for name, command in COMMANDS.items():
+        lines += _section(__getattr__(name), first, f" (`{command}`)")
+    return "\n".join(lines)
 
 
-def of(table: Table) -> Shown:
-    """Return how a table is shown."""
-    shown: Shown = {"name": table.name, "caption": table.caption, "key": [*table.key], "show": [*table.show]}
-    return {**shown, "compare": [*table.compare], "limit": table.limit}
+def _section(table: Table, first: Mapping[int, str], by: str = "") -> Iterator[str]:
+    yield from ("", f"### {table.name}", "", f"{table.caption}{by}.")
+    if table.key:
+        yield f"Key: {', '.join(f'`{name}`' for name in table.key)}."
+    known = first.get(id(table.columns), table.name)
+    yield from ("", table.markdown() if known == table.name else f"Columns: those of [{known}](#{known}).")
 
 
-IDENTITY: Final[Shown] = {
-    "name": "identity",
-    "caption": "Istiods and their identity",
-    "key": ["cluster", "istiod"],
-}
-REMOTE_SECRETS: Final = of(remote_secrets.REMOTE_SECRETS)
-REMOTE_CLUSTERS: Final = of(remote_secrets.REMOTE_CLUSTERS)
-GATEWAYS: Final = of(gateways.GATEWAYS)
-GATEWAYS_SEEN: Final = of(gateways.GATEWAYS_SEEN)
-ROOTS: Final[Shown] = {
-    "name": "roots",
-    "caption": "Root certificates and who holds them",
-    "key": ["cluster", "source", "sha256"],
-    "show": ["cluster", "source", "sha256", "subject", "not_after", "holders", "of", "reason"],
-}
-CERTIFICATES: Final[Shown] = {
-    "name": "certificates",
-    "caption": "Workload certificates",
-    "key": ["cluster", "namespace", "proxy"],
-    "show": ["cluster", "proxy", "identity", "not_after", "anchor", "reason"],
-    "compare": ["identity", "issuer", "anchor", "roots", "reason"],
-}
-PAIRS: Final[Shown] = {
-    "name": "pairs",
-    "caption": "Every pair tried alone",
-    "key": ["client", "server"],
-    "show": ["client", "server", "statuses", "answered_by", "endpoints", "client_counted", "server_counted", "error"],
-    "compare": ["statuses", "endpoints", "error"],
-}
-HELLOS: Final[Shown] = {
-    "name": "hellos",
-    "caption": "What answers a TLS hello at the other's gateway",
-    "key": ["client", "server", "address"],
-    "show": ["client", "server", "address", "port", "heard", "identity", "anchor", "detail", "reason"],
-    "compare": ["heard", "identity", "anchor", "reason"],
-}
-LINKS: Final[Shown] = {
-    "name": "links",
-    "caption": "Every pair, link by link, the worst first",
-    "key": ["client", "server", "istiod"],
-    "show": [
-        *("client", "server", "istiod", "verdict", "broken", "why", "secret", "api_server", "api_answer", "credential"),
-        *("sync", "knows", "gateway_seen", "endpoints", "hello", "reason"),
-    ],
-    "compare": ["verdict", "why", "credential", "sync", "knows", "gateway_seen", "endpoints", "hello"],
-}
-PROXIES: Final[Shown] = {
-    "name": "proxies",
-    "caption": "Every proxy, the worst first",
-    "key": ["cluster", "namespace", "proxy"],
-}
-PROXY_STATUS: Final[Shown] = {
-    "name": "proxy-status",
-    "caption": "States by xDS type",
-    "key": ["cluster", "namespace", "proxy", "type"],
-    "show": ["cluster", "proxy", "istiod", "type", "state", "nack", "since", "age_s"],
-    "compare": ["state", "nack"],
-    "limit": 20,
-}
-VERSIONS: Final[Shown] = {
-    "name": "versions",
-    "caption": "Versions",
-    "key": ["cluster", "component", "name"],
-}
-LATENCY: Final[Shown] = {
-    "name": "latency",
-    "caption": "Latency in milliseconds, with 95 % intervals",
-    "key": ["client", "server"],
-    "show": [
-        *(
-            "client",
-            "server",
-            "n",
-            "failed",
-            "p50_ms",
-            "p50_low",
-            "p50_high",
-            "p90_ms",
-            "p99_ms",
-            "p99_low",
-            "p99_high",
-        ),
-        "first_p50_ms",
-    ],
-    "compare": ["p50_ms", "p99_ms", "failed"],
-}
-ANSWERS: Final[Shown] = {"name": "answers", "caption": "Answers by pod"}
-CHANGES: Final[Shown] = {
-    "name": "changes",
-    "caption": "The changes, and how far they came",
-    "key": ["cluster", "action", "object"],
-    "show": ["n", "cluster", "action", "object", "status", "seconds", "detail"],
-    "compare": ["status"],
-}
-AUTHORITIES: Final[Shown] = {
-    "name": "authorities",
-    "caption": "What each istiod could sign with",
-    "key": ["cluster", "secret"],
-    "show": [
-        *("cluster", "secret", "used", "subject", "sha256", "not_after", "root", "root_key", "problem"),
-        *("owner", "signed_by_others", "reason"),
-    ],
-}
-SIGNERS: Final[Shown] = {
-    "name": "signers",
-    "caption": "What each istiod signs with now, by its own certificate",
-    "key": ["cluster", "istiod"],
-    "show": ["cluster", "istiod", "signs_with", "issuer", "signer", "not_before", "reason"],
-    "compare": ["signs_with", "signer", "reason"],
-}
-SIGNERS_AFTER: Final[Shown] = {**SIGNERS, "name": "signers-after", "caption": "What each istiod signs with afterwards"}
-CHAINS: Final[Shown] = {
-    "name": "chains",
-    "caption": "Every proxy's chain and root, before and after",
-    "key": ["cluster", "namespace", "proxy"],
-    "show": [
-        *("cluster", "proxy", "certificate", "signed_by", "ends_at_before", "ends_at", "trusts", "reason"),
-    ],
-    "compare": ["signed_by", "ends_at", "trusts"],
-}
-WITNESSES: Final[Shown] = {
-    "name": "witnesses",
-    "caption": "The roots of each proxy, by its istiod's Secret, by istiod, and by itself",
-    "key": ["cluster", "namespace", "proxy"],
-    "show": ["cluster", "proxy", "secret", "served", "trusts", "ends_at", "agree", "reason"],
-    "compare": ["agree", "trusts", "ends_at"],
-}
-READERS: Final[Shown] = {
-    "name": "readers",
-    "caption": "How each cluster is to be read by the others",
-    "key": ["cluster"],
-    "show": ["cluster", "server", "account", "service_account", "secret", "ends", "credential", "lacking", "detail"],
-}
-REACH: Final[Shown] = {
-    "name": "reach",
-    "caption": "API servers, asked from inside the other clusters",
-    "key": ["cluster", "target"],
-}
-SYMPTOMS: Final[Shown] = {
-    "name": "symptoms",
-    "caption": "Symptoms that can be chosen",
-    "key": ["name"],
-    "compare": ["name"],
-}
-WALK: Final[Shown] = {
-    "name": "walk",
-    "caption": "The checks, the likeliest first",
-    "key": ["id"],
-    "show": ["step", "id", "verdict", "check", "subject", "observed", "follows_from"],
-    "compare": ["verdict"],
-    "limit": 20,
-}
-CAUSES: Final[Shown] = {
-    "name": "causes",
-    "caption": "What is not in order and follows from nothing",
-    "key": ["id", "subject"],
-    "show": ["place", "id", "subject", "check", "observed", "explains", "page"],
-    "compare": ["observed"],
-}
-CURE: Final[Shown] = {"name": "cure", "caption": "What to do", "key": ["step"], "compare": ["do"]}
-LOGS: Final[Shown] = {
-    "name": "logs",
-    "caption": "Known symptoms in the last lines of the logs",
-    "key": ["cluster", "pod", "symptom"],
-    "show": ["cluster", "pod", "symptom", "lines", "last", "reason"],
-    "compare": ["symptom"],
-}
-CLAIMS: Final[Shown] = {
-    "name": "claims",
-    "caption": "What each proxy says that it is",
-    "key": ["cluster", "namespace", "proxy"],
-    "limit": 20,
-}
-MERGING: Final[Shown] = {
-    "name": "merging",
-    "caption": "Services that become one",
-    "key": ["namespace", "service"],
-    "show": ["namespace", "service", "endpoints", "type", "effect", "conflict"],
-}
-LOCAL: Final[Shown] = {
-    "name": "local",
-    "caption": "Services that could stay in each cluster, and why",
-    "key": ["namespace", "service"],
-}
-MERGED: Final[Shown] = {
-    "name": "merged",
-    "caption": "The probe's Service as each cluster's client sees it",
-    "key": ["cluster"],
-    "show": [
-        "cluster",
-        "endpoints",
-        "leads_to",
-        "strange",
-        "sent",
-        "answered",
-        "answered_in",
-        "error",
-        "reason",
-    ],
-    "compare": ["leads_to", "answered_in", "error", "reason"],
-}
-INVENTORY: Final[Shown] = {
-    "name": "inventory",
-    "caption": "What each cluster is made of",
-    "key": ["cluster"],
-    "show": [
-        *("cluster", "kubernetes", "nodes", "namespaces", "services", "pods", "proxies", "control_plane", "installer"),
-        *("profile", "reason"),
-    ],
-}
-ADDRESSES: Final[Shown] = {
-    "name": "addresses",
-    "caption": "Address ranges and API servers",
-    "key": ["cluster"],
-    "show": [
-        *("cluster", "pod_ranges", "pod_ranges_from", "service_ranges", "service_ranges_from", "api_server"),
-        "api_scope",
-    ],
-}
-LOAD_BALANCERS: Final[Shown] = {
-    "name": "load-balancers",
-    "caption": "Services of type LoadBalancer",
-    "key": ["cluster", "namespace", "service"],
-}
-POD_TO_POD: Final[Shown] = {
-    "name": "pod-to-pod",
-    "caption": "Pods of other clusters, tried by their own addresses",
-    "key": ["client", "server"],
-    "show": ["client", "server", "address", "tried_from", "state", "detail"],
-}
-DECIDING: Final[Shown] = {
-    "name": "deciding-facts",
-    "caption": "The facts that decide the topology",
-    "key": ["about", "fact", "subject"],
-    "show": ["about", "fact", "subject", "value", "speaks_for", "why"],
-}
-ROOT_NAMESPACES: Final[Shown] = {
-    "name": "root-namespaces",
-    "caption": "Root namespaces and their network label",
-    "key": ["cluster"],
-}
-CLOCKS: Final[Shown] = {
-    "name": "clocks",
-    "caption": "Clocks of the API servers, in seconds ahead of this machine's",
-    "key": ["cluster"],
-    "compare": ["reason"],
-}
-API_NAMES: Final[Shown] = {
-    "name": "dns-names",
-    "caption": "DNS names, resolved in pods",
-    "key": ["cluster", "name"],
-    "show": ["cluster", "name", "of", "tried_from", "state", "address", "detail"],
-}
-NETWORK_POLICIES: Final[Shown] = {
-    "name": "network-policies",
-    "caption": "Ways of the mesh that network policies do not leave open",
-    "key": ["cluster", "namespace", "policies", "way", "direction", "port", "pods"],
-}
-INJECTION: Final[Shown] = {
-    "name": "injection",
-    "caption": "Namespaces and their sidecars",
-    "key": ["cluster", "namespace"],
-}
-RULES: Final[Shown] = {
-    "name": "rules",
-    "caption": "DestinationRules for the server's host",
-    "key": ["cluster", "namespace", "name"],
-}
-SERVERS: Final[Shown] = {
-    "name": "servers",
-    "caption": "The server's workload in each cluster",
-    "key": ["cluster"],
-    "show": [
-        *("cluster", "kind", "workload", "replicas", "ready", "autoscaler", "gitops", "abrupt", "region", "zone"),
-        "reason",
-    ],
-}
-ENDPOINTS: Final[Shown] = {
-    "name": "endpoints",
-    "caption": "The server's endpoints, as the Envoy of each client has them",
-    "key": ["client", "address"],
-    "show": ["client", "where", "address", "health", "priority", "locality", "cx_connect_fail", "reason"],
-    "compare": ["health", "priority"],
-}
-TRAFFIC: Final[Shown] = {
-    "name": "traffic",
-    "caption": "Requests by second",
-    "key": ["time", "cluster"],
-    "compare": ["failed"],
-    "limit": 5,
-}
-BACKUP: Final[Shown] = {
-    "name": "backup",
-    "caption": "What is Istio's in each cluster, and the file that it goes into",
-    "key": ["cluster", "kind"],
-}
-BACKUP_SECRETS: Final[Shown] = {
-    "name": "backup-secrets",
-    "caption": "Secrets that matter, by name",
-    "key": ["cluster", "namespace", "name"],
-}
-ARCHIVE: Final[Shown] = {
-    "name": "archive",
-    "caption": "The archive, file by file",
-    "key": ["cluster", "file"],
-}
-OFFERED: Final[Shown] = {
-    "name": "gateways-before",
-    "caption": "East-west gateways, and who made them",
-    "key": ["cluster", "service"],
-    "show": ["cluster", "service", "network", "type", "addresses", "port", "ready", "pods", "made_by", "reason"],
-}
-OPENED: Final[Shown] = {
-    "name": "opened",
-    "caption": "What each gateway lets other clusters reach, by its own Envoy",
-    "key": ["cluster", "sni", "gateway"],
-    "show": ["cluster", "namespace", "service", "port", "endpoints", "part_of", "reason"],
-    "compare": ["endpoints", "part_of"],
-    "limit": 20,
-}
-PLANES: Final[Shown] = {
-    "name": "control-planes",
-    "caption": "Control planes, and who they become",
-    "key": ["cluster"],
-}
-WORKLOADS: Final[Shown] = {
-    "name": "workloads",
-    "caption": "Workloads with a proxy, and what their proxies claim",
-    "key": ["cluster", "namespace", "kind", "workload"],
-}
-LEFT: Final[Shown] = {
-    "name": "proxies-left",
-    "caption": "Proxies that claim another id, network or mesh id, or cannot be read",
-    "key": ["cluster", "namespace", "proxy"],
-    "limit": 20,
-}
-LEFT_AFTER: Final[Shown] = {**LEFT, "name": "proxies-left-after", "caption": "Proxies that are left"}
-JOURNAL: Final[Shown] = {
-    "name": "journal-entries",
-    "caption": "The journal",
-    "key": ["n"],
-    "show": ["n", "stage", "cluster", "action", "object", "event", "kept"],
-    "limit": 200,
-}
+if __name__ == "__main__":
+    print(page())

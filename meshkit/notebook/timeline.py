@@ -34,7 +34,7 @@ def requests_over_time(
 ) -> Chart:
     """Show requests per second by the cluster that answered, failed ones in red, seconds that nobody saw hatched.
 
-    `requests` has the columns of `meshkit.probing.request_log.COLUMNS`; `marks` are moments with a short label each. A
+    `requests` is the table `meshkit.probing.request_log.TRAFFIC`; `marks` are moments with a short label each. A
     long time is drawn in steps of several seconds. Below: the slowest p99 of the senders.
     """
     if requests.empty:

@@ -16,16 +16,24 @@ from meshkit.kube.cluster import Cluster, ExecResult
 from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.kube.pods import PROXY_CONTAINER
 from meshkit.probing.pair_probe import find_side
-from meshkit.tables import table
+from meshkit.tables import Table, text
 
-REACH_COLUMNS: Final = {
-    "cluster": "str",
-    "target": "str",
-    "server": "str",
-    "asked_from": "str",
-    "answer": "str",
-    "detail": "str",
-}
+REACH: Final = Table(
+    "reach",
+    "API servers, asked from inside the other clusters",
+    {
+        "cluster": text("the reader cluster"),
+        "target": text("the target cluster"),
+        "server": text("address of its API server"),
+        "asked_from": text("pod"),
+        "answer": text(
+            "HTTP status; refused (its certificate is not valid for that address), none (no answer) or UNKNOWN "
+            "(nothing could ask)"
+        ),
+        "detail": text("what happened"),
+    },
+    key=("cluster", "target"),
+)
 UNCHECKED: Final = "its certificate was not checked"
 NO_SENDER: Final = "no istiod and no client of the probe runs there"
 _CURL_TIMEOUT = 5
@@ -39,9 +47,6 @@ _MAY: Final = ": outboundTrafficPolicy REGISTRY_ONLY refuses it (BlackHoleCluste
 
 def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None = None) -> pd.DataFrame:
     """Return one row for each ordered pair: whether the target's API server answers the reader cluster.
-
-    Columns: cluster (the reader), target, server, asked_from (pod), answer (HTTP status; `refused` if its certificate
-    is not valid for that address, `none` if nothing answered, UNKNOWN if no pod could send the request), detail.
 
     Each istiod of the reader sends the request by curl, without a credential, so any HTTP status is an answer. The row
     is of the first istiod without an answer; if only some istiods could send, it is UNKNOWN. Where no istiod has curl
@@ -73,12 +78,11 @@ def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None 
         deadline=60.0,
         executor=DaemonThreads(8),
     )
-    return table(
+    return REACH.frame(
         (
             {"cluster": a, "target": b, **({"answer": "UNKNOWN", "detail": r.reason} if isinstance(r, Unknown) else r)}
             for (a, b), r in zip(pairs, rows, strict=True)
-        ),
-        REACH_COLUMNS,
+        )
     )
 
 

@@ -18,16 +18,45 @@ from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.kube.pods import PROXY_CONTAINER
 from meshkit.probing import sni_probe
 from meshkit.probing.pair_probe import ProbeTarget, find_side
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
-PATH_COLUMNS: Final = {
-    "client": "str", "server": "str", "pod": "str", "endpoints": "str", "way": "str", "local": "int64",
-    "strange": "str", "ready": "int64", "reason": "str",
-}  # fmt: skip
-HELLO_COLUMNS: Final = {
-    "client": "str", "server": "str", "address": "str", "port": "int64", "sni": "str", "heard": "str",
-    "identity": "str", "sha256": "str", "issuer": "str", "anchor": "str", "detail": "str", "reason": "str",
-}  # fmt: skip
+PATHS: Final = Table(
+    "paths",
+    "How each client's Envoy would reach the other clusters",
+    {
+        "client": text("cluster of the client"),
+        "server": text("cluster of the server"),
+        "pod": text("the client"),
+        "endpoints": text("addresses of the sample service that lead to the server, comma-joined"),
+        "way": text("gateway; pods (addresses of the server's pods); both; none; UNKNOWN"),
+        "local": integer("how many lead to the client's own pods"),
+        "strange": text("addresses of no cluster and no gateway"),
+        "ready": integer("endpoints of the server's own cluster"),
+        "reason": text("why it is not known"),
+    },
+    key=("client", "server"),
+)
+HELLOS: Final = Table(
+    "hellos",
+    "What answers a TLS hello at the other's gateway",
+    {
+        "client": text("cluster of the client"),
+        "server": text("cluster of the server"),
+        "address": text("of the server's gateway"),
+        "port": integer("of the gateway"),
+        "sni": text("in the TLS hello"),
+        "heard": text("what answered; UNKNOWN if nothing could ask"),
+        "identity": text("SPIFFE URI of the certificate shown"),
+        "sha256": text("of that certificate"),
+        "issuer": text("RFC 4514"),
+        "anchor": text("root that its chain ends at, of those that the client's proxy trusts; empty: none"),
+        "detail": text("what happened"),
+        "reason": text("why nothing could ask, or no root is known"),
+    },
+    key=("client", "server", "address"),
+    show=("client", "server", "address", "port", "heard", "identity", "anchor", "detail", "reason"),
+    compare=("heard", "identity", "anchor", "reason"),
+)
 MOST_ADDRESSES: Final = 8
 Address = tuple[str, int]
 
@@ -60,11 +89,6 @@ def _client(cluster: Cluster, mesh: Mesh) -> Client:
 def paths(mesh: Mesh, clients: Mapping[str, Client | Unknown], gateways: Mapping[str, set[str]]) -> pd.DataFrame:
     """Return one row for each ordered pair: by which path the client's Envoy would reach the server's cluster.
 
-    Columns: client, server, pod (the client), endpoints (addresses of the sample service that lead to the server,
-    comma-joined), way (gateway; pods: raw addresses of the server's pods; both; none; UNKNOWN), local (how many lead to
-    the client's own pods), strange (addresses of no cluster and no gateway), ready (endpoints in the server's
-    cluster), reason (why it is unknown).
-
     Args:
         mesh: the mesh.
         clients: of `find`.
@@ -94,7 +118,7 @@ def paths(mesh: Mesh, clients: Mapping[str, Client | Unknown], gateways: Mapping
         row |= {"pod": client.side.client.name, "endpoints": ",".join(sorted(gate | raw)), "way": way}
         strange = ",".join(sorted(a for a in ip if ip[a] not in known))
         rows.append({**row, "local": len(local), "ready": len(theirs), "strange": strange})
-    return table(rows, PATH_COLUMNS)
+    return PATHS.frame(rows)
 
 
 def hellos(
@@ -102,10 +126,7 @@ def hellos(
 ) -> pd.DataFrame:
     """Return one row for each ordered pair and gateway address: what answers a TLS hello with the server's SNI there.
 
-    Columns: client, server, address, port, sni, `heard` (a word of `sni_probe.HelloResult`, or UNKNOWN), identity
-    (SPIFFE URI) and sha256 of the certificate shown, issuer, anchor (fingerprint of the root that its chain ends at, of
-    those that the client's proxy holds; empty: it ends at none), detail, reason (why no hello was sent, or no root is
-    known).
+    The words of `heard` are those of `sni_probe.HelloResult`.
 
     Args:
         mesh: the mesh.
@@ -128,7 +149,7 @@ def hellos(
     answers = gather(say_hello, tried, deadline=30.0, executor=DaemonThreads(8))
     beyond = [(pair, address) for pair, known in at.items() for address in known[MOST_ADDRESSES:]]
     answers += [Unknown(f"not tried: only {MOST_ADDRESSES} of its addresses are") for _ in beyond]
-    return table(
+    return HELLOS.frame(
         (
             {
                 "client": a,
@@ -139,8 +160,7 @@ def hellos(
                 **({"heard": "UNKNOWN", "reason": answer.reason} if isinstance(answer, Unknown) else answer),
             }
             for ((a, b), (address, port)), answer in zip([*tried, *beyond], answers, strict=True)
-        ),
-        HELLO_COLUMNS,
+        )
     )
 
 

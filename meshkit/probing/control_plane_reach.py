@@ -13,11 +13,21 @@ from meshkit.istio.proxies import injection
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.probing.pod_reach import Caller, callers, handshake
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
-COLUMNS: Final = {
-    "cluster": "str", "way": "str", "port": "int64", "tried_from": "str", "state": "str", "detail": "str",
-}  # fmt: skip
+CONTROL_PLANE_REACH: Final = Table(
+    "control-plane-reach",
+    "Paths inside each cluster, tried",
+    {
+        "cluster": text("its cluster"),
+        "way": text("the path, named as in `network-policies`"),
+        "port": integer("that was tried"),
+        "tried_from": text("pod"),
+        "state": text("ok, no answer, untried (no pod to try from, or not allowed) or UNKNOWN"),
+        "detail": text("what happened"),
+    },
+    key=("cluster", "way"),
+)
 TO_ISTIOD, TO_WEBHOOK = "proxies to istiod", "API server to istiod's webhook"
 _FORBIDDEN: Final = "(403)"
 _UNCALLED: Final = "failed calling webhook"
@@ -25,9 +35,6 @@ _UNCALLED: Final = "failed calling webhook"
 
 def tried(mesh: Mesh) -> pd.DataFrame:
     """Try the paths to istiod inside each cluster; one row for each.
-
-    Columns: cluster, way (named as in `network_policies.network_policies`), port, tried_from, state (ok, no answer,
-    untried: no pod to try from, or no right to; UNKNOWN), detail.
 
     To istiod: a TLS handshake with port 15012 of its Service, from the probe's client, through the network of the
     proxies. To its webhook: a dry-run create of a pod in the probe's namespace; the returned pod has a sidecar only if
@@ -40,7 +47,7 @@ def tried(mesh: Mesh) -> pd.DataFrame:
         for name, outcome in mesh.each(lambda c, try_=attempt: try_(mesh, c, known[c.name])).items():  # type: ignore[misc]
             answer = {"state": "UNKNOWN", "detail": outcome.reason} if isinstance(outcome, Unknown) else outcome
             rows.append({"cluster": name, "way": path, "port": port, **answer})
-    return table(rows, COLUMNS)
+    return CONTROL_PLANE_REACH.frame(rows)
 
 
 def _to_istiod(mesh: Mesh, cluster: Cluster, caller: Caller | Unknown | None) -> dict[str, str]:
@@ -64,7 +71,7 @@ def _to_webhook(mesh: Mesh, cluster: Cluster, caller: Caller | Unknown | None) -
     where = {"tried_from": "the API server"}
     namespace = cluster.find("namespaces", None, mesh.spec.probe.namespace)
     labels = ((namespace or {}).get("metadata") or {}).get("labels") or {}
-    if labels.get(injection.INJECTION) != "enabled" and not labels.get(injection.REVISION):
+    if labels.get(injection.INJECTION_LABEL) != "enabled" and not labels.get(injection.REVISION_LABEL):
         return {**where, "state": "untried", "detail": "the probe's namespace does not ask for sidecars"}
     if not cluster.can_i("create", "pods", mesh.spec.probe.namespace):
         return {**where, "state": "untried", "detail": "we may not ask for a dry run of a pod"}

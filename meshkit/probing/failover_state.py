@@ -18,20 +18,65 @@ from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
 from meshkit.probing import pair_probe
 from meshkit.spec import Probe
-from meshkit.tables import table
+from meshkit.tables import Table, flag, integer, text
 
-RULE_COLUMNS: Final = {
-    "cluster": "str", "namespace": "str", "name": "str", "host": "str", "ours": "bool", "policy": "str",
-    "reason": "str",
-}  # fmt: skip
-WORKLOAD_COLUMNS: Final = {
-    "cluster": "str", "kind": "str", "workload": "str", "replicas": "int64", "ready": "int64", "autoscaler": "str",
-    "gitops": "str", "abrupt": "str", "region": "str", "zone": "str", "answers": "bool", "reason": "str",
-}  # fmt: skip
-ENDPOINT_COLUMNS: Final = {
-    "client": "str", "where": "str", "address": "str", "health": "str", "priority": "int64", "locality": "str",
-    "rq_success": "int64", "rq_error": "int64", "cx_connect_fail": "int64", "answers": "bool", "reason": "str",
-}  # fmt: skip
+RULES: Final = Table(
+    "rules",
+    "DestinationRules for the server's host",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "name": text("of the DestinationRule"),
+        "host": text("that it is for"),
+        "ours": flag("it is this stage's own, managed by meshkit"),
+        "policy": text("what it sets"),
+        "reason": text("why the cluster could not be read; such a row has no name"),
+    },
+    key=("cluster", "namespace", "name"),
+)
+SERVERS: Final = Table(
+    "servers",
+    "The server's workload in each cluster",
+    {
+        "cluster": text("its cluster"),
+        "kind": text("of the workload"),
+        "workload": text("its name"),
+        "replicas": integer("wanted"),
+        "ready": integer("pods"),
+        "autoscaler": text("that scales it"),
+        "gitops": text("the controller that marked it as its own"),
+        "abrupt": text("containers without a preStop hook, comma-joined"),
+        "region": text("of its pods' nodes, comma-joined"),
+        "zone": text("of its pods' nodes, comma-joined"),
+        "answers": flag("the cluster answers"),
+        "reason": text("why there is no workload"),
+    },
+    key=("cluster",),
+    show=(
+        *("cluster", "kind", "workload", "replicas", "ready", "autoscaler", "gitops", "abrupt", "region", "zone"),
+        "reason",
+    ),
+)
+ENDPOINTS: Final = Table(
+    "endpoints",
+    "The server's endpoints, as the Envoy of each client has them",
+    {
+        "client": text("cluster of the client"),
+        "where": text("own (a pod of that cluster) or elsewhere"),
+        "address": text("ip:port"),
+        "health": text("as that Envoy sees it"),
+        "priority": integer("0 is used first"),
+        "locality": text("region/zone/subzone"),
+        "rq_success": integer("successful requests, counted by that Envoy"),
+        "rq_error": integer("failed requests, counted by that Envoy"),
+        "cx_connect_fail": integer("failed connections, counted by that Envoy"),
+        "answers": flag("the cluster answers"),
+        "reason": text("why the client's Envoy could not be asked; such a row has no address"),
+    },
+    key=("client", "address"),
+    show=("client", "where", "address", "health", "priority", "locality", "cx_connect_fail", "reason"),
+    compare=("health", "priority"),
+)
 _GITOPS: Final = {
     "argocd.argoproj.io/tracking-id": "Argo CD",
     "argocd.argoproj.io/instance": "Argo CD",
@@ -46,13 +91,12 @@ Row = dict[str, Any]
 def rules(mesh: Mesh, own: str) -> pd.DataFrame:
     """Return one row for each DestinationRule, of any namespace, whose host covers the probe's server.
 
-    Columns: cluster, namespace, name, host, ours (the stage's own: named `own` and managed by meshkit), policy (what it
-    sets), reason (why the cluster could not be read: a row without name).
+    The stage's own is the one named `own` and managed by meshkit.
     """
     rows: list[Row] = []
     for name, found in mesh.each(lambda cluster: _rules(cluster, mesh, own)).items():
         rows += [{"cluster": name, "reason": found.reason}] if isinstance(found, Unknown) else found
-    return table(rows, RULE_COLUMNS)
+    return RULES.frame(rows)
 
 
 def _rules(cluster: Cluster, mesh: Mesh, own: str) -> list[Row]:
@@ -82,16 +126,11 @@ def covers(host: str, namespace: str, spec: Probe, domain: str = DEFAULT) -> boo
 
 
 def workloads(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each cluster: the workload behind the probe's server.
-
-    Columns: cluster, kind, workload, replicas (wanted), ready, autoscaler (that aims at it), gitops (the controller
-    that marked it as its own), abrupt (its containers that have no preStop hook, comma-joined), region and zone (of its
-    pods' nodes, comma-joined), answers (whether the cluster does), reason (why no workload is known).
-    """
+    """Return one row for each cluster: the workload behind the probe's server."""
     rows: list[Row] = []
     for name, found in mesh.each(lambda cluster: _workload(cluster, mesh.spec.probe)).items():
         rows.append({"cluster": name, "reason": found.reason} if isinstance(found, Unknown) else found)
-    return table(rows, WORKLOAD_COLUMNS)
+    return SERVERS.frame(rows)
 
 
 def _workload(cluster: Cluster, spec: Probe) -> Row:
@@ -151,16 +190,11 @@ def _autoscaler(cluster: Cluster, namespace: str, kind: str, name: str) -> str:
 
 
 def endpoints(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each endpoint of the probe's server that the Envoy of a cluster's client has.
-
-    Columns: client (cluster), where (own: a pod of the client's cluster; elsewhere), address, health, priority,
-    locality, rq_success, rq_error and cx_connect_fail (counted by that Envoy), answers (whether the cluster does),
-    reason (why the client's Envoy could not be read: a row without address).
-    """
+    """Return one row for each endpoint of the probe's server that the Envoy of a cluster's client has."""
     rows: list[Row] = []
     for name, found in mesh.each(lambda cluster: _endpoints(cluster, mesh)).items():
         rows += [{"client": name, "reason": found.reason}] if isinstance(found, Unknown) else found
-    return table(rows, ENDPOINT_COLUMNS)
+    return ENDPOINTS.frame(rows)
 
 
 def _endpoints(cluster: Cluster, mesh: Mesh) -> list[Row]:
@@ -175,7 +209,7 @@ def _endpoints(cluster: Cluster, mesh: Mesh) -> list[Row]:
     found = hosts[ours & (hosts["direction"] == "outbound") & (hosts["subset"] == "")]
     return [
         {
-            **{str(key): value for key, value in row.items() if key in ENDPOINT_COLUMNS},
+            **{str(key): value for key, value in row.items() if key in ENDPOINTS.columns},
             "client": cluster.name,
             "where": "own" if str(row["address"]).rpartition(":")[0] in pods else "elsewhere",
             "answers": True,

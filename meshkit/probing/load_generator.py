@@ -32,16 +32,26 @@ from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.probing import pair_probe
 from meshkit.probing.curl import MARK, Answer, curl, failure_text, hostname, parse_answers
 from meshkit.probing.request_log import Request, Tally
-from meshkit.tables import table
+from meshkit.tables import Table, integer, moment, number, text
 
 RATE: Final = 10
 BATCH: Final = 3.0
 CALL_TIMEOUT: Final = 2.0
 PATIENCE: Final = 30.0
-COLUMNS: Final = {
-    "time": "datetime64[ns, UTC]", "client": "str", "status": "int64", "seconds": "float64", "answered_by": "str",
-    "answered_in": "str", "error": "str",
-}  # fmt: skip
+REQUESTS: Final = Table(
+    "load-requests",
+    "Requests of the load, one by one",
+    {
+        "time": moment("when it began", resolution="ns"),
+        "client": text("cluster"),
+        "status": integer("HTTP status; 0: no answer"),
+        "seconds": number("until the answer", "s"),
+        "answered_by": text("pod"),
+        "answered_in": text("its cluster; `?` where that is not known"),
+        "error": text("why it failed"),
+    },
+    key=("time", "client"),
+)
 
 
 @dataclass
@@ -204,20 +214,16 @@ class Traffic(Shown):
         return "" if len(rows) >= enough else f"only {len(rows)} answers to {client} in the last {seconds:g} s"
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each request, in the order in which they began.
-
-        Columns: time (when it began, UTC), client (cluster), status (0: no answer), seconds, answered_by (pod),
-        answered_in (its cluster; `?` where that is not known), error.
-        """
+        """Return one row for each request, in the order in which they began."""
         with self._lock:
             found = list(self._rows)
         rows = [
             {**vars(row), "time": _utc(row.time), "client": row.cluster, "answered_in": self.home(row)} for row in found
         ]
-        return table(rows, COLUMNS).sort_values("time", kind="stable", ignore_index=True)
+        return REQUESTS.frame(rows).sort_values("time", kind="stable", ignore_index=True)
 
     def requests(self, client: str = "") -> pd.DataFrame:
-        """Return the requests, of one client or all, by second; columns: `request_log.COLUMNS`."""
+        """Return the requests, of one client or all, by second: the table `request_log.TRAFFIC`."""
         tally = Tally()
         with self._lock:
             for row in self._rows:

@@ -17,39 +17,45 @@ from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.probing.curl import curl, failure_text, hostname, parse_answers
 from meshkit.probing.pair_probe import CALL_TIMEOUT, PATIENCE, ProbeTarget, cluster_of_pod, find_side
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
 CALLS_PER_CLUSTER: Final = 15
-COLUMNS: Final = {
-    "cluster": "str",
-    "client": "str",
-    "service": "str",
-    "serving": "str",
-    "unread": "str",
-    "endpoints": "str",
-    "leads_to": "str",
-    "strange": "str",
-    "sent": "int64",
-    "answered": "int64",
-    "answered_in": "str",
-    "error": "str",
-    "hidden_by": "str",
-    "refused_by": "str",
-    "reason": "str",
-}
+MERGED: Final = Table(
+    "merged",
+    "The probe's Service as each cluster's client sees it",
+    {
+        "cluster": text("where it was tried"),
+        "client": text("pod"),
+        "service": text("that was called"),
+        "serving": text("clusters with ready endpoints of it, comma-joined"),
+        "unread": text("clusters that could not be read, and why"),
+        "endpoints": text("addresses that the client's Envoy has"),
+        "leads_to": text(
+            "clusters of these addresses: own pods, and gateways of other networks, or pods of all clusters in a "
+            "flat network"
+        ),
+        "strange": text("addresses that are none of those"),
+        "sent": integer("requests"),
+        "answered": integer("requests with status 200"),
+        "answered_in": text(
+            "clusters of the pods that answered; `?` where pods do not give their names, or several clusters have "
+            "pods of that name"
+        ),
+        "error": text("why requests failed"),
+        "hidden_by": text(
+            "objects that hide a cluster's endpoints from this client, such as `west: Sidecar …`, in Istio's order"
+        ),
+        "refused_by": text("objects that redirect its requests or have them refused, likewise"),
+        "reason": text("why a cluster could not be tried"),
+    },
+    key=("cluster",),
+    show=("cluster", "endpoints", "leads_to", "strange", "sent", "answered", "answered_in", "error", "reason"),
+    compare=("leads_to", "answered_in", "error", "reason"),
+)
 
 
 def look(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
-    """Call the probe's Service from each cluster, once its Envoy has all endpoints, or after `patience` seconds.
-
-    Columns: cluster, client (pod), service, serving (clusters with ready endpoints of it), unread (clusters whose
-    endpoints could not be read, and why: "west: no answer; …"), endpoints (addresses in the client's Envoy), leads_to
-    (clusters of these addresses: local pods and the gateways of other networks; in a flat network the pods of all
-    clusters), strange (addresses of no cluster), sent, answered (with 200), answered_in (clusters of the pods that
-    answered; `?` if a pod does not return its name, or several clusters have pods of that name), error, hidden_by
-    (objects that hide a cluster's endpoints from this client: "west: Sidecar …; …", in Istio's order), refused_by
-    (objects that redirect its calls or have them refused, likewise), reason (why the cluster could not be tried).
-    """
+    """Call the probe's Service from each cluster, once its Envoy has all endpoints, or after `patience` seconds."""
     found = mesh.read_all(calls=partial(calls, patience=patience), views=service_view.views)
     return with_causes(found["calls"], found["views"])
 
@@ -96,12 +102,11 @@ def calls(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
 
     rows = mesh.each(row, deadline=4 * PATIENCE)
     service = {"service": f"{spec.namespace}/{spec.server}"}
-    return table(
+    return MERGED.frame(
         (
             {"cluster": name, **service, **({"reason": r.reason} if isinstance(r, Unknown) else r)}
             for name, r in rows.items()
-        ),
-        COLUMNS,
+        )
     )
 
 

@@ -35,6 +35,7 @@ from meshkit.kube.manifests import MANAGED
 from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.kube.pods import main_container, workload
 from meshkit.probing.curl import Answer, curl, failure_text, hostname, parse_answers, parse_xfcc
+from meshkit.tables import Table, integer, number, text
 
 COMPONENT: Final = {"app.kubernetes.io/component": "meshkit-probe"}
 LEFTOVER_AFTER: Final = timedelta(hours=1)
@@ -43,15 +44,45 @@ PATIENCE: Final = 20.0
 LEAST_PATIENCE: Final = 8.0
 CALL_TIMEOUT: Final = 5.0
 LONGEST: Final = 600.0
-CALL_COLUMNS: Final = {
-    "client": "str", "server": "str", "sent": "int64", "answered": "int64", "statuses": "str", "answered_by": "str",
-    "answered_in": "str", "server_identity": "str", "client_identity": "str", "client_certificate": "str",
-    "endpoints": "str", "client_counted": "int64", "server_counted": "int64", "error": "str",
-}  # fmt: skip
-SAMPLE_COLUMNS: Final = {
-    "client": "str", "server": "str", "phase": "str", "seconds": "float64", "status": "int64", "answered_by": "str",
-    "error": "str",
-}  # fmt: skip
+CALLS: Final = Table(
+    "calls",
+    "Calls of every pair",
+    {
+        "client": text("cluster of the client"),
+        "server": text("cluster of the server"),
+        "sent": integer("requests; 0 if the pair could not be tried"),
+        "answered": integer("requests with status 200"),
+        "statuses": text("how often each, such as `200×10`"),
+        "answered_by": text("pods, comma-joined; empty where the workload does not give its name"),
+        "answered_in": text("clusters of those pods; `?` for a pod of none of them"),
+        "server_identity": text("SPIFFE URI, as the server's proxy saw it (By of x-forwarded-client-cert)"),
+        "client_identity": text("SPIFFE URI, as the server's proxy saw it (URI of x-forwarded-client-cert)"),
+        "client_certificate": text(
+            "SHA-256 of the leaf, as the server's proxy saw it (Hash of x-forwarded-client-cert)"
+        ),
+        "endpoints": text("addresses that the client's Envoy has for the Service, comma-joined"),
+        "client_counted": integer("successes that the client's Envoy counted for them"),
+        "server_counted": integer("requests that the servers' Envoys counted inbound"),
+        "error": text("why requests failed, or the pair could not be tried"),
+    },
+    key=("client", "server"),
+)
+SAMPLES: Final = Table(
+    "samples",
+    "Requests of the latency measurement, one by one",
+    {
+        "client": text("cluster of the client"),
+        "server": text("cluster of the server"),
+        "phase": text(
+            "first (on a new connection of the client's Envoy, one on each spare port) or warm (on an open connection)"
+        ),
+        "seconds": number("until the answer; empty without one", "s"),
+        "status": integer("HTTP status; 0: no answer"),
+        "answered_by": text("pod"),
+        "error": text("why it failed"),
+    },
+    key=("client", "server", "phase"),
+)
 
 
 @dataclass(frozen=True)
@@ -236,16 +267,10 @@ class ProbeSession:
     def calls(self, count: int = 10) -> pd.DataFrame:
         """Try every ordered pair, and each cluster with itself: one row for each.
 
-        Columns: client, server, sent, answered (with 200), statuses ("200×10"), answered_by (pods, comma-joined; empty
-        where the workload does not tell its name), answered_in (clusters of those pods; `?` for a pod of none of them),
-        server_identity and client_identity (SPIFFE URIs), client_certificate (SHA-256 of the leaf), as the *server's*
-        proxy saw them (x-forwarded-client-cert: By, URI, Hash), endpoints (addresses that the client's Envoy has for
-        the Service), client_counted (successes that the client's Envoy counted for them), server_counted (by how many
-        requests the servers' Envoys' inbound counters grew), error. A pair that could not be tried has sent = 0 and
-        says why in error.
+        A pair that could not be tried has sent = 0 and says why in error.
         """
         self.wait()
-        return self._each_pair(lambda client, server: [self._try(client, server, count)], CALL_COLUMNS)
+        return self._each_pair(lambda client, server: [self._try(client, server, count)], CALLS)
 
     def _try(self, client: str, server: str, count: int) -> dict[str, Any]:
         target = self._side(server)
@@ -294,15 +319,10 @@ class ProbeSession:
     def latency(self, samples: int = 400) -> pd.DataFrame:
         """Measure every ordered pair, and each cluster with itself: one row for each request.
 
-        Columns: client, server, phase (`first`: the first request on a new connection of the client's Envoy, one on
-        each spare port; `warm`: one after the other, on what is open then), seconds (NaN when there was no answer),
-        status (0: none), answered_by (pod), error. Pairs of one client are measured one after the other, clients
-        concurrently.
+        Pairs of one client are measured one after the other, clients concurrently.
         """
         self.wait()
-        return self._each_pair(
-            lambda client, server: self._sample(client, server, samples), SAMPLE_COLUMNS, by_client=True
-        )
+        return self._each_pair(lambda client, server: self._sample(client, server, samples), SAMPLES, by_client=True)
 
     def _sample(self, client: str, server: str, samples: int) -> list[dict[str, Any]]:
         arrived = self._first(client, server)
@@ -313,8 +333,7 @@ class ProbeSession:
         warm = self.call(client, server, path, count=samples)
         return [sample("first", a) for a in first] + [sample("warm", a) for a in warm]
 
-    def _each_pair(self, work: Any, columns: dict[str, str], *, by_client: bool = False) -> pd.DataFrame:
-
+    def _each_pair(self, work: Any, table: Table, *, by_client: bool = False) -> pd.DataFrame:
         def rows_of(pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
             rows = []
             for client, server in pairs:
@@ -332,9 +351,7 @@ class ProbeSession:
         for group, outcome in zip(groups, outcomes, strict=True):
             lost = [{"client": a, "server": b, "error": str(outcome)} for a, b in group]
             rows += lost if isinstance(outcome, Unknown) else outcome
-        frame = pd.DataFrame(rows, columns=list(columns), dtype=object)  # else pandas makes empty columns float
-        blank = {name: 0 if dtype == "int64" else "" for name, dtype in columns.items() if dtype != "float64"}
-        return frame.fillna(blank).astype(columns)
+        return table.frame(rows, in_order=True)
 
 
 def find_side(cluster: Cluster, mesh: Mesh) -> ProbeTarget:

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import pandas as pd
 
-from meshkit import tables as meshkit_tables
 from meshkit.istio import snapshot
 from meshkit.istio.ca import trust_store
 from meshkit.istio.config import service_view
@@ -25,11 +24,26 @@ from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.probing import api_server_reach, client_view, pair_probe
 from meshkit.probing.curl import Answer, failure_text, hostname
 from meshkit.probing.statistics import quantile
+from meshkit.tables import Table, integer, number, text
 
-TRAFFIC_COLUMNS: Final = {
-    "client": "str", "server": "str", "sent": "int64", "answered": "int64", "statuses": "str", "answered_by": "str",
-    "answered_in": "str", "p50_ms": "float64", "p95_ms": "float64", "p99_ms": "float64", "error": "str",
-}  # fmt: skip
+PAIR_TRAFFIC: Final = Table(
+    "pair-traffic",
+    "Requests between every ordered pair",
+    {
+        "client": text("cluster of the client"),
+        "server": text("cluster of the server"),
+        "sent": integer("requests; 0 if the pair could not be tried"),
+        "answered": integer("requests with status 200"),
+        "statuses": text("how often each, such as `200×10`"),
+        "answered_by": text("pods, comma-joined"),
+        "answered_in": text("their clusters; `?` for a pod of none"),
+        "p50_ms": number("median latency of answers, on warm connections", "ms"),
+        "p95_ms": number("95th percentile", "ms"),
+        "p99_ms": number("99th percentile", "ms"),
+        "error": text("why requests failed, or the pair could not be tried"),
+    },
+    key=("client", "server"),
+)
 
 
 AT_ONCE: Final = 4
@@ -79,8 +93,8 @@ def _known(mesh: Mesh) -> snapshot.VerifyFacts:
         gateways_seen=multicluster_gateways.gateways_seen,
     )
     unread: dict[str, Any] = {
-        "certificates": meshkit_tables.table([], trust_store.CERTIFICATE_COLUMNS),
-        "roots": meshkit_tables.table([], trust_store.ROOT_COLUMNS),
+        "certificates": trust_store.CERTIFICATES.frame([]),
+        "roots": trust_store.ROOTS.frame([]),
     }
     return snapshot.VerifyFacts(**tables, **unread)
 
@@ -128,9 +142,7 @@ def measure(mesh: Mesh, samples: int) -> pd.DataFrame:
 def traffic(probing: pair_probe.ProbeSession, samples: int) -> pd.DataFrame:
     """Send requests between every ordered pair alone, four at a time: one row for each.
 
-    Columns: client, server, sent, answered (with 200), statuses, answered_by (pods, comma-joined), answered_in (their
-    clusters; `?` for a pod of none), p50_ms, p95_ms and p99_ms (of answered requests, on warm connections), error. A
-    pair that could not be tried has sent = 0 and says why in error.
+    A pair that could not be tried has sent = 0 and says why in error.
     """
     lanes = [n for n in (samples // AT_ONCE + (k < samples % AT_ONCE) for k in range(AT_ONCE)) if n]
 
@@ -149,12 +161,11 @@ def traffic(probing: pair_probe.ProbeSession, samples: int) -> pd.DataFrame:
 
     pairs = probing.mesh.ordered_pairs
     rows = gather(row, pairs, deadline=2 * DEADLINE, executor=DaemonThreads(2 * len(probing.mesh.clusters)))
-    return meshkit_tables.table(
+    return PAIR_TRAFFIC.frame(
         (
             {"client": a, "server": b, **({"error": r.reason} if isinstance(r, Unknown) else r)}
             for (a, b), r in zip(pairs, rows, strict=True)
-        ),
-        TRAFFIC_COLUMNS,
+        )
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -21,7 +21,7 @@ from meshkit.istio.multicluster import gateways, remote_secret_manifest
 from meshkit.kube import pods as kube_pods
 from meshkit.kube.cluster import Cluster, ExecResult
 from meshkit.kube.mesh import Mesh, Unknown, gather
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
 CURL_TIMEOUT = 5
 DEADLINE = 30.0
@@ -29,24 +29,39 @@ UNRESOLVED = (5, 6)
 DISCARD = 9
 """The port at which names are tried; nothing listens there, and a sidecar logs each attempt as refused."""
 _MARK = "@meshkit "
-POD_COLUMNS = {
-    "client": "str",
-    "server": "str",
-    "address": "str",
-    "tried_from": "str",
-    "state": "str",
-    "status": "int64",
-    "detail": "str",
-}
-NAME_COLUMNS = {
-    "cluster": "str",
-    "name": "str",
-    "of": "str",
-    "tried_from": "str",
-    "state": "str",
-    "address": "str",
-    "detail": "str",
-}
+POD_TO_POD: Final = Table(
+    "pod-to-pod",
+    "Pods of other clusters, tried by their own addresses",
+    {
+        "client": text("cluster"),
+        "server": text("cluster"),
+        "address": text("of the server's istiod"),
+        "tried_from": text("pod"),
+        "state": text(
+            "ok, no answer, wrong certificate (in overlapping ranges the address is another pod's), untried (no "
+            "pod to try from, or no istiod to try) or UNKNOWN"
+        ),
+        "status": integer("HTTP status"),
+        "detail": text("what happened"),
+    },
+    key=("client", "server"),
+    show=("client", "server", "address", "tried_from", "state", "detail"),
+)
+API_NAMES: Final = Table(
+    "dns-names",
+    "DNS names, resolved in pods",
+    {
+        "cluster": text("where it was tried"),
+        "name": text("that was resolved"),
+        "of": text("what it is for"),
+        "tried_from": text("pod"),
+        "state": text("resolved, not resolved, untried (no pod to try from) or UNKNOWN"),
+        "address": text("that it led to"),
+        "detail": text("what happened"),
+    },
+    key=("cluster", "name"),
+    show=("cluster", "name", "of", "tried_from", "state", "address", "detail"),
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,7 @@ def _tried(mesh: Mesh, attempt: Callable[[Caller, Cluster], dict[str, Any]]) -> 
     for (client, server), answer in zip(mesh.ordered_pairs, answers, strict=True):
         outcome = {"state": "UNKNOWN", "detail": answer.reason} if isinstance(answer, Unknown) else answer
         rows.append({"client": client, "server": server, **outcome})
-    return table(rows, POD_COLUMNS)
+    return POD_TO_POD.frame(rows)
 
 
 def handshake(caller: Caller, url: str) -> dict[str, Any]:
@@ -119,12 +134,7 @@ def _names(leaf: Certificate) -> list[str]:
 
 
 def pods(mesh: Mesh) -> pd.DataFrame:
-    """Try whether pods reach pods of other clusters by their addresses, at each istiod's webhook port.
-
-    Columns: client, server (clusters), address, tried_from (pod), state (ok; no answer; wrong certificate: with
-    overlapping pod ranges the address is that of another pod; untried: no pod to try from, or no istiod to try;
-    UNKNOWN), status (of HTTP), detail.
-    """
+    """Try whether pods reach pods of other clusters by their addresses, at each istiod's webhook port."""
     return _tried(mesh, lambda caller, server: _try_pod(mesh, caller, server))
 
 
@@ -145,9 +155,6 @@ def _try_pod(mesh: Mesh, caller: Caller, server: Cluster) -> dict[str, Any]:
 def names(mesh: Mesh) -> pd.DataFrame:
     """Resolve the DNS names that a mesh needs, from a pod of each cluster.
 
-    Columns: cluster (where it was tried), name, of (what it is for), tried_from (pod), state (resolved, not resolved,
-    untried: no pod to try from; UNKNOWN), address (that it led to), detail.
-
     Names: other clusters' API servers and gateways where they have host names, istiod's Service, the probe's server
     where its Service exists. A name is tried as curl resolves it, by the pod's own resolver (through the sidecar's DNS
     proxy, if that is on).
@@ -160,7 +167,7 @@ def names(mesh: Mesh) -> pd.DataFrame:
     for (cluster, host, of), answer in zip(tried, answers, strict=True):
         outcome = {"state": "UNKNOWN", "detail": answer.reason} if isinstance(answer, Unknown) else answer
         rows.append({"cluster": cluster, "name": host, "of": of, **outcome})
-    return table(rows, NAME_COLUMNS)
+    return API_NAMES.frame(rows)
 
 
 def _wanted(mesh: Mesh) -> dict[str, list[tuple[str, str]]]:

@@ -16,21 +16,46 @@ from typing import Any, Final
 
 import pandas as pd
 
-from meshkit.tables import table
+from meshkit.tables import Table, integer, moment, number, text
 
 NOT_OBSERVED: Final = "not observed"
 MOST_FAILED: Final = 5000
 """Failed requests are kept one by one up to this many; beyond it they are counted only."""
 MOST_SAMPLES: Final = 2000
 SETTLED_AFTER: Final = 30.0
-COLUMNS: Final = {
-    "time": "datetime64[ns, UTC]", "cluster": "str", "sent": "int64", "failed": "int64", "p50_ms": "float64",
-    "p99_ms": "float64", "answered_in": "str",
-}  # fmt: skip
-FAILED_COLUMNS: Final = {
-    "time": "datetime64[ns, UTC]", "cluster": "str", "pod": "str", "status": "int64", "error": "str",
-    "answered_by": "str", "seconds": "float64",
-}  # fmt: skip
+TRAFFIC: Final = Table(
+    "traffic",
+    "Requests by second",
+    {
+        "time": moment("the second", resolution="ns"),
+        "cluster": text("of the sender; empty before any sender was seen"),
+        "sent": integer("requests"),
+        "failed": integer("requests"),
+        "p50_ms": number("median latency of answers; empty without any", "ms"),
+        "p99_ms": number("99th percentile; empty without any", "ms"),
+        "answered_in": text(
+            'clusters of the pods that answered well, such as `east×14 west×6`; `?` for an unknown pod; "not observed"'
+        ),
+    },
+    key=("time", "cluster"),
+    compare=("failed",),
+    limit=5,
+)
+REQUESTS: Final = TRAFFIC.renamed("requests", "Requests by second")
+FAILED: Final = Table(
+    "failed_requests",
+    "Failed requests, one by one",
+    {
+        "time": moment("when it began", resolution="ns"),
+        "cluster": text("of the sender"),
+        "pod": text("that sent it"),
+        "status": integer("HTTP status; 0: no answer"),
+        "error": text("why it failed"),
+        "answered_by": text("pod"),
+        "seconds": number("until the answer", "s"),
+    },
+    key=("time", "cluster", "pod"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +136,8 @@ class Tally:
     def table(self, begin: float, end: float, homes: Mapping[str, str]) -> pd.DataFrame:
         """Return one row for each second and sending cluster, from `begin` to `end` (Unix times).
 
-        Columns: time (the second, UTC), cluster (of the sender), sent, failed, p50_ms and p99_ms (of those answered,
-        NaN without any), answered_in (the clusters of the pods that answered well, "east×14 west×6"; `?` where `homes`
-        does not know the pod). A second in which a sender that was seen before is not seen is a row of its cluster
-        with answered_in "not observed"; before any was seen, it is a row without cluster.
+        A second in which a sender that was seen before is not seen is a row of its cluster with answered_in "not
+        observed"; before any was seen, it is a row without cluster. `homes` is the cluster of each pod.
         """
         rows = []
         for (stamp, cluster), second in self._seconds.items():
@@ -128,7 +151,7 @@ class Tally:
                 | {"p50_ms": p50, "p99_ms": p99, "answered_in": answered_in}
             )
         rows += [{"time": _utc(s), "cluster": c, "answered_in": NOT_OBSERVED} for s, c in self._gaps(begin, end)]
-        return table(rows, COLUMNS).sort_values(["time", "cluster"], kind="stable", ignore_index=True)
+        return TRAFFIC.frame(rows).sort_values(["time", "cluster"], kind="stable", ignore_index=True)
 
     def _gaps(self, begin: float, end: float) -> Iterator[tuple[int, str]]:
         first: dict[str, int] = {}
@@ -141,13 +164,9 @@ class Tally:
             yield from ((stamp, c) for c, since in first.items() if stamp > since and (stamp, c) not in self._seconds)
 
     def failed(self) -> pd.DataFrame:
-        """Return the failed requests one by one, the first `MOST_FAILED` of them.
-
-        Columns: time (when it began, UTC), cluster and pod (that sent it), status (0: no answer), error, answered_by,
-        seconds.
-        """
+        """Return the failed requests one by one, the first `MOST_FAILED` of them."""
         rows = [{**vars(request), "time": _utc(request.time)} for request in self._failed]
-        return table(rows, FAILED_COLUMNS).sort_values("time", kind="stable", ignore_index=True)
+        return FAILED.frame(rows).sort_values("time", kind="stable", ignore_index=True)
 
 
 def totals(requests: pd.DataFrame) -> dict[str, Any]:

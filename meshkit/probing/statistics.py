@@ -23,12 +23,63 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from meshkit.tables import Table, integer, number, text
+
 QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 _PAIR: Final = ["client", "server"]
-LATENCY_COLUMNS: Final = (
-    *("client", "server", "path", "n", "failed"),
-    *(f"{name}_{part}" for name in QUANTILES for part in ("ms", "low", "high")),
-    *("first_n", "first_p50_ms", "first_p50_low", "first_p50_high"),
+LATENCY: Final = Table(
+    "latency",
+    "Latency in milliseconds, with 95 % intervals",
+    {
+        "client": text("cluster of the client"),
+        "server": text("cluster of the server"),
+        "path": text("local or remote"),
+        "n": integer("timed requests on open connections"),
+        "failed": integer("failed requests, on open and on new connections"),
+        "p50_ms": number("median", "ms"),
+        "p50_low": number("lower bound of its interval", "ms"),
+        "p50_high": number("upper bound of its interval", "ms"),
+        "p90_ms": number("90th percentile", "ms"),
+        "p90_low": number("lower bound of its interval", "ms"),
+        "p90_high": number("upper bound of its interval", "ms"),
+        "p99_ms": number("99th percentile", "ms"),
+        "p99_low": number("lower bound of its interval", "ms"),
+        "p99_high": number("upper bound of its interval", "ms"),
+        "first_n": integer("timed first requests on new connections"),
+        "first_p50_ms": number("their median", "ms"),
+        "first_p50_low": number("lower bound of its interval", "ms"),
+        "first_p50_high": number("upper bound of its interval", "ms"),
+    },
+    key=("client", "server"),
+    show=(
+        *("client", "server", "n", "failed", "p50_ms", "p50_low", "p50_high", "p90_ms", "p99_ms", "p99_low"),
+        *("p99_high", "first_p50_ms"),
+    ),
+    compare=("p50_ms", "p99_ms", "failed"),
+)
+ANSWERS: Final = Table(
+    "answers",
+    "Answers by pod",
+    {
+        "client": text("cluster of the client"),
+        "server": text("cluster of the server"),
+        "answered_by": text("pod; empty where the answer does not name it"),
+        "answers": integer("requests that it answered"),
+    },
+)
+ERROR_RATE: Final = Table(
+    "error-rate",
+    "Share of failed requests, with Wilson's 95 % interval",
+    {
+        "client": text("cluster of the client"),
+        "server": text("cluster of the server"),
+        "n": integer("requests, on open and on new connections"),
+        "failed": integer("of them"),
+        "rate": number("share of failed requests, 0 to 1"),
+        "rate_low": number("lower bound of its interval"),
+        "rate_high": number("upper bound of its interval"),
+    },
+    key=("client", "server"),
 )
 
 
@@ -79,10 +130,8 @@ def failed_requests(samples: pd.DataFrame) -> pd.Series[bool]:
 def latency_table(samples: pd.DataFrame) -> pd.DataFrame:
     """Return latency quantiles with 95 % intervals, one row for each (client, server).
 
-    Columns: client, server, path ("local" or "remote"), n (warm answers timed), failed (requests of either phase);
-    p50_ms, p50_low, p50_high and the same for p90 and p99, of warm requests; first_n, first_p50_ms, first_p50_low,
-    first_p50_high, of first requests on new connections. Times in milliseconds; NaN where there is none, and for a
-    bound that does not exist. Rows are in order of name, or of the categories where the columns are categorical.
+    A time is NaN where there is none, and a bound where it does not exist. Rows are in order of name, or of the
+    categories where the columns are categorical.
     """
     rows: list[dict[str, object]] = []
     for (client, server), group in _pairs(samples):
@@ -94,38 +143,28 @@ def latency_table(samples: pd.DataFrame) -> pd.DataFrame:
         for name, q in QUANTILES.items():
             row |= _estimate(name, warm, q)
         rows.append(row | _estimate("first_p50", first, 0.5))
-    words = dict.fromkeys(("client", "server", "path"), "str")
-    counts = dict.fromkeys(("n", "failed", "first_n"), "int64")
-    dtypes = dict.fromkeys(LATENCY_COLUMNS, "float64") | words | counts
-    return pd.DataFrame(rows, columns=list(LATENCY_COLUMNS)).astype(dtypes)
+    return LATENCY.frame(rows, in_order=True)
 
 
 def answers_table(samples: pd.DataFrame) -> pd.DataFrame:
-    """Return the answering pods, the busiest first within each pair.
-
-    Columns: client, server, answered_by ("" = unknown), answers (all requests of that pair with that answerer).
-    """
-    columns = [*_PAIR, "answered_by", "answers"]
+    """Return the answering pods, the busiest first within each pair."""
     rows = [
-        (str(client), str(server), str(name), int(count))
+        {"client": str(client), "server": str(server), "answered_by": str(name), "answers": int(count)}
         for (client, server), group in _pairs(samples)
         for name, count in sorted(group["answered_by"].value_counts().items(), key=lambda kv: (-kv[1], str(kv[0])))
     ]
-    return pd.DataFrame(rows, columns=columns).astype({**dict.fromkeys(columns[:3], "str"), "answers": "int64"})
+    return ANSWERS.frame(rows, in_order=True)
 
 
 def error_rate(samples: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of failed requests with Wilson's 95 % interval, one row for each (client, server).
-
-    Columns: client, server, n (all requests of both phases), failed, rate, rate_low, rate_high (0 to 1).
-    """
-    columns = [*_PAIR, "n", "failed", "rate", "rate_low", "rate_high"]
+    """Return the share of failed requests with Wilson's 95 % interval, one row for each (client, server)."""
     rows = []
     for (client, server), group in _pairs(samples):
         n, failed = len(group), int(failed_requests(group).sum())
-        rows.append((str(client), str(server), n, failed, failed / n, *wilson(failed, n)))
-    dtypes = dict.fromkeys(columns, "float64") | dict.fromkeys(_PAIR, "str") | dict.fromkeys(("n", "failed"), "int64")
-    return pd.DataFrame(rows, columns=columns).astype(dtypes)
+        low, high = wilson(failed, n)
+        row = {"client": str(client), "server": str(server), "n": n, "failed": failed, "rate": failed / n}
+        rows.append({**row, "rate_low": low, "rate_high": high})
+    return ERROR_RATE.frame(rows, in_order=True)
 
 
 def _pairs(samples: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:

@@ -10,8 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from meshkit.errors import InputError
-from meshkit.istio.proxies.proxy_status import COLUMNS
-from meshkit.tables import table
+from meshkit.istio.proxies.proxy_status import PROXY_STATUS
 
 REMEDY = "name a run folder with stage 09, or what `meshkit proxies -o csv` or `-o json` printed"
 
@@ -37,10 +36,10 @@ def proxy_status(source: Path) -> tuple[pd.DataFrame, datetime | None]:
         raise InputError(f"no earlier proxy status: {error.strerror}", where=str(path), remedy=REMEDY) from None
     except ValueError:
         raise InputError("this is neither CSV nor JSON of proxies", where=str(path), remedy=REMEDY) from None
-    lacking = [name for name in COLUMNS if name not in raw]
+    lacking = [name for name in PROXY_STATUS.columns if name not in raw]
     if lacking and len(raw.columns):
         raise InputError(f"this table has no {', '.join(lacking)}", where=str(path), remedy=REMEDY)
     raw["age_s"] = pd.to_numeric(raw["age_s"])
     moment = re.match(r"\d{8}T\d{6}Z", source.resolve().name)
     began = datetime.strptime(moment[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) if moment else None
-    return table(({str(k): v for k, v in row.items()} for row in raw.to_dict("records")), COLUMNS), began
+    return PROXY_STATUS.frame({str(k): v for k, v in row.items()} for row in raw.to_dict("records")), began

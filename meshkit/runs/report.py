@@ -15,13 +15,11 @@ from meshkit.display import COLOURS, cell_html, symbol_of
 from meshkit.runs.compare import Comparison
 from meshkit.runs.outcome import Outcome, Status
 from meshkit.runs.traffic_report import BAD as FAILED
-from meshkit.runs.traffic_report import Story, payload
+from meshkit.runs.traffic_report import TABLES, Story, payload
 from meshkit.tables import table_html
 
 HERE = Path(__file__).parent
 ROWS = 20
-STORY_ROWS = 50
-STORY_TABLES = ("requests", "failed_requests", "journal")
 
 
 def notebook_html(nb: Any, title: str) -> str:
@@ -45,7 +43,7 @@ def report_html(
     """Return the report of a run; `names` gives each shown table (by `id`) its name in the folder.
 
     A `story` of requests and changes comes right after the verdict; the caller writes its tables beside the report
-    (`STORY_TABLES`).
+    (`traffic_report.TABLES`).
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -59,9 +57,10 @@ def report_html(
         link = f'<a href="tables/{name}.csv">tables/{name}.csv</a>'
         return Markup(table_html(payload, limit=ROWS, more=link))  # noqa: S704  (table_html escapes)
 
-    def story_table(df: pd.DataFrame, name: str, caption: str = "") -> Markup:
+    def story_table(df: pd.DataFrame, name: str) -> Markup:
         link = f'<a href="tables/{name}.csv">tables/{name}.csv</a>'
-        return Markup(table_html(payload(df, name, caption), limit=STORY_ROWS, more=link))  # noqa: S704  (as above)
+        schema = next(table for table in TABLES if table.name == name)
+        return Markup(table_html(payload(df, schema), limit=schema.limit, more=link))  # noqa: S704  (as above)
 
     return environment.get_template("report.html.j2").render(
         record=record,
@@ -72,7 +71,7 @@ def report_html(
         table=table,
         story=story,
         story_table=story_table,
-        story_tables=STORY_TABLES if story else (),
+        story_tables=[table.name for table in TABLES] if story else (),
         names=names,
         bad=lambda outcome: [f for f in outcome.findings if f.verdict not in (Verdict.PASS, Verdict.SKIPPED)],
         findings=lambda found: Markup(findings_html(f.to_dict() for f in worst_first(found))),  # noqa: S704  (findings_html escapes)

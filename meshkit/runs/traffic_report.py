@@ -10,12 +10,25 @@ from typing import Any, Final
 
 import pandas as pd
 
-from meshkit.tables import table
+from meshkit.probing.request_log import FAILED, REQUESTS
+from meshkit.tables import Table, moment, number, text
 
-CHANGE_COLUMNS: Final = {
-    "time": "datetime64[ns, UTC]", "stage": "str", "cluster": "str", "action": "str", "object": "str", "status": "str",
-    "seconds": "float64",
-}  # fmt: skip
+CHANGES_BY_TIME: Final = Table(
+    "journal",
+    "Changes",
+    {
+        "time": moment("when it began", resolution="ns"),
+        "stage": text("of the change"),
+        "cluster": text("its cluster"),
+        "action": text("create, update, patch, delete, restart, scale, install, undo …"),
+        "object": text("kind, namespace and name"),
+        "status": text("done or failed"),
+        "seconds": number("how long it took", "s"),
+    },
+    key=("time", "cluster", "action", "object"),
+)
+TABLES: Final = (REQUESTS, FAILED, CHANGES_BY_TIME)
+"""The tables of a story."""
 GOOD, UNKNOWN, BAD = "passed", "unknown", "failed"
 
 
@@ -23,8 +36,8 @@ GOOD, UNKNOWN, BAD = "passed", "unknown", "failed"
 class Story:
     """Requests and changes of one run.
 
-    `requests`, `failed` and `totals` are those of `meshkit.probing.load_log.Requests`; `changes` has the columns of
-    `changes`; `marks` are moments with a short label for the chart.
+    `requests`, `failed` and `totals` are those of `meshkit.probing.load_log.Requests`; `changes` is the table of that
+    function; `marks` are moments with a short label for the chart.
     """
 
     requests: pd.DataFrame
@@ -62,8 +75,9 @@ class Story:
 
     def files(self) -> list[tuple[str, str]]:
         """Return its tables as CSV, by the names that the report links."""
-        tables = {"requests": self.requests, "failed_requests": self.failed, "journal": self.changes}
-        return [(name, df.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%SZ")) for name, df in tables.items()]
+        frames = (self.requests, self.failed, self.changes)
+        csvs = (df.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%SZ") for df in frames)
+        return [(table.name, csv) for table, csv in zip(TABLES, csvs, strict=True)]
 
     def picture(self) -> tuple[str, str]:
         """Return the chart as a PNG in base64, and its text alternative."""
@@ -74,11 +88,11 @@ class Story:
 
 
 def changes(entries: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return changes as a table, oldest first: time (begun, UTC), stage, cluster, action, object, status, seconds."""
-    return table(entries, CHANGE_COLUMNS).sort_values("time", kind="stable", ignore_index=True)
+    """Return the changes of a run, oldest first."""
+    return CHANGES_BY_TIME.frame(entries).sort_values("time", kind="stable", ignore_index=True)
 
 
-def payload(df: pd.DataFrame, name: str, caption: str) -> dict[str, Any]:
+def payload(df: pd.DataFrame, table: Table) -> dict[str, Any]:
     """Return a table as `tables.table_html` takes it, times to the second."""
     shown = df.copy()
     for column in (c for c in df.columns if str(df[c].dtype).startswith("datetime64")):
@@ -87,8 +101,8 @@ def payload(df: pd.DataFrame, name: str, caption: str) -> dict[str, Any]:
     shown[seconds] = shown[seconds].round(3)
     rows = [[None if value != value else value for value in row] for row in shown.astype(object).to_numpy().tolist()]  # noqa: PLR0124  (NaN)
     return {
-        "name": name,
-        "caption": caption,
+        "name": table.name,
+        "caption": table.caption,
         "columns": list(shown.columns),
         "dtypes": [str(dtype) for dtype in shown.dtypes],
         "rows": rows,

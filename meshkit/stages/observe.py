@@ -23,7 +23,6 @@ from meshkit.probing import pair_probe, statistics
 from meshkit.spec import MeshSpec
 from meshkit.stages.sending import Sending
 from meshkit.stages.stage import Draws, Shows
-from meshkit.tables import table
 
 STAGE = "09 observe"
 
@@ -39,7 +38,7 @@ def measure(mesh: Mesh, samples: int = 400, mode: str = "audit") -> pd.DataFrame
     parameters.require_choice("mode", mode, parameters.SENDING)
     parameters.require_number("samples", samples)
     if mode == "plan":
-        return table([], pair_probe.SAMPLE_COLUMNS)
+        return pair_probe.SAMPLES.frame([])
     with pair_probe.open(mesh) as probing:
         return probing.latency(samples)
 
@@ -114,7 +113,7 @@ class Observe(Sending):
         parameters.require_number("samples", samples)
         super().__init__(mesh, mode=mode, journal=journal)
         self.samples = samples
-        self.measured: pd.DataFrame = table([], pair_probe.SAMPLE_COLUMNS)
+        self.measured: pd.DataFrame = pair_probe.SAMPLES.frame([])
         self.quantiles: pd.DataFrame = statistics.latency_table(self.measured)
 
     def _look(self) -> ProxyFacts:

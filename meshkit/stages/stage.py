@@ -29,10 +29,9 @@ from meshkit.checks.finding import Conclusion, Finding, Findings
 from meshkit.display import Several, Shown, Text
 from meshkit.errors import InputError
 from meshkit.kube.mesh import Mesh
-from meshkit.notebook import tables
 from meshkit.notebook.pictures import Picture
 from meshkit.spec import MeshSpec
-from meshkit.tables import Table, View
+from meshkit.tables import Table
 
 BEATS: Final = ("look", "check", "plan", "apply", "prove", "conclude")
 NAMED: Final = 20
@@ -48,11 +47,11 @@ class Shows(Generic[S]):
     Evaluated at the end of a cell it shows itself; `stage.readers.frame` is the DataFrame.
     """
 
-    def __init__(self, table: Table | tables.Shown, frame: Callable[[S], pd.DataFrame]) -> None:
+    def __init__(self, table: Table, frame: Callable[[S], pd.DataFrame]) -> None:
         self.table, self.frame = table, frame
 
     def __get__(self, stage: S | None, owner: type[S]) -> Any:
-        return self if stage is None else _view(self.table, _of(stage, self.frame))
+        return self if stage is None else self.table.view(_of(stage, self.frame))
 
 
 class Draws(Generic[S]):
@@ -63,10 +62,6 @@ class Draws(Generic[S]):
 
     def __get__(self, stage: S | None, owner: type[S]) -> Any:
         return self if stage is None else Picture(_of(stage, self.draw), self.name)
-
-
-def _view(table: Table | tables.Shown, frame: pd.DataFrame) -> View:
-    return table.view(frame) if isinstance(table, Table) else tables.view(table, frame)
 
 
 def _of(stage: S, read: Callable[[S], R]) -> R:

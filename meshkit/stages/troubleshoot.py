@@ -34,7 +34,7 @@ from meshkit.spec import MeshSpec
 from meshkit.stages import gateways, prepare
 from meshkit.stages.discovery import stage as discovery
 from meshkit.stages.stage import Shows, Stage
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
 STAGE = "11 troubleshoot"
 LINES: Final = 400
@@ -49,28 +49,79 @@ MENDS: Final = {
     "07": "MK704 MK802 MK803 MK809 MK830 MK831 MK832 MK833 MK836",
 }
 """The stage of a run whose plan mends what a check found."""
-WALK_COLUMNS = {
-    "step": "int64",
-    "id": "str",
-    "check": "str",
-    "verdict": "str",
-    "subject": "str",
-    "observed": "str",
-    "follows_from": "str",
-}
-CAUSE_COLUMNS = {
-    "place": "str",
-    "id": "str",
-    "subject": "str",
-    "check": "str",
-    "observed": "str",
-    "expected": "str",
-    "explains": "str",
-    "page": "str",
-}
-CURE_COLUMNS = {"step": "int64", "do": "str", "why": "str"}
-LOG_COLUMNS = {"cluster": "str", "pod": "str", "symptom": "str", "lines": "int64", "last": "str", "reason": "str"}
-SYMPTOM_COLUMNS = {"name": "str", "seen": "str", "where": "str", "first_suspects": "str", "means": "str"}
+WALK: Final = Table(
+    "walk",
+    "The checks, the likeliest first",
+    {
+        "step": integer("its place in the order"),
+        "id": text("of the check"),
+        "check": text("its question"),
+        "verdict": text("the worst answer"),
+        "subject": text("of that answer"),
+        "observed": text("of that answer, and how many more there are like it"),
+        "follows_from": text("the finding that may be its cause"),
+    },
+    key=("id",),
+    show=("step", "id", "verdict", "check", "subject", "observed", "follows_from"),
+    compare=("verdict",),
+    limit=20,
+)
+CAUSES: Final = Table(
+    "causes",
+    "What is not in order and follows from nothing",
+    {
+        "place": text("cause, likely too, or not usual for the symptom"),
+        "id": text("of the check"),
+        "subject": text("what it was asked of"),
+        "check": text("its question"),
+        "observed": text("what was found"),
+        "expected": text("what should be"),
+        "explains": text("ids of the findings that follow from it"),
+        "page": text("of Istio's documentation"),
+    },
+    key=("id", "subject"),
+    show=("place", "id", "subject", "check", "observed", "explains", "page"),
+    compare=("observed",),
+)
+CURE: Final = Table(
+    "cure",
+    "What to do",
+    {
+        "step": integer("its place in the order"),
+        "do": text("a command, or words"),
+        "why": text("the finding that it fixes"),
+    },
+    key=("step",),
+    compare=("do",),
+)
+LOGS: Final = Table(
+    "logs",
+    "Known symptoms in the last lines of the logs",
+    {
+        "cluster": text("its cluster"),
+        "pod": text("whose log"),
+        "symptom": text("that the lines show"),
+        "lines": integer("how many of them"),
+        "last": text("the last of these lines"),
+        "reason": text("why a log could not be read"),
+    },
+    key=("cluster", "pod", "symptom"),
+    show=("cluster", "pod", "symptom", "lines", "last", "reason"),
+    compare=("symptom",),
+)
+SYMPTOMS: Final = Table(
+    "symptoms",
+    "Symptoms that can be chosen",
+    {
+        "name": text("for the parameter `symptom`"),
+        "seen": text("what it is"),
+        "where": text("it is seen"),
+        "first_suspects": text("the checks to run first"),
+        "means": text("what the line means by itself"),
+    },
+    key=("name",),
+    compare=("name",),
+)
 _FLAG: Final = (
     "DC DF DI DO DPE DR DT FI IH LH LR NC NFCF NR OM RL RLSE SI UAEX UC UF UH UMSDR UO UPE UR URX UT"
 ).replace(" ", "|")
@@ -131,11 +182,7 @@ def known() -> dict[str, Symptom]:
 
 
 def symptoms() -> pd.DataFrame:
-    """Return what can be chosen.
-
-    Columns: name (for the parameter `symptom`), seen (what it is), where (one sees it), first_suspects (what is looked
-    at first), means (what the line says by itself).
-    """
+    """Return what can be chosen."""
     rows = [
         {
             "name": one.name,
@@ -146,7 +193,7 @@ def symptoms() -> pd.DataFrame:
         }
         for one in known().values()
     ]
-    return _listed(rows, SYMPTOM_COLUMNS)
+    return SYMPTOMS.frame(rows, in_order=True)
 
 
 def recognise(text: str | int) -> Symptom | None:
@@ -230,11 +277,7 @@ def leads_to(finding: Finding, symptom: Symptom | None, follow: Sequence[tuple[F
 
 
 def walk(mesh: Mesh, findings: Sequence[Finding], symptom: Symptom | None) -> pd.DataFrame:
-    """Return the checks in the order in which the symptom makes them likely; without one, the farthest-reaching first.
-
-    Columns: step, id, check (what is asked), verdict (the worst answer), subject and observed (of that answer; how many
-    more there are like it), follows_from (what may be the reason for it).
-    """
+    """Return the checks, the likeliest of the symptom first; without one, the farthest-reaching first."""
     due = {id(one): reason for one, reason in causes.in_order(findings, list(mesh.clusters))}
     ids = list(symptom.checks) if symptom else _far_reaching(findings)
     rows: list[dict[str, Any]] = []
@@ -253,7 +296,7 @@ def walk(mesh: Mesh, findings: Sequence[Finding], symptom: Symptom | None) -> pd
                 "follows_from": f"{reason.id} {reason.subject}" if reason else "",
             }
         )
-    return _listed(rows, WALK_COLUMNS)
+    return WALK.frame(rows, in_order=True)
 
 
 def _far_reaching(findings: Sequence[Finding]) -> list[str]:
@@ -262,11 +305,7 @@ def _far_reaching(findings: Sequence[Finding]) -> list[str]:
 
 
 def named(diagnosis: Diagnosis) -> pd.DataFrame:
-    """Return the cause, and what else is not in order and follows from nothing.
-
-    Columns: place (cause; likely too; not usual for the symptom), id, subject, check, observed, expected, explains
-    (ids of what follows from it), page (of Istio's documentation).
-    """
+    """Return the cause, and what else is not in order and follows from nothing."""
     rows = []
     for one in [*filter(None, [diagnosis.cause]), *diagnosis.others]:
         place = "likely too" if leads_to(one, diagnosis.symptom, diagnosis.follow) else "not usual for the symptom"
@@ -280,13 +319,7 @@ def named(diagnosis: Diagnosis) -> pd.DataFrame:
                 "page": catalogue.find(one.id).url,
             }
         )
-    return _listed(rows, CAUSE_COLUMNS)
-
-
-def _listed(rows: list[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
-    """Return a table in the order of its rows."""
-    numbered = table(({**row, "order": n} for n, row in enumerate(rows)), {**columns, "order": "int64"})
-    return numbered.sort_values("order", ignore_index=True).drop(columns="order")
+    return CAUSES.frame(rows, in_order=True)
 
 
 def conclusion(diagnosis: Diagnosis) -> str:
@@ -332,13 +365,10 @@ def mends(finding: Finding | None) -> str:
 
 
 def cure(diagnosis: Diagnosis, mesh_file: str) -> pd.DataFrame:
-    """Return what to do, step by step; nothing of it was done.
-
-    Columns: step, do (a command, or words), why.
-    """
+    """Return what to do, step by step; nothing of it was done."""
     one, rows = diagnosis.cause, []
     if one is None:
-        return table([], CURE_COLUMNS)
+        return CURE.frame([])
     if one.remedy:
         rows.append((one.remedy, f"mends {one.id}: {one.check} [{one.subject}]"))
     if stage := mends(one):
@@ -349,7 +379,7 @@ def cure(diagnosis: Diagnosis, mesh_file: str) -> pd.DataFrame:
     rows.append((f"meshkit check --explain {one.id}", "what the check means, and what users told of it"))
     rows.append((f"meshkit check {mesh_file}", f"{one.id} must be gone, and with it what follows from it"))
     steps = [{"step": n, "do": do, "why": why} for n, (do, why) in enumerate(rows, 1)]
-    return _listed(steps, CURE_COLUMNS)
+    return CURE.frame(steps, in_order=True)
 
 
 def plan(mesh: Mesh, facts: audit.AuditFacts, diagnosis: Diagnosis) -> Plan:
@@ -373,14 +403,11 @@ def logs(mesh: Mesh) -> pd.DataFrame:
 
     Read are istiods, gateways and the sidecars of the probe's client, 400 lines each. What the checks themselves tried
     there is left out.
-
-    Columns: cluster, pod, symptom, lines (how many of them say so), last (the last of these), reason (why a log could
-    not be read).
     """
     rows: list[dict[str, Any]] = []
     for name, told in mesh.each(lambda cluster: _logs(mesh, cluster)).items():
         rows += [{"cluster": name, "reason": told.reason}] if isinstance(told, Unknown) else told
-    return table(rows, LOG_COLUMNS)
+    return LOGS.frame(rows)
 
 
 def _logs(mesh: Mesh, cluster: Cluster) -> list[dict[str, Any]]:
@@ -438,7 +465,7 @@ class Troubleshoot(Stage):
         self.recognised: Symptom | None = recognise(symptom)
         super().__init__(mesh, mode=mode, journal=journal)
         self.mesh_file: str = str(mesh) if isinstance(mesh, str | Path) else "MESH.yaml"
-        self.lines: pd.DataFrame = table([], LOG_COLUMNS)
+        self.lines: pd.DataFrame = LOGS.frame([])
         self._diagnosis: Diagnosis = Diagnosis(self.recognised, None, [], [], [])
 
     @property

@@ -34,10 +34,8 @@ from meshkit.probing import pair_probe, pair_survey
 from meshkit.spec import MeshSpec
 from meshkit.stages.sending import Sending
 from meshkit.stages.stage import Draws, Shows
-from meshkit.tables import table
 
 STAGE = "08 verify"
-CALL_COLUMNS = {**pair_probe.CALL_COLUMNS, "prometheus": "str", "prometheus_by": "str"}
 
 
 def check(mesh: Mesh, facts: VerifyFacts, mode: str = "audit") -> list[Finding]:
@@ -85,7 +83,7 @@ def try_pairs(mesh: Mesh, calls: int = 10, mode: str = "audit") -> pd.DataFrame:
     parameters.require_choice("mode", mode, parameters.SENDING)
     parameters.require_number("calls", calls)
     if mode == "plan":
-        return table([], CALL_COLUMNS)
+        return prometheus.PAIRS.frame([])
     with pair_probe.open(mesh) as probing:
         return prometheus.ask(probing, probing.calls(calls))
 
@@ -145,7 +143,7 @@ class Verify(Sending):
         parameters.require_number("calls", calls)
         super().__init__(mesh, mode=mode, journal=journal)
         self.calls = calls
-        self.answers: pd.DataFrame = table([], CALL_COLUMNS)
+        self.answers: pd.DataFrame = prometheus.PAIRS.frame([])
 
     def _look(self) -> VerifyFacts:
         facts = snapshot.look(self.mesh)

@@ -110,12 +110,12 @@ def certificate(name: str) -> Row:
 
 
 MAKERS: dict[str, tuple[Any, Any]] = {
-    "identity": (identity, versions.IDENTITY_COLUMNS),
+    "identity": (identity, versions.IDENTITY.dtypes),
     "secrets": (secret, secrets),
     "remotes": (remote, remotes),
     "gateways": (gateway, gateways.GATEWAYS.dtypes),
     "gateways_seen": (gateway_seen, gateways.GATEWAYS_SEEN.dtypes),
-    "certificates": (certificate, trust_store.CERTIFICATE_COLUMNS),
+    "certificates": (certificate, trust_store.CERTIFICATES.dtypes),
 }
 
 
@@ -137,7 +137,7 @@ def facts(
             rows[0] = {"cluster": "east", **only} if only else {**rows[0], **(change or {})}
             rows = rows[1:] if none else rows
         tables[name] = columns(rows) if callable(columns) else table(rows, columns)
-    return snapshot.VerifyFacts(**tables, roots=table([], trust_store.ROOT_COLUMNS))
+    return snapshot.VerifyFacts(**tables, roots=trust_store.ROOTS.frame([]))
 
 
 def call(client: str, server: str, **change: Any) -> Row:

@@ -68,11 +68,10 @@ def calls() -> View:
         UnreachableError: no lab runs.
     """
     from meshkit.kube.mesh import Mesh
-    from meshkit.notebook import tables
     from meshkit.probing import merged_service
 
     drills.running()
-    return tables.view(tables.MERGED, merged_service.look(Mesh.open(meshfile.mesh_file())))
+    return merged_service.MERGED.view(merged_service.look(Mesh.open(meshfile.mesh_file())))
 
 
 def hint(count: int | None = None, say: Say = print) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 from cryptography.x509 import Certificate
@@ -12,36 +12,36 @@ from cryptography.x509 import Certificate
 from meshkit.errors import InputError
 from meshkit.istio.ca import ca_files, model
 from meshkit.istio.ca.certificates import SHORT, fingerprint, parse_chain
-from meshkit.istio.ca.trust_store import UTC_TIME
 from meshkit.istio.ca.x509_rules import defects, extension, key_kind, key_matches, self_signed
-from meshkit.tables import table
+from meshkit.tables import Table, integer, moment, text
 
 OPEN_TO_OTHERS = 0o077
 KEYS = ("root-key.pem", "ca-key.pem", "tls.key")
 OWN = ("root-cert.pem", "ca-cert.pem", "tls.crt", ca_files.VAULT, "ca.csr")
-COLUMNS = {
-    "name": "str",
-    "kind": "str",
-    "subject": "str",
-    "key": "str",
-    "private_key": "str",
-    "path_length": "Int64",
-    "sha256": "str",
-    "root": "str",
-    "not_before": UTC_TIME,
-    "not_after": UTC_TIME,
-    "days": "Int64",
-    "problem": "str",
-}
+CA_FILES: Final = Table(
+    "ca",
+    "The root and intermediates in a folder",
+    {
+        "name": text("root, or the folder's"),
+        "kind": text("root, intermediate or request (not signed yet)"),
+        "subject": text("RFC 4514"),
+        "key": text("its kind and bits"),
+        "private_key": text("open, encrypted or none"),
+        "path_length": integer("how many intermediates may follow it; empty: no limit", missing=True),
+        "sha256": text("of the certificate"),
+        "root": text("that its chain ends at, verified by signature; the first 16 digits of its SHA-256"),
+        "not_before": moment("start of validity"),
+        "not_after": moment("end of validity"),
+        "days": integer("of life left", "days", missing=True),
+        "problem": text("why stage 04 would refuse it, or that other users can read its key; empty: nothing is wrong"),
+    },
+    key=("name", "kind"),
+    show=("name", "kind", "subject", "key", "private_key", "path_length", "sha256", "root", "not_after", "days"),
+)
 
 
 def overview(folder: Path, passphrase: bytes = b"") -> pd.DataFrame:
     """Return one row for the root in a folder, then one for each cluster's folder in it.
-
-    Columns: name (root, or the folder's), kind (root, intermediate, or request: not signed yet), subject (RFC 4514),
-    key (kind and bits), private_key (open, encrypted, or none), path_length (missing: without limit), sha256, root
-    (that it ends at, verified by signature, cut to 16 digits), not_before and not_after (UTC), days (of life left),
-    problem (why stage 04 would refuse it, or that other users can read its key; empty if nothing is wrong).
 
     Private keys are compared with their certificates, encrypted ones only if a passphrase is given.
 
@@ -58,7 +58,7 @@ def overview(folder: Path, passphrase: bytes = b"") -> pd.DataFrame:
     if len(roots) > 1:
         several = f"{len(roots)} different roots are here"
         rows = [{**row, "problem": "; ".join(filter(None, (row["problem"], several)))} for row in rows]
-    return table(rows, COLUMNS).sort_values("kind", key=lambda kind: kind != "root", kind="stable", ignore_index=True)
+    return CA_FILES.frame(rows).sort_values("kind", key=lambda kind: kind != "root", kind="stable", ignore_index=True)
 
 
 def _row(folder: Path, passphrase: bytes, *, top: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import ssl
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 from cryptography.x509 import Certificate
@@ -13,7 +13,6 @@ from cryptography.x509 import Certificate
 from meshkit.errors import InputError, UnreachableError
 from meshkit.istio.ca import ca_files, cacerts, model, root_bundles
 from meshkit.istio.ca.certificates import SHORT, chain_end, fingerprint, parse_bundle, parse_chain, signed_by
-from meshkit.istio.ca.trust_store import UTC_TIME
 from meshkit.istio.ca.x509_rules import key_kind
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods, istiods
 from meshkit.istio.control_plane.owners import Owner, owner_of
@@ -21,43 +20,60 @@ from meshkit.istio.control_plane.versions import istiod_version
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.manifests import Object
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.tables import table
+from meshkit.tables import Table, flag, moment, text
 
 SELF_SIGNED = cacerts.SELF_SIGNED
 SECURE_PORT = cacerts.SECURE_PORT
-AUTHORITY_COLUMNS = {
-    "cluster": "str",
-    "secret": "str",
-    "used": "bool",
-    "subject": "str",
-    "sha256": "str",
-    "root": "str",
-    "root_subject": "str",
-    "root_key": "str",
-    "roots": "str",
-    "not_after": UTC_TIME,
-    "root_not_after": UTC_TIME,
-    "problem": "str",
-    "owner": "str",
-    "owner_source": "str",
-    "signed_by_others": "str",
-    "reason": "str",
-}
-SIGNER_COLUMNS = {
-    "cluster": "str",
-    "istiod": "str",
-    "signs_with": "str",
-    "signer": "str",
-    "issuer": "str",
-    "version": "str",
-    "multi_root": "bool",
-    "auto_reload": "bool",
-    "signed_by_others": "str",
-    "others_cluster_id": "str",
-    "not_before": UTC_TIME,
-    "not_after": UTC_TIME,
-    "reason": "str",
-}
+AUTHORITIES: Final = Table(
+    "authorities",
+    "What each istiod could sign with",
+    {
+        "cluster": text("its cluster"),
+        "secret": text("cacerts or istio-ca-secret"),
+        "used": flag("istiod signs with this one; cacerts where both exist"),
+        "subject": text("of the signing certificate, RFC 4514"),
+        "sha256": text("of the signing certificate"),
+        "root": text("SHA-256 of the root that it ends at, by signature; its own if it is self-signed"),
+        "root_subject": text("RFC 4514"),
+        "root_key": text("kind and bits, such as `RSA 2048`"),
+        "roots": text("in the root bundle that istiod distributes; the first 16 digits of each SHA-256, comma-joined"),
+        "not_after": moment("end of the signing certificate's validity"),
+        "root_not_after": moment("end of the root's validity"),
+        "problem": text("why istiod could not sign with it; empty if it could"),
+        "owner": text("the tool that manages the Secret, such as cert-manager; empty: none"),
+        "owner_source": text("where it is changed then"),
+        "signed_by_others": text("the signer in istiod's place; empty: istiod signs"),
+        "reason": text("why a cluster could not be read"),
+    },
+    key=("cluster", "secret"),
+    show=(
+        *("cluster", "secret", "used", "subject", "sha256", "not_after", "root", "root_key", "problem", "owner"),
+        *("signed_by_others", "reason"),
+    ),
+)
+SIGNERS: Final = Table(
+    "signers",
+    "What each istiod signs with now, by its own certificate",
+    {
+        "cluster": text("its cluster"),
+        "istiod": text("its pod"),
+        "signs_with": text("the Secret whose certificate issued istiod's own, verified by signature"),
+        "signer": text("SHA-256 of that certificate"),
+        "issuer": text("of istiod's own certificate, RFC 4514"),
+        "version": text("of istiod"),
+        "multi_root": flag("it loads other roots while it runs (ISTIO_MULTIROOT_MESH)"),
+        "auto_reload": flag("it loads cacerts while it runs (AUTO_RELOAD_PLUGIN_CERTS, before 1.31)"),
+        "signed_by_others": text("the CA in istiod's place; then no Secret is used, and istiod is not called"),
+        "others_cluster_id": text("the cluster id that istio-csr uses, where it is the signer"),
+        "not_before": moment("start of validity of istiod's own certificate"),
+        "not_after": moment("end of validity of istiod's own certificate"),
+        "reason": text("why signs_with is empty; without an issuer, istiod's certificate could not be read"),
+    },
+    key=("cluster", "istiod"),
+    show=("cluster", "istiod", "signs_with", "issuer", "signer", "not_before", "reason"),
+    compare=("signs_with", "signer", "reason"),
+)
+SIGNERS_AFTER: Final = SIGNERS.renamed("signers-after", "What each istiod signs with afterwards")
 _OWN_CA = {"PILOT_CERT_PROVIDER": "istiod", "ENABLE_CA_SERVER": "true", "EXTERNAL_CA": ""}
 STORES_OWN_CA = "USE_CACERTS_FOR_SELF_SIGNED_CA"
 ITSELF = Owner(f"istiod ({STORES_OWN_CA})", f"istiod's environment: take {STORES_OWN_CA} away, then the Secret")
@@ -68,21 +84,13 @@ def authorities(mesh: Mesh) -> pd.DataFrame:
 
     Where another CA signs in istiod's place, none is used, and there is a row also without a Secret.
 
-    Columns: cluster, secret (cacerts or istio-ca-secret), used (istiod takes cacerts where both are), subject and
-    sha256 (of the signing certificate), root (sha256 of the root that it ends at, by signature; its own if it is
-    self-signed), root_subject, root_key (kind and bits, such as `RSA 2048`), roots (of the bundle that it distributes,
-    cut to 16 digits, comma-joined), not_after and root_not_after (UTC), problem (why istiod could not sign with it;
-    empty if it could), owner (the tool that manages the Secret, such as cert-manager; empty: none), owner_source
-    (where it is changed then), signed_by_others (who signs in istiod's place; empty: istiod signs), reason (why a
-    cluster could not be read).
-
     The keys are compared with their certificates, and never leave the reading function.
     """
     rows = []
     for name, answer in mesh.each(lambda cluster: _authorities(cluster, mesh.root_namespace)).items():
         found = [{"reason": answer.reason}] if isinstance(answer, Unknown) else answer
         rows += [{"cluster": name, **row} for row in found]
-    return table(rows, AUTHORITY_COLUMNS)
+    return AUTHORITIES.frame(rows)
 
 
 def _authorities(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
@@ -172,13 +180,6 @@ def parse_root(root: Certificate) -> dict[str, Any]:
 def signers(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each istiod with its present signing certificate.
 
-    Columns: cluster, istiod, signs_with (the Secret whose certificate issued the istiod's own, verified by signature),
-    signer (sha256 of that certificate), issuer (RFC 4514), version, multi_root (it reloads other roots while it runs:
-    ISTIO_MULTIROOT_MESH), auto_reload (before 1.31, it reloads cacerts while it runs: AUTO_RELOAD_PLUGIN_CERTS),
-    signed_by_others (the CA in its place: then no Secret is used, and the istiod is not called), others_cluster_id (the
-    cluster id that istio-csr accepts, where it signs), not_before and not_after
-    (UTC, of the istiod's own), reason (why signs_with is empty; without an issuer, it could not be seen).
-
     Source: a TLS handshake with istiod's port 15012 by port-forward. An istiod reissues its serving certificate with
     its CA whenever it loads that CA, so that certificate shows the CA in use (pilot/pkg/bootstrap, GenKeyCert).
     """
@@ -186,7 +187,7 @@ def signers(mesh: Mesh) -> pd.DataFrame:
     for name, istiod, answer in ask_istiods(mesh, lambda istiod: _signer(istiod, mesh.root_namespace)):
         where = {"cluster": name, "istiod": istiod.name if istiod else ""}
         rows.append({**where, **({"reason": answer.reason} if isinstance(answer, Unknown) else answer)})
-    return table(rows, SIGNER_COLUMNS)
+    return SIGNERS.frame(rows)
 
 
 def _signer(istiod: Istiod, namespace: str) -> dict[str, Any]:

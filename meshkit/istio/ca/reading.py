@@ -15,7 +15,7 @@ from meshkit.istio.control_plane import new_pods, versions
 from meshkit.istio.multicluster import discovery_pause
 from meshkit.istio.proxies import workloads
 from meshkit.kube.mesh import Mesh
-from meshkit.tables import of_cluster, table
+from meshkit.tables import of_cluster
 
 MAPS = "configmap"
 """Prefix of the source in `trust_store.roots` that new proxies get their roots from."""
@@ -69,7 +69,7 @@ def with_offer(mesh: Mesh, facts: TrustFacts) -> TrustFacts:
     if files is None:
         return facts
     row = {"secret": "trust.rootDirectory", **istiod_ca.parse_root(files.root)}
-    known = pd.concat([facts.authorities, table([row], istiod_ca.AUTHORITY_COLUMNS)], ignore_index=True)
+    known = pd.concat([facts.authorities, istiod_ca.AUTHORITIES.frame([row])], ignore_index=True)
     signers = {name: certificates.fingerprint(one.certificate) for name, one in files.plugged.items()}
     return replace(facts, authorities=known, offer=Offer(certificates.fingerprint(files.root), signers))
 

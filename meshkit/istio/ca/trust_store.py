@@ -10,7 +10,7 @@ import base64
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 from cryptography.x509 import Certificate
@@ -21,48 +21,67 @@ from meshkit.istio.control_plane.istiods_and_proxies import Proxy, ask_proxies
 from meshkit.istio.proxies import envoy_admin
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.tables import table
+from meshkit.tables import Table, integer, moment, text
 
-UTC_TIME = "datetime64[us, UTC]"
-CERTIFICATE_COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "proxy": "str",
-    "kind": "str",
-    "identity": "str",
-    "issuer": "str",
-    "serial": "str",
-    "sha256": "str",
-    "not_before": UTC_TIME,
-    "not_after": UTC_TIME,
-    "chain": "int64",
-    "anchor": "str",
-    "roots": "str",
-    "reason": "str",
-}
-ROOT_COLUMNS = {
-    "cluster": "str",
-    "source": "str",
-    "sha256": "str",
-    "subject": "str",
-    "not_before": UTC_TIME,
-    "not_after": UTC_TIME,
-    "holders": "int64",
-    "of": "int64",
-    "reason": "str",
-}
+CERTIFICATES: Final = Table(
+    "certificates",
+    "Workload certificates",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "proxy": text("its pod"),
+        "kind": text("sidecar, router, waypoint or ztunnel"),
+        "identity": text("SPIFFE URI"),
+        "issuer": text("RFC 4514"),
+        "serial": text("in hexadecimal"),
+        "sha256": text("of the leaf"),
+        "not_before": moment("start of validity"),
+        "not_after": moment("end of validity"),
+        "chain": integer("certificates in its chain"),
+        "anchor": text(
+            "root that its chain ends at, verified by signature, the first 16 digits of its SHA-256; empty if the "
+            "proxy does not trust that root"
+        ),
+        "roots": text("that the proxy trusts, the first 16 digits of each SHA-256, sorted, comma-joined"),
+        "reason": text("why a row is empty"),
+    },
+    key=("cluster", "namespace", "proxy"),
+    show=("cluster", "proxy", "identity", "not_after", "anchor", "reason"),
+    compare=("identity", "issuer", "anchor", "roots", "reason"),
+)
+ROOTS: Final = Table(
+    "roots",
+    "Root certificates and who holds them",
+    {
+        "cluster": text("its cluster"),
+        "source": text("secret cacerts, secret istio-ca-secret, configmap istio-ca-root-cert, or proxies"),
+        "sha256": text("of the root"),
+        "subject": text("RFC 4514"),
+        "not_before": moment("start of validity"),
+        "not_after": moment("end of validity"),
+        "holders": integer("how many have it"),
+        "of": integer("of how many"),
+        "reason": text("why a source is unknown; such a row has no SHA-256"),
+    },
+    key=("cluster", "source", "sha256"),
+    show=("cluster", "source", "sha256", "subject", "not_after", "holders", "of", "reason"),
+)
 ZTUNNEL = "a ztunnel, which holds certificates of all pods of its node: meshkit does not read them"
-DISTRIBUTED_COLUMNS = {"cluster": "str", "namespace": "str", "roots": "str", "reason": "str"}
+DISTRIBUTED_ROOTS: Final = Table(
+    "distributed-roots",
+    "Roots that istiod distributes to each namespace",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "roots": text("in ConfigMap istio-ca-root-cert, the first 16 digits of each SHA-256, sorted, comma-joined"),
+        "reason": text("why a cluster (a row without namespace) or the ConfigMap could not be read"),
+    },
+    key=("cluster", "namespace"),
+)
 
 
 def certificates(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each proxy with the certificate that it shows and the roots that it trusts.
-
-    Columns: cluster, namespace, proxy, kind, identity (SPIFFE URI), issuer (RFC 4514), serial (hex), sha256 (of the
-    leaf), not_before and not_after (UTC), chain (certificates in its chain), anchor (fingerprint of the root that its
-    chain ends at, verified by signature; empty if that is none of the roots it holds), roots (fingerprints of its
-    ROOTCA), reason (why a row is empty; empty when all was read). Anchor and roots are cut to 16 digits; roots are
-    sorted and comma-joined.
 
     Source: the `default` and `ROOTCA` secrets of each Envoy's config dump. It holds no private key.
     """
@@ -70,7 +89,7 @@ def certificates(mesh: Mesh) -> pd.DataFrame:
     for name, proxy, answer in ask_proxies(mesh, lambda p: parse_identity(envoy_admin.secrets(p)), ztunnels=ZTUNNEL):
         where = _where(name, proxy)
         rows.append({**where, "reason": answer.reason} if isinstance(answer, Unknown) else {**where, **answer})
-    return table(rows, CERTIFICATE_COLUMNS)
+    return CERTIFICATES.frame(rows)
 
 
 def _where(cluster: str, proxy: Proxy | None) -> dict[str, str]:
@@ -116,9 +135,6 @@ class _Source:
 def roots(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each root certificate and each place of a cluster where it stands.
 
-    Columns: cluster, source, sha256, subject (RFC 4514), not_before, not_after (UTC), holders and of (how many of how
-    many hold it), reason (why a source is unknown; such a row has no fingerprint).
-
     Sources: `secret cacerts` or `secret istio-ca-secret` (what istiod signs with; the first where both are),
     `configmap istio-ca-root-cert` (one in each namespace), `proxies` (each Envoy's ROOTCA). Of the Secret only the root
     certificate is read; its key never leaves the reading function. Where another CA signs in istiod's place, no Secret
@@ -138,7 +154,7 @@ def roots(mesh: Mesh) -> pd.DataFrame:
             trusted[name].append(answer)
     for name, holders in trusted.items():
         rows += [{"cluster": name, **row} for row in _root_rows(_Source("proxies", holders, "; ".join(failed[name])))]
-    return table(rows, ROOT_COLUMNS)
+    return ROOTS.frame(rows)
 
 
 def _proxy_roots(proxy: Proxy) -> list[Certificate]:
@@ -162,11 +178,7 @@ def _secret_roots(cluster: Cluster, namespace: str) -> _Source:
 
 
 def distributed_roots(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each namespace with the roots that istiod distributes there in ConfigMap istio-ca-root-cert.
-
-    Columns: cluster, namespace, roots (fingerprints, cut to 16 digits, sorted, comma-joined), reason (why a cluster,
-    which then has one row without namespace, or a namespace's ConfigMap could not be read).
-    """
+    """Return one row for each namespace with the roots that istiod distributes there (ConfigMap istio-ca-root-cert)."""
     rows: list[dict[str, str]] = []
     for name, found in mesh.each(_config_maps).items():
         if isinstance(found, Unknown):
@@ -175,7 +187,7 @@ def distributed_roots(mesh: Mesh) -> pd.DataFrame:
         for place, own in found.items():
             known = {"reason": own.reason} if isinstance(own, Unknown) else {"roots": ",".join(sorted(_short(own)))}
             rows.append({"cluster": name, "namespace": place, **known})
-    return table(rows, DISTRIBUTED_COLUMNS)
+    return DISTRIBUTED_ROOTS.frame(rows)
 
 
 def distributed_by_namespace(cluster: Cluster) -> dict[str, frozenset[str]]:

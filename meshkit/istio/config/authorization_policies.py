@@ -12,19 +12,27 @@ import pandas as pd
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
-from meshkit.tables import table
+from meshkit.tables import Table, flag, text
 
-COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "policy": "str",
-    "action": "str",
-    "field": "str",
-    "value": "str",
-    "trust_domain": "str",
-    "literal": "bool",
-    "reason": "str",
-}
+POLICY_TRUST_DOMAINS: Final = Table(
+    "policy-trust-domains",
+    "Trust domains that AuthorizationPolicies name",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "policy": text("its name"),
+        "action": text("ALLOW, DENY, AUDIT or CUSTOM"),
+        "field": text(
+            "principals, notPrincipals, trustDomains, notTrustDomains, or values and notValues of source.principal "
+            "or source.trustDomain"
+        ),
+        "value": text("as written"),
+        "trust_domain": text("that it names"),
+        "literal": flag("istiod takes it as written, without aliases"),
+        "reason": text("why a cluster could not be read"),
+    },
+    key=("cluster", "namespace", "policy", "field", "value"),
+)
 KIND: Final = "authorizationpolicies.security.istio.io"
 OWN = "cluster.local"
 """In a whole principal it means the mesh's own trust domain, and its aliases, whatever they are."""
@@ -62,16 +70,13 @@ class NamedDomain:
 def trust_domains(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each principal, or trust domain, that an AuthorizationPolicy names.
 
-    Columns: cluster, namespace, policy, action (ALLOW, DENY, AUDIT, CUSTOM), field (principals, notPrincipals,
-    trustDomains, notTrustDomains, or values and notValues of source.principal or source.trustDomain), value,
-    trust_domain, literal (istiod takes it as it stands, and for no alias), reason (why a cluster could not be read).
     What leaves the trust domain open (`*`, `*/ns/a/sa/b`) is left out.
     """
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(_of_cluster).items():
         known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
         rows += [{"cluster": name, **row} for row in known]
-    return table(rows, COLUMNS)
+    return POLICY_TRUST_DOMAINS.frame(rows)
 
 
 def _of_cluster(cluster: Cluster) -> list[dict[str, Any]]:

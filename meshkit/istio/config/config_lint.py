@@ -24,12 +24,23 @@ from meshkit.istio.control_plane.versions import Version, istiod_version
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
-from meshkit.tables import table
+from meshkit.tables import Table, text
 
-COLUMNS: Final = {
-    "cluster": "str", "trouble": "str", "kind": "str", "namespace": "str", "name": "str", "says": "str",
-    "field": "str", "reason": "str",
-}  # fmt: skip
+CONFIG_LINT: Final = Table(
+    "config-lint",
+    "Istio configuration that fails between clusters",
+    {
+        "cluster": text("its cluster"),
+        "trouble": text("pinned, plain, plain perhaps, foreign, by address or kept"),
+        "kind": text("of the object"),
+        "namespace": text("its namespace"),
+        "name": text("of the object"),
+        "says": text("what it says"),
+        "field": text("where it says so"),
+        "reason": text("why a cluster could not be read"),
+    },
+    key=("cluster", "trouble", "kind", "namespace", "name", "field"),
+)
 UNKNOWN_CLUSTER_SUBSET, MTLS_OFF, MTLS_OFF_PARTLY, FOREIGN_TRUST_DOMAIN = "pinned", "plain", "plain perhaps", "foreign"
 BY_ADDRESS, NO_OUTLIER_DETECTION = "by address", "kept"
 KINDS: Final = (
@@ -84,12 +95,12 @@ class _Read:
 def rules(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each thing that an object of Istio says and that does no good between clusters.
 
-    Columns: cluster, trouble (pinned: a subset of a cluster or network that the mesh does not have, so it is empty;
-    plain: mutual TLS is off, and istiod leaves out the endpoints of other networks; plain perhaps: so it does if the
-    pods or the port meant are called from there, or Services that no other network has; foreign: a policy names
-    identities of a trust domain that nobody has; by address: a policy goes by the caller's address, which is a
-    gateway's when the caller is elsewhere; kept: locality rules without outlierDetection, so nothing ever fails over),
-    kind, namespace, name, says (in its own words), field, reason (why a cluster could not be read).
+    The column `trouble` is one of: pinned (a subset of a cluster or network that the mesh does not have, so it is
+    empty); plain (mutual TLS is off, and istiod leaves out the endpoints of other networks); plain perhaps (so it does
+    if the pods or the port meant are called from there, or Services that no other network has); foreign (a policy names
+    identities of a trust domain that does not exist in the mesh); by address (a policy goes by the caller's address,
+    which is a gateway's when the caller is elsewhere); kept (locality rules without outlierDetection, so nothing ever
+    fails over).
 
     Source: pilot/pkg/xds/endpoints (ep_filters.go, mtls_checker.go), pilot/pkg/networking/core/loadbalancer.
     """
@@ -101,7 +112,7 @@ def rules(mesh: Mesh) -> pd.DataFrame:
         else:
             known = _known(mesh, name, own, read)
             rows += [{"cluster": name, **row} for obj in own.objects for row in _judged(obj, known)]
-    return table(rows, COLUMNS)
+    return CONFIG_LINT.frame(rows)
 
 
 def _read(cluster: Cluster, mesh: Mesh) -> _Read:

@@ -13,12 +13,27 @@ from meshkit.istio.control_plane.cluster_domain import of_cluster
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import PROXY_CONTAINER
-from meshkit.tables import table
+from meshkit.tables import Table, flag, text
 
-COLUMNS: Final = {
-    "cluster": "str", "namespace": "str", "service": "str", "held_by": "str", "pods": "str", "instead": "str",
-    "resolves": "bool", "reason": "str",
-}  # fmt: skip
+MISSING_SERVICES: Final = Table(
+    "missing-services",
+    "Services that a cluster lacks and another one has",
+    {
+        "cluster": text("that lacks it"),
+        "namespace": text("its namespace"),
+        "service": text("its name"),
+        "held_by": text("clusters that have it, comma-joined"),
+        "pods": text(
+            "running here that the others' selector selects and no Service of this cluster does, comma-joined"
+        ),
+        "instead": text("Services of this cluster that select pods which this one would, comma-joined"),
+        "resolves": flag(
+            "the cluster has sidecars, and all of them answer DNS for the mesh's names (ISTIO_META_DNS_CAPTURE)"
+        ),
+        "reason": text("why a cluster could not be read"),
+    },
+    key=("cluster", "namespace", "service"),
+)
 CAPTURE: Final = "ISTIO_META_DNS_CAPTURE"
 Selector = dict[str, str]
 
@@ -36,12 +51,7 @@ class _Found:
 def missing_services(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each Service that a cluster lacks and another one has.
 
-    Columns: cluster (that lacks it), namespace, service, held_by (clusters that have it, comma-joined), pods (running
-    there that the others' selector selects and no Service of that cluster, comma-joined: they serve nobody), instead
-    (Services of that cluster that select pods which this one would, comma-joined), resolves (the cluster has
-    sidecars, and they answer for all of the mesh's names themselves: ISTIO_META_DNS_CAPTURE in every one), reason (why
-    a cluster could not be read). Those of Kubernetes and istiod, and those that stay in their cluster (clusterLocal),
-    are left out.
+    Those of Kubernetes and istiod, and those that stay in their cluster (clusterLocal), are left out.
     """
     answers = mesh.each(lambda cluster: _found(cluster, mesh))
     rows: list[dict[str, Any]] = [
@@ -58,7 +68,7 @@ def missing_services(mesh: Mesh) -> pd.DataFrame:
             pods, instead = _meant(found, namespace, selector)
             where = {"cluster": name, "namespace": namespace, "service": service, "held_by": ",".join(holders)}
             rows.append({**where, "pods": pods, "instead": instead, "resolves": found.captures})
-    return table(rows, COLUMNS)
+    return MISSING_SERVICES.frame(rows)
 
 
 def _meant(found: _Found, namespace: str, selector: Selector) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -22,19 +22,27 @@ from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import PROXY_CONTAINER
 from meshkit.kube.selectors import matches
 from meshkit.kube.transport import NotFoundError
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
-COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "policies": "str",
-    "way": "str",
-    "direction": "str",
-    "port": "int64",
-    "pods": "str",
-    "state": "str",
-    "reason": "str",
-}
+NETWORK_POLICIES: Final = Table(
+    "network-policies",
+    "Ways of the mesh that network policies do not leave open",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("of the policies"),
+        "policies": text("comma-joined"),
+        "way": text('the path, such as "proxies to istiod"'),
+        "direction": text("ingress or egress"),
+        "port": integer("that the path needs"),
+        "pods": text("affected pods; pods that do not run yet by their role"),
+        "state": text(
+            "blocked; by address (a rule names address ranges, so it depends on the other end); not judged (a "
+            "kind that is not Kubernetes' own); UNKNOWN"
+        ),
+        "reason": text("why a cluster could not be read"),
+    },
+    key=("cluster", "namespace", "policies", "way", "direction", "port", "pods"),
+)
 OPEN, BLOCKED, BY_ADDRESS = "open", "blocked", "by address"
 ALIENS = (
     "ciliumnetworkpolicies.cilium.io",
@@ -72,11 +80,6 @@ class Way:
 def network_policies(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each way that a mesh needs and NetworkPolicies would block, or allow by address only.
 
-    Columns: cluster, namespace (of the policies), policies (comma-joined), way ("proxies to istiod"), direction
-    (ingress, egress), port, pods (whom it concerns; those to come are told by their role), state (blocked; by address:
-    a rule names address ranges, and whether the other end is in them is not known here; not judged: policies of another
-    make than Kubernetes's own; UNKNOWN), reason (why a cluster could not be read).
-
     Ways: proxies to istiod (15012), API server to istiod's webhook (15017), load balancers to gateways (15021) and
     other clusters to gateways (15443), gateway and client to the probe's server, client to other clusters' gateways,
     istiod to other API servers. Those that do not run yet are judged by the labels that they will have.
@@ -85,7 +88,7 @@ def network_policies(mesh: Mesh) -> pd.DataFrame:
     for name, found in mesh.each(lambda cluster: _of_cluster(cluster, mesh)).items():
         known = [{"state": "UNKNOWN", "reason": found.reason}] if isinstance(found, Unknown) else found
         rows += [{"cluster": name, **row} for row in known]
-    return table(rows, COLUMNS)
+    return NETWORK_POLICIES.frame(rows)
 
 
 def _of_cluster(cluster: Cluster, mesh: Mesh) -> list[dict[str, Any]]:

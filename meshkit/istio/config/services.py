@@ -19,52 +19,57 @@ from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_cluster
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.tables import table
+from meshkit.tables import Table, flag, integer, text
 
 EXPORT_TO: Final = "networking.istio.io/exportTo"
 SYSTEM: Final = ("kube-system", "kube-public", "kube-node-lease")
-SERVICE_COLUMNS: Final = {
-    "cluster": "str",
-    "namespace": "str",
-    "service": "str",
-    "domain": "str",
-    "type": "str",
-    "headless": "bool",
-    "ports": "str",
-    "endpoints": "int64",
-    "cluster_local": "bool",
-    "export_to": "str",
-    "reason": "str",
-}
-MERGE_COLUMNS: Final = {
-    "namespace": "str",
-    "service": "str",
-    "domain": "str",
-    "clusters": "str",
-    "endpoints": "str",
-    "type": "str",
-    "headless": "str",
-    "ports": "str",
-    "system": "bool",
-    "effect": "str",
-    "conflict": "str",
-    "export_to": "str",
-}
+SERVICES: Final = Table(
+    "services",
+    "Services of each cluster",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "service": text("its name"),
+        "domain": text("the cluster's DNS domain"),
+        "type": text("ClusterIP, LoadBalancer, …"),
+        "headless": flag("it has no cluster IP"),
+        "ports": text("`name:port/protocol`, sorted, comma-joined"),
+        "endpoints": integer("ready addresses"),
+        "cluster_local": flag("clients of this cluster use only its own endpoints, by meshConfig"),
+        "export_to": text("what keeps it from some namespaces, and to which it is exported; empty: from none"),
+        "reason": text("why a cluster could not be read; such a row has no service"),
+    },
+    key=("cluster", "namespace", "service"),
+)
+MERGING: Final = Table(
+    "merging",
+    "Services that become one",
+    {
+        "namespace": text("its namespace"),
+        "service": text("its name"),
+        "domain": text("DNS domain, of the first cluster that has it"),
+        "clusters": text("that have it, comma-joined"),
+        "endpoints": text("of each cluster, such as `east 1, west 2`"),
+        "type": text("ClusterIP, LoadBalancer, …"),
+        "headless": text("yes or no"),
+        "ports": text("in common; where clusters differ, of each cluster"),
+        "system": flag("of Kubernetes, istiod or `default/kubernetes`"),
+        "effect": text("what changes for its clients"),
+        "conflict": text("what differs, as istioctl's IST0170; empty if nothing does"),
+        "export_to": text("`west FIELD: .` for each cluster that exports it to some namespaces only, comma-joined"),
+    },
+    key=("namespace", "service"),
+    show=("namespace", "service", "endpoints", "type", "effect", "conflict"),
+)
 
 
 def services(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each Service of each cluster.
-
-    Columns: cluster, namespace, service, domain (the cluster's), type, headless, ports (`name:port/protocol`,
-    comma-joined, sorted), endpoints (ready ones, by address), cluster_local (for clients of this cluster, by its
-    meshConfig), export_to (what keeps it from some namespaces, and to which it is exported; empty: from none), reason
-    (why a cluster could not be read; such a row has no service).
-    """
+    """Return one row for each Service of each cluster."""
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(lambda cluster: _services(cluster, mesh)).items():
         known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
         rows += [{"cluster": name, **row} for row in known]
-    return table(rows, SERVICE_COLUMNS)
+    return SERVICES.frame(rows)
 
 
 def _services(cluster: Cluster, mesh: Mesh) -> list[dict[str, Any]]:
@@ -217,12 +222,6 @@ def is_cluster_local(host: str, hosts: Mapping[str, bool]) -> bool:
 def merging(services: pd.DataFrame, names: Sequence[str], root_namespace: str) -> pd.DataFrame:
     """Return one row for each Service of the mesh, those that several clusters have first: what becomes of it.
 
-    Columns: namespace, service, domain (of the first of them), clusters (that have it, comma-joined), endpoints (`east
-    1, west 2`), type, headless (yes or no), ports (the common ones; where clusters differ, each with its own), system
-    (Kubernetes' and istiod's own namespaces, and `default/kubernetes`), effect (what its clients will meet), conflict
-    (what differs, as istioctl's IST0170; empty if nothing does), export_to (`west FIELD: .` for each cluster that
-    exports it to some namespaces only, comma-joined).
-
     Args:
         services: of `services`; rows without a service are left out.
         names: the clusters, in the mesh file's order.
@@ -236,7 +235,7 @@ def merging(services: pd.DataFrame, names: Sequence[str], root_namespace: str) -
         system = namespace in (*SYSTEM, root_namespace) or (namespace, service) == ("default", "kubernetes")
         name = {"namespace": namespace, "service": service, "domain": next(iter(held.values()))["domain"]}
         rows.append({**name, "system": system, **_merge(held)})
-    frame = table(rows, MERGE_COLUMNS)
+    frame = MERGING.frame(rows)
     frame["alone"] = ~frame["clusters"].str.contains(",")
     frame = frame.sort_values(["alone", "system"], kind="stable", ignore_index=True)
     return frame.drop(columns="alone")

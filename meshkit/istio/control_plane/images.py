@@ -13,12 +13,25 @@ from meshkit.istio.control_plane.istiods_and_proxies import running
 from meshkit.istio.proxies.workloads import RESTARTABLE, owner
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.tables import table
+from meshkit.tables import Table, text
 
-COLUMNS: Final = {
-    "cluster": "str", "source": "str", "namespace": "str", "kind": "str", "workload": "str", "image": "str",
-    "reason": "str",
-}  # fmt: skip
+IMAGES: Final = Table(
+    "images",
+    "Istio's images, and what uses them",
+    {
+        "cluster": text("its cluster"),
+        "source": text(
+            "template (of a workload), injector (the hub of new sidecars and gateways) or running (of pods, where "
+            "the template does not name it)"
+        ),
+        "namespace": text("its namespace"),
+        "kind": text("of the workload"),
+        "workload": text("its name"),
+        "image": text("as written"),
+        "reason": text("why a cluster could not be read; such a row has no image"),
+    },
+    key=("cluster", "source", "namespace", "kind", "workload", "image"),
+)
 TEMPLATE, INJECTOR, RUNNING = "template", "injector", "running"
 NAMES: Final = frozenset({"pilot", "proxyv2", "install-cni", "ztunnel", "operator"})
 """The images of a release; `auto` is replaced by the injector's."""
@@ -28,17 +41,13 @@ _INJECTOR: Final = "istio-sidecar-injector"
 def images(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each image of Istio and each workload, or injector, that has it.
 
-    Columns: cluster, source (template: of a workload; injector: the hub from which new sidecars and gateways have
-    theirs; running: of pods, where the template does not name it), namespace, kind, workload, image, reason (why a
-    cluster could not be read; such a row has no image).
-
     Source: `hub` and `image` in manifests/charts (values.yaml, files/injection-template.yaml).
     """
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(lambda cluster: list(_images(cluster))).items():
         known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
         rows += [{"cluster": name, **row} for row in known]
-    return table(rows, COLUMNS)
+    return IMAGES.frame(rows)
 
 
 def is_istios(image: str) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -17,57 +17,85 @@ from meshkit.istio.multicluster.remote_secret_manifest import is_local, server
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
-from meshkit.tables import table
+from meshkit.tables import Table, flag, integer, number, text
 
 LOOPBACK, PRIVATE, PUBLIC, NAME = "loopback", "private", "public", "name"
-INVENTORY_COLUMNS = {
-    "cluster": "str",
-    "uid": "str",
-    "kubernetes": "str",
-    "nodes": "int64",
-    "namespaces": "int64",
-    "services": "int64",
-    "pods": "int64",
-    "proxies": "int64",
-    "pod_ranges": "str",
-    "pod_ranges_from": "str",
-    "service_ranges": "str",
-    "service_ranges_from": "str",
-    "api_server": "str",
-    "api_scope": "str",
-    "control_plane": "str",
-    "installer": "str",
-    "profile": "str",
-    "debug": "str",
-    "reason": "str",
-}
-LOAD_BALANCER_COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "service": "str",
-    "address": "str",
-    "state": "str",
-    "reason": "str",
-}
-ROOT_COLUMNS = {"cluster": "str", "namespace": "str", "exists": "bool", "network": "str", "reason": "str"}
+INVENTORY: Final = Table(
+    "inventory",
+    "What each cluster is made of",
+    {
+        "cluster": text("its cluster"),
+        "uid": text("of kube-system, as Istio takes it"),
+        "kubernetes": text("its version"),
+        "nodes": integer("how many"),
+        "namespaces": integer("how many"),
+        "services": integer("how many"),
+        "pods": integer("how many"),
+        "proxies": integer("running pods with one"),
+        "pod_ranges": text("CIDRs, comma-joined"),
+        "pod_ranges_from": text("nodes, pods or both; of pods: exactly the addresses in use"),
+        "service_ranges": text("CIDRs, comma-joined"),
+        "service_ranges_from": text("ServiceCIDRs or ClusterIPs; of ClusterIPs: exactly the addresses in use"),
+        "api_server": text("address that other clusters use"),
+        "api_scope": text("loopback, private, public or name"),
+        "control_plane": text(
+            "none; local; serves others (an istiod that serves other clusters' proxies); elsewhere (proxies or "
+            "webhooks without an istiod)"
+        ),
+        "installer": text("istioctl, helm, operator or other; empty without Istio"),
+        "profile": text("where the installation noted it"),
+        "debug": text("off where an istiod does not answer its debug endpoints, otherwise on; empty without an istiod"),
+        "reason": text("why a row is empty"),
+    },
+    key=("cluster",),
+    show=(
+        *("cluster", "kubernetes", "nodes", "namespaces", "services", "pods", "proxies", "control_plane"),
+        *("installer", "profile", "reason"),
+    ),
+)
+ADDRESSES: Final = replace(
+    INVENTORY,
+    name="addresses",
+    caption="Address ranges and API servers",
+    show=(
+        *("cluster", "pod_ranges", "pod_ranges_from", "service_ranges", "service_ranges_from", "api_server"),
+        "api_scope",
+    ),
+)
+LOAD_BALANCERS: Final = Table(
+    "load-balancers",
+    "Services of type LoadBalancer",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "service": text("its name"),
+        "address": text("addresses or host names, comma-joined"),
+        "state": text("ready, pending or none (the cluster has no such Service)"),
+        "reason": text("why a cluster could not be read"),
+    },
+    key=("cluster", "namespace", "service"),
+)
+ROOT_NAMESPACES: Final = Table(
+    "root-namespaces",
+    "Root namespaces and their network label",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("the root namespace"),
+        "exists": flag("it is there"),
+        "network": text("its label `topology.istio.io/network`"),
+        "reason": text("why a cluster could not be read"),
+    },
+    key=("cluster",),
+)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def inventory(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each cluster with what it is made of.
-
-    Columns: cluster, uid (of kube-system, as Istio takes it), kubernetes (version), nodes, namespaces, services, pods
-    (counts), proxies (running pods that carry one), pod_ranges and service_ranges (CIDRs, comma-joined), their `_from`
-    (nodes, pods or both; ServiceCIDRs or ClusterIPs; the second of each is exactly the addresses in use), api_server
-    (its address as other clusters reach it), api_scope (loopback, private, public, name), control_plane (none, local;
-    serves others: an istiod that serves other clusters' proxies; elsewhere: proxies or webhooks without an istiod),
-    installer (istioctl, helm, operator, other; empty without Istio), profile (where the installation noted it),
-    debug (off, where an istiod does not answer it; else on, or empty without one), reason (why a row is empty).
-    """
+    """Return one row for each cluster with what it is made of."""
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(lambda cluster: _inventory(cluster, mesh)).items():
         rows.append({"cluster": name, **({"reason": found.reason} if isinstance(found, Unknown) else found)})
-    return table(rows, INVENTORY_COLUMNS)
+    return INVENTORY.frame(rows)
 
 
 def _inventory(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
@@ -226,16 +254,12 @@ def _profile(cluster: Cluster, namespace: str) -> str:
 
 
 def load_balancers(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each Service of type LoadBalancer.
-
-    Columns: cluster, namespace, service, address (comma-joined; addresses or host names), state (ready, pending, none:
-    the cluster has no such Service), reason (why a cluster could not be read).
-    """
+    """Return one row for each Service of type LoadBalancer."""
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(_load_balancers).items():
         known = [{"state": "UNKNOWN", "reason": found.reason}] if isinstance(found, Unknown) else found
         rows += [{"cluster": name, **row} for row in known or [{"state": "none"}]]
-    return table(rows, LOAD_BALANCER_COLUMNS)
+    return LOAD_BALANCERS.frame(rows)
 
 
 def _load_balancers(cluster: Cluster) -> list[dict[str, Any]]:
@@ -251,11 +275,7 @@ def _load_balancers(cluster: Cluster) -> list[dict[str, Any]]:
 
 
 def root_namespaces(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each cluster: its root namespace, and the network label that says where its pods are.
-
-    Columns: cluster, namespace, exists, network (its label `topology.istio.io/network`), reason (why a cluster could
-    not be read).
-    """
+    """Return one row for each cluster: its root namespace, and the network label that says where its pods are."""
     namespace, rows = mesh.root_namespace, []
     for name, found in mesh.each(lambda cluster: [cluster.find("namespaces", None, namespace)]).items():
         row: dict[str, Any] = {"cluster": name, "namespace": namespace}
@@ -264,10 +284,21 @@ def root_namespaces(mesh: Mesh) -> pd.DataFrame:
             continue
         labels = ((found[0] or {}).get("metadata") or {}).get("labels") or {}
         rows.append({**row, "exists": found[0] is not None, "network": labels.get(NETWORK, "")})
-    return table(rows, ROOT_COLUMNS)
+    return ROOT_NAMESPACES.frame(rows)
 
 
-CLOCK_COLUMNS = {"cluster": "str", "seconds": "float64", "uncertainty": "float64", "reason": "str"}
+CLOCKS: Final = Table(
+    "clocks",
+    "Clocks of the API servers, in seconds ahead of this machine's",
+    {
+        "cluster": text("whose API server; the last row is this machine"),
+        "seconds": number("ahead of this machine's clock", "s"),
+        "uncertainty": number("the HTTP header has whole seconds only", "s"),
+        "reason": text("why a clock could not be read"),
+    },
+    key=("cluster",),
+    compare=("reason",),
+)
 HERE = "this machine"
 
 
@@ -278,16 +309,12 @@ class _Clock:
 
 
 def clocks(mesh: Mesh) -> pd.DataFrame:
-    """Return how far each API server's clock is ahead of this machine's, by its Date header.
-
-    Columns: cluster (the last row is this machine itself), seconds, uncertainty (seconds; the header tells whole ones
-    only), reason (why a clock could not be read).
-    """
+    """Return how far each API server's clock is ahead of this machine's, by its Date header."""
     rows: list[dict[str, Any]] = []
     for name, skew in mesh.each(_clock).items():
         told = {"reason": skew.reason} if isinstance(skew, Unknown) else vars(skew)
         rows.append({"cluster": name, **told})
-    return table([*rows, {"cluster": HERE, "seconds": 0.0, "uncertainty": 0.0}], CLOCK_COLUMNS)
+    return CLOCKS.frame([*rows, {"cluster": HERE, "seconds": 0.0, "uncertainty": 0.0}])
 
 
 def _clock(cluster: Cluster) -> _Clock:

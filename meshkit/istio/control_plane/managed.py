@@ -13,9 +13,21 @@ from meshkit.istio.control_plane.istiods_and_proxies import proxies
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
-from meshkit.tables import table
+from meshkit.tables import Table, text
 
-COLUMNS: Final = {"cluster": "str", "manager": "str", "evidence": "str", "reason": "str"}
+MANAGERS: Final = Table(
+    "managers",
+    "Managed Istio and other modes of it",
+    {
+        "cluster": text("its cluster"),
+        "manager": text(
+            "aks, gke-managed, gke (asmcli), maistra, sail or solo; ambient and ambient-and-sidecars are modes"
+        ),
+        "evidence": text("what shows it"),
+        "reason": text("why a cluster could not be read; such a row has no manager"),
+    },
+    key=("cluster", "manager"),
+)
 REVISION: Final = "istio.io/rev"
 AKS_NAMESPACE: Final = "aks-istio-system"
 # AKS names its revisions asm-1-27, asmcli asm-1264-1, Google's managed channels asm-managed, -rapid and -stable.
@@ -35,15 +47,13 @@ Sign = tuple[str, str]
 def managers(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each manager that a cluster's Istio shows signs of, in any namespace.
 
-    Columns: cluster, manager (aks, gke-managed, gke: asmcli, maistra, sail, solo; ambient, ambient-and-sidecars: no
-    manager, but another mode), evidence (what shows it), reason (why a cluster could not be read; such a row has no
-    manager). A cluster with none has no row.
+    A cluster with none has no row.
     """
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(_managers).items():
         known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
         rows += [{"cluster": name, **row} for row in known]
-    return table(rows, COLUMNS)
+    return MANAGERS.frame(rows)
 
 
 def _managers(cluster: Cluster) -> list[dict[str, str]]:

@@ -11,7 +11,6 @@ from meshkit.errors import MeshkitError
 from meshkit.istio.control_plane import images, istioctl, quotas
 from meshkit.istio.control_plane.versions import Version
 from meshkit.kube.mesh import Mesh
-from meshkit.tables import table
 
 INSTALL: Final = "istioctl install"
 _DEFAULT_HUBS: Final = {(1, 30): "registry.istio.io/release"}
@@ -30,7 +29,7 @@ def look(mesh: Mesh) -> NewPodFacts:
     """Read images and quotas of every cluster; changes nothing."""
     found = mesh.read_all(images=images.images, refusals=quotas.refusals)
     one = _installed(mesh)
-    installed = table(({"cluster": name, **one} for name in mesh.clusters), images.COLUMNS)
+    installed = images.IMAGES.frame({"cluster": name, **one} for name in mesh.clusters)
     return NewPodFacts(pd.concat([found["images"], installed], ignore_index=True), found["refusals"])
 
 

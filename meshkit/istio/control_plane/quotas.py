@@ -14,11 +14,22 @@ from meshkit.istio.proxies.workloads import owner, surge
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import PROXY_CONTAINER
-from meshkit.tables import table
+from meshkit.tables import Table, text
 
-COLUMNS: Final = {
-    "cluster": "str", "namespace": "str", "kind": "str", "workload": "str", "by": "str", "says": "str", "reason": "str",
-}  # fmt: skip
+REFUSALS: Final = Table(
+    "refusals",
+    "Workloads whose next pod would be refused",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "kind": text("of the workload"),
+        "workload": text("its name"),
+        "by": text("`ResourceQuota name`, or PodSecurity"),
+        "says": text("what is missing, or not allowed"),
+        "reason": text("why a cluster could not be read; such a row has no workload"),
+    },
+    key=("cluster", "namespace", "kind", "workload", "by"),
+)
 _COMPUTE: Final = ("cpu", "memory")
 _COUNTED: Final = ("pods", "count/pods")
 ENFORCE: Final = "pod-security.kubernetes.io/enforce"
@@ -35,11 +46,9 @@ Manifest = dict[str, Any]
 def refusals(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each workload with a proxy, and istiod's, whose next pod would be refused.
 
-    Columns: cluster, namespace, kind, workload, by (`ResourceQuota name`, or PodSecurity), says (what is missing, or
-    not allowed), reason (why a cluster could not be read; such a row has no workload). A cluster without any has no
-    row. Deployments that end a pod before they start one, StatefulSets and DaemonSets need no room in a quota.
-    PodSecurity looks at new pods only, so those that run may be of before its label; of what it forbids only the
-    capabilities are looked at, which Istio's init container asks for where there is no istio-cni.
+    A cluster without any has no row. Deployments that end a pod before they start one, StatefulSets and DaemonSets need
+    no room in a quota. PodSecurity looks at new pods only, so those that run may be of before its label; of what it
+    forbids only the capabilities are looked at, which Istio's init container asks for where there is no istio-cni.
 
     Source: kubernetes: pkg/quota/v1/evaluator/core/pods.go, pod-security-admission/policy/check_capabilities_*.go.
     """
@@ -47,7 +56,7 @@ def refusals(mesh: Mesh) -> pd.DataFrame:
     for name, found in mesh.each(lambda cluster: list(_refusals(cluster, mesh.root_namespace))).items():
         known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
         rows += [{"cluster": name, **row} for row in known]
-    return table(rows, COLUMNS)
+    return REFUSALS.frame(rows)
 
 
 def _refusals(cluster: Cluster, root_namespace: str) -> Iterator[dict[str, Any]]:

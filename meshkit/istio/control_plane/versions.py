@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import packaging.version
 import pandas as pd
@@ -20,33 +20,55 @@ from meshkit.istio.proxies.proxy_status import proxy_status
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
-VERSION_COLUMNS = {
-    "cluster": "str",
-    "component": "str",
-    "name": "str",
-    "version": "str",
-    "count": "int64",
-    "reason": "str",
-}
+VERSIONS: Final = Table(
+    "versions",
+    "Versions",
+    {
+        "cluster": text("its cluster"),
+        "component": text("kubernetes, istiod, proxy, gateway, waypoint or ztunnel"),
+        "name": text("pod of istiod, or namespace of the proxies"),
+        "version": text("as it reports it"),
+        "count": integer("of proxies"),
+        "reason": text("why a version is unknown"),
+    },
+    key=("cluster", "component", "name"),
+)
 FEATURES = ("crl", "gateway-api", "ambient multi-network")
-FEATURE_COLUMNS = {"cluster": "str", "feature": "str", "reason": "str"}
-IDENTITY_COLUMNS = {
-    "cluster": "str",
-    "istiod": "str",
-    "revision": "str",
-    "cluster_id": "str",
-    "network": "str",
-    "mesh_id": "str",
-    "trust_domain": "str",
-    "trust_domain_aliases": "str",
-    "cluster_domain": "str",
-    "cluster_aliases": "str",
-    "injected_cluster_id": "str",
-    "injected_network": "str",
-    "reason": "str",
-}
+FEATURES_IN_USE: Final = Table(
+    "features",
+    "Features in use that decide whether a release's defect applies",
+    {
+        "cluster": text("its cluster"),
+        "feature": text(
+            "crl (cacerts holds a ca-crl.pem), gateway-api (a Gateway of a class that istiod deploys), or ambient "
+            "multi-network (AMBIENT_ENABLE_MULTI_NETWORK)"
+        ),
+        "reason": text("why a cluster could not be read; such a row has no feature"),
+    },
+    key=("cluster", "feature"),
+)
+IDENTITY: Final = Table(
+    "identity",
+    "Istiods and their identity",
+    {
+        "cluster": text("where it runs"),
+        "istiod": text("its pod"),
+        "revision": text("its revision"),
+        "cluster_id": text("its CLUSTER_ID; `Kubernetes` unless set"),
+        "network": text("label `topology.istio.io/network` of its namespace"),
+        "mesh_id": text("its mesh id"),
+        "trust_domain": text("its trust domain"),
+        "trust_domain_aliases": text("comma-joined"),
+        "cluster_domain": text("DNS domain of its cluster"),
+        "cluster_aliases": text("other cluster ids that it accepts as its own, comma-joined"),
+        "injected_cluster_id": text("that new sidecars claim"),
+        "injected_network": text("that new sidecars claim"),
+        "reason": text("why a row is empty"),
+    },
+    key=("cluster", "istiod"),
+)
 
 
 _FORM = re.compile(r"v?(?P<number>\d{1,6}\.\d{1,6}(?:\.\d{1,6})?)(?:[-+.](?P<suffix>\S+))?", re.ASCII)
@@ -123,9 +145,6 @@ def alike(found: Iterable[str], gate: str) -> bool | None:
 def versions(mesh: Mesh, status: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return which versions run in each cluster.
 
-    Columns: cluster, component (kubernetes, istiod, proxy, gateway, waypoint, ztunnel), name (the istiod's pod, the
-    proxies' namespace), version, count (of proxies), reason (why a version is unknown).
-
     Args:
         mesh: the mesh.
         status: a `proxy_status` that was already read; read anew unless given.
@@ -146,7 +165,7 @@ def versions(mesh: Mesh, status: pd.DataFrame | None = None) -> pd.DataFrame:
         reason = "" if version else "known to no istiod"
         row = {"cluster": cluster, "component": component, "name": namespace, "version": version}
         rows.append({**row, "count": count, "reason": reason})
-    return table(rows, VERSION_COLUMNS)
+    return VERSIONS.frame(rows)
 
 
 _COMPONENTS = {"sidecar": "proxy", "router": "gateway", "": "proxy"}
@@ -178,17 +197,13 @@ def parse_istiod_version(answer: bytes) -> str:
 def features(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each feature in use that decides whether a cluster meets a defect of its istiod's release.
 
-    Columns: cluster, feature (crl: `cacerts` holds a ca-crl.pem; gateway-api: a Gateway of a class that istiod deploys;
-    ambient multi-network: istiod's AMBIENT_ENABLE_MULTI_NETWORK is on), reason (why a cluster could not be read; such a
-    row has no feature).
-
     Source: CACRLFile (security/pkg/pki/ca), pilot/pkg/features/ambient.go, pilot/pkg/config/kube/gateway.
     """
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(lambda cluster: _features(cluster, mesh.root_namespace)).items():
         known = [{"reason": found.reason}] if isinstance(found, Unknown) else [{"feature": one} for one in found]
         rows += [{"cluster": name, **row} for row in known]
-    return table(rows, FEATURE_COLUMNS)
+    return FEATURES_IN_USE.frame(rows)
 
 
 def _features(cluster: Cluster, namespace: str) -> list[str]:
@@ -215,18 +230,13 @@ _DEPLOYED = frozenset({"istio", "istio-waypoint", "istio-east-west"})
 def identity(mesh: Mesh) -> pd.DataFrame:
     """Return who each istiod thinks it is, and what it injects into new pods.
 
-    Columns: cluster, istiod (pod), revision, cluster_id (its CLUSTER_ID, `Kubernetes` unless set), network (label
-    `topology.istio.io/network` of its namespace), mesh_id, trust_domain, trust_domain_aliases (comma-joined),
-    cluster_domain, cluster_aliases (other ids that it takes for its own, comma-joined), injected_cluster_id and
-    injected_network (what new sidecars claim), reason (why a row is empty).
-
     Source: the pod's environment, and the ConfigMaps `istio` and `istio-sidecar-injector` of its revision.
     """
     rows = []
     for name, istiod, answer in ask_istiods(mesh, _identity):
         where = {"cluster": name, "istiod": istiod.name if istiod else ""}
         rows.append({**where, "reason": answer.reason} if isinstance(answer, Unknown) else {**where, **answer})
-    return table(rows, IDENTITY_COLUMNS)
+    return IDENTITY.frame(rows)
 
 
 def _identity(istiod: Istiod) -> dict[str, str]:

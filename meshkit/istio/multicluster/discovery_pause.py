@@ -11,16 +11,24 @@ import pandas as pd
 from meshkit.istio.ca.model import SHORT, ClusterCaState
 from meshkit.istio.multicluster import remote_secrets
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.tables import table
+from meshkit.tables import Table, flag, text
 
-COLUMNS: Final = {"cluster": "str", "secret": "str", "targets": "str", "paused": "bool", "reason": "str"}
+READINGS: Final = Table(
+    "readings",
+    "Remote secrets, read or paused",
+    {
+        "cluster": text("the reader cluster"),
+        "secret": text("its name"),
+        "targets": text("target clusters, comma-joined"),
+        "paused": flag("discovery is paused"),
+        "reason": text("why they cannot be read"),
+    },
+    key=("cluster", "secret"),
+)
 
 
 def readings(mesh: Mesh) -> pd.DataFrame:
-    """Return the remote secrets of all clusters that istiods read, or that were paused.
-
-    Columns: cluster (the reader), secret, targets (clusters, with commas), paused, reason (why they cannot be read).
-    """
+    """Return the remote secrets of all clusters that istiods read, or that were paused."""
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(lambda cluster: cluster.get("secrets", mesh.root_namespace)).items():
         if isinstance(found, Unknown):
@@ -30,7 +38,7 @@ def readings(mesh: Mesh) -> pd.DataFrame:
             paused = remote_secrets.is_paused(meta)
             if paused or (meta.get("labels") or {}).get(remote_secrets.LABEL) == "true":
                 rows.append({"cluster": name, "secret": meta["name"], "targets": ",".join(targets), "paused": paused})
-    return table(rows, COLUMNS)
+    return READINGS.frame(rows)
 
 
 def pairs_without_common_root(states: Sequence[ClusterCaState]) -> set[tuple[str, str]]:

@@ -15,16 +15,21 @@ from meshkit.istio.config.services import endpoints
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.control_plane.istiods_and_proxies import ask_istiods
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.tables import table
+from meshkit.tables import Table, text
 
-COLUMNS: Final = {
-    "cluster": "str",
-    "istiod": "str",
-    "target": "str",
-    "known": "str",
-    "ready": "str",
-    "reason": "str",
-}
+ENDPOINT_SHARDS: Final = Table(
+    "endpoint-shards",
+    "Endpoints of a Service that each istiod holds of each cluster",
+    {
+        "cluster": text("where the istiod runs"),
+        "istiod": text("its pod"),
+        "target": text("cluster of the endpoints"),
+        "known": text("addresses that this istiod holds as healthy, sorted, comma-joined"),
+        "ready": text("addresses that are ready in the target cluster now, sorted, comma-joined"),
+        "reason": text("why they could not be compared"),
+    },
+    key=("cluster", "istiod", "target"),
+)
 AGAIN_AFTER: Final = 2.0
 _HEALTHY: Final = 1
 
@@ -32,9 +37,7 @@ _HEALTHY: Final = 1
 def known(mesh: Mesh, namespace: str, service: str) -> pd.DataFrame:
     """Return one row for each istiod replica and each cluster of the mesh: its endpoints of a Service.
 
-    Columns: cluster, istiod (pod), target (cluster), known (addresses that this istiod holds for healthy, sorted,
-    comma-joined), ready (those that are ready in the target now, likewise), reason (why they could not be compared).
-    Where they differ both are read once more: what changes just then takes a moment to arrive.
+    Where they differ both are read once more: a change takes a moment to arrive.
 
     Source: `/debug/endpointShardz`, and the target's EndpointSlices.
     """
@@ -59,7 +62,7 @@ def _read(mesh: Mesh, namespace: str, service: str) -> pd.DataFrame:
                 rows.append({**row, "reason": why})
                 continue
             rows.append({**row, "known": _joined(answer.get(target, ())), "ready": _joined(own)})
-    return table(rows, COLUMNS)
+    return ENDPOINT_SHARDS.frame(rows)
 
 
 def parse(document: Any, host: str, namespace: str) -> dict[str, set[str]]:

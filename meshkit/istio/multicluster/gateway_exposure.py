@@ -8,26 +8,34 @@ itself are named, and answer nothing (pilot/pkg/xds/endpoints/endpoint_builder.g
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from meshkit.istio.control_plane.istiods_and_proxies import Proxy, ask_proxies
 from meshkit.istio.proxies import envoy_admin
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
-COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "service": "str",
-    "port": "int64",
-    "endpoints": "int64",
-    "part_of": "str",
-    "sni": "str",
-    "gateway": "str",
-    "reason": "str",
-}
+OPENED: Final = Table(
+    "opened",
+    "What each gateway lets other clusters reach, by its own Envoy",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "service": text("that the gateway lets in"),
+        "port": integer("of the Service"),
+        "endpoints": integer("healthy ones of the gateway's Envoy; 0: the Service is exposed, and nothing answers"),
+        "part_of": text("Kubernetes API, istiod or kube-system; empty for all else"),
+        "sni": text("by which it is routed"),
+        "gateway": text("pod"),
+        "reason": text("why a row is empty: the pod could not be asked, or passes nothing through"),
+    },
+    key=("cluster", "sni", "gateway"),
+    show=("cluster", "namespace", "service", "port", "endpoints", "part_of", "reason"),
+    compare=("endpoints", "part_of"),
+    limit=20,
+)
 ISTIOD = "istiod"
 _TIMEOUT = 20.0
 _PREFIX = "outbound_."
@@ -36,9 +44,7 @@ _PREFIX = "outbound_."
 def opened(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each name that each AUTO_PASSTHROUGH gateway pod lets in by SNI.
 
-    Columns: cluster, namespace, service, port, endpoints (healthy ones of the gateway's Envoy; 0: it is named, and
-    nobody answers), part_of (Kubernetes API, istiod, kube-system; empty for all else), sni, gateway (pod), reason
-    (why a row is empty: the pod could not be asked, or passes nothing through). What answers comes first.
+    What answers comes first.
 
     Source: the gateway's own Envoy, `/config_dump?resource=dynamic_listeners` and `/clusters`.
     """
@@ -52,7 +58,7 @@ def opened(mesh: Mesh) -> pd.DataFrame:
     known = {row["cluster"] for row in rows}
     rows += [{"cluster": c, "reason": "no gateway passes anything through"} for c in mesh.clusters if c not in known]
     # What answers comes first: a gateway of *.local names all Services there are.
-    found = table(rows, COLUMNS).sort_values("cluster", kind="stable")
+    found = OPENED.frame(rows).sort_values("cluster", kind="stable")
     return found.sort_values("endpoints", ascending=False, kind="stable", ignore_index=True)
 
 

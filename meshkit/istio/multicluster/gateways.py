@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pandas as pd
@@ -33,11 +33,9 @@ HBONE_PORT = 15008
 GATEWAYS: Final = Table(
     "gateways",
     "East-west gateways offered",
-    key=("cluster", "service"),
-    show=("cluster", "service", "network", "type", "addresses", "port", "ready", "pods", "exposed_by", "reason"),
-    columns={
-        "cluster": text(),
-        "namespace": text(),
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
         "service": text("empty of a gateway that is only declared by its address"),
         "network": text("of which istiod takes it for the gateway; empty: of none"),
         "namespace_network": text("label of istiod's namespace: the network of the cluster's own pods"),
@@ -52,22 +50,30 @@ GATEWAYS: Final = Table(
         "made_by": text("istioctl and the IstioOperator's name, a Helm release, who else wrote it, or who declares it"),
         "reason": text("why the cluster could not be read, or that it has no gateway"),
     },
+    key=("cluster", "service"),
+    show=("cluster", "service", "network", "type", "addresses", "port", "ready", "pods", "exposed_by", "reason"),
+)
+OFFERED: Final = replace(
+    GATEWAYS,
+    name="gateways-before",
+    caption="East-west gateways, and who made them",
+    show=("cluster", "service", "network", "type", "addresses", "port", "ready", "pods", "made_by", "reason"),
 )
 GATEWAYS_SEEN: Final = Table(
     "gateways-seen",
     "Gateways as each istiod knows them",
-    key=("cluster", "istiod", "network"),
-    show=("cluster", "istiod", "network", "gateway_cluster", "address", "port", "reason"),
-    columns={
-        "cluster": text(),
-        "istiod": text("pod"),
-        "network": text(),
-        "gateway_cluster": text("cluster id"),
-        "address": text(),
-        "port": integer(),
-        "hbone_port": integer(),
+    {
+        "cluster": text("where the istiod runs"),
+        "istiod": text("its pod"),
+        "network": text("of the gateway"),
+        "gateway_cluster": text("its cluster id"),
+        "address": text("its address"),
+        "port": integer("for mutual TLS"),
+        "hbone_port": integer("for HBONE (ambient mode)"),
         "reason": text("why a row is empty: the istiod could not be asked, or knows no gateway at all"),
     },
+    key=("cluster", "istiod", "network"),
+    show=("cluster", "istiod", "network", "gateway_cluster", "address", "port", "reason"),
 )
 
 
@@ -325,8 +331,6 @@ def _made_by(service: dict[str, Any]) -> str:
 
 def gateways_seen(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each istiod replica and each network gateway that it knows, its own included.
-
-    The columns are those of `GATEWAYS_SEEN`.
 
     Source: `/debug/networkz`.
     """

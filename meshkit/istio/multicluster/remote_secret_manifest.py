@@ -20,22 +20,31 @@ from meshkit.istio.multicluster.remote_secrets import ANNOTATION, LABEL, PREFIX,
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.spec import ClusterSpec
-from meshkit.tables import table
+from meshkit.tables import Table, flag, text
 
 VERBS: Final = ("list", "get", "create", "patch", "delete")
-READER_COLUMNS: Final = {
-    "cluster": "str",
-    "server": "str",
-    "server_from": "str",
-    "lacking": "str",
-    "account": "str",
-    "service_account": "bool",
-    "secret": "str",
-    "ends": "str",
-    "credential": "str",
-    "known": "str",
-    "detail": "str",
-}
+READERS: Final = Table(
+    "readers",
+    "How each cluster is to be read by the others",
+    {
+        "cluster": text("its cluster"),
+        "server": text("API server's address for other clusters"),
+        "server_from": text("apiServer (of the mesh file) or kubeconfig"),
+        "lacking": text("what we may not do in istiod's namespace, comma-joined"),
+        "account": text("the reader account that the mesh file names"),
+        "service_account": flag("it exists"),
+        "secret": text("of the credential to use; empty: none lasts and matches the mesh file"),
+        "ends": text("when that expires, in words"),
+        "credential": text(
+            "result of a live request, as in `remote-secrets`; empty without one, `filling` until it has a token, "
+            "UNKNOWN if it could not be read"
+        ),
+        "known": text("Secrets of all reader credentials, comma-joined"),
+        "detail": text("what is missing or wrong"),
+    },
+    key=("cluster",),
+    show=("cluster", "server", "account", "service_account", "secret", "ends", "credential", "lacking", "detail"),
+)
 
 
 def manifest(name: str, server: str, token: Token, namespace: str, tls_server_name: str = "") -> dict[str, Any]:
@@ -91,20 +100,12 @@ def address_kind(address: str) -> str:
 
 
 def readers(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each cluster: by which address and which credential the others would read it.
-
-    Columns: cluster, server (API server's address for other clusters), server_from (apiServer or kubeconfig), lacking
-    (what we may not do in istiod's namespace, comma-joined), account (the ServiceAccount that the mesh file wants),
-    service_account (it is there), secret (the Secret of the credential to hand over; empty: none that lasts and is as
-    the mesh file wants it), ends (when that ends, in words), credential (its live proof as of
-    `remote_secrets.remote_secrets`; empty without one, `filling` until it has a token, UNKNOWN if it could not be
-    read), known (the Secrets of all credentials of readers, comma-joined), detail.
-    """
+    """Return one row for each cluster: by which address and which credential the others would read it."""
     rows = []
     for name, found in mesh.each(lambda cluster: _reader(cluster, mesh)).items():
         told = {"credential": "UNKNOWN", "detail": found.reason} if isinstance(found, Unknown) else found
         rows.append({"cluster": name, **told})
-    return table(rows, READER_COLUMNS)
+    return READERS.frame(rows)
 
 
 def _reader(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown, gather
 from meshkit.kube.pods import NOT_ENDED
 from meshkit.kube.transport import NotFoundError
-from meshkit.tables import Column, Table, flag, text
+from meshkit.tables import Table, flag, moment, text
 
 LABEL = "istio/multiCluster"
 ANNOTATION = "networking.istio.io/cluster"
@@ -34,8 +34,7 @@ PAUSED = "meshkit/apart-until-trusted"
 REMOTE_CLUSTERS: Final = Table(
     "remote-clusters",
     "What each istiod watches",
-    key=("cluster", "istiod", "remote"),
-    columns={
+    {
         "cluster": text("where the istiod runs"),
         "istiod": text("its pod"),
         "remote": text("id of a cluster that it watches, its own included"),
@@ -44,35 +43,39 @@ REMOTE_CLUSTERS: Final = Table(
         "revision": text("of the istiod"),
         "reason": text("why it could not be asked"),
     },
+    key=("cluster", "istiod", "remote"),
 )
 REMOTE_SECRETS: Final = Table(
     "remote-secrets",
     "Remote secrets and the live proof of their credentials",
-    key=("cluster", "name", "key"),
-    show=(
-        *("cluster", "namespace", "name", "key", "server", "token_secret", "ends", "credential", "leads_to", "detail"),
-    ),
-    columns={
-        "cluster": text("that holds the secret"),
-        "namespace": text(),
-        "name": text(),
+    {
+        "cluster": text("the reader cluster, which has the Secret"),
+        "namespace": text("its namespace"),
+        "name": text("of the Secret"),
         "key": text("cluster id that istiod uses"),
         "annotation": text("cluster id that the annotation names"),
         "labelled": flag("istiod sees it"),
-        "paused": flag("stage 04 took its label off"),
+        "paused": flag("discovery is paused: stage 04 removed the label"),
         "server": text("API server's address in it"),
-        "tls_server_name": text("name that the API server's certificate is to have, where the kubeconfig has one"),
+        "tls_server_name": text(
+            "name that the API server's certificate must be valid for, where the kubeconfig sets one"
+        ),
         "auth": text("token, tokenFile, exec, authProvider, clientCertificate, basic, none, unreadable"),
         "account": text("namespace/name of the ServiceAccount that a token is of"),
         "token_secret": text("Secret in the target that the token depends on"),
-        "issued": Column("datetime64[us, UTC]", "of a token"),
-        "expires": Column("datetime64[us, UTC]", "of a token; NaT: never, or it does not say"),
-        "ends": text("the same in words: never, a moment, or nothing where the token does not say"),
-        "credential": text("ok, mismatch, 401, 403, other CA, rejected, unreachable, untested, UNKNOWN"),
+        "issued": moment("of a token"),
+        "expires": moment("of a token; empty: never, or it does not say"),
+        "ends": text("the same in words: never, a moment, or empty where the token does not say"),
+        "credential": text(
+            "ok, mismatch (good for another cluster than its key names), 401, 403, other CA, rejected (istiod "
+            "refuses the kubeconfig), unreachable, untested or UNKNOWN"
+        ),
         "tried_at": text("API server that was asked"),
         "leads_to": text("cluster of the mesh that accepts it"),
         "detail": text("what is missing or wrong, in words"),
     },
+    key=("cluster", "name", "key"),
+    show=("cluster", "namespace", "name", "key", "server", "token_secret", "ends", "credential", "leads_to", "detail"),
 )
 EVENTS = "remote_cluster_secret_events_total"
 TRY_TIMEOUT = 5.0

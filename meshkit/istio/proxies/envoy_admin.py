@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import pandas as pd
@@ -18,23 +18,28 @@ import pandas as pd
 from meshkit.errors import UnreachableError
 from meshkit.istio.control_plane.istiods_and_proxies import Proxy
 from meshkit.kube.cluster import Cluster
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
 ADMIN_PORT = 15000
 _COUNTERS = ("cx_total", "cx_active", "cx_connect_fail", "rq_total", "rq_success", "rq_error", "rq_timeout")
-COLUMNS = {
-    "name": "str",
-    "direction": "str",
-    "port": "int64",
-    "subset": "str",
-    "host": "str",
-    "address": "str",
-    "health": "str",
-    "priority": "int64",
-    "weight": "int64",
-    "locality": "str",
-    **dict.fromkeys(_COUNTERS, "int64"),
-}
+UPSTREAM_HOSTS: Final = Table(
+    "upstream-hosts",
+    "Envoy's upstream hosts with their counters",
+    {
+        "name": text("Envoy's cluster"),
+        "direction": text("outbound, inbound, or empty for Envoy's own"),
+        "port": integer("of the Service"),
+        "subset": text("of a DestinationRule"),
+        "host": text("the Service's DNS name"),
+        "address": text("ip:port, or an internal listener's name"),
+        "health": text("EDS health, or the failed checks"),
+        "priority": integer("0 is used first"),
+        "weight": integer("for load balancing"),
+        "locality": text("region/zone/subzone"),
+        **dict.fromkeys(_COUNTERS, integer("Envoy's counter of that name")),
+    },
+    key=("name", "address"),
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def config_dump(proxy: Proxy, resource: str = "", timeout: float = 0.0) -> list[
 
 
 def clusters(proxy: Proxy, timeout: float = 0.0) -> pd.DataFrame:
-    """Return Envoy's upstream hosts with their counters; the columns are those of `parse_clusters`."""
+    """Return Envoy's upstream hosts with their counters."""
     return parse_clusters(admin(proxy, "/clusters?format=json", timeout))
 
 
@@ -98,13 +103,7 @@ def secrets(proxy: Proxy, timeout: float = 0.0) -> list[Secret]:
 
 
 def parse_clusters(document: Any) -> pd.DataFrame:
-    """Return one row for each host of each cluster in Envoy's `/clusters?format=json`.
-
-    Columns: name (Envoy's cluster), direction (outbound, inbound, or empty for Envoy's own), port, subset, host (the
-    service's name), address (ip:port, or an internal listener's name), health (EDS health, or the failed checks),
-    priority, weight, locality (region/zone/subzone), and the counters cx_total, cx_active, cx_connect_fail, rq_total,
-    rq_success, rq_error, rq_timeout.
-    """
+    """Return one row for each host of each cluster in Envoy's `/clusters?format=json`."""
     rows = []
     for cluster in document.get("cluster_statuses", []):
         parts = _split(cluster["name"])
@@ -122,7 +121,7 @@ def parse_clusters(document: Any) -> pd.DataFrame:
                     **{name: values.get(name, 0) for name in _COUNTERS},
                 }
             )
-    return table(rows, COLUMNS)
+    return UPSTREAM_HOSTS.frame(rows)
 
 
 def _split(name: str) -> dict[str, Any]:

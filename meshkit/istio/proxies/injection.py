@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -13,34 +13,34 @@ from meshkit.istio.control_plane.revisions import ControlPlanes
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import PROXY_CONTAINER, is_terminating
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
-INJECTION, REVISION = revisions.INJECTION, revisions.REVISION
-COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "istio_injection": "str",
-    "revision": "str",
-    "injected": "int64",
-    "bare": "int64",
-    "example": "str",
-    "injected_by": "str",
-    "problem": "str",
-    "followed": "str",
-    "outdated": "int64",
-    "reason": "str",
-}
+INJECTION_LABEL, REVISION_LABEL = revisions.INJECTION, revisions.REVISION
+INJECTION: Final = Table(
+    "injection",
+    "Namespaces and their sidecars",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its name"),
+        "istio_injection": text("value of the label `istio-injection`"),
+        "revision": text("value of the label `istio.io/rev`"),
+        "injected": integer("running pods with a proxy"),
+        "bare": integer("running pods that injection should have given a proxy"),
+        "example": text("one of these pods"),
+        "injected_by": text("revisions whose istiod injects a new pod there now, comma-joined"),
+        "problem": text("why none does, although the labels ask for it"),
+        "followed": text("revisions that its proxies were injected by, such as `1-30-2×3, 1-31-0×1`"),
+        "outdated": integer("pods that another revision would inject now"),
+        "reason": text("`missing`: the probe's namespace does not exist; or why a cluster could not be read"),
+    },
+    key=("cluster", "namespace"),
+)
 
 
 def namespaces(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each cluster and each namespace of it that asks for sidecars or has some, there or elsewhere.
 
-    The probe's is always among them. Columns: cluster, namespace, istio_injection and revision (values of the labels
-    `istio-injection` and `istio.io/rev`), injected (running pods with a proxy), bare (running pods without one that
-    injection should have given one), example (a bare pod), injected_by (revisions whose istiod injects a new pod there
-    now, comma-joined), problem (why none does, although the labels ask for it), followed (the revisions that its
-    proxies were injected by, as `1-30-2×3, 1-31-0×1`), outdated (pods that another revision would inject now), reason
-    (`missing`: the probe's namespace does not exist; or why a cluster could not be read).
+    The probe's is always among them.
     """
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(lambda cluster: _namespaces(cluster, mesh.spec.probe.namespace)).items():
@@ -49,13 +49,13 @@ def namespaces(mesh: Mesh) -> pd.DataFrame:
     signs = ("asks", "injected", "revision", "bare")
     concerned = {row["namespace"] for row in rows if any(row.get(what) for what in signs)}
     concerned |= {mesh.spec.probe.namespace, ""}
-    return table([row for row in rows if row.get("namespace", "") in concerned], COLUMNS)
+    return INJECTION.frame([row for row in rows if row.get("namespace", "") in concerned])
 
 
 def asks(labels: Mapping[str, str]) -> bool:
     """Return whether a namespace with these labels asks for sidecars."""
-    label = labels.get(INJECTION, "")
-    return label == "enabled" or bool(labels.get(REVISION) and label != "disabled")
+    label = labels.get(INJECTION_LABEL, "")
+    return label == "enabled" or bool(labels.get(REVISION_LABEL) and label != "disabled")
 
 
 def unanswered(planes: ControlPlanes, namespace: str, labels: Mapping[str, str]) -> str:
@@ -63,7 +63,7 @@ def unanswered(planes: ControlPlanes, namespace: str, labels: Mapping[str, str])
     found = planes.injection(namespace, labels)
     if not asks(labels) or found.revisions:
         return ""
-    key = INJECTION if labels.get(INJECTION) else REVISION
+    key = INJECTION_LABEL if labels.get(INJECTION_LABEL) else REVISION_LABEL
     return found.problem or f"no webhook injects for {key}={labels[key]}"
 
 
@@ -90,8 +90,8 @@ def _row(planes: ControlPlanes, name: str, own: Mapping[str, str], pods: list[di
     followed = Counter(revision for pod in injected if (revision := injected_by(pod)))
     return {
         "namespace": name,
-        "istio_injection": own.get(INJECTION, ""),
-        "revision": own.get(REVISION, ""),
+        "istio_injection": own.get(INJECTION_LABEL, ""),
+        "revision": own.get(REVISION_LABEL, ""),
         "injected": len(injected),
         "bare": len(bare),
         "example": min(bare, default=""),
@@ -108,7 +108,7 @@ def injected_by(pod: dict[str, Any]) -> str:
 
     Source: manifests/charts/istio-control/istio-discovery, files/injection-template.yaml.
     """
-    return str((pod["metadata"].get("annotations") or {}).get(REVISION, ""))
+    return str((pod["metadata"].get("annotations") or {}).get(REVISION_LABEL, ""))
 
 
 def _outdated(planes: ControlPlanes, namespace: str, labels: Mapping[str, str], pod: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import pandas as pd
@@ -18,44 +18,51 @@ from meshkit.istio.control_plane.istiods_and_proxies import DEADLINE, Istiod, Pr
 from meshkit.istio.proxies.syncz import parse_syncz
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown, gather
-from meshkit.tables import table
+from meshkit.tables import Table, moment, number, text
 
-UTC_TIME = "datetime64[us, UTC]"
-COLUMNS = {
-    "cluster": "str",
-    "istiod": "str",
-    "istiod_cluster": "str",
-    "namespace": "str",
-    "proxy": "str",
-    "kind": "str",
-    "version": "str",
-    "type": "str",
-    "state": "str",
-    "nack": "str",
-    "since": UTC_TIME,
-    "age_s": "float64",
-    "cluster_id": "str",
-}
-CLAIM_COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "proxy": "str",
-    "kind": "str",
-    "cluster_id": "str",
-    "network": "str",
-    "reason": "str",
-}
+PROXY_STATUS: Final = Table(
+    "proxy-status",
+    "States by xDS type",
+    {
+        "cluster": text("where the pod runs; the cluster id if it is in none of the mesh"),
+        "istiod": text("pod that serves it"),
+        "istiod_cluster": text("where that istiod runs"),
+        "namespace": text("its namespace"),
+        "proxy": text("its pod"),
+        "kind": text("sidecar, router, waypoint or ztunnel"),
+        "version": text("of the proxy"),
+        "type": text("xDS type as istioctl names it: CDS, LDS, …"),
+        "state": text("SYNCED, STALE, NOT SENT, ERROR, IGNORED, NOT CONNECTED or UNKNOWN"),
+        "nack": text("what the proxy refused, or why the row is unknown or not connected"),
+        "since": moment("when istiod last sent, or an unconnected proxy started"),
+        "age_s": number("seconds since then", "s"),
+        "cluster_id": text("that the proxy claims"),
+    },
+    key=("cluster", "namespace", "proxy", "type"),
+    show=("cluster", "proxy", "istiod", "type", "state", "nack", "since", "age_s"),
+    compare=("state", "nack"),
+    limit=20,
+)
+CLAIMS: Final = Table(
+    "claims",
+    "What each proxy says that it is",
+    {
+        "cluster": text("where it runs"),
+        "namespace": text("its namespace"),
+        "proxy": text("its pod"),
+        "kind": text("sidecar, router, waypoint or ztunnel"),
+        "cluster_id": text("that it claims"),
+        "network": text("that it claims; empty: istiod cannot tell which addresses it reaches directly"),
+        "reason": text("why a row is empty"),
+    },
+    key=("cluster", "namespace", "proxy"),
+    limit=20,
+)
 REDIRECTED = "ambient.istio.io/redirection"
 
 
 def proxy_status(mesh: Mesh, namespace: str = "") -> pd.DataFrame:
     """Return one row for each proxy and xDS type, as the istiod that serves it sees it.
-
-    Columns: cluster (where the pod runs; the cluster id if it is in none of the mesh), istiod (pod), istiod_cluster,
-    namespace, proxy (pod), kind (sidecar, router, waypoint, ztunnel), version, type (CDS, LDS, …, as istioctl names
-    them), state, nack (what the proxy refused, why the row is unknown, or why a proxy is not connected), since
-    (UTC; when istiod last sent, or a proxy that is not connected started), age_s (seconds since then), cluster_id
-    (which the proxy claims).
 
     States are those of `istioctl proxy-status -v 1`: SYNCED, STALE, NOT SENT, ERROR, IGNORED; and two more with an
     empty type: NOT CONNECTED for a pod with a proxy that no istiod knows, and for a node with pods in ambient mode and
@@ -96,7 +103,7 @@ def proxy_status(mesh: Mesh, namespace: str = "") -> pd.DataFrame:
                 rows += ({**row, **where} for row in answer if namespace in ("", row["namespace"]))
     served = _place(rows, known)
     lost = (p for p in known if (p.cluster.name, p.namespace, p.name) not in served)
-    return table([*rows, *_unserved(lost, having, unreachable)], COLUMNS)
+    return PROXY_STATUS.frame([*rows, *_unserved(lost, having, unreachable)])
 
 
 @dataclass(frozen=True)
@@ -147,9 +154,6 @@ def _without_ztunnel(cluster: str, pods: list[dict[str, Any]], carrying: list[Pr
 def claims(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each running pod with a proxy: the cluster id and the network that it claims to istiod.
 
-    Columns: cluster (where it runs), namespace, proxy (pod), kind, cluster_id, network (empty: istiod cannot
-    tell which addresses it reaches by itself), reason (why a row is empty).
-
     Source: ISTIO_META_CLUSTER_ID and ISTIO_META_NETWORK in the pod, set when it was injected.
     """
     rows: list[dict[str, Any]] = []
@@ -168,7 +172,7 @@ def claims(mesh: Mesh) -> pd.DataFrame:
             }
             for proxy in found
         ]
-    return table(rows, CLAIM_COLUMNS)
+    return CLAIMS.frame(rows)
 
 
 def _place(rows: list[dict[str, Any]], known: list[Proxy]) -> set[tuple[str, str, str]]:

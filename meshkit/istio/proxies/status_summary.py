@@ -6,30 +6,67 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from meshkit import parameters
 from meshkit.istio.proxies.syncz import CORE_TYPES
-from meshkit.tables import table
+from meshkit.tables import Table, integer, moment, text
 
 WORST_FIRST = ("ERROR", "NOT CONNECTED", "UNKNOWN", "STALE", "NOT SENT", "SYNCED", "IGNORED")
 BAD = ("ERROR", "NOT CONNECTED", "STALE")
 GOOD = ("SYNCED", "IGNORED", "NOT SENT")
-NAMES = ["cluster", "namespace", "proxy", "kind", "version", "istiod"]
 KEY = ["cluster", "namespace", "proxy"]
-GROUP = ["cluster", "istiod", "kind", "version", "worst"]
-TREND_COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "proxy": "str",
-    "change": "str",
-    "before": "str",
-    "now": "str",
-    "since": "datetime64[us, UTC]",
-    "nack": "str",
-}
+TREND: Final = Table(
+    "proxies-since",
+    "Proxies that differ from an earlier run",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "proxy": text("its pod"),
+        "change": text("broken, worse, still broken, unknown, gone, `mended`, appeared, version or istiod"),
+        "before": text("worst state, version or istiod of the earlier run"),
+        "now": text("the same now"),
+        "since": moment("the earliest moment at which it is known to have been so"),
+        "nack": text("what the proxy refuses now"),
+    },
+    key=("cluster", "namespace", "proxy", "change"),
+)
+PROXIES: Final = Table(
+    "proxies",
+    "Every proxy, the worst first",
+    {
+        "cluster": text("where the pod runs"),
+        "namespace": text("its namespace"),
+        "proxy": text("its pod"),
+        "kind": text("sidecar, router, waypoint or ztunnel"),
+        "version": text("of the proxy"),
+        "istiod": text("pod that serves it"),
+        "worst": text("the worst of its states"),
+        "CDS": text("state of its clusters; this and the following: IGNORED where it did not subscribe"),
+        "LDS": text("state of its listeners"),
+        "EDS": text("state of its endpoints"),
+        "RDS": text("state of its routes; further xDS types follow where a proxy has them"),
+    },
+    key=("cluster", "namespace", "proxy"),
+)
+GROUPS: Final = Table(
+    "proxy-groups",
+    "How many proxies are alike, the worst first",
+    {
+        "cluster": text("where the pods run"),
+        "istiod": text("pod that serves them"),
+        "kind": text("sidecar, router, waypoint or ztunnel"),
+        "version": text("of the proxies"),
+        "worst": text("the worst of their states"),
+        "proxies": integer("how many"),
+        "namespaces": integer("in how many"),
+        "example": text("one of them, with its namespace"),
+    },
+    key=("cluster", "istiod", "kind", "version", "worst"),
+)
+NAMES = ["cluster", "namespace", "proxy", "kind", "version", "istiod"]
 CHANGES = ("broken", "worse", "still broken", "unknown", "gone", "mended", "appeared", "version", "istiod")
 
 
@@ -73,9 +110,7 @@ def _place(state: str) -> int:
 def summary(status: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each proxy of `proxy_status`, the worst first.
 
-    Columns: cluster, namespace, proxy, kind, version, istiod, worst (state), then one column for each xDS type in
-    istioctl's order, with the state or IGNORED where the proxy did not subscribe (empty where nothing is known). Of two
-    connections of one proxy to one istiod the worse one stays.
+    Of two connections of one proxy to one istiod the worse one stays.
     """
     present = set(status["type"]) - {""}
     types = [t for t in CORE_TYPES if t in present or t != "ECDS"] + sorted(present - set(CORE_TYPES))
@@ -94,25 +129,19 @@ def _ranked(status: pd.DataFrame) -> pd.DataFrame:
 
 
 def groups(proxies: pd.DataFrame) -> pd.DataFrame:
-    """Return how many proxies of a `summary` are alike, the worst first, so that 100,000 fit a page.
-
-    Columns: cluster, istiod, kind, version, worst (state), proxies (how many), namespaces (in how many), example (one
-    of them, with its namespace).
-    """
+    """Return how many proxies of a `summary` are alike, the worst first, so that 100,000 fit a page."""
+    same = list(GROUPS.key)
     named = proxies.assign(example=proxies["proxy"] + "." + proxies["namespace"])
-    counted = named.groupby(GROUP, sort=False).agg(
+    counted = named.groupby(same, sort=False).agg(
         proxies=("proxy", "size"), namespaces=("namespace", "nunique"), example=("example", "first")
     )
     frame = counted.reset_index()
-    order = frame.assign(rank=rank(frame["worst"])).sort_values(["rank", *GROUP], kind="stable")
+    order = frame.assign(rank=rank(frame["worst"])).sort_values(["rank", *same], kind="stable")
     return order.drop(columns="rank").reset_index(drop=True)
 
 
 def status_diff(before: pd.DataFrame, now: pd.DataFrame, read_at: datetime | None = None) -> pd.DataFrame:
     """Return the differences between two `proxy_status` of a mesh, the worst first.
-
-    Columns: cluster, namespace, proxy, change, before and now (worst states; versions or istiods where those changed),
-    since (UTC; the earliest moment at which it is known to have been so), nack (of now).
 
     A change is one of: broken, worse, still broken, unknown (could be read before), gone, `mended` (in order again),
     appeared, version, istiod (another serves it). Equal changes of proxies in order are counted: "12 proxies".
@@ -131,7 +160,7 @@ def status_diff(before: pd.DataFrame, now: pd.DataFrame, read_at: datetime | Non
         same &= both[f"{what}_before"] == both[f"{what}_now"]
     known = at if read_at is None else pd.Timestamp(read_at)
     rows = [row for pair in both[~same].to_dict("records") if (row := _change(pair, unread, known))]
-    frame = table(_counted(rows), TREND_COLUMNS)
+    frame = TREND.frame(_counted(rows))
     order = frame.assign(place=frame["change"].map({change: place for place, change in enumerate(CHANGES)}))
     return order.sort_values("place", kind="stable", ignore_index=True).drop(columns="place")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -18,40 +18,38 @@ from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import PROXY_CONTAINER
 from meshkit.kube.selectors import matches
-from meshkit.tables import table
+from meshkit.tables import Table, flag, integer, text
 
-COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "kind": "str",
-    "workload": "str",
-    "pods": "int64",
-    "cluster_ids": "str",
-    "networks": "str",
-    "mesh_ids": "str",
-    "names": "str",
-    "live_roots": "bool",
-    "stuck": "bool",
-    "risk": "str",
-    "reason": "str",
-}
+WORKLOADS: Final = Table(
+    "workloads",
+    "Workloads with a proxy, and what their proxies claim",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "kind": text("Deployment, StatefulSet or DaemonSet; Pod, Job or another where nothing can restart it"),
+        "workload": text("its name"),
+        "pods": integer("with a proxy"),
+        "cluster_ids": text("that these proxies claim, comma-joined; `-` for none"),
+        "networks": text("that these proxies claim, comma-joined; `-` for none"),
+        "mesh_ids": text("that these proxies claim, comma-joined; `-` for none"),
+        "names": text("of these pods, comma-joined"),
+        "live_roots": flag("each loads another root from istiod while it runs (PROXY_CONFIG_XDS_AGENT)"),
+        "stuck": flag("a rolling restart would not recreate its pods"),
+        "risk": text("why, or what a restart would interrupt; empty if nothing"),
+        "reason": text("why a cluster could not be read"),
+    },
+    key=("cluster", "namespace", "kind", "workload"),
+)
 RESTARTABLE = ("Deployment", "StatefulSet", "DaemonSet")
 
 
 def workloads(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each workload whose running pods carry a proxy.
-
-    Columns: cluster, namespace, kind (Deployment, StatefulSet, DaemonSet; Pod, Job or another where nothing can
-    restart it), workload, pods (that carry a proxy), cluster_ids, networks and mesh_ids (what these proxies claim,
-    comma-joined; `-` for none), names (of these pods, comma-joined), live_roots (each reloads roots of trust from
-    istiod while it runs: PROXY_CONFIG_XDS_AGENT), stuck (a rolling restart would not recreate its pods), risk (why, or
-    what one would interrupt; empty if nothing), reason (why a cluster could not be read).
-    """
+    """Return one row for each workload whose running pods carry a proxy."""
     rows: list[dict[str, Any]] = []
     for name, found in mesh.each(_workloads).items():
         known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
         rows += [{"cluster": name, **row} for row in known]
-    return table(rows, COLUMNS)
+    return WORKLOADS.frame(rows)
 
 
 def _workloads(cluster: Cluster) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import pandas as pd
 
@@ -31,20 +32,47 @@ from meshkit.spec import MeshSpec
 from meshkit.stages.backup import archive
 from meshkit.stages.backup.archive import Archive
 from meshkit.stages.stage import Shows, Stage
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
 STAGE = "03 backup"
 DEADLINE = 120.0
-INVENTORY_COLUMNS = {
-    "cluster": "str",
-    "file": "str",
-    "kind": "str",
-    "objects": "int64",
-    "bytes": "int64",
-    "reason": "str",
-}
-SECRET_COLUMNS = {"cluster": "str", "namespace": "str", "name": "str", "type": "str", "role": "str"}
-ARCHIVE_COLUMNS = {"cluster": "str", "file": "str", "objects": "int64", "bytes": "int64", "sha256": "str"}
+BACKUP: Final = Table(
+    "backup",
+    "What is Istio's in each cluster, and the file that it goes into",
+    {
+        "cluster": text("its cluster"),
+        "file": text("of the archive"),
+        "kind": text("of the objects"),
+        "objects": integer("how many"),
+        "bytes": integer("of all of them as YAML", "bytes"),
+        "reason": text("why a cluster has nothing to archive"),
+    },
+    key=("cluster", "kind"),
+)
+BACKUP_SECRETS: Final = Table(
+    "backup-secrets",
+    "Secrets that matter, by name",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "name": text("of the Secret"),
+        "type": text("of the Secret"),
+        "role": text("what Istio uses it for"),
+    },
+    key=("cluster", "namespace", "name"),
+)
+ARCHIVE: Final = Table(
+    "archive",
+    "The archive, file by file",
+    {
+        "cluster": text("its cluster"),
+        "file": text("its path in the archive"),
+        "objects": integer("how many"),
+        "bytes": integer("its size", "bytes"),
+        "sha256": text("of the file"),
+    },
+    key=("cluster", "file"),
+)
 NO_ISTIO = "no Istio: nothing to back up"
 _SHOWN = 3
 
@@ -82,7 +110,7 @@ def look(mesh: Mesh) -> BackupFacts:
             row = {"cluster": name, "file": file, "kind": kind, "objects": len(several), "bytes": sum(several)}
             rows.append(row)
     secrets = [_secret(name, item) for name, items in held.items() for item in items if item.part == "secrets"]
-    return BackupFacts(table(rows, INVENTORY_COLUMNS), table(secrets, SECRET_COLUMNS), read, found, uids)
+    return BackupFacts(BACKUP.frame(rows), BACKUP_SECRETS.frame(secrets), read, found, uids)
 
 
 def _why(answer: Found | Unknown) -> str:
@@ -179,7 +207,7 @@ def write(mesh: Mesh, facts: BackupFacts, mode: str, *, gates: Iterable[Finding]
 def contents(done: Archive | None) -> pd.DataFrame:
     """Return what an archive holds, file by file: cluster, file, objects, bytes, sha256 (of the file)."""
     rows = done.contents() if done else []
-    return table(rows, ARCHIVE_COLUMNS)
+    return ARCHIVE.frame(rows)
 
 
 def about(done: Archive | None) -> dict[str, str]:

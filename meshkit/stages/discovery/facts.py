@@ -12,7 +12,6 @@ from meshkit.istio.multicluster import remote_secret_manifest
 from meshkit.istio.proxies import proxy_status
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
-from meshkit.tables import table
 
 STAGE = "07 discovery"
 
@@ -26,7 +25,7 @@ def look(mesh: Mesh) -> DiscoveryFacts:
         readers=remote_secret_manifest.readers,
         reach=api_server_reach.reach,
         services=services.services,
-        versions=partial(versions.versions, status=table([], proxy_status.COLUMNS)),
+        versions=partial(versions.versions, status=proxy_status.PROXY_STATUS.frame([])),
         new_pods=new_pods.look,
     )
     same = services.merging(found["services"], list(mesh.clusters), mesh.root_namespace)

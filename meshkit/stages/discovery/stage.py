@@ -42,19 +42,21 @@ from meshkit.checks.remote_reader import (
 from meshkit.checks.remote_secrets import check_life
 from meshkit.display import Text
 from meshkit.istio import snapshot
+from meshkit.istio.config import services
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.istio.multicluster.sync_wait import discovered
+from meshkit.istio.proxies import proxy_status
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait, in_turn
-from meshkit.notebook import tables
+from meshkit.probing import api_server_reach
 from meshkit.probing import merged_service as probing_merged_service
 from meshkit.spec import MeshSpec
 from meshkit.stages.discovery import token_rotation
 from meshkit.stages.discovery.facts import STAGE, look
 from meshkit.stages.discovery.token_rotation import token_actions
 from meshkit.stages.stage import Shows, Stage
-from meshkit.tables import row_of, table
+from meshkit.tables import row_of
 
 CURED_BY: Final = {
     "MK801": "05 install",
@@ -175,7 +177,7 @@ def _plan_secret(
 
 def try_merged(mesh: Mesh, plan: Plan) -> pd.DataFrame:
     """Call the probe's Service from each cluster: `merged_service.look`; no rows while the plan is not applied."""
-    return table([], probing_merged_service.COLUMNS) if plan.pending else probing_merged_service.look(mesh)
+    return probing_merged_service.MERGED.frame([]) if plan.pending else probing_merged_service.look(mesh)
 
 
 def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame, old: Plan | None = None) -> list[Finding]:
@@ -208,20 +210,22 @@ class Discovery(Stage):
     """Stage 07. `renew` names the clusters whose credential is replaced although it is good, comma-joined, or all."""
 
     name = STAGE
-    readers = Shows["Discovery"](tables.READERS, lambda stage: stage.facts.readers)
-    api_servers = Shows["Discovery"](tables.REACH, lambda stage: stage.facts.reach)
-    remote_secrets = Shows["Discovery"](tables.REMOTE_SECRETS, lambda stage: stage.facts.known.secrets.frame())
-    claims = Shows["Discovery"](tables.CLAIMS, lambda stage: stage.facts.claims)
-    merging = Shows["Discovery"](tables.MERGING, lambda stage: stage.facts.merging)
-    local = Shows["Discovery"](tables.LOCAL, lambda stage: local(stage.mesh, stage.facts, stage.renew))
-    merged = Shows["Discovery"](tables.MERGED, lambda stage: stage.calls)
+    readers = Shows["Discovery"](remote_secret_manifest.READERS, lambda stage: stage.facts.readers)
+    api_servers = Shows["Discovery"](api_server_reach.REACH, lambda stage: stage.facts.reach)
+    remote_secrets = Shows["Discovery"](
+        multicluster_remote_secrets.REMOTE_SECRETS, lambda stage: stage.facts.known.secrets.frame()
+    )
+    claims = Shows["Discovery"](proxy_status.CLAIMS, lambda stage: stage.facts.claims)
+    merging = Shows["Discovery"](services.MERGING, lambda stage: stage.facts.merging)
+    local = Shows["Discovery"](service_merge.LOCAL, lambda stage: local(stage.mesh, stage.facts, stage.renew))
+    merged = Shows["Discovery"](probing_merged_service.MERGED, lambda stage: stage.calls)
 
     def __init__(
         self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "plan", journal: str = "", renew: str = ""
     ) -> None:
         super().__init__(mesh, mode=mode, journal=journal)
         self.renew: str = renew
-        self.calls: pd.DataFrame = table([], probing_merged_service.COLUMNS)
+        self.calls: pd.DataFrame = probing_merged_service.MERGED.frame([])
 
     @property
     def local_patch(self) -> Text:

@@ -24,7 +24,7 @@ from meshkit.istio.proxies import proxy_status
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import NOT_ENDED
 from meshkit.kube.wait import Wait, in_turn, wait_for
-from meshkit.tables import row_of, table
+from meshkit.tables import row_of
 
 ALL: Final = "all"
 DEAD: Final = (Credential.REFUSED, Credential.FORBIDDEN, Credential.WRONG_CLUSTER, Credential.REJECTED)
@@ -186,7 +186,7 @@ def check_readers_switched(mesh: Mesh, plan: Plan, mode: str = "apply") -> Itera
     replaced = {target: _deleted(plan, target) for target in mesh.clusters if _deleted(plan, target)}
     now = remote_secrets.remote_secrets(mesh) if replaced and mode == "apply" else None
     synced = remote_secrets.remote_clusters(mesh) if now is not None else None
-    seen = versions.versions(mesh, table([], proxy_status.COLUMNS)) if now is not None else None
+    seen = versions.versions(mesh, proxy_status.PROXY_STATUS.frame([])) if now is not None else None
     late = {
         name: secrets_changed_since_start(mesh, name)
         for name in mesh.clusters

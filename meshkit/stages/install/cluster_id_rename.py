@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import pandas as pd
 
@@ -24,19 +25,34 @@ from meshkit.istio.proxies.proxy_status import proxy_status
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait
-from meshkit.tables import Row, table
+from meshkit.tables import Row, Table, text
 
-COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "proxy": "str",
-    "state": "str",
-    "cluster_id": "str",
-    "told": "str",
-    "network": "str",
-    "mesh_id": "str",
-    "reason": "str",
-}
+IDENTITIES: Final = Table(
+    "identities",
+    "Every proxy and what it claims",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "proxy": text("its pod"),
+        "state": text(
+            "its phase, or Ending; empty: connected to istiod without a pod that could be read, such as a virtual "
+            "machine's"
+        ),
+        "cluster_id": text("of its pod"),
+        "told": text("the cluster id that its Envoy reports to istiod"),
+        "network": text("of its pod"),
+        "mesh_id": text("of its pod"),
+        "reason": text("why a row, or a whole cluster, could not be read"),
+    },
+    key=("cluster", "namespace", "proxy"),
+)
+LEFT: Final = replace(
+    IDENTITIES,
+    name="proxies-left",
+    caption="Proxies that claim another id, network or mesh id, or cannot be read",
+    limit=20,
+)
+LEFT_AFTER: Final = LEFT.renamed("proxies-left-after", "Proxies that are left")
 SETTLE, TRIES = 2.0, 3
 RESTART = "restart its workload (`kubectl rollout restart`), make a bare pod anew; then run again"
 READ = "can its Envoy be asked? `istioctl proxy-config bootstrap POD.NAMESPACE`"
@@ -44,10 +60,6 @@ READ = "can its Envoy be asked? `istioctl proxy-config bootstrap POD.NAMESPACE`"
 
 def identities(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each proxy that there is, with who it claims to be.
-
-    Columns: cluster, namespace, proxy (pod), state (its phase, or Ending; empty: connected to istiod, and no pod that
-    could be read, such as a virtual machine's), cluster_id, network and mesh_id (of its pod), told (the cluster id that
-    its Envoy says it told istiod), reason (why a row, or a whole cluster, could not be read).
 
     Source: ISTIO_META_CLUSTER_ID, ISTIO_META_NETWORK and ISTIO_META_MESH_ID of each pod that has not ended; the node of
     each Envoy's `/server_info`; `/debug/syncz` of each istiod.
@@ -58,7 +70,7 @@ def identities(mesh: Mesh) -> pd.DataFrame:
         if not podless or attempt + 1 == TRIES:
             break
         time.sleep(SETTLE)  # istiod may not know yet that a proxy is gone
-    return table([*rows, *podless], COLUMNS)
+    return IDENTITIES.frame([*rows, *podless])
 
 
 def _of_pods(mesh: Mesh) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 import pandas as pd
 
@@ -39,22 +40,27 @@ from meshkit.notebook import tables
 from meshkit.spec import MeshSpec
 from meshkit.stages.install import cluster_id_rename
 from meshkit.stages.stage import Shows, Stage
-from meshkit.tables import table
+from meshkit.tables import Table, text
 
 STAGE = "05 install"
-PLANE_COLUMNS = {
-    "cluster": "str",
-    "istiod": "str",
-    "cluster_id": "str",
-    "becomes": "str",
-    "accepts": "str",
-    "alias": "str",
-    "installed_by": "str",
-    "network_label": "str",
-    "cacerts": "str",
-    "signed_by_others": "str",
-    "reason": "str",
-}
+PLANES: Final = Table(
+    "control-planes",
+    "Control planes, and who they become",
+    {
+        "cluster": text("its cluster"),
+        "istiod": text("pods, comma-joined; empty: there is none yet"),
+        "cluster_id": text("of the control plane now"),
+        "becomes": text("the cluster's name in the mesh file"),
+        "accepts": text("another cluster id that it accepts as its own now"),
+        "alias": text("the cluster alias that it will accept, unless that is dropped"),
+        "installed_by": text("istioctl, helm or another manager"),
+        "network_label": text("of its namespace"),
+        "cacerts": text("whether the Secret is there"),
+        "signed_by_others": text("the signer in istiod's place; empty: istiod signs"),
+        "reason": text("why a cluster could not be read"),
+    },
+    key=("cluster",),
+)
 
 
 @dataclass(frozen=True)
@@ -86,18 +92,11 @@ def look(mesh: Mesh) -> InstallFacts:
 
 
 def planes(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each cluster: who its control plane is, and who it is to become.
-
-    Columns: cluster, istiod (pods, comma-joined; empty: there is none yet), cluster_id, becomes (the mesh file's
-    name), accepts (another id that it takes for its own now), alias (the one that it is to accept unless that is
-    dropped), installed_by (istioctl, helm, another manager), network_label (of its namespace), cacerts (whether the
-    Secret is there), signed_by_others (who signs in istiod's place; empty: istiod signs), reason (why a cluster could
-    not be read).
-    """
+    """Return one row for each cluster: who its control plane is, and who it is to become."""
     rows = []
     for name, found in mesh.each(lambda cluster: _plane(mesh, cluster.name)).items():
         rows.append({"cluster": name, "reason": found.reason} if isinstance(found, Unknown) else found)
-    return table(rows, PLANE_COLUMNS)
+    return PLANES.frame(rows)
 
 
 def _plane(mesh: Mesh, name: str) -> dict[str, str]:

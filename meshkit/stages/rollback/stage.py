@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -46,23 +46,30 @@ from meshkit.stages.rollback import dependants
 from meshkit.stages.stage import Shows, Stage
 from meshkit.stages.trust import discovery_pause, proof
 from meshkit.stages.trust import undo as trust_undo
-from meshkit.tables import table
+from meshkit.tables import Table, integer, text
 
 STAGE = "12 rollback"
 ABSENT = "the mesh file does not name it"
 CALLS = 20
 CALL_TIMEOUT = 5.0
 REPLACED = "a credential that ends cannot come back: the one that replaced it stays"
-ENTRY_COLUMNS = {
-    "n": "int64",
-    "stage": "str",
-    "cluster": "str",
-    "action": "str",
-    "object": "str",
-    "event": "str",
-    "begun": "str",
-    "kept": "str",
-}
+JOURNAL: Final = Table(
+    "journal-entries",
+    "The journal",
+    {
+        "n": integer("its number in the journal"),
+        "stage": text("that made the change"),
+        "cluster": text("its cluster"),
+        "action": text("create, update, patch, delete, restart, scale, install, undo …"),
+        "object": text("kind, namespace and name"),
+        "event": text("what became of it"),
+        "begun": text("when it began, UTC"),
+        "kept": text("why it is not reverted; empty: it is"),
+    },
+    key=("n",),
+    show=("n", "stage", "cluster", "action", "object", "event", "kept"),
+    limit=200,
+)
 
 
 @dataclass(frozen=True)
@@ -105,10 +112,10 @@ def look(mesh: Mesh, journal: str = "") -> RollbackFacts:
     needed = {} if strangers else dependants.needed(mesh, book, kept) | dependants.authorities(mesh, book)
     stays = {**kept, **needed}
     rows = [
-        {**{key: getattr(entry, key) for key in ENTRY_COLUMNS if key != "kept"}, "kept": _kept_of(book, entry, stays)}
+        {**{key: getattr(entry, key) for key in JOURNAL.columns if key != "kept"}, "kept": _kept_of(book, entry, stays)}
         for entry in book.entries
     ]
-    entries = table(rows, ENTRY_COLUMNS).sort_values("n", ignore_index=True)
+    entries = JOURNAL.frame(rows).sort_values("n", ignore_index=True)
     return RollbackFacts(book, entries, kept, strangers, needed, None if strangers else new_pods.look(mesh))
 
 
@@ -238,7 +245,7 @@ def _restarts(entries: list[Entry]) -> list[Entry]:
 
 def _heal(mesh: Mesh, names: set[str], wanted: Plan) -> None:
     """Want istiods restarted that a change of a remote secret hurts, in these clusters."""
-    seen = versions.versions(mesh, table([], proxy_status.COLUMNS)) if names else None
+    seen = versions.versions(mesh, proxy_status.PROXY_STATUS.frame([])) if names else None
     for name in sorted(names):
         if seen is not None and known_defects.needs_restart_after_secret_change(seen, name):
             token_rotation.restart_istiods(wanted, name)

@@ -14,42 +14,59 @@ from meshkit.checks import discovery_pause
 from meshkit.checks.ca import check_held
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, planned
-from meshkit.istio.ca import model, trust_store
+from meshkit.istio.ca import model
 from meshkit.istio.ca.model import SHORT
 from meshkit.istio.ca.reading import TrustFacts, choose, state_of
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.probing import pair_probe
 from meshkit.probing.load_generator import Traffic
-from meshkit.tables import of_cluster, table
+from meshkit.tables import Table, moment, of_cluster, text
 
-CHAIN_COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "proxy": "str",
-    "certificate": "str",
-    "signed_by_before": "str",
-    "signed_by": "str",
-    "ends_at_before": "str",
-    "ends_at": "str",
-    "trusts_before": "str",
-    "trusts": "str",
-    "not_after": trust_store.UTC_TIME,
-    "reason": "str",
-}
+CHAINS: Final = Table(
+    "chains",
+    "Every proxy's chain and root, before and after",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "proxy": text("its pod"),
+        "certificate": text("same, new or gone"),
+        "signed_by_before": text("issuer before"),
+        "signed_by": text("issuer"),
+        "ends_at_before": text("root that its chain ended at before"),
+        "ends_at": text("root that its chain ends at, verified by signature"),
+        "trusts_before": text("roots that it trusted before"),
+        "trusts": text("roots that it trusts"),
+        "not_after": moment("end of validity of its present certificate"),
+        "reason": text("why the row after is empty"),
+    },
+    key=("cluster", "namespace", "proxy"),
+    show=("cluster", "proxy", "certificate", "signed_by", "ends_at_before", "ends_at", "trusts", "reason"),
+    compare=("signed_by", "ends_at", "trusts"),
+)
 NO_SECRET, NO_ROOTS = "-", "none"
 OUTDATED = "the proxy holds other roots than istiod hands out"
-WITNESS_COLUMNS = {
-    "cluster": "str",
-    "namespace": "str",
-    "proxy": "str",
-    "secret": "str",
-    "served": "str",
-    "trusts": "str",
-    "shows": "str",
-    "ends_at": "str",
-    "agree": "str",
-    "reason": "str",
-}
+WITNESSES: Final = Table(
+    "witnesses",
+    "The roots of each proxy, by its istiod's Secret, by istiod, and by itself",
+    {
+        "cluster": text("its cluster"),
+        "namespace": text("its namespace"),
+        "proxy": text("its pod"),
+        "secret": text(
+            "roots in the Secret of its istiod, the first 16 digits of each SHA-256; `-` without such a Secret, "
+            "none where no root can be read"
+        ),
+        "served": text("roots that istiod distributes in its namespace"),
+        "trusts": text("roots that the proxy trusts"),
+        "shows": text("its leaf certificate"),
+        "ends_at": text("root that its chain ends at, verified by signature"),
+        "agree": text("yes, or which source differs"),
+        "reason": text("why it is unknown"),
+    },
+    key=("cluster", "namespace", "proxy"),
+    show=("cluster", "proxy", "secret", "served", "trusts", "ends_at", "agree", "reason"),
+    compare=("agree", "trusts", "ends_at"),
+)
 WORKLOAD: Final = "a workload"
 RATE: Final = 20
 """Requests a second from each client while trust changes."""
@@ -137,12 +154,7 @@ def _signs(after: TrustFacts, name: str, ask: Question) -> Iterator[Finding]:
 
 
 def chains(before: TrustFacts, after: TrustFacts) -> pd.DataFrame:
-    """Return every proxy's certificate before and after.
-
-    Columns: cluster, namespace, proxy, certificate (same, new, or gone), signed_by (the issuer), ends_at (the root
-    that its chain ends at, verified by signature), trusts (the roots that it holds), each with `_before`, not_after
-    (UTC, of the certificate that it shows now), reason (why the row after is empty).
-    """
+    """Return every proxy's certificate before and after."""
     key = ["cluster", "namespace", "proxy"]
     both = before.certificates.merge(after.certificates, how="outer", on=key, suffixes=("_before", ""))
     names = {"issuer": "signed_by", "anchor": "ends_at", "roots": "trusts"}
@@ -150,7 +162,7 @@ def chains(before: TrustFacts, after: TrustFacts) -> pd.DataFrame:
     now, old = both["sha256"].fillna(""), both["sha256_before"]
     state = now.eq(old).map({True: "same", False: "new"}).where(now != "", "gone")
     rows: list[dict[str, Any]] = both.assign(certificate=state).to_dict("records")  # type: ignore[assignment]
-    return table(rows, CHAIN_COLUMNS)
+    return CHAINS.frame(rows)
 
 
 def check_witnesses(told: pd.DataFrame, name: str) -> Finding:
@@ -198,13 +210,7 @@ def check_requests(mesh: Mesh, facts: TrustFacts, wanted: Plan, traffic: Traffic
 
 
 def witnesses(facts: TrustFacts) -> pd.DataFrame:
-    """Return what the three witnesses of each proxy's trust say, by fingerprints cut to 16 digits.
-
-    Columns: cluster, namespace, proxy, secret (the roots of the Secret that its istiod goes by; `-` where there is no
-    such Secret, `none` where no root can be read in it), served (those that istiod hands out in its namespace), trusts
-    (those that the proxy holds), shows (its leaf), ends_at (the root that its chain ends at, verified by signature),
-    agree (`yes`, or who says something else), reason (why it is unknown).
-    """
+    """Return what the three witnesses of each proxy's trust say, by fingerprints cut to 16 digits."""
     return agreement(facts.authorities, facts.handed, facts.certificates)
 
 
@@ -230,7 +236,7 @@ def agreement(authorities: pd.DataFrame, handed: pd.DataFrame, certificates: pd.
             "reason": proxy["reason"] or unread.get((name, "")) or unread.get(place, ""),
         }
         rows.append({**row, "agree": "" if row["reason"] else _agreement(row)})
-    return table(rows, WITNESS_COLUMNS)
+    return WITNESSES.frame(rows)
 
 
 def _agreement(row: dict[str, str]) -> str:

@@ -22,7 +22,6 @@ from meshkit.stages import observe, shift, troubleshoot, verify
 from meshkit.stages.rollback import stage as rollback
 from meshkit.stages.trust import proof
 from meshkit.stages.trust import stage as trust
-from meshkit.tables import table
 from tests.support import healthy
 
 Events = list[tuple[Any, ...]]
@@ -131,11 +130,11 @@ def test_verify_and_observe_send_in_apply_and_say_so_before(
     @contextlib.contextmanager
     def probe(mesh: Mesh) -> Iterator[Any]:
         opened.append(mesh)
-        yield type("Probe", (), {"calls": lambda *_: verify.CALL_COLUMNS, "latency": lambda *_: measured})()
+        yield type("Probe", (), {"calls": lambda *_: None, "latency": lambda *_: measured})()
 
-    measured = table([], observe.pair_probe.SAMPLE_COLUMNS)
+    measured = observe.pair_probe.SAMPLES.frame([])
     monkeypatch.setattr(observe.pair_probe, "open", probe)
-    monkeypatch.setattr(verify.prometheus, "ask", lambda *_: table([], verify.CALL_COLUMNS))
+    monkeypatch.setattr(verify.prometheus, "ask", lambda *_: verify.prometheus.PAIRS.frame([]))
     monkeypatch.setattr(verify.snapshot, "look", lambda _: healthy.facts())
     monkeypatch.setattr(verify.pair_survey, "look", lambda *_: None)
     monkeypatch.setattr(observe.reading, "look", lambda *_: None)
@@ -164,7 +163,7 @@ def test_verify_and_observe_send_in_apply_and_say_so_before(
 def test_troubleshoot_never_applies(events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
     """In mode apply, too, it shows the plan of the stage that fixes the cause; its consequences do not fail."""
     monkeypatch.setattr(troubleshoot.audit, "look", lambda _: None)
-    monkeypatch.setattr(troubleshoot, "logs", lambda _: table([], troubleshoot.LOG_COLUMNS))
+    monkeypatch.setattr(troubleshoot, "logs", lambda _: troubleshoot.LOGS.frame([]))
     found = [
         finding("MK803", Verdict.FAIL, "east → west"),
         finding("MK804", Verdict.FAIL, "east → west"),
@@ -202,9 +201,7 @@ def test_rollback_is_recorded_in_the_journal_that_it_undoes(
 
     def look(mesh: Mesh, journal: str) -> rollback.RollbackFacts:
         asked.append(journal)
-        return rollback.RollbackFacts(
-            Journal.open(mesh.spec.mesh.id, "newest"), table([], rollback.ENTRY_COLUMNS), {}, {}, {}
-        )
+        return rollback.RollbackFacts(Journal.open(mesh.spec.mesh.id, "newest"), rollback.JOURNAL.frame([]), {}, {}, {})
 
     monkeypatch.setattr(rollback, "look", look)
     monkeypatch.setattr(rollback, "check", lambda *_, consent: [finding("MK1201")] if consent else [])

@@ -20,7 +20,6 @@ from meshkit.istio.control_plane import inventory
 from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import injection
 from meshkit.probing import api_server_reach, control_plane_reach, pod_reach
-from meshkit.tables import table
 from tests.support.healthy import mesh
 
 
@@ -31,7 +30,7 @@ def verdicts(findings: Iterable[Finding]) -> dict[tuple[str, str], Verdict]:
 
 def judged(**row: Any) -> dict[tuple[str, str], Verdict]:
     """Return what is said of one row about east."""
-    return verdicts(istio_config.check_rules(mesh(), table([{"cluster": "east", **row}], config_lint.COLUMNS)))
+    return verdicts(istio_config.check_rules(mesh(), config_lint.CONFIG_LINT.frame([{"cluster": "east", **row}])))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_in_one_network_mutual_tls_and_addresses_are_no_matter_of_the_mesh() -> 
     flat = mesh(topology={"network": "flat"})
     found = verdicts(
         istio_config.check_rules(
-            flat, table([{"cluster": "east", "trouble": config_lint.MTLS_OFF}], config_lint.COLUMNS)
+            flat, config_lint.CONFIG_LINT.frame([{"cluster": "east", "trouble": config_lint.MTLS_OFF}])
         )
     )
     assert {number for number, _ in found} == {"MK721", "MK723", "MK725"}
@@ -67,7 +66,9 @@ def test_in_one_network_mutual_tls_and_addresses_are_no_matter_of_the_mesh() -> 
 def lacking(**row: Any) -> Finding:
     """Return what is said of west, which lacks a Service of east."""
     held = {"cluster": "west", "namespace": "shop", "service": "cart", "held_by": "east"}
-    found = istio_config.check_absent(mesh(), table([{**held, "resolves": True, **row}], missing_services.COLUMNS))
+    found = istio_config.check_absent(
+        mesh(), missing_services.MISSING_SERVICES.frame([{**held, "resolves": True, **row}])
+    )
     return next(f for f in found if f.subject == "west")
 
 
@@ -128,14 +129,12 @@ def test_a_service_that_is_elsewhere_only_must_resolve() -> None:
 def test_a_headless_service_over_networks_is_warned_of() -> None:
     """ClusterLocal says that it is meant to stay; in one network istiod can do it."""
     row = {"cluster": "east", "namespace": "sample", "service": "db", "headless": True}
-    [found] = istio_config.check_headless(mesh(), table([row, {**row, "cluster": "west"}], services.SERVICE_COLUMNS))
+    [found] = istio_config.check_headless(mesh(), services.SERVICES.frame([row, {**row, "cluster": "west"}]))
     assert (found.id, found.verdict) == ("MK727", Verdict.WARN)
     assert "sample/db in east, west" in found.observed
-    [found] = istio_config.check_headless(mesh(), table([{**row, "cluster_local": True}], services.SERVICE_COLUMNS))
+    [found] = istio_config.check_headless(mesh(), services.SERVICES.frame([{**row, "cluster_local": True}]))
     assert found.verdict is Verdict.PASS
-    assert not [
-        *istio_config.check_headless(mesh(topology={"network": "flat"}), table([row], services.SERVICE_COLUMNS))
-    ]
+    assert not [*istio_config.check_headless(mesh(topology={"network": "flat"}), services.SERVICES.frame([row]))]
 
 
 def test_namespaces_that_are_injected_in_one_cluster_only_are_warned_of() -> None:
@@ -144,13 +143,13 @@ def test_namespaces_that_are_injected_in_one_cluster_only_are_warned_of() -> Non
     by_revision = {"cluster": "west", "namespace": "shop", "revision": "1-31"}
     plain = {"cluster": "west", "namespace": "shop", "injected": 1}
     assert set(
-        verdicts(istio_config.check_namespaces(mesh(), table([row, by_revision], injection.COLUMNS))).values()
+        verdicts(istio_config.check_namespaces(mesh(), injection.INJECTION.frame([row, by_revision]))).values()
     ) == {Verdict.PASS}
-    [found] = istio_config.check_namespaces(mesh(), table([row, plain], injection.COLUMNS))
+    [found] = istio_config.check_namespaces(mesh(), injection.INJECTION.frame([row, plain]))
     assert (found.id, found.subject, found.verdict) == ("MK214", "west: namespace shop", Verdict.WARN)
     assert found.remedy == "kubectl --context west label namespace shop istio-injection=enabled"
     [found] = istio_config.check_namespaces(
-        mesh(), table([by_revision, plain | {"cluster": "east"}], injection.COLUMNS)
+        mesh(), injection.INJECTION.frame([by_revision, plain | {"cluster": "east"}])
     )
     assert found.remedy == "kubectl --context east label namespace shop istio.io/rev=1-31"
 
@@ -166,7 +165,7 @@ def test_a_way_that_was_tried_passes_only_if_there_was_an_answer(state: str, ver
         for name in ("east", "west")
         for way in (control_plane_reach.TO_ISTIOD, control_plane_reach.TO_WEBHOOK)
     ]
-    found = verdicts(control_plane_paths.check_tried(mesh(), table(rows, control_plane_reach.COLUMNS)))
+    found = verdicts(control_plane_paths.check_tried(mesh(), control_plane_reach.CONTROL_PLANE_REACH.frame(rows)))
     assert {number for number, _ in found} == {"MK731", "MK732"}
     assert set(found.values()) == {verdict}
 
@@ -197,9 +196,9 @@ def hosts(known: str, now: str, address: str = "lb.example") -> dict[tuple[str, 
     seen = {"cluster": "east", "network": "net-west", "address": known}
     name = {"cluster": "east", "name": "lb.example", "state": "resolved" if now else "not resolved", "address": now}
     tables = (
-        table([name], pod_reach.NAME_COLUMNS),
-        table([offered], gateways.GATEWAYS.dtypes),
-        table([seen], gateways.GATEWAYS_SEEN.dtypes),
+        pod_reach.API_NAMES.frame([name]),
+        gateways.GATEWAYS.frame([offered]),
+        gateways.GATEWAYS_SEEN.frame([seen]),
     )
     return verdicts(control_plane_paths.check_hosts(mesh(), *tables))
 
@@ -219,12 +218,10 @@ def test_an_address_within_ones_own_ranges_leads_nowhere() -> None:
         {"cluster": "east", "pod_ranges": "10.1.0.0/16,10.2.0.0/16", "api_server": "https://192.0.2.1:6443"},
         {"cluster": "west", "pod_ranges": "10.3.0.0/16", "api_server": "https://10.2.0.9:6443"},
     ]
-    offered = table([{"cluster": "west", "addresses": "192.0.2.7,lb.example"}], gateways.GATEWAYS.dtypes)
+    offered = gateways.GATEWAYS.frame([{"cluster": "west", "addresses": "192.0.2.7,lb.example"}])
     for url in ("https://10.2.0.9:6443", "https://10.2.0.9"):
-        read = table([known[0], known[1] | {"api_server": url}], inventory.INVENTORY_COLUMNS)
-        found = verdicts(
-            control_plane_paths.check_ranges(mesh(), read, offered, table([], api_server_reach.REACH_COLUMNS))
-        )
+        read = inventory.INVENTORY.frame([known[0], known[1] | {"api_server": url}])
+        found = verdicts(control_plane_paths.check_ranges(mesh(), read, offered, api_server_reach.REACH.frame([])))
         assert found == {("MK734", "east → west"): Verdict.FAIL, ("MK734", "west → east"): Verdict.PASS}
 
 
@@ -245,11 +242,9 @@ def test_neighbours_in_a_vpc_are_not_ones_own(east: dict[str, str], answer: str,
     url = "https://10.0.12.201:6443"
     known = [{"cluster": "east", **east}, {"cluster": "west", "api_server": url}]
     asked = {"cluster": "east", "target": "west", "server": url, "answer": answer, "detail": detail}
-    offered = table([{"cluster": "west", "addresses": "10.0.12.200"}], gateways.GATEWAYS.dtypes)
-    read = table(known, inventory.INVENTORY_COLUMNS)
-    found = verdicts(
-        control_plane_paths.check_ranges(mesh(), read, offered, table([asked], api_server_reach.REACH_COLUMNS))
-    )
+    offered = gateways.GATEWAYS.frame([{"cluster": "west", "addresses": "10.0.12.200"}])
+    read = inventory.INVENTORY.frame(known)
+    found = verdicts(control_plane_paths.check_ranges(mesh(), read, offered, api_server_reach.REACH.frame([asked])))
     assert found["MK734", "east → west"] is verdict
 
 
@@ -259,11 +254,11 @@ def test_addresses_of_a_gateway_that_could_not_be_read_are_neither_right_nor_wro
     offered = {"cluster": "west", "network": "net-west", "service": "eastwest", "addresses": "lb.example"}
     seen = {"cluster": "east", "network": "net-west", "address": "192.0.2.1"}
     for gateway, view in ((lost, seen), (offered, {**lost, "cluster": "east"})):
-        tables = table([gateway], gateways.GATEWAYS.dtypes), table([view], gateways.GATEWAYS_SEEN.dtypes)
-        found = verdicts(control_plane_paths.check_hosts(mesh(), table([], pod_reach.NAME_COLUMNS), *tables))
+        tables = gateways.GATEWAYS.frame([gateway]), gateways.GATEWAYS_SEEN.frame([view])
+        found = verdicts(control_plane_paths.check_hosts(mesh(), pod_reach.API_NAMES.frame([]), *tables))
         assert found["MK733", "east → west"] is Verdict.UNKNOWN
     ranges = [{"cluster": name, "pod_ranges": "10.1.0.0/16"} for name in ("east", "west")]
-    read = table(ranges, inventory.INVENTORY_COLUMNS)
-    unasked = table([], api_server_reach.REACH_COLUMNS)
-    found = verdicts(control_plane_paths.check_ranges(mesh(), read, table([lost], gateways.GATEWAYS.dtypes), unasked))
+    read = inventory.INVENTORY.frame(ranges)
+    unasked = api_server_reach.REACH.frame([])
+    found = verdicts(control_plane_paths.check_ranges(mesh(), read, gateways.GATEWAYS.frame([lost]), unasked))
     assert found == {("MK734", "east → west"): Verdict.UNKNOWN, ("MK734", "west → east"): Verdict.PASS}

@@ -13,7 +13,6 @@ from meshkit.checks.known_defects import HAS, MAY_HAVE
 from meshkit.istio.config import services
 from meshkit.istio.control_plane import versions
 from meshkit.istio.control_plane.versions import Version
-from meshkit.tables import table
 from tests.support.healthy import mesh
 
 PASS, WARN, UNKNOWN, SKIPPED = Verdict.PASS, Verdict.WARN, Verdict.UNKNOWN, Verdict.SKIPPED
@@ -85,9 +84,9 @@ def found(
     features = [{"cluster": "east", "feature": feature} for feature in has]
     features += [{"cluster": "east", "reason": "it may not read Secrets"}] if unread else []
     tables = (
-        table(rows, versions.VERSION_COLUMNS),
-        table(own, services.SERVICE_COLUMNS),
-        table(features, versions.FEATURE_COLUMNS),
+        versions.VERSIONS.frame(rows),
+        services.SERVICES.frame(own),
+        versions.FEATURES_IN_USE.frame(features),
     )
     return [(f.verdict, f.observed) for f in known_defects.check(mesh(**change), *tables) if f.subject == "east"]
 

@@ -53,10 +53,10 @@ def heard(name: str) -> Row:
 
 
 MAKERS = {
-    "shards": (shard, endpoint_shards.COLUMNS),
-    "reach": (reached, api_server_reach.REACH_COLUMNS),
-    "paths": (way, client_view.PATH_COLUMNS),
-    "hellos": (heard, client_view.HELLO_COLUMNS),
+    "shards": (shard, endpoint_shards.ENDPOINT_SHARDS.dtypes),
+    "reach": (reached, api_server_reach.REACH.dtypes),
+    "paths": (way, client_view.PATHS.dtypes),
+    "hellos": (heard, client_view.HELLOS.dtypes),
 }
 
 
@@ -77,7 +77,7 @@ def sent(client: str = "", **change: Any) -> pd.DataFrame:
     good = {"sent": 20, "answered": 20, "statuses": "200×20", "answered_by": "httpbin"}
     times = {"p50_ms": 45.0, "p95_ms": 50.0, "p99_ms": 60.0}
     rows = [{"client": a, "server": b, **good, "answered_in": b, **times} for a, b in OTHER.items()]
-    return table([{**r, **(change if r["client"] == client else {})} for r in rows], pair_survey.TRAFFIC_COLUMNS)
+    return pair_survey.PAIR_TRAFFIC.frame([{**r, **(change if r["client"] == client else {})} for r in rows])
 
 
 def line(known: pair_survey.PairFacts, traffic: pd.DataFrame | None = None, pair: str = PAIR) -> Row:
@@ -190,8 +190,8 @@ def test_no_gateway_to_try_is_a_failure_only_where_all_were_asked_who_could_name
     """East's istiods, and west, which offers it."""
     known = facts("hellos", none=True)
     gates, theirs = known.known.gateways_seen, known.known.gateways
-    blind = table([{"cluster": "east", "istiod": "istiod-east", **seen}], gateways.GATEWAYS_SEEN.dtypes)
-    bare = table([{"cluster": "west", **offered}], gateways.GATEWAYS.dtypes)
+    blind = gateways.GATEWAYS_SEEN.frame([{"cluster": "east", "istiod": "istiod-east", **seen}])
+    bare = gateways.GATEWAYS.frame([{"cluster": "west", **offered}])
     held = replace(
         known.known,
         gateways_seen=pd.concat([blind, gates[gates["cluster"] != "east"]], ignore_index=True),
@@ -203,7 +203,7 @@ def test_no_gateway_to_try_is_a_failure_only_where_all_were_asked_who_could_name
 @pytest.mark.parametrize("word", ["closed", "refused", "silent", "no TLS"])
 def test_a_hello_to_a_gateway_of_a_cluster_that_cannot_be_read_is_unknown(word: str) -> None:
     """Whether the address is still its gateway's is what nobody knows; that it answers is known all the same."""
-    unread = table([{"cluster": "west", "reason": "no answer within 10 s"}], gateways.GATEWAYS.dtypes)
+    unread = gateways.GATEWAYS.frame([{"cluster": "west", "reason": "no answer within 10 s"}])
     known = facts("hellos", {"heard": word})
     theirs = known.known.gateways
     held = replace(known.known, gateways=pd.concat([unread, theirs[theirs["cluster"] != "west"]], ignore_index=True))
@@ -290,7 +290,7 @@ def test_the_table_has_its_columns_and_types_and_the_worst_pair_first() -> None:
     """Whatever is missing."""
     known = facts("secrets", {"credential": "401", "leads_to": ""})
     rows = pair_table.table(mesh(), known, pairs.check_all(mesh(), known), sent())
-    assert {name: str(dtype) for name, dtype in rows.dtypes.items()} == pair_table.COLUMNS
+    assert {name: str(dtype) for name, dtype in rows.dtypes.items()} == pair_table.LINKS.dtypes
     assert list(rows["client"]) == ["east", "west"]
     first = rows.iloc[0]
     assert (first["credential"], first["rights"], first["sync"]) == ("401", "UNKNOWN", "synced")

@@ -12,7 +12,6 @@ from meshkit.checks.finding import Verdict
 from meshkit.istio.control_plane import images, new_pods, quotas
 from meshkit.istio.control_plane import istioctl as control_plane_istioctl
 from meshkit.kube.mesh import Mesh
-from meshkit.tables import table
 from tests.support.healthy import mesh
 from tests.support.held import Held, held
 
@@ -118,7 +117,7 @@ def test_every_registry_that_ends_has_its_source_and_date() -> None:
 def test_a_cluster_that_could_not_be_read_is_unknown() -> None:
     """For images and for quotas."""
     lost = [{"cluster": "east", "reason": "no answer"}]
-    facts = new_pods.NewPodFacts(table(lost, images.COLUMNS), table(lost, quotas.COLUMNS))
+    facts = new_pods.NewPodFacts(images.IMAGES.frame(lost), quotas.REFUSALS.frame(lost))
     found = [f.verdict for f in restarts.check(mesh(), facts) if f.subject == "east"]
     assert found == [UNKNOWN, UNKNOWN]
     assert list(restarts.check(mesh(), None)) == []

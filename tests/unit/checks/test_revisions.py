@@ -18,7 +18,6 @@ from meshkit.istio.proxies.reading import ProxyFacts
 from meshkit.kube.mesh import Unknown
 from meshkit.stages import prepare
 from meshkit.stages.install import stage as install
-from meshkit.tables import table
 from tests.support import healthy, planes
 from tests.unit.stages.test_prepare import facts
 
@@ -107,7 +106,7 @@ def rows(west: dict[str, Any], east: str = "prod-stable") -> pd.DataFrame:
     """Return the probe's namespace of both clusters."""
     known = {"namespace": "sample", "injected": 2}
     first = {"cluster": "east", **known, "revision": east, "injected_by": "1-31-0"}
-    return table([first, {"cluster": "west", **known, **west}], injection.COLUMNS)
+    return injection.INJECTION.frame([first, {"cluster": "west", **known, **west}])
 
 
 def labelled(west: ControlPlanes, **row: Any) -> tuple[namespaces.PrepareFacts, Any]:
@@ -150,7 +149,7 @@ def test_labels_that_lead_nowhere(injected: int, verdict: Verdict) -> None:
     row = {"cluster": "west", "namespace": "shop", "revision": "prod-stable", "injected": injected, "problem": "none"}
     found: Found = {"east": planes.named(), "west": planes.tagless()}
     mesh = healthy.mesh(istio={"revision": "1-31-0"})
-    east, west = checks.check_labels(mesh, table([row], injection.COLUMNS), found)
+    east, west = checks.check_labels(mesh, injection.INJECTION.frame([row]), found)
     assert (east.verdict, west.verdict) == (PASS, verdict)
     assert "tag set prod-stable --revision 1-31-0" in west.remedy
 
@@ -159,7 +158,7 @@ def test_who_follows_which_revision() -> None:
     """Pods that a moved tag has not reached yet are named."""
     shop = {"cluster": "east", "namespace": "shop", "followed": "1-30-2×2, 1-31-0×1", "outdated": 2}
     web = {"cluster": "west", "namespace": "web", "followed": "1-31-0×4"}
-    east, west = checks.check_followed(healthy.mesh(), table([shop, web], injection.COLUMNS))
+    east, west = checks.check_followed(healthy.mesh(), injection.INJECTION.frame([shop, web]))
     assert (east.verdict, west.verdict, west.observed) == (WARN, PASS, "1-31-0: 4")
     assert "shop: 1-30-2×2, 1-31-0×1" in east.observed
 
@@ -171,7 +170,7 @@ def running(*more: tuple[str, str, str]) -> pd.DataFrame:
     """Return the versions of a canary upgrade in east."""
     names = ("component", "name", "version")
     found = [{"cluster": "east", **dict(zip(names, row, strict=True))} for row in (*VERSIONS, *more)]
-    return table(found, versions.VERSION_COLUMNS)
+    return versions.VERSIONS.frame(found)
 
 
 @pytest.mark.parametrize(("policy", "verdict"), [("one", FAIL), ("canary", PASS)])

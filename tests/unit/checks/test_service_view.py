@@ -25,7 +25,6 @@ from meshkit.istio.config.service_view import (
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import merged_service as probing
 from meshkit.stages import troubleshoot
-from meshkit.tables import table
 from tests.support.healthy import mesh
 from tests.unit.checks.test_pairs import PAIR, facts
 from tests.unit.istio.config.test_service_view import (
@@ -94,7 +93,7 @@ CASES = [
     ),
     pytest.param(
         seen(istio("Sidecar", ELSEWHERE)),
-        "ways",
+        "paths",
         {"way": "none"},
         "MK839",
         (
@@ -105,7 +104,7 @@ CASES = [
     ),
     pytest.param(
         seen(west=service(ports=[{"name": "tcp-http", "port": 8000}])),
-        "ways",
+        "paths",
         {"way": "none"},
         "MK839",
         (
@@ -136,7 +135,7 @@ def test_the_object_is_the_cause_and_what_follows_names_it(
     [
         ("shards", {"known": ""}, "MK842"),
         ("hellos", {"heard": "closed"}, "MK840"),
-        ("ways", {"way": "none"}, "MK839"),
+        ("paths", {"way": "none"}, "MK839"),
     ],
 )
 def test_without_such_an_object_none_is_blamed(spoiled: str, change: dict[str, Any], identifier: str) -> None:
@@ -152,7 +151,7 @@ def calls(views: tuple[ServiceView, ...], **change: Any) -> list[Finding]:
     """Return MK711 and MK712 of east's calls."""
     row = {"cluster": "east", "serving": "east,west", "endpoints": "10.0.0.1:8080,192.0.2.2:15443", "sent": 30}
     row |= {"leads_to": "east,west", "answered": 30, "answered_in": "east,west", "service": "sample/httpbin"}
-    found = probing.with_causes(table([{**row, **change}], probing.COLUMNS), views)
+    found = probing.with_causes(probing.MERGED.frame([{**row, **change}]), views)
     return list(merged_service.check(mesh(), found))
 
 
@@ -184,7 +183,7 @@ def test_the_object_that_hides_endpoints_is_named_for_the_merged_service() -> No
 def merged(**west: Any) -> Finding:
     """Return MK708 of a Service of both clusters that do not discover each other yet."""
     rows = [{"cluster": name, "namespace": "sample", "service": "httpbin", "endpoints": 1} for name in ("east", "west")]
-    found = table([rows[0], {**rows[1], **west}], services.SERVICE_COLUMNS)
+    found = services.SERVICES.frame([rows[0], {**rows[1], **west}])
     both = services.merging(found, ["east", "west"], "istio-system")
     (finding,) = service_merge.check_merging(mesh(), found, both, {("east", "west")})
     return finding
@@ -252,6 +251,6 @@ def test_refusals_are_symptoms_and_lead_to_the_object(line: str, symptom: str) -
 
 def test_a_table_of_calls_without_objects_has_the_columns() -> None:
     """As of a mesh whose objects say nothing."""
-    empty = probing.with_causes(table([], probing.COLUMNS), ())
+    empty = probing.with_causes(probing.MERGED.frame([]), ())
     assert isinstance(empty, pd.DataFrame)
-    assert list(empty.columns) == list(probing.COLUMNS)
+    assert list(empty.columns) == list(probing.MERGED.dtypes)

@@ -55,7 +55,7 @@ class TestEnvoy:
     def test_a_cluster_without_hosts_is_no_row(self) -> None:
         """The table keeps its columns and dtypes."""
         table = envoy_admin.parse_clusters({"cluster_statuses": [{"name": "BlackHoleCluster"}]})
-        assert list(table.columns) == list(envoy_admin.COLUMNS)
+        assert list(table.columns) == list(envoy_admin.UPSTREAM_HOSTS.dtypes)
         assert table.empty
 
     def test_stats_are_whole_numbers(self) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshkit.probing.statistics import (
-    LATENCY_COLUMNS,
+    LATENCY,
     answers_table,
     error_rate,
     interval_ranks,
@@ -100,7 +100,7 @@ def test_slower_samples_scale_every_bound(values: list[float], factor: float) ->
 @pytest.mark.parametrize("nothing", [pd.DataFrame(), pd.DataFrame(columns=SAMPLE_COLUMNS), samples([])])
 def test_no_samples_give_empty_tables_with_their_columns(nothing: pd.DataFrame) -> None:
     """An empty input is a table without rows, never an exception."""
-    assert list(latency_table(nothing).columns) == list(LATENCY_COLUMNS)
+    assert list(latency_table(nothing).columns) == list(LATENCY.columns)
     assert list(answers_table(nothing).columns) == ["client", "server", "answered_by", "answers"]
     assert list(error_rate(nothing).columns) == ["client", "server", "n", "failed", "rate", "rate_low", "rate_high"]
     assert latency_table(nothing).empty

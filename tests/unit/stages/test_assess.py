@@ -15,7 +15,6 @@ from meshkit.istio.control_plane import managed, versions
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, pod_reach
 from meshkit.stages import assess
-from meshkit.tables import table
 from tests.support import healthy
 from tests.support.held import Held, held
 
@@ -55,14 +54,14 @@ def facts(
         for n in healthy.OTHER
     ]
     return checks_topology.AssessFacts(
-        inventory=table(inventory, control_plane_inventory.INVENTORY_COLUMNS),
-        identity=table([], versions.IDENTITY_COLUMNS),
-        versions=table([], versions.VERSION_COLUMNS),
-        roots=table([], trust_store.ROOT_COLUMNS),
-        load_balancers=table(balancers, control_plane_inventory.LOAD_BALANCER_COLUMNS),
-        api_servers=table(asked, api_server_reach.REACH_COLUMNS),
-        pods=table(tried, pod_reach.POD_COLUMNS),
-        managers=table(managers or [], managed.COLUMNS),
+        inventory=control_plane_inventory.INVENTORY.frame(inventory),
+        identity=versions.IDENTITY.frame([]),
+        versions=versions.VERSIONS.frame([]),
+        roots=trust_store.ROOTS.frame([]),
+        load_balancers=control_plane_inventory.LOAD_BALANCERS.frame(balancers),
+        api_servers=api_server_reach.REACH.frame(asked),
+        pods=pod_reach.POD_TO_POD.frame(tried),
+        managers=managed.MANAGERS.frame(managers or []),
     )
 
 
@@ -216,7 +215,7 @@ def test_istio_by_helm_is_said_with_what_that_means(row: Row, verdict: Verdict, 
 def test_load_balancers_that_wait_are_seen(row: Row, verdict: Verdict) -> None:
     """MK106: a gateway would wait as well; none at all tells nothing."""
     given = facts()
-    balancers = table([{"cluster": "east", **row}], control_plane_inventory.LOAD_BALANCER_COLUMNS)
+    balancers = control_plane_inventory.LOAD_BALANCERS.frame([{"cluster": "east", **row}])
     changed = checks_topology.AssessFacts(**{**vars(given), "load_balancers": balancers})
     assert healthy.told(assess.check(healthy.mesh(), changed), "MK106", "east") == [verdict]
 

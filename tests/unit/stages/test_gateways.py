@@ -15,7 +15,6 @@ from meshkit.istio.multicluster import gateways as multicluster_gateways
 from meshkit.istio.proxies import proxy_status
 from meshkit.kube.mesh import Mesh
 from meshkit.stages import gateways as stages_gateways
-from meshkit.tables import table
 from tests.support import healthy
 from tests.support.healthy import told
 
@@ -52,10 +51,10 @@ def facts(east: Row | None = None, **change: list[Row]) -> gateway_exposure.Gate
     return gateway_exposure.GatewayFacts(
         identity=known.identity,
         gateways=known.gateways,
-        gateways_seen=table(change.get("seen", both), multicluster_gateways.GATEWAYS_SEEN.dtypes),
+        gateways_seen=multicluster_gateways.GATEWAYS_SEEN.frame(change.get("seen", both)),
         remotes=healthy.remotes(change.get("remotes", [healthy.remote(n) for n in healthy.OTHER])),
-        opened=table(change.get("opened", [opened(n) for n in healthy.OTHER]), multicluster_gateway_exposure.COLUMNS),
-        claims=table(change.get("claims", [claim(n) for n in healthy.OTHER]), proxy_status.CLAIM_COLUMNS),
+        opened=multicluster_gateway_exposure.OPENED.frame(change.get("opened", [opened(n) for n in healthy.OTHER])),
+        claims=proxy_status.CLAIMS.frame(change.get("claims", [claim(n) for n in healthy.OTHER])),
     )
 
 

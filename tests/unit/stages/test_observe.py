@@ -12,7 +12,7 @@ from meshkit.checks.finding import Verdict, overall
 from meshkit.istio.control_plane import versions
 from meshkit.istio.proxies import proxy_status, status_summary
 from meshkit.istio.proxies import reading as proxies_reading
-from meshkit.probing.pair_probe import SAMPLE_COLUMNS
+from meshkit.probing.pair_probe import SAMPLES
 from meshkit.stages import observe
 from meshkit.tables import table
 from tests.support.healthy import OTHER, mesh, told
@@ -27,8 +27,8 @@ def facts(status: dict[str, Any] | None = None, version: dict[str, Any] | None =
     known = [{"cluster": name, "component": "istiod", "name": "istiod", "version": "1.31.0"} for name in OTHER]
     states[0] |= status or {}
     known[0] |= version or {}
-    read = table(states, proxy_status.COLUMNS)
-    return proxies_reading.ProxyFacts(read, status_summary.summary(read), table(known, versions.VERSION_COLUMNS))
+    read = proxy_status.PROXY_STATUS.frame(states)
+    return proxies_reading.ProxyFacts(read, status_summary.summary(read), versions.VERSIONS.frame(known))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def samples(**change: Any) -> pd.DataFrame:
     """Return warm requests and first ones from east to west, changed alike."""
     row = {"client": "east", "server": "west", "seconds": 0.05, "status": 200, "answered_by": "httpbin", "error": ""}
     rows = [{**row, "phase": phase, **change} for phase in ("first", *["warm"] * 9)]
-    return pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)).astype(SAMPLE_COLUMNS)
+    return pd.DataFrame(rows, columns=list(SAMPLES.dtypes)).astype(SAMPLES.dtypes)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_thousand_proxies_in_one_bad_state_are_one_finding() -> None:
         for n in range(1000)
     ]
     known = proxies_reading.ProxyFacts(
-        table(rows, proxy_status.COLUMNS), table([], {}), table([], versions.VERSION_COLUMNS)
+        proxy_status.PROXY_STATUS.frame(rows), table([], {}), versions.VERSIONS.frame([])
     )
     (finding,) = [f for f in proxies.check_proxies(mesh(), known) if f.subject == "east"]
     assert finding.observed == "p999.sample and 999 others CDS STALE for 999 s or more"

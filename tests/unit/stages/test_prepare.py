@@ -29,18 +29,18 @@ PASS, WARN, FAIL, UNKNOWN, SKIPPED = (
 Row = dict[str, Any]
 DEAD = {"reason": "it is dead"}
 TABLES = {
-    "roots": inventory.ROOT_COLUMNS,
-    "identity": versions.IDENTITY_COLUMNS,
-    "claims": proxy_status.CLAIM_COLUMNS,
-    "clocks": inventory.CLOCK_COLUMNS,
-    "inventory": inventory.INVENTORY_COLUMNS,
-    "api_servers": api_server_reach.REACH_COLUMNS,
-    "names": pod_reach.NAME_COLUMNS,
-    "versions": versions.VERSION_COLUMNS,
-    "features": versions.FEATURE_COLUMNS,
-    "policies": network_policies.COLUMNS,
-    "injection": injection.COLUMNS,
-    "services": services.SERVICE_COLUMNS,
+    "roots": inventory.ROOT_NAMESPACES.dtypes,
+    "identity": versions.IDENTITY.dtypes,
+    "claims": proxy_status.CLAIMS.dtypes,
+    "clocks": inventory.CLOCKS.dtypes,
+    "inventory": inventory.INVENTORY.dtypes,
+    "api_servers": api_server_reach.REACH.dtypes,
+    "names": pod_reach.API_NAMES.dtypes,
+    "versions": versions.VERSIONS.dtypes,
+    "features": versions.FEATURES_IN_USE.dtypes,
+    "policies": network_policies.NETWORK_POLICIES.dtypes,
+    "injection": injection.INJECTION.dtypes,
+    "services": services.SERVICES.dtypes,
     "gateways": gateways.GATEWAYS.dtypes,
 }
 HEALTHY: dict[str, Row] = {
@@ -159,7 +159,7 @@ def test_kubernetes_is_held_against_the_table_of_supported_releases(
 ) -> None:
     """MK208 goes by data: the range that Istio supports, and the version below which istioctl refuses."""
     rows = [{"cluster": "east", "component": "kubernetes", "version": kubernetes}]
-    (found,) = prerequisites.check_kubernetes(table(rows, versions.VERSION_COLUMNS), istio)
+    (found,) = prerequisites.check_kubernetes(versions.VERSIONS.frame(rows), istio)
     assert found.verdict is verdict
     assert (verdict in (FAIL, WARN)) == ("looked at 2026-11-29" in found.observed)
 
@@ -198,7 +198,7 @@ def test_a_gateway_beside_proxies_that_do_not_know_their_network_fails() -> None
     """MK213: their local calls would all go through it."""
     given = vars(facts("claims", network=""))
     gateway = {"cluster": "east", "service": "eastwest", "network": "net-east", "port": 15443}
-    given["gateways"] = table([gateway], gateways.GATEWAYS.dtypes)
+    given["gateways"] = gateways.GATEWAYS.frame([gateway])
     found = list(namespaces.check_gateways(healthy.mesh(), namespaces.PrepareFacts(**given)))
     assert healthy.told(found, "MK213", "east") == [FAIL]
     assert "eastwest" in found[0].remedy
@@ -240,7 +240,7 @@ def test_clocks_are_judged_by_the_gate_and_by_the_grace_of_certificates(
 )
 def test_an_api_server_that_nobody_could_ask_is_never_passed(row: Row, verdict: Verdict) -> None:
     """MK205: any HTTP status under the right certificate is an answer."""
-    asked = table([{"cluster": "east", "target": "west", **row}], api_server_reach.REACH_COLUMNS)
+    asked = api_server_reach.REACH.frame([{"cluster": "east", "target": "west", **row}])
     assert [f.verdict for f in prerequisites.check_reach(asked)] == [verdict]
 
 
@@ -285,7 +285,7 @@ def test_versions_agree_as_the_gate_asks(one: str, other: str, gate: str, *, sam
 def test_a_version_that_cannot_be_compared_is_unknown(text: str) -> None:
     """MK207: of istioctl and of an istiod; neither a pass nor a failure."""
     mesh = healthy.mesh(istio={"version": "1.31.0"})
-    rows = table([{"cluster": "east", "component": "istiod", "version": text}], versions.VERSION_COLUMNS)
+    rows = versions.VERSIONS.frame([{"cluster": "east", "component": "istiod", "version": text}])
     found = list(prerequisites.check_versions(mesh, rows, text, ""))
     assert [f.verdict for f in found if f.subject in ("istioctl", "east")] == [UNKNOWN, UNKNOWN]
     assert all(text in f.observed for f in found if f.subject in ("istioctl", "east"))
@@ -305,14 +305,14 @@ def test_the_label_is_that_of_the_cluster_that_has_one(row: Row, label: dict[str
         {"cluster": "west", "namespace": "sample", **row},
         {"cluster": "east", "namespace": "sample", "reason": "missing"},
     ]
-    given["injection"] = table(rows, injection.COLUMNS)
+    given["injection"] = injection.INJECTION.frame(rows)
     assert namespaces.wanted_label(healthy.mesh(), namespaces.PrepareFacts(**given)) == label
 
 
 def test_without_any_label_the_revision_decides() -> None:
     """Or the default's."""
     given = vars(facts())
-    given["injection"] = table([], injection.COLUMNS)
+    given["injection"] = injection.INJECTION.frame([])
     assert namespaces.wanted_label(healthy.mesh(), namespaces.PrepareFacts(**given)) == {"istio-injection": "enabled"}
     canary = healthy.mesh(istio={"revision": "canary"})
     assert namespaces.wanted_label(canary, namespaces.PrepareFacts(**given)) == {"istio.io/rev": "canary"}
@@ -324,5 +324,5 @@ def test_services_that_share_a_name_but_not_ports_are_said() -> None:
         {"cluster": c, "namespace": "sample", "service": "httpbin", "type": "ClusterIP", "ports": p}
         for c, p in (("east", "http:80/TCP"), ("west", "http:81/TCP"))
     ]
-    found = list(prerequisites.check_services(healthy.mesh(), table(rows, services.SERVICE_COLUMNS)))
+    found = list(prerequisites.check_services(healthy.mesh(), services.SERVICES.frame(rows)))
     assert healthy.told(found, "MK212", "all clusters") == [WARN]

@@ -41,9 +41,9 @@ def facts(spoiled: str = "", **change: Any) -> shift.ShiftFacts:
     elif spoiled:
         rows[spoiled][0] |= change
     columns = {
-        "rules": failover_state.RULE_COLUMNS,
-        "workloads": failover_state.WORKLOAD_COLUMNS,
-        "endpoints": failover_state.ENDPOINT_COLUMNS,
+        "rules": failover_state.RULES.dtypes,
+        "workloads": failover_state.SERVERS.dtypes,
+        "endpoints": failover_state.ENDPOINTS.dtypes,
     }  # fmt: skip
     return shift.ShiftFacts("east", **{name: table(rows[name], columns[name]) for name in rows})
 

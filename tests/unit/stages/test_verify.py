@@ -19,7 +19,6 @@ from meshkit.istio.multicluster.remote_secrets import Credential
 from meshkit.istio.proxies import proxy_status
 from meshkit.istio.reading import Unread
 from meshkit.stages import verify
-from meshkit.tables import table
 from tests.support import healthy
 from tests.support.healthy import call, facts, mesh, told
 from tests.unit.stages.discovery import test_stage as test_discovery
@@ -237,9 +236,9 @@ def test_an_istiod_that_forgot_its_id_refuses_its_proxies(
     ]
     found = control_plane.check_accepted(
         mesh(),
-        table(own, versions.IDENTITY_COLUMNS),
-        table(claims, proxy_status.CLAIM_COLUMNS),
-        table([{"cluster": "east", "installer": "helm"}], inventory.INVENTORY_COLUMNS),
+        versions.IDENTITY.frame(own),
+        proxy_status.CLAIMS.frame(claims),
+        inventory.INVENTORY.frame([{"cluster": "east", "installer": "helm"}]),
     )
     [east] = [f for f in found if f.subject == "east"]
     assert east.verdict is verdict

@@ -20,7 +20,6 @@ from meshkit.spec import MeshSpec
 from meshkit.stages.discovery import facts as discovery_facts
 from meshkit.stages.discovery import token_rotation
 from meshkit.stages.rollback import stage as rollback
-from meshkit.tables import table
 from tests.support.api_server import ApiServer
 from tests.support.objects import core, create, deployment, labelled
 from tests.unit.stages.discovery.test_token_rotation import HOUR
@@ -72,7 +71,7 @@ def test_istiods_that_a_removal_affects_are_restarted_by_undo(
     real: Mesh, monkeypatch: pytest.MonkeyPatch, number: str, restarts: int
 ) -> None:
     """After the last remote secret is gone; no such istiod is here, so its version is told."""
-    rows = table([{"cluster": "east", "component": "istiod", "version": number}], versions.VERSION_COLUMNS)
+    rows = versions.VERSIONS.frame([{"cluster": "east", "component": "istiod", "version": number}])
     monkeypatch.setattr(versions, "versions", lambda *_: rows)
     east, name = real.clusters["east"], f"istiod-{restarts}"
     create(east, deployment(name, real.root_namespace, labels={"app": "istiod"}))
@@ -89,7 +88,7 @@ def test_a_restart_that_an_undo_was_stopped_before_is_planned_again(
     real: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The remote secret is gone, and noted as undone: nothing stands, and the istiod of that day still runs."""
-    rows = table([{"cluster": "east", "component": "istiod", "version": "1.30.2"}], versions.VERSION_COLUMNS)
+    rows = versions.VERSIONS.frame([{"cluster": "east", "component": "istiod", "version": "1.30.2"}])
     monkeypatch.setattr(versions, "versions", lambda *_: rows)
     east, namespace = real.clusters["east"], real.root_namespace
     istiod = create(east, deployment("istiod-left", namespace, labels={"app": "istiod"}))

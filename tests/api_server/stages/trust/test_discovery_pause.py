@@ -11,7 +11,6 @@ from meshkit.istio.multicluster.remote_secrets import LABEL, PAUSED
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages.trust import discovery_pause as trust_discovery_pause
-from meshkit.tables import table
 from tests.support.api_server import ApiServer
 from tests.support.objects import core, mesh_of
 
@@ -30,7 +29,7 @@ def test_what_a_killed_run_left_paused_is_planned_to_be_read_again(api_server: A
     for secret in secrets:
         east.apply({**secret, "metadata": {**secret["metadata"], **marks[secret["metadata"]["name"]]}})
     wanted, known = Plan(found, "04 trust"), discovery_pause.readings(found)
-    trust_discovery_pause.resume(wanted, known, table([], istiod_ca.SIGNER_COLUMNS))
+    trust_discovery_pause.resume(wanted, known, istiod_ca.SIGNERS.frame([]))
     for secret in secrets:  # other tests look for remote secrets on this server, too
         east.delete(secret)
     assert [(r["secret"], r["targets"], r["paused"]) for r in known.to_dict("records")] == [

@@ -13,7 +13,6 @@ from meshkit.checks import service_merge
 from meshkit.istio.config import services
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import pair_survey
-from meshkit.tables import table
 from tests.support.lab import Lab, until
 
 pytestmark = pytest.mark.lab
@@ -39,7 +38,7 @@ def test_the_patch_keeps_a_service_at_home(meshed_lab: Lab, tmp_path: Path) -> N
     mesh = Mesh.open(meshed_lab.mesh_file)
     spec = mesh.spec.probe
     host = f"{spec.server}.{spec.namespace}.svc.{services.DOMAIN}"
-    patch = service_merge.patch(mesh, table([{"host": host}], service_merge.LOCAL_COLUMNS))
+    patch = service_merge.patch(mesh, service_merge.LOCAL.frame([{"host": host}]))
     (tmp_path / "patch.yaml").write_text(patch)
     made = meshed_lab.must("istioctl", "manifest", "generate", "-f", str(tmp_path / "patch.yaml"))
     settings = rendered(made)["serviceSettings"]

@@ -12,7 +12,6 @@ from meshkit.istio.ca import trust_store
 from meshkit.istio.config import authorization_policies, config_lint
 from meshkit.istio.control_plane import versions
 from meshkit.kube.mesh import Mesh
-from meshkit.tables import table
 from tests.support import healthy
 from tests.support.held import Held, held
 
@@ -73,12 +72,12 @@ def test_both_checks_read_a_policy_alike(source: dict[str, Any], own: str, alias
     """MK415 of a trust domain that is to come, MK723 of one that is: by istiod's own rule of translation."""
     given = policy(source)
     (row,) = authorization_policies.parse(given)
-    identity = table(
-        [{"cluster": "east", "trust_domain": own, "trust_domain_aliases": ",".join(aliases)}], versions.IDENTITY_COLUMNS
+    identity = versions.IDENTITY.frame(
+        [{"cluster": "east", "trust_domain": own, "trust_domain_aliases": ",".join(aliases)}]
     )
-    rows = table([{"cluster": "east", **row}], authorization_policies.COLUMNS)
+    rows = authorization_policies.POLICY_TRUST_DOMAINS.frame([{"cluster": "east", **row}])
     of_mesh = healthy.mesh(mesh={"trustDomain": own})
-    certificates = table([], trust_store.CERTIFICATE_COLUMNS)
+    certificates = trust_store.CERTIFICATES.frame([])
     (before,) = trust_domains.check_policies(of_mesh, rows, identity, certificates, "east")
     settings = {"mesh": f"trustDomainAliases: {aliases}"}
     clusters: Any = {

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from meshkit.errors import UnreachableError
-from meshkit.istio.config.services import SERVICE_COLUMNS, is_cluster_local, local_hosts, merging, mesh_config
-from meshkit.tables import table
+from meshkit.istio.config.services import SERVICES, is_cluster_local, local_hosts, merging, mesh_config
 from tests.support.healthy import mesh
 from tests.support.held import Held, held
 
@@ -23,7 +22,7 @@ def service(cluster: str, name: str = "web", **change: Any) -> dict[str, Any]:
 
 def merged(*rows: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of `merging` of east and west."""
-    found = merging(table(rows, SERVICE_COLUMNS), ["east", "west"], "istio-system")
+    found = merging(SERVICES.frame(rows), ["east", "west"], "istio-system")
     return [{str(key): value for key, value in row.items()} for row in found.to_dict("records")]
 
 

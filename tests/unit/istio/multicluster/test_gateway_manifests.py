@@ -10,7 +10,6 @@ from meshkit import paths
 from meshkit.istio.control_plane import istioctl as control_plane_istioctl
 from meshkit.istio.multicluster import gateway_exposure, gateway_manifests, gateways
 from meshkit.spec import MeshSpec
-from meshkit.tables import table
 
 
 def spec(**change: Any) -> MeshSpec:
@@ -42,7 +41,7 @@ def test_mesh_networks_name_each_networks_gateway_in_its_own_cluster() -> None:
     """The gateway of others where there is one."""
     row = {"cluster": "west", "network": "net-west", "namespace": "edge", "service": "theirs"}
     found = gateway_manifests.mesh_networks(
-        spec(), table([row, {"cluster": "east", "reason": "gone"}], gateways.GATEWAYS.dtypes)
+        spec(), gateways.GATEWAYS.frame([row, {"cluster": "east", "reason": "gone"}])
     )
     assert found["net-west"]["endpoints"] == [{"fromRegistry": "west"}]
     names = {network: said["gateways"][0]["registryServiceName"] for network, said in found.items()}

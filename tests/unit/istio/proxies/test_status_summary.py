@@ -10,7 +10,6 @@ import pytest
 
 from meshkit.errors import InputError
 from meshkit.istio.proxies import proxy_status, status_summary
-from meshkit.tables import table
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -18,7 +17,7 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 def fleet(*rows: dict[str, Any]) -> pd.DataFrame:
     """Return a proxy_status: of east's sample namespace, CDS in sync, unless a row says otherwise."""
     usual = {"cluster": "east", "namespace": "sample", "istiod": "istiod-1", "istiod_cluster": "east"}
-    return table(({**usual, "type": "CDS", "state": "SYNCED", **row} for row in rows), proxy_status.COLUMNS)
+    return proxy_status.PROXY_STATUS.frame({**usual, "type": "CDS", "state": "SYNCED", **row} for row in rows)
 
 
 def _status(rows: list[tuple[str, str, str]]) -> pd.DataFrame:

@@ -76,11 +76,11 @@ def secret(name: str) -> Row:
 
 
 MAKERS: dict[str, tuple[Any, Any]] = {
-    "readers": (reader, remote_secret_manifest.READER_COLUMNS),
-    "reach": (reached, api_server_reach.REACH_COLUMNS),
-    "claims": (claim, proxy_status.CLAIM_COLUMNS),
-    "services": (service, services.SERVICE_COLUMNS),
-    "versions": (version, versions.VERSION_COLUMNS),
+    "readers": (reader, remote_secret_manifest.READERS.dtypes),
+    "reach": (reached, api_server_reach.REACH.dtypes),
+    "claims": (claim, proxy_status.CLAIMS.dtypes),
+    "services": (service, services.SERVICES.dtypes),
+    "versions": (version, versions.VERSIONS.dtypes),
     "secrets": (secret, healthy.secrets),
 }
 
@@ -252,7 +252,7 @@ def test_two_secrets_of_one_cluster_fail() -> None:
 
 def merges(namespace: str, new: set[tuple[str, str]]) -> list[Verdict]:
     """Return the verdicts of MK708 on a namespace."""
-    rows = table([{**service(name), "namespace": namespace} for name in OTHER], services.SERVICE_COLUMNS)
+    rows = services.SERVICES.frame([{**service(name), "namespace": namespace} for name in OTHER])
     same = services.merging(rows, list(OTHER), "istio-system")
     return told(service_merge.check_merging(mesh(), rows, same, new), "MK708", f"namespace {namespace}")
 
@@ -268,7 +268,7 @@ def test_a_merge_is_a_warning_where_it_is_new_and_not_meant() -> None:
 def proposed(new: set[tuple[str, str]], change: Row | None = None, **of_all: Any) -> dict[str, str]:
     """Return host and rule of what could stay at home, of a Service of two clusters changed in east, or in both."""
     own = [{**service(name), "namespace": "shop", **of_all} for name in OTHER]
-    rows = table([{**own[0], **(change or {})}, own[1]], services.SERVICE_COLUMNS)
+    rows = services.SERVICES.frame([{**own[0], **(change or {})}, own[1]])
     found = service_merge.proposals(mesh(), services.merging(rows, list(OTHER), "istio-system"), new)
     return dict(zip(found["host"], found["rule"], strict=True))
 
@@ -290,14 +290,14 @@ def test_the_patch_keeps_what_meshconfig_says_today_in_every_cluster(monkeypatch
     theirs = {"settings": {"clusterLocal": True}, "hosts": ["*.db.svc.cluster.local"]}
     answers: list[Any] = [{"serviceSettings": [theirs]}, {"serviceSettings": [theirs]}]
     monkeypatch.setattr(service_merge, "mesh_config", lambda *_: _raised(answers.pop()))
-    wanted = table([{"host": "web.shop.svc.cluster.local"}], service_merge.LOCAL_COLUMNS)
+    wanted = service_merge.LOCAL.frame([{"host": "web.shop.svc.cluster.local"}])
     document = yaml.safe_load(service_merge.patch(mesh(), wanted))
     ours = {"settings": {"clusterLocal": True}, "hosts": ["web.shop.svc.cluster.local"]}
     assert document["kind"] == "IstioOperator"
     assert document["spec"] == {"meshConfig": {"serviceSettings": [theirs, ours]}}
     answers += [{}, UnreachableError("no answer within 10 s")]
     assert "are missing here: no answer within 10 s" in service_merge.patch(mesh(), wanted)
-    assert service_merge.patch(mesh(), table([], service_merge.LOCAL_COLUMNS)) == ""
+    assert service_merge.patch(mesh(), service_merge.LOCAL.frame([])) == ""
 
 
 def _raised(answer: Any) -> Any:
@@ -317,7 +317,7 @@ def proven(change: Row) -> list[Finding]:
     """Return MK711 and MK712 for a row of east that is good but for the change."""
     row = {"cluster": "east", "serving": "east,west", "endpoints": "10.0.0.1:8080,192.0.2.2:15443", "sent": 30}
     row |= {"leads_to": "east,west", "answered": 30, "answered_in": "east,west", "service": "sample/httpbin"}
-    return [*merged_service.check(mesh(), table([{**row, **change}], probing_merged_service.COLUMNS))]
+    return [*merged_service.check(mesh(), probing_merged_service.MERGED.frame([{**row, **change}]))]
 
 
 @pytest.mark.parametrize(

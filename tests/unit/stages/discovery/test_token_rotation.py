@@ -104,7 +104,7 @@ def test_a_cluster_that_is_not_there_cannot_be_renewed() -> None:
 )
 def test_versions_that_a_change_affects(number: str, hurt: bool) -> None:
     """By the issues of istio/istio: no such istiod is here."""
-    rows = table([{"cluster": "east", "component": "istiod", "version": number}], versions.VERSION_COLUMNS)
+    rows = versions.VERSIONS.frame([{"cluster": "east", "component": "istiod", "version": number}])
     assert known_defects.needs_restart_after_secret_change(rows, "east") is hurt
 
 

@@ -14,7 +14,6 @@ from meshkit.istio.proxies import proxy_status, workloads
 from meshkit.kube.mesh import Unknown
 from meshkit.stages.install import cluster_id_rename
 from meshkit.stages.install import stage as install
-from meshkit.tables import table
 from tests.support.healthy import OTHER, Row, mesh, told
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
@@ -28,14 +27,14 @@ def proxy(name: str, **change: str) -> Row:
 
 def identities(*more: Row) -> pd.DataFrame:
     """Return one right proxy of each cluster, and more."""
-    return table([*(proxy(name) for name in OTHER), *more], cluster_id_rename.COLUMNS)
+    return cluster_id_rename.IDENTITIES.frame([*(proxy(name) for name in OTHER), *more])
 
 
 def planes(**change: str) -> pd.DataFrame:
     """Return two control planes, with a change in that of east."""
     rows = [{"cluster": n, "istiod": f"istiod-{n}", "cluster_id": n, "becomes": n} for n in OTHER]
     rows[0] |= change
-    return table(rows, install.PLANE_COLUMNS)
+    return install.PLANES.frame(rows)
 
 
 RENAMED = {"accepts": "Kubernetes", "alias": "Kubernetes"}
@@ -140,13 +139,13 @@ def workload(**change: Any) -> Row:
 )
 def test_who_must_be_restarted(change: Row, stale: bool) -> None:
     """Whoever claims another cluster id, network or mesh id."""
-    assert len(install.stale(mesh(), table([workload(**change)], workloads.COLUMNS))) == stale
+    assert len(install.stale(mesh(), workloads.WORKLOADS.frame([workload(**change)]))) == stale
 
 
 def test_what_no_restart_recreates_is_named_with_the_remedy() -> None:
     """It is a warning: the alias holds for it."""
     rows = [workload(networks="-", stuck=True, risk="it is paused: …"), workload(workload="b", networks="-")]
-    known = install.InstallFacts(planes(), planes(), table(rows, workloads.COLUMNS), identities(), "1.31.0")
+    known = install.InstallFacts(planes(), planes(), workloads.WORKLOADS.frame(rows), identities(), "1.31.0")
     found = {f.subject: f for f in install.check_restarts(mesh(), known)}
     assert found["east: Deployment sample/b"].verdict is PASS
     paused = found["east: Deployment sample/app"]
@@ -174,7 +173,7 @@ class TestWhatIsRead:
         monkeypatch.setattr(cluster_id_rename, "_told", lambda _: {("east", "sample", "app"): answer} if answer else {})
         row = {"cluster": "east", "istiod": "istiod", "istiod_cluster": "east", "namespace": "sample"}
         rows = [{**row, "proxy": name} for name in connected]
-        monkeypatch.setattr(cluster_id_rename, "proxy_status", lambda _: table(rows, proxy_status.COLUMNS))
+        monkeypatch.setattr(cluster_id_rename, "proxy_status", lambda _: proxy_status.PROXY_STATUS.frame(rows))
         monkeypatch.setattr(cluster_id_rename, "SETTLE", 0.0)
         found: list[Row] = cluster_id_rename.identities(known).to_dict("records")  # type: ignore[assignment]
         return found

@@ -16,7 +16,6 @@ from meshkit.istio.ca import certificates, issuing, istiod_ca, trust_store
 from meshkit.istio.ca.model import ClusterCaState
 from meshkit.stages.trust import root_rotation
 from meshkit.stages.trust.root_rotation import Move, Phase, TrustState
-from meshkit.tables import table
 from tests.support.api_server import certificate_pem
 
 A, B, N = ("a" * 64, "b" * 64, "e" * 64)
@@ -94,7 +93,7 @@ def test_what_is_late_in_a_phase(phase: Phase, standing: TrustState, due: list[b
         {"cluster": "east", "proxy": str(i), "anchor": anchor, "roots": roots} for i, (anchor, roots) in enumerate(held)
     ]
     rows.append({"cluster": "west", "proxy": "other", "anchor": b, "roots": b})
-    found = root_rotation.late(Move(phase, "east", standing, secret=True), table(rows, trust_store.CERTIFICATE_COLUMNS))
+    found = root_rotation.late(Move(phase, "east", standing, secret=True), trust_store.CERTIFICATES.frame(rows))
     assert list(found["proxy"]) == [str(i) for i, late in enumerate(due) if late]
 
 
@@ -144,7 +143,7 @@ def test_which_istiods_take_more_roots_only_when_they_start(
     """By their release, and by what their environment switches off."""
     row = {"cluster": "east", "istiod": "istiod-5d-x", "version": version, "multi_root": True, "auto_reload": True}
     one, two = (certificate_pem(name) for name in ("one", "two"))
-    rows = table([row | more], istiod_ca.SIGNER_COLUMNS)
+    rows = istiod_ca.SIGNERS.frame([row | more])
     assert root_rotation.to_restart(rows, "east", one, one + two) == due
 
 

@@ -82,15 +82,15 @@ def reading(name: str) -> Row:
 
 
 MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
-    "identity": (identity, versions.IDENTITY_COLUMNS),
-    "authorities": (authority, istiod_ca.AUTHORITY_COLUMNS),
-    "signers": (signer, istiod_ca.SIGNER_COLUMNS),
-    "certificates": (proxy, trust_store.CERTIFICATE_COLUMNS),
-    "roots": (handed, trust_store.ROOT_COLUMNS),
-    "handed": (configmap, trust_store.DISTRIBUTED_COLUMNS),
-    "workloads": (workload, workloads.COLUMNS),
-    "policies": (policy, authorization_policies.COLUMNS),
-    "readings": (reading, discovery_pause.COLUMNS),
+    "identity": (identity, versions.IDENTITY.dtypes),
+    "authorities": (authority, istiod_ca.AUTHORITIES.dtypes),
+    "signers": (signer, istiod_ca.SIGNERS.dtypes),
+    "certificates": (proxy, trust_store.CERTIFICATES.dtypes),
+    "roots": (handed, trust_store.ROOTS.dtypes),
+    "handed": (configmap, trust_store.DISTRIBUTED_ROOTS.dtypes),
+    "workloads": (workload, workloads.WORKLOADS.dtypes),
+    "policies": (policy, authorization_policies.POLICY_TRUST_DOMAINS.dtypes),
+    "readings": (reading, discovery_pause.READINGS.dtypes),
 }
 
 
@@ -203,7 +203,7 @@ class TestOtherSigners:
         """West is under the old Secret's root, east's proxies are not."""
         known = with_istio_csr()
         west = {**authority("west"), "root": OTHER, "roots": OTHER[:16]}
-        rows = table([{**authority("east"), **LEFT_OVER}, west], istiod_ca.AUTHORITY_COLUMNS)
+        rows = istiod_ca.AUTHORITIES.frame([{**authority("east"), **LEFT_OVER}, west])
         (finding,) = [f for f in trust_stage.check(mesh(), replace(known, authorities=rows)) if f.id == "MK401"]
         assert finding.verdict is FAIL
         assert "istio-csr" in finding.observed
@@ -305,7 +305,7 @@ def test_adopting_a_root_says_what_it_costs() -> None:
     known = facts("authorities", {"secret": "istio-ca-secret", "sha256": ROOT})
     (finding,) = stage.check_key(known, Choice(StrategyOutcome.ADOPT, "", root=ROOT, key_in="east"))
     assert finding.verdict is WARN
-    assert "no deletion takes a copied key back" in finding.observed
+    assert "a copied key cannot be revoked" in finding.observed
     assert "meshkit ca root" in finding.remedy
 
 
@@ -353,7 +353,7 @@ class TestProof:
     def test_who_is_still_kept_apart_is_reported(self, change: Row, verdict: Verdict) -> None:
         """By the secret that is paused, where it can be read."""
         row = {"cluster": "east", "secret": "istio-remote-secret-west", "targets": "west", **change}
-        after = replace(facts(), readings=table([row], discovery_pause.COLUMNS))
+        after = replace(facts(), readings=discovery_pause.READINGS.frame([row]))
         assert told(self.prove(after), "MK420", "east") == [verdict]
 
     def test_what_was_not_applied_is_skipped(self) -> None:
@@ -429,13 +429,11 @@ def test_an_undo_is_not_proved_while_a_proxy_holds_other_roots(
 ) -> None:
     """It is asked only where the run changed trust."""
     known = facts("certificates", {"roots": spoiled}) if spoiled else facts()
-    monkeypatch.setattr(Mesh, "ask", lambda _, **asked: {name: getattr(known, name) for name in asked})
+    monkeypatch.setattr(Mesh, "read_all", lambda _, **readings: {name: getattr(known, name) for name in readings})
 
     def proved(stage_of_it: str) -> list[tuple[str, str, Verdict]]:
         book: Any = SimpleNamespace(entries=[SimpleNamespace(stage=stage_of_it, cluster="east")])
-        found = rollback.check_trust(
-            mesh(), rollback.RollbackFacts(book, table([], rollback.ENTRY_COLUMNS), {}, {}, {})
-        )
+        found = rollback.check_trust(mesh(), rollback.RollbackFacts(book, rollback.JOURNAL.frame([]), {}, {}, {}))
         return [(finding.id, finding.subject, finding.verdict) for finding in found]
 
     assert proved("04 trust") == [("MK418", "east", verdict)]

@@ -17,7 +17,6 @@ from meshkit.stages.discovery import token_rotation
 from meshkit.stages.rollback import dependants
 from meshkit.stages.trust import discovery_pause, root_rotation
 from meshkit.stages.trust import undo as trust_undo
-from meshkit.tables import table
 from tests.support.held import Held, held
 
 ISTIOD = "Deployment istio-system/istiod"
@@ -223,9 +222,9 @@ class East:
         where = {"cluster": "east", "kind": "Deployment", "namespace": "sample"}
         owners = [{**where, "workload": name, "names": name, "live_roots": is_live} for name, is_live in live.items()]
         facts = {
-            (trust_store, "certificates"): table(proxies, trust_store.CERTIFICATE_COLUMNS),
-            (istiod_ca, "signers"): table([istiod], istiod_ca.SIGNER_COLUMNS),
-            (workloads, "workloads"): table(owners, workloads.COLUMNS),
+            (trust_store, "certificates"): trust_store.CERTIFICATES.frame(proxies),
+            (istiod_ca, "signers"): istiod_ca.SIGNERS.frame([istiod]),
+            (workloads, "workloads"): workloads.WORKLOADS.frame(owners),
         }
         for (module, name), frame in facts.items():
             monkeypatch.setattr(module, name, lambda _mesh, frame=frame: frame)
