@@ -24,6 +24,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from meshkit import parameters
+from meshkit.changes.journal import require_journal_name
 from meshkit.changes.plan import CHANGES, Plan
 from meshkit.checks.finding import Conclusion, Finding, Findings
 from meshkit.display import Several, Shown, Text
@@ -115,6 +116,8 @@ class Stage:
 
     def __init__(self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "plan", journal: str = "") -> None:
         parameters.require_choice("mode", mode, self.modes)
+        if journal:
+            require_journal_name(journal)
         self.mesh = mesh if isinstance(mesh, Mesh) else Mesh.open(mesh)
         self.mode, self.journal = mode, journal
         self.facts: Any = None  # what `look` read

@@ -141,7 +141,7 @@ def test_the_journal_of_another_cluster_is_not_undone(  # noqa: PLR0917
 
 HOLDER = """
 import sys
-from meshkit.journal import exclusively
+from meshkit.changes.journal import exclusively
 with exclusively([sys.argv[1]]):
     print("held", flush=True)
     sys.stdin.read()

@@ -29,7 +29,7 @@ def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     ("number", "given", "words"),
     [
         ("02", {"mode": "aply"}, ["parameter mode", "expected plan or apply, got 'aply'", "did you mean 'apply'?"]),
-        ("02", {"mode": "apply", "journal": "../x"}, ["parameter journal", "no slash, got '../x'"]),
+        ("02", {"mode": "apply", "journal": "../x"}, ["parameter journal", "without a slash, got '../x'"]),
         ("08", {"mode": "plan", "calls": "many"}, ["parameter calls", "expected a whole number from 1 up, got 'many'"]),
         ("12", {"journal": "none"}, ["no journal 'none'", "there are none"]),
         ("01", {"mesh_file": "none.yaml"}, ["none.yaml: no such file", "name the mesh file"]),
