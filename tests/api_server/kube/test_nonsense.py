@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -92,7 +93,8 @@ def _spoiled(body: bytes, chance: Random) -> bytes:
         ]
         if places:
             node, key = chance.choice(places)
-            node[key] = chance.choice(NONSENSE)
+            # A copy: what is put in may be spoiled itself, and one list in two places can end inside itself.
+            node[key] = copy.deepcopy(chance.choice(NONSENSE))
     return json.dumps(document).encode()
 
 
