@@ -29,8 +29,9 @@ from meshkit.istio.control_plane import inventory, istioctl, new_pods, revisions
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.control_plane.revisions import REVISION, ControlPlanes, named
-from meshkit.istio.multicluster import gateways
+from meshkit.istio.multicluster import gateways, remote_secrets
 from meshkit.istio.multicluster.gateway_manifests import mesh_networks
+from meshkit.istio.multicluster.remote_secrets import RemoteClusters
 from meshkit.istio.proxies import reading as proxies_reading
 from meshkit.istio.proxies import workloads
 from meshkit.kube.manifests import MANAGED, Object
@@ -43,6 +44,11 @@ from meshkit.stages.stage import Shows, Stage
 from meshkit.tables import Table, text
 
 STAGE = "05 install"
+DRAIN: Final = (
+    "let a preStop hook call `curl -X POST http://localhost:15020/drain` and sleep 4 s, or let its clients retry: "
+    "`retryOn: connect-failure,refused-stream,unavailable,cancelled,reset,503` in meshConfig.defaultHttpRetryPolicy"
+)
+"""Both measured on the lab; see `workloads.remote_risk`."""
 PLANES: Final = Table(
     "control-planes",
     "Control planes, and who they become",
@@ -75,6 +81,7 @@ class InstallFacts:
     istioctl_missing: bool = False
     new_pods: new_pods.NewPodFacts | None = None
     revisions: Mapping[str, ControlPlanes | Unknown] = field(default_factory=dict)
+    readers: RemoteClusters | None = None
 
 
 def look(mesh: Mesh) -> InstallFacts:
@@ -86,8 +93,9 @@ def look(mesh: Mesh) -> InstallFacts:
     found = workloads.workloads(mesh)
     former = cluster_id_rename.identities(mesh)
     running = revisions.look(mesh)
+    readers = remote_secrets.remote_clusters(mesh)
     return InstallFacts(
-        planes(mesh), versions.versions(mesh), found, former, tool, missing, new_pods.look(mesh), running
+        planes(mesh), versions.versions(mesh), found, former, tool, missing, new_pods.look(mesh), running, readers
     )
 
 
@@ -214,11 +222,22 @@ def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
         )
         if row["reason"]:
             yield ask.unknown(row["reason"])
-        else:
-            cure = "give it a rolling update with a pod beside it and a preStop hook, or restart it when it suits"
-            if row["stuck"]:
-                cure = "it is left as it is: make its pods anew (`kubectl rollout resume`, or delete them) after this"
-            yield ask.judge(not row["risk"], row["risk"] or "rolling", cure, otherwise=Verdict.WARN)
+            continue
+        remote = row["remote_risk"] if _has_remote_clients(mesh, facts, row["cluster"]) else ""
+        remedy = "give it a rolling update with a pod beside it and a preStop hook, or restart it when it suits"
+        if row["stuck"]:
+            remedy = "it is left as it is: recreate its pods (`kubectl rollout resume`, or delete them) after this"
+        elif remote:
+            remedy = f"{DRAIN}; {remedy}" if row["risk"] else DRAIN
+        risk = "; ".join(filter(None, [row["risk"], "" if row["stuck"] else remote]))
+        yield ask.judge(not risk, risk or "rolling", remedy, otherwise=Verdict.WARN)
+
+
+def _has_remote_clients(mesh: Mesh, facts: InstallFacts, name: str) -> bool:
+    """Return whether an istiod of another cluster reads this one, so that clients come through its gateway."""
+    ids = {name, *facts.planes.loc[facts.planes["cluster"] == name, "cluster_id"]}
+    read = any(one.secret and one.cluster != name and one.target in ids for one in facts.readers or ())
+    return read and mesh.spec.topology.network == "multi"
 
 
 def stale(mesh: Mesh, found: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from meshkit.checks.finding import Verdict
 from meshkit.errors import InputError
+from meshkit.istio.multicluster import remote_secrets
+from meshkit.istio.multicluster.remote_secrets import RemoteCluster, SyncStatus
 from meshkit.istio.proxies import proxy_status, workloads
 from meshkit.kube.mesh import Unknown
 from meshkit.stages.install import cluster_id_rename
@@ -151,6 +154,26 @@ def test_what_no_restart_recreates_is_named_with_the_remedy() -> None:
     paused = found["east: Deployment sample/app"]
     assert paused.verdict is WARN
     assert "left as it is" in paused.remedy
+
+
+@pytest.mark.parametrize(
+    ("network", "remote", "warned"),
+    [("multi", "east", True), ("multi", "Kubernetes", True), ("multi", "north", False), ("flat", "east", False)],
+)
+def test_a_restart_of_a_server_that_other_networks_call_is_a_risk(network: str, remote: str, warned: bool) -> None:
+    """Where another cluster's istiod reads this one, by its name or by its former id; in a flat mesh none is lost."""
+    rows = [workload(networks="-", remote_risk="clients of other networks may lose requests")]
+    watched = RemoteCluster("west", "istiod", remote, SyncStatus.SYNCED, "istio-system/istio-remote-secret-east")
+    readers = remote_secrets.seen_reading([watched, replace(watched, cluster="east", remote="east", secret="")])
+    former = planes(cluster_id="Kubernetes")
+    frame = workloads.WORKLOADS.frame(rows)
+    known = install.InstallFacts(former, planes(), frame, identities(), "1.31.0", readers=readers)
+    asked = mesh()
+    topology = asked.spec.topology.model_copy(update={"network": network})
+    asked.spec = asked.spec.model_copy(update={"topology": topology})
+    (found,) = install.check_restarts(asked, known)
+    assert (found.verdict is WARN) == warned
+    assert ("15020/drain" in found.remedy) == warned
 
 
 def test_a_proxy_that_claims_an_alias_is_found_by_the_id_that_istiod_tells() -> None:
