@@ -126,7 +126,13 @@ def check_others(mesh: Mesh, facts: DiscoveryFacts, reader: str, target: str) ->
     """MK706: no secret that is not ours stands in the way; what works is left as it is."""
     ours = f"{PREFIX}{target}"
     ask = Question("MK706", "no other secret conflicts", arrow(reader, target), f"none, or {ours} only")
-    known = facts.known
+    if folder := multicluster_remote_secrets.kubeconfig_folder(facts.known.remotes, reader):
+        return _read_from_files(ask, folder, target, known=bool(facts.known.remotes.of(reader, target)))
+    return _conflict(mesh, facts, ask, reader, target)
+
+
+def _conflict(mesh: Mesh, facts: DiscoveryFacts, ask: Question, reader: str, target: str) -> Finding:
+    known, ours = facts.known, f"{PREFIX}{target}"
     if reason := known.secrets.unknown(reader):
         return ask.unknown(reason)
     held = known.secrets.of(reader)
@@ -147,6 +153,13 @@ def check_others(mesh: Mesh, facts: DiscoveryFacts, reader: str, target: str) ->
         works = secret.credential is Credential.OK or secret.name == ours
         return ask.judge(works, f"{secret.name}, credential {secret.credential.value}", remove)
     return ask.answer(Verdict.PASS, "none yet")
+
+
+def _read_from_files(ask: Question, folder: str, target: str, *, known: bool) -> Finding:
+    observed = f"istiod reads kubeconfig files ({folder}), and no Secret: one of this stage would have no reader"
+    if known:
+        return ask.answer(Verdict.SKIPPED, f"{observed}; it has {target}, so none is made")
+    return ask.fail(observed, f"add a kubeconfig of {target} to what is mounted at {folder}, then run from stage 08 on")
 
 
 def _strange(held: list[RemoteSecret], seen: list[RemoteSecret], ours: str, target: str) -> str:

@@ -22,6 +22,7 @@ from meshkit.istio.multicluster.remote_secrets import (
     SyncStatus,
     active_secrets,
     candidate_secrets,
+    kubeconfig_folder,
     taken,
     usable,
 )
@@ -50,6 +51,10 @@ def check(
         pair: (reader, target).
     """
     reader, target = pair
+    if folder := kubeconfig_folder(seen, reader):
+        yield from check_file(mesh, seen, folder, pair)
+        yield from check_sync(mesh, seen, reader, target)
+        return
     yield check_secret(mesh, secrets, reader, target)
     yield from check_key(mesh, identity, secrets, reader, target)
     yield from check_single(mesh, identity, secrets, seen, pair)
@@ -59,6 +64,24 @@ def check(
     yield from check_rights(mesh, secrets, seen, reader, target)
     yield from check_life(mesh, secrets, reader, target)
     yield from check_sync(mesh, seen, reader, target)
+
+
+def check_file(mesh: Mesh, seen: RemoteClusters, folder: str, pair: tuple[str, str]) -> Iterator[Finding]:
+    """MK802, MK803 of a reader whose istiods read kubeconfig files, and no Secret.
+
+    The file is in istiod's pod: what it holds is not read, and its credential not tried.
+    """
+    reader, target = pair
+    entry = mesh.spec.cluster(target)
+    ask = Question("MK802", "remote secret is there", arrow(*pair), f"a kubeconfig of {target} in {folder} of istiod")
+    created = f"istioctl create-remote-secret --context {entry.context} -n {mesh.root_namespace} --name {target}"
+    yield ask.judge(
+        seen.of(reader, target),
+        f"istiod reads kubeconfig files ({folder}), and no Secret",
+        f"add the kubeconfig that `{created}` prints in its stringData to what is mounted at {folder}",
+    )
+    tried = Question("MK803", "credential opens the API server now", arrow(*pair), f"ok, leads to {target}")
+    yield tried.answer(Verdict.SKIPPED, f"it is in a file of istiod's pod ({folder}), and is not tried; see MK804")
 
 
 def actual_cluster_id(identity: pd.DataFrame, name: str) -> tuple[str, str]:

@@ -41,6 +41,9 @@ REMOTE_CLUSTERS: Final = Table(
         "secret": text("namespace/name of the remote secret that it took for it; empty for its own"),
         "status": text("synced, syncing, timeout, closed; UNKNOWN when the istiod could not be asked"),
         "revision": text("of the istiod"),
+        "kubeconfig_folder": text(
+            "from which the istiod reads kubeconfigs in place of Secrets; empty: it reads Secrets"
+        ),
         "reason": text("why it could not be asked"),
     },
     key=("cluster", "istiod", "remote"),
@@ -77,6 +80,11 @@ REMOTE_SECRETS: Final = Table(
     key=("cluster", "name", "key"),
     show=("cluster", "namespace", "name", "key", "server", "token_secret", "ends", "credential", "leads_to", "detail"),
 )
+KUBECONFIG_FOLDER: Final = "PILOT_MULTICLUSTER_KUBECONFIG_PATH"
+"""With it an istiod (1.30 or later) reads kubeconfig files, and no Secret.
+
+Source: pilot/pkg/features/pilot.go, pkg/kube/multicluster/secretcontroller.go (NewController).
+"""
 EVENTS = "remote_cluster_secret_events_total"
 TRY_TIMEOUT = 5.0
 _NO_REASON: Final = "revoked, or of another cluster"
@@ -102,6 +110,7 @@ class RemoteCluster:
     status: SyncStatus | str
     secret: str = ""
     revision: str = ""
+    kubeconfig_folder: str = ""
     reason: str = ""
 
     @property
@@ -212,12 +221,13 @@ def remote_clusters(mesh: Mesh) -> RemoteClusters:
     unread: list[Unread] = []
     for name, istiod, answer in ask_istiods(mesh, lambda istiod: istiod.debug("clusterz")):
         pod, revision = (istiod.name, istiod.revision) if istiod else ("", "")
+        folder = istiod.env.get(KUBECONFIG_FOLDER, "") if istiod else ""
         if isinstance(answer, Unknown):
             unread.append(Unread(name, answer.reason, pod, revision))
             continue
         for entry in answer:
             status, secret = entry.get("syncStatus") or "", entry.get("secretName") or ""
-            items.append(RemoteCluster(name, pod, entry["id"], _status(status), secret, revision))
+            items.append(RemoteCluster(name, pod, entry["id"], _status(status), secret, revision, folder))
     return seen_reading(items, unread)
 
 
@@ -514,6 +524,11 @@ def taken(seen: RemoteClusters, reader: str, key: str) -> set[str]:
     Source: pkg/kube/multicluster/secretcontroller.go, addRemoteConfig and ListRemoteClusters.
     """
     return {one.secret for one in seen.of(reader, key)} - {""}
+
+
+def kubeconfig_folder(seen: RemoteClusters, reader: str) -> str:
+    """Return the folder from which a reader's istiods read kubeconfigs; empty where they read Secrets."""
+    return next((one.kubeconfig_folder for one in seen.of(reader) if one.kubeconfig_folder), "")
 
 
 def usable(mesh: Mesh, secret: RemoteSecret) -> bool:

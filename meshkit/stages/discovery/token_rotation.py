@@ -19,7 +19,15 @@ from meshkit.checks.remote_secrets import ends_soon
 from meshkit.errors import InputError
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest, remote_secrets
-from meshkit.istio.multicluster.remote_secrets import PREFIX, Credential, Proof, RemoteSecret, SyncStatus, usable
+from meshkit.istio.multicluster.remote_secrets import (
+    PREFIX,
+    Credential,
+    Proof,
+    RemoteSecret,
+    SyncStatus,
+    kubeconfig_folder,
+    usable,
+)
 from meshkit.istio.proxies import proxy_status
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import NOT_ENDED
@@ -57,7 +65,7 @@ def clusters_to_renew(mesh: Mesh, renew: str) -> set[str]:
 
 
 def _wanted(mesh: Mesh, facts: DiscoveryFacts, holder: str, target: str, *, anyway: bool) -> str:
-    if facts.known.secrets.unknown(holder):
+    if facts.known.secrets.unknown(holder) or kubeconfig_folder(facts.known.remotes, holder):
         return ""
     held = held_by(mesh, facts, holder, target)
     if not held:

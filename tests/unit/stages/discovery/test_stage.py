@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
 from meshkit.changes.plan import Change, Plan
-from meshkit.checks import merged_service, remote_reader, service_merge
+from meshkit.checks import merged_service, remote_reader, remote_secrets, service_merge
 from meshkit.checks.finding import Finding, Verdict, overall
 from meshkit.errors import UnreachableError
 from meshkit.istio import snapshot
@@ -125,6 +126,22 @@ def test_clusters_that_discovered_each_other_pass_and_want_nothing() -> None:
     assert overall(findings) is PASS
     assert {f.id for f in findings} == {"MK801", "MK805", "MK807", "MK809", *(f"MK70{n}" for n in range(1, 10))}
     assert set(token_rotation.token_actions(mesh(), facts()).values()) == {""}
+
+
+@pytest.mark.parametrize(("watched", "verdicts"), [("west", (SKIPPED, PASS)), ("north", (FAIL, FAIL))])
+def test_an_istiod_that_reads_kubeconfig_files_is_given_no_secret(
+    watched: str, verdicts: tuple[Verdict, Verdict]
+) -> None:
+    """A cluster without a file stops the stage; where all have one nothing is made, and nothing untried passes."""
+    known = facts("remotes", {"kubeconfig_folder": "/kubeconfigs", "remote": watched})
+    known = replace(known, known=replace(known.known, secrets=healthy.secrets([])))
+    assert token_rotation.token_actions(mesh(), known)["east", "west"] == ""
+    assert told(discovery.check(mesh(), known), "MK706", PAIR) == [verdicts[0]]
+    proofs = list(
+        remote_secrets.check(mesh(), known.known.identity, known.known.secrets, known.known.remotes, ("east", "west"))
+    )
+    assert {(f.id, f.verdict) for f in proofs} == {("MK802", verdicts[1]), ("MK803", SKIPPED), ("MK804", verdicts[1])}
+    assert all("/kubeconfigs" in f.observed for f in proofs if f.id != "MK804")
 
 
 def test_before_the_stage_every_pair_wants_a_secret_and_no_gate_stands_before_it() -> None:
