@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from meshkit import paths
 from meshkit.errors import ChangeError, InputError, UnreachableError
 from meshkit.spec import ClusterSpec, MeshSpec, read_yaml
 
@@ -236,11 +236,11 @@ def install(entry: ClusterSpec, document: Operator, say: Callable[[str], None]) 
 
 
 def _run(words: Sequence[str], stdin: str = "", *, timeout: float, say: Callable[[str], None] = lambda _: None) -> str:
-    program = shutil.which("istioctl")
+    program = paths.program("istioctl")
     if program is None:
         raise UnreachableError(
             "there is no istioctl on the PATH",
-            remedy='install the one of the mesh\'s version; on the lab: eval "$(meshkit lab env)"',
+            remedy="install the one of the mesh's version; on the lab: meshkit lab build",
         )
     what = f"`istioctl {' '.join(words[:2]) if words[0] == 'manifest' else words[0]}`"
     process = subprocess.Popen(

@@ -116,8 +116,11 @@ class TestPlan:
         for name in ("n1", "n2"):
             east.delete({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
 
-    def test_without_istioctl_the_plan_says_what_is_missing(self, mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_istioctl_the_plan_says_what_is_missing(
+        self, mesh: Mesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """And not a traceback."""
         monkeypatch.setenv("PATH", "")
+        monkeypatch.setenv("MESHKIT_LAB_BIN", str(tmp_path))
         with pytest.raises(UnreachableError, match="istioctl"):
             stages_gateways.plan(mesh, stages_gateways.look(mesh))
