@@ -138,7 +138,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> AuditFacts
 
     Args:
         mesh: the mesh.
-        tell: is told after each five seconds what is still being read.
+        tell: is called every five seconds with what is still being read.
 
     Raises:
         InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.

@@ -156,7 +156,7 @@ def stub(mesh: Mesh, lacking: str, holder: str, row: Row) -> str:
 
 
 def check_headless(mesh: Mesh, services: pd.DataFrame) -> Iterator[Finding]:
-    """MK727: no headless Service is to be reached from other networks: its names lead to pods of the own cluster only.
+    """MK727: no headless Service needs other networks: its names lead to pods of the local cluster only.
 
     istiod answers for the single pods of a headless Service by their addresses, which mean nothing on other networks
     (ENABLE_MULTICLUSTER_HEADLESS is for one network). StatefulSets have such names.

@@ -59,7 +59,7 @@ class Defect:
 
     @property
     def url(self) -> str:
-        """Where it is told."""
+        """The issue that reports it."""
         repository, _, number = self.source.partition("#")
         return f"https://github.com/{repository}/issues/{number}"
 

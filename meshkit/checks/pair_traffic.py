@@ -37,8 +37,12 @@ def check_answers(row: Row) -> Finding:
     if where - {row["server"], "?"}:
         return ask.fail(f"{observed}, of {row['answered_in']}", cure)
     if "?" in where:
-        unseen = f"{observed}: pods that were in no cluster before, or are called so in several"
-        return ask.answer(Verdict.WARN, unseen, "restarted meanwhile? run again; a StatefulSet cannot be told apart")
+        unseen = f"{observed}: pods that were in no cluster before, or have the same name in several"
+        return ask.answer(
+            Verdict.WARN,
+            unseen,
+            "restarted meanwhile? run again; pods of a StatefulSet have the same names in every cluster",
+        )
     return ask.answer(Verdict.PASS, observed)
 
 

@@ -133,10 +133,10 @@ def check_known(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Itera
 
 
 def check_replicas(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Finding:
-    """MK837: all istiod replicas of the client say the same of the server: sync, gateway, endpoints.
+    """MK837: all istiod replicas of the client report the same of the server: sync, gateway, endpoints.
 
-    Their proxies are divided among them: a replica with another view breaks some pods only, and each restart may
-    mend or break it.
+    Proxies are spread over the replicas: a replica with another view breaks only some pods, and each restart may
+    fix or break it.
     """
     ask = Question("MK837", "istiod's replicas agree", arrow(client, server), "one view of the other cluster")
     known, network = facts.known, mesh.spec.cluster(server).network

@@ -74,11 +74,11 @@ def cure(state: str, row: Row, mesh: Mesh) -> str:
     if row["proxy"].startswith("node/"):
         return f"`kubectl {context}get pods -A -o wide -l app=ztunnel` shows where ztunnel runs"
     return {
-        "ERROR": "the proxy refused what istiod sent: find the object that its words are about, often an EnvoyFilter, "
-        f"and mend it: `kubectl {context}get envoyfilters -A`",
-        "STALE": f"istiod waits for the proxy's answer: {log} tells of its load and its connection; "
+        "ERROR": "the proxy refused what istiod sent: find the object named in the NACK message, often an EnvoyFilter, "
+        f"and fix it: `kubectl {context}get envoyfilters -A`",
+        "STALE": f"istiod waits for the proxy's answer: {log} shows its load and its connection; "
         f"if it hangs, `kubectl {pod} delete pod {row['proxy']}`",
-        "NOT CONNECTED": f"no istiod knows this proxy: {log} tells of certificate or connection errors",
+        "NOT CONNECTED": f"no istiod knows this proxy: {log} shows certificate or connection errors",
     }[state]
 
 
@@ -194,9 +194,9 @@ def check_strangers(mesh: Mesh, facts: ProxyFacts) -> Iterator[Finding]:
     told = "; ".join(
         f"{len(rows)} of cluster id {cluster!r}, such as {_first(rows)}" for cluster, rows in alike.groupby("cluster")
     )
-    mend = "add the cluster to the mesh file; or, if these proxies were injected with a wrong id, inject them anew"
+    remedy = "add the cluster to the mesh file; or, if these proxies have a wrong id, restart their workloads"
     if told or unread.empty:
-        yield ask.judge(not told, told or "none else", mend, otherwise=Verdict.WARN)
+        yield ask.judge(not told, told or "none else", remedy, otherwise=Verdict.WARN)
 
 
 def _label(text: str, gate: str) -> str:

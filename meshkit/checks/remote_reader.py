@@ -169,11 +169,11 @@ def _strange(held: list[RemoteSecret], seen: list[RemoteSecret], ours: str, targ
 
 
 def check_version(facts: DiscoveryFacts, name: str, wishes: list[str]) -> Iterator[Finding]:
-    """MK707: the reader's istiods take remote secrets without harm; some must be restarted after a change (see MK240).
+    """MK707: the reader's istiods handle changed remote secrets; some must be restarted after a change (see MK240).
 
-    The plan has that restart. Making a secret for a cluster that was not known does not hurt them.
+    The plan has that restart. A new secret for a new cluster needs none.
     """
-    ask = Question("MK707", "istiod's version takes remote secrets", name, "one that a change does not hurt")
+    ask = Question("MK707", "istiod's version takes remote secrets", name, "one without the reload bug")
     rows = facts.versions[(facts.versions["cluster"] == name) & (facts.versions["component"] == "istiod")]
     for row in rows.to_dict("records"):
         if versions.Version.parse(row["version"]) is None:

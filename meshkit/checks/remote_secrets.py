@@ -30,9 +30,9 @@ from meshkit.istio.snapshot import VerifyFacts
 from meshkit.kube.mesh import Mesh
 
 RESUMED_BY: Final = "run stage 04 again, to the end: its plan puts the label back once they trust each other"
-"""What mends a paused remote secret; to put the label back by hand would lose requests."""
+"""The remedy of a paused remote secret; to put the label back by hand would lose requests."""
 _CURES: Final = {
-    Credential.WRONG_CA: "delete the secret and run stage 07; or do all ways to that API server end TLS with that CA?"
+    Credential.WRONG_CA: "delete the secret and run stage 07; or do all paths to that API server end TLS with that CA?"
 }
 _NO_ADDRESS: Final = {"loopback": "loopback: istiod would ask itself", "nothing": "no address at all"}
 
@@ -159,8 +159,8 @@ def check_single(
 def keep_one(mesh: Mesh, secrets: RemoteSecrets, seen: RemoteClusters, rows: Collection[RemoteSecret]) -> str:
     """Return what leaves one of several secrets for one id: the one that all istiods have taken.
 
-    Where that is not known, or differs among replicas, they must start anew: without it an istiod that had taken a
-    deleted one would not know the cluster at all (see `remote_secrets.taken`).
+    Where that is not known, or differs among replicas, istiod must be restarted: otherwise one that had taken a deleted
+    secret would no longer know the cluster at all (see `remote_secrets.taken`).
     """
     reader, key = next((one.cluster, one.key) for one in rows)
     used = taken(seen, reader, key)
@@ -231,7 +231,7 @@ def check_credential(mesh: Mesh, secrets: RemoteSecrets, seen: RemoteClusters, r
     # One with another key is tried at each cluster, and its key is MK830's matter.
     good = secret.credential in (Credential.OK, Credential.WRONG_CLUSTER) and secret.leads_to == target
     observed += "" if good else _still(seen, secret)
-    return ask.judge(good, observed, _CURES.get(secret.credential, "run stage 07: it makes the secret anew"))
+    return ask.judge(good, observed, _CURES.get(secret.credential, "run stage 07: it recreates the secret"))
 
 
 def check_rights(

@@ -154,16 +154,18 @@ def _api_servers(facts: AssessFacts) -> Iterator[Fact]:
         value = f"{row['server']}: {_told(row, scopes.get(target, ''))}"
         subject = arrow(reader, target)
         if good is None:
-            yield _fact(CONTROL, "API server", subject, value, "", "not tried; multi-primary needs it both ways")
+            yield _fact(
+                CONTROL, "API server", subject, value, "", "not tried; multi-primary needs it in both directions"
+            )
         elif good:
             yield _fact(
                 CONTROL, "API server", subject, value, "multi-primary", "this istiod can read the other cluster"
             )
         elif back:
-            why = f"{target} could be the primary and {reader} its remote, unless this is mended (stage 02)"
+            why = f"{target} could be the primary and {reader} its remote, unless this is fixed (stage 02)"
             yield _fact(CONTROL, "API server", subject, value, "primary-remote", why)
         else:
-            yield _fact(CONTROL, "API server", subject, value, "", "every topology needs it: mend it (stage 02)")
+            yield _fact(CONTROL, "API server", subject, value, "", "every topology needs it: fix it (stage 02)")
 
 
 def _usable(row: Row, scope: str) -> bool | None:

@@ -18,12 +18,12 @@ from meshkit.tables import Row
 
 ALIASES = "name it under meshConfig.trustDomainAliases of istio.overlay in every cluster"
 LOSES = {
-    ("ALLOW", False): "lets them in no more",
-    ("ALLOW", True): "keeps them out no more",
-    ("DENY", False): "keeps them out no more",
-    ("DENY", True): "lets them in no more",
+    ("ALLOW", False): "no longer lets them in",
+    ("ALLOW", True): "no longer keeps them out",
+    ("DENY", False): "no longer keeps them out",
+    ("DENY", True): "no longer lets them in",
 }
-"""What a policy does to callers whom its positive, or its negative (True), field does not mean any more."""
+"""What a policy does to callers that its positive, or its negative (True), field no longer matches."""
 
 
 def of(identity: str) -> str:

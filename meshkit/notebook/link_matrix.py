@@ -17,15 +17,17 @@ MOST_PAIRS: Final = 30
 _ROW: Final = 0.31
 _LINK: Final = 0.74
 _WORDS: Final = 62
-_UNSAID: Final[dict[Any, Any]] = {"verdict": "unknown", "told": "nothing was said of it"}
+_UNSAID: Final[dict[Any, Any]] = {"verdict": "unknown", "told": "no check looked at it"}
 
 
 @styled
 def link_matrix(cells: pd.DataFrame) -> Chart:
-    """Show the verdict of each link of each ordered pair, from columns client, server, cell, verdict, id, told.
+    """Show the verdict of each link of each ordered pair.
 
-    Rows are pairs, the worst first; columns stand in the order in which one link rests on the other, so the cause is
-    the leftmost broken cell of a row: it has a frame, and its words stand beside the row.
+    Columns of `cells`: `client`, `server`, `cell`, `verdict`, `id`, `told`.
+
+    Rows are pairs, the worst first; columns are in the order in which one link depends on the other, so the cause is
+    the leftmost broken cell of a row: it has a frame, and its message is beside the row.
     """
     if cells.empty:
         return nothing("Pairs of clusters: no pair was looked at")

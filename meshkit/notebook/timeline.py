@@ -111,7 +111,7 @@ def _rates(axes: Axes, series: _Series) -> None:
 def _count_failed(axes: Axes, series: _Series, top: float) -> None:
     """Write how many failed above each run of failing steps; one request is seen as well as a thousand."""
     failing = np.flatnonzero(series.failed)
-    near = max(1, round(len(series.failed) * 0.05))  # what stands closer than its words are wide is told together
+    near = max(1, round(len(series.failed) * 0.05))  # marks that are closer than their labels are wide share one
     groups = np.split(failing, np.flatnonzero(np.diff(failing) > near) + 1) if len(failing) else []
     for group in groups:
         middle = (series.edges[group[0]] + series.edges[group[-1] + 1]) / 2

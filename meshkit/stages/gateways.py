@@ -72,7 +72,7 @@ def check_networks(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     wrong = rows[rows["network"] != entry.network].to_dict("records")
     named = ", ".join(f"{r['namespace']}/{r['proxy']} ({r['network'] or 'none'})" for r in wrong[:3])
     told = f"{len(wrong)} of {len(rows)} do not: {named}" if wrong else f"all {len(rows)}"
-    cure = f"run stage 05; what it leaves: kubectl --context {entry.context} rollout restart, or make a bare pod anew"
+    cure = f"run stage 05; what it leaves: kubectl --context {entry.context} rollout restart, or recreate a bare pod"
     return ask.judge(not wrong, told, cure)
 
 
@@ -126,7 +126,7 @@ def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
         _plan_gateway(made, mesh, facts, name)
     if mesh.spec.topology.mesh_networks:
         for name in known:
-            told = "istiods are told the networks by meshNetworks, as the mesh file asks"
+            told = "istiods get the networks by meshNetworks, as the mesh file asks"
             made.install(name, _control_plane(mesh, facts, name), told)
     return made
 

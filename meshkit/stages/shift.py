@@ -1,8 +1,8 @@
 """Stage 10: the local server goes away and comes back, and the other clusters answer meanwhile.
 
-All changes are temporary: a DestinationRule in each cluster that prefers the own one while it answers (Istio's locality
-failover, which needs outlier detection), and one workload at 0 replicas for some seconds. It is done under traffic from
-every cluster, and only where the others are seen to be able to answer: otherwise it would be an outage.
+All changes are temporary: a DestinationRule in each cluster that prefers the local one while it answers (Istio's
+locality failover, which needs outlier detection), and one workload at 0 replicas for some seconds. It is done under
+traffic from every cluster, and only where others have healthy endpoints: otherwise it would be an outage.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def check_ending(facts: ShiftFacts) -> Iterator[Finding]:
     if row["reason"]:
         return
     ask = Question("MK1012", "the server drains before it stops", facts.cluster, "a preStop hook in each container")
-    told = f"{row['abrupt']} without one: requests that are on their way when the pod is told to go may fail"
+    told = f"{row['abrupt']} without one: requests that are on their way when the pod is terminated may fail"
     cure = "lifecycle.preStop.sleep of some seconds (Kubernetes 1.30 or newer; else exec `sleep`)"
     yield ask.judge(not row["abrupt"], told if row["abrupt"] else "all have one", cure, otherwise=Verdict.WARN)
 
@@ -161,7 +161,7 @@ def check_clients(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
 
 
 def check_others(mesh: Mesh, facts: ShiftFacts) -> Finding:
-    """MK1005: while the local server is away, somebody else can answer; otherwise this stage were an outage."""
+    """MK1005: another cluster has healthy endpoints, so scaling the local server to 0 causes no outage."""
     ask = Question("MK1005", "another cluster can answer", facts.cluster, "a healthy endpoint elsewhere, in its Envoy")
     rows = facts.endpoints[facts.endpoints["client"] == facts.cluster]
     if (rows["reason"] != "").any():
@@ -171,11 +171,11 @@ def check_others(mesh: Mesh, facts: ShiftFacts) -> Finding:
     others = rows[rows["where"] == "elsewhere"]
     healthy = others[(others["health"] == "HEALTHY") & ~((others["cx_connect_fail"] > 0) & (others["rq_success"] == 0))]
     told = ", ".join(f"{r['address']} {r['health']}" for r in others.to_dict("records")) or "none"
-    return ask.judge(len(healthy), told, "run 08-verify: its findings say what is missing on the way")
+    return ask.judge(len(healthy), told, "run stage 08: its findings say what is missing on the path")
 
 
 def plan(mesh: Mesh, facts: ShiftFacts, traffic: Traffic, hold: float = 10.0) -> Plan:
-    """Plan rules that prefer the own cluster, the server away for `hold` seconds, and the server back.
+    """Plan rules that prefer the local cluster, the server away for `hold` seconds, and the server back.
 
     Every step waits until the traffic shows its effect for some seconds, so the next one is made on proof.
 
@@ -189,7 +189,7 @@ def plan(mesh: Mesh, facts: ShiftFacts, traffic: Traffic, hold: float = 10.0) ->
         made.apply(
             name,
             rule(mesh, facts, name),
-            f"the own cluster answers {name} while it can",
+            f"the local cluster answers clients in {name} while it can",
             wait=_step(traffic, f"rule {name}", f"rule in {name}", partial(traffic.missing, name, {name}, STEADY)),
         )
     if facts.workload(facts.cluster)["reason"]:
@@ -226,8 +226,8 @@ def rule(mesh: Mesh, facts: ShiftFacts, cluster: str) -> dict[str, Any]:
 def order(mesh: Mesh, facts: ShiftFacts, cluster: str) -> dict[str, Any]:
     """Return who answers a cluster when its own server does not.
 
-    Where each cluster is one region of its own, the next region of the mesh file; else what is not of the own
-    cluster, by Istio's label of it.
+    Where each cluster is a region of its own, the next region of the mesh file; else any other cluster, by Istio's
+    cluster label.
     """
     regions = {name: facts.workload(name)["region"] for name in mesh.clusters}
     names = list(mesh.clusters)
@@ -298,8 +298,8 @@ _PROVED: Final = {
 
 
 def check_before(traffic: Traffic, client: str) -> Finding:
-    """MK1006: with the rule, and the server there, only the own cluster answers."""
-    ask = Question("MK1006", _PROVED["MK1006"], client, "all answers from the own cluster, with the rule")
+    """MK1006: with the rule, and the server there, only the local cluster answers."""
+    ask = Question("MK1006", _PROVED["MK1006"], client, "all answers from the local cluster, with the rule")
     rows = before(traffic, client)
     if not rows:
         return ask.unknown("no answer was seen between the rule and the next step")
@@ -313,7 +313,7 @@ def check_moved(traffic: Traffic, client: str, key: str, within: float) -> Findi
     number = "MK1007" if key == AWAY else "MK1008"
     # How long pods take to start is not the mesh's matter: the way back counts from the first answer at home.
     away = key == AWAY
-    place, moment = ("elsewhere", "the step") if away else ("the own cluster", "its first")
+    place, moment = ("elsewhere", "the step") if away else ("the local cluster", "its first")
     expected = f"all answers from {place} {within:g} s after {moment}"
     ask = Question(number, _PROVED[number], client, expected)
     step = traffic.steps.get(key)
@@ -323,7 +323,7 @@ def check_moved(traffic: Traffic, client: str, key: str, within: float) -> Findi
     moved = [row for row in rows if (traffic.home(row) == client) == (key == BACK)]
     stayed = [row for row in rows if row not in moved]
     if not moved:
-        return ask.fail("no answer came from there", "run 08-verify: its findings say what is missing on the way")
+        return ask.fail("no answer came from there", "run stage 08: its findings say what is missing on the path")
     first = moved[0].time - step.begun
     last = max((row.time for row in stayed), default=step.begun) - step.begun
     told = f"the first {first:.1f} s after the step, all from {max(first, last):.1f} s on, {len(moved)} answers"
@@ -380,7 +380,7 @@ def check_left(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
             continue
         left = bool(rules["ours"].any())
         told = f"{'a rule is left' if left else 'no rule'}, {row['ready']} of {was['replicas']} replicas"
-        cure = "run this stage again: it takes back what a killed one left"
+        cure = "run this stage again: it reverts what a killed run left"
         yield ask.judge(not left and row["ready"] == row["replicas"] == was["replicas"], told, cure)
 
 

@@ -41,14 +41,14 @@ LINES: Final = 400
 SHOWN: Final = 6
 OURS: Final = re.compile(rf" PassthroughCluster .*:{pod_reach.DISCARD}\b")
 """Access log lines of the checks' own tries."""
-MENDS: Final = {
+FIXES: Final = {
     "02": "MK201 MK210",
     "04": "MK402 MK403 MK404 MK405 MK406 MK807 MK841",
     "05": "MK207 MK703 MK801",
     "06": "MK613 MK615 MK805 MK838",
     "07": "MK704 MK802 MK803 MK809 MK830 MK831 MK832 MK833 MK836",
 }
-"""The stage of a run whose plan mends what a check found."""
+"""The stage of a run whose plan fixes what a check found."""
 WALK: Final = Table(
     "walk",
     "The checks, the likeliest first",
@@ -344,7 +344,7 @@ def _conclusion(diagnosis: Diagnosis) -> str:
     tail = f" {count} other bad answers follow from it." if count else ""
     told = f"{one.check} [{one.subject}] ({one.id}): {one.observed}.{tail}"
     if one.verdict is Verdict.UNKNOWN:
-        return f"Before the reason for {seen} can be told this must be known: {told}"
+        return f"Before the reason for {seen} can be named this must be known: {told}"
     return f"The reason for {seen}: {told}"
 
 
@@ -359,35 +359,35 @@ def judged(diagnosis: Diagnosis) -> list[Finding]:
     return [*filter(None, [diagnosis.cause]), *diagnosis.others, *follow, *diagnosis.well]
 
 
-def mends(finding: Finding | None) -> str:
-    """Return the stage whose plan mends what a finding found, or nothing where no stage does."""
-    return next((stage for stage, ids in MENDS.items() if finding and finding.id in ids.split()), "")
+def fixing_stage(finding: Finding | None) -> str:
+    """Return the stage whose plan fixes a finding, or nothing where no stage does."""
+    return next((stage for stage, ids in FIXES.items() if finding and finding.id in ids.split()), "")
 
 
-def cure(diagnosis: Diagnosis, mesh_file: str) -> pd.DataFrame:
+def remedy_steps(diagnosis: Diagnosis, mesh_file: str) -> pd.DataFrame:
     """Return what to do, step by step; nothing of it was done."""
     one, rows = diagnosis.cause, []
     if one is None:
         return CURE.frame([])
     if one.remedy:
-        rows.append((one.remedy, f"mends {one.id}: {one.check} [{one.subject}]"))
-    if stage := mends(one):
+        rows.append((one.remedy, f"fixes {one.id}: {one.check} [{one.subject}]"))
+    if stage := fixing_stage(one):
         rows.append(
-            (f"meshkit run {mesh_file} --only {stage}", f"shows how stage {stage} would mend it; changes nothing")
+            (f"meshkit run {mesh_file} --only {stage}", f"shows how stage {stage} would fix it; changes nothing")
         )
-        rows.append((f"meshkit run {mesh_file} --only {stage} --mode apply", "makes what was shown, and proves it"))
-    rows.append((f"meshkit check --explain {one.id}", "what the check means, and what users told of it"))
+        rows.append((f"meshkit run {mesh_file} --only {stage} --mode apply", "applies what was shown, and proves it"))
+    rows.append((f"meshkit check --explain {one.id}", "what the check means, and what users reported"))
     rows.append((f"meshkit check {mesh_file}", f"{one.id} must be gone, and with it what follows from it"))
     steps = [{"step": n, "do": do, "why": why} for n, (do, why) in enumerate(rows, 1)]
     return CURE.frame(steps, in_order=True)
 
 
 def plan(mesh: Mesh, facts: audit.AuditFacts, diagnosis: Diagnosis) -> Plan:
-    """Plan the cure where it is a matter of labels, gateways or remote secrets: shown by dry run, never made here.
+    """Plan the remedy where it is a matter of labels, gateways or remote secrets: shown by dry run, never applied here.
 
-    Empty where meshkit cannot show it without more ado: the steps of `cure` tell how it is done.
+    Empty where meshkit cannot show it directly: the steps of `remedy_steps` say how it is done.
     """
-    stage = mends(diagnosis.cause)
+    stage = fixing_stage(diagnosis.cause)
     if stage == "02":
         return prepare.plan(mesh, facts.prepare)
     if stage == "06":
@@ -455,7 +455,7 @@ class Troubleshoot(Stage):
     logs = Shows["Troubleshoot"](tables.LOGS, lambda stage: stage.lines)
     walk = Shows["Troubleshoot"](tables.WALK, lambda stage: walk(stage.mesh, stage.findings, stage.recognised))
     causes = Shows["Troubleshoot"](tables.CAUSES, lambda stage: named(stage.diagnosis))
-    remedy = Shows["Troubleshoot"](tables.CURE, lambda stage: cure(stage.diagnosis, stage.mesh_file))
+    remedy = Shows["Troubleshoot"](tables.CURE, lambda stage: remedy_steps(stage.diagnosis, stage.mesh_file))
 
     facts: audit.AuditFacts
 

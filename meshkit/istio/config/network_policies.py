@@ -1,7 +1,7 @@
-"""NetworkPolicies: which of the ways that a mesh needs they would block, by their own rules.
+"""NetworkPolicies: which of the connections that a mesh needs they would block, by their own rules.
 
-Evaluated from the objects alone, as the API's documentation tells it: a pod that any policy selects in a direction may
-do there only what some rule of those policies allows. Whether the cluster's network enforces them is not told by them.
+Evaluated from the objects alone, as the API's documentation says: a pod that any policy selects in a direction may do
+there only what some rule of those policies allows. Whether the cluster's network enforces them cannot be seen in them.
 """
 
 from __future__ import annotations

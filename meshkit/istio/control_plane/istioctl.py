@@ -151,7 +151,7 @@ def version() -> str:
         told = json.loads(_run(["version", "--remote=false", "-o", "json"], timeout=30))
         return str(told["clientVersion"]["version"])
     except (ValueError, KeyError, TypeError):
-        raise UnreachableError("`istioctl version` told no version", remedy="is it the right program?") from None
+        raise UnreachableError("`istioctl version` printed no version", remedy="is it the right program?") from None
 
 
 def render(document: Operator) -> list[dict[str, Any]]:

@@ -160,7 +160,7 @@ def _phase(pod: dict[str, Any]) -> str:
 
 
 def _told(pod: dict[str, Any]) -> dict[str, Any]:
-    """Return the status of a pod's proxy; its `state` is empty where the node has told nothing yet."""
+    """Return the status of a pod's proxy; its `state` is empty where the node has not reported it yet."""
     status = pod.get("status", {})
     statuses = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
     return {"state": {}, **next((s for s in statuses if s["name"] == PROXY_CONTAINER), {})}

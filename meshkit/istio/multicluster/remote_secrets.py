@@ -506,9 +506,9 @@ def active_secrets(
 
 
 def taken(seen: RemoteClusters, reader: str, key: str) -> set[str]:
-    """Return the secrets (namespace/name) which a reader's istiods say they have taken for a cluster id.
+    """Return the secrets (namespace/name) which a reader's istiods report that they use for a cluster id.
 
-    An istiod takes the first that it meets, and ignores another with the same id until it starts anew: it does not
+    An istiod uses the first that it meets, and ignores another with the same id until it restarts: it does not
     come back to it when the first is deleted.
 
     Source: pkg/kube/multicluster/secretcontroller.go, addRemoteConfig and ListRemoteClusters.

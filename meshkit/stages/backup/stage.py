@@ -226,7 +226,7 @@ class Drill:
 
 
 def prove(mesh: Mesh, facts: BackupFacts, done: Archive | None) -> list[Finding]:
-    """Drill a restore: read the files back, compare with every cluster anew, let the API servers try each object.
+    """Drill a restore: read the files back, compare with every cluster again, let the API servers try each object.
 
     MK305: the archive's files can be read back, have the hashes that were noted, and are open to nobody else.
     """
@@ -325,7 +325,7 @@ def _altered(manifest: Manifest | None, entry: dict[str, str] | None) -> bool:
 
 
 def check_complete(name: str, drill: Drill, count: int, wrong: set[Key], moved: set[Key]) -> Iterator[Finding]:
-    """MK306: listed anew, each object has the digest that it has in the files; what changed meanwhile is named."""
+    """MK306: listed again, each object has the digest that it has in the files; what changed meanwhile is named."""
     ask = Question("MK306", _COMPLETE, name, _EQUAL)
     unread = drill.now.unread
     for kind, reason in unread.items():
@@ -363,9 +363,7 @@ def _tried(ask: Question, tried: dict[Key, str | Unknown], moved: set[Key]) -> F
     unknown = [f"{key}: {answer.reason}" for key, answer in answers.items() if isinstance(answer, Unknown)]
     told = f"{len(answers) - len(refused) - len(unknown)} of {len(answers)}"
     if refused:
-        return ask.fail(
-            f"{told}; {_some(refused)}", "mend the object in the cluster, or edit the file before a restore"
-        )
+        return ask.fail(f"{told}; {_some(refused)}", "fix the object in the cluster, or edit the file before a restore")
     if unknown or not answers:
         return ask.unknown(f"{told}; {_some(unknown)}", "grant the rights that a restore needs, and back up again")
     return ask.answer(Verdict.PASS, told)

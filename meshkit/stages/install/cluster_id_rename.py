@@ -54,7 +54,7 @@ LEFT: Final = replace(
 )
 LEFT_AFTER: Final = LEFT.renamed("proxies-left-after", "Proxies that are left")
 SETTLE, TRIES = 2.0, 3
-RESTART = "restart its workload (`kubectl rollout restart`), make a bare pod anew; then run again"
+RESTART = "restart its workload (`kubectl rollout restart`), recreate a bare pod; then run again"
 READ = "can its Envoy be asked? `istioctl proxy-config bootstrap POD.NAMESPACE`"
 
 
@@ -133,7 +133,7 @@ def _podless(mesh: Mesh, rows: Iterable[dict[str, str]]) -> Iterator[dict[str, s
 def left(mesh: Mesh, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `identities` that claim another id, network or mesh id than the mesh file says, or are unread.
 
-    What a pod says and its Envoy told must be the same. Who ends already is not left.
+    The pod's and its Envoy's cluster id must be the same. A pod that is ending is not listed.
     """
     rows = rows[rows["state"] != "Ending"]
     ids = rows["cluster"]
@@ -178,7 +178,7 @@ def _few(texts: list[str], most: int = 5) -> str:
 
 
 def dropped(plane: Row, *, drop_alias: bool) -> str:
-    """Return the id that a control plane (a row of `stage.planes`) would accept no more, or an empty text.
+    """Return the id that a control plane (a row of `stage.planes`) would no longer accept, or an empty text.
 
     It is dropped when that is asked for; and when the control plane is renamed again, for it can have one alias only
     (istio/istio, pilot/cmd/pilot-discovery/app/options.go).
@@ -190,9 +190,9 @@ def dropped(plane: Row, *, drop_alias: bool) -> str:
 
 
 def check_former(planes: pd.DataFrame, rows: pd.DataFrame, *, drop_alias: bool) -> Iterator[Finding]:
-    """MK507: an id that a control plane is to accept no more is claimed by no proxy.
+    """MK507: no proxy claims an id that a control plane is to accept no longer.
 
-    Who claims it would go on with what its Envoy has, and get neither configuration nor certificates any more.
+    Such a proxy would go on with what its Envoy has, and get neither configuration nor certificates.
 
     Raises:
         InputError: `drop_alias` is neither True nor False.
@@ -201,7 +201,7 @@ def check_former(planes: pd.DataFrame, rows: pd.DataFrame, *, drop_alias: bool) 
     for plane in planes.to_dict("records"):
         name, accepted = plane["cluster"], plane["accepts"]
         going = dropped(plane, drop_alias=drop_alias)
-        ask = Question("MK507", "no proxy claims a dropped cluster id", name, f"no proxy says {going or accepted}")
+        ask = Question("MK507", "no proxy claims a dropped cluster id", name, f"no proxy claims {going or accepted}")
         mine = rows[rows["cluster"] == name]
         if plane["reason"]:
             yield ask.unknown(plane["reason"])

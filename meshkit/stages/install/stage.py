@@ -1,7 +1,7 @@
 """Stage 05: the same Istio everywhere, each control plane under its own id, network and mesh, no request lost.
 
 A live control plane that was called `Kubernetes` gets the name of the mesh file and goes on accepting the old one
-(`--clusterAliases`), since proxies claim the id that they were injected with until their pods are made anew. Then its
+(`--clusterAliases`), since proxies claim the id that they were injected with until their pods are recreated. Then its
 workloads are restarted one by one, each waited for, so that every proxy knows its network before stage 07 tells it of
 another. The alias goes in a later run, when that is asked for and nobody claims it: see
 meshkit.stages.install.cluster_id_rename.
@@ -202,7 +202,7 @@ def check_running(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
 def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
     """MK506: every workload that must be restarted can be, without an interruption.
 
-    What no restart would make anew is named, and not restarted.
+    Workloads that a restart would not recreate are named, and not restarted.
     """
     for row in stale(mesh, facts.workloads).to_dict("records"):
         what = f": {row['kind']} {row['namespace']}/{row['workload']}" if row["workload"] else ""
@@ -217,7 +217,7 @@ def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
         else:
             cure = "give it a rolling update with a pod beside it and a preStop hook, or restart it when it suits"
             if row["stuck"]:
-                cure = "it is left as it is: make its pods anew (`kubectl rollout resume`, or delete them) after this"
+                cure = "it is left as it is: recreate its pods (`kubectl rollout resume`, or delete them) after this"
             yield ask.judge(not row["risk"], row["risk"] or "rolling", cure, otherwise=Verdict.WARN)
 
 
@@ -230,9 +230,9 @@ def stale(mesh: Mesh, found: pd.DataFrame) -> pd.DataFrame:
 
 
 def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
-    """Plan the installation of every cluster, the restarts that follow, and the probe's workloads where they lack.
+    """Plan the installation of every cluster, the restarts that follow, and the probe's workloads where missing.
 
-    Where `drop_alias` says so, a control plane that was renamed before accepts its former id no more.
+    With `drop_alias`, a control plane that was renamed before no longer accepts its former id.
     """
     wanted = Plan(mesh, STAGE, withheld=checks_revisions.stops(mesh, facts.revisions))
     if wanted.withheld:
@@ -249,7 +249,7 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
             document = istioctl.operator(mesh.spec, name, alias=alias, mesh_networks=addresses)
             new = "a control plane of its own" if not row["istiod"] else f"id {row['becomes']}, network and mesh id"
             gate = cluster_id_rename.unclaimed(mesh, name, going) if going else None
-            wanted.install(name, document, f"accepts {going} as its id no more" if going else new, gate=gate)
+            wanted.install(name, document, f"no longer accepts {going} as its id" if going else new, gate=gate)
     _restarts(mesh, facts, wanted)
     _samples(mesh, wanted)
     return wanted
@@ -257,9 +257,9 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
 
 def _restarts(mesh: Mesh, facts: InstallFacts, wanted: Plan) -> None:
     rows = stale(mesh, facts.workloads).to_dict("records")
-    made_anew = {"istiod", "istio-ingressgateway", "istio-egressgateway"}
+    reinstalled = {"istiod", "istio-ingressgateway", "istio-egressgateway"}
     for row in rows:
-        own = row["namespace"] == mesh.root_namespace and row["workload"] in made_anew
+        own = row["namespace"] == mesh.root_namespace and row["workload"] in reinstalled
         if row["workload"] and not (row["stuck"] or own):
             network = "no network" if row["networks"] == "-" else f"network {row['networks']}"
             claim = f"its proxies claim {row['cluster_ids']}, {network} and mesh {row['mesh_ids']}"

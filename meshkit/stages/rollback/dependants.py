@@ -19,11 +19,11 @@ from meshkit.kube.mesh import Mesh
 from meshkit.stages.discovery import facts as discovery_facts
 
 TRUST: Final = "04 trust"
-"""`meshkit.stages.trust.stage.STAGE`, which imports what is taken back here."""
+"""`meshkit.stages.trust.stage.STAGE`, which imports this module."""
 
 
 def is_final(mesh: Mesh, book: Journal, entry: Entry) -> bool:
-    """Tell whether a change cannot be taken back: it replaced or removed a credential that ends."""
+    """Tell whether a change cannot be reverted: it replaced or removed a credential that expires."""
     if entry.stage != discovery_facts.STAGE or entry.action in undo.PATCHED:
         return False
     found = (before for before in book.private(entry)["before"] if before)
@@ -134,12 +134,12 @@ def check_later(mesh: Mesh, book: Journal) -> Finding:
 
 
 def _left(book: Journal) -> Sequence[Entry]:
-    """Return the changes that an undo would take back; restarts leave nothing."""
+    """Return the changes that an undo would revert; restarts leave nothing."""
     return [e for e in book.entries if e.stands and not e.temporary and e.action != "restart"]
 
 
 def _touched(book: Journal, entry: Entry) -> Iterator[tuple[str, str]]:
-    """Yield the objects of a change, with their clusters, and the credentials that a remote secret hands over."""
+    """Yield the objects of a change, with their clusters, and the credentials in a remote secret."""
     for manifest in book.private(entry)["manifests"]:
         yield entry.cluster, identify(manifest)
         if manifest["metadata"]["name"].startswith(remote_secrets.PREFIX):

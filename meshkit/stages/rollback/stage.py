@@ -1,12 +1,12 @@
-"""Stage 12: what a run changed is taken back, newest stage first, while the mesh goes on answering.
+"""Stage 12: the changes of a run are reverted, newest stage first, while the mesh goes on serving requests.
 
-What stood before is put back by the ownership of fields: only what meshkit said is taken away, so what others said
-of the same objects stays. What meshkit made is removed, unless others changed or use it since: that is shown, and
-removed with consent only.
+The former state is restored by field ownership: only fields that meshkit set are reverted, so fields that others set
+on the same objects stay. Objects that meshkit created are removed, unless others changed or use them since: those are
+shown, and removed with consent only.
 
-Within a stage restarts come last: proxies are made anew when all that they read has been put back. A control plane
-that gets its old id back accepts both ids until no proxy claims the later one. The roots of trust have a way back of
-their own: see meshkit.stages.trust.undo.
+Within a stage restarts come last: proxies are restarted when all that they read is restored. A control plane that gets
+its old id back accepts both ids until no proxy claims the later one. Roots of trust have an undo of their own: see
+meshkit.stages.trust.undo.
 """
 
 from __future__ import annotations
@@ -222,13 +222,13 @@ def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: 
         alias = former_id(book, entry)
         if alias:
             renamed.append((entry, alias))
-        why = f"accepts {alias.replace('=', ' as ')} until its workloads are made anew" if alias else "as it was before"
+        why = f"accepts {alias.replace('=', ' as ')} until its workloads are restarted" if alias else "as it was before"
         why = REPLACED if dependants.is_final(mesh, book, entry) else why
         wanted.undo(book, entry, why, alias=alias, keep=keep[entry.cluster], last=not alias)
     if entries[0].stage == discovery_facts.STAGE:
         _heal(mesh, {entry.cluster for entry in entries if _of_remote_secret(entry)} | _unhealed(book), wanted)
     for entry in _restarts(entries):
-        wanted.undo(book, entry, "made anew, with what stood before", keep=keep[entry.cluster])
+        wanted.undo(book, entry, "restarted, to load the former state", keep=keep[entry.cluster])
     for entry, alias in renamed:
         later = alias.partition("=")[0]
         _others(mesh, entry, later, entries, wanted)
@@ -244,7 +244,7 @@ def _restarts(entries: list[Entry]) -> list[Entry]:
 
 
 def _heal(mesh: Mesh, names: set[str], wanted: Plan) -> None:
-    """Want istiods restarted that a change of a remote secret hurts, in these clusters."""
+    """Want istiods with the reload bug restarted after a change of a remote secret, in these clusters."""
     seen = versions.versions(mesh, proxy_status.PROXY_STATUS.frame([])) if names else None
     for name in sorted(names):
         if seen is not None and known_defects.needs_restart_after_secret_change(seen, name):
@@ -252,14 +252,14 @@ def _heal(mesh: Mesh, names: set[str], wanted: Plan) -> None:
 
 
 def _unhealed(book: Journal) -> set[str]:
-    """Return clusters in which an undo before this one took remote secrets back, and was stopped before a restart."""
+    """Return clusters in which an earlier undo reverted remote secrets, and was stopped before a restart."""
     healed = [e for e in book.entries if (e.stage, e.action, e.event) == (STAGE, "restart", DONE)]
     undone = [e for e in book.entries if _of_remote_secret(e) and e.stage == discovery_facts.STAGE and not e.stands]
     return {e.cluster for e in undone if not any(r.cluster == e.cluster and r.begun >= e.ended for r in healed)}
 
 
 def _parted(mesh: Mesh, book: Journal, kept: list[tuple[str, str]]) -> list[Wait]:
-    """Return the waits until each reader forgot the clusters that it reads by remote secrets which the journal made.
+    """Return the waits until each reader no longer watches the clusters of the remote secrets that the run made.
 
     Those that an undo before this one removed count, too: it may have ended before they were forgotten.
     """
@@ -318,7 +318,7 @@ def _cluster_id(deployment: dict[str, Any]) -> str:
 def prove(mesh: Mesh, facts: RollbackFacts, done: Plan) -> list[Finding]:
     """Judge what is left: every change, every control plane that stays, and calls within each cluster that stays."""
     if done.pending:
-        return [*refused(done), planned("MK1203", "the run is taken back", facts.book.name, "undone and proved")]
+        return [*refused(done), planned("MK1203", "the run is undone", facts.book.name, "reverted and proved")]
     findings = [*check_left(mesh, facts), *check_planes(mesh, facts), *check_trust(mesh, facts)]
     return [*findings, *check_credentials(mesh, facts), *check_calls(mesh)]
 
@@ -378,7 +378,7 @@ def check_trust(mesh: Mesh, facts: RollbackFacts) -> list[Finding]:
     """MK418, where the run changed trust: no proxy still holds a root that its cluster does not hand out any more.
 
     Met with Istio 1.31: an agent answered its Envoy from its cache just when istiod's roots changed, and keeps what it
-    answered (see `meshkit.stages.trust.undo.UNHEARD`).
+    answered (see `meshkit.stages.trust.undo.UNSENT`).
     """
     changed = {entry.cluster for entry in facts.book.entries if entry.stage == trust_undo.STAGE}
     if not changed:

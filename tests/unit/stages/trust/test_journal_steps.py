@@ -46,7 +46,7 @@ def secret(text: str) -> dict[str, Any]:
     return {"kind": "Secret", "metadata": {"name": "cacerts"}, "data": {"root-cert.pem": text}}
 
 
-RESTART = ("restart", "it takes another root only when it starts", "")
+RESTART = ("restart", "it loads another root only when it starts", "")
 WIDEN, SIGN = "widen: its proxies trust both", "sign: the new one signs"
 
 

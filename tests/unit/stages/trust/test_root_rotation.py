@@ -110,8 +110,8 @@ def test_another_text_of_the_same_roots(before: bytes) -> None:
 def test_a_bundle_that_no_agent_received() -> None:
     """Of the same roots, whatever was told of them on the way there."""
     root = b"-----one-----\n"
-    assert root_rotation.unheard(root, root, {root}) == 2 * root
-    assert root_rotation.unheard(root, root, {root, 2 * root, 3 * root}) == 4 * root
+    assert root_rotation.unsent(root, root, {root}) == 2 * root
+    assert root_rotation.unsent(root, root, {root, 2 * root, 3 * root}) == 4 * root
 
 
 def test_a_root_that_was_issued_again_cannot_be_distinguished_from_the_first() -> None:
@@ -157,6 +157,6 @@ def test_roots_are_handed_out_again_when_each_namespace_has_their_text() -> None
 
     mesh = cast("Any", SimpleNamespace(clusters={"east": SimpleNamespace(get=get)}))
     missing = root_rotation.wait_until_configmaps(mesh, "east", pem.encode())
-    assert missing() == "1 namespaces hand out another text of the roots, e.g. sample"
+    assert missing() == "1 namespaces have another bundle of the roots, e.g. sample"
     held["sample"] = pem
     assert missing() == ""
