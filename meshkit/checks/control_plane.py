@@ -28,7 +28,7 @@ def check_istiods(mesh: Mesh, identity: pd.DataFrame, identifier: str = "MK801")
             injected = row["injected_network"] or entry.network
             network = row["network"] or (injected if mesh.spec.topology.network == "flat" else "")
             observed = _identity(row["cluster_id"], network, row["mesh_id"], row["trust_domain"])
-            wrong = "the mesh file, or the installation (values.global), says it wrongly"
+            wrong = "correct the mesh file, or the installation (values.global)"
             yield ask.judge(observed == expected, observed, wrong)
 
 

@@ -53,7 +53,7 @@ def check_hosts(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         return ask.answer(
             Verdict.WARN,
             f"{told}; {len(beyond)} that the file does not name, e.g. {beyond[0]}",
-            "another AUTO_PASSTHROUGH Gateway selects its pods: narrow or remove that, or say it in gateway.hosts",
+            "another AUTO_PASSTHROUGH Gateway selects its pods: narrow or remove it, or extend gateway.hosts",
         )
     return ask.unknown(told) if unread else ask.answer(Verdict.PASS, told)
 
@@ -100,6 +100,4 @@ def check_mesh_networks(mesh: Mesh, facts: GatewayFacts) -> Iterator[Finding]:
         if isinstance(found, Unknown):
             yield ask.unknown(found.reason)
         else:
-            yield ask.judge(
-                found == wanted, ", ".join(found) or "none", "somebody changed it since? run the stage again"
-            )
+            yield ask.judge(found == wanted, ", ".join(found) or "none", "was it changed since? run stage 06 again")

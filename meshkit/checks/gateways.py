@@ -77,7 +77,7 @@ def _steps(row: Row, network: str, context: str) -> Iterator[str]:
     if not row["addresses"]:
         yield {
             "NodePort": f"{kubectl} annotate service {place} {multicluster_gateways.NODE_SELECTOR}='{{}}'",
-            "LoadBalancer": f"{kubectl} describe service {place} tells why it is pending",
+            "LoadBalancer": f"{kubectl} describe service {place} shows why it is pending",
         }.get(row["type"], f'{kubectl} patch service {place} -p \'{{"spec": {{"type": "LoadBalancer"}}}}\'')
     if not row["port"]:
         port = multicluster_gateways.PASSTHROUGH_PORT

@@ -40,7 +40,7 @@ def check_rules(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
 def check_subsets(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
     """MK721: subsets of DestinationRules name clusters and networks that there are; others have no endpoint, so 503."""
     ask = Question("MK721", "subsets name existing clusters", name, f"one of {', '.join(mesh.clusters)}, if any")
-    cure = f"{_edit(mesh, name)}: say the cluster's id as istiod has it"
+    cure = f"{_edit(mesh, name)}: use the cluster's id as istiod has it"
     yield from _judged(ask, rows, cure, {config_lint.UNKNOWN_CLUSTER_SUBSET: Verdict.FAIL})
 
 
@@ -163,7 +163,7 @@ def check_headless(mesh: Mesh, services: pd.DataFrame) -> Iterator[Finding]:
     """
     if mesh.spec.topology.network != "multi":
         return
-    ask = Question("MK727", "no headless Service over networks", "mesh", "none, or clusterLocal: it is meant to stay")
+    ask = Question("MK727", "no headless Service over networks", "mesh", "none, or declared clusterLocal")
     for row in services[services["service"] == ""].to_dict("records"):
         yield Question("MK727", "no headless Service over networks", row["cluster"], "none").unknown(row["reason"])
     rows = services[services["headless"] & ~services["cluster_local"] & (services["namespace"] != mesh.root_namespace)]
@@ -173,7 +173,7 @@ def check_headless(mesh: Mesh, services: pd.DataFrame) -> Iterator[Finding]:
         )
         domain = next((domain for domain in group["domain"] if domain), DEFAULT)
         local = local_words(f"{service}.{namespace}.svc.{domain}")
-        cure = f"call it by a Service with a ClusterIP; or say that it is meant to stay: {local}"
+        cure = f"call it by a Service with a ClusterIP; or declare it clusterLocal: {local}"
         yield ask.answer(Verdict.WARN, told, cure)
     if rows.empty:
         yield ask.answer(Verdict.PASS, "none")

@@ -61,7 +61,7 @@ def check_networks(mesh: Mesh, facts: PrepareFacts, *, finished: bool = False) -
         if row["reason"]:
             yield ask.unknown(row["reason"])
         elif row["network"]:
-            cure = f"say `network: {row['network']}` in the mesh file: a live network cannot be renamed without a break"
+            cure = f"say `network: {row['network']}` in the mesh file: renaming a live network interrupts it"
             yield ask.judge(row["network"] == entry.network, row["network"], cure)
         elif finished and row["exists"] and mesh.spec.topology.network == "flat":
             yield ask.answer(Verdict.SKIPPED, "no label: one network needs none")
@@ -90,7 +90,7 @@ def _judge_ids(ask: Question, mesh: Mesh, name: str, row: Row) -> Finding:
     lives, mesh_id, domain = row["cluster_id"], row["mesh_id"], row["trust_domain"]
     observed = f"cluster {lives}, mesh {mesh_id or 'none'}, trust domain {domain}"
     if domain != mesh.spec.mesh.trust_domain:
-        cure = f"say `trustDomain: {domain}`: all identities and policies hang on it"
+        cure = f"say `trustDomain: {domain}`: all identities and policies depend on it"
         return ask.fail(observed, cure)
     if lives != name and lives in mesh.clusters:
         return ask.fail(
@@ -179,12 +179,12 @@ def check_probe_namespace(mesh: Mesh, facts: PrepareFacts, *, finished: bool = F
             yield ask.unknown(row["reason"])
         elif own.get(injection.INJECTION_LABEL) == "disabled":
             yield ask.fail(
-                prerequisites.text(own), "somebody turned it off there; name another namespace under `probe:`"
+                prerequisites.text(own), "injection is turned off there; name another namespace under `probe:`"
             )
         elif row["problem"] and not (isinstance(planes, ControlPlanes) and answered(mesh, planes, own)):
             yield _unanswered(mesh, ask, name, row, planes)
         else:
-            cure = "the same label everywhere spares surprises; revisions may differ on purpose"
+            cure = "use the same label everywhere, unless revisions differ on purpose"
             yield ask.judge(own == wanted, prerequisites.text(own), cure, otherwise=Verdict.WARN)
 
 

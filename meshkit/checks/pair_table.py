@@ -29,7 +29,7 @@ CELLS: Final = {
     "hello": ("MK840", "MK841"),
     "answer": ("MK811",),
 }
-"""The links of the chain in the order in which one rests on the other, and the checks that judge each."""
+"""The links of the chain in the order in which one depends on the other, and the checks that judge each."""
 LINKS: Final = Table(
     "links",
     "Every pair, link by link, the worst first",

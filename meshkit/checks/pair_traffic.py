@@ -32,7 +32,7 @@ def check_answers(row: Row) -> Finding:
     cure = f"{known}walk MK802 to MK807 of this pair"
     if row["error"]:
         return ask.fail(f"{row['answered']} of {row['sent']} calls: {row['error']}", cure)
-    observed = f"{row['statuses']} from {row['answered_by'] or 'pods that do not tell their names'}"
+    observed = f"{row['statuses']} from {row['answered_by'] or 'pods that do not report their names'}"
     where = set(row["answered_in"].split(",")) - {""}
     if where - {row["server"], "?"}:
         return ask.fail(f"{observed}, of {row['answered_in']}", cure)

@@ -76,7 +76,7 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
             yield ask.unknown(f"{said}; it does not answer us either: {reason}", f"is {server}'s API server up?")
             return
         cure = (
-            f"open the way from {client}'s istiod to {row['server']} (firewall, route, name), or say another apiServer"
+            f"open the path from {client}'s istiod to {row['server']} (firewall, route, name), or set another apiServer"
         )
         yield ask.fail(said, cure)
         return
@@ -92,7 +92,7 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
         yield at.unknown(said, f"kubectl --context {mesh.spec.cluster(server).context} get configmap kube-root-ca.crt")
         return
     cure = (
-        f"istiod refuses it too: let the certificate name it, or give the name it has: {_named(mesh, client, server)}"
+        f"istiod refuses it too: let the certificate name it, or use a name that it has: {_named(mesh, client, server)}"
     )
     yield at.judge(row["answer"] != "refused", said if row["answer"] == "refused" else f"taken ({asked})", cure)
 
@@ -253,7 +253,7 @@ def _hello_cure(mesh: Mesh, row: Row, server: str) -> str:
         f"gateway, or no pod is behind it (MK805): {gateway}; stage 06 makes it",
         sni_probe.REFUSED: f"nothing listens on {row['port']} (MK805): {gateway}",
         sni_probe.SILENT: f"a firewall drops port {row['port']}: open it between the clusters' networks",
-        sni_probe.STRANGE: "something else than the gateway answers there: is the address right (MK838)?",
+        sni_probe.STRANGE: "something other than the gateway answers there: is the address right (MK838)?",
     }
     return cures.get(str(row["heard"]), gateway)
 

@@ -179,7 +179,7 @@ def check_owners(mesh: Mesh, facts: ProxyFacts) -> Iterator[Finding]:
         strange = served[served["istiod_cluster"] != name]
         by = "; ".join(f"{len(rows)} by {home}" for home, rows in served.groupby("istiod_cluster"))
         example = f", such as {_first(strange)}" if len(strange) else ""
-        mend = "look at the discoveryAddress that these pods were injected with, and at where it leads"
+        mend = "check the discoveryAddress that these pods were injected with, and where it leads"
         yield ask.judge(here.empty or strange.empty, by + (example if len(here) else ""), mend, otherwise=Verdict.WARN)
 
 

@@ -19,7 +19,7 @@ from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
 from meshkit.tables import row_of
 
-_DEFECTS = "go to 1.30.4 or later first, which is free of this: see MK240"
+_DEFECTS = "upgrade to 1.30.4 or later first, which has no such defect: see MK240"
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def check_reach(facts: DiscoveryFacts, reader: str, target: str, mode: str = "ap
     said = f": {row['detail']}" if row["detail"] else ""
     observed = f"{row['server']}: {row['answer']} (asked by {row['asked_from']}){said}"
     cures = {
-        "none": f"does a firewall, route or name stand between? {reader}'s istiod needs the same way",
-        "refused": f"istiod refuses it too: its certificate must name that address, and be of {target}'s own CA",
+        "none": f"does a firewall, route or name stand between? {reader}'s istiod needs the same path",
+        "refused": f"istiod refuses it too: the certificate must name that address, and be of {target}'s own CA",
     }
     if row["answer"] not in cures and row["detail"].startswith(api_server_reach.UNCHECKED):
         return ask.unknown(observed, f"read there what the CA is: kubectl get configmap kube-root-ca.crt, of {target}")

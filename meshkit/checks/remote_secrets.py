@@ -34,7 +34,7 @@ RESUMED_BY: Final = "run stage 04 again, to the end: its plan puts the label bac
 _CURES: Final = {
     Credential.WRONG_CA: "delete the secret and run stage 07; or do all paths to that API server end TLS with that CA?"
 }
-_NO_ADDRESS: Final = {"loopback": "loopback: istiod would ask itself", "nothing": "no address at all"}
+_NO_ADDRESS: Final = {"loopback": "loopback: istiod would connect to itself", "nothing": "no address at all"}
 
 
 def check(
@@ -116,7 +116,7 @@ def check_key(
     that sign in from there, are matched by the real one.
     """
     own, why = actual_cluster_id(identity, target)
-    expected = f"key = annotation = {own or target}, as istiod of {target} calls itself"
+    expected = f"key = annotation = {own or target}, the cluster id of {target}'s istiod"
     ask = Question("MK830", "remote secret has the cluster's own id", arrow(reader, target), expected)
     rows = active_secrets(mesh, secrets, reader, target) or candidate_secrets(secrets, reader, target)
     if not rows:
@@ -252,7 +252,7 @@ def check_rights(
             told = f"{account}: {secret.detail}" if secret.detail else f"{account} may"
             yield ask.judge(not secret.detail, told, of_later, otherwise=Verdict.WARN)
         else:
-            untried = f"not to be asked with that credential ({secret.credential.value}): see MK803"
+            untried = f"unknown with that credential ({secret.credential.value}): see MK803"
             yield ask.answer(Verdict.SKIPPED, untried)
 
 
@@ -295,12 +295,12 @@ def check_life(
     ask = Question("MK809", "credential lasts", arrow(reader, target), f"no end, or more than {hours:g} h left")
     for secret in (one for one in secrets.of(reader, target) if usable(mesh, one) and one.auth is Auth.TOKEN):
         if not secret.ends:
-            yield ask.unknown("its token does not say when it ends", "it is none that Kubernetes issued")
+            yield ask.unknown("its token does not say when it ends", "Kubernetes did not issue it")
             continue
         over = secret.expired
         told = "it never ends" if secret.ends == "never" else f"it {'ended' if over else 'ends'} {secret.ends}"
         told += "; this run renews it" if renewed else ""
-        cure = "run stage 07: it makes a new one, hands it over, and revokes the old one"
+        cure = "run stage 07: it issues a new one, distributes it, and revokes the old one"
         worse = Verdict.FAIL if over and not renewed else Verdict.WARN
         yield ask.judge(not ends_soon(mesh, secret), told, cure, otherwise=worse)
 

@@ -89,7 +89,7 @@ def _not_running(mesh: Mesh, found: Found, name: str, planes: ControlPlanes, tol
 
 def _write(revision: str) -> str:
     if revision == DEFAULT:
-        return "take `istio.revision` out of the mesh file: what runs has no revision of its own"
+        return "take `istio.revision` out of the mesh file: the running istiod has no revision"
     return f'write `istio: {{revision: "{revision}"}}` in the mesh file'
 
 

@@ -130,7 +130,7 @@ def _pods(row: Row) -> Fact:
         "ok": ("flat", "pods reach pods of the other cluster by their own addresses"),
         "no answer": ("multi", "pods do not reach pods: calls need a gateway"),
         "wrong certificate": ("multi", "the address is another pod's here"),
-    }.get(state, ("multi", "nobody has tried; multi works on either"))
+    }.get(state, ("multi", "nothing was tried; multi works on either"))
     return _fact(NETWORK, "pod to pod", subject, value, speaks, why)
 
 
@@ -240,7 +240,7 @@ def check_network(mesh: Mesh, facts: AssessFacts, advice: Recommendation) -> Fin
         verdict = Verdict.UNKNOWN if "UNKNOWN" in states else Verdict.WARN
     else:
         verdict = Verdict.FAIL
-    cure = "say `network: multi`, with a network for each cluster; or give pods a way to each other, and look again"
+    cure = "say `network: multi`, with a network for each cluster; or give pods a path to each other, and look again"
     return ask.answer(verdict, f"multi: {deciding}", cure)
 
 
@@ -268,7 +268,7 @@ def check_control_plane(mesh: Mesh, facts: AssessFacts, advice: Recommendation) 
     if advice.control_plane == "primary-remote" and "API server" in set(
         _speaking(advice, CONTROL, "primary-remote")["fact"]
     ):
-        return ask.answer(Verdict.WARN, told, "let API servers be reached both ways: see MK204 and MK205 of stage 02")
+        return ask.answer(Verdict.WARN, told, "make both API servers reachable: see MK204 and MK205 of stage 02")
     return ask.fail(told, cure)
 
 
@@ -306,7 +306,7 @@ def check_installers(facts: AssessFacts) -> Iterator[Finding]:
         elif row["control_plane"] == "elsewhere":
             yield ask.answer(Verdict.WARN, "proxies, but no istiod", "see MK104")
         else:
-            told = f"by {by}: the next {_NEXT.get(by, 'run of that')} takes stage 05's changes back"
+            told = f"by {by}: the next {_NEXT.get(by, 'run of that')} reverts stage 05's changes"
             cure = "carry the same values (global.meshID, network, multiCluster.clusterName) into it, before stage 05"
             yield ask.answer(Verdict.WARN, told, cure)
 
@@ -339,7 +339,7 @@ def check_managers(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
     What is possible with each: meshkit/checks/managed.csv.
     """
     for name in mesh.clusters:
-        ask = Question("MK107", "Istio is run by its owner", name, "an Istio of one's own, with sidecars")
+        ask = Question("MK107", "Istio is run by its owner", name, "a self-managed Istio, with sidecars")
         rows = found[found["cluster"] == name]
         for row in rows.to_dict("records"):
             if row["reason"]:

@@ -109,6 +109,6 @@ def _means(row: Row, own: str, aliases: set[str]) -> bool:
 
 def _breaks(row: Row, own: str, users: str) -> str:
     if not users:
-        return "nobody of this mesh is of that trust domain"
-    loses = LOSES.get((row["action"], "not" in row["field"]), "does not apply to them any more")
+        return "no proxy of this mesh is of that trust domain"
+    loses = LOSES.get((row["action"], "not" in row["field"]), "no longer applies to them")
     return f"proxies of {users} are of that trust domain; once they are of {own} it {loses}"

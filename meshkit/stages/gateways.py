@@ -137,9 +137,7 @@ def _plan_gateway(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> Non
         return  # MK602 fails
     ours = row is None or row["made_by"] == OURS
     if ours:
-        made.install(
-            name, gateway_manifests.eastwest(mesh.spec, name), f"the way into {entry.network} for other networks"
-        )
+        made.install(name, gateway_manifests.eastwest(mesh.spec, name), f"lets other networks into {entry.network}")
     own = f"{mesh.root_namespace}/{gateway_manifests.EXPOSURE}"
     if row is not None and (not row["service"] or row["exposed_by"] not in ("", own)):
         return  # others expose it already, or it is known by its address only

@@ -168,7 +168,7 @@ def prove_labels(mesh: Mesh, facts: PrepareFacts, made: Plan) -> Iterator[Findin
             continue
         labels = prerequisites.labels(own[0])
         observed = f"{root['network'] or 'no network'}; {prerequisites.text(labels) or 'no injection'}"
-        yield ask.judge(root["network"] == entry.network and labels, observed, "look at MK201, and at MK290")
+        yield ask.judge(root["network"] == entry.network and labels, observed, "see MK201 and MK290")
 
 
 def prove_placed(mesh: Mesh, made: Plan) -> Iterator[Finding]:
@@ -210,9 +210,11 @@ def prove_unharmed(mesh: Mesh, facts: PrepareFacts, made: Plan) -> Iterator[Find
         gone = sorted(before - set(now["proxy"]))
         bad = sorted(set(mine[mine["state"].isin(("ERROR", "NOT CONNECTED"))]["proxy"]))
         if bad:
-            yield ask.fail(f"{', '.join(bad[:3])}: not connected, or refuses its configuration", "stage 09 tells more")
+            yield ask.fail(f"{', '.join(bad[:3])}: not connected, or rejects its configuration", "stage 09 shows more")
         elif gone:
-            yield ask.answer(Verdict.WARN, f"{', '.join(gone[:3])} is gone", "a label restarts nothing: who did?")
+            yield ask.answer(
+                Verdict.WARN, f"{', '.join(gone[:3])} is gone", "a label restarts nothing: what restarted it?"
+            )
         elif now.empty:
             yield ask.answer(Verdict.SKIPPED, "it has no proxy")
         else:

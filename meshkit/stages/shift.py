@@ -101,7 +101,7 @@ def check_rules(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
             f"{row['namespace']}/{row['name']} ({row['host']}: {row['policy']})" for row in rows if not row["ours"]
         ]
         yield ask.judge(
-            not others, ", ".join(others) or "none", "take `probe.server` of the mesh file to a service that has none"
+            not others, ", ".join(others) or "none", "set `probe.server` of the mesh file to a Service that has none"
         )
 
 
@@ -129,7 +129,7 @@ def check_owners(facts: ShiftFacts) -> Iterator[Finding]:
         *([f"{row['autoscaler']} (pauses at 0 replicas, goes on afterwards)"] if row["autoscaler"] else []),
         *([f"{row['gitops']} may scale it back at once"] if row["gitops"] else []),
     ]
-    cure = "pause its self-healing for this stage, or expect the shift to end early"
+    cure = "pause it for this stage, or expect the shift to end early"
     yield ask.judge(not told, "; ".join(told) or "nobody", cure, otherwise=Verdict.WARN)
 
 
@@ -365,7 +365,9 @@ def check_latency(mesh: Mesh, traffic: Traffic, client: str) -> Finding:
     p50, p99 = (quantile(np.sort(np.array(far)), q) for q in (0.5, 0.99))
     own = quantile(np.sort(np.array(near)), 0.5)
     told = f"p50 {1000 * p50:.0f} ms (+{1000 * (p50 - own):.0f} ms), p99 {1000 * p99:.0f} ms of {len(far)} answers"
-    return ask.judge(p99 <= gate, told, "stage 09 measures the way; is the other cluster near enough for this service?")
+    return ask.judge(
+        p99 <= gate, told, "stage 09 measures the path; is the other cluster near enough for this service?"
+    )
 
 
 def check_left(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:

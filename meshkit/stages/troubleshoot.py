@@ -217,7 +217,7 @@ def recognise(text: str | int) -> Symptom | None:
     raise InputError(
         f"no symptom is known by {asked[:80]!r}; the nearest is {names[near].name!r}",
         where="parameter symptom",
-        remedy="give a name of the notebook's first table, or a line of a log; or nothing, to have all looked at",
+        remedy="give a name of the notebook's first table, or a line of a log; or nothing, to check everything",
     )
 
 
@@ -476,7 +476,7 @@ class Troubleshoot(Stage):
     @property
     def symptom(self) -> Record:
         """The symptom that was recognised."""
-        return Record("symptom", self.recognised.name if self.recognised else "none named: everything is looked at")
+        return Record("symptom", self.recognised.name if self.recognised else "none named: everything is checked")
 
     def _look(self) -> audit.AuditFacts:
         facts = look(self.mesh, self.mode)

@@ -146,7 +146,7 @@ def check_readable(facts: BackupFacts, name: str) -> Iterator[Finding]:
         yield ask.unknown(next(answer.reason for answer in (found, uid) if isinstance(answer, Unknown)))
         return
     for kind, reason in found.unread.items():
-        yield ask.unknown(f"{kind}: {reason}", f"let us get and list {kind}; no archive is written without them")
+        yield ask.unknown(f"{kind}: {reason}", f"allow get and list of {kind}; no archive is written without them")
     if found.unserved:
         told = f"defined, but not served: {', '.join(found.unserved)}"
         yield ask.unknown(told, "their objects cannot be read: serve a version of the CRD, or delete it")
@@ -281,7 +281,7 @@ def _apply(cluster: Cluster, manifest: Manifest) -> str:
     except MeshkitError as error:
         return _refusal(error)
     same = istio_objects.digest(istio_objects.portable(answer)) == istio_objects.digest(manifest)
-    return "" if same else "the server would make something else of it"
+    return "" if same else "the server would change it"
 
 
 def _create(cluster: Cluster, manifest: Manifest) -> str:
@@ -331,7 +331,7 @@ def check_complete(name: str, drill: Drill, count: int, wrong: set[Key], moved: 
     for kind, reason in unread.items():
         yield ask.unknown(f"{kind}: {reason}")
     if wrong:
-        yield ask.fail(f"missing or not as it is: {_some(sorted(wrong))}", "back up again; report it if it stays so")
+        yield ask.fail(f"missing or different: {_some(sorted(wrong))}", "back up again; report it if it stays so")
     elif moved:
         told = f"changed since it was read: {_some(sorted(moved))}"
         yield ask.answer(Verdict.WARN, told, "back up again when nobody changes Istio's objects")

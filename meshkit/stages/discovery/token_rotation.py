@@ -29,7 +29,7 @@ from meshkit.tables import row_of
 ALL: Final = "all"
 DEAD: Final = (Credential.REFUSED, Credential.FORBIDDEN, Credential.WRONG_CLUSTER, Credential.REJECTED)
 REVOKED_WITHIN: Final = 60.0
-"""An API server remembers a good token for ten seconds; an aggregate of them, each by itself."""
+"""An API server caches a good token for ten seconds; behind a load balancer, each one by itself."""
 
 
 def token_actions(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> dict[tuple[str, str], str]:
@@ -137,7 +137,7 @@ def try_tokens(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: st
         else:
             ends = "never ends" if row["ends"] == "never" else f"ends {row['ends']}"
             told = f"{row['secret']}: " + ", ".join(filter(None, (str(row["credential"]), ends, str(row["detail"]))))
-            cure = f"does ClusterRole istio-reader-clusterrole-{mesh.root_namespace} stand, and its binding? (stage 05)"
+            cure = f"are ClusterRole istio-reader-clusterrole-{mesh.root_namespace} and its binding there? (stage 05)"
             findings.append(ask.judge(row["credential"] == "ok", told, cure))
     return findings
 
@@ -152,7 +152,7 @@ def plan_revoked(mesh: Mesh, stage: str, tokens: Plan) -> Plan:
         for name in old:
             place = {"name": name, "namespace": mesh.root_namespace}
             manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": place}
-            plan.delete(target, manifest, f"replaced: revokes the old token by which others read {target}")
+            plan.delete(target, manifest, f"replaced: revokes the old token for reading {target}")
     return plan
 
 

@@ -235,7 +235,7 @@ def unclaimed(mesh: Mesh, name: str, former: str) -> Wait:
     alone = Mesh(mesh.spec, {name: mesh.clusters[name]})
 
     def missing() -> str:
-        ask = Question("MK507", "no proxy claims a dropped cluster id", name, f"no proxy says {former}")
+        ask = Question("MK507", "no proxy claims a dropped cluster id", name, f"no proxy claims {former}")
         finding = _judge(ask, identities(alone), former)
         return "" if finding.verdict is Verdict.PASS else finding.observed
 

@@ -210,12 +210,14 @@ def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
             "MK506",
             "workloads restart without interruption",
             row["cluster"] + what,
-            "a rolling restart with a pod beside",
+            "a rolling restart with a second pod",
         )
         if row["reason"]:
             yield ask.unknown(row["reason"])
         else:
-            cure = "give it a rolling update with a pod beside it and a preStop hook, or restart it when it suits"
+            cure = (
+                "give it a rolling update with a second pod and a preStop hook, or restart it at a time that suits you"
+            )
             if row["stuck"]:
                 cure = "it is left as it is: recreate its pods (`kubectl rollout resume`, or delete them) after this"
             yield ask.judge(not row["risk"], row["risk"] or "rolling", cure, otherwise=Verdict.WARN)
@@ -336,7 +338,7 @@ def check_anchors(mesh: Mesh) -> Iterator[Finding]:
         else:
             good = len(anchors) == 1 and set(rows["anchor"]) == anchors
             told = f"{len(rows)} proxies, root {', '.join(sorted(set(rows['anchor']))) or 'none'}"
-            yield ask.judge(good, told, "run stage 04 again, then restart what holds another root")
+            yield ask.judge(good, told, "run stage 04 again, then restart the workloads that hold another root")
 
 
 class Install(Stage):

@@ -111,10 +111,10 @@ def check_later(mesh: Mesh, book: Journal) -> Finding:
 
     What stood before a later change is what this run had made: the undo of that one would bring it back.
     """
-    ask = Question("MK1208", "no later run depends on this one", "mesh", "the newest run goes back first")
+    ask = Question("MK1208", "no later run depends on this one", "mesh", "the newest run is undone first")
     mine = _left(book)
     if not mine:
-        return ask.answer(Verdict.PASS, "nothing of it stands")
+        return ask.answer(Verdict.PASS, "nothing of it is left")
     begun, places = min(entry.begun for entry in mine), {entry.cluster for entry in mine}
     cure = "undo them first: `meshkit undo RUN`, the newest first"
     beside = []

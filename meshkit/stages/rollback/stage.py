@@ -52,7 +52,7 @@ STAGE = "12 rollback"
 ABSENT = "the mesh file does not name it"
 CALLS = 20
 CALL_TIMEOUT = 5.0
-REPLACED = "a credential that ends cannot come back: the one that replaced it stays"
+REPLACED = "an expiring credential cannot be restored: the one that replaced it stays"
 JOURNAL: Final = Table(
     "journal-entries",
     "The journal",
@@ -150,18 +150,23 @@ def check(mesh: Mesh, facts: RollbackFacts, *, consent: bool = False) -> list[Fi
     parameters.require_bool("consent", consent)
     findings = []
     for name in dict.fromkeys((*mesh.clusters, *facts.strangers)):
-        ask = Question("MK1201", "the cluster is the journal's", name, "it answers, with the UID of kube-system noted")
+        ask = Question(
+            "MK1201",
+            "the cluster is the journal's",
+            name,
+            "it answers, with the UID of kube-system that the journal has",
+        )
         told = facts.strangers.get(name, "")
         lost = told not in ("", ABSENT) and not told.startswith("UID")
         cure = "name the mesh file of that run"
         findings.append(ask.unknown(told) if lost else ask.judge(not told, told or "it is", cure))
     for (name, what), why in facts.kept.items():
-        ask = Question("MK1202", "nobody else uses what is removed", f"{name}: {what}", "only meshkit had a hand in it")
+        ask = Question("MK1202", "nobody else uses what is removed", f"{name}: {what}", "only meshkit changed it")
         stays = "removed all the same, as was consented" if consent else "it stays"
         cure = "" if consent else "`meshkit undo --consent` removes it, too"
         findings.append(ask.answer(Verdict.WARN, f"{why}: {stays}", cure))
     if not facts.kept and not facts.strangers:
-        ask = Question("MK1202", "nobody else uses what is removed", "all clusters", "only meshkit had a hand in it")
+        ask = Question("MK1202", "nobody else uses what is removed", "all clusters", "only meshkit changed it")
         findings.append(ask.answer(Verdict.PASS, "nobody"))
     for (name, what), why in facts.needed.items():
         if what.endswith(f"/{model.SECRET}"):
@@ -169,8 +174,8 @@ def check(mesh: Mesh, facts: RollbackFacts, *, consent: bool = False) -> list[Fi
             cure = "uninstall that istiod first if the Secret is to go, then undo again"
             findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", cure))
             continue
-        ask = Question("MK1207", "no credential in use is revoked", f"{name}: {what}", "nobody reads by it")
-        cure = "replace it by stage 07 with `renew`, or undo first what made them read"
+        ask = Question("MK1207", "no credential in use is revoked", f"{name}: {what}", "no istiod uses it")
+        cure = "replace it by stage 07 with `renew`, or undo first the run that made them use it"
         findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", cure))
     findings += [*_check_order(mesh, facts.book), dependants.check_later(mesh, facts.book)]
     return [*findings, *restarts.check(mesh, facts.new_pods)]
@@ -180,7 +185,7 @@ def _check_order(mesh: Mesh, book: Journal) -> Iterator[Finding]:
     mine = _trust_changes(book)
     if not mine:
         return
-    ask = Question("MK1206", "no later run changed trust since", "mesh", "the newest run goes back first")
+    ask = Question("MK1206", "no later run changed trust since", "mesh", "the newest run is undone first")
     last = max(entry.begun for entry in mine)
     others = [other for other in Journal.all_of(mesh.spec.mesh.id) if other.name != book.name]
     later = [other.name for other in others if any(entry.begun > last for entry in _trust_changes(other))]

@@ -346,7 +346,7 @@ class Overlap:
         others = sorted(move.after.bundle - self.held[move.cluster].standing.bundle)
         if lost := [digest for digest in others if digest not in self.known]:
             told = f"proxies show chains to {', '.join(lost)}, a root that no Secret holds any longer"
-            remedy = "restart their workloads, so that they get certificates of what their istiod signs with now"
+            remedy = "restart their workloads, so that they get certificates of the CA that their istiod uses now"
             raise InputError(told, where=f"cluster {move.cluster}", remedy=remedy)
         return root_bundles.append_roots(self.held[move.cluster].text, [self.known[digest] for digest in others])
 
@@ -359,7 +359,7 @@ class Overlap:
             raise InputError(
                 f"{', '.join(lacking)} missing",
                 where=f"cluster {state.name}, Secret {model.SECRET if state.plugged else istiod_ca.SELF_SIGNED}",
-                remedy="replace the Secret by one of the four files",
+                remedy="replace the Secret by one with the four files",
             )
         roots, signers = self.facts.roots, self.facts.signers
         handed = roots[(roots["cluster"] == state.name) & roots["source"].str.startswith("configmap")]

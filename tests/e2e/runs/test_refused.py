@@ -139,7 +139,7 @@ def _rbac(kind: str, name: str, **more: Any) -> dict[str, Any]:
             "02",
             "03",
             3,
-            ["secrets: the credential may not GET", "(403)", "let us get and list"],
+            ["secrets: the credential may not GET", "(403)", "allow get and list"],
         ),
         ("namespaces", ("create", "patch"), "02", "02", 1, ["the credential may not PATCH namespaces", "(403)"]),
         ("deployments.apps", ("patch",), "02", "03", 3, ["may not PATCH apps/v1/namespaces/istio-system/deployments"]),

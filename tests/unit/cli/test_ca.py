@@ -141,7 +141,7 @@ class TestRoot:
         Path("ca").mkdir(0o700)
         Path("ca", there).write_text("mine")
         _, err = run("root", "ca", *ENV, code=2)
-        assert f"ca/{there}: it is there already" in err
+        assert f"ca/{there}: it exists already" in err
         assert [(path.name, path.read_text()) for path in Path("ca").iterdir()] == [(there, "mine")]
 
     def test_a_failure_half_way_leaves_nothing(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,7 +392,7 @@ class TestShow:
     def test_an_empty_folder_is_no_ca(self, run: Any) -> None:
         """Neither is one that is not there."""
         Path("ca").mkdir()
-        assert "nothing of a CA" in run("show", "ca", code=2)[1]
+        assert "it has no CA files" in run("show", "ca", code=2)[1]
         assert "no such folder" in run("show", "nowhere", code=2)[1]
 
 

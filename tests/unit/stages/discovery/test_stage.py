@@ -276,9 +276,9 @@ def proposed(new: set[tuple[str, str]], change: Row | None = None, **of_all: Any
 def test_what_could_stay_at_home_is_proposed_by_a_rule_that_says_why() -> None:
     """What differs, what is headless, what serves its own clients until now; nothing else."""
     host, new = "web.shop.svc.cluster.local", {("east", "west")}
-    assert proposed(new) == {host: "each cluster serves its own clients until now; is it meant to be one?"}
+    assert proposed(new) == {host: "each cluster serves only its own clients now; is it meant to be one?"}
     assert proposed(set()) == {}, "it is one already, and alike"
-    assert "two things by one name" in proposed(set(), {"ports": "tcp:5432/TCP"})[host]
+    assert "two applications under one name" in proposed(set(), {"ports": "tcp:5432/TCP"})[host]
     assert "their own cluster only" in proposed(set(), headless=True)[host]
     assert proposed(new, cluster_local=True) == {}, "it stays already"
     assert proposed(new, namespace="sample") == {}, "the probe's is meant to be one"

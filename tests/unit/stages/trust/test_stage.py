@@ -280,7 +280,7 @@ def test_trust_domains_other_than_the_default() -> None:
         ({"action": "DENY"}, "", FAIL, "no longer keeps them out"),
         ({"field": "notPrincipals"}, "", FAIL, "no longer keeps them out"),
         ({"action": "DENY", "field": "source.principal notValues"}, "", FAIL, "no longer lets them in"),
-        ({"action": "CUSTOM"}, "", FAIL, "does not apply to them any more"),
+        ({"action": "CUSTOM"}, "", FAIL, "no longer applies to them"),
         ({}, "td.test", PASS, "all 2 values"),
         ({"literal": True}, "td.test", FAIL, "no longer lets them in"),
         ({"trust_domain": "*.test"}, "td.test", PASS, "all 2 values"),
