@@ -90,8 +90,8 @@ def _row(axes: Axes, y: int, links: list[str], own: dict[str, dict[Any, Any]]) -
         return
     x, row = cause
     axes.add_patch(Rectangle((x + 0.03, y + 0.06), 0.94, 0.88, fill=False, edgecolor=INK, linewidth=1.6))
-    told = f"{links[x]}: {row.get('told') or row['verdict']}"
-    words = told if len(told) <= _WORDS else f"{told[: _WORDS - 1]}…"
+    label = f"{links[x]}: {row.get('told') or row['verdict']}"
+    words = label if len(label) <= _WORDS else f"{label[: _WORDS - 1]}…"
     axes.annotate(words, (len(links) + 0.12, y + 0.5), annotation_clip=False, va="center", fontsize=8)
 
 

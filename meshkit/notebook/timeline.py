@@ -41,10 +41,10 @@ def requests_over_time(
         return nothing(f"{title} over time: no request was seen")
     series = _Series(requests)
     counts = totals(requests)
-    told = f"{title}: {counts['sent']:,} sent, {counts['failed']:,} failed"
-    told += f"; {counts['not_observed']:,} s not observed" if counts["not_observed"] else ""
+    caption = f"{title}: {counts['sent']:,} sent, {counts['failed']:,} failed"
+    caption += f"; {counts['not_observed']:,} s not observed" if counts["not_observed"] else ""
     placed = _levels(marks, series)
-    figure = chart(told, WIDTH, 4.1 + 0.19 * (1 + max((level for _, _, level, _ in placed), default=-1)))
+    figure = chart(caption, WIDTH, 4.1 + 0.19 * (1 + max((level for _, _, level, _ in placed), default=-1)))
     rate, slow = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _rates(rate, series)
     _slowest(slow, series)

@@ -71,9 +71,9 @@ def check_networks(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         return ask.answer(Verdict.SKIPPED, "it has no proxy")
     wrong = rows[rows["network"] != entry.network].to_dict("records")
     named = ", ".join(f"{r['namespace']}/{r['proxy']} ({r['network'] or 'none'})" for r in wrong[:3])
-    told = f"{len(wrong)} of {len(rows)} do not: {named}" if wrong else f"all {len(rows)}"
-    cure = f"run stage 05; what it leaves: kubectl --context {entry.context} rollout restart, or recreate a bare pod"
-    return ask.judge(not wrong, told, cure)
+    observed = f"{len(wrong)} of {len(rows)} do not: {named}" if wrong else f"all {len(rows)}"
+    remedy = f"run stage 05; what it leaves: kubectl --context {entry.context} rollout restart, or recreate a bare pod"
+    return ask.judge(not wrong, observed, remedy)
 
 
 def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
@@ -94,8 +94,8 @@ def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         return ask.answer(Verdict.PASS, f"{place} is free")
     missing = ", ".join(gateways.unmet_requirements(taken, mesh.spec.cluster(name).network))
     label, port = multicluster_gateways.NETWORK, multicluster_gateways.PASSTHROUGH_PORT
-    cure = f"give it label {label} and port {port}, or remove it with what made it"
-    return ask.fail(f"{place} belongs to {taken['made_by'] or 'somebody'} and does not fit: {missing}", cure)
+    remedy = f"give it label {label} and port {port}, or remove it with what made it"
+    return ask.fail(f"{place} belongs to {taken['made_by'] or 'somebody'} and does not fit: {missing}", remedy)
 
 
 def _rows(facts: GatewayFacts, name: str) -> list[Row]:
@@ -126,8 +126,8 @@ def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
         _plan_gateway(made, mesh, facts, name)
     if mesh.spec.topology.mesh_networks:
         for name in known:
-            told = "istiods get the networks by meshNetworks, as the mesh file asks"
-            made.install(name, _control_plane(mesh, facts, name), told)
+            why = "istiods get the networks by meshNetworks, as the mesh file asks"
+            made.install(name, _control_plane(mesh, facts, name), why)
     return made
 
 

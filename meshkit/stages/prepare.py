@@ -51,7 +51,7 @@ def look(mesh: Mesh) -> PrepareFacts:
         found, reason = istioctl.version(), ""
     except MeshkitError as error:
         found, reason = "", error.message
-    told = mesh.read_all(
+    readings = mesh.read_all(
         roots=inventory.root_namespaces,
         identity=versions.identity,
         claims=proxy_status.claims,
@@ -68,7 +68,7 @@ def look(mesh: Mesh) -> PrepareFacts:
         new_pods=new_pods.look,
         revisions=revisions.look,
     )
-    return PrepareFacts(**told, istioctl=found, no_istioctl=reason)
+    return PrepareFacts(**readings, istioctl=found, no_istioctl=reason)
 
 
 def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
@@ -187,9 +187,9 @@ def prove_placed(mesh: Mesh, made: Plan) -> Iterator[Finding]:
             if isinstance(seen, Unknown):
                 yield ask.unknown(seen.reason)
                 continue
-            told = ", ".join(f"{count} in {network or 'none'}" for network, count in sorted(seen.items()))
-            cure = "has the pod, or meshNetworks, a network of its own? else restart istiod"
-            yield ask.judge(set(seen) <= {entry.network}, told or "no endpoint", cure)
+            observed = ", ".join(f"{count} in {network or 'none'}" for network, count in sorted(seen.items()))
+            remedy = "has the pod, or meshNetworks, a network of its own? else restart istiod"
+            yield ask.judge(set(seen) <= {entry.network}, observed or "no endpoint", remedy)
 
 
 def prove_unharmed(mesh: Mesh, facts: PrepareFacts, made: Plan) -> Iterator[Finding]:

@@ -111,12 +111,12 @@ def check_workloads(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
         row = facts.workload(name)
         ask = Question("MK1002", "the server runs", name, "one workload, every replica ready")
         if row["reason"]:
-            cure = f"deploy {mesh.spec.probe.server} there, or name yours under `probe:`"
-            yield ask.fail(row["reason"], cure) if row["answers"] else ask.unknown(row["reason"])
+            remedy = f"deploy {mesh.spec.probe.server} there, or name yours under `probe:`"
+            yield ask.fail(row["reason"], remedy) if row["answers"] else ask.unknown(row["reason"])
             continue
-        told = f"{row['kind']} {row['workload']}: {row['ready']} of {row['replicas']} ready"
-        cure = f"kubectl --context {mesh.spec.cluster(name).context} get pods -n {mesh.spec.probe.namespace}"
-        yield ask.judge(row["ready"] >= row["replicas"] > 0, told, cure)
+        observed = f"{row['kind']} {row['workload']}: {row['ready']} of {row['replicas']} ready"
+        remedy = f"kubectl --context {mesh.spec.cluster(name).context} get pods -n {mesh.spec.probe.namespace}"
+        yield ask.judge(row["ready"] >= row["replicas"] > 0, observed, remedy)
 
 
 def check_owners(facts: ShiftFacts) -> Iterator[Finding]:
@@ -125,12 +125,12 @@ def check_owners(facts: ShiftFacts) -> Iterator[Finding]:
     if row["reason"]:
         return
     ask = Question("MK1003", "nobody else scales the server", facts.cluster, "no autoscaler, no GitOps controller")
-    told = [
+    observed = [
         *([f"{row['autoscaler']} (pauses at 0 replicas, goes on afterwards)"] if row["autoscaler"] else []),
         *([f"{row['gitops']} may scale it back at once"] if row["gitops"] else []),
     ]
-    cure = "pause it for this stage, or expect the shift to end early"
-    yield ask.judge(not told, "; ".join(told) or "nobody", cure, otherwise=Verdict.WARN)
+    remedy = "pause it for this stage, or expect the shift to end early"
+    yield ask.judge(not observed, "; ".join(observed) or "nobody", remedy, otherwise=Verdict.WARN)
 
 
 def check_ending(facts: ShiftFacts) -> Iterator[Finding]:
@@ -139,9 +139,9 @@ def check_ending(facts: ShiftFacts) -> Iterator[Finding]:
     if row["reason"]:
         return
     ask = Question("MK1012", "the server drains before it stops", facts.cluster, "a preStop hook in each container")
-    told = f"{row['abrupt']} without one: requests that are on their way when the pod is terminated may fail"
-    cure = "lifecycle.preStop.sleep of some seconds (Kubernetes 1.30 or newer; else exec `sleep`)"
-    yield ask.judge(not row["abrupt"], told if row["abrupt"] else "all have one", cure, otherwise=Verdict.WARN)
+    observed = f"{row['abrupt']} without one: requests that are on their way when the pod is terminated may fail"
+    remedy = "lifecycle.preStop.sleep of some seconds (Kubernetes 1.30 or newer; else exec `sleep`)"
+    yield ask.judge(not row["abrupt"], observed if row["abrupt"] else "all have one", remedy, otherwise=Verdict.WARN)
 
 
 def check_clients(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
@@ -170,8 +170,8 @@ def check_others(mesh: Mesh, facts: ShiftFacts) -> Finding:
         return ask.fail("the mesh has one cluster", "bring the second one in first")
     others = rows[rows["where"] == "elsewhere"]
     healthy = others[(others["health"] == "HEALTHY") & ~((others["cx_connect_fail"] > 0) & (others["rq_success"] == 0))]
-    told = ", ".join(f"{r['address']} {r['health']}" for r in others.to_dict("records")) or "none"
-    return ask.judge(len(healthy), told, "run stage 08: its findings say what is missing on the path")
+    observed = ", ".join(f"{r['address']} {r['health']}" for r in others.to_dict("records")) or "none"
+    return ask.judge(len(healthy), observed, "run stage 08: its findings say what is missing on the path")
 
 
 def plan(mesh: Mesh, facts: ShiftFacts, traffic: Traffic, hold: float = 10.0) -> Plan:
@@ -240,10 +240,10 @@ def order(mesh: Mesh, facts: ShiftFacts, cluster: str) -> dict[str, Any]:
 def _step(traffic: Traffic, key: str, words: str, missing: Callable[[], str]) -> Wait:
     def wait() -> str:
         step = traffic.steps.setdefault(key, LoadStep(words, time.time()))
-        told = missing()
-        if not told and not step.settled:
+        lacking = missing()
+        if not lacking and not step.settled:
             step.settled = time.time()
-        return told
+        return lacking
 
     return wait
 
@@ -304,8 +304,8 @@ def check_before(traffic: Traffic, client: str) -> Finding:
     if not rows:
         return ask.unknown("no answer was seen between the rule and the next step")
     own = sum(traffic.home(row) == client for row in rows)
-    cure = "is outlierDetection in the rule, and do the nodes have region and zone labels?"
-    return ask.judge(own == len(rows), f"{own} of {len(rows)} answers", cure)
+    remedy = "is outlierDetection in the rule, and do the nodes have region and zone labels?"
+    return ask.judge(own == len(rows), f"{own} of {len(rows)} answers", remedy)
 
 
 def check_moved(traffic: Traffic, client: str, key: str, within: float) -> Finding:
@@ -326,9 +326,9 @@ def check_moved(traffic: Traffic, client: str, key: str, within: float) -> Findi
         return ask.fail("no answer came from there", "run stage 08: its findings say what is missing on the path")
     first = moved[0].time - step.begun
     last = max((row.time for row in stayed), default=step.begun) - step.begun
-    told = f"the first {first:.1f} s after the step, all from {max(first, last):.1f} s on, {len(moved)} answers"
+    observed = f"the first {first:.1f} s after the step, all from {max(first, last):.1f} s on, {len(moved)} answers"
     took = max(first, last) - (0 if away else first)
-    return ask.judge(took <= within, told, "does istiod push endpoints slowly? `istioctl proxy-status`")
+    return ask.judge(took <= within, observed, "does istiod push endpoints slowly? `istioctl proxy-status`")
 
 
 def _end_of(traffic: Traffic, key: str) -> float:
@@ -345,9 +345,9 @@ def check_failed(mesh: Mesh, traffic: Traffic, client: str) -> Finding:
     failed = [row for row in rows if row.failed]
     if not rows:
         return ask.unknown("it sent nothing")
-    told = f"{len(failed)} of {len(rows)} failed" + (f"; the first: {failed[0].error}" if failed else "")
-    cure = "let the server drain (preStop, terminationGracePeriodSeconds), and its sidecar end last (native sidecars)"
-    return ask.judge(len(failed) <= allowed * len(rows), told, cure)
+    observed = f"{len(failed)} of {len(rows)} failed" + (f"; the first: {failed[0].error}" if failed else "")
+    remedy = "let the server drain (preStop, terminationGracePeriodSeconds), and its sidecar end last (native sidecars)"
+    return ask.judge(len(failed) <= allowed * len(rows), observed, remedy)
 
 
 def check_latency(mesh: Mesh, traffic: Traffic, client: str) -> Finding:
@@ -364,9 +364,9 @@ def check_latency(mesh: Mesh, traffic: Traffic, client: str) -> Finding:
 
     p50, p99 = (quantile(np.sort(np.array(far)), q) for q in (0.5, 0.99))
     own = quantile(np.sort(np.array(near)), 0.5)
-    told = f"p50 {1000 * p50:.0f} ms (+{1000 * (p50 - own):.0f} ms), p99 {1000 * p99:.0f} ms of {len(far)} answers"
+    observed = f"p50 {1000 * p50:.0f} ms (+{1000 * (p50 - own):.0f} ms), p99 {1000 * p99:.0f} ms of {len(far)} answers"
     return ask.judge(
-        p99 <= gate, told, "stage 09 measures the path; is the other cluster near enough for this service?"
+        p99 <= gate, observed, "stage 09 measures the path; is the other cluster near enough for this service?"
     )
 
 
@@ -381,9 +381,9 @@ def check_left(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
             yield ask.unknown(reason)
             continue
         left = bool(rules["ours"].any())
-        told = f"{'a rule is left' if left else 'no rule'}, {row['ready']} of {was['replicas']} replicas"
-        cure = "run this stage again: it reverts what a killed run left"
-        yield ask.judge(not left and row["ready"] == row["replicas"] == was["replicas"], told, cure)
+        observed = f"{'a rule is left' if left else 'no rule'}, {row['ready']} of {was['replicas']} replicas"
+        remedy = "run this stage again: it reverts what a killed run left"
+        yield ask.judge(not left and row["ready"] == row["replicas"] == was["replicas"], observed, remedy)
 
 
 def before(traffic: Traffic, client: str) -> list[Request]:

@@ -250,15 +250,15 @@ def diagnose(mesh: Mesh, findings: Sequence[Finding], symptom: Symptom | None) -
     A cause follows from nothing. Of several it is one that the symptom makes likely, or that leads to such a one; of
     those, what failed before what is unknown, and what has the most consequences.
     """
-    told = causes.in_order(findings, list(mesh.clusters))
-    bad = [(one, due) for one, due in told if not _well(one)]
+    explained = causes.in_order(findings, list(mesh.clusters))
+    bad = [(one, due) for one, due in explained if not _well(one)]
     roots = [one for one, due in bad if due is None]
     follow = [(one, due) for one, due in bad if due]
     likely = [one for one in roots if leads_to(one, symptom, follow)]
     ordered = sorted(roots, key=lambda one: (one not in likely, -SEVERITY.index(one.verdict)))
     cause = ordered[0] if ordered and (symptom is None or likely) else None
     others = [one for one in ordered if one is not cause]
-    return Diagnosis(symptom, cause, others, follow, [one for one, _ in told if _well(one)])
+    return Diagnosis(symptom, cause, others, follow, [one for one, _ in explained if _well(one)])
 
 
 def _well(finding: Finding) -> bool:
@@ -325,8 +325,8 @@ def named(diagnosis: Diagnosis) -> pd.DataFrame:
 def conclusion(diagnosis: Diagnosis) -> str:
     """Return the diagnosis as a sentence or two; where no check found the reason, with what the symptom means."""
     means = diagnosis.symptom.means if diagnosis.symptom else ""
-    told = _conclusion(diagnosis)
-    return f"{told} It means: {means}." if means and diagnosis.cause is None else told
+    sentence = _conclusion(diagnosis)
+    return f"{sentence} It means: {means}." if means and diagnosis.cause is None else sentence
 
 
 def _conclusion(diagnosis: Diagnosis) -> str:
@@ -342,10 +342,10 @@ def _conclusion(diagnosis: Diagnosis) -> str:
         return f"Nothing that usually lies behind {seen} is amiss, but other things are: the table has them."
     count = sum(reason is one for _, reason in diagnosis.follow)
     tail = f" {count} other bad answers follow from it." if count else ""
-    told = f"{one.check} [{one.subject}] ({one.id}): {one.observed}.{tail}"
+    finding = f"{one.check} [{one.subject}] ({one.id}): {one.observed}.{tail}"
     if one.verdict is Verdict.UNKNOWN:
-        return f"Before the reason for {seen} can be named this must be known: {told}"
-    return f"The reason for {seen}: {told}"
+        return f"Before the reason for {seen} can be named this must be known: {finding}"
+    return f"The reason for {seen}: {finding}"
 
 
 def judged(diagnosis: Diagnosis) -> list[Finding]:
@@ -405,8 +405,8 @@ def logs(mesh: Mesh) -> pd.DataFrame:
     there is left out.
     """
     rows: list[dict[str, Any]] = []
-    for name, told in mesh.each(lambda cluster: _logs(mesh, cluster)).items():
-        rows += [{"cluster": name, "reason": told.reason}] if isinstance(told, Unknown) else told
+    for name, lines in mesh.each(lambda cluster: _logs(mesh, cluster)).items():
+        rows += [{"cluster": name, "reason": lines.reason}] if isinstance(lines, Unknown) else lines
     return LOGS.frame(rows)
 
 
@@ -424,13 +424,13 @@ def _logs(mesh: Mesh, cluster: Cluster) -> list[dict[str, Any]]:
         if isinstance(lines, Unknown):
             rows.append({**where, "reason": lines.reason})
             continue
-        told: dict[str, list[str]] = {}
+        seen: dict[str, list[str]] = {}
         for line in lines:
             if (found := classify(line)) and not OURS.search(line):
-                told.setdefault(found.name, []).append(line)
+                seen.setdefault(found.name, []).append(line)
         rows += [
             {**where, "symptom": name, "lines": len(same), "last": " ".join(same[-1].split())[:300]}
-            for name, same in told.items()
+            for name, same in seen.items()
         ]
     return rows
 

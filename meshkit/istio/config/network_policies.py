@@ -193,9 +193,9 @@ def judge(
             concerned = rows.setdefault(key, [])
             concerned += [way.pod.name] if way.pod.name not in concerned else []
     for (namespace, names, way_name, direction, port, state), pods in rows.items():
-        told = ", ".join(pods[:3]) + (f" and {len(pods) - 3} more" if len(pods) > 3 else "")
+        some = ", ".join(pods[:3]) + (f" and {len(pods) - 3} more" if len(pods) > 3 else "")
         where = {"namespace": namespace, "policies": names, "way": way_name, "direction": direction, "port": port}
-        yield {**where, "pods": told, "state": state}
+        yield {**where, "pods": some, "state": state}
 
 
 def judge_way(policies: list[dict[str, Any]], namespaces: dict[str, Labels], way: Way) -> tuple[str, list[str]]:

@@ -134,7 +134,7 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
             if not address or remote_secret_manifest.is_local(address):
                 continue
             renewed = wishes[name, target] == "renew"
-            # Each change is one event more; a cluster that istiod does not know yet is told by its name alone.
+            # Each change is one event more; of a cluster that istiod does not know yet there is only the name.
             seen = {pod: count + len(waits) + 1 for pod, count in taken.items()} if renewed else {}
             wait = discovered(mesh, name, target, seen)
             before = len(made.changes)

@@ -131,14 +131,18 @@ def try_tokens(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: st
         if row["credential"] in ("UNKNOWN", Credential.UNREACHABLE, Credential.NOT_TESTED):
             findings.append(ask.unknown(str(row["detail"])))
         elif not row["secret"]:
-            told = "no token yet; this stage makes it" if name in needed else "none is needed"
+            observed = "no token yet; this stage makes it" if name in needed else "none is needed"
             skipped = name not in needed or mode == "plan"
-            findings.append(ask.answer(Verdict.SKIPPED, told) if skipped else ask.fail("no token", "see MK704, MK705"))
+            findings.append(
+                ask.answer(Verdict.SKIPPED, observed) if skipped else ask.fail("no token", "see MK704, MK705")
+            )
         else:
             ends = "never ends" if row["ends"] == "never" else f"ends {row['ends']}"
-            told = f"{row['secret']}: " + ", ".join(filter(None, (str(row["credential"]), ends, str(row["detail"]))))
-            cure = f"are ClusterRole istio-reader-clusterrole-{mesh.root_namespace} and its binding there? (stage 05)"
-            findings.append(ask.judge(row["credential"] == "ok", told, cure))
+            observed = f"{row['secret']}: " + ", ".join(
+                filter(None, (str(row["credential"]), ends, str(row["detail"])))
+            )
+            remedy = f"are ClusterRole istio-reader-clusterrole-{mesh.root_namespace} and its binding there? (stage 05)"
+            findings.append(ask.judge(row["credential"] == "ok", observed, remedy))
     return findings
 
 
@@ -209,11 +213,11 @@ def check_readers_switched(mesh: Mesh, plan: Plan, mode: str = "apply") -> Itera
         good = states == {SyncStatus.SYNCED} and all(
             one.token_secret not in replaced[target] and one.credential is Credential.OK for one in mine
         )
-        told = ", ".join(f"{one.token_secret or one.name}: {one.credential.value}" for one in mine)
-        told += f"; {', '.join(sorted(map(str, states))) or 'no istiod'}"
+        observed = ", ".join(f"{one.token_secret or one.name}: {one.credential.value}" for one in mine)
+        observed += f"; {', '.join(sorted(map(str, states))) or 'no istiod'}"
         if target in late.get(holder, []):
-            good, told = False, f"{told}; its istiod started before the change, and must be restarted"
-        yield ask.judge(good, told, "nothing to do at once, the old one stays; run the stage again")
+            good, observed = False, f"{observed}; its istiod started before the change, and must be restarted"
+        yield ask.judge(good, observed, "nothing to do at once, the old one stays; run the stage again")
 
 
 def _deleted(plan: Plan, target: str) -> list[str]:
@@ -241,8 +245,8 @@ def check_revoked(mesh: Mesh, plan: Plan) -> Iterator[Finding]:
         if not tries:
             yield ask.answer(Verdict.PASS, "no token")
             continue
-        told = ", ".join(filter(None, (tries[-1].credential.value, tries[-1].detail)))
-        yield ask.judge(tries[-1].credential is Credential.REFUSED, told, "is the Secret gone?")
+        observed = ", ".join(filter(None, (tries[-1].credential.value, tries[-1].detail)))
+        yield ask.judge(tries[-1].credential is Credential.REFUSED, observed, "is the Secret gone?")
 
 
 def secrets_changed_since_start(mesh: Mesh, cluster: str) -> list[str]:

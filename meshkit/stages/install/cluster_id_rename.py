@@ -74,14 +74,14 @@ def identities(mesh: Mesh) -> pd.DataFrame:
 
 
 def _of_pods(mesh: Mesh) -> list[dict[str, str]]:
-    found, told = mesh.each(_pods), _told(mesh)
+    found, claimed = mesh.each(_pods), _told(mesh)
     rows: list[dict[str, str]] = []
     for name, pods in found.items():
         if isinstance(pods, Unknown):
             rows.append({"cluster": name, "reason": pods.reason})
             continue
         for pod in pods:
-            answer = told.get((name, pod["namespace"], pod["proxy"]))
+            answer = claimed.get((name, pod["namespace"], pod["proxy"]))
             rows.append({"cluster": name, **pod, **_asked(pod, answer)})
     return rows
 
@@ -138,8 +138,10 @@ def left(mesh: Mesh, rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows["state"] != "Ending"]
     ids = rows["cluster"]
     networks = ids.map({entry.name: entry.network for entry in mesh.spec.clusters})
-    told = (rows["told"] == ids) | (rows["told"] == "")
-    right = (rows["cluster_id"] == ids) & told & (rows["network"] == networks) & (rows["mesh_id"] == mesh.spec.mesh.id)
+    same_id = (rows["told"] == ids) | (rows["told"] == "")
+    right = (
+        (rows["cluster_id"] == ids) & same_id & (rows["network"] == networks) & (rows["mesh_id"] == mesh.spec.mesh.id)
+    )
     return rows[~right | (rows["reason"] != "")]
 
 
@@ -208,12 +210,14 @@ def check_former(planes: pd.DataFrame, rows: pd.DataFrame, *, drop_alias: bool) 
         elif going:
             yield _judge(ask, mine, going)
         elif accepted not in ("", name):
-            told = f"{accepted} stays accepted; {len(_claim_it(mine, accepted))} of {len(mine)} proxies claim it"
-            yield ask.answer(Verdict.SKIPPED, f"{told}; `-p drop_alias true` drops it when none does")
+            observed = f"{accepted} stays accepted; {len(_claim_it(mine, accepted))} of {len(mine)} proxies claim it"
+            yield ask.answer(Verdict.SKIPPED, f"{observed}; `-p drop_alias true` drops it when none does")
         elif drop_alias:
             renamed = plane["alias"] not in ("", name)
-            told = "it is renamed first; drop the former id in a later run" if renamed else "it accepts its own id only"
-            yield ask.answer(Verdict.SKIPPED if renamed else Verdict.PASS, told)
+            observed = (
+                "it is renamed first; drop the former id in a later run" if renamed else "it accepts its own id only"
+            )
+            yield ask.answer(Verdict.SKIPPED if renamed else Verdict.PASS, observed)
 
 
 def _judge(ask: Question, rows: pd.DataFrame, former: str) -> Finding:
@@ -258,8 +262,8 @@ def check_dropped(mesh: Mesh, planes: pd.DataFrame, *, drop_alias: bool, pending
             yield ask.unknown(error.message)
             continue
         taking = [pod["metadata"]["name"] for pod in pods if _accepts(pod, name) == former]
-        told = f"{', '.join(taking)} still do" if taking else f"none of {len(pods)}"
-        yield ask.judge(pods and not taking, told, "does istio.overlay of the mesh file name the alias?")
+        observed = f"{', '.join(taking)} still do" if taking else f"none of {len(pods)}"
+        yield ask.judge(pods and not taking, observed, "does istio.overlay of the mesh file name the alias?")
 
 
 def _accepts(pod: dict[str, Any], name: str) -> str:

@@ -147,10 +147,10 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
             findings += [ask.unknown(reason) for ask in (hands, label, certs)]
             continue
         by = row["installed_by"]
-        cure = "meshkit installs by istioctl only; upgrade by what installed it, and begin at stage 06"
-        findings.append(hands.judge(by in ("", "istioctl"), by or "nothing is installed", cure))
-        told = label.judge(row["network_label"] == network, row["network_label"] or "no label", "run stage 02")
-        findings.append(awaits(told, mode, "02 prepare"))
+        remedy = "meshkit installs by istioctl only; upgrade by what installed it, and begin at stage 06"
+        findings.append(hands.judge(by in ("", "istioctl"), by or "nothing is installed", remedy))
+        observed = label.judge(row["network_label"] == network, row["network_label"] or "no label", "run stage 02")
+        findings.append(awaits(observed, mode, "02 prepare"))
         if row["signed_by_others"]:
             findings.append(certs.answer(Verdict.SKIPPED, f"certificates come from {row['signed_by_others']}"))
             continue
@@ -170,11 +170,13 @@ def check_tool(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
         yield ask.fail(facts.istioctl, "install istioctl of that version, or put it on the PATH")
         return
     good = versions.agree(facts.istioctl, wanted) if wanted else True
-    cure = f"install istioctl {wanted}, or say `istio.version: {facts.istioctl}`"
+    remedy = f"install istioctl {wanted}, or say `istio.version: {facts.istioctl}`"
     if good is None:
-        yield ask.unknown(f"{facts.istioctl or 'a version that is not known'}: cannot be compared with {wanted}", cure)
+        yield ask.unknown(
+            f"{facts.istioctl or 'a version that is not known'}: cannot be compared with {wanted}", remedy
+        )
     else:
-        yield ask.judge(good, facts.istioctl, cure)
+        yield ask.judge(good, facts.istioctl, remedy)
 
 
 def check_running(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
@@ -195,8 +197,8 @@ def check_running(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
             elif facts.istioctl_missing:
                 yield ask.unknown(f"istiod {row['version']}, and no istioctl to compare", "see MK501")
             else:
-                cure = "upgrade this cluster first, or use istioctl of its version"
-                yield ask.judge(row["version"] == facts.istioctl, f"istiod {row['version']}", cure)
+                remedy = "upgrade this cluster first, or use istioctl of its version"
+                yield ask.judge(row["version"] == facts.istioctl, f"istiod {row['version']}", remedy)
 
 
 def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
@@ -215,12 +217,12 @@ def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
         if row["reason"]:
             yield ask.unknown(row["reason"])
         else:
-            cure = (
+            remedy = (
                 "give it a rolling update with a second pod and a preStop hook, or restart it at a time that suits you"
             )
             if row["stuck"]:
-                cure = "it is left as it is: recreate its pods (`kubectl rollout resume`, or delete them) after this"
-            yield ask.judge(not row["risk"], row["risk"] or "rolling", cure, otherwise=Verdict.WARN)
+                remedy = "it is left as it is: recreate its pods (`kubectl rollout resume`, or delete them) after this"
+            yield ask.judge(not row["risk"], row["risk"] or "rolling", remedy, otherwise=Verdict.WARN)
 
 
 def stale(mesh: Mesh, found: pd.DataFrame) -> pd.DataFrame:
@@ -337,8 +339,8 @@ def check_anchors(mesh: Mesh) -> Iterator[Finding]:
             yield ask.unknown("no proxy holds a certificate")
         else:
             good = len(anchors) == 1 and set(rows["anchor"]) == anchors
-            told = f"{len(rows)} proxies, root {', '.join(sorted(set(rows['anchor']))) or 'none'}"
-            yield ask.judge(good, told, "run stage 04 again, then restart the workloads that hold another root")
+            observed = f"{len(rows)} proxies, root {', '.join(sorted(set(rows['anchor']))) or 'none'}"
+            yield ask.judge(good, observed, "run stage 04 again, then restart the workloads that hold another root")
 
 
 class Install(Stage):

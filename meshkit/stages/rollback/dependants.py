@@ -116,7 +116,7 @@ def check_later(mesh: Mesh, book: Journal) -> Finding:
     if not mine:
         return ask.answer(Verdict.PASS, "nothing of it is left")
     begun, places = min(entry.begun for entry in mine), {entry.cluster for entry in mine}
-    cure = "undo them first: `meshkit undo RUN`, the newest first"
+    remedy = "undo them first: `meshkit undo RUN`, the newest first"
     beside = []
     try:
         last = {what: entry.begun for entry in mine for what in _touched(book, entry)}
@@ -125,12 +125,12 @@ def check_later(mesh: Mesh, book: Journal) -> Finding:
             for entry in since:
                 met = [what for what in _touched(other, entry) if what in last and entry.begun > last[what]]
                 if met:
-                    return ask.fail(f"{other.name}: {met[0][0]}: {met[0][1]}", cure)
+                    return ask.fail(f"{other.name}: {met[0][0]}: {met[0][1]}", remedy)
             beside += [other.name] if places & {entry.cluster for entry in since} else []
     except ChangeError as error:
         return ask.unknown(f"{error.message}: {error.where}", error.remedy)
-    told = f"{', '.join(beside)}: other objects of the same clusters" if beside else "none"
-    return ask.judge(not beside, told, f"if they need what this one made, {cure}", otherwise=Verdict.WARN)
+    observed = f"{', '.join(beside)}: other objects of the same clusters" if beside else "none"
+    return ask.judge(not beside, observed, f"if they need what this one made, {remedy}", otherwise=Verdict.WARN)
 
 
 def _left(book: Journal) -> Sequence[Entry]:

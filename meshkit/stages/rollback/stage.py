@@ -156,27 +156,27 @@ def check(mesh: Mesh, facts: RollbackFacts, *, consent: bool = False) -> list[Fi
             name,
             "it answers, with the UID of kube-system that the journal has",
         )
-        told = facts.strangers.get(name, "")
-        lost = told not in ("", ABSENT) and not told.startswith("UID")
-        cure = "name the mesh file of that run"
-        findings.append(ask.unknown(told) if lost else ask.judge(not told, told or "it is", cure))
+        observed = facts.strangers.get(name, "")
+        lost = observed not in ("", ABSENT) and not observed.startswith("UID")
+        remedy = "name the mesh file of that run"
+        findings.append(ask.unknown(observed) if lost else ask.judge(not observed, observed or "it is", remedy))
     for (name, what), why in facts.kept.items():
         ask = Question("MK1202", "nobody else uses what is removed", f"{name}: {what}", "only meshkit changed it")
         stays = "removed all the same, as was consented" if consent else "it stays"
-        cure = "" if consent else "`meshkit undo --consent` removes it, too"
-        findings.append(ask.answer(Verdict.WARN, f"{why}: {stays}", cure))
+        remedy = "" if consent else "`meshkit undo --consent` removes it, too"
+        findings.append(ask.answer(Verdict.WARN, f"{why}: {stays}", remedy))
     if not facts.kept and not facts.strangers:
         ask = Question("MK1202", "nobody else uses what is removed", "all clusters", "only meshkit changed it")
         findings.append(ask.answer(Verdict.PASS, "nobody"))
     for (name, what), why in facts.needed.items():
         if what.endswith(f"/{model.SECRET}"):
             ask = Question("MK1202", "nobody else uses what is removed", f"{name}: {what}", "no istiod signs with it")
-            cure = "uninstall that istiod first if the Secret is to go, then undo again"
-            findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", cure))
+            remedy = "uninstall that istiod first if the Secret is to go, then undo again"
+            findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", remedy))
             continue
         ask = Question("MK1207", "no credential in use is revoked", f"{name}: {what}", "no istiod uses it")
-        cure = "replace it by stage 07 with `renew`, or undo first the run that made them use it"
-        findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", cure))
+        remedy = "replace it by stage 07 with `renew`, or undo first the run that made them use it"
+        findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", remedy))
     findings += [*_check_order(mesh, facts.book), dependants.check_later(mesh, facts.book)]
     return [*findings, *restarts.check(mesh, facts.new_pods)]
 
@@ -345,8 +345,10 @@ def check_left(mesh: Mesh, facts: RollbackFacts) -> Iterator[Finding]:
         except MeshkitError as error:
             yield ask.unknown(error.message)
             continue
-        told = f"left: {', '.join(dict.fromkeys(left))}" if left else f"kept: {', '.join(kept)}" if kept else "nothing"
-        yield ask.judge(not left, told, "run it again")
+        observed = (
+            f"left: {', '.join(dict.fromkeys(left))}" if left else f"kept: {', '.join(kept)}" if kept else "nothing"
+        )
+        yield ask.judge(not left, observed, "run it again")
 
 
 def _there(cluster: Cluster, book: Journal, entry: Entry, what: str) -> bool:
@@ -388,10 +390,10 @@ def check_trust(mesh: Mesh, facts: RollbackFacts) -> list[Finding]:
     changed = {entry.cluster for entry in facts.book.entries if entry.stage == trust_undo.STAGE}
     if not changed:
         return []
-    told = mesh.read_all(
+    readings = mesh.read_all(
         authorities=istiod_ca.authorities, handed=trust_store.distributed_roots, certificates=trust_store.certificates
     )
-    rows = proof.agreement(**told)
+    rows = proof.agreement(**readings)
     return [proof.check_witnesses(rows, name) for name in mesh.clusters if name in changed]
 
 

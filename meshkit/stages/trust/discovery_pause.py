@@ -94,10 +94,10 @@ def wait_until_unwatched(mesh: Mesh, reader: str, targets: Collection[str]) -> W
 
     def missing() -> str:
         watched = remote_secrets.remote_clusters(alone)
-        told = [f"{one.istiod} still watches {one.remote}" for one in watched if one.remote in targets]
-        told += [f"{one.istiod} still watches {one.reason}" for one in watched.unread]
-        if told:
-            return ", ".join(told)
+        watching = [f"{one.istiod} still watches {one.remote}" for one in watched if one.remote in targets]
+        watching += [f"{one.istiod} still watches {one.reason}" for one in watched.unread]
+        if watching:
+            return ", ".join(watching)
         for name, proxy, answer in ask_proxies(alone, envoy_admin.clusters):
             if isinstance(answer, Unknown):
                 return f"{proxy.name if proxy else name} cannot be read: {answer.reason}"

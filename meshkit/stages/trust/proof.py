@@ -107,7 +107,7 @@ def prove(mesh: Mesh, facts: TrustFacts, after: TrustFacts, wanted: Plan, traffi
     MK420: discovery is no longer paused between any clusters.
     """
     root = choose(mesh, facts).root
-    findings, told = refused(wanted), witnesses(after)
+    findings, sources = refused(wanted), witnesses(after)
     for name in mesh.clusters:
         plugged = Question("MK411", "the intermediate is of the common root", name, f"cacerts under {root[:SHORT]}")
         signs = Question(
@@ -117,7 +117,7 @@ def prove(mesh: Mesh, facts: TrustFacts, after: TrustFacts, wanted: Plan, traffi
             findings += [planned(*question.known.values()) for question in (plugged, signs)]
             continue
         findings += [_plugged(after, name, root, plugged), *_signs(after, name, signs)]
-        findings += [check_held(after, name, root, "MK413"), check_witnesses(told, name)]
+        findings += [check_held(after, name, root, "MK413"), check_witnesses(sources, name)]
         findings.append(discovery_pause.check_together(after.readings, name))
         findings += check_requests(mesh, facts, wanted, traffic, name)
     return findings
@@ -129,11 +129,11 @@ def _plugged(after: TrustFacts, name: str, root: str, ask: Question) -> Finding:
         return ask.unknown(state.reason)
     if state.signs_elsewhere:
         return ask.answer(Verdict.SKIPPED, f"certificates come from {state.owner}")
-    told = (
+    observed = (
         f"{'cacerts' if state.plugged else 'no cacerts'}, {state.signer[:SHORT]} under {state.root[:SHORT] or 'none'}"
     )
     good = state.plugged and not state.problem and state.root == root
-    return ask.judge(good, state.problem or told, "run this stage again: its plan says what is missing")
+    return ask.judge(good, state.problem or observed, "run this stage again: its plan says what is missing")
 
 
 def _signs(after: TrustFacts, name: str, ask: Question) -> Iterator[Finding]:
@@ -149,8 +149,8 @@ def _signs(after: TrustFacts, name: str, ask: Question) -> Iterator[Finding]:
             yield ask.unknown(f"{row['istiod'] or 'cluster'}: {row['reason']}")
             continue
         good = row["signs_with"] == model.SECRET and row["signer"] == signer
-        told = f"{row['istiod']}: {row['issuer']}, {row['signer'][:SHORT] or row['reason']}"
-        yield ask.judge(good, told, "run this stage again: it restarts an istiod that has not taken cacerts")
+        observed = f"{row['istiod']}: {row['issuer']}, {row['signer'][:SHORT] or row['reason']}"
+        yield ask.judge(good, observed, "run this stage again: it restarts an istiod that has not taken cacerts")
 
 
 def chains(before: TrustFacts, after: TrustFacts) -> pd.DataFrame:
@@ -165,12 +165,12 @@ def chains(before: TrustFacts, after: TrustFacts) -> pd.DataFrame:
     return CHAINS.frame(rows)
 
 
-def check_witnesses(told: pd.DataFrame, name: str) -> Finding:
+def check_witnesses(sources: pd.DataFrame, name: str) -> Finding:
     """MK418: the Secret, what istiod distributes, and what each proxy holds and shows agree, by fingerprint."""
     ask = Question(
         "MK418", "Secret, istiod and proxies have the same roots", name, "Secret, istiod and every proxy agree"
     )
-    rows = of_cluster(told, name)
+    rows = of_cluster(sources, name)
     if unread := [f"{row['proxy'] or 'cluster'}: {row['reason']}" for row in rows.to_dict("records") if row["reason"]]:
         return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
     if rows.empty:
@@ -178,11 +178,11 @@ def check_witnesses(told: pd.DataFrame, name: str) -> Finding:
     wrong = [f"{row['proxy']}: {row['agree']}" for row in rows.to_dict("records") if row["agree"] != "yes"]
     alone = "; no Secret says what its CA is" if (rows["secret"] == NO_SECRET).any() else ""
     observed = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies{alone}"
-    cure = (
+    remedy = (
         "istiod distributes what it has loaded: its log says why it did not load the Secret; then run this stage again"
     )
     outdated = "kubectl rollout restart its workload: it missed the update, or answered from its agent's cache"
-    return ask.judge(not wrong, observed, outdated if wrong and all(OUTDATED in each for each in wrong) else cure)
+    return ask.judge(not wrong, observed, outdated if wrong and all(OUTDATED in each for each in wrong) else remedy)
 
 
 def check_requests(mesh: Mesh, facts: TrustFacts, wanted: Plan, traffic: Traffic, name: str) -> Iterator[Finding]:
@@ -197,16 +197,18 @@ def check_requests(mesh: Mesh, facts: TrustFacts, wanted: Plan, traffic: Traffic
     rows = traffic.since(name, 0.0)
     if not rows:
         spec = mesh.spec.probe
-        told = f"not observed: no client {spec.client} with a server {spec.server} in namespace {spec.namespace} there"
-        cure = "name workloads of that cluster under `probe:`; watch your own error rates meanwhile"
-        yield ask.answer(Verdict.WARN, told, cure)
+        observed = (
+            f"not observed: no client {spec.client} with a server {spec.server} in namespace {spec.namespace} there"
+        )
+        remedy = "name workloads of that cluster under `probe:`; watch your own error rates meanwhile"
+        yield ask.answer(Verdict.WARN, observed, remedy)
         return
     failed = [row for row in rows if row.failed]
-    told = f"{len(failed)} of {len(rows)} failed" + (f"; the first: {failed[0].error}" if failed else "")
-    cure = (
+    observed = f"{len(failed)} of {len(rows)} failed" + (f"; the first: {failed[0].error}" if failed else "")
+    remedy = (
         "the chart shows at which step; `istioctl proxy-config log` and the client's access log show which side refused"
     )
-    yield ask.judge(len(failed) <= allowed * len(rows), told, cure)
+    yield ask.judge(len(failed) <= allowed * len(rows), observed, remedy)
 
 
 def witnesses(facts: TrustFacts) -> pd.DataFrame:
@@ -240,13 +242,13 @@ def agreement(authorities: pd.DataFrame, handed: pd.DataFrame, certificates: pd.
 
 
 def _agreement(row: dict[str, str]) -> str:
-    told = []
+    differences = []
     if row["secret"] == NO_ROOTS:
-        told.append("no root can be read in its Secret")
+        differences.append("no root can be read in its Secret")
     elif row["secret"] != NO_SECRET and row["served"] != row["secret"]:
-        told.append("istiod distributes other roots than its Secret has")
+        differences.append("istiod distributes other roots than its Secret has")
     if row["trusts"] != row["served"]:
-        told.append(OUTDATED)
+        differences.append(OUTDATED)
     if row["ends_at"] not in row["trusts"].split(",") or not row["ends_at"]:
-        told.append("its chain ends at none of its roots")
-    return "; ".join(told) or "yes"
+        differences.append("its chain ends at none of its roots")
+    return "; ".join(differences) or "yes"

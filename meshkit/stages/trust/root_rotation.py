@@ -147,12 +147,12 @@ def wait_until_safe(
 def _signed(mesh: Mesh, dropped: Collection[str]) -> str:
     """Return which istiods still sign under roots that are to be dropped, or an empty text."""
     roots = {(r["cluster"], r["sha256"]): r["root"][:SHORT] for r in _rows(istiod_ca.authorities(mesh))}
-    told = []
+    signing = []
     for row in _rows(istiod_ca.signers(mesh)):
         root = roots.get((row["cluster"], row["signer"]), "")
         if not root or root in dropped:
-            told.append(f"{row['istiod'] or row['cluster']} signs under {root or 'an unknown root: ' + row['reason']}")
-    return _some(told)
+            signing.append(f"{row['istiod'] or row['cluster']} signs under {root or 'an unknown root: ' + row['reason']}")
+    return _some(signing)
 
 
 def wait_until_istiod_serves(mesh: Mesh, name: str, bundle: frozenset[str], signer: Certificate) -> Wait:
@@ -196,8 +196,8 @@ def wait_until_rotated(mesh: Mesh, name: str, after: TrustState, signer: Certifi
     taken = wait_until_istiod_serves(mesh, name, after.bundle, signer)
 
     def missing() -> str:
-        if told := taken():
-            return told
+        if waiting := taken():
+            return waiting
         rows = trust_store.certificates(mesh)
         rows = rows[rows["cluster"] == name]
         wrong = [f"{_who(row)}: {row['reason']}" for row in _rows(rows[rows["reason"] != ""])]
@@ -218,9 +218,9 @@ def _who(row: Mapping[Any, Any]) -> str:
     return f"{row['proxy']}.{row['namespace']} of {row['cluster']}" if row["proxy"] else str(row["cluster"])
 
 
-def _some(told: Sequence[str]) -> str:
-    more = f" and {len(told) - 2} more" if len(told) > 2 else ""
-    return "; ".join(told[:2]) + more
+def _some(reasons: Sequence[str]) -> str:
+    more = f" and {len(reasons) - 2} more" if len(reasons) > 2 else ""
+    return "; ".join(reasons[:2]) + more
 
 
 def hot_reloads(signers: pd.DataFrame, name: str) -> bool:
@@ -345,9 +345,9 @@ class Overlap:
             return self.known[move.after.root]
         others = sorted(move.after.bundle - self.held[move.cluster].standing.bundle)
         if lost := [digest for digest in others if digest not in self.known]:
-            told = f"proxies show chains to {', '.join(lost)}, a root that no Secret holds any longer"
+            message = f"proxies show chains to {', '.join(lost)}, a root that no Secret holds any longer"
             remedy = "restart their workloads, so that they get certificates of the CA that their istiod uses now"
-            raise InputError(told, where=f"cluster {move.cluster}", remedy=remedy)
+            raise InputError(message, where=f"cluster {move.cluster}", remedy=remedy)
         return root_bundles.append_roots(self.held[move.cluster].text, [self.known[digest] for digest in others])
 
     def _held(self, state: ClusterCaState) -> CaState:
@@ -382,8 +382,8 @@ class Overlap:
         multi_root = hot_reloads(self.facts.signers, move.cluster)
         if move.phase is Phase.SIGN:  # proxies get no update yet
             due = due.head(0)
-        anew = due[~(due["live_roots"] & multi_root)]
-        if not move.secret and len(due) > len(anew):
+        by_restart = due[~(due["live_roots"] & multi_root)]
+        if not move.secret and len(due) > len(by_restart):
             files["root-cert.pem"] = next_bundle(files["root-cert.pem"], self.known[self.choice.root[:SHORT]])
         changes = files != now.files
         restarts = self._istiods(move.cluster, now, files) if changes or not now.taken else []
@@ -399,7 +399,7 @@ class Overlap:
             steps.append(lambda gate, wait: self._put(move, after, gate, wait))
         steps += [self._restart(move.cluster, "Deployment", self.mesh.root_namespace, n, _ISTIOD) for n in restarts]
         marks = len(steps)
-        for row in _rows(anew[anew["kind"].isin(workloads.RESTARTABLE)]):
+        for row in _rows(by_restart[by_restart["kind"].isin(workloads.RESTARTABLE)]):
             what = f"its proxies do not load it from istiod while they run ({move.phase})"
             steps.append(self._restart(move.cluster, row["kind"], row["namespace"], row["workload"], what))
         gate = wait_until_safe(self.mesh, move.cluster, now.standing, move.after)

@@ -71,10 +71,10 @@ def check(mesh: Mesh, facts: TrustFacts) -> list[Finding]:
 def check_strategy(choice: Choice) -> Finding:
     """MK401: there is one root for all clusters, or can be without breaking the trust of a live mesh."""
     ask = Question("MK401", "a common root is possible", "mesh", "there already, to be adopted, or by an overlap")
-    told = f"{choice.outcome.value}: {choice.why}"
+    observed = f"{choice.outcome.value}: {choice.why}"
     if choice.outcome is StrategyOutcome.UNKNOWN:
         return ask.unknown(choice.why, choice.remedy)
-    return ask.judge(choice.outcome is not StrategyOutcome.NO_WAY, told, choice.remedy)
+    return ask.judge(choice.outcome is not StrategyOutcome.NO_WAY, observed, choice.remedy)
 
 
 def check_way(facts: TrustFacts, name: str) -> Iterator[Finding]:
@@ -95,18 +95,18 @@ def check_way(facts: TrustFacts, name: str) -> Iterator[Finding]:
         yield ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
         return
     signers = of_cluster(facts.signers, name)
-    told_live = rows["live_roots"] & bool(len(signers)) & bool(signers["multi_root"].all())
-    anew = rows[~told_live]
-    stuck = [f"{r['kind']} {r['namespace']}/{r['workload']}" for r in anew.to_dict("records") if not _restarts(r)]
+    by_istiod = rows["live_roots"] & bool(len(signers)) & bool(signers["multi_root"].all())
+    by_restart = rows[~by_istiod]
+    stuck = [f"{r['kind']} {r['namespace']}/{r['workload']}" for r in by_restart.to_dict("records") if not _restarts(r)]
     if stuck:
-        cure = "their owner must recreate them in each phase; end them, or let istiod update them (docs/trust.md)"
-        yield ask.fail(f"{len(stuck)} load no other root, and no rollout restarts them: {', '.join(stuck[:3])}", cure)
+        remedy = "their owner must recreate them in each phase; end them, or let istiod update them (docs/trust.md)"
+        yield ask.fail(f"{len(stuck)} load no other root, and no rollout restarts them: {', '.join(stuck[:3])}", remedy)
         return
-    risky = [f"{r['namespace']}/{r['workload']}: {r['risk']}" for r in anew.to_dict("records") if r["risk"]]
-    observed = f"{int(told_live.sum())} workloads by istiod, {len(anew)} restarted up to three times"
-    cure = "give them a second pod and a preStop hook; or let istiod update them while they run (docs/trust.md)"
+    risky = [f"{r['namespace']}/{r['workload']}: {r['risk']}" for r in by_restart.to_dict("records") if r["risk"]]
+    observed = f"{int(by_istiod.sum())} workloads by istiod, {len(by_restart)} restarted up to three times"
+    remedy = "give them a second pod and a preStop hook; or let istiod update them while they run (docs/trust.md)"
     yield ask.judge(
-        not risky, f"{observed}; {'; '.join(risky[:3])}" if risky else observed, cure, otherwise=Verdict.WARN
+        not risky, f"{observed}; {'; '.join(risky[:3])}" if risky else observed, remedy, otherwise=Verdict.WARN
     )
 
 
