@@ -151,7 +151,8 @@ def _signed(mesh: Mesh, dropped: Collection[str]) -> str:
     for row in _rows(istiod_ca.signers(mesh)):
         root = roots.get((row["cluster"], row["signer"]), "")
         if not root or root in dropped:
-            signing.append(f"{row['istiod'] or row['cluster']} signs under {root or 'an unknown root: ' + row['reason']}")
+            under = root or f"an unknown root: {row['reason']}"
+            signing.append(f"{row['istiod'] or row['cluster']} signs under {under}")
     return _some(signing)
 
 

@@ -149,7 +149,7 @@ def _rbac(kind: str, name: str, **more: Any) -> dict[str, Any]:
 def test_a_run_without_rights_stops_and_its_undo_brings_back_what_was(  # noqa: PLR0917
     lab: Lab, said: Path, resource: str, verbs: tuple[str, ...], first: str, stops: str, code: int, words: list[str]
 ) -> None:
-    """The first stage that needs the right stops it; what differs from before is what the journal says, no more."""
+    """The first stage that needs the right stops it; only what the journal says differs from before."""
     limited = without(lab, resource, *verbs)
     before = snapshot(lab)
     done = meshkit(lab, said, "run", str(limited), "--mode", "apply", "--from", first, "--until", "04")

@@ -1,4 +1,4 @@
-"""`meshkit ca`: keys made offline, or by one's own PKI; openssl is the oracle, and that PKI. No secret is told."""
+"""`meshkit ca`: keys made offline, or by one's own PKI; openssl is the oracle, and that PKI. No secret is disclosed."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Pki:
         return ["-keyout", f"pki/{name}.key", "-out", f"pki/{name}.pem"]
 
     def sign(self, cluster: str, *how: str) -> None:
-        """Sign a cluster's request as it stands, or as told."""
+        """Sign a cluster's request as it stands, or with changes."""
         command = ["x509", "-req", "-in", f"ca/{cluster}/ca.csr", "-CA", "pki/issuing.pem", "-CAkey", "pki/issuing.key"]
         chosen = how or ("-copy_extensions", "copyall")
         openssl(*command, "-days", "400", *chosen, "-out", f"ca/{cluster}/ca-cert.pem")
@@ -177,7 +177,7 @@ class TestRoot:
         assert not Path("ca").exists()
 
     def test_a_folder_that_others_read_is_refused(self, run: Any) -> None:
-        """With the command that mends it."""
+        """With the command that fixes it."""
         Path("ca").mkdir()
         Path("ca").chmod(0o755)
         _, err = run("root", "ca", *ENV, code=2)
