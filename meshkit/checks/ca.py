@@ -45,7 +45,7 @@ def _elsewhere(by: str) -> str:
 
 
 def check_signers(facts: TrustFacts, name: str) -> Iterator[Finding]:
-    """MK403: it can be seen what each istiod signs with now, and its proxies trust what it takes when it starts."""
+    """MK403: it is known what each istiod signs with now, and its proxies trust the CA that a restart would load."""
     ask = Question("MK403", "istiod's signing CA is known", name, "a Secret of the cluster")
     used, lacking = of_cluster(facts.authorities, name), _not_trusting(facts, name)
     next_one = next(iter(used[used["used"]]["sha256"]), "")
@@ -72,7 +72,7 @@ def check_signers(facts: TrustFacts, name: str) -> Iterator[Finding]:
 
 
 def _not_trusting(facts: TrustFacts, name: str) -> list[str]:
-    """Return the proxies of a cluster that do not hold the root of the Secret that its istiods take when they start."""
+    """Return the proxies of a cluster that do not hold the root of the Secret that a restarted istiod would load."""
     used = of_cluster(facts.authorities, name)
     roots = set(used[used["used"]]["root"].str[:SHORT])
     rows = of_cluster(facts.certificates, name).to_dict("records")
@@ -146,7 +146,7 @@ def check_root(facts: TrustFacts, choice: Choice) -> Iterator[Finding]:
 
 
 def check_key(facts: TrustFacts, choice: Choice) -> Iterator[Finding]:
-    """MK407: the root's key is not in a cluster, where whoever reads Secrets can be anyone in the mesh."""
+    """MK407: the root's key is in no cluster, where anyone who reads Secrets could impersonate any workload."""
     ask = Question("MK407", "the root's key is in no cluster", choice.root[:SHORT], "offline, with your PKI")
     rows = facts.authorities
     own = rows[(rows["root"] == choice.root) & (rows["sha256"] == choice.root)]

@@ -32,7 +32,7 @@ def check(known: pd.DataFrame, states: Sequence[ClusterCaState]) -> Iterator[Fin
 
 
 def check_together(known: pd.DataFrame, name: str) -> Finding:
-    """MK420: no remote secret of a cluster is paused any more."""
+    """MK420: no remote secret of a cluster is still paused."""
     rows = known[known["cluster"] == name]
     ask = Question("MK420", "discovery is resumed everywhere", name, "no remote secret is paused")
     if reason := next((r for r in rows["reason"] if r), ""):

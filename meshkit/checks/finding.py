@@ -28,7 +28,7 @@ class Verdict(StrEnum):
 
     @property
     def symbol(self) -> str:
-        """A mark that stands beside the word, so that colour never says it alone."""
+        """A mark beside the word, so that colour is never the only sign."""
         return mark(self.value).symbol
 
 

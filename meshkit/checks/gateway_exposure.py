@@ -1,4 +1,4 @@
-"""Gateway exposure."""
+"""Checks of what each east-west gateway lets in, and of `meshNetworks`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _matches(sni: str, hosts: list[str]) -> bool:
 
 
 def check_control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
-    """MK614: through the gateway, nobody of another cluster reaches the API server, istiod or kube-system."""
+    """MK614: other clusters do not reach the API server, istiod or kube-system through the gateway."""
     ask = Question("MK614", "no control plane behind the gateway", name, "none that answers")
     rows = facts.opened[facts.opened["cluster"] == name]
     if reason := next((r for r in rows["reason"] if r), ""):

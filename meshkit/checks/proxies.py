@@ -17,7 +17,7 @@ from meshkit.tables import Row
 
 
 def check_proxies(mesh: Mesh, facts: ProxyFacts, mode: str = "audit") -> Iterator[Finding]:
-    """MK901: every proxy is connected and has taken what its istiod sent."""
+    """MK901: every proxy is connected and has accepted what its istiod sent."""
     for name in mesh.clusters:
         ask = Question("MK901", "every proxy is connected and in sync", name, "all SYNCED")
         rows = _rows_of(facts, name)
@@ -59,7 +59,7 @@ def _and(count: int) -> str:
 
 
 def why(row: Row) -> str:
-    """Return what follows a bad state: for how long it has been so, and the proxy's own words."""
+    """Return what follows a bad state: how long it has lasted, and the proxy's NACK message."""
     known = row["age_s"] == row["age_s"]
     lasted = {"STALE": f" for {row['age_s']:.0f} s or more", "NOT CONNECTED": f", up for {row['age_s']:.0f} s"}
     words = f": {' '.join(row['nack'].split())[:300]}" if row["nack"] else ""
@@ -111,7 +111,7 @@ def check_versions(mesh: Mesh, facts: ProxyFacts) -> Iterator[Finding]:
 
 
 def check_serving(mesh: Mesh, facts: ProxyFacts) -> list[Finding]:
-    """Judge who serves which proxies: by version, by cluster, and whether anybody looks at them."""
+    """Judge which istiods serve which proxies: by version, by cluster, and whether the mesh file has that cluster."""
     return [*check_skew(mesh, facts), *check_owners(mesh, facts), *check_strangers(mesh, facts)]
 
 
@@ -184,7 +184,7 @@ def check_owners(mesh: Mesh, facts: ProxyFacts) -> Iterator[Finding]:
 
 
 def check_strangers(mesh: Mesh, facts: ProxyFacts) -> Iterator[Finding]:
-    """MK912: istiods serve proxies of this mesh's clusters only: another id is a cluster that nobody looks at."""
+    """MK912: istiods serve proxies of this mesh's clusters only: any other id belongs to an unchecked one."""
     ask = Question("MK912", "istiods serve no unknown cluster", "mesh", f"only {', '.join(mesh.clusters)}")
     unread = facts.status[(facts.status["proxy"] == "") & (facts.status["state"] == "UNKNOWN")]
     for row in unread.to_dict("records"):

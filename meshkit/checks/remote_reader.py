@@ -1,4 +1,4 @@
-"""Remote reader."""
+"""Checks of stage 07 before a reader cluster gets a remote secret of a target cluster."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def check_reader(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
 
 
 def check_rights(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
-    """MK705: we may make Secrets where istiod reads them, take them away again, and ask for tokens that end."""
+    """MK705: we may create and delete Secrets where istiod reads them, and request expiring tokens."""
     verbs = ", ".join(remote_secret_manifest.VERBS)
     ends = "; create serviceaccounts/token" if mesh.spec.remote_secrets.credential == "expiring" else ""
     ask = Question("MK705", "we may make Secrets", name, f"{verbs} secrets{ends}, in {mesh.root_namespace}")
@@ -123,7 +123,7 @@ def check_rights(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
 
 
 def check_others(mesh: Mesh, facts: DiscoveryFacts, reader: str, target: str) -> Finding:
-    """MK706: no secret that is not ours stands in the way; what works is left as it is."""
+    """MK706: no secret of others conflicts with ours; one that works is left as it is."""
     ours = f"{PREFIX}{target}"
     ask = Question("MK706", "no other secret conflicts", arrow(reader, target), f"none, or {ours} only")
     known = facts.known
@@ -150,7 +150,7 @@ def check_others(mesh: Mesh, facts: DiscoveryFacts, reader: str, target: str) ->
 
 
 def _strange(held: list[RemoteSecret], seen: list[RemoteSecret], ours: str, target: str) -> str:
-    """Return what stands in the way of one secret for the target, or nothing."""
+    """Return what conflicts with one secret for the target, or an empty text."""
     mine, keyed = ([secret for secret in rows if secret.key == target] for rows in (seen, held))
     if len(mine) > 1:
         return f"{len(mine)} secrets for one id: {', '.join(secret.name for secret in mine)}"

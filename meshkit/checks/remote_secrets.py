@@ -1,6 +1,6 @@
-"""Is a cluster known to another's istiod: the secret, whose it is, where it lies, its address, credential and rights.
+"""Checks of remote secrets: existence, cluster id, place, address, credential, rights, and istiod's sync.
 
-Stages 07 and 08 ask. Each cause has a check of its own; the more general one is skipped then, and says which.
+Stages 07 and 08 ask. Each cause has a check of its own; the more general one is then skipped, and names it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def actual_cluster_id(identity: pd.DataFrame, name: str) -> tuple[str, str]:
 
 
 def create_command(mesh: Mesh, reader: str, target: str) -> str:
-    """Return the command that makes a target's remote secret for a reader."""
+    """Return the command that creates a target's remote secret for a reader."""
     entry, ours, space = mesh.spec.cluster(target), mesh.spec.cluster(reader).context, mesh.root_namespace
     server = f" --server {entry.api_server}" if entry.api_server else ""
     server += f" --tls-server-name {entry.tls_server_name}" if entry.tls_server_name else ""
@@ -83,7 +83,7 @@ def create_command(mesh: Mesh, reader: str, target: str) -> str:
 
 
 def delete_command(mesh: Mesh, secrets: RemoteSecrets, secret: RemoteSecret) -> str:
-    """Return the command that takes one cluster out of a remote secret: all of it, unless it holds others."""
+    """Return the command that removes one cluster from a remote secret: the whole secret, unless it holds others."""
     kubectl = f"kubectl --context {mesh.spec.cluster(secret.cluster).context} -n {secret.namespace}"
     if {one.key for one in secrets.of(secret.cluster) if one.place == secret.place} <= {secret.key}:
         return f"{kubectl} delete secret {secret.name}"
@@ -112,8 +112,8 @@ def check_key(
 ) -> Iterator[Finding]:
     """MK830: the secret's key and annotation are the target's real cluster id.
 
-    istiod takes the key for the id of all endpoints from there; subsets by `topology.istio.io/cluster`, and proxies
-    that sign in from there, are matched by the real one.
+    istiod uses the key as the id of all endpoints from there; subsets by `topology.istio.io/cluster`, and proxies that
+    connect from there, have the real one.
     """
     own, why = actual_cluster_id(identity, target)
     expected = f"key = annotation = {own or target}, the cluster id of {target}'s istiod"
@@ -157,7 +157,7 @@ def check_single(
 
 
 def keep_one(mesh: Mesh, secrets: RemoteSecrets, seen: RemoteClusters, rows: Collection[RemoteSecret]) -> str:
-    """Return what leaves one of several secrets for one id: the one that all istiods have taken.
+    """Return the commands that leave one of several secrets for one id: the one that all istiods use.
 
     Where that is not known, or differs among replicas, istiod must be restarted: otherwise one that had taken a deleted
     secret would no longer know the cluster at all (see `remote_secrets.taken`).
@@ -199,7 +199,7 @@ def check_place(mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str) ->
 
 
 def check_address(mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str) -> Iterator[Finding]:
-    """MK833: the API server's address in the secret leads to the target, not to whoever asks."""
+    """MK833: the API server's address in the secret leads to the target, not back to the caller."""
     ask = Question(
         "MK833", "secret has an address for others", arrow(reader, target), "an address that is not loopback"
     )
@@ -262,7 +262,7 @@ def _still(seen: RemoteClusters, secret: RemoteSecret) -> str:
 
 
 def check_sync(mesh: Mesh, seen: RemoteClusters, reader: str, target: str) -> Iterator[Finding]:
-    """MK804: each istiod replica of the reader says that it has synced the target."""
+    """MK804: each istiod replica of the reader reports the target as synced."""
     ask = Question("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")
     own, unread = seen.of(reader), [one for one in seen.unread if one.cluster == reader]
     if not own and not unread:

@@ -1,4 +1,4 @@
-"""What clusters' discovering each other will do to Services: which become one, are they alike, which could stay apart?
+"""Checks of Services that merge when clusters discover each other: which do, are they alike, which could stay local?
 
 Nobody but its owner knows whether a Service is meant to be one. So what could stay apart is proposed by rules that say
 why, as a patch of meshConfig; meshkit applies it only where the user makes it the mesh file's `istio.overlay`.
@@ -76,7 +76,7 @@ def check_merging(
 
 
 def _public(mesh: Mesh, rows: pd.DataFrame) -> str:
-    """Return the commands that export Services to all namespaces: a gateway elsewhere passes calls of no other on."""
+    """Return the commands that export Services to all namespaces: another network's gateway serves no others."""
     found = []
     for row in rows.to_dict("records"):
         for kept in filter(None, row["export_to"].split(", ")):
@@ -91,7 +91,7 @@ def _public(mesh: Mesh, rows: pd.DataFrame) -> str:
 def check_alike(merging: pd.DataFrame) -> Iterator[Finding]:
     """MK709: Services that are one to Istio have the same ports and type everywhere, as istioctl's IST0170 asks.
 
-    Those that are two things by one name stay apart by an entry of `meshConfig.serviceSettings` with `clusterLocal`.
+    Two applications under one name are kept apart by an entry of `meshConfig.serviceSettings` with `clusterLocal`.
     """
     rows = _of_users(merging)
     unlike = rows[rows["conflict"] != ""]

@@ -200,7 +200,7 @@ def check_read(mesh: Mesh, facts: AssessFacts) -> Iterator[Finding]:
 
 
 def check_debug(inventory: pd.DataFrame) -> Iterator[Finding]:
-    """MK108: each istiod tells what it knows; without it no change can be proved, so none is made."""
+    """MK108: each istiod answers its debug endpoints; without them no change can be proved, so none is made."""
     for row in inventory.to_dict("records"):
         if row["debug"]:
             ask = Question("MK108", "istiod answers its debug endpoints", row["cluster"], "its debug interface is on")
@@ -289,7 +289,7 @@ def _unread(facts: AssessFacts) -> str:
 
 
 def check_installers(facts: AssessFacts) -> Iterator[Finding]:
-    """MK105: Istio came by istioctl, or is not there yet."""
+    """MK105: Istio was installed by istioctl, or is not installed yet."""
     for row in facts.inventory[facts.inventory["reason"] == ""].to_dict("records"):
         ask = Question(
             "MK105",

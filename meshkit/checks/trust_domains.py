@@ -1,4 +1,4 @@
-"""Trust domains of the mesh's identities (stage 04): who accepts whom, and which policies name another one.
+"""Checks of trust domains (stage 04): which clusters accept them, and which policies name another one.
 
 A common root is not enough: a server takes callers of its own trust domain and its aliases only, a client likewise
 servers, and an AuthorizationPolicy may name a domain that nobody is of any more.

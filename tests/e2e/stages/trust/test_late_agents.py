@@ -103,7 +103,7 @@ def test_an_overlap_is_done_and_reverted(bench: Bench) -> None:
     print(f"done: {part}; agents were late {times_late(bench.lab) - known} times")
     assert part.good, str(part)
     assert times_late(bench.lab) > known, "no agent was late: this proves nothing"
-    back = bench.taken_back(state, done.folder, kills=0)
+    back = bench.undone_after_kill(state, done.folder, kills=0)
     assert back.good, str(back)
 
 
