@@ -46,7 +46,7 @@ def look(mesh: Mesh) -> GatewayFacts:
 
 
 def check(mesh: Mesh, facts: GatewayFacts, mode: str = "apply") -> list[Finding]:
-    """Judge whether gateways can be made: istiods and proxies know who and where they are, and the place is free."""
+    """Judge whether gateways can be created: istiods and proxies have their ids and network, and the name is free."""
     if mesh.spec.topology.network != "multi":
         ask = Question("MK602", "east-west gateways are needed", "the mesh", "clusters on different networks")
         return [ask.answer(Verdict.SKIPPED, "topology.network is flat: pods reach each other by their own addresses")]
@@ -77,7 +77,7 @@ def check_networks(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
 
 
 def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
-    """MK602: nobody else holds the gateway's name, or what stands there can be used."""
+    """MK602: no other object has the gateway's name, or the one that has it can be used."""
     place = f"{mesh.root_namespace}/{gateway_manifests.NAME}"
     ask = Question("MK602", "a gateway exists or can be created", name, f"{place} is free, ours, or fits")
     if reason := gateway_rows.read_error(facts.gateways, name):
@@ -117,7 +117,7 @@ def _used(mesh: Mesh, facts: GatewayFacts, name: str) -> Row | None:
 
 
 def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
-    """Plan a gateway and its exposure for each cluster that lacks them, and meshNetworks where the file asks."""
+    """Plan a gateway and its exposure for each cluster without them, and meshNetworks where the mesh file asks."""
     made = Plan(mesh, STAGE)
     if mesh.spec.topology.network != "multi":
         return made
@@ -158,7 +158,7 @@ def _control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> dict[str, Any]
 
 
 def missing(mesh: Mesh, name: str) -> str:
-    """Return what a cluster's gateway still lacks to be used, or nothing."""
+    """Return what is missing before a cluster's gateway can be used, or nothing."""
     one = Mesh(mesh.spec, {name: mesh.clusters[name]})
     entry, found = mesh.spec.cluster(name), multicluster_gateways.gateways(one)
     offered = gateways.check_gateway(mesh, found, name, "MK611")

@@ -146,7 +146,7 @@ def endpoint_networks(istiod: Istiod) -> Counter[str]:
 
 
 def prove(mesh: Mesh, facts: PrepareFacts, made: Plan) -> list[Finding]:
-    """Read labels again, ask istiods where they place their pods, and see that no proxy was lost."""
+    """Read labels again, ask istiods for the network of their pods, and check that no proxy was lost."""
     return [*prove_labels(mesh, facts, made), *prove_placed(mesh, made), *prove_unharmed(mesh, facts, made)]
 
 

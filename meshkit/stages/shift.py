@@ -90,7 +90,7 @@ def check(mesh: Mesh, facts: ShiftFacts, mode: str = "apply") -> list[Finding]:
 
 
 def check_rules(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
-    """MK1001: nobody else has a DestinationRule for the host; Istio would merge or ignore one of the two."""
+    """MK1001: there is no other DestinationRule for the host; Istio would merge or ignore one of the two."""
     for name in mesh.clusters:
         rows = facts.rules[facts.rules["cluster"] == name].to_dict("records")
         ask = Question("MK1001", "no other DestinationRule for the host", name, "none")
@@ -120,7 +120,7 @@ def check_workloads(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
 
 
 def check_owners(facts: ShiftFacts) -> Iterator[Finding]:
-    """MK1003: whoever else sets the replicas is named: an autoscaler, or a controller that brings Git back."""
+    """MK1003: anything else that sets the replicas is named: an autoscaler, or a controller that restores Git."""
     row = facts.workload(facts.cluster)
     if row["reason"]:
         return
@@ -134,7 +134,7 @@ def check_owners(facts: ShiftFacts) -> Iterator[Finding]:
 
 
 def check_ending(facts: ShiftFacts) -> Iterator[Finding]:
-    """MK1012: the server goes on answering while the others still have its address."""
+    """MK1012: the server still answers while other proxies have its address."""
     row = facts.workload(facts.cluster)
     if row["reason"]:
         return
@@ -208,7 +208,7 @@ def plan(mesh: Mesh, facts: ShiftFacts, traffic: Traffic, hold: float = 10.0) ->
 
 
 def rule(mesh: Mesh, facts: ShiftFacts, cluster: str) -> dict[str, Any]:
-    """Return the DestinationRule: outlier detection, without which Istio fails nothing over, and the order."""
+    """Return the DestinationRule: outlier detection, which Istio's failover needs, and the order of clusters."""
     spec = mesh.spec.probe
     policy = {
         # Envoy's own defaults; naming them is what switches locality failover on.
@@ -249,7 +249,7 @@ def _step(traffic: Traffic, key: str, words: str, missing: Callable[[], str]) ->
 
 
 def _bring_back(made: Plan, mesh: Mesh, facts: ShiftFacts, wait: Wait) -> None:
-    """Add the way back as a change of its own: a dry run made now would not see it, as nothing is away yet."""
+    """Add the return as a change of its own: a dry run now would not show it, since the server still runs."""
     row, target = facts.workload(facts.cluster), mesh.clusters[facts.cluster]
     if not made.changes or made.changes[-1].action != "scale" or made.changes[-1].problem:
         return
@@ -272,7 +272,7 @@ def _bring_back(made: Plan, mesh: Mesh, facts: ShiftFacts, wait: Wait) -> None:
 
 
 def prove(mesh: Mesh, facts: ShiftFacts, made: Plan, traffic: Traffic, within: float = 5.0) -> list[Finding]:
-    """Judge the traffic, step by step, and look whether everything is as it was."""
+    """Judge the traffic, step by step, and check that everything is as it was."""
     if made.pending or not traffic.sent:
         known = sorted(_PROVED.items())
         return [*refused(made), *(planned(number, what, facts.cluster, "under traffic") for number, what in known)]

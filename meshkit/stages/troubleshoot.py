@@ -136,7 +136,7 @@ Source: envoy/stream_info (`CORE_RESPONSE_FLAGS`), and EnvoyTextLogFormat of pil
 
 @dataclass(frozen=True)
 class Symptom:
-    """What people see of a fault.
+    """What users see of a fault.
 
     `pattern` finds it in a log line, and so do Envoy's response `flags`; `checks` are the ids of those that it makes
     likely, the likeliest first; `means` is what the line says by itself, where that is more than a check can find.
@@ -174,7 +174,7 @@ class Diagnosis(Shown):
 
 @functools.cache
 def known() -> dict[str, Symptom]:
-    """Return every symptom by its name: the lines of symptoms.csv, those that tell most first."""
+    """Return every symptom by its name: the lines of symptoms.csv, the most specific first."""
     text = resources.files("meshkit.stages").joinpath("symptoms.csv").read_text()
     rows = csv.DictReader(text.splitlines())
     lists = ("flags", "checks")
@@ -222,7 +222,7 @@ def recognise(text: str | int) -> Symptom | None:
 
 
 def classify(line: str) -> Symptom | None:
-    """Return the symptom of a log line, or None; of several the one that tells most."""
+    """Return the symptom of a log line, or None; of several the most specific."""
     line = " ".join(line.split())
     flags = {flag for found in _FLAGS.finditer(line) for flag in found[1].split(",")}
     symptoms = (one for one in known().values() if flags & {*one.flags} or re.search(one.pattern, line, re.IGNORECASE))
@@ -245,7 +245,7 @@ def check(mesh: Mesh, facts: audit.AuditFacts) -> list[Finding]:
 
 
 def diagnose(mesh: Mesh, findings: Sequence[Finding], symptom: Symptom | None) -> Diagnosis:
-    """Tell the cause from its consequences.
+    """Separate the cause from its consequences.
 
     A cause follows from nothing. Of several it is one that the symptom makes likely, or that leads to such a one; of
     those, what failed before what is unknown, and what has the most consequences.
@@ -487,7 +487,7 @@ class Troubleshoot(Stage):
         return check(self.mesh, self.facts)
 
     def check(self) -> Findings:
-        """Judge everything, and tell the cause from its consequences: see `walk` and `diagnosis`."""
+        """Judge everything, and separate the cause from its consequences: see `walk` and `diagnosis`."""
         findings = super().check()
         findings.gates = False
         self._diagnosis = diagnose(self.mesh, findings, self.recognised)

@@ -1,4 +1,4 @@
-"""Discovery pause."""
+"""Remote secrets that are paused, and the pairs of clusters whose discovery a root rotation must pause."""
 
 from __future__ import annotations
 

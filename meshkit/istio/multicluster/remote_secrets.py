@@ -475,7 +475,7 @@ def _not_watched(cluster: Cluster) -> Iterator[str]:
 
 
 def secret_events(mesh: Mesh) -> dict[str, int]:
-    """Return how many changes of remote secrets each istiod has taken in since it started, by pod.
+    """Return how many changes of remote secrets each istiod has processed since it started, by pod.
 
     `synced` alone does not tell whether an istiod has seen a change yet: until then it speaks of the cluster before.
     An istiod that does not answer, or does not count, is left out.
@@ -489,7 +489,7 @@ def secret_events(mesh: Mesh) -> dict[str, int]:
 
 
 def candidate_secrets(secrets: RemoteSecrets, reader: str, target: str) -> list[RemoteSecret]:
-    """Return the secrets by which a reader was meant to watch a target.
+    """Return the candidate secrets by which a reader could watch a target.
 
     Those with its key; without any, those whose credential leads there or whose annotation names it.
     """
@@ -499,7 +499,7 @@ def candidate_secrets(secrets: RemoteSecrets, reader: str, target: str) -> list[
 def active_secrets(
     mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str, seen: RemoteClusters | None = None
 ) -> list[RemoteSecret]:
-    """Return the candidates that istiod reads, and of them those first which it says it has taken."""
+    """Return the candidates that istiod reads, those first that it reports as in use."""
     found = [secret for secret in candidate_secrets(secrets, reader, target) if usable(mesh, secret)]
     named = taken(seen, reader, found[0].key) if seen and found else set()
     return sorted(found, key=lambda secret: secret.place not in named)

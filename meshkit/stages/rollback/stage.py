@@ -359,7 +359,7 @@ def _there(cluster: Cluster, book: Journal, entry: Entry, what: str) -> bool:
 
 
 def check_planes(mesh: Mesh, facts: RollbackFacts) -> Iterator[Finding]:
-    """MK1204: every control plane that was there before is there again, under its former id; the others are gone."""
+    """MK1204: every former control plane runs again under its former id; the others are gone."""
     had: dict[str, str] = {}
     for entry in facts.book.entries:
         manifest, before = _istiod(facts.book, entry)
@@ -382,7 +382,7 @@ def check_planes(mesh: Mesh, facts: RollbackFacts) -> Iterator[Finding]:
 
 
 def check_trust(mesh: Mesh, facts: RollbackFacts) -> list[Finding]:
-    """MK418, where the run changed trust: no proxy still holds a root that its cluster does not hand out any more.
+    """MK418, where the run changed trust: no proxy still holds a root that its cluster no longer distributes.
 
     Met with Istio 1.31: an agent answered its Envoy from its cache just when istiod's roots changed, and keeps what it
     answered (see `meshkit.stages.trust.undo.UNSENT`).
@@ -398,7 +398,7 @@ def check_trust(mesh: Mesh, facts: RollbackFacts) -> list[Finding]:
 
 
 def check_credentials(mesh: Mesh, facts: RollbackFacts) -> Iterator[Finding]:
-    """MK803, where the run changed how clusters read each other: those that still do have a credential that works."""
+    """MK803, where the run changed discovery: clusters that still read each other have a working credential."""
     if all(entry.stage != discovery_facts.STAGE for entry in facts.book.entries):
         return
     secrets, seen = multicluster_remote_secrets.remote_secrets(mesh), multicluster_remote_secrets.remote_clusters(mesh)
