@@ -138,7 +138,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> AuditFacts
 
     Args:
         mesh: the mesh.
-        tell: is told after each five seconds what is still being read.
+        tell: is called every five seconds with what is still being read.
 
     Raises:
         InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
@@ -250,7 +250,7 @@ def _read(mesh: Mesh, readings: dict[str, Callable[[Mesh], Any]], tell: Callable
 
 
 def check(mesh: Mesh, facts: AuditFacts) -> list[Finding]:
-    """Judge what was read, stage by stage, as of a mesh that is to be whole.
+    """Judge what was read, stage by stage, as of a finished mesh.
 
     Raises:
         InputError: `gates.accept` of the mesh file names no check.
@@ -348,7 +348,7 @@ def _joined(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
 
 
 def findings_in_order(mesh: Mesh) -> list[Finding]:
-    """Return what `meshkit check` says of a mesh, the causes first."""
+    """Return what `meshkit check` reports of a mesh, the causes first."""
     found = check(mesh, look(mesh))
     return [finding for finding, _ in causes.in_order(found, mesh.clusters)]
 
@@ -367,7 +367,7 @@ def in_order(mesh: Mesh, findings: list[Finding]) -> pd.DataFrame:
 
 
 def for_people(findings: pd.DataFrame) -> pd.DataFrame:
-    """Return of `in_order` what is not in order, and its remedy; all of it if all is well."""
+    """Return those of `in_order` that did not pass, with their remedies; all of them if all passed."""
     bad = findings[~findings["verdict"].isin([Verdict.PASS, Verdict.SKIPPED])]
     return FINDINGS.shown(bad if len(bad) else findings)
 

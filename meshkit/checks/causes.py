@@ -1,4 +1,4 @@
-"""What follows from what: which bad answer may be the reason for which other one, and findings in that order.
+"""Causes and consequences: which bad finding may be the reason for which other one, and findings in that order.
 
 A fault of a mesh shows at once in many places: without its credential, an istiod does not watch the other cluster, its
 clients lack endpoints, and no call gets there. Only the first of these is worth fixing. What leads to what directly is
@@ -74,7 +74,7 @@ def in_order(findings: Iterable[Finding], clusters: Collection[str]) -> list[tup
     bad = [one for one in found if one.verdict not in (Verdict.PASS, Verdict.SKIPPED)]
     due = {id(one): next((cause for cause in bad if follows(one, cause, clusters)), None) for one in bad}
     roots = [one for one in bad if due[id(one)] is None]
-    # The first reason of all, so that everybody is sent to what is to be mended.
+    # The first reason of all, so that everybody is sent to what needs the fix.
     first = {id(one): next((r for r in roots if follows(one, r, clusters)), due[id(one)]) for one in bad}
     ordered = [*roots, *(one for one in bad if due[id(one)] is not None)]
     good = [one for one in found if id(one) not in due]

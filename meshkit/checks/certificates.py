@@ -17,7 +17,7 @@ def check_roots(mesh: Mesh, facts: VerifyFacts) -> Iterator[Finding]:
     """MK807: every proxy's chain ends at a root that every other proxy of the mesh holds."""
     known = facts.certificates[facts.certificates["reason"] == ""]
     everywhere = set.intersection(*(set(r.split(",")) for r in known["roots"])) if len(known) else set()
-    cure = "give all clusters intermediates of one root (stage 04), and restart what still holds old ones"
+    cure = "give all clusters intermediates of one root (stage 04), and restart workloads that still hold old ones"
     for name in mesh.clusters:
         ask = Question("MK807", "chains end at a common root", name, "a root that every proxy of the mesh holds")
         rows = facts.certificates[facts.certificates["cluster"] == name]
@@ -53,7 +53,7 @@ def check_certificates(mesh: Mesh, certificates: pd.DataFrame, identifier: str =
             told = f"{len(early)} not yet valid, e.g. {early.iloc[0]['proxy']}"
             yield ask.fail(told, "compare the clocks of the clusters (stage 02)")
         elif left.min() < 0:
-            yield ask.fail(observed, "proxies that cannot renew: look at istiod and at their logs (CSR)")
+            yield ask.fail(observed, "these proxies cannot renew: look for CSR errors in their logs and in istiod's")
         else:
             cure = "does renewal work? see the proxy's log"
             yield ask.judge(left.min() >= life, observed, cure, otherwise=Verdict.WARN)

@@ -28,7 +28,7 @@ class Verdict(StrEnum):
 
     @property
     def symbol(self) -> str:
-        """A mark that stands beside the word, so that colour never says it alone."""
+        """A mark beside the word, so that colour is never the only sign."""
         return mark(self.value).symbol
 
 
@@ -37,10 +37,10 @@ SEVERITY = (Verdict.PASS, Verdict.SKIPPED, Verdict.WARN, Verdict.UNKNOWN, Verdic
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One answer of one check about one subject.
+    """The answer of one check for one subject.
 
     `id` is stable (`MK801`), `subject` names the cluster, pair or proxy ("east → west"), `expected` and `observed` are
-    short texts that a person can compare, `remedy` is the command or step that mends it (empty when it passed).
+    short texts that a person can compare, `remedy` is the command or step that fixes it (empty when it passed).
     """
 
     id: str

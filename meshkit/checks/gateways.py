@@ -1,4 +1,4 @@
-"""What stages 06 and 08 both ask of east-west gateways: is one offered, and does each istiod know it?"""
+"""Checks of east-west gateways, for stages 06 and 08: is one offered, and does each istiod know it?"""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _is_declared(row: Row) -> bool:
 
 
 def unmet_requirements(row: Row, network: str) -> list[str]:
-    """Return what a row of `gateways.gateways` lacks to be the gateway of a network."""
+    """Return which requirements of a network's gateway a row of `gateways.gateways` does not meet."""
     if _is_declared(row):
         return [] if row["port"] else ["no port"]
     pods = f"{row['ready']} of {row['pods']} pods ready"
@@ -77,7 +77,7 @@ def _steps(row: Row, network: str, context: str) -> Iterator[str]:
     if not row["addresses"]:
         yield {
             "NodePort": f"{kubectl} annotate service {place} {multicluster_gateways.NODE_SELECTOR}='{{}}'",
-            "LoadBalancer": f"{kubectl} describe service {place} tells why it is pending",
+            "LoadBalancer": f"{kubectl} describe service {place} shows why it is pending",
         }.get(row["type"], f'{kubectl} patch service {place} -p \'{{"spec": {{"type": "LoadBalancer"}}}}\'')
     if not row["port"]:
         port = multicluster_gateways.PASSTHROUGH_PORT
@@ -110,7 +110,7 @@ def check_gateway_seen(
 ) -> Iterator[Finding]:
     """MK806: each istiod of the reader knows the gateway of the target's network, at the address that it has.
 
-    MK838: it knows it at the address that it has; asked apart where `moved` names this id.
+    MK838: istiod's address for the remote gateway is one that the gateway has now; `moved` names the id of that check.
     """
     network = mesh.spec.cluster(target).network
     offered = gateways[(gateways["cluster"] == target) & (gateways["network"] == network)]

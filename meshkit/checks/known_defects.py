@@ -59,7 +59,7 @@ class Defect:
 
     @property
     def url(self) -> str:
-        """Where it is told."""
+        """The issue that reports it."""
         repository, _, number = self.source.partition("#")
         return f"https://github.com/{repository}/issues/{number}"
 
@@ -86,7 +86,7 @@ def check(mesh: Mesh, versions: pd.DataFrame, services: pd.DataFrame, features: 
     # Sidecars of one cluster meet the ambient gateway of another.
     mixed = {"proxy", "ztunnel"} <= set(versions["component"]) and mesh.spec.topology.network == "multi"
     for name in mesh.clusters:
-        ask = Question("MK240", "istiod's version has no known defect", name, "a release without any that is known")
+        ask = Question("MK240", "istiod's version has no known defect", name, "a release without a known defect")
         rows = versions[versions["cluster"] == name]
         met = {"ambient"} if (rows["component"] == "ztunnel").any() else set()
         own = services[services["cluster"] == name]

@@ -61,7 +61,7 @@ def check_networks(mesh: Mesh, facts: PrepareFacts, *, finished: bool = False) -
         if row["reason"]:
             yield ask.unknown(row["reason"])
         elif row["network"]:
-            cure = f"say `network: {row['network']}` in the mesh file: a live network cannot be renamed without a break"
+            cure = f"say `network: {row['network']}` in the mesh file: renaming a live network interrupts it"
             yield ask.judge(row["network"] == entry.network, row["network"], cure)
         elif finished and row["exists"] and mesh.spec.topology.network == "flat":
             yield ask.answer(Verdict.SKIPPED, "no label: one network needs none")
@@ -90,7 +90,7 @@ def _judge_ids(ask: Question, mesh: Mesh, name: str, row: Row) -> Finding:
     lives, mesh_id, domain = row["cluster_id"], row["mesh_id"], row["trust_domain"]
     observed = f"cluster {lives}, mesh {mesh_id or 'none'}, trust domain {domain}"
     if domain != mesh.spec.mesh.trust_domain:
-        cure = f"say `trustDomain: {domain}`: all identities and policies hang on it"
+        cure = f"say `trustDomain: {domain}`: all identities and policies depend on it"
         return ask.fail(observed, cure)
     if lives != name and lives in mesh.clusters:
         return ask.fail(
@@ -101,7 +101,7 @@ def _judge_ids(ask: Question, mesh: Mesh, name: str, row: Row) -> Finding:
             Verdict.WARN, f"{observed}; stage 05 changes the mesh id", f"or say `mesh: {{id: {mesh_id}}}`"
         )
     if lives != name:
-        told = f"{observed}; stage 05 renames it, and accepts {lives} until its proxies are made anew"
+        told = f"{observed}; stage 05 renames it, and accepts {lives} until its proxies are restarted"
         return ask.answer(Verdict.WARN, told, "nothing to do before that")
     return ask.answer(Verdict.PASS, observed)
 
@@ -156,8 +156,8 @@ def probe_namespace_row(mesh: Mesh, facts: PrepareFacts, cluster: str) -> Row:
 def check_probe_namespace(mesh: Mesh, facts: PrepareFacts, *, finished: bool = False) -> Iterator[Finding]:
     """MK210: the probe's namespace asks for sidecars, in every cluster in the same way.
 
-    Without the label those that run keep their sidecars; what is made anew has none. Before the mesh is `finished`,
-    stage 02 labels it. A label that no webhook of the cluster answers is as good as none.
+    Without the label running pods keep their sidecars, and new pods get none. Before the mesh is `finished`, stage 02
+    labels it. A label that no webhook of the cluster matches counts as none.
     """
     for name in mesh.clusters:
         wanted, planes = wanted_label(mesh, facts, name), facts.revisions.get(name)
@@ -179,12 +179,12 @@ def check_probe_namespace(mesh: Mesh, facts: PrepareFacts, *, finished: bool = F
             yield ask.unknown(row["reason"])
         elif own.get(injection.INJECTION_LABEL) == "disabled":
             yield ask.fail(
-                prerequisites.text(own), "somebody turned it off there; name another namespace under `probe:`"
+                prerequisites.text(own), "injection is turned off there; name another namespace under `probe:`"
             )
         elif row["problem"] and not (isinstance(planes, ControlPlanes) and answered(mesh, planes, own)):
             yield _unanswered(mesh, ask, name, row, planes)
         else:
-            cure = "the same label everywhere spares surprises; revisions may differ on purpose"
+            cure = "use the same label everywhere, unless revisions differ on purpose"
             yield ask.judge(own == wanted, prerequisites.text(own), cure, otherwise=Verdict.WARN)
 
 
@@ -215,5 +215,5 @@ def check_gateways(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
         names = [str(row["service"] or row["made_by"]) for row in doors.to_dict("records")]
         strangers = claims[(claims["network"] != entry.network) & (claims["kind"] == "sidecar")]
         told = f"{len(doors)} gateways of {entry.network}, {len(strangers)} sidecars that do not claim it"
-        cure = f"take the label {gateways.NETWORK} off {', '.join(names)} until stage 05 has made the proxies anew"
+        cure = f"take the label {gateways.NETWORK} off {', '.join(names)} until stage 05 has restarted the proxies"
         yield ask.judge(doors.empty or strangers.empty, told, cure)

@@ -29,7 +29,7 @@ CELLS: Final = {
     "hello": ("MK840", "MK841"),
     "answer": ("MK811",),
 }
-"""The links of the chain in the order in which one rests on the other, and the checks that judge each."""
+"""The links of the chain in the order in which one depends on the other, and the checks that judge each."""
 LINKS: Final = Table(
     "links",
     "Every pair, link by link, the worst first",
@@ -220,7 +220,7 @@ def cells(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
             worst = max(own, key=lambda f: SEVERITY.index(f.verdict), default=None)
             row = {"client": client, "server": server, "cell": cell}
             if worst is None:
-                rows += [{**row, "verdict": "unknown", "told": "nothing was said of it"}] if cell in spoken else []
+                rows += [{**row, "verdict": "unknown", "told": "no check looked at it"}] if cell in spoken else []
                 continue
             # What is skipped beside a pass was only not asked twice.
             good = worst.verdict in (Verdict.PASS, Verdict.SKIPPED)

@@ -32,13 +32,17 @@ def check_answers(row: Row) -> Finding:
     cure = f"{known}walk MK802 to MK807 of this pair"
     if row["error"]:
         return ask.fail(f"{row['answered']} of {row['sent']} calls: {row['error']}", cure)
-    observed = f"{row['statuses']} from {row['answered_by'] or 'pods that do not tell their names'}"
+    observed = f"{row['statuses']} from {row['answered_by'] or 'pods that do not report their names'}"
     where = set(row["answered_in"].split(",")) - {""}
     if where - {row["server"], "?"}:
         return ask.fail(f"{observed}, of {row['answered_in']}", cure)
     if "?" in where:
-        unseen = f"{observed}: pods that were in no cluster before, or are called so in several"
-        return ask.answer(Verdict.WARN, unseen, "restarted meanwhile? run again; a StatefulSet cannot be told apart")
+        unseen = f"{observed}: pods that were in no cluster before, or have the same name in several"
+        return ask.answer(
+            Verdict.WARN,
+            unseen,
+            "restarted meanwhile? run again; pods of a StatefulSet have the same names in every cluster",
+        )
     return ask.answer(Verdict.PASS, observed)
 
 

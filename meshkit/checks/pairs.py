@@ -76,7 +76,7 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
             yield ask.unknown(f"{said}; it does not answer us either: {reason}", f"is {server}'s API server up?")
             return
         cure = (
-            f"open the way from {client}'s istiod to {row['server']} (firewall, route, name), or say another apiServer"
+            f"open the path from {client}'s istiod to {row['server']} (firewall, route, name), or set another apiServer"
         )
         yield ask.fail(said, cure)
         return
@@ -92,7 +92,7 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
         yield at.unknown(said, f"kubectl --context {mesh.spec.cluster(server).context} get configmap kube-root-ca.crt")
         return
     cure = (
-        f"istiod refuses it too: let the certificate name it, or give the name it has: {_named(mesh, client, server)}"
+        f"istiod refuses it too: let the certificate name it, or use a name that it has: {_named(mesh, client, server)}"
     )
     yield at.judge(row["answer"] != "refused", said if row["answer"] == "refused" else f"taken ({asked})", cure)
 
@@ -133,10 +133,10 @@ def check_known(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Itera
 
 
 def check_replicas(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Finding:
-    """MK837: all istiod replicas of the client say the same of the server: sync, gateway, endpoints.
+    """MK837: all istiod replicas of the client report the same of the server: sync, gateway, endpoints.
 
-    Their proxies are divided among them: a replica with another view breaks some pods only, and each restart may
-    mend or break it.
+    Proxies are spread over the replicas: a replica with another view breaks only some pods, and each restart may
+    fix or break it.
     """
     ask = Question("MK837", "istiod's replicas agree", arrow(client, server), "one view of the other cluster")
     known, network = facts.known, mesh.spec.cluster(server).network
@@ -253,7 +253,7 @@ def _hello_cure(mesh: Mesh, row: Row, server: str) -> str:
         f"gateway, or no pod is behind it (MK805): {gateway}; stage 06 makes it",
         sni_probe.REFUSED: f"nothing listens on {row['port']} (MK805): {gateway}",
         sni_probe.SILENT: f"a firewall drops port {row['port']}: open it between the clusters' networks",
-        sni_probe.STRANGE: "something else than the gateway answers there: is the address right (MK838)?",
+        sni_probe.STRANGE: "something other than the gateway answers there: is the address right (MK838)?",
     }
     return cures.get(str(row["heard"]), gateway)
 

@@ -41,7 +41,7 @@ def judge_clocks(one: Row, other: Row, limit: float) -> Finding:
         return ask.unknown(reason)
     apart, doubt = abs(one["seconds"] - other["seconds"]), one["uncertainty"] + other["uncertainty"]
     told = f"{apart:.1f} s apart, give or take {doubt:.1f} s"
-    cure = "let both clusters' nodes keep time by NTP"
+    cure = "synchronize both clusters' nodes by NTP"
     if apart - doubt > GRACE:
         return ask.fail(f"{told}: new certificates are not valid yet in the other", cure)
     if apart + doubt > GRACE:
@@ -60,7 +60,7 @@ def check_addresses(mesh: Mesh, inventory: pd.DataFrame) -> Iterator[Finding]:
             yield ask.unknown(row["reason"])
             continue
         told = f"{row['api_server']} ({row['api_scope']})"
-        cure = f"say `apiServer:` of {name} in the mesh file: the address by which other clusters' pods reach it"
+        cure = f"set `apiServer` of {name} in the mesh file: the address by which other clusters' pods reach it"
         good = row["api_scope"] != control_plane_inventory.LOOPBACK
         source = "the mesh file" if mesh.spec.cluster(name).api_server else "kubeconfig"
         yield ask.judge(good, f"{told}, from {source}", cure)

@@ -1,4 +1,4 @@
-"""Remote reader."""
+"""Checks of stage 07 before a reader cluster gets a remote secret of a target cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
 from meshkit.tables import row_of
 
-_DEFECTS = "go to 1.30.4 or later first, which is free of this: see MK240"
+_DEFECTS = "upgrade to 1.30.4 or later first, which has no such defect: see MK240"
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def check_reach(facts: DiscoveryFacts, reader: str, target: str, mode: str = "ap
     said = f": {row['detail']}" if row["detail"] else ""
     observed = f"{row['server']}: {row['answer']} (asked by {row['asked_from']}){said}"
     cures = {
-        "none": f"does a firewall, route or name stand between? {reader}'s istiod needs the same way",
-        "refused": f"istiod refuses it too: its certificate must name that address, and be of {target}'s own CA",
+        "none": f"does a firewall, route or name stand between? {reader}'s istiod needs the same path",
+        "refused": f"istiod refuses it too: the certificate must name that address, and be of {target}'s own CA",
     }
     if row["answer"] not in cures and row["detail"].startswith(api_server_reach.UNCHECKED):
         return ask.unknown(observed, f"read there what the CA is: kubectl get configmap kube-root-ca.crt, of {target}")
@@ -110,7 +110,7 @@ def check_reader(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
 
 
 def check_rights(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
-    """MK705: we may make Secrets where istiod reads them, take them away again, and ask for tokens that end."""
+    """MK705: we may create and delete Secrets where istiod reads them, and request expiring tokens."""
     verbs = ", ".join(remote_secret_manifest.VERBS)
     ends = "; create serviceaccounts/token" if mesh.spec.remote_secrets.credential == "expiring" else ""
     ask = Question("MK705", "we may make Secrets", name, f"{verbs} secrets{ends}, in {mesh.root_namespace}")
@@ -123,7 +123,7 @@ def check_rights(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
 
 
 def check_others(mesh: Mesh, facts: DiscoveryFacts, reader: str, target: str) -> Finding:
-    """MK706: no secret that is not ours stands in the way; what works is left as it is."""
+    """MK706: no secret of others conflicts with ours; one that works is left as it is."""
     ours = f"{PREFIX}{target}"
     ask = Question("MK706", "no other secret conflicts", arrow(reader, target), f"none, or {ours} only")
     if folder := multicluster_remote_secrets.kubeconfig_folder(facts.known.remotes, reader):
@@ -163,7 +163,7 @@ def _read_from_files(ask: Question, folder: str, target: str, *, known: bool) ->
 
 
 def _strange(held: list[RemoteSecret], seen: list[RemoteSecret], ours: str, target: str) -> str:
-    """Return what stands in the way of one secret for the target, or nothing."""
+    """Return what conflicts with one secret for the target, or an empty text."""
     mine, keyed = ([secret for secret in rows if secret.key == target] for rows in (seen, held))
     if len(mine) > 1:
         return f"{len(mine)} secrets for one id: {', '.join(secret.name for secret in mine)}"
@@ -182,11 +182,11 @@ def _strange(held: list[RemoteSecret], seen: list[RemoteSecret], ours: str, targ
 
 
 def check_version(facts: DiscoveryFacts, name: str, wishes: list[str]) -> Iterator[Finding]:
-    """MK707: the reader's istiods take remote secrets without harm; some must be restarted after a change (see MK240).
+    """MK707: the reader's istiods handle changed remote secrets; some must be restarted after a change (see MK240).
 
-    The plan has that restart. Making a secret for a cluster that was not known does not hurt them.
+    The plan has that restart. A new secret for a new cluster needs none.
     """
-    ask = Question("MK707", "istiod's version takes remote secrets", name, "one that a change does not hurt")
+    ask = Question("MK707", "istiod's version takes remote secrets", name, "one without the reload bug")
     rows = facts.versions[(facts.versions["cluster"] == name) & (facts.versions["component"] == "istiod")]
     for row in rows.to_dict("records"):
         if versions.Version.parse(row["version"]) is None:

@@ -46,7 +46,7 @@ def look(mesh: Mesh) -> GatewayFacts:
 
 
 def check(mesh: Mesh, facts: GatewayFacts, mode: str = "apply") -> list[Finding]:
-    """Judge whether gateways can be made: istiods and proxies know who and where they are, and the place is free."""
+    """Judge whether gateways can be created: istiods and proxies have their ids and network, and the name is free."""
     if mesh.spec.topology.network != "multi":
         ask = Question("MK602", "east-west gateways are needed", "the mesh", "clusters on different networks")
         return [ask.answer(Verdict.SKIPPED, "topology.network is flat: pods reach each other by their own addresses")]
@@ -71,13 +71,13 @@ def check_networks(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         return ask.answer(Verdict.SKIPPED, "it has no proxy")
     wrong = rows[rows["network"] != entry.network].to_dict("records")
     named = ", ".join(f"{r['namespace']}/{r['proxy']} ({r['network'] or 'none'})" for r in wrong[:3])
-    told = f"{len(wrong)} of {len(rows)} do not: {named}" if wrong else f"all {len(rows)}"
-    cure = f"run stage 05; what it leaves: kubectl --context {entry.context} rollout restart, or make a bare pod anew"
-    return ask.judge(not wrong, told, cure)
+    observed = f"{len(wrong)} of {len(rows)} do not: {named}" if wrong else f"all {len(rows)}"
+    remedy = f"run stage 05; what it leaves: kubectl --context {entry.context} rollout restart, or recreate a bare pod"
+    return ask.judge(not wrong, observed, remedy)
 
 
 def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
-    """MK602: nobody else holds the gateway's name, or what stands there can be used."""
+    """MK602: no other object has the gateway's name, or the one that has it can be used."""
     place = f"{mesh.root_namespace}/{gateway_manifests.NAME}"
     ask = Question("MK602", "a gateway exists or can be created", name, f"{place} is free, ours, or fits")
     if reason := gateway_rows.read_error(facts.gateways, name):
@@ -94,8 +94,8 @@ def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         return ask.answer(Verdict.PASS, f"{place} is free")
     missing = ", ".join(gateways.unmet_requirements(taken, mesh.spec.cluster(name).network))
     label, port = multicluster_gateways.NETWORK, multicluster_gateways.PASSTHROUGH_PORT
-    cure = f"give it label {label} and port {port}, or remove it with what made it"
-    return ask.fail(f"{place} belongs to {taken['made_by'] or 'somebody'} and does not fit: {missing}", cure)
+    remedy = f"give it label {label} and port {port}, or remove it with what made it"
+    return ask.fail(f"{place} belongs to {taken['made_by'] or 'somebody'} and does not fit: {missing}", remedy)
 
 
 def _rows(facts: GatewayFacts, name: str) -> list[Row]:
@@ -117,7 +117,7 @@ def _used(mesh: Mesh, facts: GatewayFacts, name: str) -> Row | None:
 
 
 def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
-    """Plan a gateway and its exposure for each cluster that lacks them, and meshNetworks where the file asks."""
+    """Plan a gateway and its exposure for each cluster without them, and meshNetworks where the mesh file asks."""
     made = Plan(mesh, STAGE)
     if mesh.spec.topology.network != "multi":
         return made
@@ -126,8 +126,8 @@ def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
         _plan_gateway(made, mesh, facts, name)
     if mesh.spec.topology.mesh_networks:
         for name in known:
-            told = "istiods are told the networks by meshNetworks, as the mesh file asks"
-            made.install(name, _control_plane(mesh, facts, name), told)
+            why = "istiods get the networks by meshNetworks, as the mesh file asks"
+            made.install(name, _control_plane(mesh, facts, name), why)
     return made
 
 
@@ -137,9 +137,7 @@ def _plan_gateway(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> Non
         return  # MK602 fails
     ours = row is None or row["made_by"] == OURS
     if ours:
-        made.install(
-            name, gateway_manifests.eastwest(mesh.spec, name), f"the way into {entry.network} for other networks"
-        )
+        made.install(name, gateway_manifests.eastwest(mesh.spec, name), f"lets other networks into {entry.network}")
     own = f"{mesh.root_namespace}/{gateway_manifests.EXPOSURE}"
     if row is not None and (not row["service"] or row["exposed_by"] not in ("", own)):
         return  # others expose it already, or it is known by its address only
@@ -160,7 +158,7 @@ def _control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> dict[str, Any]
 
 
 def missing(mesh: Mesh, name: str) -> str:
-    """Return what a cluster's gateway still lacks to be used, or nothing."""
+    """Return what is missing before a cluster's gateway can be used, or nothing."""
     one = Mesh(mesh.spec, {name: mesh.clusters[name]})
     entry, found = mesh.spec.cluster(name), multicluster_gateways.gateways(one)
     offered = gateways.check_gateway(mesh, found, name, "MK611")

@@ -51,7 +51,7 @@ def look(mesh: Mesh) -> PrepareFacts:
         found, reason = istioctl.version(), ""
     except MeshkitError as error:
         found, reason = "", error.message
-    told = mesh.read_all(
+    readings = mesh.read_all(
         roots=inventory.root_namespaces,
         identity=versions.identity,
         claims=proxy_status.claims,
@@ -68,7 +68,7 @@ def look(mesh: Mesh) -> PrepareFacts:
         new_pods=new_pods.look,
         revisions=revisions.look,
     )
-    return PrepareFacts(**told, istioctl=found, no_istioctl=reason)
+    return PrepareFacts(**readings, istioctl=found, no_istioctl=reason)
 
 
 def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
@@ -146,7 +146,7 @@ def endpoint_networks(istiod: Istiod) -> Counter[str]:
 
 
 def prove(mesh: Mesh, facts: PrepareFacts, made: Plan) -> list[Finding]:
-    """Read labels again, ask istiods where they place their pods, and see that no proxy was lost."""
+    """Read labels again, ask istiods for the network of their pods, and check that no proxy was lost."""
     return [*prove_labels(mesh, facts, made), *prove_placed(mesh, made), *prove_unharmed(mesh, facts, made)]
 
 
@@ -168,7 +168,7 @@ def prove_labels(mesh: Mesh, facts: PrepareFacts, made: Plan) -> Iterator[Findin
             continue
         labels = prerequisites.labels(own[0])
         observed = f"{root['network'] or 'no network'}; {prerequisites.text(labels) or 'no injection'}"
-        yield ask.judge(root["network"] == entry.network and labels, observed, "look at MK201, and at MK290")
+        yield ask.judge(root["network"] == entry.network and labels, observed, "see MK201 and MK290")
 
 
 def prove_placed(mesh: Mesh, made: Plan) -> Iterator[Finding]:
@@ -187,9 +187,9 @@ def prove_placed(mesh: Mesh, made: Plan) -> Iterator[Finding]:
             if isinstance(seen, Unknown):
                 yield ask.unknown(seen.reason)
                 continue
-            told = ", ".join(f"{count} in {network or 'none'}" for network, count in sorted(seen.items()))
-            cure = "has the pod, or meshNetworks, a network of its own? else restart istiod"
-            yield ask.judge(set(seen) <= {entry.network}, told or "no endpoint", cure)
+            observed = ", ".join(f"{count} in {network or 'none'}" for network, count in sorted(seen.items()))
+            remedy = "has the pod, or meshNetworks, a network of its own? else restart istiod"
+            yield ask.judge(set(seen) <= {entry.network}, observed or "no endpoint", remedy)
 
 
 def prove_unharmed(mesh: Mesh, facts: PrepareFacts, made: Plan) -> Iterator[Finding]:
@@ -210,9 +210,11 @@ def prove_unharmed(mesh: Mesh, facts: PrepareFacts, made: Plan) -> Iterator[Find
         gone = sorted(before - set(now["proxy"]))
         bad = sorted(set(mine[mine["state"].isin(("ERROR", "NOT CONNECTED"))]["proxy"]))
         if bad:
-            yield ask.fail(f"{', '.join(bad[:3])}: not connected, or refuses its configuration", "stage 09 tells more")
+            yield ask.fail(f"{', '.join(bad[:3])}: not connected, or rejects its configuration", "stage 09 shows more")
         elif gone:
-            yield ask.answer(Verdict.WARN, f"{', '.join(gone[:3])} is gone", "a label restarts nothing: who did?")
+            yield ask.answer(
+                Verdict.WARN, f"{', '.join(gone[:3])} is gone", "a label restarts nothing: what restarted it?"
+            )
         elif now.empty:
             yield ask.answer(Verdict.SKIPPED, "it has no proxy")
         else:

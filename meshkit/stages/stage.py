@@ -143,7 +143,7 @@ class Stage:
         raise NotImplementedError
 
     def _check(self) -> Iterable[Finding]:
-        """Judge the facts: what must hold before anything is changed."""
+        """Judge the facts: the gates of the changes."""
         raise NotImplementedError
 
     def _plans(self) -> Iterator[Plan]:
@@ -151,7 +151,7 @@ class Stage:
         yield from ()
 
     def _prove(self) -> Iterable[Finding]:
-        """Judge what came of it, by looking again."""
+        """Judge the result, by reading again."""
         return ()
 
     # --- the beats ---
@@ -195,7 +195,7 @@ class Stage:
 
     @_beat
     def apply(self) -> Shown:
-        """Apply what the plan showed, in mode apply and where no gate holds it; return what became of each change."""
+        """Apply what the plan showed, in mode apply and where no gate holds it; return the status of each change."""
         if not self.plans:
             return Text("this stage changes nothing")
         for plan in self.plans:
@@ -214,7 +214,7 @@ class Stage:
 
     @_beat
     def prove(self) -> Findings:
-        """Look again and judge what came of it, by other evidence than the change's own answer."""
+        """Read again and judge the result, by other evidence than the answer to the change."""
         proved = Findings(self._prove())
         proved.gates = False
         self.findings = Findings([*self.findings, *proved])

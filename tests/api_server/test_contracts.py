@@ -543,10 +543,12 @@ def standing(mesh: Mesh) -> dict[str, Any]:
     manifests = [config_map(name, SPACE) for name in ("new", "used", "old", "refused", "killed")]
     manifests += [core("Secret", name, space) for name, space in (("gone", SPACE), ("cacerts", SYSTEM))]
     manifests += [core("Secret", "istio-remote-secret-west", SYSTEM), deployment("app", SPACE), istiod("")]
-    return {f"{m['kind']} {m['metadata']['name']}": told(live(east, m)) if there(east, m) else None for m in manifests}
+    return {
+        f"{m['kind']} {m['metadata']['name']}": fields(live(east, m)) if there(east, m) else None for m in manifests
+    }
 
 
-def told(obj: Object) -> dict[str, Any]:
+def fields(obj: Object) -> dict[str, Any]:
     """Return what the changes are about of an object."""
     spec = obj.get("spec")
     if spec is None:

@@ -1,7 +1,7 @@
-"""NetworkPolicies: which of the ways that a mesh needs they would block, by their own rules.
+"""NetworkPolicies: which of the connections that a mesh needs they would block, by their own rules.
 
-Evaluated from the objects alone, as the API's documentation tells it: a pod that any policy selects in a direction may
-do there only what some rule of those policies allows. Whether the cluster's network enforces them is not told by them.
+Evaluated from the objects alone, as the API's documentation says: a pod that any policy selects in a direction may do
+there only what some rule of those policies allows. Whether the cluster's network enforces them cannot be seen in them.
 """
 
 from __future__ import annotations
@@ -193,9 +193,9 @@ def judge(
             concerned = rows.setdefault(key, [])
             concerned += [way.pod.name] if way.pod.name not in concerned else []
     for (namespace, names, way_name, direction, port, state), pods in rows.items():
-        told = ", ".join(pods[:3]) + (f" and {len(pods) - 3} more" if len(pods) > 3 else "")
+        some = ", ".join(pods[:3]) + (f" and {len(pods) - 3} more" if len(pods) > 3 else "")
         where = {"namespace": namespace, "policies": names, "way": way_name, "direction": direction, "port": port}
-        yield {**where, "pods": told, "state": state}
+        yield {**where, "pods": some, "state": state}
 
 
 def judge_way(policies: list[dict[str, Any]], namespaces: dict[str, Labels], way: Way) -> tuple[str, list[str]]:

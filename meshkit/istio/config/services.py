@@ -252,8 +252,8 @@ def _merge(held: Mapping[str, Mapping[Any, Any]]) -> dict[str, str]:
     counted = ", ".join(f"{name} {row['endpoints']}" for name, row in held.items())
     conflict = "; ".join(f"{what}: {words[what]}" for what in differ)
     kept = ", ".join(f"{name} {row['export_to']}" for name, row in held.items() if row["export_to"])
-    told = {"effect": _effect(held), "conflict": conflict, "export_to": kept}
-    return {"clusters": ",".join(held), "endpoints": counted, **words, **told}
+    merged = {"effect": _effect(held), "conflict": conflict, "export_to": kept}
+    return {"clusters": ",".join(held), "endpoints": counted, **words, **merged}
 
 
 def _common(values: Mapping[str, str]) -> str:

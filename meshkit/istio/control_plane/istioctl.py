@@ -148,10 +148,10 @@ def version() -> str:
         UnreachableError: there is none, or it cannot say.
     """
     try:
-        told = json.loads(_run(["version", "--remote=false", "-o", "json"], timeout=30))
-        return str(told["clientVersion"]["version"])
+        printed = json.loads(_run(["version", "--remote=false", "-o", "json"], timeout=30))
+        return str(printed["clientVersion"]["version"])
     except (ValueError, KeyError, TypeError):
-        raise UnreachableError("`istioctl version` told no version", remedy="is it the right program?") from None
+        raise UnreachableError("`istioctl version` printed no version", remedy="is it the right program?") from None
 
 
 def render(document: Operator) -> list[dict[str, Any]]:
@@ -186,14 +186,14 @@ def default_tag(
     """
     spec = document["spec"]
     values = spec.get("values") or {}
-    told = values.get("global") or {}
+    settings = values.get("global") or {}
     revision = spec.get("revision") or values.get("revision") or ""
     hook, wanted = "MutatingWebhookConfiguration", {TAG: "default", "app": "sidecar-injector"}
     exists = any(t["kind"] == hook and (t["metadata"].get("labels") or {}).items() >= wanted.items() for t in tags)
     planes = any(obj["kind"] == hook for obj in rendered)
-    if str(told.get(UNTAGGED, False)).lower() == "true" or not planes or (exists and revision):
+    if str(settings.get(UNTAGGED, False)).lower() == "true" or not planes or (exists and revision):
         return []
-    namespace = told.get("istioNamespace") or "istio-system"
+    namespace = settings.get("istioNamespace") or "istio-system"
     own = {"profile": "empty", "components": {"pilot": {"enabled": True}}, "namespace": namespace}
     more = {"values": {"revisionTags": ["default"], "global": {"istioNamespace": namespace}}}
     asked = render(wrap({**own, **more, **({"revision": revision} if revision else {})}))

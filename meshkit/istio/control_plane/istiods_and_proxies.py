@@ -122,7 +122,7 @@ def running(cluster: Cluster) -> list[dict[str, Any]]:
     Those that are on their way out are left out.
     """
     staying = [pod for pod in cluster.get("/api/v1/pods", fields=NOT_ENDED) if not is_terminating(pod)]
-    return [pod for pod in staying if _phase(pod) == "Running" or "running" in _told(pod)["state"]]
+    return [pod for pod in staying if _phase(pod) == "Running" or "running" in _proxy_status(pod)["state"]]
 
 
 def proxies(cluster: Cluster) -> list[Proxy]:
@@ -149,8 +149,8 @@ def carriers(cluster: Cluster, pods: Iterable[dict[str, Any]], now: datetime | N
 
 
 def _counts(pod: dict[str, Any], proxy: Proxy, now: datetime) -> bool:
-    told = _told(pod)
-    ran = "running" in told["state"] or bool(told.get("restartCount"))
+    status = _proxy_status(pod)
+    ran = "running" in status["state"] or bool(status.get("restartCount"))
     late = proxy.since is not None and (now - proxy.since).total_seconds() > START
     return bool(proxy.node) and (_phase(pod) == "Running" or ran or late)
 
@@ -159,8 +159,8 @@ def _phase(pod: dict[str, Any]) -> str:
     return str(pod.get("status", {}).get("phase", "Pending"))
 
 
-def _told(pod: dict[str, Any]) -> dict[str, Any]:
-    """Return the status of a pod's proxy; its `state` is empty where the node has told nothing yet."""
+def _proxy_status(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return the status of a pod's proxy; its `state` is empty where the node has not reported it yet."""
     status = pod.get("status", {})
     statuses = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
     return {"state": {}, **next((s for s in statuses if s["name"] == PROXY_CONTAINER), {})}
@@ -172,8 +172,8 @@ def _proxy(cluster: Cluster, pod: dict[str, Any]) -> Proxy | None:
     container = next((c for c in containers if c["name"] == PROXY_CONTAINER), None)
     if container is None:
         return None
-    told = _told(pod)
-    runs = told["state"].get("running", {})
+    container_status = _proxy_status(pod)
+    runs = container_status["state"].get("running", {})
     arguments = container.get("args", [])
     conditions = status.get("conditions", [])
     return Proxy(
@@ -187,19 +187,19 @@ def _proxy(cluster: Cluster, pod: dict[str, Any]) -> Proxy | None:
         mesh_id=_env(container).get("ISTIO_META_MESH_ID", ""),
         node=spec.get("nodeName", ""),
         since=_moment(runs.get("startedAt") or status.get("startTime") or metadata.get("creationTimestamp")),
-        trouble=_trouble(told),
+        trouble=_trouble(container_status),
     )
 
 
-def _trouble(told: dict[str, Any]) -> str:
-    waiting = told["state"].get("waiting", {})
-    ended = told["state"].get("terminated") or told.get("lastState", {}).get("terminated") or {}
-    restarts = told.get("restartCount", 0)
+def _trouble(status: dict[str, Any]) -> str:
+    waiting = status["state"].get("waiting", {})
+    ended = status["state"].get("terminated") or status.get("lastState", {}).get("terminated") or {}
+    restarts = status.get("restartCount", 0)
     words = [
         waiting.get("reason", ""),
         f"restarted {restarts} times" if restarts else "",
         f"last ended with exit code {ended.get('exitCode')}" if ended else "",
-        "its proxy is not ready" if told.get("ready") is False else "",
+        "its proxy is not ready" if status.get("ready") is False else "",
     ]
     return ", ".join(filter(None, words))
 

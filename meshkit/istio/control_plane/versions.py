@@ -147,9 +147,9 @@ def versions(mesh: Mesh, status: pd.DataFrame | None = None) -> pd.DataFrame:
 
     Args:
         mesh: the mesh.
-        status: a `proxy_status` that was already read; read anew unless given.
+        status: a `proxy_status` that was already read; read now unless given.
 
-    Source: the API server's `/version`, istiod's `/version`, and the version that each proxy told its istiod.
+    Source: the API server's `/version`, istiod's `/version`, and the version that each proxy reports to its istiod.
     """
     rows: list[dict[str, Any]] = []
     for name, answer in mesh.each(_kubernetes).items():

@@ -1,6 +1,6 @@
-"""What each istiod knows of a Service's endpoints, cluster by cluster, beside those that are ready there now.
+"""The endpoints of a Service that each istiod has, by cluster, next to those that are ready there now.
 
-`synced` says that a first sync once happened; this says whether it still follows. Replicas that disagree hand different
+`synced` says that a first sync once happened; this says whether it still follows. Replicas that disagree send different
 endpoints to their proxies.
 """
 

@@ -1,4 +1,4 @@
-"""Remote secrets as `istioctl create-remote-secret` makes them: the Secret that hands a reader's token over.
+"""Remote secrets as `istioctl create-remote-secret` makes them: the Secret with a reader's token.
 
 Source of the format: istio/istio, istioctl/pkg/multicluster/remote_secret.go. Tokens leave this module only inside the
 manifest that `manifest` returns.
@@ -82,7 +82,7 @@ def server(entry: ClusterSpec, cluster: Cluster) -> str:
 
 
 def is_local(address: str) -> bool:
-    """Return whether an address leads to whoever asks: loopback, or localhost."""
+    """Return whether an address leads back to the caller: loopback, or localhost."""
     return address_kind(address) == "loopback"
 
 

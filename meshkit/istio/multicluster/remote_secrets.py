@@ -485,7 +485,7 @@ def _not_watched(cluster: Cluster) -> Iterator[str]:
 
 
 def secret_events(mesh: Mesh) -> dict[str, int]:
-    """Return how many changes of remote secrets each istiod has taken in since it started, by pod.
+    """Return how many changes of remote secrets each istiod has processed since it started, by pod.
 
     `synced` alone does not tell whether an istiod has seen a change yet: until then it speaks of the cluster before.
     An istiod that does not answer, or does not count, is left out.
@@ -499,7 +499,7 @@ def secret_events(mesh: Mesh) -> dict[str, int]:
 
 
 def candidate_secrets(secrets: RemoteSecrets, reader: str, target: str) -> list[RemoteSecret]:
-    """Return the secrets by which a reader was meant to watch a target.
+    """Return the candidate secrets by which a reader could watch a target.
 
     Those with its key; without any, those whose credential leads there or whose annotation names it.
     """
@@ -509,16 +509,16 @@ def candidate_secrets(secrets: RemoteSecrets, reader: str, target: str) -> list[
 def active_secrets(
     mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str, seen: RemoteClusters | None = None
 ) -> list[RemoteSecret]:
-    """Return the candidates that istiod reads, and of them those first which it says it has taken."""
+    """Return the candidates that istiod reads, those first that it reports as in use."""
     found = [secret for secret in candidate_secrets(secrets, reader, target) if usable(mesh, secret)]
     named = taken(seen, reader, found[0].key) if seen and found else set()
     return sorted(found, key=lambda secret: secret.place not in named)
 
 
 def taken(seen: RemoteClusters, reader: str, key: str) -> set[str]:
-    """Return the secrets (namespace/name) which a reader's istiods say they have taken for a cluster id.
+    """Return the secrets (namespace/name) which a reader's istiods report that they use for a cluster id.
 
-    An istiod takes the first that it meets, and ignores another with the same id until it starts anew: it does not
+    An istiod uses the first that it meets, and ignores another with the same id until it restarts: it does not
     come back to it when the first is deleted.
 
     Source: pkg/kube/multicluster/secretcontroller.go, addRemoteConfig and ListRemoteClusters.

@@ -1,4 +1,4 @@
-"""Sync wait."""
+"""Waits until istiods have synced another cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from meshkit.kube.wait import Wait
 
 
 def discovered(mesh: Mesh, reader: str, target: str, events: Mapping[str, int]) -> Wait:
-    """Return a wait until each istiod has taken a secret in (so many `events` of secrets), and synced the target."""
+    """Return a wait until each istiod has processed a secret (so many `events` of secrets), and synced the target."""
     alone = Mesh(mesh.spec, {reader: mesh.clusters[reader]})
     network = mesh.spec.cluster(target).network
 

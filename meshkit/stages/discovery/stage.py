@@ -1,7 +1,7 @@
 """Stage 07: every istiod is given the credential to read every other cluster, and clusters become one mesh.
 
 From the moment that an istiod reads another cluster, Services of the same namespace and name are one to its clients. So
-what will merge is shown first, and each credential is tried before it is handed over.
+what will merge is shown first, and each credential is tried before it is distributed.
 
 Three plans, one after the other: Kubernetes issues a reader's token only once its Secret is there (`plan_tokens`),
 only with the token can the remote secrets be made (`plan`), and what they replaced is revoked last (`plan_revoked`).
@@ -71,7 +71,7 @@ CURED_BY: Final = {
 def check(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: str = "") -> list[Finding]:
     """Judge what must be so before clusters may read each other, and what it will do to Services.
 
-    In plan mode, what an earlier stage is to mend does not fail. `renew` is that of `token_rotation.token_actions`.
+    In plan mode, what an earlier stage is to fix does not fail. `renew` is that of `token_rotation.token_actions`.
     """
     wishes = token_actions(mesh, facts, renew)
     findings = [*control_plane.check_istiods(mesh, facts.known.identity)]
@@ -134,7 +134,7 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
             if not address or remote_secret_manifest.is_local(address):
                 continue
             renewed = wishes[name, target] == "renew"
-            # Each change is one event more; a cluster that istiod does not know yet is told by its name alone.
+            # Each change is one event more; of a cluster that istiod does not know yet there is only the name.
             seen = {pod: count + len(waits) + 1 for pod, count in taken.items()} if renewed else {}
             wait = discovered(mesh, name, target, seen)
             before = len(made.changes)

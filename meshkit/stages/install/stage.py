@@ -1,7 +1,7 @@
 """Stage 05: the same Istio everywhere, each control plane under its own id, network and mesh, no request lost.
 
 A live control plane that was called `Kubernetes` gets the name of the mesh file and goes on accepting the old one
-(`--clusterAliases`), since proxies claim the id that they were injected with until their pods are made anew. Then its
+(`--clusterAliases`), since proxies claim the id that they were injected with until their pods are recreated. Then its
 workloads are restarted one by one, each waited for, so that every proxy knows its network before stage 07 tells it of
 another. The alias goes in a later run, when that is asked for and nobody claims it: see
 meshkit.stages.install.cluster_id_rename.
@@ -155,10 +155,10 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
             findings += [ask.unknown(reason) for ask in (hands, label, certs)]
             continue
         by = row["installed_by"]
-        cure = "meshkit installs by istioctl only; upgrade by what installed it, and begin at stage 06"
-        findings.append(hands.judge(by in ("", "istioctl"), by or "nothing is installed", cure))
-        told = label.judge(row["network_label"] == network, row["network_label"] or "no label", "run stage 02")
-        findings.append(awaits(told, mode, "02 prepare"))
+        remedy = "meshkit installs by istioctl only; upgrade by what installed it, and begin at stage 06"
+        findings.append(hands.judge(by in ("", "istioctl"), by or "nothing is installed", remedy))
+        observed = label.judge(row["network_label"] == network, row["network_label"] or "no label", "run stage 02")
+        findings.append(awaits(observed, mode, "02 prepare"))
         if row["signed_by_others"]:
             findings.append(certs.answer(Verdict.SKIPPED, f"certificates come from {row['signed_by_others']}"))
             continue
@@ -178,11 +178,13 @@ def check_tool(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
         yield ask.fail(facts.istioctl, "install istioctl of that version, or put it on the PATH")
         return
     good = versions.agree(facts.istioctl, wanted) if wanted else True
-    cure = f"install istioctl {wanted}, or say `istio.version: {facts.istioctl}`"
+    remedy = f"install istioctl {wanted}, or say `istio.version: {facts.istioctl}`"
     if good is None:
-        yield ask.unknown(f"{facts.istioctl or 'a version that is not known'}: cannot be compared with {wanted}", cure)
+        yield ask.unknown(
+            f"{facts.istioctl or 'a version that is not known'}: cannot be compared with {wanted}", remedy
+        )
     else:
-        yield ask.judge(good, facts.istioctl, cure)
+        yield ask.judge(good, facts.istioctl, remedy)
 
 
 def check_running(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
@@ -203,14 +205,14 @@ def check_running(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
             elif facts.istioctl_missing:
                 yield ask.unknown(f"istiod {row['version']}, and no istioctl to compare", "see MK501")
             else:
-                cure = "upgrade this cluster first, or use istioctl of its version"
-                yield ask.judge(row["version"] == facts.istioctl, f"istiod {row['version']}", cure)
+                remedy = "upgrade this cluster first, or use istioctl of its version"
+                yield ask.judge(row["version"] == facts.istioctl, f"istiod {row['version']}", remedy)
 
 
 def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
     """MK506: every workload that must be restarted can be, without an interruption.
 
-    What no restart would make anew is named, and not restarted.
+    Workloads that a restart would not recreate are named, and not restarted.
     """
     for row in stale(mesh, facts.workloads).to_dict("records"):
         what = f": {row['kind']} {row['namespace']}/{row['workload']}" if row["workload"] else ""
@@ -218,13 +220,13 @@ def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
             "MK506",
             "workloads restart without interruption",
             row["cluster"] + what,
-            "a rolling restart with a pod beside",
+            "a rolling restart with a second pod",
         )
         if row["reason"]:
             yield ask.unknown(row["reason"])
             continue
         remote = row["remote_risk"] if _has_remote_clients(mesh, facts, row["cluster"]) else ""
-        remedy = "give it a rolling update with a pod beside it and a preStop hook, or restart it when it suits"
+        remedy = "give it a rolling update with a second pod and a preStop hook, or restart it at a time that suits you"
         if row["stuck"]:
             remedy = "it is left as it is: recreate its pods (`kubectl rollout resume`, or delete them) after this"
         elif remote:
@@ -249,9 +251,9 @@ def stale(mesh: Mesh, found: pd.DataFrame) -> pd.DataFrame:
 
 
 def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
-    """Plan the installation of every cluster, the restarts that follow, and the probe's workloads where they lack.
+    """Plan the installation of every cluster, the restarts that follow, and the probe's workloads where missing.
 
-    Where `drop_alias` says so, a control plane that was renamed before accepts its former id no more.
+    With `drop_alias`, a control plane that was renamed before no longer accepts its former id.
     """
     wanted = Plan(mesh, STAGE, withheld=checks_revisions.stops(mesh, facts.revisions))
     if wanted.withheld:
@@ -268,7 +270,7 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
             document = istioctl.operator(mesh.spec, name, alias=alias, mesh_networks=addresses)
             new = "a control plane of its own" if not row["istiod"] else f"id {row['becomes']}, network and mesh id"
             gate = cluster_id_rename.unclaimed(mesh, name, going) if going else None
-            wanted.install(name, document, f"accepts {going} as its id no more" if going else new, gate=gate)
+            wanted.install(name, document, f"no longer accepts {going} as its id" if going else new, gate=gate)
     _restarts(mesh, facts, wanted)
     _samples(mesh, wanted)
     return wanted
@@ -276,9 +278,9 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
 
 def _restarts(mesh: Mesh, facts: InstallFacts, wanted: Plan) -> None:
     rows = stale(mesh, facts.workloads).to_dict("records")
-    made_anew = {"istiod", "istio-ingressgateway", "istio-egressgateway"}
+    reinstalled = {"istiod", "istio-ingressgateway", "istio-egressgateway"}
     for row in rows:
-        own = row["namespace"] == mesh.root_namespace and row["workload"] in made_anew
+        own = row["namespace"] == mesh.root_namespace and row["workload"] in reinstalled
         if row["workload"] and not (row["stuck"] or own):
             network = "no network" if row["networks"] == "-" else f"network {row['networks']}"
             claim = f"its proxies claim {row['cluster_ids']}, {network} and mesh {row['mesh_ids']}"
@@ -354,8 +356,8 @@ def check_anchors(mesh: Mesh) -> Iterator[Finding]:
             yield ask.unknown("no proxy holds a certificate")
         else:
             good = len(anchors) == 1 and set(rows["anchor"]) == anchors
-            told = f"{len(rows)} proxies, root {', '.join(sorted(set(rows['anchor']))) or 'none'}"
-            yield ask.judge(good, told, "run stage 04 again, then restart what holds another root")
+            observed = f"{len(rows)} proxies, root {', '.join(sorted(set(rows['anchor']))) or 'none'}"
+            yield ask.judge(good, observed, "run stage 04 again, then restart the workloads that hold another root")
 
 
 class Install(Stage):

@@ -19,11 +19,11 @@ from meshkit.kube.mesh import Mesh
 from meshkit.stages.discovery import facts as discovery_facts
 
 TRUST: Final = "04 trust"
-"""`meshkit.stages.trust.stage.STAGE`, which imports what is taken back here."""
+"""`meshkit.stages.trust.stage.STAGE`, which imports this module."""
 
 
 def is_final(mesh: Mesh, book: Journal, entry: Entry) -> bool:
-    """Tell whether a change cannot be taken back: it replaced or removed a credential that ends."""
+    """Tell whether a change cannot be reverted: it replaced or removed a credential that expires."""
     if entry.stage != discovery_facts.STAGE or entry.action in undo.PATCHED:
         return False
     found = (before for before in book.private(entry)["before"] if before)
@@ -111,12 +111,12 @@ def check_later(mesh: Mesh, book: Journal) -> Finding:
 
     What stood before a later change is what this run had made: the undo of that one would bring it back.
     """
-    ask = Question("MK1208", "no later run depends on this one", "mesh", "the newest run goes back first")
+    ask = Question("MK1208", "no later run depends on this one", "mesh", "the newest run is undone first")
     mine = _left(book)
     if not mine:
-        return ask.answer(Verdict.PASS, "nothing of it stands")
+        return ask.answer(Verdict.PASS, "nothing of it is left")
     begun, places = min(entry.begun for entry in mine), {entry.cluster for entry in mine}
-    cure = "undo them first: `meshkit undo RUN`, the newest first"
+    remedy = "undo them first: `meshkit undo RUN`, the newest first"
     beside = []
     try:
         last = {what: entry.begun for entry in mine for what in _touched(book, entry)}
@@ -125,21 +125,21 @@ def check_later(mesh: Mesh, book: Journal) -> Finding:
             for entry in since:
                 met = [what for what in _touched(other, entry) if what in last and entry.begun > last[what]]
                 if met:
-                    return ask.fail(f"{other.name}: {met[0][0]}: {met[0][1]}", cure)
+                    return ask.fail(f"{other.name}: {met[0][0]}: {met[0][1]}", remedy)
             beside += [other.name] if places & {entry.cluster for entry in since} else []
     except ChangeError as error:
         return ask.unknown(f"{error.message}: {error.where}", error.remedy)
-    told = f"{', '.join(beside)}: other objects of the same clusters" if beside else "none"
-    return ask.judge(not beside, told, f"if they need what this one made, {cure}", otherwise=Verdict.WARN)
+    observed = f"{', '.join(beside)}: other objects of the same clusters" if beside else "none"
+    return ask.judge(not beside, observed, f"if they need what this one made, {remedy}", otherwise=Verdict.WARN)
 
 
 def _left(book: Journal) -> Sequence[Entry]:
-    """Return the changes that an undo would take back; restarts leave nothing."""
+    """Return the changes that an undo would revert; restarts leave nothing."""
     return [e for e in book.entries if e.stands and not e.temporary and e.action != "restart"]
 
 
 def _touched(book: Journal, entry: Entry) -> Iterator[tuple[str, str]]:
-    """Yield the objects of a change, with their clusters, and the credentials that a remote secret hands over."""
+    """Yield the objects of a change, with their clusters, and the credentials in a remote secret."""
     for manifest in book.private(entry)["manifests"]:
         yield entry.cluster, identify(manifest)
         if manifest["metadata"]["name"].startswith(remote_secrets.PREFIX):

@@ -182,7 +182,7 @@ def test_troubleshoot_never_applies(events: Events, monkeypatch: pytest.MonkeyPa
     assert repr(stage.diagnosis).startswith(
         f"{Verdict.FAIL.symbol} The reason for what is wrong: c [east → west] (MK803)"
     )
-    assert stage.symptom.value == "none named: everything is looked at"
+    assert stage.symptom.value == "none named: everything is checked"
     with pytest.raises(CheckFailed, match="1 fail"):
         stage.conclude()
     assert {f.id: f.verdict for f in stage.findings} == {

@@ -85,7 +85,7 @@ def test_titles_are_those_that_findings_have() -> None:
     # A whole stage that has nothing to do says so by an id of its own.
     assert others == {
         ("MK602", "east-west gateways are needed"),
-        ("MK1203", "the run is taken back"),
+        ("MK1203", "the run is undone"),
     }
 
 

@@ -1,4 +1,4 @@
-"""What may keep new pods from starting, told before a stage restarts some."""
+"""What may keep new pods from starting, reported before a stage restarts some."""
 
 from __future__ import annotations
 

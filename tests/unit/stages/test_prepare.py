@@ -131,7 +131,7 @@ CASES = [
 def test_every_check_tells_good_from_bad_from_unknown(number: str, spoiled: str, change: Row, verdict: Verdict) -> None:
     """One row is spoiled, and the check that it is about says so."""
     mesh = healthy.mesh(istio={"version": "1.31.0"})
-    assert healthy.told(prepare.check(mesh, facts(spoiled, **change)), number, "east") == [verdict]
+    assert healthy.judged(prepare.check(mesh, facts(spoiled, **change)), number, "east") == [verdict]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_gateway_beside_proxies_that_do_not_know_their_network_fails() -> None
     gateway = {"cluster": "east", "service": "eastwest", "network": "net-east", "port": 15443}
     given["gateways"] = gateways.GATEWAYS.frame([gateway])
     found = list(namespaces.check_gateways(healthy.mesh(), namespaces.PrepareFacts(**given)))
-    assert healthy.told(found, "MK213", "east") == [FAIL]
+    assert healthy.judged(found, "MK213", "east") == [FAIL]
     assert "eastwest" in found[0].remedy
 
 
@@ -248,8 +248,8 @@ def test_istioctl_that_is_missing_is_unknown() -> None:
     """MK207."""
     given = namespaces.PrepareFacts(**{**vars(facts()), "istioctl": "", "no_istioctl": "there is no istioctl"})
     mesh = healthy.mesh(istio={"version": "1.31.0"})
-    assert healthy.told(prepare.check(mesh, given), "MK207", "istioctl") == [UNKNOWN]
-    assert healthy.told(prepare.check(healthy.mesh(istio={"version": "1.30.1"}), facts()), "MK207", "istioctl") == [
+    assert healthy.judged(prepare.check(mesh, given), "MK207", "istioctl") == [UNKNOWN]
+    assert healthy.judged(prepare.check(healthy.mesh(istio={"version": "1.30.1"}), facts()), "MK207", "istioctl") == [
         FAIL
     ]
 
@@ -325,4 +325,4 @@ def test_services_that_share_a_name_but_not_ports_are_said() -> None:
         for c, p in (("east", "http:80/TCP"), ("west", "http:81/TCP"))
     ]
     found = list(prerequisites.check_services(healthy.mesh(), services.SERVICES.frame(rows)))
-    assert healthy.told(found, "MK212", "all clusters") == [WARN]
+    assert healthy.judged(found, "MK212", "all clusters") == [WARN]

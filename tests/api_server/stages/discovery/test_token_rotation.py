@@ -70,7 +70,7 @@ def test_a_token_that_ends_is_of_the_account_and_ends_with_its_secret(real: Mesh
 def test_istiods_that_a_removal_affects_are_restarted_by_undo(
     real: Mesh, monkeypatch: pytest.MonkeyPatch, number: str, restarts: int
 ) -> None:
-    """After the last remote secret is gone; no such istiod is here, so its version is told."""
+    """After the last remote secret is gone; no such istiod is here, so its version is given."""
     rows = versions.VERSIONS.frame([{"cluster": "east", "component": "istiod", "version": number}])
     monkeypatch.setattr(versions, "versions", lambda *_: rows)
     east, name = real.clusters["east"], f"istiod-{restarts}"
@@ -116,7 +116,7 @@ def test_a_restart_that_an_undo_was_stopped_before_is_planned_again(
 
 
 def test_a_secret_that_was_changed_since_an_istiod_started_is_missed(real: Mesh) -> None:
-    """One that was only made is not: that hurts none."""
+    """One that was only created is not: that breaks none."""
     east, namespace = real.clusters["east"], real.root_namespace
     spec = {"containers": [{"name": "discovery", "image": "none"}]}
     first, second = (labelled(core("Pod", f"istiod-{n}", namespace, spec=spec), app="istiod") for n in (1, 2))

@@ -122,7 +122,7 @@ def test_the_alias_stays_while_a_proxy_claims_it(renaming: Renaming) -> None:
 
 
 def test_the_alias_is_dropped_when_nobody_claims_it(renaming: Renaming) -> None:
-    """Made anew, both claim the new id: the drop goes through, every request is answered; a second one has no plan."""
+    """Restarted, both claim the new id: the drop goes through, every request is answered; a second one has no plan."""
     renaming.run("rename", "--until", "05")
     sample = renaming.sample
     sample.kubectl("delete", "pod", "loner")

@@ -217,7 +217,7 @@ def test_another_intermediate_of_the_same_root_is_taken_without_a_restart(lab: L
 
 
 def test_adopt_never_changes_what_live_proxies_trust(lab: Lab, tmp_path: Path) -> None:
-    """An own root that is not the live one holds everything, and the remedy is told; `auto` would overlap the two."""
+    """An own root that is not the live one holds everything, and the remedy is given; `auto` would overlap the two."""
     made = root()
     (tmp_path / "root-cert.pem").write_bytes(made.certificate)
     (tmp_path / "root-key.pem").write_bytes(made.key)

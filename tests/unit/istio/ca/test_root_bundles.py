@@ -101,7 +101,7 @@ def test_a_ca_of_its_own_gives_way_to_cacerts_at_a_restart(version: str) -> None
     ("version", "told"), [("1.24.3", 0), ("1.24.4", 1), ("1.24.5", 0), ("1.25.1", 1), ("1.25.2", 0)]
 )
 def test_versions_that_hand_out_one_root_only_are_named(version: str, told: int) -> None:
-    """istio/istio#55793, mended in 1.24.5 and 1.25.2 by their release notes."""
+    """istio/istio#55793, fixed in 1.24.5 and 1.25.2 by their release notes."""
     assert ("only one root" in predict(A, A + B, version, ON).why) == told
     assert "only one root" not in predict(A + B, A, version, ON).why
 
@@ -114,7 +114,7 @@ def test_bundles_without_a_certificate_are_no_subsets() -> None:
 @pytest.mark.parametrize("old", [A, A + A, A.rstrip(), b"# ours\r\n" + A, A + b"\n\n"])
 @pytest.mark.parametrize("version", ["1.20.0", "1.29.6", "1.30.0", "1.31.0"])
 def test_our_texts_are_taken_live_by_every_version(old: bytes, version: str) -> None:
-    """Widened, told again, told again without that, narrowed to what was there."""
+    """Widened, repeated, not repeated, narrowed to what was there."""
     wide = root_bundles.append_roots(old, [B + A, B])
     again = root_bundles.duplicate_root(wide, B)
     assert wide.startswith(old)

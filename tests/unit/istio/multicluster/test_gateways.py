@@ -122,7 +122,7 @@ def test_a_listener_passes_through_as_istiod_decides(change: Row, exposed: bool)
 
 
 def test_a_gateway_without_definitions_of_the_gateway_api_is_read_all_the_same() -> None:
-    """And the hosts of an Istio Gateway are told."""
+    """And the hosts of an Istio Gateway are reported."""
     server = {"port": {"number": 15443}, "tls": {"mode": "AUTO_PASSTHROUGH"}, "hosts": ["*.local"]}
     held = {
         "metadata": {"name": "cross", "namespace": SYSTEM},

@@ -21,7 +21,7 @@ from meshkit.stages.discovery import facts as discovery_facts
 from meshkit.stages.discovery import stage as discovery
 from meshkit.stages.discovery import token_rotation
 from meshkit.tables import table
-from tests.support.healthy import Row, mesh, secrets, told
+from tests.support.healthy import Row, judged, mesh, secrets
 from tests.support.objects import core
 from tests.unit.stages.discovery.test_stage import facts, secret
 
@@ -62,7 +62,7 @@ def test_the_end_of_a_credential_is_judged(change: Row, renewed: bool, verdict: 
     """A short life, granted by the server, is no alarm until half of it is over; what a run renews does not hold it."""
     rows = secrets([{**secret("east"), **change}])
     findings = list(remote_secrets.check_life(mesh(), rows, "east", "west", renewed=renewed))
-    assert told(findings, "MK809", PAIR) == [verdict]
+    assert judged(findings, "MK809", PAIR) == [verdict]
     assert all(f.remedy for f in findings if f.verdict is not PASS)
 
 
@@ -126,7 +126,7 @@ def test_an_istiod_that_was_not_restarted_after_a_change_holds_the_revocation(
     assert restarted == ["east"] * len(late)
     plan = changes_plan.Plan(mesh(), discovery_facts.STAGE)
     plan.changes = [Change("west", "delete", "Secret old", "", manifests=[core("Secret", "old")])]
-    held = told(token_rotation.check_readers_switched(mesh(), plan), "MK713", PAIR)
+    held = judged(token_rotation.check_readers_switched(mesh(), plan), "MK713", PAIR)
     assert held == [FAIL if late else PASS]
 
 

@@ -1,4 +1,4 @@
-"""Former ids of a live mesh: who still claims them, and when a control plane may accept them no more."""
+"""Former ids of a live mesh: who still claims them, and when a control plane may stop accepting them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from meshkit.istio.proxies import proxy_status, workloads
 from meshkit.kube.mesh import Unknown
 from meshkit.stages.install import cluster_id_rename
 from meshkit.stages.install import stage as install
-from tests.support.healthy import OTHER, Row, mesh, told
+from tests.support.healthy import OTHER, Row, judged, mesh
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 
@@ -85,12 +85,12 @@ def test_an_alias_is_dropped_when_nobody_claims_it(rows: list[Row], verdict: Ver
 def test_when_an_alias_goes(plane: Row, asked: bool, verdicts: list[Verdict], dropped: str) -> None:
     """When it is asked for; and unasked when the cluster is renamed again, for istiod takes one alias only."""
     rows = planes(**plane)
-    assert told(cluster_id_rename.check_former(rows, identities(OLD), drop_alias=asked), "MK507", "east") == verdicts
+    assert judged(cluster_id_rename.check_former(rows, identities(OLD), drop_alias=asked), "MK507", "east") == verdicts
     assert cluster_id_rename.dropped(rows.to_dict("records")[0], drop_alias=asked) == dropped
 
 
 def test_what_stays_accepted_is_counted() -> None:
-    """And how it ends is told."""
+    """And how it ends is reported."""
     (finding,) = cluster_id_rename.check_former(planes(**RENAMED), identities(OLD), drop_alias=False)
     assert finding.observed.startswith("Kubernetes stays accepted; 1 of 2 proxies claim it; `-p drop_alias true`")
 
@@ -118,8 +118,8 @@ def test_every_proxy_claims_what_the_mesh_file_says(change: Row, verdict: Verdic
     """Cluster id, network, mesh id; the table of those that are left has the same rows."""
     rows = identities(proxy("east", proxy="other", **change))
     findings = list(cluster_id_rename.check_claims(mesh(), rows))
-    assert told(findings, "MK522", "east") == [verdict]
-    assert told(findings, "MK522", "west") == [PASS]
+    assert judged(findings, "MK522", "east") == [verdict]
+    assert judged(findings, "MK522", "west") == [PASS]
     assert list(cluster_id_rename.left(mesh(), rows)["proxy"]) == ([] if verdict is PASS else ["other"])
 
 
@@ -186,7 +186,7 @@ def test_a_proxy_that_claims_an_alias_is_found_by_the_id_that_istiod_tells() -> 
 
 
 class TestWhatIsRead:
-    """Pods, Envoys and istiods together; who is asked is told, not asked."""
+    """Pods, Envoys and istiods together; what they claim is given, not read."""
 
     def read(self, monkeypatch: pytest.MonkeyPatch, answer: Any, *connected: str) -> list[Row]:
         """Return the rows of a mesh whose one running pod gives this answer, and whose istiods know these proxies."""

@@ -28,7 +28,7 @@ from meshkit.stages.rollback import stage as rollback
 from meshkit.stages.trust import proof as trust_proof
 from meshkit.stages.trust import stage as trust_stage
 from meshkit.tables import table
-from tests.support.healthy import certificate, identity, mesh, told
+from tests.support.healthy import certificate, identity, judged, mesh
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 ROOT, OTHER, SHORT = "a" * 64, "b" * 64, "a" * 16
@@ -66,7 +66,7 @@ def configmap(name: str) -> Row:
 
 
 def workload(name: str) -> Row:
-    """Return a workload that is made anew without a gap."""
+    """Return a workload that restarts without a gap."""
     return {"cluster": name, "namespace": "sample", "kind": "Deployment", "workload": "app", "pods": 1, "names": "p"}
 
 
@@ -149,7 +149,7 @@ SPOILED = [
 def test_a_check_tells_what_is_wrong(number: str, subject: str, spoiled: str, change: Row, verdict: Verdict) -> None:
     """Of the subject that it is about, with a remedy where it failed."""
     findings = trust_stage.check(mesh(), facts(spoiled, change))
-    assert told(findings, number, subject) == [verdict]
+    assert judged(findings, number, subject) == [verdict]
     assert all(f.remedy for f in findings if f.verdict in (FAIL, WARN))
 
 
@@ -166,7 +166,7 @@ def test_a_check_tells_what_is_wrong(number: str, subject: str, spoiled: str, ch
 def test_what_an_istiod_takes_next_is_trusted_already(signs: Row, stands: str, verdict: Verdict) -> None:
     """Or the first restart, whoever does it, has it sign what running proxies refuse."""
     known = replace(facts("signers", signs), authorities=facts("authorities", {"root": stands}).authorities)
-    assert told(list(stage.check_signers(known, "east")), "MK403", "east") == [verdict]
+    assert judged(list(stage.check_signers(known, "east")), "MK403", "east") == [verdict]
 
 
 CSR = "istio-csr at cert-manager-istio-csr.cert-manager.svc:443 (ENABLE_CA_SERVER=false)"
@@ -228,7 +228,7 @@ class TestOtherSigners:
         known = replace(
             with_istio_csr(others_cluster_id=takes), identity=facts("identity", {"cluster_id": says}).identity
         )
-        assert told(trust_stage.check(mesh(), known), "MK421", "east") == [verdict]
+        assert judged(trust_stage.check(mesh(), known), "MK421", "east") == [verdict]
 
     def test_after_it_nothing_of_istiods_own_is_to_be_proved(self) -> None:
         """MK411 and MK412 do not apply."""
@@ -270,19 +270,19 @@ def test_a_cluster_without_anything_is_skipped() -> None:
 def test_trust_domains_other_than_the_default() -> None:
     """The mesh file's counts."""
     wanted = mesh(mesh={"trustDomain": "other.local"})
-    assert told(trust_stage.check(wanted, facts()), "MK405", "east") == [FAIL]
+    assert judged(trust_stage.check(wanted, facts()), "MK405", "east") == [FAIL]
 
 
 @pytest.mark.parametrize(
     ("change", "aliases", "verdict", "said"),
     [
-        ({}, "", FAIL, "lets them in no more"),
-        ({"action": "DENY"}, "", FAIL, "keeps them out no more"),
-        ({"field": "notPrincipals"}, "", FAIL, "keeps them out no more"),
-        ({"action": "DENY", "field": "source.principal notValues"}, "", FAIL, "lets them in no more"),
-        ({"action": "CUSTOM"}, "", FAIL, "does not apply to them any more"),
+        ({}, "", FAIL, "no longer lets them in"),
+        ({"action": "DENY"}, "", FAIL, "no longer keeps them out"),
+        ({"field": "notPrincipals"}, "", FAIL, "no longer keeps them out"),
+        ({"action": "DENY", "field": "source.principal notValues"}, "", FAIL, "no longer lets them in"),
+        ({"action": "CUSTOM"}, "", FAIL, "no longer applies to them"),
         ({}, "td.test", PASS, "all 2 values"),
-        ({"literal": True}, "td.test", FAIL, "lets them in no more"),
+        ({"literal": True}, "td.test", FAIL, "no longer lets them in"),
         ({"trust_domain": "*.test"}, "td.test", PASS, "all 2 values"),
         ({"trust_domain": "cluster.local", "field": "trustDomains"}, "", PASS, "all 2 values"),
     ],
@@ -301,7 +301,7 @@ def test_what_a_policy_will_mean_no_longer_is_named(change: Row, aliases: str, v
 
 
 def test_adopting_a_root_says_what_it_costs() -> None:
-    """Its key was in a cluster: no deletion takes that back."""
+    """Its key was in a cluster: no deletion reverts that."""
     known = facts("authorities", {"secret": "istio-ca-secret", "sha256": ROOT})
     (finding,) = stage.check_key(known, Choice(StrategyOutcome.ADOPT, "", root=ROOT, key_in="east"))
     assert finding.verdict is WARN
@@ -347,14 +347,14 @@ class TestProof:
     )
     def test_what_is_not_proved_is_reported(self, number: str, spoiled: str, change: Row, verdict: Verdict) -> None:
         """And never passes."""
-        assert told(self.prove(facts(spoiled, change)), number, "east") == [verdict]
+        assert judged(self.prove(facts(spoiled, change)), number, "east") == [verdict]
 
     @pytest.mark.parametrize(("change", "verdict"), [({"paused": True}, FAIL), ({"reason": "no answer"}, UNKNOWN)])
     def test_who_is_still_kept_apart_is_reported(self, change: Row, verdict: Verdict) -> None:
         """By the secret that is paused, where it can be read."""
         row = {"cluster": "east", "secret": "istio-remote-secret-west", "targets": "west", **change}
         after = replace(facts(), readings=discovery_pause.READINGS.frame([row]))
-        assert told(self.prove(after), "MK420", "east") == [verdict]
+        assert judged(self.prove(after), "MK420", "east") == [verdict]
 
     def test_what_was_not_applied_is_skipped(self) -> None:
         """All of it."""
@@ -372,7 +372,7 @@ class TestRequests:
         plan.changes.append(Change("east", "update", "Secret istio-system/cacerts", "widen"))
         for status in statuses:
             traffic._note("east", "sleep", Answer(status, 0.01, "", ""))
-        return told(trust_proof.prove(mesh(), facts(), facts(), plan, traffic), "MK419", "east")
+        return judged(trust_proof.prove(mesh(), facts(), facts(), plan, traffic), "MK419", "east")
 
     def test_all_are_answered(self) -> None:
         """Then it passes."""
@@ -391,7 +391,7 @@ class TestRequests:
         nothing = Plan(mesh(), trust_stage.STAGE)
         assert trust_proof.watch(mesh(), nothing).clients == []
         proof = trust_proof.prove(mesh(), facts(), facts(), nothing, Traffic(mesh()))
-        assert told(proof, "MK419", "east") == [SKIPPED]
+        assert judged(proof, "MK419", "east") == [SKIPPED]
 
 
 def test_marks_name_the_steps_of_an_overlap() -> None:
@@ -411,7 +411,7 @@ def test_witnesses_tell_who_disagrees() -> None:
     """Each by its name."""
     rows = trust_proof.witnesses(facts("handed", {"roots": OTHER[:16]})).to_dict("records")
     assert [row["agree"].count(";") for row in rows] == [1, 0]
-    assert "istiod hands out other roots" in rows[0]["agree"]
+    assert "istiod distributes other roots" in rows[0]["agree"]
     assert rows[1]["agree"] == "yes"
 
 
