@@ -136,7 +136,7 @@ def test_an_istiod_that_reads_kubeconfig_files_is_given_no_secret(
     known = facts("remotes", {"kubeconfig_folder": "/kubeconfigs", "remote": watched})
     known = replace(known, known=replace(known.known, secrets=healthy.secrets([])))
     assert token_rotation.token_actions(mesh(), known)["east", "west"] == ""
-    assert told(discovery.check(mesh(), known), "MK706", PAIR) == [verdicts[0]]
+    assert judged(discovery.check(mesh(), known), "MK706", PAIR) == [verdicts[0]]
     proofs = list(
         remote_secrets.check(mesh(), known.known.identity, known.known.secrets, known.known.remotes, ("east", "west"))
     )
