@@ -74,7 +74,7 @@ def identities(mesh: Mesh) -> pd.DataFrame:
 
 
 def _of_pods(mesh: Mesh) -> list[dict[str, str]]:
-    found, claimed = mesh.each(_pods), _told(mesh)
+    found, claimed = mesh.each(_pods), _reported_ids(mesh)
     rows: list[dict[str, str]] = []
     for name, pods in found.items():
         if isinstance(pods, Unknown):
@@ -100,7 +100,7 @@ def _pods(cluster: Cluster) -> list[dict[str, str]]:
     ]
 
 
-def _told(mesh: Mesh) -> dict[tuple[str, str, str], str | Unknown]:
+def _reported_ids(mesh: Mesh) -> dict[tuple[str, str, str], str | Unknown]:
     """Return the cluster id that each running Envoy reports."""
 
     def ask(proxy: Proxy) -> str:
