@@ -1,7 +1,8 @@
 """All checks of all stages, asked of a finished mesh, as one list of findings: the causes first.
 
 Read-only: no API server is asked to change anything. Where only trying can tell, requests are sent from pods that run.
-Every reading is made once, all side by side. What a stage asks about a change that is to come is not asked here.
+Readings are made side by side, and the stages share them; a few probes read gateways and API servers once more. What a
+stage asks about a change that is to come is not asked here.
 """
 
 from __future__ import annotations

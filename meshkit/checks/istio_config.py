@@ -27,7 +27,7 @@ STUB: Final = (
 
 
 def check_rules(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
-    """Judge a table of `istio.rules.rules`, cluster by cluster."""
+    """Judge a table of `config_lint.rules`, cluster by cluster."""
     for name in mesh.clusters:
         rows = found[found["cluster"] == name]
         yield from check_subsets(mesh, rows, name)

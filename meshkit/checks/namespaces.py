@@ -109,7 +109,7 @@ def _judge_ids(ask: Question, mesh: Mesh, name: str, row: Row) -> Finding:
 def wanted_label(mesh: Mesh, facts: PrepareFacts, cluster: str = "") -> dict[str, str]:
     """Return the injection label for the probe's namespace: as in the first cluster that has one, else by revision.
 
-    In a cluster where no webhook answers that label, it is one that is answered there: a tag is of its own cluster.
+    In a cluster where no webhook selects that label, it is one that is answered there: a tag is of its own cluster.
     """
     label, planes = _label_of_mesh(mesh, facts), facts.revisions.get(cluster)
     if not isinstance(planes, ControlPlanes):

@@ -1,4 +1,4 @@
-"""Pair table."""
+"""Every pair of clusters, link by link: the table, the worst of each link, and lines for a terminal."""
 
 from __future__ import annotations
 

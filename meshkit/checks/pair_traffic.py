@@ -1,4 +1,4 @@
-"""Pair traffic."""
+"""Checks of the calls between pairs of clusters: MK811 to MK814."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from meshkit.tables import Row
 
 
 def check_pair(mesh: Mesh, facts: VerifyFacts, row: Row) -> Iterator[Finding]:
-    """MK811 to MK814: who answered, by which way, as whom, and do both proxies' counters agree."""
+    """MK811 to MK814: which cluster answered, by which path, with which identity, and do both proxies count alike."""
     yield check_answers(row)
     if not row["sent"]:
         return

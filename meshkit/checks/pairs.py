@@ -105,7 +105,7 @@ def _named(mesh: Mesh, client: str, server: str) -> str:
 def check_known(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iterator[Finding]:
     """MK842: each istiod replica of the client holds the endpoints that are ready in the server's cluster now.
 
-    This is what `synced` does not say: that what it read is still true.
+    `synced` does not show that: only that it read them once.
     """
     spec = mesh.spec.probe
     what = f"{spec.server}.{spec.namespace}"
@@ -174,7 +174,7 @@ def check_replicas(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Fi
 
 
 def check_endpoints(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Finding:
-    """MK839: the client's Envoy reaches the server's endpoints by the way of the topology.
+    """MK839: the client's Envoy reaches the server's endpoints by the expected path.
 
     By the gateway where networks differ, else by the pods' own addresses.
     """
@@ -235,7 +235,7 @@ def check_hello(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Itera
 
 
 def _untried(mesh: Mesh, facts: PairFacts, ask: Question, client: str, server: str) -> Finding:
-    """Return a failure only where all who could name a gateway were asked, and none named one."""
+    """Return a failure only where every source of gateways could be read, and none names one."""
     if pair_survey.gateways(mesh, facts.known, client, server):
         return ask.unknown("no hello was sent")
     seen = facts.known.gateways_seen[facts.known.gateways_seen["cluster"] == client]

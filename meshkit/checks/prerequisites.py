@@ -1,4 +1,4 @@
-"""What clusters must agree on before they can be one mesh: clocks, addresses, versions, policies, namespaces."""
+"""Checks of prerequisites of one mesh: clocks, addresses, versions, NetworkPolicies, namespaces."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def check_reach(api_servers: pd.DataFrame) -> Iterator[Finding]:
 
 
 def check_names(mesh: Mesh, names: pd.DataFrame) -> Iterator[Finding]:
-    """MK206: the DNS names that the mesh rests on resolve in pods of each side."""
+    """MK206: the DNS names that the mesh depends on resolve in pods of each cluster."""
     for cluster in mesh.clusters:
         rows = names[names["cluster"] == cluster].to_dict("records")
         if not rows:
@@ -228,7 +228,7 @@ def _minor(text: str) -> tuple[int, int]:
 
 
 def check_policies(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
-    """MK209: no NetworkPolicy blocks a way that the mesh needs."""
+    """MK209: no NetworkPolicy blocks a path that the mesh needs."""
     for name in mesh.clusters:
         ask = Question("MK209", "NetworkPolicies leave the mesh's paths open", name, "none blocked")
         rows = found[found["cluster"] == name].to_dict("records")

@@ -45,8 +45,8 @@ def check_merging(
 
     Args:
         mesh: the mesh.
-        services: of `istio.services.services`.
-        merging: of `istio.services.merging`.
+        services: of `config.services.services`.
+        merging: of `config.services.merging`.
         new: the pairs that do not discover each other yet.
     """
     expected = "only Services that are meant to be one"

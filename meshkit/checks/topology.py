@@ -328,7 +328,7 @@ class Manager:
 
 @functools.cache
 def known_managers() -> Mapping[str, Manager]:
-    """Return every line of `managed.csv` by its manager, as `istio.managed.managers` names it."""
+    """Return every line of `managed.csv` by its manager, as `control_plane.managed.managers` names it."""
     text = resources.files("meshkit.checks").joinpath("managed.csv").read_text(encoding="utf-8")
     return {row["manager"]: Manager(**row) for row in csv.DictReader(text.splitlines())}
 

@@ -180,7 +180,7 @@ def plan(mesh: Mesh, facts: ShiftFacts, traffic: Traffic, hold: float = 10.0) ->
     Every step waits until the traffic shows its effect for some seconds, so the next one is made on proof.
 
     Raises:
-        InputError: `hold` is less than nothing, or no number.
+        InputError: `hold` is negative, or no number.
     """
     parameters.require_number("hold", hold)
     made = Plan(mesh, STAGE, temporary=True)

@@ -102,7 +102,7 @@ def pairs(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Proved:
-    """All findings, those of the calls too: before there are any, no pair is shown to pass."""
+    """All findings, those of the calls too; without them no pair is shown as passed."""
 
     findings: list[Finding]
 

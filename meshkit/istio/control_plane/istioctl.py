@@ -24,7 +24,7 @@ from meshkit.spec import ClusterSpec, MeshSpec, read_yaml
 MANAGER = "istio-operator"
 """The field manager of `istioctl install` (operator/pkg/install/install.go)."""
 RUNTIME_MANAGERS = frozenset({MANAGER, "istioctl", "pilot-discovery"})
-"""Istio's own hands: istiod sets failure policies and CA bundles of webhooks, istioctl moves their selectors."""
+"""Istio's field managers: istiod sets failure policies and CA bundles of webhooks, istioctl moves their selectors."""
 REVISION, TAG = "istio.io/rev", "istio.io/tag"
 VALIDATOR = "istiod-default-validator"
 INSTALL_LABELS = ("install.operator.istio.io/", "operator.istio.io/", "istio.io/rev")

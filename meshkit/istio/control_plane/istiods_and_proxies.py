@@ -66,7 +66,7 @@ class Istiod:
             # An istiod without a multicluster controller, say, answers 200 with nothing.
             return json.loads(answer) if answer.strip() else []
         except ValueError:
-            raise UnreachableError(f"istiod {self.name} answered {path} with something else than JSON") from None
+            raise UnreachableError(f"istiod {self.name} answered {path} with something other than JSON") from None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def discovered(mesh: Mesh, reader: str, target: str, events: Mapping[str, int]) 
         watched = remote_secrets.remote_clusters(alone)
         taken = remote_secrets.secret_events(alone) if events else {}
         if late := [pod for pod, count in taken.items() if count < events.get(pod, 0)]:
-            return f"{', '.join(late)}: has not taken the secret in yet"
+            return f"{', '.join(late)}: has not processed the secret yet"
         if watched.unread:
             return f"{watched.unread[0].istiod or reader}: {watched.unread[0].reason}"
         istiods = {one.istiod for one in watched}

@@ -1,4 +1,4 @@
-"""Stage 03: everything that Istio is made of in each cluster, as files that kubectl takes, and proof that they suffice.
+"""Stage 03: all Istio objects of each cluster, as files for `kubectl apply`, and proof that they can be restored.
 
 No cluster is changed: the restore drill compares and lets the API servers try each object in dry runs. Secrets leave
 the clusters only into the private folder (mode 0700) outside of the evidence.
@@ -166,7 +166,7 @@ def check_readable(facts: BackupFacts, name: str) -> Iterator[Finding]:
 
 
 def check_private(mesh: Mesh) -> Finding:
-    """MK303: the folder that will hold private keys is ours alone, and nothing that is handed on."""
+    """MK303: the folder that will hold private keys is closed to others, and is not passed on."""
     ask = Question("MK303", "the archive's folder is private", "this machine", "mode 0700, no checkout, no run folder")
     wrong = archive.problem(_folder(mesh))
     return ask.judge(not wrong, wrong or "nobody else reads it", "chmod 0700, or set XDG_STATE_HOME to another place")
@@ -220,7 +220,7 @@ def about(done: Archive | None) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Drill:
-    """What a cluster said to its archive: what it holds now, its own counts by kind, and how each try of it ended."""
+    """A cluster compared with its archive: its objects now, its counts by kind, and the result of each dry run."""
 
     now: Found
     counts: dict[str, int | Unknown]
@@ -278,7 +278,7 @@ def _name(cluster: Cluster, kind: str) -> str:
 
 
 def _apply(cluster: Cluster, manifest: Manifest) -> str:
-    """Return what is wrong with an object that is restored over the one that is there, by a dry run."""
+    """Return what is wrong with an object restored over the existing one, by a dry run."""
     try:
         answer = cluster.rehearse(manifest)
     except MeshkitError as error:
@@ -288,7 +288,7 @@ def _apply(cluster: Cluster, manifest: Manifest) -> str:
 
 
 def _create(cluster: Cluster, manifest: Manifest) -> str:
-    """Return what is wrong with an object that is created where it is gone, by a dry run under another name."""
+    """Return what is wrong with an object created again, by a dry run under another name."""
     try:
         cluster.rehearse(istio_objects.under_another_name(manifest), create=True)
     except MeshkitError as error:
@@ -360,7 +360,7 @@ def check_counts(name: str, drill: Drill, read: Iterable[Key], moved: bool) -> I
 
 
 def _tried(ask: Question, tried: dict[Key, str | Unknown], moved: set[Key]) -> Finding:
-    """MK308 and MK309: the API server, asked for a dry run, takes each object as the files have it."""
+    """MK308 and MK309: the API server, asked for a dry run, accepts each object as the files have it."""
     answers = {key: answer for key, answer in tried.items() if key not in moved}
     refused = [f"{key}: {answer}" for key, answer in answers.items() if isinstance(answer, str) and answer]
     unknown = [f"{key}: {answer.reason}" for key, answer in answers.items() if isinstance(answer, Unknown)]

@@ -69,7 +69,7 @@ CURED_BY: Final = {
 
 
 def check(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: str = "") -> list[Finding]:
-    """Judge what must be so before clusters may read each other, and what it will do to Services.
+    """Judge the gates of discovery, and what it will do to Services.
 
     In plan mode, what an earlier stage is to fix does not fail. `renew` is that of `token_rotation.token_actions`.
     """
@@ -106,12 +106,12 @@ def plan_tokens(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
 
 
 def plan_revoked(mesh: Mesh, tokens: Plan) -> Plan:
-    """Plan that replaced credentials end: see `token_rotation.plan_revoked`."""
+    """Plan to revoke replaced credentials: see `token_rotation.plan_revoked`."""
     return token_rotation.plan_revoked(mesh, STAGE, tokens)
 
 
 def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
-    """Plan the remote secrets, reader by reader; one whose token is not there yet is shown, and never made."""
+    """Plan the remote secrets, reader by reader; one whose token is not there yet is shown, and never created."""
     made = Plan(mesh, STAGE)
     found = mesh.each(lambda cluster: reader_tokens.current(reader_tokens.tokens(cluster, mesh.root_namespace), mesh))
     wishes, taken = token_actions(mesh, facts, renew), multicluster_remote_secrets.secret_events(mesh)
@@ -181,7 +181,7 @@ def try_merged(mesh: Mesh, plan: Plan) -> pd.DataFrame:
 
 
 def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame, old: Plan | None = None) -> list[Finding]:
-    """Look again: secrets, credentials, each istiod's word (as stage 08 judges them), endpoints and calls.
+    """Read again: secrets, credentials, each istiod's sync state (as stage 08 judges them), endpoints and calls.
 
     And, of the plan `old`, that what it revoked opens nothing.
     """

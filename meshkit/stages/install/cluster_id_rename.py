@@ -59,7 +59,7 @@ READ = "can its Envoy be asked? `istioctl proxy-config bootstrap POD.NAMESPACE`"
 
 
 def identities(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each proxy that there is, with who it claims to be.
+    """Return one row for each proxy, with the ids that it claims.
 
     Source: ISTIO_META_CLUSTER_ID, ISTIO_META_NETWORK and ISTIO_META_MESH_ID of each pod that has not ended; the node of
     each Envoy's `/server_info`; `/debug/syncz` of each istiod.
@@ -74,7 +74,7 @@ def identities(mesh: Mesh) -> pd.DataFrame:
 
 
 def _of_pods(mesh: Mesh) -> list[dict[str, str]]:
-    found, claimed = mesh.each(_pods), _told(mesh)
+    found, claimed = mesh.each(_pods), _reported_ids(mesh)
     rows: list[dict[str, str]] = []
     for name, pods in found.items():
         if isinstance(pods, Unknown):
@@ -100,8 +100,8 @@ def _pods(cluster: Cluster) -> list[dict[str, str]]:
     ]
 
 
-def _told(mesh: Mesh) -> dict[tuple[str, str, str], str | Unknown]:
-    """Return which cluster id each running Envoy names itself by."""
+def _reported_ids(mesh: Mesh) -> dict[tuple[str, str, str], str | Unknown]:
+    """Return the cluster id that each running Envoy reports."""
 
     def ask(proxy: Proxy) -> str:
         metadata = envoy_admin.server_info(proxy).get("node", {}).get("metadata", {})
@@ -247,7 +247,7 @@ def unclaimed(mesh: Mesh, name: str, former: str) -> Wait:
 
 
 def check_dropped(mesh: Mesh, planes: pd.DataFrame, *, drop_alias: bool, pending: bool) -> Iterator[Finding]:
-    """MK527: what was to be dropped is accepted by no running istiod any more."""
+    """MK527: no running istiod still accepts the id that was to be dropped."""
     for plane in planes.to_dict("records"):
         former, name = dropped(plane, drop_alias=drop_alias), plane["cluster"]
         ask = Question("MK527", "the former id is no longer accepted", name, f"no istiod takes {former} for {name}")

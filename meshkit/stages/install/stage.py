@@ -100,7 +100,7 @@ def look(mesh: Mesh) -> InstallFacts:
 
 
 def planes(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each cluster: who its control plane is, and who it is to become."""
+    """Return one row for each cluster: the ids of its control plane now, and those that it is to get."""
     rows = []
     for name, found in mesh.each(lambda cluster: _plane(mesh, cluster.name)).items():
         rows.append({"cluster": name, "reason": found.reason} if isinstance(found, Unknown) else found)
@@ -288,7 +288,7 @@ def _restarts(mesh: Mesh, facts: InstallFacts, wanted: Plan) -> None:
 
 
 def _samples(mesh: Mesh, wanted: Plan) -> None:
-    """Want the probe's client and server wherever they lack, as they are where they are."""
+    """Want the probe's client and server in each cluster without them, copied from one that has them."""
     spec = mesh.spec.probe
     for name in (spec.server, spec.client):
         found = mesh.each(lambda cluster, name=name: workload_copies.workload(cluster, spec.namespace, name))  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What outlasts the undo of a run: credentials by which clusters are read after it, CAs in use, and later runs."""
+"""What an undo of a run must not break: credentials in use, CAs in use, and later runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def is_final(mesh: Mesh, book: Journal, entry: Entry) -> bool:
 
 
 def needed(mesh: Mesh, book: Journal, kept: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Return the credentials which a journal made and by which clusters are read after its undo: (cluster, object).
+    """Return the credentials of a journal that istiods still use after its undo: (cluster, object).
 
     And who reads by them. Others hold a remote secret that the undo leaves as it is; `kept` ones are left, too.
     """
@@ -48,7 +48,7 @@ def needed(mesh: Mesh, book: Journal, kept: Collection[tuple[str, str]]) -> dict
 
 
 def authorities(mesh: Mesh, book: Journal) -> dict[tuple[str, str], str]:
-    """Return the Secrets `cacerts` that a journal made and by which a control plane signs that came after them.
+    """Return the Secrets `cacerts` of a journal with which a control plane signs that was installed after them.
 
     By (cluster, object), with the reason. Before the run there was no CA to go back to, and none is missed: the cluster
     had no istiod. One that Helm, say, installed since has found the Secret when it started; without it, its next start
@@ -93,7 +93,7 @@ def _is_token(book: Journal, entry: Entry) -> bool:
 
 
 def _given_up(mesh: Mesh, book: Journal, kept: Collection[tuple[str, str]], secret: RemoteSecret) -> bool:
-    """Tell whether the undo takes a remote secret away, or gives it another credential."""
+    """Tell whether the undo removes a remote secret, or gives it another credential."""
     subject = (secret.cluster, f"Secret {secret.place}")
     for entry in book.entries:
         if not entry.stands or (entry.cluster, entry.object) != subject or entry.action in undo.PATCHED:

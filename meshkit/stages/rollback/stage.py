@@ -85,7 +85,7 @@ class RollbackFacts:
 
 
 def look(mesh: Mesh, journal: str = "") -> RollbackFacts:
-    """Read a journal, the newest unless named, and what became of its changes; changes nothing.
+    """Read a journal, by default the newest, and the state of its changes; changes nothing.
 
     Raises:
         InputError: there is no such journal.
@@ -242,7 +242,7 @@ def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: 
 
 
 def _restarts(entries: list[Entry]) -> list[Entry]:
-    """Return the restarts, workload by workload as they were made; of each the last first: what stood before stays."""
+    """Return the restarts, workload by workload as they were made; of each the last first."""
     found = [entry for entry in reversed(entries) if entry.action == "restart"]
     order = list(dict.fromkeys((entry.cluster, entry.object) for entry in entries))
     return sorted(found, key=lambda entry: order.index((entry.cluster, entry.object)))
@@ -266,7 +266,7 @@ def _unhealed(book: Journal) -> set[str]:
 def _parted(mesh: Mesh, book: Journal, kept: list[tuple[str, str]]) -> list[Wait]:
     """Return the waits until each reader no longer watches the clusters of the remote secrets that the run made.
 
-    Those that an undo before this one removed count, too: it may have ended before they were forgotten.
+    Those that an earlier undo removed count, too: it may have ended before istiods stopped watching.
     """
     targets: dict[str, set[str]] = {}
     for entry in book.entries:
@@ -283,7 +283,7 @@ def _of_remote_secret(entry: Entry) -> bool:
 
 
 def _others(mesh: Mesh, entry: Entry, later: str, entries: list[Entry], wanted: Plan) -> None:
-    """Want those restarted, too, that were made while the cluster had its later id, and not by this journal."""
+    """Want workloads restarted, too, that were created while the cluster had its later id, and not by this journal."""
     known = {(e.cluster, e.object) for e in entries if e.action == "restart"}
     found = workloads.workloads(mesh)
     rows = found[

@@ -193,7 +193,9 @@ class TestWhatIsRead:
         known = mesh()
         pods = [{"namespace": "sample", "proxy": "app", "state": "Running", "cluster_id": "east"}]
         monkeypatch.setattr(type(known), "each", lambda *_: {"east": pods, "west": Unknown("no answer")})
-        monkeypatch.setattr(cluster_id_rename, "_told", lambda _: {("east", "sample", "app"): answer} if answer else {})
+        monkeypatch.setattr(
+            cluster_id_rename, "_reported_ids", lambda _: {("east", "sample", "app"): answer} if answer else {}
+        )
         row = {"cluster": "east", "istiod": "istiod", "istiod_cluster": "east", "namespace": "sample"}
         rows = [{**row, "proxy": name} for name in connected]
         monkeypatch.setattr(cluster_id_rename, "proxy_status", lambda _: proxy_status.PROXY_STATUS.frame(rows))
