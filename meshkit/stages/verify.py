@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -33,7 +34,7 @@ from meshkit.notebook import link_matrix as notebook_link_matrix
 from meshkit.probing import pair_probe, pair_survey
 from meshkit.spec import MeshSpec
 from meshkit.stages.sending import Sending
-from meshkit.stages.stage import Draws, Shows
+from meshkit.stages.stage import Draws, Read, Shows
 
 STAGE = "08 verify"
 
@@ -135,7 +136,7 @@ class Verify(Sending):
     )
 
     facts: VerifyFacts
-    survey: pair_survey.PairFacts
+    survey: Any = Read("look")
 
     def __init__(
         self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "audit", journal: str = "", calls: int = 10
@@ -151,7 +152,7 @@ class Verify(Sending):
         return facts
 
     def _check(self) -> Iterable[Finding]:
-        self.after = None
+        vars(self).pop("after", None)  # of other findings
         return [*check(self.mesh, self.facts, self.mode), *checks_pairs.check(self.mesh, self.survey, self.mode)]
 
     def _requests(self) -> str:

@@ -157,7 +157,8 @@ def _adopted(mesh: Mesh, choice: Choice) -> ca_files.ProvidedCA:
     for name in (model.SECRET, istiod_ca.SELF_SIGNED):
         data = cacerts.as_loaded(istiod_ca.secret_data(cluster, mesh.root_namespace, name))
         pair = data.get("ca-cert.pem", b""), data.get("ca-key.pem", b"")
-        if all(pair) and ca_certificates.fingerprint(ca_certificates.parse_chain(pair[0])[0]) == choice.root:
+        own = [ca_certificates.fingerprint(one) for one in ca_certificates.parse_chain(pair[0])[:1]]
+        if all(pair) and own == [choice.root]:
             where = f"cluster {choice.key_in}, Secret {name}"
             signer = ca_files.load(*pair, where=where, signs_authorities=True)
             return ca_files.ProvidedCA(signer.certificate, signer, {})

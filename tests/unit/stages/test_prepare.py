@@ -16,7 +16,6 @@ from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import injection, proxy_status
 from meshkit.probing import api_server_reach, pod_reach
 from meshkit.stages import prepare
-from meshkit.tables import table
 from tests.support import healthy
 
 PASS, WARN, FAIL, UNKNOWN, SKIPPED = (
@@ -29,19 +28,19 @@ PASS, WARN, FAIL, UNKNOWN, SKIPPED = (
 Row = dict[str, Any]
 DEAD = {"reason": "it is dead"}
 TABLES = {
-    "roots": inventory.ROOT_NAMESPACES.dtypes,
-    "identity": versions.IDENTITY.dtypes,
-    "claims": proxy_status.CLAIMS.dtypes,
-    "clocks": inventory.CLOCKS.dtypes,
-    "inventory": inventory.INVENTORY.dtypes,
-    "api_servers": api_server_reach.REACH.dtypes,
-    "names": pod_reach.API_NAMES.dtypes,
-    "versions": versions.VERSIONS.dtypes,
-    "features": versions.FEATURES_IN_USE.dtypes,
-    "policies": network_policies.NETWORK_POLICIES.dtypes,
-    "injection": injection.INJECTION.dtypes,
-    "services": services.SERVICES.dtypes,
-    "gateways": gateways.GATEWAYS.dtypes,
+    "roots": inventory.ROOT_NAMESPACES.frame,
+    "identity": versions.IDENTITY.frame,
+    "claims": proxy_status.CLAIMS.frame,
+    "clocks": inventory.CLOCKS.frame,
+    "inventory": inventory.INVENTORY.frame,
+    "api_servers": api_server_reach.REACH.frame,
+    "names": pod_reach.API_NAMES.frame,
+    "versions": versions.VERSIONS.frame,
+    "features": versions.FEATURES_IN_USE.frame,
+    "policies": network_policies.NETWORK_POLICIES.frame,
+    "injection": injection.INJECTION.frame,
+    "services": services.SERVICES.frame,
+    "gateways": gateways.GATEWAYS.frame,
 }
 HEALTHY: dict[str, Row] = {
     "roots": {"namespace": "istio-system", "exists": True, "network": "net-east"},
@@ -67,7 +66,7 @@ def facts(spoiled: str = "", **change: Any) -> namespaces.PrepareFacts:
     west = {"roots": {"network": "net-west"}, "injection": {}}
     for name, own in west.items():
         rows[name].append({**HEALTHY[name], "cluster": "west", **own})
-    tables = {name: table(rows.get(name, []), columns) for name, columns in TABLES.items()}
+    tables = {name: columns(rows.get(name, [])) for name, columns in TABLES.items()}
     return namespaces.PrepareFacts(**tables, istioctl="1.31.0", no_istioctl="")
 
 

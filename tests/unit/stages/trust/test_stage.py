@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -27,7 +27,6 @@ from meshkit.probing.load_generator import Traffic
 from meshkit.stages.rollback import stage as rollback
 from meshkit.stages.trust import proof as trust_proof
 from meshkit.stages.trust import stage as trust_stage
-from meshkit.tables import table
 from tests.support.healthy import certificate, identity, mesh, told
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
@@ -81,16 +80,16 @@ def reading(name: str) -> Row:
     return {"cluster": name, "secret": "istio-remote-secret-other", "targets": "other", "paused": False}
 
 
-MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
-    "identity": (identity, versions.IDENTITY.dtypes),
-    "authorities": (authority, istiod_ca.AUTHORITIES.dtypes),
-    "signers": (signer, istiod_ca.SIGNERS.dtypes),
-    "certificates": (proxy, trust_store.CERTIFICATES.dtypes),
-    "roots": (handed, trust_store.ROOTS.dtypes),
-    "handed": (configmap, trust_store.DISTRIBUTED_ROOTS.dtypes),
-    "workloads": (workload, workloads.WORKLOADS.dtypes),
-    "policies": (policy, authorization_policies.POLICY_TRUST_DOMAINS.dtypes),
-    "readings": (reading, discovery_pause.READINGS.dtypes),
+MAKERS: dict[str, tuple[Callable[[str], Row], Callable[[Iterable[Row]], pd.DataFrame]]] = {
+    "identity": (identity, versions.IDENTITY.frame),
+    "authorities": (authority, istiod_ca.AUTHORITIES.frame),
+    "signers": (signer, istiod_ca.SIGNERS.frame),
+    "certificates": (proxy, trust_store.CERTIFICATES.frame),
+    "roots": (handed, trust_store.ROOTS.frame),
+    "handed": (configmap, trust_store.DISTRIBUTED_ROOTS.frame),
+    "workloads": (workload, workloads.WORKLOADS.frame),
+    "policies": (policy, authorization_policies.POLICY_TRUST_DOMAINS.frame),
+    "readings": (reading, discovery_pause.READINGS.frame),
 }
 
 
@@ -101,7 +100,7 @@ def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> ca_readin
         rows = [maker(cluster) for cluster in ("east", "west")]
         if name == spoiled:
             rows = [{**rows[0], **(change or {})}, rows[1], *more]
-        tables[name] = table(rows, columns)
+        tables[name] = columns(rows)
     return ca_reading.TrustFacts(**tables)
 
 
