@@ -255,13 +255,16 @@ def check(mesh: Mesh, facts: AuditFacts) -> list[Finding]:
     Raises:
         InputError: `gates.accept` of the mesh file names no check.
     """
-    accepted = mesh.spec.gates.accept
-    for identifier in accepted:
-        catalogue.find(identifier)
+    accepted = _accepted(mesh)
     findings = [*_common_ground(mesh, facts), *_trust(mesh, facts), *_ways_in(mesh, facts), *_joined(mesh, facts)]
     findings += [*proxies.check_proxies(mesh, facts.observe), *proxies.check_serving(mesh, facts.observe)]
     findings += merged_service.check(mesh, facts.calls)
     return [_accept(finding, accepted.get(finding.id, "")) for finding in findings]
+
+
+def _accepted(mesh: Mesh) -> dict[str, str]:
+    """Return why the mesh file accepts a warning, by the check's id; it may name that by a former id."""
+    return {catalogue.find(identifier).id: why for identifier, why in mesh.spec.gates.accept.items()}
 
 
 def _accept(finding: Finding, why: str) -> Finding:
@@ -308,7 +311,7 @@ def _trust(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
     if choice.root:
         yield from ca.check_root(found, choice)
         yield from ca.check_key(found, choice)
-    yield from certificates.check_roots(mesh, facts.discovery.known)
+    yield from certificates.check_roots(mesh, found.certificates)
     yield from certificates.check_certificates(mesh, found.certificates)
 
 
@@ -319,13 +322,11 @@ def _ways_in(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
     if mesh.spec.topology.network != "multi":
         return
     for name in mesh.clusters:
-        yield gateways.check_gateway(mesh, known.gateways, name, "MK805")
+        yield gateways.check_gateway(mesh, known.gateways, name)
         yield gateway_exposure.check_hosts(mesh, facts.gateways, name)
         yield gateway_exposure.check_control_plane(mesh, facts.gateways, name)
     for reader, target in mesh.ordered_pairs:
-        yield from gateways.check_gateway_seen(
-            mesh, known.gateways, known.gateways_seen, reader, target, identifier="MK806", moved="MK838"
-        )
+        yield from gateways.check_gateway_seen(mesh, known.gateways, known.gateways_seen, reader, target)
     yield from gateway_exposure.check_mesh_networks(mesh, facts.gateways)
     yield from control_plane_paths.check_hosts(mesh, facts.prepare.names, known.gateways, known.gateways_seen)
 
@@ -337,10 +338,10 @@ def _joined(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
         yield remote_reader.check_claims(mesh, found, name)
         yield remote_reader.check_reader(mesh, found, name)
     for reader, target in mesh.ordered_pairs:
-        yield remote_reader.check_reach(found, reader, target)
+        yield remote_reader.check_reach(found.reach, reader, target)
         yield from remote_secrets.check(mesh, known.identity, known.secrets, known.remotes, (reader, target))
     yield from pairs.check(mesh, facts.links)
-    yield from service_merge.check_alike(found.merging)
+    yield from service_merge.check_alike(found.services, found.merging)
     yield from istio_config.check_rules(mesh, facts.rules)
     yield from istio_config.check_absent(mesh, facts.absent)
     yield from istio_config.check_headless(mesh, found.services)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from meshkit.changes.plan import Plan
-from meshkit.checks import known_defects, prerequisites, restarts, topology
+from meshkit.checks import known_defects, prerequisites, remote_reader, restarts, service_merge, topology
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.namespaces import (
@@ -80,8 +80,7 @@ def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
         *check_networks(mesh, facts),
         *check_ids(mesh, facts),
         *prerequisites.check_clocks(facts.clocks, mesh.spec.gates.max_clock_skew),
-        *prerequisites.check_addresses(mesh, facts.inventory),
-        *prerequisites.check_reach(facts.api_servers),
+        *check_api_servers(mesh, facts),
         *prerequisites.check_names(mesh, facts.names),
         *prerequisites.check_versions(mesh, facts.versions, facts.istioctl, facts.no_istioctl),
         *prerequisites.check_kubernetes(facts.versions, target),
@@ -91,10 +90,20 @@ def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
         *checks_revisions.check_labels(mesh, facts.injection, facts.revisions),
         *prerequisites.check_injection(mesh, facts.injection),
         *checks_revisions.check_followed(mesh, facts.injection),
-        *prerequisites.check_services(mesh, facts.services),
+        *service_merge.check_alike(
+            facts.services, services.merging(facts.services, list(mesh.clusters), mesh.root_namespace)
+        ),
         *check_gateways(mesh, facts),
         *restarts.check(mesh, facts.new_pods),
     ]
+
+
+def check_api_servers(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
+    """MK701 and MK702: what remote secrets will need, before anything is changed."""
+    for row in facts.inventory.to_dict("records"):
+        yield remote_reader.check_address(mesh, row["cluster"], row["api_server"], row["reason"])
+    for pair in mesh.ordered_pairs:
+        yield remote_reader.check_reach(facts.api_servers, *pair, early=True)
 
 
 def plan(mesh: Mesh, facts: PrepareFacts) -> Plan:

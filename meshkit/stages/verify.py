@@ -55,12 +55,10 @@ def check(mesh: Mesh, facts: VerifyFacts, mode: str = "audit") -> list[Finding]:
     for reader, target in mesh.ordered_pairs:
         findings += remote_secrets.check(mesh, facts.identity, facts.secrets, facts.remotes, (reader, target))
         if mesh.spec.topology.network == "multi":
-            findings += gateways.check_gateway_seen(
-                mesh, facts.gateways, facts.gateways_seen, reader, target, identifier="MK806", moved="MK838"
-            )
+            findings += gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, reader, target)
     if mesh.spec.topology.network == "multi":
-        findings += [gateways.check_gateway(mesh, facts.gateways, name, "MK805") for name in mesh.clusters]
-    return [*findings, *check_roots(mesh, facts), *check_certificates(mesh, facts.certificates)]
+        findings += [gateways.check_gateway(mesh, facts.gateways, name) for name in mesh.clusters]
+    return [*findings, *check_roots(mesh, facts.certificates), *check_certificates(mesh, facts.certificates)]
 
 
 def prove(mesh: Mesh, facts: VerifyFacts, calls: pd.DataFrame) -> list[Finding]:

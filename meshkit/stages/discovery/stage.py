@@ -62,7 +62,6 @@ CURED_BY: Final = {
     "MK801": "05 install",
     "MK805": "06 gateways",
     "MK807": "04 trust",
-    "MK702": "05 install",
     "MK703": "05 install",
     "MK704": "05 install",
 }
@@ -76,17 +75,17 @@ def check(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: str = "
     wishes = token_actions(mesh, facts, renew)
     findings = [*control_plane.check_istiods(mesh, facts.known.identity)]
     if mesh.spec.topology.network == "multi":
-        findings += [gateways.check_gateway(mesh, facts.known.gateways, name, "MK805") for name in mesh.clusters]
-    findings += [*certificates.check_roots(mesh, facts.known)]
+        findings += [gateways.check_gateway(mesh, facts.known.gateways, name) for name in mesh.clusters]
+    findings += [*certificates.check_roots(mesh, facts.known.certificates)]
     for name in mesh.clusters:
         findings += [check_server(mesh, facts, name), check_claims(mesh, facts, name)]
         findings += [check_reader(mesh, facts, name), check_rights(mesh, facts, name)]
         findings += [*check_version(facts, name, [wish for (a, _), wish in wishes.items() if a == name])]
     for pair in mesh.ordered_pairs:
-        findings += [check_reach(facts, *pair, mode), check_others(mesh, facts, *pair)]
+        findings += [check_reach(facts.reach, *pair, early=mode == "plan"), check_others(mesh, facts, *pair)]
         findings += [*check_life(mesh, facts.known.secrets, *pair, renewed=bool(wishes[pair]))]
     begun = service_merge.check_merging(mesh, facts.services, facts.merging, _new(mesh, facts, renew))
-    findings += [*begun, *service_merge.check_alike(facts.merging)]
+    findings += [*begun, *service_merge.check_alike(facts.services, facts.merging)]
     findings += restarts.check(mesh, facts.new_pods)
     return [awaits(f, mode, CURED_BY[f.id]) if f.id in CURED_BY else f for f in findings]
 
@@ -193,9 +192,7 @@ def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame, old: Plan | None = None) 
     for reader, target in mesh.ordered_pairs:
         findings += remote_secrets.check(mesh, now.identity, now.secrets, now.remotes, (reader, target))
         if mesh.spec.topology.network == "multi":
-            findings += gateways.check_gateway_seen(
-                mesh, now.gateways, now.gateways_seen, reader, target, identifier="MK806", moved="MK838"
-            )
+            findings += gateways.check_gateway_seen(mesh, now.gateways, now.gateways_seen, reader, target)
     return [*findings, *merged_service.check(mesh, calls)]
 
 

@@ -64,7 +64,7 @@ def check(mesh: Mesh, facts: TrustFacts) -> list[Finding]:
         findings += discovery_pause.check(facts.readings, states(mesh, facts))
     elif choice.root:
         findings += [check_held(facts, name, choice.root, "MK408") for name in mesh.clusters]
-    findings += certificates.check_certificates(mesh, facts.certificates, "MK409")
+    findings += certificates.check_certificates(mesh, facts.certificates)
     return [*findings, *restarts.check(mesh, facts.new_pods)]
 
 
