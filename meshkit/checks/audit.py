@@ -42,16 +42,16 @@ from meshkit.checks import (
 from meshkit.checks.finding import SEVERITY, Finding, Verdict
 from meshkit.errors import MeshkitError
 from meshkit.istio import snapshot
+from meshkit.istio import trust as istio_trust
 from meshkit.istio.ca import istiod_ca, trust_store
-from meshkit.istio.ca import reading as ca_reading
 from meshkit.istio.config import authorization_policies, config_lint, missing_services, network_policies, services
-from meshkit.istio.control_plane import inventory, istioctl, managed, new_pods, versions
+from meshkit.istio.control_plane import inventory, istioctl, managed, versions
 from meshkit.istio.control_plane import revisions as control_plane_revisions
 from meshkit.istio.multicluster import discovery_pause, remote_secret_manifest
 from meshkit.istio.multicluster import gateway_exposure as multicluster_gateway_exposure
 from meshkit.istio.multicluster import gateways as multicluster_gateways
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
-from meshkit.istio.proxies import injection, proxy_status, workloads
+from meshkit.istio.proxies import injection, new_pods, proxy_status, workloads
 from meshkit.istio.proxies import reading as proxies_reading
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, control_plane_reach, pair_survey, pod_reach
@@ -122,7 +122,7 @@ class AuditFacts:
 
     assess: topology.AssessFacts
     prepare: namespaces.PrepareFacts
-    trust: ca_reading.TrustFacts
+    trust: istio_trust.TrustFacts
     gateways: gateway_exposure.GatewayFacts
     discovery: remote_reader.DiscoveryFacts
     observe: proxies_reading.ProxyFacts
@@ -195,9 +195,9 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> AuditFacts
             new_pods=told["new pods"],
             revisions=told["revisions"],
         ),
-        trust=ca_reading.with_offer(
+        trust=istio_trust.with_offer(
             mesh,
-            ca_reading.TrustFacts(
+            istio_trust.TrustFacts(
                 identity=told["identity"],
                 authorities=told["authorities"],
                 signers=told["signers"],
@@ -301,7 +301,7 @@ def _common_ground(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
 
 
 def _trust(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
-    found, choice = facts.trust, ca_reading.choose(mesh, facts.trust)
+    found, choice = facts.trust, istio_trust.choose(mesh, facts.trust)
     for name in mesh.clusters:
         yield ca.check_authority(found, name)
         yield from ca.check_signers(found, name)

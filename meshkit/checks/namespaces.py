@@ -11,10 +11,9 @@ from meshkit.checks import prerequisites
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
-from meshkit.istio.control_plane import new_pods
 from meshkit.istio.control_plane.revisions import ControlPlanes, will_inject
 from meshkit.istio.multicluster import gateways
-from meshkit.istio.proxies import injection
+from meshkit.istio.proxies import injection, new_pods
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Row
 

@@ -11,10 +11,12 @@ from meshkit.checks import known_defects, remote_secrets
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio import snapshot
-from meshkit.istio.control_plane import new_pods, versions
+from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.istio.multicluster.remote_secrets import PREFIX, Credential, RemoteSecret, usable
+from meshkit.istio.proxies import new_pods
+from meshkit.kube import api_server
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
 from meshkit.tables import Row, row_of
@@ -58,7 +60,7 @@ def check_address(mesh: Mesh, name: str, address: str, reason: str) -> Finding:
     if not address:
         return ask.unknown(reason or "not read")
     source = "apiServer" if mesh.spec.cluster(name).api_server else "kubeconfig"
-    good = address.startswith("https://") and not remote_secret_manifest.is_local(address)
+    good = address.startswith("https://") and not api_server.is_local(address)
     number = [entry.name for entry in mesh.spec.clusters].index(name)
     cure = f"say clusters[{number}].apiServer in the mesh file: the address by which the other clusters reach {name}"
     return ask.judge(good, f"{address} (from {source})", cure)

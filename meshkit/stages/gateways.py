@@ -14,11 +14,11 @@ from meshkit.checks import control_plane, gateways, restarts
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.gateway_exposure import GatewayFacts, check_control_plane, check_hosts, check_mesh_networks
 from meshkit.checks.question import Question, arrow, awaits, planned
-from meshkit.istio.control_plane import istioctl, new_pods, versions
+from meshkit.istio.control_plane import istioctl, versions
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.multicluster import gateway_exposure, gateway_manifests, gateway_rows, remote_secrets
 from meshkit.istio.multicluster import gateways as multicluster_gateways
-from meshkit.istio.proxies import proxy_status
+from meshkit.istio.proxies import new_pods, proxy_status
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import wait_for
 from meshkit.notebook import tables

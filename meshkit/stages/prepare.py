@@ -32,10 +32,10 @@ from meshkit.checks.namespaces import (
 from meshkit.checks.question import Question, planned
 from meshkit.errors import MeshkitError
 from meshkit.istio.config import network_policies, services
-from meshkit.istio.control_plane import inventory, istioctl, new_pods, revisions, versions
+from meshkit.istio.control_plane import inventory, istioctl, revisions, versions
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
 from meshkit.istio.multicluster import gateways
-from meshkit.istio.proxies import injection, proxy_status
+from meshkit.istio.proxies import injection, new_pods, proxy_status, reading
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait
 from meshkit.notebook import tables
@@ -59,7 +59,7 @@ def look(mesh: Mesh) -> PrepareFacts:
         inventory=inventory.inventory,
         api_servers=api_server_reach.reach,
         names=pod_reach.names,
-        versions=versions.versions,
+        versions=reading.read_versions,
         features=versions.features,
         policies=network_policies.network_policies,
         injection=injection.namespaces,

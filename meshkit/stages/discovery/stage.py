@@ -47,11 +47,13 @@ from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.istio.multicluster.sync_wait import discovered
 from meshkit.istio.proxies import proxy_status
+from meshkit.kube import api_server
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait, in_turn
 from meshkit.probing import api_server_reach
 from meshkit.probing import merged_service as probing_merged_service
 from meshkit.spec import MeshSpec
+from meshkit.stages import istiod_restart
 from meshkit.stages.discovery import token_rotation
 from meshkit.stages.discovery.facts import STAGE, look
 from meshkit.stages.discovery.token_rotation import token_actions
@@ -130,7 +132,7 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
         hurt = known_defects.needs_restart_after_secret_change(facts.versions, name)
         for target in [b for (a, b), wish in wishes.items() if a == name and wish]:
             address = str(row_of(facts.readers, target).get("server", ""))
-            if not address or remote_secret_manifest.is_local(address):
+            if not address or api_server.is_local(address):
                 continue
             renewed = wishes[name, target] == "renew"
             # Each change is one event more; a cluster that istiod does not know yet is told by its name alone.
@@ -147,7 +149,7 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
                 discovered(mesh, name, target, {}) for target in token_rotation.secrets_changed_since_start(mesh, name)
             ]
         if hurt and waits:
-            token_rotation.restart_istiods(made, name, in_turn(waits))
+            istiod_restart.restart_istiods(made, name, in_turn(waits))
     return made
 
 
@@ -164,7 +166,7 @@ def _plan_secret(
     mesh = made.mesh
     name = mesh.spec.cluster(target).tls_server_name or kept
     parameters.secret_id(mesh.spec, target)
-    address = remote_secret_manifest.server(mesh.spec.cluster(target), mesh.clusters[target])
+    address = api_server.server(mesh.spec.cluster(target), mesh.clusters[target])
     known = token if isinstance(token, reader_tokens.Token) and token else reader_tokens.Token("", "to come", b"-")
     manifest = remote_secret_manifest.manifest(target, address, known, mesh.root_namespace, name)
     before = len(made.changes)

@@ -25,14 +25,14 @@ from meshkit.checks.question import Question, awaits, planned
 from meshkit.display import Record
 from meshkit.errors import MeshkitError
 from meshkit.istio.ca import cacerts, istiod_ca, trust_store
-from meshkit.istio.control_plane import inventory, istioctl, new_pods, revisions, versions, workload_copies
+from meshkit.istio.control_plane import inventory, istioctl, revisions, versions, workload_copies
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.control_plane.revisions import REVISION, ControlPlanes, named
 from meshkit.istio.multicluster import gateways
 from meshkit.istio.multicluster.gateway_manifests import mesh_networks
+from meshkit.istio.proxies import new_pods, workloads
 from meshkit.istio.proxies import reading as proxies_reading
-from meshkit.istio.proxies import workloads
 from meshkit.kube.manifests import MANAGED, Object
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.rollout import rolled_out
@@ -87,7 +87,7 @@ def look(mesh: Mesh) -> InstallFacts:
     former = cluster_id_rename.identities(mesh)
     running = revisions.look(mesh)
     return InstallFacts(
-        planes(mesh), versions.versions(mesh), found, former, tool, missing, new_pods.look(mesh), running
+        planes(mesh), proxies_reading.read_versions(mesh), found, former, tool, missing, new_pods.look(mesh), running
     )
 
 

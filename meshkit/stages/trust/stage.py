@@ -28,12 +28,13 @@ from meshkit.checks.finding import Finding, Verdict, holding
 from meshkit.checks.question import Question
 from meshkit.display import Record
 from meshkit.errors import UnreachableError
-from meshkit.istio.ca import ca_files, cacerts, istiod_ca, model, reading
+from meshkit.istio import trust
+from meshkit.istio.ca import ca_files, cacerts, istiod_ca, model
 from meshkit.istio.ca import certificates as ca_certificates
 from meshkit.istio.ca.model import SHORT, Choice, StrategyOutcome
-from meshkit.istio.ca.reading import TrustFacts, choose, provided_ca, states
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.proxies import workloads
+from meshkit.istio.trust import TrustFacts, choose, provided_ca, states
 from meshkit.kube.manifests import MANAGED
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import Wait
@@ -229,7 +230,7 @@ class Trust(Stage):
         return Record("strategy", f"{choice.outcome.value}: {choice.why}")
 
     def _look(self) -> TrustFacts:
-        return reading.look(self.mesh)
+        return trust.look(self.mesh)
 
     def _check(self) -> Iterable[Finding]:
         return check(self.mesh, self.facts)
@@ -243,5 +244,5 @@ class Trust(Stage):
             super()._carry_out(plan)
 
     def _prove(self) -> Iterable[Finding]:
-        self.after = reading.look(self.mesh)
+        self.after = trust.look(self.mesh)
         return proof.prove(self.mesh, self.facts, self.after, self.plans[0], self.traffic)

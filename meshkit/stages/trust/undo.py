@@ -16,6 +16,7 @@ import pandas as pd
 
 from meshkit.changes.journal import DONE, Entry, Journal
 from meshkit.changes.plan import Change, Plan
+from meshkit.changes.undo import installed_control_plane
 from meshkit.errors import InputError
 from meshkit.istio.ca import cacerts, certificates, istiod_ca, model, trust_store
 from meshkit.istio.ca.model import SHORT
@@ -23,7 +24,6 @@ from meshkit.istio.proxies import workloads
 from meshkit.kube.manifests import Object, identify, unified
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import Wait, in_turn
-from meshkit.stages.rollback import dependants
 from meshkit.stages.trust import discovery_pause, root_rotation
 from meshkit.stages.trust.journal_steps import JournalStep, steps
 
@@ -144,7 +144,7 @@ class TrustUndo:
     def _stays(self, step: JournalStep) -> bool:
         """Tell whether a cluster loses no CA that it had: the run brought its control plane, or the Secret stays."""
         secret = f"Secret {self.mesh.root_namespace}/{model.SECRET}"
-        return dependants.brought(self.book, step.cluster) or secret in self.keep.get(step.cluster, ())
+        return installed_control_plane(self.book, step.cluster) or secret in self.keep.get(step.cluster, ())
 
     def take(self, step: JournalStep) -> None:
         """Want one step taken back."""

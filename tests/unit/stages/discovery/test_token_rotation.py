@@ -17,6 +17,7 @@ from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest, se
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
+from meshkit.stages import istiod_restart
 from meshkit.stages.discovery import facts as discovery_facts
 from meshkit.stages.discovery import stage as discovery
 from meshkit.stages.discovery import token_rotation
@@ -118,7 +119,7 @@ def test_an_istiod_that_was_not_restarted_after_a_change_holds_the_revocation(
     monkeypatch.setattr(multicluster_remote_secrets, "secret_events", lambda _: {})
     monkeypatch.setattr(reader_tokens, "tokens", lambda *_: [])
     restarted: list[str] = []
-    monkeypatch.setattr(token_rotation, "restart_istiods", lambda _, name, __: restarted.append(name))
+    monkeypatch.setattr(istiod_restart, "restart_istiods", lambda _, name, __: restarted.append(name))
     discovery.plan(mesh(), known)
     assert restarted == ["east"] * len(late)
     plan = changes_plan.Plan(mesh(), discovery_facts.STAGE)

@@ -14,8 +14,8 @@ import pytest
 from meshkit.changes.plan import Change, Plan
 from meshkit.checks import ca as stage
 from meshkit.checks.finding import Verdict
+from meshkit.istio import trust as istio_trust
 from meshkit.istio.ca import istiod_ca, trust_store
-from meshkit.istio.ca import reading as ca_reading
 from meshkit.istio.ca.model import Choice, StrategyOutcome
 from meshkit.istio.config import authorization_policies
 from meshkit.istio.control_plane import versions
@@ -93,7 +93,7 @@ MAKERS: dict[str, tuple[Callable[[str], Row], Callable[[Iterable[Row]], pd.DataF
 }
 
 
-def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> ca_reading.TrustFacts:
+def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> istio_trust.TrustFacts:
     """Return the facts of two plugged clusters, with a change in the row of east, and more rows in that table."""
     tables: dict[str, Any] = {}
     for name, (maker, columns) in MAKERS.items():
@@ -101,7 +101,7 @@ def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> ca_readin
         if name == spoiled:
             rows = [{**rows[0], **(change or {})}, rows[1], *more]
         tables[name] = columns(rows)
-    return ca_reading.TrustFacts(**tables)
+    return istio_trust.TrustFacts(**tables)
 
 
 def test_two_plugged_clusters_pass_every_check() -> None:
@@ -172,7 +172,7 @@ CSR = "istio-csr at cert-manager-istio-csr.cert-manager.svc:443 (ENABLE_CA_SERVE
 LEFT_OVER = {"secret": "istio-ca-secret", "used": False, "sha256": OTHER, "root": OTHER, "signed_by_others": CSR}
 
 
-def with_istio_csr(**change: Any) -> ca_reading.TrustFacts:
+def with_istio_csr(**change: Any) -> istio_trust.TrustFacts:
     """Return facts of an east whose certificates come from istio-csr, with an old Secret of istiod beside it."""
     seen = {
         "istiod": "istiod-east",
@@ -261,7 +261,7 @@ def test_what_is_wrong_with_it_is_its_owners() -> None:
 def test_a_cluster_without_anything_is_skipped() -> None:
     """It has no CA and no proxy, and is no fault."""
     known = {name: getattr(facts(), name) for name in MAKERS}
-    east = ca_reading.TrustFacts(**{name: rows[rows["cluster"] == "east"] for name, rows in known.items()})
+    east = istio_trust.TrustFacts(**{name: rows[rows["cluster"] == "east"] for name, rows in known.items()})
     findings = trust_stage.check(mesh(), east)
     assert {f.verdict for f in findings if f.subject == "west"} == {SKIPPED}
 
@@ -311,7 +311,7 @@ def test_adopting_a_root_says_what_it_costs() -> None:
 class TestProof:
     """What was looked at afterwards."""
 
-    def prove(self, after: ca_reading.TrustFacts) -> list[Any]:
+    def prove(self, after: istio_trust.TrustFacts) -> list[Any]:
         """Judge an empty plan."""
         nothing = Plan(mesh(), trust_stage.STAGE)
         return trust_proof.prove(mesh(), facts(), after, nothing, Traffic(mesh()))
