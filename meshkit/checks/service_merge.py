@@ -105,9 +105,9 @@ def check_alike(services: pd.DataFrame, merging: pd.DataFrame) -> Iterator[Findi
         ask = Question("MK709", "merging Services are alike", name, "the same ports and type everywhere")
         cure = f"make them alike first, or keep them apart: {local_words(_host(row))}"
         yield ask.answer(Verdict.WARN, row["conflict"], cure)
-    if len(rows) and unlike.empty and not unread:
+    if unlike.empty and not unread:
         ask = Question("MK709", "merging Services are alike", "mesh", "the same ports and type everywhere")
-        yield ask.answer(Verdict.PASS, f"{len(rows)} Services")
+        yield ask.answer(Verdict.PASS, f"{len(rows)} Services in several clusters")
 
 
 def proposals(mesh: Mesh, merging: pd.DataFrame, new: Collection[tuple[str, str]]) -> pd.DataFrame:

@@ -325,3 +325,4 @@ def test_services_that_share_a_name_but_not_ports_are_said() -> None:
         healthy.mesh(), namespaces.PrepareFacts(**vars(facts()) | {"services": services.SERVICES.frame(rows)})
     )
     assert healthy.told(found, "MK709", "sample/httpbin") == [WARN]
+    assert healthy.told(prepare.check(healthy.mesh(), facts()), "MK709", "mesh") == [PASS]
