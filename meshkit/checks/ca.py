@@ -9,7 +9,7 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.ca import model
 from meshkit.istio.ca.model import SHORT, Choice
-from meshkit.istio.ca.reading import MAPS, TrustFacts, signed_by_others
+from meshkit.istio.trust import MAPS, TrustFacts, signed_by_others
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import of_cluster
 

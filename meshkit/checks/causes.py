@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from meshkit.checks.catalogue import checks
+from meshkit.checks.catalogue import checks, current
 from meshkit.checks.finding import SEVERITY, Finding, Verdict
 from meshkit.checks.question import ARROW
 
@@ -25,7 +25,7 @@ def consequences(identifier: str) -> tuple[str, ...]:
     """Return the ids of the checks that a bad answer of this one may make bad, at once or by way of others."""
     direct = {check.id: check.leads_to for check in checks().values()}
     found: set[str] = set()
-    wave = {identifier}
+    wave = {current(identifier)}
     while wave:
         wave = {effect for cause in wave for effect in direct.get(cause, ())} - found
         found |= wave
@@ -34,7 +34,7 @@ def consequences(identifier: str) -> tuple[str, ...]:
 
 def reasons(identifier: str) -> tuple[str, ...]:
     """Return the ids of the checks whose bad answer may make this one bad."""
-    return tuple(cause for cause in checks() if identifier in consequences(cause))
+    return tuple(cause for cause in checks() if current(identifier) in consequences(cause))
 
 
 def _number(identifier: str) -> int:
@@ -52,7 +52,7 @@ def follows(effect: Finding, cause: Finding, clusters: Collection[str]) -> bool:
     ours, theirs = (re.findall(_names(tuple(clusters)), found.subject) for found in (effect, cause))
     if cause.id in UNREADABLE and effect.id not in UNREADABLE:
         return effect.verdict is Verdict.UNKNOWN and (not ours or bool({*ours} & {*theirs}))
-    if effect.id not in consequences(cause.id) or cause.verdict is Verdict.UNKNOWN:
+    if current(effect.id) not in consequences(cause.id) or cause.verdict is Verdict.UNKNOWN:
         return False
     if ARROW in effect.subject and ARROW in cause.subject:
         return bool(ours == theirs)

@@ -11,12 +11,12 @@ from meshkit.checks.question import Question
 from meshkit.kube.mesh import Mesh
 
 
-def check_istiods(mesh: Mesh, identity: pd.DataFrame, identifier: str = "MK801") -> Iterator[Finding]:
+def check_istiods(mesh: Mesh, identity: pd.DataFrame) -> Iterator[Finding]:
     """MK801: every cluster has an istiod that answers, with the ids, network and trust domain of the mesh file."""
     for entry in mesh.spec.clusters:
         rows = identity[identity["cluster"] == entry.name].to_dict("records")
         expected = _identity(entry.name, entry.network, mesh.spec.mesh.id, mesh.spec.mesh.trust_domain)
-        ask = Question(identifier, "istiod is who the mesh file says", entry.name, expected)
+        ask = Question("MK801", "istiod is who the mesh file says", entry.name, expected)
         kubectl = f"kubectl --context {entry.context} get pods"
         if not rows:
             yield ask.fail("no istiod runs there", f"{kubectl} -n {mesh.root_namespace} -l app=istiod")

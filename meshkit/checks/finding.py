@@ -12,6 +12,7 @@ from enum import StrEnum
 from html import escape
 from typing import Any, SupportsIndex, overload
 
+from meshkit.checks.catalogue import current
 from meshkit.display import LEFT, VERDICT, Shown, cell_html, folded, headline, styled
 from meshkit.errors import CheckFailed, UnreachableError
 from meshkit.marks import mark
@@ -75,9 +76,9 @@ class Findings(Shown, list[Finding]):
     @overload
     def __getitem__(self, key: slice | str, /) -> Findings: ...
     def __getitem__(self, key: SupportsIndex | slice | str, /) -> Finding | Findings:
-        """Return a finding by its place, or all of a check by its id."""
+        """Return a finding by its place, or all of a check by its id or a former id."""
         if isinstance(key, str):
-            return Findings(f for f in self if f.id == key.upper())
+            return Findings(f for f in self if current(f.id) == current(key))
         found = super().__getitem__(key)
         return Findings(found) if isinstance(found, list) else found
 

@@ -11,10 +11,10 @@ import yaml
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
-from meshkit.istio.control_plane import new_pods
 from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_mesh
 from meshkit.istio.multicluster import gateway_manifests
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
+from meshkit.istio.proxies import new_pods
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 

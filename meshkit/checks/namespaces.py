@@ -11,10 +11,9 @@ from meshkit.checks import prerequisites
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
-from meshkit.istio.control_plane import new_pods
 from meshkit.istio.control_plane.revisions import ControlPlanes, will_inject
 from meshkit.istio.multicluster import gateways
-from meshkit.istio.proxies import injection
+from meshkit.istio.proxies import injection, new_pods
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Row
 
@@ -50,25 +49,39 @@ def namespace_row(rows: pd.DataFrame, cluster: str) -> Row:
 
 
 def check_networks(mesh: Mesh, facts: PrepareFacts, *, finished: bool = False) -> Iterator[Finding]:
-    """MK201: each root namespace has the network label of the mesh file, or none before the mesh is `finished`.
+    """MK201, of each cluster."""
+    for name in mesh.clusters:
+        row = namespace_row(facts.roots, name)
+        yield check_network(mesh, name, row["network"], row["reason"], exists=row["exists"], finished=finished)
+
+
+def check_network(
+    mesh: Mesh, name: str, network: str, reason: str, *, exists: bool = True, finished: bool = False
+) -> Finding:
+    """MK201: a root namespace has the network label of the mesh file, or none before the mesh is `finished`.
 
     Among clusters of one network it needs none.
+
+    Args:
+        mesh: the mesh.
+        name: of the cluster.
+        network: what the label says; empty without one.
+        reason: why that could not be read.
+        exists: whether the namespace does.
+        finished: whether stage 02 has been there.
     """
-    for entry in mesh.spec.clusters:
-        row = namespace_row(facts.roots, entry.name)
-        expected = f"{gateways.NETWORK}={entry.network} on namespace {row['namespace']}"
-        ask = Question("MK201", "network label", entry.name, expected)
-        if row["reason"]:
-            yield ask.unknown(row["reason"])
-        elif row["network"]:
-            cure = f"say `network: {row['network']}` in the mesh file: renaming a live network interrupts it"
-            yield ask.judge(row["network"] == entry.network, row["network"], cure)
-        elif finished and row["exists"] and mesh.spec.topology.network == "flat":
-            yield ask.answer(Verdict.SKIPPED, "no label: one network needs none")
-        else:
-            told = "no label yet" if row["exists"] else "no such namespace yet"
-            cure = f"kubectl --context {entry.context} label namespace {row['namespace']} {expected.partition(' ')[0]}"
-            yield ask.fail(told, cure) if finished else ask.answer(Verdict.SKIPPED, f"{told}; {LATER}")
+    entry, label = mesh.spec.cluster(name), f"{gateways.NETWORK}={mesh.spec.cluster(name).network}"
+    ask = Question("MK201", "network label", name, f"{label} on namespace {mesh.root_namespace}")
+    if reason:
+        return ask.unknown(reason)
+    if network:
+        cure = f"say `network: {network}` in the mesh file: renaming a live network interrupts it"
+        return ask.judge(network == entry.network, network, cure)
+    if finished and exists and mesh.spec.topology.network == "flat":
+        return ask.answer(Verdict.SKIPPED, "no label: one network needs none")
+    told = "no label yet" if exists else "no such namespace yet"
+    cure = f"kubectl --context {entry.context} label namespace {mesh.root_namespace} {label}"
+    return ask.fail(told, cure) if finished else ask.answer(Verdict.SKIPPED, f"{told}; {LATER}")
 
 
 def check_ids(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:

@@ -12,8 +12,8 @@ from meshkit.checks.finding import SEVERITY, Finding, Verdict
 from meshkit.checks.question import arrow
 from meshkit.istio.multicluster import gateway_rows
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
-from meshkit.istio.multicluster.remote_secret_manifest import address_kind
 from meshkit.istio.multicluster.remote_secrets import Credential
+from meshkit.kube.api_server import address_kind
 from meshkit.kube.mesh import Mesh
 from meshkit.probing.pair_survey import PairFacts
 from meshkit.tables import Table, integer, moment, number, text

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from meshkit.checks import gateways, pair_traffic, remote_secrets, service_view
+from meshkit.checks import gateways, pair_traffic, remote_reader, remote_secrets, service_view
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.config.service_view import Link
@@ -42,13 +42,11 @@ def check(mesh: Mesh, facts: PairFacts, mode: str = "audit") -> list[Finding]:
 def check_all(mesh: Mesh, facts: PairFacts, sent: pd.DataFrame | None = None) -> list[Finding]:
     """Judge all links of every pair, and nothing else: for `pair_table.table`, `cells` and `brief`."""
     known, multi = facts.known, mesh.spec.topology.network == "multi"
-    findings = [*(gateways.check_gateway(mesh, known.gateways, name, "MK805") for name in mesh.clusters if multi)]
+    findings = [*(gateways.check_gateway(mesh, known.gateways, name) for name in mesh.clusters if multi)]
     for pair in mesh.ordered_pairs:
         findings += remote_secrets.check(mesh, known.identity, known.secrets, known.remotes, pair)
         if multi:
-            findings += gateways.check_gateway_seen(
-                mesh, known.gateways, known.gateways_seen, *pair, identifier="MK806", moved="MK838"
-            )
+            findings += gateways.check_gateway_seen(mesh, known.gateways, known.gateways_seen, *pair)
     findings += check(mesh, facts)
     return (
         findings if sent is None else [*findings, *(pair_traffic.check_answers(row) for row in sent.to_dict("records"))]
@@ -66,8 +64,7 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
     row = rows.iloc[0]
     wanted = f"an HTTP answer of {row['server']}, inside {client}"
     ask = Question("MK834", "API server answers where istiod runs", arrow(client, server), wanted)
-    asked = f"{row['server']}: {row['answer']}" + (f", asked by {row['asked_from']}" if row["asked_from"] else "")
-    said = f"{asked}: {row['detail']}" if row["detail"] else asked
+    said = remote_reader.answer_of_api_server(row.to_dict())
     if row["answer"] == "UNKNOWN":
         yield ask.unknown(row["detail"], "asked by curl in istiod or the probe's client")
         return
@@ -83,7 +80,7 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
     if row["answer"] == "429" or row["answer"].startswith("5"):
         yield ask.unknown(said, f"is {server}'s API server well?")
         return
-    yield ask.answer(Verdict.PASS, asked)
+    yield ask.answer(Verdict.PASS, said)
     used = multicluster_remote_secrets.active_secrets(mesh, facts.known.secrets, client, server, facts.known.remotes)
     name = used[0].tls_server_name if used else ""
     good = f"good for {name or 'that address'}, by {server}'s own CA"
@@ -94,7 +91,7 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
     cure = (
         f"istiod refuses it too: let the certificate name it, or use a name that it has: {_named(mesh, client, server)}"
     )
-    yield at.judge(row["answer"] != "refused", said if row["answer"] == "refused" else f"taken ({asked})", cure)
+    yield at.judge(row["answer"] != "refused", said, cure)
 
 
 def _named(mesh: Mesh, client: str, server: str) -> str:

@@ -13,7 +13,6 @@ import pandas as pd
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.multicluster import remote_secrets
-from meshkit.istio.multicluster.remote_secret_manifest import address_kind
 from meshkit.istio.multicluster.remote_secrets import (
     Credential,
     RemoteClusters,
@@ -28,6 +27,7 @@ from meshkit.istio.multicluster.remote_secrets import (
 )
 from meshkit.istio.multicluster.secret_kubeconfig import Auth
 from meshkit.istio.snapshot import VerifyFacts
+from meshkit.kube.api_server import address_kind
 from meshkit.kube.mesh import Mesh
 
 RESUMED_BY: Final = "run stage 04 again, to the end: its plan puts the label back once they trust each other"

@@ -13,8 +13,8 @@ import pandas as pd
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
-from meshkit.istio.control_plane import images, quotas
-from meshkit.istio.control_plane.new_pods import INSTALL, NewPodFacts
+from meshkit.istio.proxies import images, quotas
+from meshkit.istio.proxies.new_pods import INSTALL, NewPodFacts
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import Row
 

@@ -88,11 +88,16 @@ def _public(mesh: Mesh, rows: pd.DataFrame) -> str:
     return "; ".join(found)
 
 
-def check_alike(merging: pd.DataFrame) -> Iterator[Finding]:
+def check_alike(services: pd.DataFrame, merging: pd.DataFrame) -> Iterator[Finding]:
     """MK709: Services that are one to Istio have the same ports and type everywhere, as istioctl's IST0170 asks.
 
     Two applications under one name are kept apart by an entry of `meshConfig.serviceSettings` with `clusterLocal`.
+    The arguments are those of `check_merging`.
     """
+    unread = services[services["service"] == ""].to_dict("records")
+    for row in unread:
+        ask = Question("MK709", "merging Services are alike", row["cluster"], "the same ports and type everywhere")
+        yield ask.unknown(row["reason"])
     rows = _of_users(merging)
     unlike = rows[rows["conflict"] != ""]
     for row in unlike.to_dict("records"):
@@ -100,9 +105,9 @@ def check_alike(merging: pd.DataFrame) -> Iterator[Finding]:
         ask = Question("MK709", "merging Services are alike", name, "the same ports and type everywhere")
         cure = f"make them alike first, or keep them apart: {local_words(_host(row))}"
         yield ask.answer(Verdict.WARN, row["conflict"], cure)
-    if len(rows) and unlike.empty:
+    if unlike.empty and not unread:
         ask = Question("MK709", "merging Services are alike", "mesh", "the same ports and type everywhere")
-        yield ask.answer(Verdict.PASS, f"{len(rows)} Services")
+        yield ask.answer(Verdict.PASS, f"{len(rows)} Services in several clusters")
 
 
 def proposals(mesh: Mesh, merging: pd.DataFrame, new: Collection[tuple[str, str]]) -> pd.DataFrame:

@@ -268,7 +268,7 @@ def check_control_plane(mesh: Mesh, facts: AssessFacts, advice: Recommendation) 
     if advice.control_plane == "primary-remote" and "API server" in set(
         _speaking(advice, CONTROL, "primary-remote")["fact"]
     ):
-        return ask.answer(Verdict.WARN, told, "make both API servers reachable: see MK204 and MK205 of stage 02")
+        return ask.answer(Verdict.WARN, told, "make both API servers reachable: see MK701 and MK702 of stage 02")
     return ask.fail(told, cure)
 
 

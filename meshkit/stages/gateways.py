@@ -14,11 +14,11 @@ from meshkit.checks import control_plane, gateways, restarts
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.gateway_exposure import GatewayFacts, check_control_plane, check_hosts, check_mesh_networks
 from meshkit.checks.question import Question, arrow, awaits, planned
-from meshkit.istio.control_plane import istioctl, new_pods, versions
+from meshkit.istio.control_plane import istioctl, versions
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.multicluster import gateway_exposure, gateway_manifests, gateway_rows, remote_secrets
 from meshkit.istio.multicluster import gateways as multicluster_gateways
-from meshkit.istio.proxies import proxy_status
+from meshkit.istio.proxies import new_pods, proxy_status
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import wait_for
 from meshkit.notebook import tables
@@ -50,7 +50,7 @@ def check(mesh: Mesh, facts: GatewayFacts, mode: str = "apply") -> list[Finding]
     if mesh.spec.topology.network != "multi":
         ask = Question("MK602", "east-west gateways are needed", "the mesh", "clusters on different networks")
         return [ask.answer(Verdict.SKIPPED, "topology.network is flat: pods reach each other by their own addresses")]
-    gates = [*control_plane.check_istiods(mesh, facts.identity, "MK601")]
+    gates = [*control_plane.check_istiods(mesh, facts.identity)]
     gates += [check_networks(mesh, facts, name) for name in mesh.clusters]
     places = [check_place(mesh, facts, name) for name in mesh.clusters]
     gates = [awaits(finding, mode, BEFORE) for finding in gates]
@@ -161,16 +161,14 @@ def missing(mesh: Mesh, name: str) -> str:
     """Return what is missing before a cluster's gateway can be used, or nothing."""
     one = Mesh(mesh.spec, {name: mesh.clusters[name]})
     entry, found = mesh.spec.cluster(name), multicluster_gateways.gateways(one)
-    offered = gateways.check_gateway(mesh, found, name, "MK611")
+    offered = gateways.check_gateway(mesh, found, name)
     if offered.verdict is not Verdict.PASS:
         look_at = (
             f"kubectl --context {entry.context} describe service -n {mesh.root_namespace} {gateway_manifests.NAME}"
         )
         return f"{offered.observed}; look at `{look_at}`" if "pending" in offered.observed else offered.observed
-    seen = gateways.check_gateway_seen(
-        mesh, found, multicluster_gateways.gateways_seen(one), name, name, identifier="MK612"
-    )
-    unseen = next((f.observed for f in seen if f.verdict is not Verdict.PASS), "")
+    seen = gateways.check_gateway_seen(mesh, found, multicluster_gateways.gateways_seen(one), name, name)
+    unseen = next((f.observed for f in seen if f.verdict not in (Verdict.PASS, Verdict.SKIPPED)), "")
     if unseen:
         return unseen
     reasons = gateway_exposure.opened(one)["reason"]
@@ -182,9 +180,9 @@ def prove(mesh: Mesh, facts: GatewayFacts, done: Plan) -> list[Finding]:
     if mesh.spec.topology.network != "multi":
         return []
     if done.pending:
-        known = ("MK611", "east-west gateway is offered")
+        known = ("MK805", "east-west gateway is offered")
         return [*refused(done), *(planned(*known, name, "a gateway of its network") for name in mesh.clusters)]
-    findings = [gateways.check_gateway(mesh, facts.gateways, name, "MK611") for name in mesh.clusters]
+    findings = [gateways.check_gateway(mesh, facts.gateways, name) for name in mesh.clusters]
     for name in mesh.clusters:
         findings += _seen(mesh, facts, name, name)
     for reader, target in mesh.ordered_pairs:
@@ -207,15 +205,14 @@ def arrived(mesh: Mesh, done: Plan) -> GatewayFacts:
 
 
 def _seen(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Finding]:
-    known = facts.gateways, facts.gateways_seen
-    return list(gateways.check_gateway_seen(mesh, *known, reader, target, identifier="MK612"))
+    return list(gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, reader, target))
 
 
 def check_others(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Finding]:
-    """MK612: each istiod that watches another cluster knows that one's gateway; before stage 07 none does."""
+    """MK806: each istiod that watches another cluster knows that one's gateway; before stage 07 none does."""
     if not facts.remotes.of(reader, target) and not facts.remotes.unknown(reader):
         ask = Question(
-            "MK612", "istiod knows the other network's gateway", arrow(reader, target), "known to each istiod"
+            "MK806", "istiod knows the other network's gateway", arrow(reader, target), "known to each istiod"
         )
         return [ask.answer(Verdict.SKIPPED, f"{reader} does not watch {target} yet; after stage {AFTER}")]
     return _seen(mesh, facts, reader, target)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from meshkit.changes.plan import Plan
-from meshkit.checks import known_defects, prerequisites, restarts, topology
+from meshkit.checks import known_defects, prerequisites, remote_reader, restarts, service_merge, topology
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.namespaces import (
@@ -32,10 +32,10 @@ from meshkit.checks.namespaces import (
 from meshkit.checks.question import Question, planned
 from meshkit.errors import MeshkitError
 from meshkit.istio.config import network_policies, services
-from meshkit.istio.control_plane import inventory, istioctl, new_pods, revisions, versions
+from meshkit.istio.control_plane import inventory, istioctl, revisions, versions
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
 from meshkit.istio.multicluster import gateways
-from meshkit.istio.proxies import injection, proxy_status
+from meshkit.istio.proxies import injection, new_pods, proxy_status, reading
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait
 from meshkit.notebook import tables
@@ -59,7 +59,7 @@ def look(mesh: Mesh) -> PrepareFacts:
         inventory=inventory.inventory,
         api_servers=api_server_reach.reach,
         names=pod_reach.names,
-        versions=versions.versions,
+        versions=reading.read_versions,
         features=versions.features,
         policies=network_policies.network_policies,
         injection=injection.namespaces,
@@ -80,8 +80,7 @@ def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
         *check_networks(mesh, facts),
         *check_ids(mesh, facts),
         *prerequisites.check_clocks(facts.clocks, mesh.spec.gates.max_clock_skew),
-        *prerequisites.check_addresses(mesh, facts.inventory),
-        *prerequisites.check_reach(facts.api_servers),
+        *check_api_servers(mesh, facts),
         *prerequisites.check_names(mesh, facts.names),
         *prerequisites.check_versions(mesh, facts.versions, facts.istioctl, facts.no_istioctl),
         *prerequisites.check_kubernetes(facts.versions, target),
@@ -91,10 +90,20 @@ def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
         *checks_revisions.check_labels(mesh, facts.injection, facts.revisions),
         *prerequisites.check_injection(mesh, facts.injection),
         *checks_revisions.check_followed(mesh, facts.injection),
-        *prerequisites.check_services(mesh, facts.services),
+        *service_merge.check_alike(
+            facts.services, services.merging(facts.services, list(mesh.clusters), mesh.root_namespace)
+        ),
         *check_gateways(mesh, facts),
         *restarts.check(mesh, facts.new_pods),
     ]
+
+
+def check_api_servers(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
+    """MK701 and MK702: what remote secrets will need, before anything is changed."""
+    for row in facts.inventory.to_dict("records"):
+        yield remote_reader.check_address(mesh, row["cluster"], row["api_server"], row["reason"])
+    for pair in mesh.ordered_pairs:
+        yield remote_reader.check_reach(facts.api_servers, *pair, early=True)
 
 
 def plan(mesh: Mesh, facts: PrepareFacts) -> Plan:

@@ -23,7 +23,7 @@ from meshkit.changes.plan import Change, Plan, refused
 from meshkit.checks import restarts
 from meshkit.checks.finding import Finding, Verdict, holding
 from meshkit.checks.question import Question, awaits, planned
-from meshkit.istio.control_plane import new_pods
+from meshkit.istio.proxies import new_pods
 from meshkit.kube.manifests import identify, unified
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import Wait

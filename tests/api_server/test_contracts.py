@@ -212,10 +212,11 @@ def test_verdicts(golden: Callable[[str, str, Any], None]) -> None:
 
 
 def test_catalogue(golden: Callable[[str, str, Any], None]) -> None:
-    """Every check's id and title, the stage that it blocks, its worst verdict, and who asks it."""
+    """Every check's id and title, the stage that it blocks, its worst verdict, and who asks it; former ids stay."""
     found = {
         c.id: {"title": c.title, "blocks": c.stops, "worst": c.worst, "asked by": c.asked} for c in checks().values()
     }
+    found |= {alias: {"now": c.id} for c in checks().values() for alias in c.aliases}
     golden("checks.json", "the catalogue of checks", found)
 
 

@@ -23,7 +23,6 @@ from meshkit.istio.multicluster.secret_kubeconfig import Auth
 from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
-from meshkit.tables import table
 
 OTHER = {"east": "west", "west": "east"}
 ROOT = "aa11"
@@ -110,12 +109,12 @@ def certificate(name: str) -> Row:
 
 
 MAKERS: dict[str, tuple[Any, Any]] = {
-    "identity": (identity, versions.IDENTITY.dtypes),
+    "identity": (identity, versions.IDENTITY.frame),
     "secrets": (secret, secrets),
     "remotes": (remote, remotes),
-    "gateways": (gateway, gateways.GATEWAYS.dtypes),
-    "gateways_seen": (gateway_seen, gateways.GATEWAYS_SEEN.dtypes),
-    "certificates": (certificate, trust_store.CERTIFICATES.dtypes),
+    "gateways": (gateway, gateways.GATEWAYS.frame),
+    "gateways_seen": (gateway_seen, gateways.GATEWAYS_SEEN.frame),
+    "certificates": (certificate, trust_store.CERTIFICATES.frame),
 }
 
 
@@ -136,7 +135,7 @@ def facts(
         if name == spoiled:
             rows[0] = {"cluster": "east", **only} if only else {**rows[0], **(change or {})}
             rows = rows[1:] if none else rows
-        tables[name] = columns(rows) if callable(columns) else table(rows, columns)
+        tables[name] = columns(rows)
     return snapshot.VerifyFacts(**tables, roots=trust_store.ROOTS.frame([]))
 
 

@@ -15,8 +15,8 @@ import pandas as pd
 
 from meshkit.istio.config.missing_services import selects
 from meshkit.istio.multicluster.gateways import is_gateway
-from meshkit.istio.multicluster.remote_secret_manifest import server as server_address
 from meshkit.istio.proxies.injection import carries
+from meshkit.kube.api_server import server as server_address
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import PROXY_CONTAINER

@@ -11,9 +11,8 @@ from urllib.parse import urlsplit
 import pandas as pd
 import yaml
 
-from meshkit.istio.control_plane.istiods_and_proxies import istiods, proxies
-from meshkit.istio.multicluster.gateways import NETWORK
-from meshkit.istio.multicluster.remote_secret_manifest import is_local, server
+from meshkit.istio.control_plane.istiods_and_proxies import NETWORK, istiods, proxies
+from meshkit.kube.api_server import is_local, server
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError

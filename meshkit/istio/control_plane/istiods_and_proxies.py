@@ -21,10 +21,8 @@ DEADLINE = 30.0
 MONITORING_PORT = 15014
 DEBUG = "ENABLE_DEBUG_ON_HTTP"
 DEBUG_REMEDY = f"set {DEBUG} of istiod to true (values.pilot.env), as it is by default; nothing can be proved without"
-_FALSE = ("0", "f", "F", "false", "FALSE", "False")
-"""What Go's strconv.ParseBool takes for no."""
-
-
+NETWORK = "topology.istio.io/network"
+"""The label that names the network of a namespace's pods, of a pod, or of a gateway."""
 START = 60.0
 """Seconds in which the proxy of a new pod should have started."""
 
@@ -45,7 +43,7 @@ class Istiod:
     @property
     def tells(self) -> bool:
         """Whether it has the debug interface by which it tells what it knows (pilot/pkg/xds/debug.go)."""
-        return self.env.get(DEBUG, "") not in _FALSE
+        return is_on(self.env, DEBUG, default=True)
 
     def debug(self, path: str, timeout: float = 0.0) -> Any:
         """Return what it answers to `/debug/<path>`, decoded: the way of `istioctl remote-clusters`.
@@ -255,3 +253,10 @@ def ask_all(subjects: list[S], question: Callable[[S], T], deadline: float) -> l
     # A little less than the cluster's own deadline, so that what did answer is not lost with what did not.
     answers = gather(question, subjects, deadline=0.8 * deadline)
     return list(zip(subjects, answers, strict=True))
+
+
+def is_on(env: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+    """Return a switch in a container's environment, read as Istio reads it (Go's strconv.ParseBool)."""
+    text = env.get(name, "")
+    on, off = ({word, word.upper(), word.capitalize(), word[0], word[0].upper()} for word in ("true", "false"))
+    return text in on | {"1"} or (default and text not in off | {"0"})

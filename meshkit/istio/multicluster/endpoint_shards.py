@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import pandas as pd
 
-from meshkit.istio.config.services import endpoints
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.control_plane.istiods_and_proxies import ask_istiods
+from meshkit.kube.endpoints import endpoints
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Table, text
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio.ca import certificates
+from meshkit.istio.control_plane import istio_objects
 from meshkit.istio.control_plane.istiods_and_proxies import ask_istiods
 from meshkit.istio.multicluster import jwt, reader_tokens, secret_kubeconfig
 from meshkit.istio.multicluster.secret_kubeconfig import Auth, SecretKubeconfig
@@ -26,7 +27,7 @@ from meshkit.kube.pods import NOT_ENDED
 from meshkit.kube.transport import NotFoundError
 from meshkit.tables import Table, flag, moment, text
 
-LABEL = "istio/multiCluster"
+LABEL = istio_objects.REMOTE_LABEL
 ANNOTATION = "networking.istio.io/cluster"
 PREFIX = "istio-remote-secret-"
 PAUSED = "meshkit/apart-until-trusted"

@@ -13,14 +13,14 @@ from typing import Any, Final
 
 import pandas as pd
 
-from meshkit.istio.ca import root_bundles
-from meshkit.istio.control_plane.istiods_and_proxies import running
+from meshkit.istio.control_plane.istiods_and_proxies import is_on, running
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import PROXY_CONTAINER
 from meshkit.kube.selectors import matches
 from meshkit.tables import Table, flag, integer, text
 
+XDS_AGENT: Final = "PROXY_CONFIG_XDS_AGENT"
 WORKLOADS: Final = Table(
     "workloads",
     "Workloads with a proxy, and what their proxies claim",
@@ -83,7 +83,7 @@ def _workloads(cluster: Cluster) -> list[dict[str, Any]]:
             "networks": _all(pods.values(), "ISTIO_META_NETWORK"),
             "mesh_ids": _all(pods.values(), "ISTIO_META_MESH_ID"),
             "names": ",".join(sorted(pods)),
-            "live_roots": all(root_bundles.is_on(env, root_bundles.XDS_AGENT) for env in pods.values()),
+            "live_roots": all(is_on(env, XDS_AGENT) for env in pods.values()),
             **restart_risk(kind, (namespace, name)),
         }
         for (namespace, kind, name), pods in found.items()

@@ -29,9 +29,10 @@ from meshkit.istio.multicluster.remote_secrets import (
     usable,
 )
 from meshkit.istio.proxies import proxy_status
+from meshkit.kube import api_server
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import NOT_ENDED
-from meshkit.kube.wait import Wait, in_turn, wait_for
+from meshkit.kube.wait import Wait, wait_for
 from meshkit.tables import row_of
 
 ALL: Final = "all"
@@ -74,7 +75,7 @@ def _wanted(mesh: Mesh, facts: DiscoveryFacts, holder: str, target: str, *, anyw
         return ""
     row = row_of(facts.readers, target)
     address = str(row.get("server", ""))
-    moved = bool(address) and not remote_secret_manifest.is_local(address) and held.server != address
+    moved = bool(address) and not api_server.is_local(address) and held.server != address
     wanted = mesh.spec.cluster(target).tls_server_name
     moved = moved or wanted not in ("", held.tls_server_name)
     dead = held.credential in DEAD or not held.readable
@@ -272,14 +273,3 @@ def secrets_changed_since_start(mesh: Mesh, cluster: str) -> list[str]:
         changed = max((e.get("time", "") for e in secret["metadata"].get("managedFields") or []), default="")
         found |= set(secret.get("data") or {}) if changed > max(made, oldest) else set()
     return sorted(found & {*mesh.clusters})
-
-
-def restart_istiods(plan: Plan, cluster: str, wait: Wait | None = None) -> None:
-    """Plan the restart of a cluster's istiods, after which `wait` is to have nothing missing."""
-    namespace = plan.mesh.root_namespace
-    for found in plan.mesh.clusters[cluster].get("deployments", namespace, labels={"app": "istiod"}):
-        why = "this version of istiod needs it after a remote secret was changed or removed"
-        plan.restart(cluster, "Deployment", namespace, found["metadata"]["name"], why)
-        made = plan.changes[-1]
-        if wait and made.wait:
-            made.wait = in_turn([made.wait, wait])

@@ -10,7 +10,7 @@ meshkit.stages.install.cluster_id_rename.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -18,22 +18,22 @@ import pandas as pd
 
 from meshkit import parameters
 from meshkit.changes.plan import Plan, refused
-from meshkit.checks import control_plane, proxies, restarts
+from meshkit.checks import certificates, control_plane, namespaces, proxies, restarts
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, awaits, planned
 from meshkit.display import Record
 from meshkit.errors import MeshkitError
 from meshkit.istio.ca import cacerts, istiod_ca, trust_store
-from meshkit.istio.control_plane import inventory, istioctl, new_pods, revisions, versions, workload_copies
+from meshkit.istio.control_plane import inventory, istioctl, revisions, versions, workload_copies
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.control_plane.revisions import REVISION, ControlPlanes, named
 from meshkit.istio.multicluster import gateways, remote_secrets
 from meshkit.istio.multicluster.gateway_manifests import mesh_networks
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
+from meshkit.istio.proxies import new_pods, workloads
 from meshkit.istio.proxies import reading as proxies_reading
-from meshkit.istio.proxies import workloads
 from meshkit.kube.manifests import MANAGED, Object
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.rollout import rolled_out
@@ -95,7 +95,15 @@ def look(mesh: Mesh) -> InstallFacts:
     running = revisions.look(mesh)
     readers = remote_secrets.remote_clusters(mesh)
     return InstallFacts(
-        planes(mesh), versions.versions(mesh), found, former, tool, missing, new_pods.look(mesh), running, readers
+        planes(mesh),
+        proxies_reading.read_versions(mesh),
+        found,
+        former,
+        tool,
+        missing,
+        new_pods.look(mesh),
+        running,
+        readers,
     )
 
 
@@ -137,7 +145,6 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
     """Judge what was read: tool, running versions, who installed, what earlier stages brought, restarts, former ids.
 
     MK503: istioctl installed what runs; another installer would take this stage's changes back.
-    MK504: the root namespace has the network label of the mesh file, by which istiod places its pods.
     MK505: there is a Secret `cacerts`, so that istiod does not sign with a root of its own; or others sign.
 
     Raises:
@@ -147,18 +154,17 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
     findings += [*check_tool(mesh, facts), *check_running(mesh, facts)]
     for row in facts.planes.to_dict("records"):
         name, reason = row["cluster"], row["reason"]
+        label = namespaces.check_network(mesh, name, row["network_label"], reason, finished=True)
+        # Another network than the mesh file's is nothing that stage 02 changes.
+        findings.append(label if row["network_label"] else awaits(label, mode, "02 prepare"))
         hands = Question("MK503", "Istio is managed by istioctl", name, "nothing, or installed by istioctl")
-        network = mesh.spec.cluster(name).network
-        label = Question("MK504", "the namespace names its network", name, f"{gateways.NETWORK}={network}")
         certs = Question("MK505", "the common root is plugged in", name, f"Secret cacerts in {mesh.root_namespace}")
         if reason:
-            findings += [ask.unknown(reason) for ask in (hands, label, certs)]
+            findings += [ask.unknown(reason) for ask in (hands, certs)]
             continue
         by = row["installed_by"]
         remedy = "meshkit installs by istioctl only; upgrade by what installed it, and begin at stage 06"
         findings.append(hands.judge(by in ("", "istioctl"), by or "nothing is installed", remedy))
-        observed = label.judge(row["network_label"] == network, row["network_label"] or "no label", "run stage 02")
-        findings.append(awaits(observed, mode, "02 prepare"))
         if row["signed_by_others"]:
             findings.append(certs.answer(Verdict.SKIPPED, f"certificates come from {row['signed_by_others']}"))
             continue
@@ -206,7 +212,9 @@ def check_running(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
                 yield ask.unknown(f"istiod {row['version']}, and no istioctl to compare", "see MK501")
             else:
                 remedy = "upgrade this cluster first, or use istioctl of its version"
-                yield ask.judge(row["version"] == facts.istioctl, f"istiod {row['version']}", remedy)
+                same = versions.agree(row["version"], facts.istioctl)
+                observed = f"istiod {row['version']}"
+                yield ask.unknown(observed, remedy) if same is None else ask.judge(same, observed, remedy)
 
 
 def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
@@ -321,12 +329,11 @@ def prove(mesh: Mesh, facts: InstallFacts, done: Plan, now: InstallFacts, *, dro
     if done.pending:
         known = ("MK520", "control planes are as the mesh file says", "all clusters", "applied and proved")
         return [*refused(done), planned(*known), *gone]
-    findings = [*control_plane.check_istiods(mesh, versions.identity(mesh), "MK521"), *gone]
+    findings = [*control_plane.check_istiods(mesh, versions.identity(mesh)), *gone]
     findings += cluster_id_rename.check_claims(mesh, now.identities)
     seen = proxies_reading.look(mesh)
-    findings += [replace(finding, id="MK523") for finding in proxies.check_proxies(mesh, seen)]
-    findings += [replace(finding, id="MK526") for finding in proxies.check_versions(mesh, seen)]
-    return [*findings, *check_sample(mesh), *check_anchors(mesh)]
+    findings += [*proxies.check_proxies(mesh, seen), *proxies.check_versions(mesh, seen), *check_sample(mesh)]
+    return [*findings, *certificates.check_roots(mesh, trust_store.certificates(mesh))]
 
 
 def check_sample(mesh: Mesh) -> Iterator[Finding]:
@@ -341,23 +348,6 @@ def check_sample(mesh: Mesh) -> Iterator[Finding]:
                 yield ask.unknown(error.message)
             else:
                 yield ask.judge(not missing, missing or "rolled out", f"kubectl -n {spec.namespace} get pods")
-
-
-def check_anchors(mesh: Mesh) -> Iterator[Finding]:
-    """MK525: every proxy's chain ends at one and the same root, in all clusters."""
-    held = trust_store.certificates(mesh)
-    anchors = set(held["anchor"]) - {""}
-    for name in mesh.clusters:
-        ask = Question("MK525", "certificates end at the common root", name, "one root for all proxies of the mesh")
-        rows = held[held["cluster"] == name]
-        if reason := next((r for r in rows["reason"] if r), ""):
-            yield ask.unknown(reason)
-        elif rows.empty:
-            yield ask.unknown("no proxy holds a certificate")
-        else:
-            good = len(anchors) == 1 and set(rows["anchor"]) == anchors
-            observed = f"{len(rows)} proxies, root {', '.join(sorted(set(rows['anchor']))) or 'none'}"
-            yield ask.judge(good, observed, "run stage 04 again, then restart the workloads that hold another root")
 
 
 class Install(Stage):

@@ -60,7 +60,7 @@ def authorities(mesh: Mesh, book: Journal) -> dict[tuple[str, str], str]:
             continue
         private = book.private(entry)
         names = {manifest["metadata"]["name"] for manifest in private["manifests"]}
-        if model.SECRET not in names or any(private["before"]) or brought(book, entry.cluster):
+        if model.SECRET not in names or any(private["before"]) or undo.installed_control_plane(book, entry.cluster):
             continue
         istiods = mesh.clusters[entry.cluster].get("deployments.v1.apps", mesh.root_namespace, labels="app=istiod")
         ages = [_moment(istiod["metadata"]["creationTimestamp"]) for istiod in istiods if not _ends(istiod)]
@@ -68,13 +68,6 @@ def authorities(mesh: Mesh, book: Journal) -> dict[tuple[str, str], str]:
             what = f"Secret {mesh.root_namespace}/{model.SECRET}"
             found[entry.cluster, what] = f"its istiod came after it ({min(ages):%Y-%m-%d %H:%M}) and signs with it"
     return found
-
-
-def brought(book: Journal, name: str) -> bool:
-    """Tell whether a run installed the control plane of a cluster."""
-    private = (book.private(e) for e in book.entries if e.cluster == name and e.action == "install")
-    pairs = (pair for known in private for pair in zip(known["manifests"], known["before"], strict=True))
-    return any(undo.is_istiod(made) and before is None for made, before in pairs)
 
 
 def _moment(text: str) -> datetime:

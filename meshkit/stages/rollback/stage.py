@@ -28,9 +28,9 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, planned
 from meshkit.errors import InputError, MeshkitError
 from meshkit.istio.ca import istiod_ca, model, trust_store
-from meshkit.istio.control_plane import istioctl, new_pods, versions
+from meshkit.istio.control_plane import istioctl, versions
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
-from meshkit.istio.proxies import proxy_status, workloads
+from meshkit.istio.proxies import new_pods, proxy_status, workloads
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.manifests import Object, identify
 from meshkit.kube.mesh import Mesh, Unknown
@@ -39,8 +39,8 @@ from meshkit.notebook import tables
 from meshkit.probing.curl import curl, failure_text, parse_answers
 from meshkit.probing.pair_probe import find_side
 from meshkit.spec import MeshSpec
+from meshkit.stages import istiod_restart
 from meshkit.stages.discovery import facts as discovery_facts
-from meshkit.stages.discovery import token_rotation
 from meshkit.stages.install import cluster_id_rename
 from meshkit.stages.rollback import dependants
 from meshkit.stages.stage import Shows, Stage
@@ -253,7 +253,7 @@ def _heal(mesh: Mesh, names: set[str], wanted: Plan) -> None:
     seen = versions.versions(mesh, proxy_status.PROXY_STATUS.frame([])) if names else None
     for name in sorted(names):
         if seen is not None and known_defects.needs_restart_after_secret_change(seen, name):
-            token_rotation.restart_istiods(wanted, name)
+            istiod_restart.restart_istiods(wanted, name)
 
 
 def _unhealed(book: Journal) -> set[str]:

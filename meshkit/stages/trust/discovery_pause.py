@@ -25,7 +25,7 @@ from meshkit.istio.proxies import envoy_admin
 from meshkit.kube.manifests import Object
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait, in_turn
-from meshkit.stages.discovery import token_rotation
+from meshkit.stages import istiod_restart
 
 
 def pause(wanted: Plan, known: pd.DataFrame, states: Sequence[ClusterCaState]) -> None:
@@ -61,7 +61,7 @@ def apply_and_restart_if_defective(
     defective = known_defects.needs_restart_after_secret_change(signers.assign(component="istiod"), reader)
     want(wait=None if defective else wait)
     if defective:
-        token_rotation.restart_istiods(wanted, reader, wait)
+        istiod_restart.restart_istiods(wanted, reader, wait)
 
 
 def is_pause(manifests: Sequence[Object]) -> bool:

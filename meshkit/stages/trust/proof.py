@@ -16,7 +16,7 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, planned
 from meshkit.istio.ca import model
 from meshkit.istio.ca.model import SHORT
-from meshkit.istio.ca.reading import TrustFacts, choose, state_of
+from meshkit.istio.trust import TrustFacts, choose, state_of
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.probing import pair_probe
 from meshkit.probing.load_generator import Traffic

@@ -302,7 +302,7 @@ class CaState:
     @property
     def signer(self) -> Certificate:
         """What signs."""
-        return certificates.parse_chain(self.files["ca-cert.pem"])[0]
+        return certificates.signer(self.files)
 
 
 class Overlap:

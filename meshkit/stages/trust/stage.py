@@ -28,12 +28,13 @@ from meshkit.checks.finding import Finding, Verdict, holding
 from meshkit.checks.question import Question
 from meshkit.display import Record
 from meshkit.errors import UnreachableError
-from meshkit.istio.ca import ca_files, cacerts, istiod_ca, model, reading
+from meshkit.istio import trust
+from meshkit.istio.ca import ca_files, cacerts, istiod_ca, model
 from meshkit.istio.ca import certificates as ca_certificates
 from meshkit.istio.ca.model import SHORT, Choice, StrategyOutcome
-from meshkit.istio.ca.reading import TrustFacts, choose, provided_ca, states
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.proxies import workloads
+from meshkit.istio.trust import TrustFacts, choose, provided_ca, states
 from meshkit.kube.manifests import MANAGED
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import Wait
@@ -64,7 +65,7 @@ def check(mesh: Mesh, facts: TrustFacts) -> list[Finding]:
         findings += discovery_pause.check(facts.readings, states(mesh, facts))
     elif choice.root:
         findings += [check_held(facts, name, choice.root, "MK408") for name in mesh.clusters]
-    findings += certificates.check_certificates(mesh, facts.certificates, "MK409")
+    findings += certificates.check_certificates(mesh, facts.certificates)
     return [*findings, *restarts.check(mesh, facts.new_pods)]
 
 
@@ -162,7 +163,8 @@ def _adopted(mesh: Mesh, choice: Choice) -> ca_files.ProvidedCA:
     for name in (model.SECRET, istiod_ca.SELF_SIGNED):
         data = cacerts.as_loaded(istiod_ca.secret_data(cluster, mesh.root_namespace, name))
         pair = data.get("ca-cert.pem", b""), data.get("ca-key.pem", b"")
-        if all(pair) and ca_certificates.fingerprint(ca_certificates.parse_chain(pair[0])[0]) == choice.root:
+        own = [ca_certificates.fingerprint(one) for one in ca_certificates.parse_chain(pair[0])[:1]]
+        if all(pair) and own == [choice.root]:
             where = f"cluster {choice.key_in}, Secret {name}"
             signer = ca_files.load(*pair, where=where, signs_authorities=True)
             return ca_files.ProvidedCA(signer.certificate, signer, {})
@@ -233,7 +235,7 @@ class Trust(Stage):
         return Record("strategy", f"{choice.outcome.value}: {choice.why}")
 
     def _look(self) -> TrustFacts:
-        return reading.look(self.mesh)
+        return trust.look(self.mesh)
 
     def _check(self) -> Iterable[Finding]:
         return check(self.mesh, self.facts)
@@ -247,5 +249,5 @@ class Trust(Stage):
             super()._carry_out(plan)
 
     def _prove(self) -> Iterable[Finding]:
-        self.after = reading.look(self.mesh)
+        self.after = trust.look(self.mesh)
         return proof.prove(self.mesh, self.facts, self.after, self.plans[0], self.traffic)

@@ -13,10 +13,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from cryptography.x509 import Certificate
 
 from meshkit.changes.journal import DONE, Entry, Journal
 from meshkit.changes.plan import Change, Plan
+from meshkit.changes.undo import installed_control_plane
 from meshkit.errors import InputError
 from meshkit.istio.ca import cacerts, certificates, istiod_ca, model, trust_store
 from meshkit.istio.ca.model import SHORT
@@ -24,7 +24,6 @@ from meshkit.istio.proxies import workloads
 from meshkit.kube.manifests import Object, identify, unified
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import Wait, in_turn
-from meshkit.stages.rollback import dependants
 from meshkit.stages.trust import discovery_pause, root_rotation
 from meshkit.stages.trust.journal_steps import JournalStep, steps
 
@@ -76,10 +75,6 @@ def _standing(secret: Object | None) -> tuple[root_rotation.TrustState, dict[str
     row = istiod_ca.parse_authority(model.SECRET, data)
     bundle = frozenset(str(row.get("roots", "")).split(",")) - {""}
     return root_rotation.TrustState(str(row.get("root", ""))[:SHORT], bundle), data
-
-
-def _signer(files: Mapping[str, bytes]) -> Certificate:
-    return certificates.parse_chain(files["ca-cert.pem"])[0]
 
 
 def _names(row: Mapping[Any, Any]) -> set[str]:
@@ -149,7 +144,7 @@ class TrustUndo:
     def _stays(self, step: JournalStep) -> bool:
         """Tell whether a cluster keeps the CA that it had: the run brought its control plane, or the Secret stays."""
         secret = f"Secret {self.mesh.root_namespace}/{model.SECRET}"
-        return dependants.brought(self.book, step.cluster) or secret in self.keep.get(step.cluster, ())
+        return installed_control_plane(self.book, step.cluster) or secret in self.keep.get(step.cluster, ())
 
     def take(self, step: JournalStep) -> None:
         """Want one step reverted."""
@@ -169,12 +164,14 @@ class TrustUndo:
         tolerated = frozenset().union(*others) - first[step.cluster]
         gate: Wait | None = root_rotation.wait_until_safe(self.mesh, step.cluster, now, then, tolerated)
         trusted = now.bundle.union(*(text.split(",") for text in self._of(step, self.certificates)["roots"] if text))
-        signer = _signer(old)
+        signer = certificates.signer(old)
         wait = root_rotation.wait_until_rotated(self.mesh, step.cluster, then, signer)
         if now.root == then.root and trusted - then.bundle and self._takes_live(step, files, old):
-            updated = root_rotation.wait_until_rotated(self.mesh, step.cluster, then, _signer(files))
+            updated = root_rotation.wait_until_rotated(self.mesh, step.cluster, then, certificates.signer(files))
             if not self._of(step, self.workloads)["live_roots"].all():  # some wait until they are restarted
-                updated = root_rotation.wait_until_istiod_serves(self.mesh, step.cluster, then.bundle, _signer(files))
+                updated = root_rotation.wait_until_istiod_serves(
+                    self.mesh, step.cluster, then.bundle, certificates.signer(files)
+                )
             files, gate = self._distribute(step, files, old["root-cert.pem"], UNSENT, updated, gate), None
             wait = in_turn([wait, root_rotation.wait_until_configmaps(self.mesh, step.cluster, old["root-cert.pem"])])
         plain = step.former["metadata"]["name"] == istiod_ca.SELF_SIGNED
@@ -274,7 +271,7 @@ class TrustUndo:
         own = self._of(step, self.workloads)
         due = own[[bool(late & _names(row)) for row in own.to_dict("records")]]
         live = due["live_roots"] & root_rotation.hot_reloads(self.signers, step.cluster)
-        signer = _signer(files)
+        signer = certificates.signer(files)
         taken = root_rotation.wait_until_istiod_serves(self.mesh, step.cluster, now.bundle, signer)
         since = self.wanted.changes[self.signed.get(step.cluster, 0) :]
         own_since = [change for change in since if change.cluster == step.cluster]

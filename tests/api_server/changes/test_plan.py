@@ -51,7 +51,7 @@ def lines(name: str = "run") -> list[str]:
 
 def gate(verdict: Verdict) -> Finding:
     """Return a gate that was judged so."""
-    return Finding(id="MK601", check="c", subject="s", expected="e", observed="o", verdict=verdict)
+    return Finding(id="MK801", check="c", subject="s", expected="e", observed="o", verdict=verdict)
 
 
 class TestShown:

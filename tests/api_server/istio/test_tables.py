@@ -13,9 +13,8 @@ import pytest
 import yaml
 
 from meshkit.istio.ca import certificates, trust_store
-from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import gateways, remote_secrets
-from meshkit.istio.proxies import proxy_status, status_summary
+from meshkit.istio.proxies import proxy_status, reading, status_summary
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
@@ -259,7 +258,7 @@ class TestPods:
         told = remote_secrets.remote_clusters(mesh).frame().query("istiod == 'istiod-1'").iloc[0]
         assert told["status"] == "UNKNOWN"
         assert told["reason"]
-        assert versions.versions(mesh).query("name == 'istiod-1'").iloc[0]["reason"]
+        assert reading.read_versions(mesh).query("name == 'istiod-1'").iloc[0]["reason"]
 
 
 class TestRoots:

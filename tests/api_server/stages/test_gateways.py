@@ -76,7 +76,7 @@ class TestPlan:
         ]
         assert plan.changes[0].manifests[0]["spec"]["selector"] == {"edge": "mine"}
         findings = stages_gateways.check(mesh, known)
-        assert judged(findings, "MK601", "west") == judged(findings, "MK602", "west") == [UNKNOWN]
+        assert judged(findings, "MK801", "west") == judged(findings, "MK602", "west") == [UNKNOWN]
         assert list(plan.carry_out("apply", gates=findings)["status"]) == ["held"]
 
     def test_a_stranger_of_its_name_is_not_touched(self, mesh: Mesh, serve: Callable[..., None]) -> None:
@@ -111,7 +111,7 @@ class TestPlan:
         serve("none", {multicluster_gateways.NETWORK: "net-east"}, type="NodePort")
         found = multicluster_gateways.gateways(mesh).set_index("service")["addresses"]
         assert (found["chosen"], found["none"]) == ("192.0.2.2", "")
-        told_why = gateways.check_gateway(mesh, multicluster_gateways.gateways(mesh), "east", "MK611").observed
+        told_why = gateways.check_gateway(mesh, multicluster_gateways.gateways(mesh), "east").observed
         assert multicluster_gateways.NODE_SELECTOR in told_why
         for name in ("n1", "n2"):
             east.delete({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})

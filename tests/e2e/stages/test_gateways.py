@@ -145,7 +145,7 @@ def made(lab: Lab) -> Mesh:
     assert overall(findings) is PASS, findings
     for name in ("east", "west"):
         assert [judged(findings, f"MK61{n}", name) for n in (1, 2, 3, 4)] == [[PASS]] * 4
-    assert judged(findings, "MK612", "east → west") == [SKIPPED]
+    assert judged(findings, "MK806", "east → west") == [SKIPPED]
     return mesh
 
 
@@ -207,4 +207,4 @@ def test_mesh_networks_are_configured_in_every_istiod_where_the_file_asks(lab: L
     assert overall(findings) is PASS, findings
     assert judged(findings, "MK615", "east") == judged(findings, "MK615", "west") == [PASS]
     assert gateways.plan(mesh, gateways.look(mesh)).empty
-    assert overall([f for f in findings if f.id == "MK612"]) is PASS
+    assert overall([f for f in findings if f.id == "MK806"]) is PASS

@@ -164,14 +164,14 @@ def test_a_gate_holds_the_plan(lab: Lab, mesh: Mesh) -> None:
 def test_an_address_of_this_machine_only_fails(lab: Lab) -> None:
     """It is said by its look, and by the pod that found nobody there."""
     findings = check(changed(lab, apiServer="https://127.0.0.1:6443"))
-    assert verdicts_of(findings, "MK204", "west") == verdicts_of(findings, "MK205", "east → west") == {Verdict.FAIL}
+    assert verdicts_of(findings, "MK701", "west") == verdicts_of(findings, "MK702", "east → west") == {Verdict.FAIL}
 
 
 def test_the_address_of_another_cluster_is_refused(lab: Lab) -> None:
     """East's API server answers at that address, but its certificate is not west's."""
     findings = check(changed(lab, apiServer="https://172.31.200.1:6443"))
-    assert verdicts_of(findings, "MK204", "west") == {Verdict.PASS}
-    assert verdicts_of(findings, "MK205", "east → west") == {Verdict.FAIL}
+    assert verdicts_of(findings, "MK701", "west") == {Verdict.PASS}
+    assert verdicts_of(findings, "MK702", "east → west") == {Verdict.FAIL}
 
 
 def test_apply_labels_and_harms_nobody(lab: Lab, mesh: Mesh) -> None:
@@ -218,7 +218,7 @@ def test_a_dead_cluster_is_unknown_and_holds_all(lab: Lab) -> None:
     mesh = changed(lab, kubeconfig=str(path))
     facts = prepare.look(mesh)
     findings = prepare.check(mesh, facts)
-    for number in ("MK201", "MK204", "MK208", "MK209", "MK210", "MK211"):
+    for number in ("MK201", "MK701", "MK208", "MK209", "MK210", "MK211"):
         assert verdicts_of(findings, number, "west") == {Verdict.UNKNOWN}, number
     assert "west" not in {c.cluster for c in prepare.plan(mesh, facts).changes}
     assert verdicts_of(assess.check(mesh, assess.look(mesh)), "MK101", "west") == {Verdict.UNKNOWN}

@@ -103,6 +103,14 @@ def test_consequences_and_reasons_are_two_sides_of_one_thing() -> None:
     assert consequences("MK712") == ()
 
 
+def test_a_finding_of_an_earlier_run_follows_and_causes_by_its_former_id() -> None:
+    """MK601 and MK611 are MK801 and MK805 now."""
+    assert consequences("MK611") == consequences("MK805")
+    assert reasons("MK611") == reasons("MK805")
+    assert follows(finding("MK611", "east"), finding("MK201", "east"), CLUSTERS)
+    assert follows(finding("MK806", "east"), finding("MK601", "east"), CLUSTERS)
+
+
 def test_an_istiod_without_debug_answers_is_reported_first_and_is_the_cause_of_unknowns() -> None:
     """What failed was seen, and has other reasons."""
     found = order(

@@ -17,7 +17,6 @@ from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, client_view, pair_survey
 from meshkit.spec import MeshSpec
-from meshkit.tables import table
 from tests.support import healthy
 from tests.support.api_server import write_kubeconfig
 from tests.support.healthy import OTHER, address, judged, mesh
@@ -53,10 +52,10 @@ def hello_row(name: str) -> Row:
 
 
 MAKERS = {
-    "shards": (shard, endpoint_shards.ENDPOINT_SHARDS.dtypes),
-    "reach": (reached, api_server_reach.REACH.dtypes),
-    "paths": (way, client_view.PATHS.dtypes),
-    "hellos": (hello_row, client_view.HELLOS.dtypes),
+    "shards": (shard, endpoint_shards.ENDPOINT_SHARDS.frame),
+    "reach": (reached, api_server_reach.REACH.frame),
+    "paths": (way, client_view.PATHS.frame),
+    "hellos": (hello_row, client_view.HELLOS.frame),
 }
 
 
@@ -67,7 +66,7 @@ def facts(spoiled: str = "", change: Row | None = None, *, none: bool = False) -
         rows = [maker(cluster) for cluster in OTHER]
         if name == spoiled:
             rows = rows[1:] if none else [{**rows[0], **(change or {})}, rows[1]]
-        tables[name] = table(rows, columns)
+        tables[name] = columns(rows)
     known = healthy.facts(spoiled, change, none=none) if spoiled in healthy.MAKERS else healthy.facts()
     return pair_survey.PairFacts(known=known, **tables)
 

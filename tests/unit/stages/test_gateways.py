@@ -68,7 +68,7 @@ def test_a_healthy_mesh_passes_every_check() -> None:
     mesh = healthy.mesh()
     findings = [*stages_gateways.check(mesh, facts()), *proved(mesh, facts())]
     assert {f.verdict for f in findings} == {PASS}
-    assert {f.id for f in findings} == {"MK601", "MK602", "MK603", "MK611", "MK612", "MK613", "MK614"}
+    assert {f.id for f in findings} == {"MK602", "MK603", "MK613", "MK614", "MK801", "MK805", "MK806", "MK838"}
     assert {f.subject for f in findings} == {"east", "west", PAIR, "west → east"}
 
 
@@ -122,20 +122,20 @@ def test_an_istiod_that_is_to_come_awaits_its_stage_in_plan_mode_only() -> None:
     """In apply mode it holds the stage."""
     bare = healthy.facts("identity", none=True)
     known = replace(facts(), identity=bare.identity)
-    assert judged(stages_gateways.check(healthy.mesh(), known, "plan"), "MK601", "east") == [SKIPPED]
-    assert judged(stages_gateways.check(healthy.mesh(), known), "MK601", "east") == [FAIL]
+    assert judged(stages_gateways.check(healthy.mesh(), known, "plan"), "MK801", "east") == [SKIPPED]
+    assert judged(stages_gateways.check(healthy.mesh(), known), "MK801", "east") == [FAIL]
 
 
 def test_the_other_networks_gateway_is_asked_for_only_where_it_can_be_known() -> None:
     """Before stage 07 an istiod watches no other cluster; after it, not to know the gateway is a failure."""
     own = [{**healthy.gateway_seen(n), "network": f"net-{n}", "address": healthy.address(n)} for n in healthy.OTHER]
     before = proved(healthy.mesh(), facts(seen=own, remotes=[]))
-    assert (judged(before, "MK612", PAIR), judged(before, "MK612", "east")) == ([SKIPPED], [PASS])
+    assert (judged(before, "MK806", PAIR), judged(before, "MK806", "east")) == ([SKIPPED], [PASS])
     after = proved(healthy.mesh(), facts(seen=own))
-    assert judged(after, "MK612", PAIR) == [FAIL]
+    assert judged(after, "MK806", PAIR) == [FAIL]
     asleep = [{"cluster": "east", "status": "UNKNOWN", "reason": "no answer"}]
     silent = [{"cluster": "east", "reason": "no answer"}]
-    assert judged(proved(healthy.mesh(), facts(seen=silent, remotes=asleep)), "MK612", PAIR) == [UNKNOWN]
+    assert judged(proved(healthy.mesh(), facts(seen=silent, remotes=asleep)), "MK806", PAIR) == [UNKNOWN]
 
 
 NARROW = {"gateway": {"hosts": ["./*.sample.svc.cluster.local"]}}

@@ -14,7 +14,6 @@ from meshkit.istio.proxies import proxy_status, status_summary
 from meshkit.istio.proxies import reading as proxies_reading
 from meshkit.probing.pair_probe import SAMPLES
 from meshkit.stages import observe
-from meshkit.tables import table
 from tests.support.healthy import OTHER, judged, mesh
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
@@ -194,7 +193,7 @@ def test_a_thousand_proxies_in_one_bad_state_are_one_finding() -> None:
         for n in range(1000)
     ]
     known = proxies_reading.ProxyFacts(
-        proxy_status.PROXY_STATUS.frame(rows), table([], {}), versions.VERSIONS.frame([])
+        proxy_status.PROXY_STATUS.frame(rows), pd.DataFrame(), versions.VERSIONS.frame([])
     )
     (finding,) = [f for f in proxies.check_proxies(mesh(), known) if f.subject == "east"]
     assert finding.observed == "p999.sample and 999 others CDS STALE for 999 s or more"

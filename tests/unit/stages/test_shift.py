@@ -14,7 +14,6 @@ from meshkit.probing import failover_state, load_generator
 from meshkit.probing.load_generator import LoadStep
 from meshkit.probing.request_log import Request
 from meshkit.stages import shift
-from meshkit.tables import table
 from tests.support import healthy
 from tests.support.healthy import judged
 
@@ -41,11 +40,11 @@ def facts(spoiled: str = "", **change: Any) -> shift.ShiftFacts:
     elif spoiled:
         rows[spoiled][0] |= change
     columns = {
-        "rules": failover_state.RULES.dtypes,
-        "workloads": failover_state.SERVERS.dtypes,
-        "endpoints": failover_state.ENDPOINTS.dtypes,
+        "rules": failover_state.RULES.frame,
+        "workloads": failover_state.SERVERS.frame,
+        "endpoints": failover_state.ENDPOINTS.frame,
     }  # fmt: skip
-    return shift.ShiftFacts("east", **{name: table(rows[name], columns[name]) for name in rows})
+    return shift.ShiftFacts("east", **{name: columns[name](rows[name]) for name in rows})
 
 
 def test_where_the_server_may_go_away_every_check_passes() -> None:

@@ -17,6 +17,7 @@ from meshkit.istio.multicluster import reader_tokens
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
+from meshkit.stages import istiod_restart
 from meshkit.stages.discovery import facts as discovery_facts
 from meshkit.stages.discovery import token_rotation
 from meshkit.stages.rollback import stage as rollback
@@ -59,7 +60,7 @@ def test_a_token_that_ends_is_of_the_account_and_ends_with_its_secret(real: Mesh
 
     create(east, deployment("istiod", namespace, labels={"app": "istiod"}))
     plan = changes_plan.Plan(real, discovery_facts.STAGE)
-    token_rotation.restart_istiods(plan, "east", lambda: "not yet synced")
+    istiod_restart.restart_istiods(plan, "east", lambda: "not yet synced")
     (change,) = plan.changes
     assert (change.action, change.object) == ("restart", f"Deployment {namespace}/istiod")
     assert change.wait

@@ -18,6 +18,7 @@ import pytest
 from meshkit.istio.ca import certificates, issuing, istiod_ca, root_bundles, trust_store
 from meshkit.istio.ca.root_bundles import ReloadMode
 from meshkit.istio.control_plane import istiods_and_proxies, versions
+from meshkit.istio.proxies import workloads
 from meshkit.kube.mesh import Mesh
 from tests.support.lab import Lab, until
 from tests.unit.istio.ca.test_issuing import load, root
@@ -142,7 +143,7 @@ def bench(short_folder: Path) -> Iterator[Bench]:
     lab = Lab(short_folder / "bundles")
     try:
         lab.start("single", clusters=1, live_roots=True)
-        config = json.dumps({"proxyMetadata": {root_bundles.XDS_AGENT: "false"}})
+        config = json.dumps({"proxyMetadata": {workloads.XDS_AGENT: "false"}})
         patch = {"spec": {"template": {"metadata": {"annotations": {"proxy.istio.io/config": config}}}}}
         lab.kubectl(EAST, "patch", "deployment", DEAF, "-n", SAMPLE, "-p", json.dumps(patch))
         lab.kubectl(EAST, "rollout", "status", f"deployment/{DEAF}", "-n", SAMPLE, "--timeout=120s")

@@ -94,7 +94,7 @@ def test_a_live_cluster_is_renamed_and_who_is_left_is_named(renaming: Renaming) 
     assert claims["observed"].startswith("2 of ")
     assert "sample/loner (Kubernetes, no network, cluster.local)" in claims["observed"]
     assert {*done.table("proxies-left-after")["proxy"]} == {"loner", pod_of(renaming, "resting")}
-    assert [f for f in findings(done, "MK523") if f["verdict"] != "pass"] == []
+    assert [f for f in findings(done, "MK901") if f["verdict"] != "pass"] == []
     assert renaming.alias() == "Kubernetes"
     assert renaming.failed() == []
 

@@ -28,7 +28,7 @@ from meshlab import scenarios
 
 from meshkit.changes import plan
 from meshkit.changes.journal import Entry
-from meshkit.istio.ca import reading as ca_reading
+from meshkit.istio import trust as istio_trust
 from meshkit.kube.mesh import Mesh
 from meshkit.stages.trust import stage as trust
 from tests.e2e.runs.test_migration import Done, meshkit
@@ -152,7 +152,7 @@ class Bench:
 
     def boundaries(self) -> list[Boundary]:
         """Return the boundaries of all changes that are planned."""
-        planned = trust.plan(self.mesh, ca_reading.look(self.mesh)).changes
+        planned = trust.plan(self.mesh, istio_trust.look(self.mesh)).changes
         self.order = [words(vars(change)) for change in planned]
         half = [0.0 if change.wait is None else MIDDLE.get(change.action, 0.7) for change in planned]
         return [Boundary(n, told, when, half[n]) for n, told in enumerate(self.order) for when in When]
@@ -229,7 +229,7 @@ class Bench:
 
     def at_the_end(self, _changes: list[Entry]) -> list[str]:
         """Return what is not as after a run that was never killed."""
-        left = trust.plan(self.mesh, ca_reading.look(self.mesh)).changes
+        left = trust.plan(self.mesh, istio_trust.look(self.mesh)).changes
         planned = [f"still planned: {change.cluster}: {change.action} {change.object}" for change in left]
         return [*astray(self.mesh, self.after), *planned]
 

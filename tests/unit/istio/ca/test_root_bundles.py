@@ -11,6 +11,8 @@ import pytest
 
 from meshkit.istio.ca import root_bundles
 from meshkit.istio.ca.root_bundles import DISABLED, REFUSED, RELOADED, SKIPPED, UPDATING, ReloadMode, predict
+from meshkit.istio.control_plane.istiods_and_proxies import is_on
+from meshkit.istio.proxies import workloads
 from tests.support.api_server import certificate_pem
 
 A, B = certificate_pem("cluster.local"), certificate_pem("cluster.local")
@@ -135,7 +137,7 @@ def test_a_bundle_that_has_all_roots_stays_as_it_is() -> None:
 )
 def test_a_switch_is_read_as_istio_reads_it(text: str, on: bool) -> None:
     """Go's strconv.ParseBool; what it does not take is what stands without it."""
-    assert root_bundles.is_on({root_bundles.XDS_AGENT: text}, root_bundles.XDS_AGENT) is on
+    assert is_on({workloads.XDS_AGENT: text}, workloads.XDS_AGENT) is on
 
 
 def test_the_document_has_every_rule_and_every_word() -> None:

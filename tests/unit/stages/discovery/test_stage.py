@@ -23,7 +23,6 @@ from meshkit.probing import merged_service as probing_merged_service
 from meshkit.stages.discovery import stage as discovery
 from meshkit.stages.discovery import token_rotation
 from meshkit.stages.discovery.stage import Discovery
-from meshkit.tables import table
 from tests.support import healthy
 from tests.support.healthy import OTHER, Row, judged, mesh
 
@@ -77,11 +76,11 @@ def secret(name: str) -> Row:
 
 
 MAKERS: dict[str, tuple[Any, Any]] = {
-    "readers": (reader, remote_secret_manifest.READERS.dtypes),
-    "reach": (reached, api_server_reach.REACH.dtypes),
-    "claims": (claim, proxy_status.CLAIMS.dtypes),
-    "services": (service, services.SERVICES.dtypes),
-    "versions": (version, versions.VERSIONS.dtypes),
+    "readers": (reader, remote_secret_manifest.READERS.frame),
+    "reach": (reached, api_server_reach.REACH.frame),
+    "claims": (claim, proxy_status.CLAIMS.frame),
+    "services": (service, services.SERVICES.frame),
+    "versions": (version, versions.VERSIONS.frame),
     "secrets": (secret, healthy.secrets),
 }
 
@@ -106,7 +105,7 @@ def facts(
                 *rows[1:],
                 *([{**rows[0], **more}] if more else []),
             ]
-        tables[name] = columns(rows) if callable(columns) else table(rows, columns)
+        tables[name] = columns(rows)
     known = healthy.facts("" if spoiled in MAKERS else spoiled, change, none=none)
     known = snapshot.VerifyFacts(**{**vars(known), "secrets": tables.pop("secrets")})
     same = services.merging(tables["services"], list(OTHER), "istio-system")

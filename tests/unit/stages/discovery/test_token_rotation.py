@@ -13,14 +13,14 @@ from meshkit.checks import known_defects, remote_reader, remote_secrets
 from meshkit.checks.finding import Verdict
 from meshkit.errors import InputError
 from meshkit.istio.control_plane import versions
-from meshkit.istio.multicluster import reader_tokens, secret_kubeconfig
+from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest, secret_kubeconfig
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
+from meshkit.stages import istiod_restart
 from meshkit.stages.discovery import facts as discovery_facts
 from meshkit.stages.discovery import stage as discovery
 from meshkit.stages.discovery import token_rotation
-from meshkit.tables import table
 from tests.support.healthy import Row, judged, mesh, secrets
 from tests.support.objects import core
 from tests.unit.stages.discovery.test_stage import facts, secret
@@ -86,9 +86,7 @@ def test_what_is_replaced(change: Row, readers: Row, renew: str, wish: str) -> N
     known = facts("secrets", change)
     rows = known.readers.to_dict("records")
     rows = [{**row, **(readers if row["cluster"] == "west" else {})} for row in rows]
-    known = remote_reader.DiscoveryFacts(
-        **{**vars(known), "readers": table(rows, dict(known.readers.dtypes.astype(str)))}
-    )
+    known = remote_reader.DiscoveryFacts(**{**vars(known), "readers": remote_secret_manifest.READERS.frame(rows)})
     assert token_rotation.token_actions(mesh(), known, renew)["east", "west"] == wish
 
 
@@ -121,7 +119,7 @@ def test_an_istiod_that_was_not_restarted_after_a_change_holds_the_revocation(
     monkeypatch.setattr(multicluster_remote_secrets, "secret_events", lambda _: {})
     monkeypatch.setattr(reader_tokens, "tokens", lambda *_: [])
     restarted: list[str] = []
-    monkeypatch.setattr(token_rotation, "restart_istiods", lambda _, name, __: restarted.append(name))
+    monkeypatch.setattr(istiod_restart, "restart_istiods", lambda _, name, __: restarted.append(name))
     discovery.plan(mesh(), known)
     assert restarted == ["east"] * len(late)
     plan = changes_plan.Plan(mesh(), discovery_facts.STAGE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -14,8 +14,8 @@ import pytest
 from meshkit.changes.plan import Change, Plan
 from meshkit.checks import ca as stage
 from meshkit.checks.finding import Verdict
+from meshkit.istio import trust as istio_trust
 from meshkit.istio.ca import istiod_ca, trust_store
-from meshkit.istio.ca import reading as ca_reading
 from meshkit.istio.ca.model import Choice, StrategyOutcome
 from meshkit.istio.config import authorization_policies
 from meshkit.istio.control_plane import versions
@@ -27,7 +27,6 @@ from meshkit.probing.load_generator import Traffic
 from meshkit.stages.rollback import stage as rollback
 from meshkit.stages.trust import proof as trust_proof
 from meshkit.stages.trust import stage as trust_stage
-from meshkit.tables import table
 from tests.support.healthy import certificate, identity, judged, mesh
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
@@ -81,35 +80,35 @@ def reading(name: str) -> Row:
     return {"cluster": name, "secret": "istio-remote-secret-other", "targets": "other", "paused": False}
 
 
-MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
-    "identity": (identity, versions.IDENTITY.dtypes),
-    "authorities": (authority, istiod_ca.AUTHORITIES.dtypes),
-    "signers": (signer, istiod_ca.SIGNERS.dtypes),
-    "certificates": (proxy, trust_store.CERTIFICATES.dtypes),
-    "roots": (handed, trust_store.ROOTS.dtypes),
-    "handed": (configmap, trust_store.DISTRIBUTED_ROOTS.dtypes),
-    "workloads": (workload, workloads.WORKLOADS.dtypes),
-    "policies": (policy, authorization_policies.POLICY_TRUST_DOMAINS.dtypes),
-    "readings": (reading, discovery_pause.READINGS.dtypes),
+MAKERS: dict[str, tuple[Callable[[str], Row], Callable[[Iterable[Row]], pd.DataFrame]]] = {
+    "identity": (identity, versions.IDENTITY.frame),
+    "authorities": (authority, istiod_ca.AUTHORITIES.frame),
+    "signers": (signer, istiod_ca.SIGNERS.frame),
+    "certificates": (proxy, trust_store.CERTIFICATES.frame),
+    "roots": (handed, trust_store.ROOTS.frame),
+    "handed": (configmap, trust_store.DISTRIBUTED_ROOTS.frame),
+    "workloads": (workload, workloads.WORKLOADS.frame),
+    "policies": (policy, authorization_policies.POLICY_TRUST_DOMAINS.frame),
+    "readings": (reading, discovery_pause.READINGS.frame),
 }
 
 
-def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> ca_reading.TrustFacts:
+def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> istio_trust.TrustFacts:
     """Return the facts of two plugged clusters, with a change in the row of east, and more rows in that table."""
     tables: dict[str, Any] = {}
     for name, (maker, columns) in MAKERS.items():
         rows = [maker(cluster) for cluster in ("east", "west")]
         if name == spoiled:
             rows = [{**rows[0], **(change or {})}, rows[1], *more]
-        tables[name] = table(rows, columns)
-    return ca_reading.TrustFacts(**tables)
+        tables[name] = columns(rows)
+    return istio_trust.TrustFacts(**tables)
 
 
 def test_two_plugged_clusters_pass_every_check() -> None:
     """And there is nothing to do."""
     findings = trust_stage.check(mesh(), facts())
     assert {f.verdict for f in findings} == {PASS}
-    assert {f.id for f in findings} == {*(f"MK40{n}" for n in range(1, 10)), "MK414", "MK415"}
+    assert {f.id for f in findings} == {*(f"MK40{n}" for n in range(1, 9)), "MK414", "MK415", "MK808"}
 
 
 SPOILED = [
@@ -133,7 +132,7 @@ SPOILED = [
     ("MK408", "east", "roots", {"sha256": OTHER}, FAIL),
     ("MK408", "east", "roots", {"sha256": "", "holders": 0, "of": 3, "reason": "namespace b: cut"}, UNKNOWN),
     ("MK408", "east", "certificates", {"roots": f"{SHORT},{OTHER[:16]}"}, FAIL),
-    ("MK409", "east", "certificates", {"not_after": NOW - DAY}, FAIL),
+    ("MK808", "east", "certificates", {"not_after": NOW - DAY}, FAIL),
     ("MK414", "east", "identity", {"reason": "no answer"}, UNKNOWN),
     ("MK414", "east", "identity", {"trust_domain": "td.test"}, FAIL),
     ("MK414", "east", "identity", {"trust_domain": "td.test", "trust_domain_aliases": "x,cluster.local"}, PASS),
@@ -173,7 +172,7 @@ CSR = "istio-csr at cert-manager-istio-csr.cert-manager.svc:443 (ENABLE_CA_SERVE
 LEFT_OVER = {"secret": "istio-ca-secret", "used": False, "sha256": OTHER, "root": OTHER, "signed_by_others": CSR}
 
 
-def with_istio_csr(**change: Any) -> ca_reading.TrustFacts:
+def with_istio_csr(**change: Any) -> istio_trust.TrustFacts:
     """Return facts of an east whose certificates come from istio-csr, with an old Secret of istiod beside it."""
     seen = {
         "istiod": "istiod-east",
@@ -262,7 +261,7 @@ def test_what_is_wrong_with_it_is_its_owners() -> None:
 def test_a_cluster_without_anything_is_skipped() -> None:
     """It has no CA and no proxy, and is no fault."""
     known = {name: getattr(facts(), name) for name in MAKERS}
-    east = ca_reading.TrustFacts(**{name: rows[rows["cluster"] == "east"] for name, rows in known.items()})
+    east = istio_trust.TrustFacts(**{name: rows[rows["cluster"] == "east"] for name, rows in known.items()})
     findings = trust_stage.check(mesh(), east)
     assert {f.verdict for f in findings if f.subject == "west"} == {SKIPPED}
 
@@ -312,7 +311,7 @@ def test_adopting_a_root_says_what_it_costs() -> None:
 class TestProof:
     """What was looked at afterwards."""
 
-    def prove(self, after: ca_reading.TrustFacts) -> list[Any]:
+    def prove(self, after: istio_trust.TrustFacts) -> list[Any]:
         """Judge an empty plan."""
         nothing = Plan(mesh(), trust_stage.STAGE)
         return trust_proof.prove(mesh(), facts(), after, nothing, Traffic(mesh()))

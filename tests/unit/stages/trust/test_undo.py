@@ -13,7 +13,7 @@ from meshkit.changes.journal import DONE, UNDONE, Entry
 from meshkit.errors import InputError
 from meshkit.istio.ca import certificates, issuing, istiod_ca, trust_store
 from meshkit.istio.proxies import workloads
-from meshkit.stages.discovery import token_rotation
+from meshkit.stages import istiod_restart
 from meshkit.stages.rollback import dependants
 from meshkit.stages.trust import discovery_pause, root_rotation
 from meshkit.stages.trust import undo as trust_undo
@@ -153,7 +153,7 @@ def test_a_release_that_misses_a_changed_remote_secret_is_recreated(
     east.more = [(DONE, "patch", "Secret istio-system/s", {"before": [remote], "manifests": [paused]})]
     monkeypatch.setattr(discovery_pause, "wait_until_restored", lambda *_: "arrives")
     monkeypatch.setattr(
-        token_rotation, "restart_istiods", lambda plan, _, wait: plan.words().append(f"restart istiods until {wait}")
+        istiod_restart, "restart_istiods", lambda plan, _, wait: plan.words().append(f"restart istiods until {wait}")
     )
     assert east.planned(monkeypatch)[: 1 + len(made_anew)] == ["undo patch", *made_anew]
 

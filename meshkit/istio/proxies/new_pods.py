@@ -8,8 +8,9 @@ from typing import Final
 import pandas as pd
 
 from meshkit.errors import MeshkitError
-from meshkit.istio.control_plane import images, istioctl, quotas
+from meshkit.istio.control_plane import istioctl
 from meshkit.istio.control_plane.versions import Version
+from meshkit.istio.proxies import images, quotas
 from meshkit.kube.mesh import Mesh
 
 INSTALL: Final = "istioctl install"
