@@ -28,7 +28,7 @@ from meshkit.checks.finding import Finding, Verdict, holding
 from meshkit.checks.question import Question
 from meshkit.display import Record
 from meshkit.errors import UnreachableError
-from meshkit.istio import trust
+from meshkit.istio import trust as istio_trust
 from meshkit.istio.ca import ca_files, cacerts, istiod_ca, model
 from meshkit.istio.ca import certificates as ca_certificates
 from meshkit.istio.ca.model import SHORT, Choice, StrategyOutcome
@@ -235,7 +235,7 @@ class Trust(Stage):
         return Record("strategy", f"{choice.outcome.value}: {choice.why}")
 
     def _look(self) -> TrustFacts:
-        return trust.look(self.mesh)
+        return istio_trust.look(self.mesh)
 
     def _check(self) -> Iterable[Finding]:
         return check(self.mesh, self.facts)
@@ -249,5 +249,5 @@ class Trust(Stage):
             super()._carry_out(plan)
 
     def _prove(self) -> Iterable[Finding]:
-        self.after = trust.look(self.mesh)
+        self.after = istio_trust.look(self.mesh)
         return proof.prove(self.mesh, self.facts, self.after, self.plans[0], self.traffic)
