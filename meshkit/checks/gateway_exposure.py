@@ -14,6 +14,7 @@ from meshkit.checks.question import Question
 from meshkit.istio.control_plane import new_pods
 from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_mesh
 from meshkit.istio.multicluster import gateway_manifests
+from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
@@ -24,8 +25,8 @@ class GatewayFacts:
     """What was looked at; each is a table of the function of that name."""
 
     identity: pd.DataFrame
-    gateways: pd.DataFrame
-    gateways_seen: pd.DataFrame
+    gateways: Gateways
+    gateways_seen: GatewaysSeen
     remotes: RemoteClusters
     opened: pd.DataFrame
     claims: pd.DataFrame

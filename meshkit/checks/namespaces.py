@@ -13,7 +13,7 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.control_plane import new_pods
 from meshkit.istio.control_plane.revisions import ControlPlanes, will_inject
-from meshkit.istio.multicluster import gateways
+from meshkit.istio.multicluster.gateways import NETWORK, Gateways
 from meshkit.istio.proxies import injection
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Row
@@ -37,7 +37,7 @@ class PrepareFacts:
     policies: pd.DataFrame
     injection: pd.DataFrame
     services: pd.DataFrame
-    gateways: pd.DataFrame
+    gateways: Gateways
     istioctl: str
     no_istioctl: str
     new_pods: new_pods.NewPodFacts | None = None
@@ -56,7 +56,7 @@ def check_networks(mesh: Mesh, facts: PrepareFacts, *, finished: bool = False) -
     """
     for entry in mesh.spec.clusters:
         row = namespace_row(facts.roots, entry.name)
-        expected = f"{gateways.NETWORK}={entry.network} on namespace {row['namespace']}"
+        expected = f"{NETWORK}={entry.network} on namespace {row['namespace']}"
         ask = Question("MK201", "network label", entry.name, expected)
         if row["reason"]:
             yield ask.unknown(row["reason"])
@@ -203,17 +203,13 @@ def check_gateways(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
     for entry in mesh.spec.clusters:
         expected = "no gateway of its network while proxies claim another, or none"
         ask = Question("MK213", "the network label leaves local calls alone", entry.name, expected)
-        mine = facts.gateways[facts.gateways["cluster"] == entry.name]
         claims = facts.claims[facts.claims["cluster"] == entry.name]
-        unread = [
-            r for r in [*mine[mine["service"] == ""]["reason"], *claims["reason"]] if r and not r.startswith("no Serv")
-        ]
-        if unread:
-            yield ask.unknown(unread[0])
+        if unread := next(filter(None, [facts.gateways.unknown(entry.name), *claims["reason"]]), ""):
+            yield ask.unknown(unread)
             continue
-        doors = mine[(mine["network"] == entry.network) & (mine["port"] > 0)]
-        names = [str(row["service"] or row["made_by"]) for row in doors.to_dict("records")]
+        doors = [one for one in facts.gateways.of(entry.name, entry.network) if one.port]
         strangers = claims[(claims["network"] != entry.network) & (claims["kind"] == "sidecar")]
         told = f"{len(doors)} gateways of {entry.network}, {len(strangers)} sidecars that do not claim it"
-        cure = f"take the label {gateways.NETWORK} off {', '.join(names)} until stage 05 has made the proxies anew"
-        yield ask.judge(doors.empty or strangers.empty, told, cure)
+        names = ", ".join(one.called for one in doors)
+        cure = f"take the label {NETWORK} off {names} until stage 05 has made the proxies anew"
+        yield ask.judge(not doors or strangers.empty, told, cure)

@@ -51,8 +51,8 @@ def check_way(mesh: Mesh, facts: VerifyFacts, row: Row) -> Finding:
     found = [e for e in row["endpoints"].split(",") if e]
     if not found:
         return ask.fail("no endpoint", f"does istiod of {client} read {server}? see MK802 to MK804")
-    seen = facts.gateways_seen
-    gateways = set(seen[seen["network"] == mesh.spec.cluster(server).network]["address"]) - {""}
+    network = mesh.spec.cluster(server).network
+    gateways = {one.address for one in facts.gateways_seen if one.network == network} - {""}
     by_gateway = [e for e in found if e.rpartition(":")[0] in gateways]
     right = len(by_gateway) == len(found) if through_gateway else not by_gateway
     raw = "pod addresses of another network: istiod knows no gateway for it (MK805, MK806), or the pods' network label"

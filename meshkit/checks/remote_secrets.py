@@ -264,7 +264,7 @@ def _still(seen: RemoteClusters, secret: RemoteSecret) -> str:
 def check_sync(mesh: Mesh, seen: RemoteClusters, reader: str, target: str) -> Iterator[Finding]:
     """MK804: each istiod replica of the reader says that it has synced the target."""
     ask = Question("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")
-    own, unread = seen.of(reader), [one for one in seen.unread if one.cluster == reader]
+    own, unread = seen.of(reader), seen.unread_in(reader)
     if not own and not unread:
         yield ask.fail("no istiod", "see MK801")
     for one in unread:

@@ -9,6 +9,7 @@ import pandas as pd
 from meshkit.istio.ca import trust_store
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import gateways, remote_secrets
+from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters, RemoteSecrets
 from meshkit.kube.mesh import Mesh
 
@@ -20,8 +21,8 @@ class VerifyFacts:
     identity: pd.DataFrame
     secrets: RemoteSecrets
     remotes: RemoteClusters
-    gateways: pd.DataFrame
-    gateways_seen: pd.DataFrame
+    gateways: Gateways
+    gateways_seen: GatewaysSeen
     certificates: pd.DataFrame
     roots: pd.DataFrame
 

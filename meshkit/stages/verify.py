@@ -114,8 +114,8 @@ class Verify(Sending):
     identity = Shows["Verify"](tables.IDENTITY, lambda stage: stage.facts.identity)
     remote_secrets = Shows["Verify"](tables.REMOTE_SECRETS, lambda stage: stage.facts.secrets.frame())
     remote_clusters = Shows["Verify"](tables.REMOTE_CLUSTERS, lambda stage: stage.facts.remotes.frame())
-    gateways = Shows["Verify"](tables.GATEWAYS, lambda stage: stage.facts.gateways)
-    gateways_seen = Shows["Verify"](tables.GATEWAYS_SEEN, lambda stage: stage.facts.gateways_seen)
+    gateways = Shows["Verify"](tables.GATEWAYS, lambda stage: stage.facts.gateways.frame())
+    gateways_seen = Shows["Verify"](tables.GATEWAYS_SEEN, lambda stage: stage.facts.gateways_seen.frame())
     roots = Shows["Verify"](tables.ROOTS, lambda stage: stage.facts.roots)
     certificates = Shows["Verify"](tables.CERTIFICATES, lambda stage: stage.facts.certificates)
     lifetimes = Draws["Verify"](

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.istio import snapshot
 from meshkit.istio.ca import trust_store
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import gateways, remote_secrets
+from meshkit.istio.multicluster.gateways import Gateways, GatewaySeen, GatewaysSeen, GatewayType, NetworkGateway
 from meshkit.istio.multicluster.remote_secrets import (
     Credential,
     RemoteCluster,
@@ -29,6 +30,7 @@ OTHER = {"east": "west", "west": "east"}
 ROOT = "aa11"
 Row = dict[str, Any]
 Rows = dict[str, Row]
+T = TypeVar("T")
 
 
 def mesh(**change: Any) -> Mesh:
@@ -87,13 +89,37 @@ def _parted(rows: Iterable[Row], state: str, why: str) -> tuple[list[Row], list[
 def gateway(name: str) -> Row:
     """Return a cluster's east-west gateway."""
     service = {"cluster": name, "namespace": "istio-system", "service": "eastwest", "network": f"net-{name}"}
-    return {**service, "addresses": address(name), "port": 15443, "ready": 1, "pods": 1, "exposed_by": "ns/cross"}
+    at = {"type": GatewayType.LOAD_BALANCER, "addresses": (address(name),), "port": 15443}
+    return {**service, **at, "ready": 1, "pods": 1, "exposed_by": ("ns/cross",)}
 
 
 def gateway_seen(name: str) -> Row:
     """Return the other cluster's gateway as istiod knows it."""
     network = f"net-{OTHER[name]}"
     return {"cluster": name, "istiod": f"istiod-{name}", "network": network, "address": address(OTHER[name])}
+
+
+def offered(rows: Iterable[Row]) -> Gateways:
+    """Return rows as the reading that they stand for."""
+    return gateways.offered_reading(*_sorted_out(NetworkGateway, rows))
+
+
+def seen(rows: Iterable[Row]) -> GatewaysSeen:
+    """Return rows as the reading that they stand for."""
+    return gateways.seen_reading(*_sorted_out(GatewaySeen, rows))
+
+
+def _sorted_out(item: Callable[..., T], rows: Iterable[Row]) -> tuple[list[T], list[Unread], list[T]]:
+    """Return the items of rows, what could not be read, and what says that there is none."""
+    told, items, unread, none = ("no Service", "it knows"), [], [], []
+    for row in rows:
+        if row.get("reason", "").startswith(told):
+            none.append(item(**row))
+        elif row.get("reason"):
+            unread.append(Unread(row["cluster"], row["reason"], row.get("istiod", "")))
+        else:
+            items.append(item(**row))
+    return items, unread, none
 
 
 def address(name: str) -> str:
@@ -113,8 +139,8 @@ MAKERS: dict[str, tuple[Any, Any]] = {
     "identity": (identity, versions.IDENTITY.dtypes),
     "secrets": (secret, secrets),
     "remotes": (remote, remotes),
-    "gateways": (gateway, gateways.GATEWAYS.dtypes),
-    "gateways_seen": (gateway_seen, gateways.GATEWAYS_SEEN.dtypes),
+    "gateways": (gateway, offered),
+    "gateways_seen": (gateway_seen, seen),
     "certificates": (certificate, trust_store.CERTIFICATES.dtypes),
 }
 

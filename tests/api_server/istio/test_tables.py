@@ -176,18 +176,19 @@ class TestGateways:
     def test_a_gateway_is_read_from_its_service(self, mesh: Mesh, put: Any) -> None:
         """Network, port, address, pods; what nothing exposes says so by an empty column."""
         put(gateway_service({NETWORK: "net-a"}))
-        row = gateways.gateways(mesh).query("cluster == 'here'").iloc[0]
-        assert (row["network"], row["namespace_network"], row["port"]) == ("net-a", "net-a", 15443)
-        assert (row["addresses"], row["pods"], row["ready"], row["exposed_by"]) == ("10.0.0.9", 0, 0, "")
+        (one,) = gateways.gateways(mesh).of("here")
+        assert (one.network, one.namespace_network, one.port) == ("net-a", "net-a", 15443)
+        assert (one.addresses, one.pods, one.ready, one.exposed_by) == (("10.0.0.9",), 0, 0, ())
 
     def test_a_gateway_without_its_label_is_found_by_its_port(self, mesh: Mesh, put: Any) -> None:
         """Istiod would not take it for one: the network is empty."""
         put(gateway_service({}))
-        assert gateways.gateways(mesh).query("cluster == 'here'").iloc[0]["network"] == ""
+        (one,) = gateways.gateways(mesh).of("here")
+        assert one.network == ""
 
     def test_a_cluster_without_a_gateway_and_a_dead_one_are_rows(self, mesh: Mesh) -> None:
         """Each says why there is nothing."""
-        reasons = gateways.gateways(mesh).set_index("cluster")["reason"]
+        reasons = gateways.gateways(mesh).frame().set_index("cluster")["reason"]
         assert reasons["gone"] == "it refuses the connection"
         assert "15443" in reasons["here"]
 

@@ -149,13 +149,14 @@ class TestRemotes:
 
     def test_gateways_are_those_of_kubectl(self, mesh: Mesh, kubectl: Say) -> None:
         """The labelled Service's address, port and network, exposed by the Gateway, with a ready pod."""
-        for row in gateways.gateways(mesh).to_dict("records"):
-            context = f"lab-{row['cluster']}"
+        offered = gateways.gateways(mesh)
+        assert {one.cluster for one in offered} == set(mesh.clusters)
+        for one in offered:
             path = "jsonpath={.metadata.labels.topology\\.istio\\.io/network} {.status.loadBalancer.ingress[*].ip}"
-            said = kubectl(context, "-n", row["namespace"], "get", "service", row["service"], "-o", path)
-            assert said.split() == [row["network"], row["addresses"]]
-            assert (row["port"], row["ready"], row["reason"]) == (15443, row["pods"], "")
-            assert row["exposed_by"] == "istio-system/cross-network-gateway"
+            said = kubectl(f"lab-{one.cluster}", "-n", one.namespace, "get", "service", one.service, "-o", path)
+            assert said.split() == [one.network, *one.addresses]
+            assert (one.port, one.ready) == (15443, one.pods)
+            assert one.exposed_by == ("istio-system/cross-network-gateway",)
 
     def test_each_istiod_sees_the_gateways_that_it_tells_istioctl(self, mesh: Mesh, istioctl: Say) -> None:
         """`istioctl x internal-debug networkz`."""
@@ -164,8 +165,8 @@ class TestRemotes:
             for name in mesh.clusters
             for gateway in json.loads(istioctl(f"lab-{name}", "x", "internal-debug", "networkz"))
         }
-        columns = ["cluster", "network", "gateway_cluster", "address", "port"]
-        assert set(gateways.gateways_seen(mesh)[columns].itertuples(index=False, name=None)) == theirs
+        seen = gateways.gateways_seen(mesh)
+        assert {(one.cluster, one.network, one.gateway_cluster, one.address, one.port) for one in seen} == theirs
 
 
 class TestTrust:

@@ -12,7 +12,6 @@ from meshkit.checks.finding import Verdict
 from meshkit.istio.config import network_policies, services
 from meshkit.istio.control_plane import inventory, versions
 from meshkit.istio.control_plane.versions import Version
-from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import injection, proxy_status
 from meshkit.probing import api_server_reach, pod_reach
 from meshkit.stages import prepare
@@ -41,7 +40,6 @@ TABLES = {
     "policies": network_policies.NETWORK_POLICIES.dtypes,
     "injection": injection.INJECTION.dtypes,
     "services": services.SERVICES.dtypes,
-    "gateways": gateways.GATEWAYS.dtypes,
 }
 HEALTHY: dict[str, Row] = {
     "roots": {"namespace": "istio-system", "exists": True, "network": "net-east"},
@@ -68,7 +66,9 @@ def facts(spoiled: str = "", **change: Any) -> namespaces.PrepareFacts:
     for name, own in west.items():
         rows[name].append({**HEALTHY[name], "cluster": "west", **own})
     tables = {name: table(rows.get(name, []), columns) for name, columns in TABLES.items()}
-    return namespaces.PrepareFacts(**tables, istioctl="1.31.0", no_istioctl="")
+    return namespaces.PrepareFacts(
+        **tables, gateways=healthy.offered(rows["gateways"]), istioctl="1.31.0", no_istioctl=""
+    )
 
 
 CASES = [
@@ -198,7 +198,7 @@ def test_a_gateway_beside_proxies_that_do_not_know_their_network_fails() -> None
     """MK213: their local calls would all go through it."""
     given = vars(facts("claims", network=""))
     gateway = {"cluster": "east", "service": "eastwest", "network": "net-east", "port": 15443}
-    given["gateways"] = gateways.GATEWAYS.frame([gateway])
+    given["gateways"] = healthy.offered([gateway])
     found = list(namespaces.check_gateways(healthy.mesh(), namespaces.PrepareFacts(**given)))
     assert healthy.told(found, "MK213", "east") == [FAIL]
     assert "eastwest" in found[0].remedy
