@@ -99,7 +99,7 @@ def check_cluster_id(facts: TrustFacts, name: str) -> Iterator[Finding]:
     when certificates end. So it has to change together with values.global.multiCluster.clusterName.
     """
     ask = Question("MK421", "istio-csr takes the cluster's id", name, f"clusterID {name}")
-    ids = of_cluster(facts.identity, name).set_index("istiod")["cluster_id"].to_dict()
+    ids = {one.istiod: one.cluster_id for one in facts.identity.of(name)}
     for row in of_cluster(facts.signers, name).to_dict("records"):
         if "istio-csr" not in row["signed_by_others"]:
             continue
@@ -119,14 +119,11 @@ def check_trust_domain(mesh: Mesh, facts: TrustFacts, name: str) -> Iterator[Fin
     """MK405: each istiod's trust domain is the mesh file's: with two, identities differ although the root is one."""
     expected = mesh.spec.mesh.trust_domain
     ask = Question("MK405", "the trust domain is the mesh's", name, expected)
-    for row in of_cluster(facts.identity, name).to_dict("records"):
-        if row["reason"]:
-            yield ask.unknown(f"{row['istiod'] or 'cluster'}: {row['reason']}")
-            continue
-        good = row["trust_domain"] == expected
-        yield ask.judge(
-            good, str(row["trust_domain"]), "change meshConfig.trustDomain, or mesh.trustDomain of the file"
-        )
+    for unread in facts.identity.unread_in(name):
+        yield ask.unknown(f"{unread.istiod or 'cluster'}: {unread.reason}")
+    for one in facts.identity.of(name):
+        cure = "change meshConfig.trustDomain, or mesh.trustDomain of the file"
+        yield ask.judge(one.trust_domain == expected, one.trust_domain, cure)
 
 
 def check_root(facts: TrustFacts, choice: Choice) -> Iterator[Finding]:

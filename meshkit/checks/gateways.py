@@ -112,7 +112,7 @@ def check_gateway_seen(
     for one in seen.unread_in(reader):
         yield ask.unknown(one.reason)
     istiods = {one.istiod for one in (*seen.of(reader), *seen.none_in(reader))}
-    if not istiods and not seen.unknown(reader):
+    if not istiods and seen.lacks(reader):
         yield ask.unknown("no istiod to ask", "see MK801")
     for istiod in sorted(istiods):
         known = {one.address for one in seen.of(reader, network) if one.istiod == istiod}

@@ -13,6 +13,7 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.control_plane import new_pods
 from meshkit.istio.control_plane.revisions import ControlPlanes, will_inject
+from meshkit.istio.control_plane.versions import ControlPlane, Identity
 from meshkit.istio.multicluster.gateways import NETWORK, Gateways
 from meshkit.istio.proxies import injection
 from meshkit.kube.mesh import Mesh, Unknown
@@ -26,7 +27,7 @@ class PrepareFacts:
     """What was looked at: tables of the functions that they are named after, and istioctl's version or why not."""
 
     roots: pd.DataFrame
-    identity: pd.DataFrame
+    identity: Identity
     claims: pd.DataFrame
     clocks: pd.DataFrame
     inventory: pd.DataFrame
@@ -77,17 +78,16 @@ def check_ids(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
         said = mesh.spec.mesh
         expected = f"cluster {entry.name}, mesh {said.id}, trust domain {said.trust_domain}"
         ask = Question("MK202", "running ids match the mesh file", entry.name, expected)
-        rows = facts.identity[facts.identity["cluster"] == entry.name].to_dict("records")
-        if not rows:
+        if facts.identity.lacks(entry.name):
             yield ask.answer(Verdict.SKIPPED, "no istiod yet: stage 05 installs it with these")
-        for row in rows:
-            yield _judge_ids(ask, mesh, entry.name, row)
+        for unread in facts.identity.unread_in(entry.name):
+            yield ask.unknown(unread.reason)
+        for one in facts.identity.of(entry.name):
+            yield _judge_ids(ask, mesh, entry.name, one)
 
 
-def _judge_ids(ask: Question, mesh: Mesh, name: str, row: Row) -> Finding:
-    if row["reason"]:
-        return ask.unknown(row["reason"])
-    lives, mesh_id, domain = row["cluster_id"], row["mesh_id"], row["trust_domain"]
+def _judge_ids(ask: Question, mesh: Mesh, name: str, one: ControlPlane) -> Finding:
+    lives, mesh_id, domain = one.cluster_id, one.mesh_id, one.trust_domain
     observed = f"cluster {lives}, mesh {mesh_id or 'none'}, trust domain {domain}"
     if domain != mesh.spec.mesh.trust_domain:
         cure = f"say `trustDomain: {domain}`: all identities and policies hang on it"

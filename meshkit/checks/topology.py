@@ -17,6 +17,7 @@ from meshkit.checks.question import Question, arrow
 from meshkit.istio.control_plane import inventory as control_plane_inventory
 from meshkit.istio.control_plane.istiods_and_proxies import DEBUG, DEBUG_REMEDY
 from meshkit.istio.control_plane.revisions import ControlPlanes
+from meshkit.istio.control_plane.versions import Identity
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Row, Table, text
 
@@ -45,7 +46,7 @@ class AssessFacts:
     """What was looked at; each is a table of the function that it is named after."""
 
     inventory: pd.DataFrame
-    identity: pd.DataFrame
+    identity: Identity
     versions: pd.DataFrame
     roots: pd.DataFrame
     load_balancers: pd.DataFrame

@@ -13,6 +13,7 @@ import pandas as pd
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.config import authorization_policies
+from meshkit.istio.control_plane.versions import Identity
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import Row
 
@@ -40,20 +41,18 @@ def in_use(certificates: pd.DataFrame) -> dict[str, set[str]]:
     return found
 
 
-def accepted(identity: pd.DataFrame, name: str) -> set[str]:
-    """Return the trust domains that all istiods of a cluster make its proxies accept."""
-    rows = identity[identity["cluster"] == name].to_dict("records")
-    sets = [{row["trust_domain"], *row["trust_domain_aliases"].split(",")} - {""} for row in rows]
-    return set.intersection(*sets) if sets else set()
+def accepted(identity: Identity, name: str) -> frozenset[str]:
+    """Return the trust domains that all istiods of a cluster make its proxies accept; none if one cannot be read."""
+    known = [one.trust_domains for one in identity.of(name)]
+    return frozenset.intersection(*known) if known and not identity.unknown(name) else frozenset()
 
 
-def check_domains(identity: pd.DataFrame, certificates: pd.DataFrame, name: str) -> Finding:
+def check_domains(identity: Identity, certificates: pd.DataFrame, name: str) -> Finding:
     """MK414: a cluster accepts the trust domains of all proxies of the mesh."""
     ask = Question("MK414", "the mesh's identities are accepted", name, "own trust domain or alias, of all proxies")
-    rows = identity[identity["cluster"] == name]
-    if reason := next(filter(None, rows["reason"]), ""):
+    if reason := identity.unknown(name):
         return ask.unknown(reason, "the ConfigMap of meshConfig must be read")
-    if rows.empty:
+    if identity.lacks(name):
         return ask.answer(Verdict.SKIPPED, "it has no istiod yet")
     known, used = accepted(identity, name), in_use(certificates)
     foreign = [f"{domain} (of {', '.join(sorted(used[domain]))})" for domain in sorted(used) if domain not in known]
@@ -69,7 +68,7 @@ def check_domains(identity: pd.DataFrame, certificates: pd.DataFrame, name: str)
 
 
 def check_policies(
-    mesh: Mesh, policies: pd.DataFrame, identity: pd.DataFrame, certificates: pd.DataFrame, name: str
+    mesh: Mesh, policies: pd.DataFrame, identity: Identity, certificates: pd.DataFrame, name: str
 ) -> Iterator[Finding]:
     """MK415: no AuthorizationPolicy names identities of a trust domain that is not the mesh's, and no alias.
 
@@ -95,14 +94,14 @@ def check_policies(
         yield ask.answer(Verdict.FAIL if users else Verdict.WARN, told, cure)
     if not strange:
         ask = Question("MK415", "policies name the mesh's identities", name, expected)
-        if rows.empty and identity[identity["cluster"] == name].empty:
+        if rows.empty and identity.lacks(name):
             yield ask.answer(Verdict.SKIPPED, "it has no istiod yet")
             return
         told = f"all {len(rows)} values that name a trust domain" if len(rows) else "no policy names a trust domain"
         yield ask.answer(Verdict.PASS, told)
 
 
-def _means(row: Row, own: str, aliases: set[str]) -> bool:
+def _means(row: Row, own: str, aliases: frozenset[str]) -> bool:
     words = (row[name] for name in ("field", "value", "trust_domain", "literal"))
     return authorization_policies.NamedDomain("", *words).means(own, aliases)
 

@@ -66,7 +66,7 @@ class Reading(Shown, Generic[T]):
     ) -> None:
         texts = [name for name, dtype in table.dtypes.items() if dtype == "str"]
         self.table, self.state, self.why = table, state, why
-        self.items = tuple(sorted(items, key=lambda item: [str(cell(getattr(item, name))) for name in texts]))
+        self.items = tuple(sorted(items, key=lambda item: [str(self._row(item).get(name, "")) for name in texts]))
         self.unread, self.none = tuple(unread), tuple(none)
 
     def __iter__(self) -> Iterator[T]:
@@ -88,19 +88,27 @@ class Reading(Shown, Generic[T]):
         """Return why a cluster, or one of its istiods, could not be read, or an empty text."""
         return next((one.reason or "it could not be read" for one in self.unread_in(cluster)), "")
 
+    def lacks(self, cluster: str, target: str = "") -> bool:
+        """Tell whether a cluster was read, and has none; with a target, none about that one."""
+        return not self.of(cluster, target) and not self.unread_in(cluster)
+
     def with_items(self, items: Iterable[T]) -> Self:
         """Return a reading of the same table with other items."""
         return type(self)(self.table, items, self.unread, self.none, state=self.state, why=self.why)
 
     def frame(self) -> pd.DataFrame:
         """Return the items, and a row for each cluster or istiod that could not be read, as a DataFrame."""
-        rows: list[Mapping[str, Any]] = [
-            {name: cell(getattr(item, name)) for name in self.table.columns} for item in (*self.items, *self.none)
-        ]
+        rows = [self._row(item) for item in (*self.items, *self.none)]
         for one in self.unread:
-            row = {"cluster": one.cluster, "istiod": one.istiod, "revision": one.revision, self.why: one.reason}
+            row: dict[str, Any] = {name: getattr(one, name) for name in ("cluster", "istiod", "revision")}
+            row[self.why] = one.reason
             rows.append(row | ({self.state: "UNKNOWN"} if self.state else {}))
         return self.table.frame(rows)
+
+    def _row(self, item: T) -> dict[str, Any]:
+        # What could be read needs no reason.
+        names = (name for name in self.table.columns if name != self.why or hasattr(item, name))
+        return {name: cell(getattr(item, name)) for name in names}
 
     def view(self) -> View:
         """Return what shows it."""

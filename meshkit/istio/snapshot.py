@@ -8,6 +8,7 @@ import pandas as pd
 
 from meshkit.istio.ca import trust_store
 from meshkit.istio.control_plane import versions
+from meshkit.istio.control_plane.versions import Identity
 from meshkit.istio.multicluster import gateways, remote_secrets
 from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters, RemoteSecrets
@@ -18,7 +19,7 @@ from meshkit.kube.mesh import Mesh
 class VerifyFacts:
     """What was looked at; each is a reading, or a table, of the function that it is named after."""
 
-    identity: pd.DataFrame
+    identity: Identity
     secrets: RemoteSecrets
     remotes: RemoteClusters
     gateways: Gateways

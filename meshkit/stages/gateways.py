@@ -211,7 +211,7 @@ def _seen(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Fin
 
 def check_others(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Finding]:
     """MK612: each istiod that watches another cluster knows that one's gateway; before stage 07 none does."""
-    if not facts.remotes.of(reader, target) and not facts.remotes.unknown(reader):
+    if facts.remotes.lacks(reader, target):
         ask = Question(
             "MK612", "istiod knows the other network's gateway", arrow(reader, target), "known to each istiod"
         )
@@ -223,7 +223,7 @@ class Gateways(Stage):
     """Stage 06."""
 
     name = STAGE
-    identity = Shows["Gateways"](tables.IDENTITY, lambda stage: stage.facts.identity)
+    identity = Shows["Gateways"](tables.IDENTITY, lambda stage: stage.facts.identity.frame())
     gateways_before = Shows["Gateways"](tables.OFFERED, lambda stage: stage.facts.gateways.frame())
     gateways = Shows["Gateways"](tables.GATEWAYS, lambda stage: stage.after.gateways.frame())
     gateways_seen = Shows["Gateways"](tables.GATEWAYS_SEEN, lambda stage: stage.after.gateways_seen.frame())

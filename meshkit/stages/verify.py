@@ -111,7 +111,7 @@ class Verify(Sending):
     """Stage 08. `calls` is the number of requests for each pair; `links` is what each pair's calls depend on."""
 
     name = STAGE
-    identity = Shows["Verify"](tables.IDENTITY, lambda stage: stage.facts.identity)
+    identity = Shows["Verify"](tables.IDENTITY, lambda stage: stage.facts.identity.frame())
     remote_secrets = Shows["Verify"](tables.REMOTE_SECRETS, lambda stage: stage.facts.secrets.frame())
     remote_clusters = Shows["Verify"](tables.REMOTE_CLUSTERS, lambda stage: stage.facts.remotes.frame())
     gateways = Shows["Verify"](tables.GATEWAYS, lambda stage: stage.facts.gateways.frame())

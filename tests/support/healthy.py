@@ -10,6 +10,7 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.istio import snapshot
 from meshkit.istio.ca import trust_store
 from meshkit.istio.control_plane import versions
+from meshkit.istio.control_plane.versions import ControlPlane, Identity
 from meshkit.istio.multicluster import gateways, remote_secrets
 from meshkit.istio.multicluster.gateways import Gateways, GatewaySeen, GatewaysSeen, GatewayType, NetworkGateway
 from meshkit.istio.multicluster.remote_secrets import (
@@ -44,6 +45,12 @@ def identity(name: str) -> Row:
     """Return what istiod says of itself."""
     network = {"network": f"net-{name}", "mesh_id": "mesh1", "trust_domain": "cluster.local"}
     return {"cluster": name, "istiod": f"istiod-{name}", "cluster_id": name, **network}
+
+
+def identities(rows: Iterable[Row]) -> Identity:
+    """Return rows as the reading that they stand for."""
+    items, unread, _ = _sorted_out(ControlPlane, rows)
+    return versions.identity_reading(items, unread)
 
 
 def secret(name: str) -> Row:
@@ -136,7 +143,7 @@ def certificate(name: str) -> Row:
 
 
 MAKERS: dict[str, tuple[Any, Any]] = {
-    "identity": (identity, versions.IDENTITY.dtypes),
+    "identity": (identity, identities),
     "secrets": (secret, secrets),
     "remotes": (remote, remotes),
     "gateways": (gateway, offered),

@@ -12,6 +12,7 @@ from meshkit.istio.ca import ca_files, certificates, istiod_ca, model, strategy,
 from meshkit.istio.ca.model import SHORT, Choice, ClusterCaState, Offer
 from meshkit.istio.config import authorization_policies
 from meshkit.istio.control_plane import new_pods, versions
+from meshkit.istio.control_plane.versions import Identity
 from meshkit.istio.multicluster import discovery_pause
 from meshkit.istio.proxies import workloads
 from meshkit.kube.mesh import Mesh
@@ -25,7 +26,7 @@ MAPS = "configmap"
 class TrustFacts:
     """The readings; each table is that of the function with its name. `offer` is the user's own CA."""
 
-    identity: pd.DataFrame
+    identity: Identity
     authorities: pd.DataFrame
     signers: pd.DataFrame
     certificates: pd.DataFrame

@@ -102,7 +102,6 @@ class RemoteCluster:
     status: SyncStatus | str
     secret: str = ""
     revision: str = ""
-    reason: str = ""
 
     @property
     def target(self) -> str:

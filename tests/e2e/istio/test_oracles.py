@@ -226,11 +226,13 @@ class TestVersions:
 
     def test_each_istiod_knows_who_it_is(self, mesh: Mesh) -> None:
         """Cluster id, network and mesh id agree with the mesh file, and so does what is injected."""
-        for row in versions.identity(mesh).to_dict("records"):
-            name = row["cluster"]
-            assert (row["cluster_id"], row["injected_cluster_id"]) == (name, name)
-            assert (row["network"], row["injected_network"]) == (f"net-{name}", f"net-{name}")
-            assert (row["mesh_id"], row["trust_domain"], row["reason"]) == ("mesh1", "cluster.local", "")
+        identity = versions.identity(mesh)
+        assert {one.cluster for one in identity} == set(mesh.clusters)
+        for one in identity:
+            name = one.cluster
+            assert (one.cluster_id, one.injected_cluster_id) == (name, name)
+            assert (one.network, one.injected_network) == (f"net-{name}", f"net-{name}")
+            assert (one.mesh_id, one.trust_domain) == ("mesh1", "cluster.local")
 
 
 class TestEnvoy:

@@ -55,7 +55,7 @@ def facts(
     ]
     return checks_topology.AssessFacts(
         inventory=control_plane_inventory.INVENTORY.frame(inventory),
-        identity=versions.IDENTITY.frame([]),
+        identity=versions.identity_reading(),
         versions=versions.VERSIONS.frame([]),
         roots=trust_store.ROOTS.frame([]),
         load_balancers=control_plane_inventory.LOAD_BALANCERS.frame(balancers),

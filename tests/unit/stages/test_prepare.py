@@ -29,7 +29,6 @@ Row = dict[str, Any]
 DEAD = {"reason": "it is dead"}
 TABLES = {
     "roots": inventory.ROOT_NAMESPACES.dtypes,
-    "identity": versions.IDENTITY.dtypes,
     "claims": proxy_status.CLAIMS.dtypes,
     "clocks": inventory.CLOCKS.dtypes,
     "inventory": inventory.INVENTORY.dtypes,
@@ -43,7 +42,7 @@ TABLES = {
 }
 HEALTHY: dict[str, Row] = {
     "roots": {"namespace": "istio-system", "exists": True, "network": "net-east"},
-    "identity": {"cluster_id": "east", "mesh_id": "mesh1", "trust_domain": "cluster.local"},
+    "identity": {"istiod": "istiod-east", "cluster_id": "east", "mesh_id": "mesh1", "trust_domain": "cluster.local"},
     "claims": {"namespace": "sample", "proxy": "app", "kind": "sidecar", "cluster_id": "east", "network": "net-east"},
     "clocks": {"seconds": 0.2, "uncertainty": 0.5},
     "inventory": {"api_server": "https://10.0.0.1:6443", "api_scope": "private"},
@@ -66,9 +65,8 @@ def facts(spoiled: str = "", **change: Any) -> namespaces.PrepareFacts:
     for name, own in west.items():
         rows[name].append({**HEALTHY[name], "cluster": "west", **own})
     tables = {name: table(rows.get(name, []), columns) for name, columns in TABLES.items()}
-    return namespaces.PrepareFacts(
-        **tables, gateways=healthy.offered(rows["gateways"]), istioctl="1.31.0", no_istioctl=""
-    )
+    typed = {"identity": healthy.identities(rows["identity"]), "gateways": healthy.offered(rows["gateways"])}
+    return namespaces.PrepareFacts(**tables, **typed, istioctl="1.31.0", no_istioctl="")
 
 
 CASES = [

@@ -216,7 +216,7 @@ def test_the_remedy_gives_a_gateway_what_it_lacks(change: dict[str, Any], remedy
         ([{}], ["east", "east"], PASS),
         ([{"cluster_id": "Kubernetes"}], ["east", "east"], FAIL),
         ([{"cluster_id": "Kubernetes"}], ["", "Kubernetes"], PASS),
-        ([{"cluster_aliases": "Kubernetes"}], ["east", ""], PASS),
+        ([{"cluster_aliases": ("Kubernetes",)}], ["east", ""], PASS),
         ([{}], ["east", ""], FAIL),
         ([{}, {"istiod": "istiod-old", "cluster_id": "Kubernetes"}], ["east"], FAIL),
         ([{"reason": "no answer"}], ["east"], UNKNOWN),
@@ -225,7 +225,7 @@ def test_the_remedy_gives_a_gateway_what_it_lacks(change: dict[str, Any], remedy
     ],
 )
 def test_an_istiod_that_forgot_its_id_refuses_its_proxies(
-    istiods: list[dict[str, str]], claimed: list[str], verdict: Verdict
+    istiods: list[dict[str, Any]], claimed: list[str], verdict: Verdict
 ) -> None:
     """MK843: values of before the migration were applied again; requests go on, and nobody notices."""
     own = [{**healthy.identity("east"), **change} for change in istiods]
@@ -234,7 +234,7 @@ def test_an_istiod_that_forgot_its_id_refuses_its_proxies(
     ]
     found = control_plane.check_accepted(
         mesh(),
-        versions.IDENTITY.frame(own),
+        healthy.identities(own),
         proxy_status.CLAIMS.frame(claims),
         inventory.INVENTORY.frame([{"cluster": "east", "installer": "helm"}]),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -18,7 +18,6 @@ from meshkit.istio.ca import istiod_ca, trust_store
 from meshkit.istio.ca import reading as ca_reading
 from meshkit.istio.ca.model import Choice, StrategyOutcome
 from meshkit.istio.config import authorization_policies
-from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import discovery_pause
 from meshkit.istio.proxies import workloads
 from meshkit.kube.mesh import Mesh
@@ -28,6 +27,7 @@ from meshkit.stages.rollback import stage as rollback
 from meshkit.stages.trust import proof as trust_proof
 from meshkit.stages.trust import stage as trust_stage
 from meshkit.tables import table
+from tests.support import healthy
 from tests.support.healthy import certificate, identity, mesh, told
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
@@ -81,8 +81,8 @@ def reading(name: str) -> Row:
     return {"cluster": name, "secret": "istio-remote-secret-other", "targets": "other", "paused": False}
 
 
-MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
-    "identity": (identity, versions.IDENTITY.dtypes),
+MAKERS: dict[str, tuple[Callable[[str], Row], Any]] = {
+    "identity": (identity, healthy.identities),
     "authorities": (authority, istiod_ca.AUTHORITIES.dtypes),
     "signers": (signer, istiod_ca.SIGNERS.dtypes),
     "certificates": (proxy, trust_store.CERTIFICATES.dtypes),
@@ -94,14 +94,16 @@ MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
 }
 
 
-def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> ca_reading.TrustFacts:
+def facts(
+    spoiled: str = "", change: Row | None = None, *more: Row, clusters: Sequence[str] = ("east", "west")
+) -> ca_reading.TrustFacts:
     """Return the facts of two plugged clusters, with a change in the row of east, and more rows in that table."""
     tables: dict[str, Any] = {}
     for name, (maker, columns) in MAKERS.items():
-        rows = [maker(cluster) for cluster in ("east", "west")]
+        rows = [maker(cluster) for cluster in clusters]
         if name == spoiled:
-            rows = [{**rows[0], **(change or {})}, rows[1], *more]
-        tables[name] = table(rows, columns)
+            rows = [{**rows[0], **(change or {})}, *rows[1:], *more]
+        tables[name] = columns(rows) if callable(columns) else table(rows, columns)
     return ca_reading.TrustFacts(**tables)
 
 
@@ -136,7 +138,7 @@ SPOILED = [
     ("MK409", "east", "certificates", {"not_after": NOW - DAY}, FAIL),
     ("MK414", "east", "identity", {"reason": "no answer"}, UNKNOWN),
     ("MK414", "east", "identity", {"trust_domain": "td.test"}, FAIL),
-    ("MK414", "east", "identity", {"trust_domain": "td.test", "trust_domain_aliases": "x,cluster.local"}, PASS),
+    ("MK414", "east", "identity", {"trust_domain": "td.test", "trust_domain_aliases": ("x", "cluster.local")}, PASS),
     ("MK414", "west", "certificates", {"identity": "spiffe://td.test/ns/a/sa/b"}, FAIL),
     ("MK414", "west", "certificates", {"identity": "", "reason": "no answer"}, UNKNOWN),
     ("MK415", "east", "policies", {"reason": "no answer"}, UNKNOWN),
@@ -261,9 +263,7 @@ def test_what_is_wrong_with_it_is_its_owners() -> None:
 
 def test_a_cluster_without_anything_is_skipped() -> None:
     """It has no CA and no proxy, and is no fault."""
-    known = {name: getattr(facts(), name) for name in MAKERS}
-    east = ca_reading.TrustFacts(**{name: rows[rows["cluster"] == "east"] for name, rows in known.items()})
-    findings = trust_stage.check(mesh(), east)
+    findings = trust_stage.check(mesh(), facts(clusters=["east"]))
     assert {f.verdict for f in findings if f.subject == "west"} == {SKIPPED}
 
 
@@ -276,18 +276,20 @@ def test_trust_domains_other_than_the_default() -> None:
 @pytest.mark.parametrize(
     ("change", "aliases", "verdict", "said"),
     [
-        ({}, "", FAIL, "lets them in no more"),
-        ({"action": "DENY"}, "", FAIL, "keeps them out no more"),
-        ({"field": "notPrincipals"}, "", FAIL, "keeps them out no more"),
-        ({"action": "DENY", "field": "source.principal notValues"}, "", FAIL, "lets them in no more"),
-        ({"action": "CUSTOM"}, "", FAIL, "does not apply to them any more"),
-        ({}, "td.test", PASS, "all 2 values"),
-        ({"literal": True}, "td.test", FAIL, "lets them in no more"),
-        ({"trust_domain": "*.test"}, "td.test", PASS, "all 2 values"),
-        ({"trust_domain": "cluster.local", "field": "trustDomains"}, "", PASS, "all 2 values"),
+        ({}, (), FAIL, "lets them in no more"),
+        ({"action": "DENY"}, (), FAIL, "keeps them out no more"),
+        ({"field": "notPrincipals"}, (), FAIL, "keeps them out no more"),
+        ({"action": "DENY", "field": "source.principal notValues"}, (), FAIL, "lets them in no more"),
+        ({"action": "CUSTOM"}, (), FAIL, "does not apply to them any more"),
+        ({}, ("td.test",), PASS, "all 2 values"),
+        ({"literal": True}, ("td.test",), FAIL, "lets them in no more"),
+        ({"trust_domain": "*.test"}, ("td.test",), PASS, "all 2 values"),
+        ({"trust_domain": "cluster.local", "field": "trustDomains"}, (), PASS, "all 2 values"),
     ],
 )
-def test_what_a_policy_will_mean_no_longer_is_named(change: Row, aliases: str, verdict: Verdict, said: str) -> None:
+def test_what_a_policy_will_mean_no_longer_is_named(
+    change: Row, aliases: tuple[str, ...], verdict: Verdict, said: str
+) -> None:
     """West's proxies are of another trust domain now; an alias translates whole principals only."""
     named = {**policy("east"), "value": "td.test/ns/a/sa/b", "trust_domain": "td.test", "policy": "theirs", **change}
     known = facts("policies", {}, named)
