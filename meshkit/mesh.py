@@ -15,6 +15,7 @@ from __future__ import annotations
 from meshkit.checks import audit, pair_table, pairs
 from meshkit.checks.finding import Findings
 from meshkit.istio.ca import trust_store
+from meshkit.istio.ca.trust_store import Certificates
 from meshkit.istio.multicluster import gateways, remote_secrets
 from meshkit.istio.multicluster.gateways import Gateways
 from meshkit.istio.multicluster.remote_secrets import RemoteSecrets
@@ -48,6 +49,6 @@ class Mesh(kube.Mesh):
         """Return the east-west gateways that each cluster offers."""
         return gateways.gateways(self)
 
-    def certificates(self) -> View:
+    def certificates(self) -> Certificates:
         """Return the certificate of each proxy, and the root it leads to."""
-        return trust_store.CERTIFICATES.view(trust_store.certificates(self))
+        return trust_store.certificates(self)

@@ -9,7 +9,9 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.ca import model
 from meshkit.istio.ca.model import SHORT, Choice
-from meshkit.istio.ca.reading import MAPS, TrustFacts, signed_by_others
+from meshkit.istio.ca.reading import TrustFacts, signed_by_others
+from meshkit.istio.ca.trust_store import RootSource, unproved
+from meshkit.istio.reading import cell
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import of_cluster
 
@@ -73,8 +75,8 @@ def _not_trusting(facts: TrustFacts, name: str) -> list[str]:
     """Return the proxies of a cluster that do not hold the root of the Secret that its istiods take when they start."""
     used = of_cluster(facts.authorities, name)
     roots = set(used[used["used"]]["root"].str[:SHORT])
-    rows = of_cluster(facts.certificates, name).to_dict("records")
-    return [row["proxy"] or "cluster" for row in rows if not roots <= set(row["roots"].split(","))]
+    lacking = [one.proxy for one in facts.certificates.of(name) if not roots <= one.bundle]
+    return [*lacking, *(one.proxy or "cluster" for one in facts.certificates.unread_in(name) if roots)]
 
 
 def check_intermediate(facts: TrustFacts, name: str) -> Iterator[Finding]:
@@ -161,25 +163,28 @@ def check_held(facts: TrustFacts, name: str, root: str, identifier: str) -> Find
     ask = Question(
         identifier, "every proxy's chain ends at the common root", name, f"trusted alone, and shown: {root[:SHORT]}"
     )
-    rows, roots = of_cluster(facts.certificates, name), of_cluster(facts.roots, name)
-    handed = roots[roots["source"].str.startswith(MAPS)]
-    if unread := [f"{r['proxy'] or 'cluster'}: {r['reason']}" for r in rows[rows["reason"] != ""].to_dict("records")]:
+    proxies, handed = facts.certificates.of(name), facts.roots.of(name, RootSource.CONFIG_MAPS)
+    if unread := [f"{one.proxy or 'cluster'}: {one.reason}" for one in unproved(facts.certificates, name)]:
         return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
-    if broken := [*handed[(handed["reason"] != "") & (handed["of"] > 0)]["reason"]]:
+    if reason := facts.roots.unknown(name):
+        return ask.unknown(reason)
+    if broken := [one.reason for one in handed if one.reason and one.of]:
         return ask.unknown(
             "; ".join(broken),
             f"in {name}: kubectl delete configmap istio-ca-root-cert -n NAMESPACE; istiod writes it again",
         )
-    if rows.empty:
+    if not proxies:
         return ask.answer(Verdict.SKIPPED, "it has no proxy")
-    right = (rows["anchor"] == root[:SHORT]) & rows["roots"].map(lambda text: root[:SHORT] in text.split(","))
-    wrong = [f"{r['proxy']} ends at {r['anchor'] or 'nothing it trusts'}" for r in rows[~right].to_dict("records")]
-    more = rows[right & (rows["roots"] != root[:SHORT])].to_dict("records")
-    wrong += [f"{r['proxy']} trusts {r['roots']}" for r in more]
-    lacking = int((handed["of"] - handed["holders"])[handed["sha256"] == root].sum())
-    if not len(handed[handed["sha256"] == root]) or lacking:
+    short = root[:SHORT]
+    right = [one for one in proxies if one.anchor == short and short in one.roots]
+    astray = [one for one in proxies if one.anchor != short or short not in one.roots]
+    wrong = [f"{one.proxy} ends at {one.anchor or 'nothing it trusts'}" for one in astray]
+    wrong += [f"{one.proxy} trusts {cell(one.roots)}" for one in right if one.roots != (short,)]
+    good = [one for one in handed if one.sha256 == root]
+    lacking = sum(one.of - one.holders for one in good)
+    if not good or lacking:
         wrong.append(f"{lacking or 'all'} ConfigMaps istio-ca-root-cert hand out another root")
-    told = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies, and every namespace hands it out"
+    told = "; ".join(wrong[:3]) if wrong else f"{len(proxies)} proxies, and every namespace hands it out"
     return ask.judge(
         not wrong, told, "run this stage again: its plan says how what holds another root comes to this one"
     )

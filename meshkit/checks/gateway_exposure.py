@@ -23,7 +23,7 @@ from meshkit.kube.mesh import Mesh, Unknown
 
 @dataclass(frozen=True)
 class GatewayFacts:
-    """What was looked at; each is a table of the function of that name."""
+    """What was looked at; each is a reading, or a table, of the function of that name."""
 
     identity: Identity
     gateways: Gateways

@@ -67,17 +67,15 @@ def check_identity(facts: VerifyFacts, row: Row) -> Finding:
     if not shown:
         cure = "PeerAuthentication or a DestinationRule turned mutual TLS off, or the server has no sidecar"
         return ask.fail("the server saw no client certificate", cure)
-    mine = facts.certificates[(facts.certificates["cluster"] == client) & (facts.certificates["sha256"] == shown)]
+    mine = next((one for one in facts.certificates.of(client) if one.sha256 == shown), None)
     observed = f"{row['client_identity']} ({shown[:16]}) to {row['server_identity']}"
-    if mine.empty:
+    if mine is None:
         told = f"{observed}, a certificate that no proxy of {client} held when it was read"
         return ask.answer(Verdict.WARN, told, "renewed meanwhile? run again")
-    theirs = facts.certificates[facts.certificates["cluster"] == row["server"]]
-    if row["server_identity"] not in set(theirs["identity"]):
+    if row["server_identity"] not in {one.identity for one in facts.certificates.of(row["server"])}:
         return ask.fail(f"{observed}, an identity that no proxy of {row['server']} holds", "who answered? see MK811")
-    held = mine.iloc[0]["identity"]
-    same = held == row["client_identity"]
-    told = observed if same else f"{observed}, but the proxy holds {held}"
+    same = mine.identity == row["client_identity"]
+    told = observed if same else f"{observed}, but the proxy holds {mine.identity}"
     return ask.judge(same, told, "two identities for one certificate: look at trust domains")
 
 

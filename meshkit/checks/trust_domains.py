@@ -12,6 +12,7 @@ import pandas as pd
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
+from meshkit.istio.ca.trust_store import Certificates, unproved
 from meshkit.istio.config import authorization_policies
 from meshkit.istio.control_plane.versions import Identity
 from meshkit.kube.mesh import Mesh
@@ -32,12 +33,12 @@ def of(identity: str) -> str:
     return identity.removeprefix("spiffe://").partition("/")[0] if identity.startswith("spiffe://") else ""
 
 
-def in_use(certificates: pd.DataFrame) -> dict[str, set[str]]:
+def in_use(certificates: Certificates) -> dict[str, set[str]]:
     """Return the clusters whose proxies are of each trust domain, by the certificates that they show."""
     found: dict[str, set[str]] = {}
-    for row in certificates.to_dict("records"):
-        for identity in filter(None, row["identity"].split(",")):
-            found.setdefault(of(identity), set()).add(row["cluster"])
+    for one in certificates:
+        for identity in filter(None, one.identity.split(",")):
+            found.setdefault(of(identity), set()).add(one.cluster)
     return found
 
 
@@ -47,7 +48,7 @@ def accepted(identity: Identity, name: str) -> frozenset[str]:
     return frozenset.intersection(*known) if known and not identity.unknown(name) else frozenset()
 
 
-def check_domains(identity: Identity, certificates: pd.DataFrame, name: str) -> Finding:
+def check_domains(identity: Identity, certificates: Certificates, name: str) -> Finding:
     """MK414: a cluster accepts the trust domains of all proxies of the mesh."""
     ask = Question("MK414", "the mesh's identities are accepted", name, "own trust domain or alias, of all proxies")
     if reason := identity.unknown(name):
@@ -60,15 +61,13 @@ def check_domains(identity: Identity, certificates: pd.DataFrame, name: str) -> 
     if foreign:
         told = f"proxies are of {'; '.join(foreign)}, and {takes}: calls between them are refused, whatever the root"
         return ask.fail(told, f"{ALIASES}, or give all one trust domain")
-    if unread := [
-        f"{r['proxy'] or r['cluster']}: {r['reason']}" for r in certificates.to_dict("records") if r["reason"]
-    ]:
+    if unread := [f"{one.proxy or one.cluster}: {one.reason}" for one in unproved(certificates)]:
         return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
     return ask.answer(Verdict.PASS, takes)
 
 
 def check_policies(
-    mesh: Mesh, policies: pd.DataFrame, identity: Identity, certificates: pd.DataFrame, name: str
+    mesh: Mesh, policies: pd.DataFrame, identity: Identity, certificates: Certificates, name: str
 ) -> Iterator[Finding]:
     """MK415: no AuthorizationPolicy names identities of a trust domain that is not the mesh's, and no alias.
 

@@ -39,12 +39,16 @@ T = TypeVar("T", bound=OfCluster)
 
 @dataclass(frozen=True)
 class Unread:
-    """A cluster, or one of its istiods, that could not be read, and why."""
+    """A cluster, or one of its istiods, proxies or sources, that could not be read, and why."""
 
     cluster: str
     reason: str
     istiod: str = ""
     revision: str = ""
+    namespace: str = ""
+    proxy: str = ""
+    kind: str = ""
+    source: str = ""
 
 
 class Reading(Shown, Generic[T]):
@@ -81,7 +85,7 @@ class Reading(Shown, Generic[T]):
         return [one for one in self.none if one.cluster == cluster]
 
     def unread_in(self, cluster: str) -> list[Unread]:
-        """Return what of a cluster could not be read: itself, or some of its istiods."""
+        """Return what of a cluster could not be read: itself, or some of its istiods, proxies or sources."""
         return [one for one in self.unread if one.cluster == cluster]
 
     def unknown(self, cluster: str) -> str:
@@ -99,11 +103,9 @@ class Reading(Shown, Generic[T]):
     def frame(self) -> pd.DataFrame:
         """Return the items, and a row for each cluster or istiod that could not be read, as a DataFrame."""
         rows = [self._row(item) for item in (*self.items, *self.none)]
-        for one in self.unread:
-            row: dict[str, Any] = {name: getattr(one, name) for name in ("cluster", "istiod", "revision")}
-            row[self.why] = one.reason
-            rows.append(row | ({self.state: "UNKNOWN"} if self.state else {}))
-        return self.table.frame(rows)
+        state = {self.state: "UNKNOWN"} if self.state else {}
+        unread = [{**vars(one), self.why: one.reason, **state} for one in self.unread]
+        return self.table.frame([*rows, *unread])
 
     def _row(self, item: T) -> dict[str, Any]:
         # What could be read needs no reason.

@@ -92,11 +92,9 @@ def _known(mesh: Mesh) -> snapshot.VerifyFacts:
         gateways=multicluster_gateways.gateways,
         gateways_seen=multicluster_gateways.gateways_seen,
     )
-    unread: dict[str, Any] = {
-        "certificates": trust_store.CERTIFICATES.frame([]),
-        "roots": trust_store.ROOTS.frame([]),
-    }
-    return snapshot.VerifyFacts(**tables, **unread)
+    return snapshot.VerifyFacts(
+        **tables, certificates=trust_store.certificate_reading(), roots=trust_store.root_reading()
+    )
 
 
 def _written(mesh: Mesh, known: snapshot.VerifyFacts) -> dict[tuple[str, str], tuple[str, str]]:

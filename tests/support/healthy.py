@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.istio import snapshot
 from meshkit.istio.ca import trust_store
+from meshkit.istio.ca.trust_store import Certificates, HeldRoot, ProxyCertificate, Roots, RootSource
 from meshkit.istio.control_plane import versions
 from meshkit.istio.control_plane.versions import ControlPlane, Identity
 from meshkit.istio.multicluster import gateways, remote_secrets
@@ -25,7 +26,6 @@ from meshkit.istio.multicluster.secret_kubeconfig import Auth
 from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
-from meshkit.tables import table
 
 OTHER = {"east": "west", "west": "east"}
 ROOT = "aa11"
@@ -142,13 +142,26 @@ def certificate(name: str) -> Row:
     return {**who, "sha256": f"leaf-{name}", **dates, "anchor": ROOT, "roots": ROOT}
 
 
-MAKERS: dict[str, tuple[Any, Any]] = {
+def certificates(rows: Sequence[Row]) -> Certificates:
+    """Return rows, with roots as the table has them, as the reading that they stand for."""
+    known, unread = [row for row in rows if not row.get("reason")], [row for row in rows if row.get("reason")]
+    typed = [ProxyCertificate(**{**row, "roots": tuple(filter(None, row["roots"].split(",")))}) for row in known]
+    lost = [Unread(row["cluster"], row["reason"], proxy=row.get("proxy", "")) for row in unread]
+    return trust_store.certificate_reading(typed, lost)
+
+
+def roots(rows: Sequence[Row]) -> Roots:
+    """Return rows as the reading that they stand for."""
+    return trust_store.root_reading([HeldRoot(**{**row, "source": RootSource(row["source"])}) for row in rows])
+
+
+MAKERS: dict[str, tuple[Callable[[str], Row], Callable[[Sequence[Row]], Any]]] = {
     "identity": (identity, identities),
     "secrets": (secret, secrets),
     "remotes": (remote, remotes),
     "gateways": (gateway, offered),
     "gateways_seen": (gateway_seen, seen),
-    "certificates": (certificate, trust_store.CERTIFICATES.dtypes),
+    "certificates": (certificate, certificates),
 }
 
 
@@ -164,13 +177,13 @@ def facts(
         none: whether there is no row at all.
     """
     tables: dict[str, Any] = {}
-    for name, (maker, columns) in MAKERS.items():
+    for name, (maker, reading) in MAKERS.items():
         rows = [maker(cluster) for cluster in OTHER]
         if name == spoiled:
             rows[0] = {"cluster": "east", **only} if only else {**rows[0], **(change or {})}
             rows = rows[1:] if none else rows
-        tables[name] = columns(rows) if callable(columns) else table(rows, columns)
-    return snapshot.VerifyFacts(**tables, roots=trust_store.ROOTS.frame([]))
+        tables[name] = reading(rows)
+    return snapshot.VerifyFacts(**tables, roots=trust_store.root_reading())
 
 
 def call(client: str, server: str, **change: Any) -> Row:

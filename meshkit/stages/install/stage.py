@@ -325,17 +325,17 @@ def check_sample(mesh: Mesh) -> Iterator[Finding]:
 def check_anchors(mesh: Mesh) -> Iterator[Finding]:
     """MK525: every proxy's chain ends at one and the same root, in all clusters."""
     held = trust_store.certificates(mesh)
-    anchors = set(held["anchor"]) - {""}
+    anchors = {one.anchor for one in held} - {""}
     for name in mesh.clusters:
         ask = Question("MK525", "certificates end at the common root", name, "one root for all proxies of the mesh")
-        rows = held[held["cluster"] == name]
-        if reason := next((r for r in rows["reason"] if r), ""):
-            yield ask.unknown(reason)
-        elif rows.empty:
+        own = {one.anchor for one in held.of(name)}
+        if lost := trust_store.unproved(held, name):
+            yield ask.unknown(lost[0].reason)
+        elif not own:
             yield ask.unknown("no proxy holds a certificate")
         else:
-            good = len(anchors) == 1 and set(rows["anchor"]) == anchors
-            told = f"{len(rows)} proxies, root {', '.join(sorted(set(rows['anchor']))) or 'none'}"
+            good = len(anchors) == 1 and own == anchors
+            told = f"{len(held.of(name))} proxies, root {', '.join(sorted(own)) or 'none'}"
             yield ask.judge(good, told, "run stage 04 again, then restart what holds another root")
 
 

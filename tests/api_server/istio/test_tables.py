@@ -280,18 +280,17 @@ class TestRoots:
                     "data": {"root-cert.pem": pem.decode()},
                 }
             )
-        table = trust_store.roots(mesh)
+        found = trust_store.roots(mesh)
         digests = [certificates.fingerprint(c) for c in certificates.parse_bundle(root + other)]
-        here = table[table["cluster"] == "here"]
-        counted = {(r["source"], r["sha256"]): (r["holders"], r["of"]) for r in here.to_dict("records")}
+        counted = {(one.source, one.sha256): (one.holders, one.of) for one in found.of("here")}
         assert counted["secret cacerts", digests[0]] == (1, 1)
         assert ("secret cacerts", digests[1]) not in counted
         # Other tests share this API server, and may have left the ConfigMap in their namespaces.
         maps = [m for m in mesh.clusters["here"].get("configmaps") if m["metadata"]["name"] == "istio-ca-root-cert"]
         assert counted["configmap istio-ca-root-cert", digests[0]] == (2, len(maps))
         assert counted["configmap istio-ca-root-cert", digests[1]] == (1, len(maps))
+        text, table = io.StringIO(), found.frame()
         assert set(table[table["cluster"] == "gone"]["reason"]) == {"it refuses the connection"}
-        text = io.StringIO()
         table.to_csv(text)
         assert "canary" not in text.getvalue()
         assert _b64(b"canary") not in text.getvalue()

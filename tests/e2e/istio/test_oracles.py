@@ -174,36 +174,38 @@ class TestTrust:
 
     def test_each_leaf_is_what_openssl_reads(self, mesh: Mesh, istioctl: Say) -> None:
         """Fingerprint, serial, dates and SPIFFE identity of every proxy."""
-        for row in trust_store.certificates(mesh).to_dict("records"):
-            held = json.loads(
-                istioctl(f"lab-{row['cluster']}", "pc", "secret", f"{row['proxy']}.{row['namespace']}", "-o", "json")
-            )
+        known = trust_store.certificates(mesh)
+        assert known.unread == ()
+        for one in known:
+            name = f"{one.proxy}.{one.namespace}"
+            held = json.loads(istioctl(f"lab-{one.cluster}", "pc", "secret", name, "-o", "json"))
             chain = {s["name"]: s["secret"] for s in held["dynamicActiveSecrets"]}["default"]["tlsCertificate"]
             pem = base64.b64decode(chain["certificateChain"]["inlineBytes"])
             said = _openssl(pem, "-fingerprint", "-sha256", "-serial", "-dates", "-ext", "subjectAltName")
-            assert row["sha256"] == said["sha256 Fingerprint"].replace(":", "").lower()
-            assert int(row["serial"], 16) == int(said["serial"], 16)
-            assert row["not_after"].strftime("%b %d %H:%M:%S %Y GMT") == re.sub(r"  ", " 0", said["notAfter"])
-            assert row["not_before"].strftime("%b %d %H:%M:%S %Y GMT") == re.sub(r"  ", " 0", said["notBefore"])
-            assert row["identity"] in said["text"]
-            assert row["chain"] == pem.count(b"BEGIN CERTIFICATE")
-            assert row["reason"] == ""
+            assert one.sha256 == said["sha256 Fingerprint"].replace(":", "").lower()
+            assert int(one.serial, 16) == int(said["serial"], 16)
+            assert f"{one.not_after:%b %d %H:%M:%S %Y GMT}" == re.sub(r"  ", " 0", said["notAfter"])
+            assert f"{one.not_before:%b %d %H:%M:%S %Y GMT}" == re.sub(r"  ", " 0", said["notBefore"])
+            assert one.identity in said["text"]
+            assert one.chain == pem.count(b"BEGIN CERTIFICATE")
+            assert one.reason == ""
 
     def test_one_root_stands_in_every_place(self, mesh: Mesh, kubectl: Say) -> None:
         """Secret, ConfigMaps and all proxies of both clusters hold the root that openssl reads from the ConfigMap."""
         path = "jsonpath={.data.root-cert\\.pem}"
         pem = kubectl("lab-west", "-n", "sample", "get", "cm", "istio-ca-root-cert", "-o", path).encode()
         digest = _openssl(pem, "-fingerprint", "-sha256")["sha256 Fingerprint"].replace(":", "").lower()
-        table = trust_store.roots(mesh)
-        assert set(table["sha256"]) == {digest}
-        assert list(table["holders"]) == list(table["of"])
-        assert set(table[["cluster", "source"]].itertuples(index=False, name=None)) == {
+        found = trust_store.roots(mesh)
+        assert {one.sha256 for one in found} == {digest}
+        assert [one.holders for one in found] == [one.of for one in found]
+        assert {(one.cluster, one.source) for one in found} == {
             (cluster, source)
             for cluster in mesh.clusters
             for source in ("secret cacerts", "configmap istio-ca-root-cert", "proxies")
         }
         held = trust_store.certificates(mesh)
-        assert set(held["roots"]) == set(held["anchor"]) == {digest[: certificates.SHORT]}
+        assert {one.roots for one in held} == {(digest[: certificates.SHORT],)}
+        assert {one.anchor for one in held} == {digest[: certificates.SHORT]}
 
 
 class TestVersions:
@@ -343,7 +345,9 @@ def test_a_dead_cluster_leaves_the_others_rows_right(mesh: Mesh, tmp_path: Path)
     assert isinstance(broken.each(Cluster.version)["west"], Unknown)
     secrets = remote_secrets.remote_secrets(broken).frame().set_index("cluster")["credential"]
     assert secrets["west"] == "UNKNOWN"
-    assert set(trust_store.certificates(broken).query("cluster == 'east'")["reason"]) == {""}
+    held = trust_store.certificates(broken)
+    assert {one.reason for one in held.of("east")} == {""}
+    assert (held.unknown("east"), "refuses the connection" in held.unknown("west")) == ("", True)
     assert set(versions.versions(broken).query("cluster == 'west'")["version"]) == {""}
 
 

@@ -76,7 +76,7 @@ def test_both_checks_read_a_policy_alike(source: dict[str, Any], own: str, alias
     identity = versions.identity_reading([one])
     rows = authorization_policies.POLICY_TRUST_DOMAINS.frame([{"cluster": "east", **row}])
     of_mesh = healthy.mesh(mesh={"trustDomain": own})
-    certificates = trust_store.CERTIFICATES.frame([])
+    certificates = trust_store.certificate_reading()
     (before,) = trust_domains.check_policies(of_mesh, rows, identity, certificates, "east")
     settings = {"mesh": f"trustDomainAliases: {aliases}"}
     clusters: Any = {

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from meshkit.changes.plan import Change, Plan
 from meshkit.checks import ca as stage
+from meshkit.checks import trust_domains
 from meshkit.checks.finding import Verdict
 from meshkit.istio.ca import istiod_ca, trust_store
 from meshkit.istio.ca import reading as ca_reading
@@ -20,6 +20,7 @@ from meshkit.istio.ca.model import Choice, StrategyOutcome
 from meshkit.istio.config import authorization_policies
 from meshkit.istio.multicluster import discovery_pause
 from meshkit.istio.proxies import workloads
+from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
 from meshkit.probing.curl import Answer
 from meshkit.probing.load_generator import Traffic
@@ -85,8 +86,8 @@ MAKERS: dict[str, tuple[Callable[[str], Row], Any]] = {
     "identity": (identity, healthy.identities),
     "authorities": (authority, istiod_ca.AUTHORITIES.dtypes),
     "signers": (signer, istiod_ca.SIGNERS.dtypes),
-    "certificates": (proxy, trust_store.CERTIFICATES.dtypes),
-    "roots": (handed, trust_store.ROOTS.dtypes),
+    "certificates": (proxy, healthy.certificates),
+    "roots": (handed, healthy.roots),
     "handed": (configmap, trust_store.DISTRIBUTED_ROOTS.dtypes),
     "workloads": (workload, workloads.WORKLOADS.dtypes),
     "policies": (policy, authorization_policies.POLICY_TRUST_DOMAINS.dtypes),
@@ -267,6 +268,20 @@ def test_a_cluster_without_anything_is_skipped() -> None:
     assert {f.verdict for f in findings if f.subject == "west"} == {SKIPPED}
 
 
+def test_roots_of_a_cluster_that_could_not_be_read_are_unknown() -> None:
+    """MK408: that no ConfigMap was read does not say that all of them hand out another root."""
+    unread = trust_store.root_reading(unread=[Unread("east", "no answer")])
+    known = replace(facts(), roots=unread)
+    assert told(trust_stage.check(mesh(), known), "MK408", "east") == [UNKNOWN]
+
+
+def test_what_an_istiod_accepts_that_could_not_be_read_is_nothing() -> None:
+    """MK415: an alias of the other istiods alone excuses no policy."""
+    both = [{**identity("east"), "trust_domain_aliases": ("td.test",)}, {"cluster": "east", "reason": "no answer"}]
+    assert trust_domains.accepted(healthy.identities(both[:1]), "east") == {"cluster.local", "td.test"}
+    assert trust_domains.accepted(healthy.identities(both), "east") == set()
+
+
 def test_trust_domains_other_than_the_default() -> None:
     """The mesh file's counts."""
     wanted = mesh(mesh={"trustDomain": "other.local"})
@@ -445,8 +460,8 @@ def test_an_undo_is_not_proved_while_a_proxy_holds_other_roots(
 def test_chains_tell_same_from_new_and_gone() -> None:
     """One row for each proxy that was or is there."""
     before, after = facts(), facts("certificates", {"sha256": "renewed", "issuer": "new"})
-    west = after.certificates[after.certificates["cluster"] == "east"]
-    rows = trust_proof.chains(before, replace(after, certificates=pd.DataFrame(west)))
+    east = after.certificates.with_items(after.certificates.of("east"))
+    rows = trust_proof.chains(before, replace(after, certificates=east))
     assert list(rows["certificate"]) == ["new", "gone"]
     assert list(rows["signed_by"]) == ["new", ""]
     assert list(rows["ends_at_before"]) == [SHORT, SHORT]
