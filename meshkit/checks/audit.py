@@ -1,7 +1,8 @@
 """All checks of all stages, asked of a finished mesh, as one list of findings: the causes first.
 
 Read-only: no API server is asked to change anything. Where only trying can tell, requests are sent from pods that run.
-Every reading is made once, all side by side. What a stage asks about a change that is to come is not asked here.
+Readings are made side by side, and the stages share them; a few probes read gateways and API servers once more. What a
+stage asks about a change that is to come is not asked here.
 """
 
 from __future__ import annotations
@@ -42,16 +43,16 @@ from meshkit.checks import (
 from meshkit.checks.finding import SEVERITY, Finding, Verdict
 from meshkit.errors import MeshkitError
 from meshkit.istio import snapshot
+from meshkit.istio import trust as istio_trust
 from meshkit.istio.ca import istiod_ca, trust_store
-from meshkit.istio.ca import reading as ca_reading
 from meshkit.istio.config import authorization_policies, config_lint, missing_services, network_policies, services
-from meshkit.istio.control_plane import inventory, istioctl, managed, new_pods, versions
+from meshkit.istio.control_plane import inventory, istioctl, managed, versions
 from meshkit.istio.control_plane import revisions as control_plane_revisions
 from meshkit.istio.multicluster import discovery_pause, remote_secret_manifest
 from meshkit.istio.multicluster import gateway_exposure as multicluster_gateway_exposure
 from meshkit.istio.multicluster import gateways as multicluster_gateways
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
-from meshkit.istio.proxies import injection, proxy_status, workloads
+from meshkit.istio.proxies import injection, new_pods, proxy_status, workloads
 from meshkit.istio.proxies import reading as proxies_reading
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, control_plane_reach, pair_survey, pod_reach
@@ -122,7 +123,7 @@ class AuditFacts:
 
     assess: topology.AssessFacts
     prepare: namespaces.PrepareFacts
-    trust: ca_reading.TrustFacts
+    trust: istio_trust.TrustFacts
     gateways: gateway_exposure.GatewayFacts
     discovery: remote_reader.DiscoveryFacts
     observe: proxies_reading.ProxyFacts
@@ -138,7 +139,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> AuditFacts
 
     Args:
         mesh: the mesh.
-        tell: is told after each five seconds what is still being read.
+        tell: is called every five seconds with what is still being read.
 
     Raises:
         InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
@@ -195,9 +196,9 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> AuditFacts
             new_pods=told["new pods"],
             revisions=told["revisions"],
         ),
-        trust=ca_reading.with_offer(
+        trust=istio_trust.with_offer(
             mesh,
-            ca_reading.TrustFacts(
+            istio_trust.TrustFacts(
                 identity=told["identity"],
                 authorities=told["authorities"],
                 signers=told["signers"],
@@ -250,18 +251,21 @@ def _read(mesh: Mesh, readings: dict[str, Callable[[Mesh], Any]], tell: Callable
 
 
 def check(mesh: Mesh, facts: AuditFacts) -> list[Finding]:
-    """Judge what was read, stage by stage, as of a mesh that is to be whole.
+    """Judge what was read, stage by stage, as of a finished mesh.
 
     Raises:
         InputError: `gates.accept` of the mesh file names no check.
     """
-    accepted = mesh.spec.gates.accept
-    for identifier in accepted:
-        catalogue.find(identifier)
+    accepted = _accepted(mesh)
     findings = [*_common_ground(mesh, facts), *_trust(mesh, facts), *_ways_in(mesh, facts), *_joined(mesh, facts)]
     findings += [*proxies.check_proxies(mesh, facts.observe), *proxies.check_serving(mesh, facts.observe)]
     findings += merged_service.check(mesh, facts.calls)
     return [_accept(finding, accepted.get(finding.id, "")) for finding in findings]
+
+
+def _accepted(mesh: Mesh) -> dict[str, str]:
+    """Return why the mesh file accepts a warning, by the check's id; it may name that by a former id."""
+    return {catalogue.find(identifier).id: why for identifier, why in mesh.spec.gates.accept.items()}
 
 
 def _accept(finding: Finding, why: str) -> Finding:
@@ -298,7 +302,7 @@ def _common_ground(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
 
 
 def _trust(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
-    found, choice = facts.trust, ca_reading.choose(mesh, facts.trust)
+    found, choice = facts.trust, istio_trust.choose(mesh, facts.trust)
     for name in mesh.clusters:
         yield ca.check_authority(found, name)
         yield from ca.check_signers(found, name)
@@ -308,7 +312,7 @@ def _trust(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
     if choice.root:
         yield from ca.check_root(found, choice)
         yield from ca.check_key(found, choice)
-    yield from certificates.check_roots(mesh, facts.discovery.known)
+    yield from certificates.check_roots(mesh, found.certificates)
     yield from certificates.check_certificates(mesh, found.certificates)
 
 
@@ -319,13 +323,11 @@ def _ways_in(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
     if mesh.spec.topology.network != "multi":
         return
     for name in mesh.clusters:
-        yield gateways.check_gateway(mesh, known.gateways, name, "MK805")
+        yield gateways.check_gateway(mesh, known.gateways, name)
         yield gateway_exposure.check_hosts(mesh, facts.gateways, name)
         yield gateway_exposure.check_control_plane(mesh, facts.gateways, name)
     for reader, target in mesh.ordered_pairs:
-        yield from gateways.check_gateway_seen(
-            mesh, known.gateways, known.gateways_seen, reader, target, identifier="MK806", moved="MK838"
-        )
+        yield from gateways.check_gateway_seen(mesh, known.gateways, known.gateways_seen, reader, target)
     yield from gateway_exposure.check_mesh_networks(mesh, facts.gateways)
     yield from control_plane_paths.check_hosts(mesh, facts.prepare.names, known.gateways, known.gateways_seen)
 
@@ -337,10 +339,10 @@ def _joined(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
         yield remote_reader.check_claims(mesh, found, name)
         yield remote_reader.check_reader(mesh, found, name)
     for reader, target in mesh.ordered_pairs:
-        yield remote_reader.check_reach(found, reader, target)
+        yield remote_reader.check_reach(found.reach, reader, target)
         yield from remote_secrets.check(mesh, known.identity, known.secrets, known.remotes, (reader, target))
     yield from pairs.check(mesh, facts.links)
-    yield from service_merge.check_alike(found.merging)
+    yield from service_merge.check_alike(found.services, found.merging)
     yield from istio_config.check_rules(mesh, facts.rules)
     yield from istio_config.check_absent(mesh, facts.absent)
     yield from istio_config.check_headless(mesh, found.services)
@@ -348,7 +350,7 @@ def _joined(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
 
 
 def findings_in_order(mesh: Mesh) -> list[Finding]:
-    """Return what `meshkit check` says of a mesh, the causes first."""
+    """Return what `meshkit check` reports of a mesh, the causes first."""
     found = check(mesh, look(mesh))
     return [finding for finding, _ in causes.in_order(found, mesh.clusters)]
 
@@ -367,7 +369,7 @@ def in_order(mesh: Mesh, findings: list[Finding]) -> pd.DataFrame:
 
 
 def for_people(findings: pd.DataFrame) -> pd.DataFrame:
-    """Return of `in_order` what is not in order, and its remedy; all of it if all is well."""
+    """Return those of `in_order` that did not pass, with their remedies; all of them if all passed."""
     bad = findings[~findings["verdict"].isin([Verdict.PASS, Verdict.SKIPPED])]
     return FINDINGS.shown(bad if len(bad) else findings)
 

@@ -8,20 +8,19 @@ from datetime import UTC, datetime
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.ca.trust_store import Certificates, unproved
-from meshkit.istio.snapshot import VerifyFacts
 from meshkit.kube.mesh import Mesh
 
 
-def check_roots(mesh: Mesh, facts: VerifyFacts) -> Iterator[Finding]:
+def check_roots(mesh: Mesh, certificates: Certificates) -> Iterator[Finding]:
     """MK807: every proxy's chain ends at a root that every other proxy of the mesh holds."""
-    known = [one for one in facts.certificates if not one.reason]
+    known = [one for one in certificates if not one.reason]
     everywhere = frozenset.intersection(*(one.bundle for one in known)) if known else frozenset()
-    cure = "give all clusters intermediates of one root (stage 04), and restart what still holds old ones"
+    cure = "give all clusters intermediates of one root (stage 04), and restart workloads that still hold old ones"
     for name in mesh.clusters:
         ask = Question("MK807", "chains end at a common root", name, "a root that every proxy of the mesh holds")
-        if facts.certificates.lacks(name):
+        if certificates.lacks(name):
             yield ask.fail("it has no proxy", "is anything injected there?")
-        for lost in unproved(facts.certificates, name):
+        for lost in unproved(certificates, name):
             yield ask.unknown(f"{lost.proxy or 'cluster'}: {lost.reason}")
         good = [one for one in known if one.cluster == name]
         if not good:
@@ -33,14 +32,14 @@ def check_roots(mesh: Mesh, facts: VerifyFacts) -> Iterator[Finding]:
         yield ask.judge(not lonely, observed, cure)
 
 
-def check_certificates(mesh: Mesh, certificates: Certificates, identifier: str = "MK808") -> Iterator[Finding]:
-    """MK808, and MK409 in stage 04: every proxy's certificate is valid now and for a while."""
+def check_certificates(mesh: Mesh, certificates: Certificates) -> Iterator[Finding]:
+    """MK808: every proxy's certificate is valid now and for a while."""
     now, life = datetime.now(UTC), mesh.spec.gates.min_certificate_life
     for name in mesh.clusters:
         known = [one for one in certificates.of(name) if not one.reason]
         if not known:
             continue
-        ask = Question(identifier, "certificates are valid", name, f"valid now, and for {life / 3600:g} h more")
+        ask = Question("MK808", "certificates are valid", name, f"valid now, and for {life / 3600:g} h more")
         early = [one for one in known if one.begins(now)]
         first = min(known, key=lambda one: one.left(now))
         ends = f"the first ends {first.not_after:%Y-%m-%d %H:%M} UTC ({first.proxy})"
@@ -49,7 +48,7 @@ def check_certificates(mesh: Mesh, certificates: Certificates, identifier: str =
             told = f"{len(early)} not yet valid, e.g. {early[0].proxy}"
             yield ask.fail(told, "compare the clocks of the clusters (stage 02)")
         elif first.left(now) < 0:
-            yield ask.fail(observed, "proxies that cannot renew: look at istiod and at their logs (CSR)")
+            yield ask.fail(observed, "these proxies cannot renew: look for CSR errors in their logs and in istiod's")
         else:
             cure = "does renewal work? see the proxy's log"
             yield ask.judge(first.left(now) >= life, observed, cure, otherwise=Verdict.WARN)

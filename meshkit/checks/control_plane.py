@@ -1,4 +1,4 @@
-"""Control plane."""
+"""Checks of each cluster's istiods: their ids, and the cluster ids that they accept."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from meshkit.istio.control_plane.versions import ControlPlane, Identity
 from meshkit.kube.mesh import Mesh
 
 
-def check_istiods(mesh: Mesh, identity: Identity, identifier: str = "MK801") -> Iterator[Finding]:
-    """MK801: every primary has an istiod that can be asked, and its id, network and mesh are what the file says."""
+def check_istiods(mesh: Mesh, identity: Identity) -> Iterator[Finding]:
+    """MK801: every cluster has an istiod that answers, with the ids, network and trust domain of the mesh file."""
     for entry in mesh.spec.clusters:
         expected = _identity(entry.name, entry.network, mesh.spec.mesh.id, mesh.spec.mesh.trust_domain)
-        ask = Question(identifier, "istiod is who the mesh file says", entry.name, expected)
+        ask = Question("MK801", "istiod is who the mesh file says", entry.name, expected)
         kubectl = f"kubectl --context {entry.context} get pods"
         if identity.lacks(entry.name):
             yield ask.fail("no istiod runs there", f"{kubectl} -n {mesh.root_namespace} -l app=istiod")
@@ -27,7 +27,7 @@ def check_istiods(mesh: Mesh, identity: Identity, identifier: str = "MK801") -> 
             injected = one.injected_network or entry.network
             network = one.network or (injected if mesh.spec.topology.network == "flat" else "")
             observed = _identity(one.cluster_id, network, one.mesh_id, one.trust_domain)
-            wrong = "the mesh file, or the installation (values.global), says it wrongly"
+            wrong = "correct the mesh file, or the installation (values.global)"
             yield ask.judge(observed == expected, observed, wrong)
 
 

@@ -1,4 +1,4 @@
-"""What stages 06 and 08 both ask of east-west gateways: is one offered, and does each istiod know it?"""
+"""Checks of east-west gateways, for stages 06 to 08: is one offered, and does each istiod know it?"""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from meshkit.istio.reading import cell
 from meshkit.kube.mesh import Mesh
 
 
-def check_gateway(mesh: Mesh, gateways: Gateways, name: str, identifier: str) -> Finding:
+def check_gateway(mesh: Mesh, gateways: Gateways, name: str) -> Finding:
     """MK805: the cluster offers a gateway of its network: labelled, addressed, listening, ready, exposed."""
     entry = mesh.spec.cluster(name)
     has = f"with an address, port {PASSTHROUGH_PORT}, ready pods and an AUTO_PASSTHROUGH Gateway"
     expected = f"a Service of {entry.network} {has}"
-    ask = Question(identifier, "east-west gateway is offered", name, expected)
+    ask = Question("MK805", "east-west gateway is offered", name, expected)
     if reason := gateways.unknown(name):
         return ask.unknown(reason)
     offered = gateways.of(name)
@@ -73,7 +73,7 @@ def _steps(gateway: NetworkGateway, network: str, context: str) -> Iterator[str]
     if not gateway.addresses:
         by_type: dict[str, str] = {
             GatewayType.NODE_PORT: f"{kubectl} annotate service {place} {NODE_SELECTOR}='{{}}'",
-            GatewayType.LOAD_BALANCER: f"{kubectl} describe service {place} tells why it is pending",
+            GatewayType.LOAD_BALANCER: f"{kubectl} describe service {place} shows why it is pending",
         }
         patch = f'{kubectl} patch service {place} -p \'{{"spec": {{"type": "LoadBalancer"}}}}\''
         yield by_type.get(gateway.type, patch)
@@ -97,18 +97,19 @@ def _no_address(gateway: NetworkGateway) -> str:
 
 
 def check_gateway_seen(
-    mesh: Mesh, gateways: Gateways, seen: GatewaysSeen, reader: str, target: str, *, identifier: str, moved: str = ""
+    mesh: Mesh, gateways: Gateways, seen: GatewaysSeen, reader: str, target: str
 ) -> Iterator[Finding]:
-    """MK806: each istiod of the reader knows the gateway of the target's network, at the address that it has.
+    """MK806: each istiod of the reader knows the gateway of the target's network; or of its own, if that is meant.
 
-    MK838: it knows it at the address that it has; asked apart where `moved` names this id.
+    MK838: istiod's address for the remote gateway is one that the gateway has now.
     """
     network = mesh.spec.cluster(target).network
     addresses = {address for one in gateways.of(target, network) for address in one.addresses}
     expected = f"{network} at {', '.join(sorted(addresses)) or 'an address'}"
     own_view = reader == target
     check = "istiod knows its own network's gateway" if own_view else "istiod knows the other network's gateway"
-    ask = Question(identifier, check, reader if own_view else arrow(reader, target), expected)
+    subject = reader if own_view else arrow(reader, target)
+    ask = Question("MK806", check, subject, expected)
     for one in seen.unread_in(reader):
         yield ask.unknown(one.reason)
     istiods = {one.istiod for one in (*seen.of(reader), *seen.none_in(reader))}
@@ -121,19 +122,16 @@ def check_gateway_seen(
         if known and (reason := gateways.unknown(target)):
             yield ask.unknown(f"{observed}; what {target} offers could not be read: {reason}")
             continue
-        # istiod resolves host names itself (EKS), so only numbers can be compared.
-        named = bool(addresses) and not any(map(is_number, addresses))
-        same = known <= addresses or named
-        if not moved or not known:
-            yield ask.judge(known and same, observed, "without it, proxies get the pods' own addresses; see MK805")
+        yield ask.judge(known, observed, "without it, proxies get the pods' own addresses; see MK805")
+        if not known:
             continue
-        yield ask.answer(Verdict.PASS, observed)
-        at = Question(moved, "gateway is seen at its current address", arrow(reader, target), expected)
-        if named:
+        at = Question("MK838", "gateway is seen at its current address", subject, expected)
+        # istiod resolves host names itself (EKS), so only numbers can be compared.
+        if addresses and not any(map(is_number, addresses)):
             yield at.answer(Verdict.SKIPPED, f"{observed}; it has a host name, which istiod resolves: see MK733")
             continue
         if not addresses:
             yield at.unknown(f"{observed}; {target} offers no address to compare it with", "see MK805")
             continue
         cure = "an old address stays while a name does not resolve; meshNetworks may name another; restart that istiod"
-        yield at.judge(same, observed, cure)
+        yield at.judge(known <= addresses, observed, cure)

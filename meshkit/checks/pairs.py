@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from meshkit.checks import gateways, pair_traffic, remote_secrets, service_view
+from meshkit.checks import gateways, pair_traffic, remote_reader, remote_secrets, service_view
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.config.service_view import Link
@@ -41,13 +41,11 @@ def check(mesh: Mesh, facts: PairFacts, mode: str = "audit") -> list[Finding]:
 def check_all(mesh: Mesh, facts: PairFacts, sent: pd.DataFrame | None = None) -> list[Finding]:
     """Judge all links of every pair, and nothing else: for `pair_table.table`, `cells` and `brief`."""
     known, multi = facts.known, mesh.spec.topology.network == "multi"
-    findings = [*(gateways.check_gateway(mesh, known.gateways, name, "MK805") for name in mesh.clusters if multi)]
+    findings = [*(gateways.check_gateway(mesh, known.gateways, name) for name in mesh.clusters if multi)]
     for pair in mesh.ordered_pairs:
         findings += remote_secrets.check(mesh, known.identity, known.secrets, known.remotes, pair)
         if multi:
-            findings += gateways.check_gateway_seen(
-                mesh, known.gateways, known.gateways_seen, *pair, identifier="MK806", moved="MK838"
-            )
+            findings += gateways.check_gateway_seen(mesh, known.gateways, known.gateways_seen, *pair)
     findings += check(mesh, facts)
     return (
         findings if sent is None else [*findings, *(pair_traffic.check_answers(row) for row in sent.to_dict("records"))]
@@ -65,8 +63,7 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
     row = rows.iloc[0]
     wanted = f"an HTTP answer of {row['server']}, inside {client}"
     ask = Question("MK834", "API server answers where istiod runs", arrow(client, server), wanted)
-    asked = f"{row['server']}: {row['answer']}" + (f", asked by {row['asked_from']}" if row["asked_from"] else "")
-    said = f"{asked}: {row['detail']}" if row["detail"] else asked
+    said = remote_reader.answer_of_api_server(row.to_dict())
     if row["answer"] == "UNKNOWN":
         yield ask.unknown(row["detail"], "asked by curl in istiod or the probe's client")
         return
@@ -75,14 +72,14 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
             yield ask.unknown(f"{said}; it does not answer us either: {reason}", f"is {server}'s API server up?")
             return
         cure = (
-            f"open the way from {client}'s istiod to {row['server']} (firewall, route, name), or say another apiServer"
+            f"open the path from {client}'s istiod to {row['server']} (firewall, route, name), or set another apiServer"
         )
         yield ask.fail(said, cure)
         return
     if row["answer"] == "429" or row["answer"].startswith("5"):
         yield ask.unknown(said, f"is {server}'s API server well?")
         return
-    yield ask.answer(Verdict.PASS, asked)
+    yield ask.answer(Verdict.PASS, said)
     used = multicluster_remote_secrets.active_secrets(mesh, facts.known.secrets, client, server, facts.known.remotes)
     name = used[0].tls_server_name if used else ""
     good = f"good for {name or 'that address'}, by {server}'s own CA"
@@ -91,9 +88,9 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
         yield at.unknown(said, f"kubectl --context {mesh.spec.cluster(server).context} get configmap kube-root-ca.crt")
         return
     cure = (
-        f"istiod refuses it too: let the certificate name it, or give the name it has: {_named(mesh, client, server)}"
+        f"istiod refuses it too: let the certificate name it, or use a name that it has: {_named(mesh, client, server)}"
     )
-    yield at.judge(row["answer"] != "refused", said if row["answer"] == "refused" else f"taken ({asked})", cure)
+    yield at.judge(row["answer"] != "refused", said, cure)
 
 
 def _named(mesh: Mesh, client: str, server: str) -> str:
@@ -104,7 +101,7 @@ def _named(mesh: Mesh, client: str, server: str) -> str:
 def check_known(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iterator[Finding]:
     """MK842: each istiod replica of the client holds the endpoints that are ready in the server's cluster now.
 
-    This is what `synced` does not say: that what it read is still true.
+    `synced` does not show that: only that it read them once.
     """
     spec = mesh.spec.probe
     what = f"{spec.server}.{spec.namespace}"
@@ -132,10 +129,10 @@ def check_known(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Itera
 
 
 def check_replicas(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Finding:
-    """MK837: all istiod replicas of the client say the same of the server: sync, gateway, endpoints.
+    """MK837: all istiod replicas of the client report the same of the server: sync, gateway, endpoints.
 
-    Their proxies are divided among them: a replica with another view breaks some pods only, and each restart may
-    mend or break it.
+    Proxies are spread over the replicas: a replica with another view breaks only some pods, and each restart may
+    fix or break it.
     """
     ask = Question("MK837", "istiod's replicas agree", arrow(client, server), "one view of the other cluster")
     known, network = facts.known, mesh.spec.cluster(server).network
@@ -173,7 +170,7 @@ def check_replicas(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Fi
 
 
 def check_endpoints(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Finding:
-    """MK839: the client's Envoy reaches the server's endpoints by the way of the topology.
+    """MK839: the client's Envoy reaches the server's endpoints by the expected path.
 
     By the gateway where networks differ, else by the pods' own addresses.
     """
@@ -234,7 +231,7 @@ def check_hello(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Itera
 
 
 def _untried(mesh: Mesh, facts: PairFacts, ask: Question, client: str, server: str) -> Finding:
-    """Return a failure only where all who could name a gateway were asked, and none named one."""
+    """Return a failure only where every source of gateways could be read, and none names one."""
     if pair_survey.gateways(mesh, facts.known, client, server):
         return ask.unknown("no hello was sent")
     why = facts.known.gateways_seen.unknown(client) or facts.known.gateways.unknown(server)
@@ -250,7 +247,7 @@ def _hello_cure(mesh: Mesh, row: Row, server: str) -> str:
         f"gateway, or no pod is behind it (MK805): {gateway}; stage 06 makes it",
         sni_probe.REFUSED: f"nothing listens on {row['port']} (MK805): {gateway}",
         sni_probe.SILENT: f"a firewall drops port {row['port']}: open it between the clusters' networks",
-        sni_probe.STRANGE: "something else than the gateway answers there: is the address right (MK838)?",
+        sni_probe.STRANGE: "something other than the gateway answers there: is the address right (MK838)?",
     }
     return cures.get(str(row["heard"]), gateway)
 

@@ -118,7 +118,6 @@ def run(
     known = [name[:2] for name in before.get("stages", [])] or list(runs.stages())
     chosen = _choose(known, first, last, only)
     how: runs.Mode = "apply" if "apply" in (mode, before.get("mode")) else "plan"
-    _find_tools()
     return _execute(
         mesh_file,
         chosen,
@@ -158,7 +157,6 @@ def undo(*, run: Path, mode: str, mesh_file: Path | None, consent: bool, out: Pa
     where = mesh_file or Path(_journal(run, before).header.get("mesh_file", ""))
     how: runs.Mode = "apply" if mode == "apply" else "plan"
     label = "undo" if how == "apply" else "undo-plan"
-    _find_tools()
     return _execute(
         where,
         ["12"],
@@ -217,7 +215,6 @@ def check(*, mesh_file: Path | None, explain: str | None, output: Output) -> int
     from meshkit.kube.mesh import Mesh
     from meshkit.notebook import terminal
 
-    _find_tools()
     mesh = Mesh.open(mesh_file)
     with terminal.talk() as say:
         findings = audit.check(mesh, audit.look(mesh, say))
@@ -406,12 +403,6 @@ def _journal(run: Path, before: Mapping[str, Any]) -> Journal:
             remedy="run this as the user, and on the machine, that applied: the journal is in that private store",
         )
     return known[before["journal"]]
-
-
-def _find_tools() -> None:
-    # A plugin may provide programs, as the lab does istioctl: they are used where the user has none.
-    folders = [str(plugin.load()()) for plugin in entry_points(group="meshkit.programs")]
-    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), *folders])
 
 
 def _choose(known: Sequence[str], first: str, last: str, only: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What was read of a mesh at one moment. One `Snapshot` of all readings is to take the place of `VerifyFacts`."""
+"""What was read of a mesh at one moment, for all who judge whether its clusters are one mesh."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from meshkit.istio.config import service_view
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import endpoint_shards, remote_secrets
 from meshkit.istio.multicluster import gateways as multicluster_gateways
-from meshkit.istio.multicluster.remote_secret_manifest import address_kind
+from meshkit.kube.api_server import address_kind
 from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.probing import api_server_reach, client_view, pair_probe
 from meshkit.probing.curl import Answer, failure_text, hostname

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from meshkit.checks.catalogue import current
 from meshkit.runs.outcome import Outcome
 from meshkit.runs.record import to_csv
 
@@ -37,15 +38,16 @@ class Comparison:
 def compare(previous: Path, outcomes: Sequence[Outcome], tables: Mapping[str, dict[str, Any]]) -> Comparison:
     """Return what changed since the previous run of the mesh.
 
-    Rows are identified by the table's key columns. If the table names columns to compare, every change in them counts.
-    Otherwise all columns count, except times, and numbers only if they differ by more than a tenth.
+    Findings are identified by stage, id and subject; a former id is the check that it is now. Rows are identified by
+    the table's key columns. If the table names columns to compare, every change in them counts. Otherwise all columns
+    count, except times, and numbers only if they differ by more than a tenth.
     """
     old = json.loads((previous / "results.json").read_text())
     ran = {stage["stage"] for stage in json.loads((previous / "record.json").read_text())["stages"] if stage["files"]}
     both = [o for o in outcomes if o.stage in ran and o.status != "not run"]
     names = {o.stage for o in both}
-    before = {(f["stage"], f["id"], f["subject"]): f for f in old["findings"] if f["stage"] in names}
-    now = {(o.stage, f.id, f.subject): f.to_dict() for o in both for f in o.findings}
+    before = {(f["stage"], current(f["id"]), f["subject"]): f for f in old["findings"] if f["stage"] in names}
+    now = {(o.stage, current(f.id), f.subject): f.to_dict() for o in both for f in o.findings}
     found = [
         FindingChange(what=_title(now.get(k) or before[k]), before=_verdict(before.get(k)), now=_verdict(now.get(k)))
         for k in [*now, *(k for k in before if k not in now)]

@@ -195,6 +195,6 @@ def call(client: str, server: str, **change: Any) -> Row:
     return {**row, "answered_by": "httpbin", "answered_in": server, "endpoints": endpoints, **who, **counted, **change}
 
 
-def told(findings: Iterable[Finding], number: str, subject: str) -> list[Verdict]:
+def judged(findings: Iterable[Finding], number: str, subject: str) -> list[Verdict]:
     """Return the verdicts of one check on one subject."""
     return [f.verdict for f in findings if (f.id, f.subject) == (number, subject)]

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import yaml
 
+from meshkit.istio.control_plane import istiods_and_proxies
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
 from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.cluster import Cluster
@@ -21,7 +22,7 @@ from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
 from meshkit.tables import Table, integer, text
 
-NETWORK = "topology.istio.io/network"
+NETWORK = istiods_and_proxies.NETWORK
 GATEWAY_PORT_LABEL = "networking.istio.io/gatewayPort"
 NODE_SELECTOR = "traffic.istio.io/nodeSelector"
 GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
@@ -124,7 +125,7 @@ class NetworkGateway:
         return self.service or self.made_by
 
     def used_for(self, network: str) -> bool:
-        """Tell whether istiods send others' calls to a network there: they ask no more of a Service than this."""
+        """Tell whether istiods send others' calls to a network there: a Service needs nothing else for it."""
         return self.network == network and bool(self.addresses) and bool(self.port)
 
 

@@ -48,7 +48,7 @@ def proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_certificates_have_roots_with_commas_and_a_row_for_each_proxy_that_was_not_read() -> None:
-    """Columns, order and texts are a contract; what is not known is told, not left out."""
+    """Columns, order and texts are a contract; what is not known has a row."""
     first, second = (fingerprint(*parse_chain(pem), SHORT) for pem in ROOTS)
     (leaf,) = parse_chain(LEAF)
     found = trust_store.certificates(healthy.mesh())

@@ -12,10 +12,10 @@ from meshkit.istio.ca import ca_files, certificates, istiod_ca, model, strategy,
 from meshkit.istio.ca.model import SHORT, Choice, ClusterCaState, Offer
 from meshkit.istio.ca.trust_store import Certificates, Roots, RootSource
 from meshkit.istio.config import authorization_policies
-from meshkit.istio.control_plane import new_pods, versions
+from meshkit.istio.control_plane import versions
 from meshkit.istio.control_plane.versions import Identity
 from meshkit.istio.multicluster import discovery_pause
-from meshkit.istio.proxies import workloads
+from meshkit.istio.proxies import new_pods, workloads
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import of_cluster
 
