@@ -12,7 +12,9 @@ import yaml
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_mesh
+from meshkit.istio.control_plane.versions import Identity
 from meshkit.istio.multicluster import gateway_manifests
+from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
 from meshkit.istio.proxies import new_pods
 from meshkit.kube.cluster import Cluster
@@ -21,11 +23,11 @@ from meshkit.kube.mesh import Mesh, Unknown
 
 @dataclass(frozen=True)
 class GatewayFacts:
-    """What was looked at; each is a table of the function of that name."""
+    """What was looked at; each is a reading, or a table, of the function of that name."""
 
-    identity: pd.DataFrame
-    gateways: pd.DataFrame
-    gateways_seen: pd.DataFrame
+    identity: Identity
+    gateways: Gateways
+    gateways_seen: GatewaysSeen
     remotes: RemoteClusters
     opened: pd.DataFrame
     claims: pd.DataFrame
@@ -74,7 +76,7 @@ def check_control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     answering = named[named["endpoints"] > 0]
     if len(answering):
         names = sorted({f"{r['service']}.{r['namespace']}:{r['port']}" for r in answering.to_dict("records")})
-        domain = next((domain for domain in facts.identity["cluster_domain"] if domain), DEFAULT)
+        domain = next((one.cluster_domain for one in facts.identity if one.cluster_domain), DEFAULT)
         sample = f"*.{mesh.spec.probe.namespace}.svc.{domain}"
         cure = f'narrow clusters[].gateway.hosts to what is shared, such as ["{sample}"]: one line for each namespace'
         return ask.answer(Verdict.WARN, f"{', '.join(names)} answer to other clusters", cure)

@@ -13,7 +13,6 @@ from meshkit.checks import gateways, pair_traffic, remote_reader, remote_secrets
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.config.service_view import Link
-from meshkit.istio.multicluster import gateway_rows
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, pair_survey, sni_probe
@@ -137,11 +136,11 @@ def check_replicas(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Fi
     """
     ask = Question("MK837", "istiod's replicas agree", arrow(client, server), "one view of the other cluster")
     known, network = facts.known, mesh.spec.cluster(server).network
-    remotes, gates = known.remotes.of(client), known.gateways_seen
-    lost: list[Row] = [vars(one) for one in known.remotes.unread if one.cluster == client]
+    remotes, gates = known.remotes.of(client), known.gateways_seen.of(client, network)
+    lost: list[Row] = [vars(one) for one in known.remotes.unread_in(client)]
     rows = facts.shards[(facts.shards["cluster"] == client) & (facts.shards["target"] == server)]
     lost += [r for r in rows.to_dict("records") if r["reason"]]
-    lost += [r for r in gates[gates["cluster"] == client].to_dict("records") if gateway_rows.istiod_error(r)]
+    lost += [vars(one) for one in known.gateways_seen.unread_in(client)]
     if lost:
         return ask.unknown(": ".join(filter(None, (lost[0]["istiod"], lost[0]["reason"]))))
     replicas = sorted({one.istiod for one in remotes})
@@ -150,11 +149,11 @@ def check_replicas(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Fi
     views: dict[str, tuple[str, str, str]] = {}
     for istiod in replicas:
         states = [one.status for one in remotes if (one.istiod, one.remote) == (istiod, server)]
-        seen = gates[(gates["istiod"] == istiod) & (gates["network"] == network)]["address"]
+        seen = {one.address for one in gates if one.istiod == istiod}
         held = rows[rows["istiod"] == istiod]["known"]
         views[istiod] = (
             ",".join(states) or "not known",
-            ",".join(sorted(set(seen))) or "none",
+            ",".join(sorted(seen)) or "none",
             ",".join(held) or "none",
         )
     parts = [
@@ -210,7 +209,7 @@ def check_hello(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Itera
     ask = Question(
         "MK840", "gateway lets the SNI through", arrow(client, server), "a certificate, or another TLS answer"
     )
-    unread = gateway_rows.read_error(facts.known.gateways, server)
+    unread = facts.known.gateways.unknown(server)
     if rows.empty:
         yield _untried(mesh, facts, ask, client, server)
     for row in rows.to_dict("records"):
@@ -235,9 +234,7 @@ def _untried(mesh: Mesh, facts: PairFacts, ask: Question, client: str, server: s
     """Return a failure only where every source of gateways could be read, and none names one."""
     if pair_survey.gateways(mesh, facts.known, client, server):
         return ask.unknown("no hello was sent")
-    seen = facts.known.gateways_seen[facts.known.gateways_seen["cluster"] == client]
-    unread = gateway_rows.read_error(facts.known.gateways, server)
-    why = next(filter(None, [*map(gateway_rows.istiod_error, seen.to_dict("records")), unread]), "")
+    why = facts.known.gateways_seen.unknown(client) or facts.known.gateways.unknown(server)
     told = "there is no gateway address to try"
     return ask.unknown(f"{told}: {why}") if why else ask.fail(told, "see MK805 and MK806")
 

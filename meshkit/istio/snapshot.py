@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pandas as pd
-
 from meshkit.istio.ca import trust_store
+from meshkit.istio.ca.trust_store import Certificates, Roots
 from meshkit.istio.control_plane import versions
+from meshkit.istio.control_plane.versions import Identity
 from meshkit.istio.multicluster import gateways, remote_secrets
+from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters, RemoteSecrets
 from meshkit.kube.mesh import Mesh
 
 
 @dataclass(frozen=True)
 class VerifyFacts:
-    """What was looked at; each is a reading, or a table, of the function that it is named after."""
+    """What was looked at; each is the reading of the function that it is named after."""
 
-    identity: pd.DataFrame
+    identity: Identity
     secrets: RemoteSecrets
     remotes: RemoteClusters
-    gateways: pd.DataFrame
-    gateways_seen: pd.DataFrame
-    certificates: pd.DataFrame
-    roots: pd.DataFrame
+    gateways: Gateways
+    gateways_seen: GatewaysSeen
+    certificates: Certificates
+    roots: Roots
 
 
 def look(mesh: Mesh) -> VerifyFacts:

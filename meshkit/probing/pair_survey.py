@@ -92,11 +92,9 @@ def _known(mesh: Mesh) -> snapshot.VerifyFacts:
         gateways=multicluster_gateways.gateways,
         gateways_seen=multicluster_gateways.gateways_seen,
     )
-    unread: dict[str, Any] = {
-        "certificates": trust_store.CERTIFICATES.frame([]),
-        "roots": trust_store.ROOTS.frame([]),
-    }
-    return snapshot.VerifyFacts(**tables, **unread)
+    return snapshot.VerifyFacts(
+        **tables, certificates=trust_store.certificate_reading(), roots=trust_store.root_reading()
+    )
 
 
 def _written(mesh: Mesh, known: snapshot.VerifyFacts) -> dict[tuple[str, str], tuple[str, str]]:
@@ -112,14 +110,9 @@ def _written(mesh: Mesh, known: snapshot.VerifyFacts) -> dict[tuple[str, str], t
 def gateways(mesh: Mesh, known: snapshot.VerifyFacts, client: str, server: str) -> list[client_view.Address]:
     """Return the addresses of a server's gateway as the client's istiods know them, else as they are published."""
     network = mesh.spec.cluster(server).network
-    rows = known.gateways_seen
-    seen = rows[(rows["cluster"] == client) & (rows["network"] == network) & (rows["address"] != "")]
-    found = sorted(set(zip(seen["address"], seen["port"], strict=True)))
-    if not found:
-        rows = known.gateways
-        offered = rows[(rows["cluster"] == server) & (rows["network"] == network)]
-        found = [(a, r["port"]) for r in offered.to_dict("records") for a in r["addresses"].split(",") if a]
-    return [(str(address), int(port) or multicluster_gateways.PASSTHROUGH_PORT) for address, port in found]
+    seen = sorted({(one.address, one.port) for one in known.gateways_seen.of(client, network) if one.address})
+    found = seen or [(address, one.port) for one in known.gateways.of(server, network) for address in one.addresses]
+    return [(address, port or multicluster_gateways.PASSTHROUGH_PORT) for address, port in found]
 
 
 def survey(mesh: Mesh, samples: int) -> tuple[PairFacts, pd.DataFrame]:
