@@ -326,6 +326,7 @@ def _ways_in(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
         yield gateways.check_gateway(mesh, known.gateways, name)
         yield gateway_exposure.check_hosts(mesh, facts.gateways, name)
         yield gateway_exposure.check_control_plane(mesh, facts.gateways, name)
+        yield gateway_exposure.check_own_network(mesh, facts.gateways, name)
     for reader, target in mesh.ordered_pairs:
         yield from gateways.check_gateway_seen(mesh, known.gateways, known.gateways_seen, reader, target)
     yield from gateway_exposure.check_mesh_networks(mesh, facts.gateways)
