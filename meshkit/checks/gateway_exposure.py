@@ -50,16 +50,16 @@ def check_hosts(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     services = {f"{r['service']}.{r['namespace']}" for r in names.to_dict("records")}
     beyond = sorted({n for n in names["sni"] if not _matches(n, hosts)})
     answering = len(set(names[names["endpoints"] > 0]["sni"]))
-    told = f"{len(set(names['sni']))} names of {len(services)} Services, {answering} with endpoints"
+    observed = f"{len(set(names['sni']))} names of {len(services)} Services, {answering} with endpoints"
     if unread := next((r for r in rows["reason"] if r), ""):
-        told += f"; not all of its pods could be asked: {unread}"
+        observed += f"; not all of its pods could be asked: {unread}"
     if beyond:
         return ask.answer(
             Verdict.WARN,
-            f"{told}; {len(beyond)} that the file does not name, e.g. {beyond[0]}",
+            f"{observed}; {len(beyond)} that the file does not name, e.g. {beyond[0]}",
             "another AUTO_PASSTHROUGH Gateway selects its pods: narrow or remove it, or extend gateway.hosts",
         )
-    return ask.unknown(told) if unread else ask.answer(Verdict.PASS, told)
+    return ask.unknown(observed) if unread else ask.answer(Verdict.PASS, observed)
 
 
 def _matches(sni: str, hosts: list[str]) -> bool:
@@ -80,11 +80,11 @@ def check_control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         names = sorted({f"{r['service']}.{r['namespace']}:{r['port']}" for r in answering.to_dict("records")})
         domain = next((one.cluster_domain for one in facts.identity if one.cluster_domain), DEFAULT)
         sample = f"*.{mesh.spec.probe.namespace}.svc.{domain}"
-        cure = f'narrow clusters[].gateway.hosts to what is shared, such as ["{sample}"]: one line for each namespace'
-        return ask.answer(Verdict.WARN, f"{', '.join(names)} answer to other clusters", cure)
+        remedy = f'narrow clusters[].gateway.hosts to what is shared, such as ["{sample}"]: one line for each namespace'
+        return ask.answer(Verdict.WARN, f"{', '.join(names)} answer to other clusters", remedy)
     parts = ", ".join(sorted(set(named["part_of"])))
-    told = f"{parts}: named, without an endpoint, as none of it takes mutual TLS" if parts else "none is even named"
-    return ask.answer(Verdict.PASS, told)
+    observed = f"{parts}: named, without an endpoint, as none of it takes mutual TLS" if parts else "none is even named"
+    return ask.answer(Verdict.PASS, observed)
 
 
 def check_own_network(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
