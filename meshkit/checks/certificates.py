@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pandas as pd
 
+from meshkit import clock
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
-from meshkit.istio.snapshot import VerifyFacts
 from meshkit.kube.mesh import Mesh
+from meshkit.snapshot.snapshot import Snapshot
 
 
-def check_roots(mesh: Mesh, facts: VerifyFacts) -> Iterator[Finding]:
+def check_roots(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
     """MK807: every proxy's chain ends at a root that every other proxy of the mesh holds."""
     known = facts.certificates[facts.certificates["reason"] == ""]
     everywhere = set.intersection(*(set(r.split(",")) for r in known["roots"])) if len(known) else set()
@@ -38,7 +38,7 @@ def check_roots(mesh: Mesh, facts: VerifyFacts) -> Iterator[Finding]:
 
 def check_certificates(mesh: Mesh, certificates: pd.DataFrame, identifier: str = "MK808") -> Iterator[Finding]:
     """MK808, and MK409 in stage 04: every proxy's certificate is valid now and for a while."""
-    now, life = datetime.now(UTC), mesh.spec.gates.min_certificate_life
+    now, life = clock.now(), mesh.spec.gates.min_certificate_life
     for name in mesh.clusters:
         rows = certificates[(certificates["cluster"] == name) & (certificates["reason"] == "")]
         if rows.empty:

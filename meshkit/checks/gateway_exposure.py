@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
-import yaml
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.control_plane import new_pods
-from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_mesh
+from meshkit.istio.control_plane.cluster_domain import DEFAULT
 from meshkit.istio.multicluster import gateway_manifests
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
-from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 
 
@@ -74,8 +71,7 @@ def check_control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     answering = named[named["endpoints"] > 0]
     if len(answering):
         names = sorted({f"{r['service']}.{r['namespace']}:{r['port']}" for r in answering.to_dict("records")})
-        domain = next((domain for domain in facts.identity["cluster_domain"] if domain), DEFAULT)
-        sample = f"*.{mesh.spec.probe.namespace}.svc.{domain}"
+        sample = f"*.{mesh.spec.probe.namespace}.svc.{_domain(facts)}"
         cure = f'narrow clusters[].gateway.hosts to what is shared, such as ["{sample}"]: one line for each namespace'
         return ask.answer(Verdict.WARN, f"{', '.join(names)} answer to other clusters", cure)
     parts = ", ".join(sorted(set(named["part_of"])))
@@ -83,19 +79,14 @@ def check_control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     return ask.answer(Verdict.PASS, told)
 
 
-def check_mesh_networks(mesh: Mesh, facts: GatewayFacts) -> Iterator[Finding]:
+def check_mesh_networks(
+    mesh: Mesh, facts: GatewayFacts, configured: Mapping[str, gateway_manifests.Networks | Unknown]
+) -> Iterator[Finding]:
     """MK615: each istiod is configured with the networks of the mesh file, where it asks for that."""
     if not mesh.spec.topology.mesh_networks:
         return
-    suffix = f"-{mesh.spec.istio.revision}" if mesh.spec.istio.revision not in ("", "default") else ""
-    wanted = gateway_manifests.mesh_networks(mesh.spec, facts.gateways, of_mesh(mesh))
-
-    def read(cluster: Cluster) -> dict[str, Any]:
-        found = cluster.find("configmaps", mesh.root_namespace, f"istio{suffix}") or {}
-        document = yaml.safe_load(found.get("data", {}).get("meshNetworks", "")) or {}
-        return dict(document.get("networks") or {})
-
-    for name, found in mesh.each(read).items():
+    wanted = gateway_manifests.mesh_networks(mesh.spec, facts.gateways, _domain(facts))
+    for name, found in configured.items():
         ask = Question("MK615", "istiod has the mesh file's networks", name, f"meshNetworks: {', '.join(wanted)}")
         if isinstance(found, Unknown):
             yield ask.unknown(found.reason)
@@ -103,3 +94,7 @@ def check_mesh_networks(mesh: Mesh, facts: GatewayFacts) -> Iterator[Finding]:
             yield ask.judge(
                 found == wanted, ", ".join(found) or "none", "somebody changed it since? run the stage again"
             )
+
+
+def _domain(facts: GatewayFacts) -> str:
+    return next((domain for domain in facts.identity["cluster_domain"] if domain), DEFAULT)

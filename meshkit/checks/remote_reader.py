@@ -10,13 +10,13 @@ import pandas as pd
 from meshkit.checks import known_defects, remote_secrets
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
-from meshkit.istio import snapshot
 from meshkit.istio.control_plane import new_pods, versions
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.istio.multicluster.remote_secrets import PREFIX, Credential, RemoteSecret, usable
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
+from meshkit.snapshot.snapshot import Snapshot
 from meshkit.tables import row_of
 
 _DEFECTS = "go to 1.30.4 or later first, which is free of this: see MK240"
@@ -29,7 +29,7 @@ class DiscoveryFacts:
     `merging` has one row for each Service of the mesh, `services` one for each cluster that has it.
     """
 
-    known: snapshot.VerifyFacts
+    known: Snapshot
     claims: pd.DataFrame
     readers: pd.DataFrame
     reach: pd.DataFrame
@@ -127,9 +127,9 @@ def check_others(mesh: Mesh, facts: DiscoveryFacts, reader: str, target: str) ->
     ours = f"{PREFIX}{target}"
     ask = Question("MK706", "no other secret conflicts", arrow(reader, target), f"none, or {ours} only")
     known = facts.known
-    if reason := known.secrets.unknown(reader):
+    if reason := known.remote_secrets.unknown(reader):
         return ask.unknown(reason)
-    held = known.secrets.of(reader)
+    held = known.remote_secrets.of(reader)
     seen = [secret for secret in held if usable(mesh, secret)]
     kubectl = f"kubectl --context {mesh.spec.cluster(reader).context}"
     remove = f"{kubectl} delete secret -n NAMESPACE NAME, or its key alone if it holds other clusters; then run again"
@@ -139,7 +139,8 @@ def check_others(mesh: Mesh, facts: DiscoveryFacts, reader: str, target: str) ->
     if strange := _strange(held, seen, ours, target):
         several = len(mine) > 1
         return ask.fail(
-            strange, remote_secrets.keep_one(mesh, known.secrets, known.remotes, mine) if several else remove
+            strange,
+            remote_secrets.keep_one(mesh, known.remote_secrets, known.remote_clusters, mine) if several else remove,
         )
     for secret in mine:
         if secret.undecided:

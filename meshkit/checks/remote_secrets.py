@@ -26,8 +26,8 @@ from meshkit.istio.multicluster.remote_secrets import (
     usable,
 )
 from meshkit.istio.multicluster.secret_kubeconfig import Auth
-from meshkit.istio.snapshot import VerifyFacts
 from meshkit.kube.mesh import Mesh
+from meshkit.snapshot.snapshot import Snapshot
 
 RESUMED_BY: Final = "run stage 04 again, to the end: its plan puts the label back once they trust each other"
 """What mends a paused remote secret; to put the label back by hand would lose requests."""
@@ -305,13 +305,13 @@ def check_life(
         yield ask.judge(not ends_soon(mesh, secret), told, cure, otherwise=worse)
 
 
-def unjoined(mesh: Mesh, facts: VerifyFacts) -> str:
+def unjoined(mesh: Mesh, facts: Snapshot) -> str:
     """Return what is missing for the clusters to be one mesh, or an empty text; what cannot be read is not missing."""
     bare = [name for name in mesh.clusters if name not in set(facts.identity["cluster"])]
     missing = [
         arrow(reader, target)
         for reader, target in mesh.ordered_pairs
-        if not facts.secrets.of(reader, target) and not facts.secrets.unknown(reader)
+        if not facts.remote_secrets.of(reader, target) and not facts.remote_secrets.unknown(reader)
     ]
     told = [f"no istiod in {', '.join(bare)}"] if bare else []
     return "; ".join([*told, *([f"no remote secret for {', '.join(missing)}"] if missing else [])])

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from meshkit.checks.finding import Finding, Verdict
-from meshkit.istio import snapshot
 from meshkit.istio.ca import trust_store
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import gateways, remote_secrets
@@ -22,6 +21,7 @@ from meshkit.istio.multicluster.remote_secrets import (
 from meshkit.istio.multicluster.secret_kubeconfig import Auth
 from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
+from meshkit.snapshot.snapshot import Snapshot
 from meshkit.spec import MeshSpec
 from meshkit.tables import table
 
@@ -117,11 +117,10 @@ MAKERS: dict[str, tuple[Any, Any]] = {
     "gateways_seen": (gateway_seen, gateways.GATEWAYS_SEEN.dtypes),
     "certificates": (certificate, trust_store.CERTIFICATES.dtypes),
 }
+READINGS = {"secrets": "remote_secrets", "remotes": "remote_clusters"}
 
 
-def facts(
-    spoiled: str = "", change: Row | None = None, *, only: Row | None = None, none: bool = False
-) -> snapshot.VerifyFacts:
+def facts(spoiled: str = "", change: Row | None = None, *, only: Row | None = None, none: bool = False) -> Snapshot:
     """Return the facts of the healthy mesh.
 
     Args:
@@ -136,8 +135,8 @@ def facts(
         if name == spoiled:
             rows[0] = {"cluster": "east", **only} if only else {**rows[0], **(change or {})}
             rows = rows[1:] if none else rows
-        tables[name] = columns(rows) if callable(columns) else table(rows, columns)
-    return snapshot.VerifyFacts(**tables, roots=trust_store.ROOTS.frame([]))
+        tables[READINGS.get(name, name)] = columns(rows) if callable(columns) else table(rows, columns)
+    return Snapshot(mesh(), {**tables, "roots": trust_store.ROOTS.frame([])})
 
 
 def call(client: str, server: str, **change: Any) -> Row:

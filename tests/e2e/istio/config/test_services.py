@@ -12,7 +12,7 @@ import yaml
 from meshkit.checks import service_merge
 from meshkit.istio.config import services
 from meshkit.kube.mesh import Mesh
-from meshkit.probing import pair_survey
+from meshkit.snapshot.snapshot import Snapshot
 from tests.support.lab import Lab, until
 
 pytestmark = pytest.mark.lab
@@ -22,7 +22,7 @@ CONFIG = ("configmap", "istio", "-n", "istio-system")
 
 def ways(mesh: Mesh) -> dict[tuple[str, str], str]:
     """Return by which way each cluster's Envoy would reach the other for the probe's Service."""
-    found = pair_survey.look(mesh).paths
+    found = Snapshot(mesh).paths
     return dict(zip(zip(found["client"], found["server"], strict=True), found["way"], strict=True))
 
 

@@ -12,7 +12,6 @@ from meshkit.changes.plan import Change, Plan
 from meshkit.checks import merged_service, remote_reader, service_merge
 from meshkit.checks.finding import Finding, Verdict, overall
 from meshkit.errors import UnreachableError
-from meshkit.istio import snapshot
 from meshkit.istio.config import services
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import remote_secret_manifest
@@ -107,7 +106,7 @@ def facts(
             ]
         tables[name] = columns(rows) if callable(columns) else table(rows, columns)
     known = healthy.facts("" if spoiled in MAKERS else spoiled, change, none=none)
-    known = snapshot.VerifyFacts(**{**vars(known), "secrets": tables.pop("secrets")})
+    known = known.with_readings(remote_secrets=tables.pop("secrets"))
     same = services.merging(tables["services"], list(OTHER), "istio-system")
     return remote_reader.DiscoveryFacts(known=known, merging=same, **tables)
 
@@ -115,7 +114,7 @@ def facts(
 def undiscovered(spoiled: str = "", change: Row | None = None) -> remote_reader.DiscoveryFacts:
     """Return the same before the stage: no remote secret."""
     known = facts(spoiled, change)
-    none = snapshot.VerifyFacts(**{**vars(known.known), "secrets": healthy.secrets([])})
+    none = known.known.with_readings(remote_secrets=healthy.secrets([]))
     return remote_reader.DiscoveryFacts(**{**vars(known), "known": none})
 
 
