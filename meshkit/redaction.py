@@ -86,6 +86,7 @@ _SECRET_NAME: Final = re.compile(rf"(?i)^[\w./-]*{_NAME}{_END}[\w.-]*$")
 _FLAG: Final = re.compile(rf"(?i)^--?[\w.-]*(?:{_NAME}|user)$")
 _GZIP: Final = re.compile(r"H4sI[A-Za-z0-9+/=_-]{20,}")
 _RUN: Final = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST, _LONGEST = 12, 1 << 20
 
 
@@ -233,7 +234,9 @@ def _parsed(value: str) -> str | None:
     try:
         if value.lstrip()[:1] in ("{", "["):
             return json.dumps(json.loads(value))
-        return json.dumps(yaml.safe_load(value), default=str) if "\n" in value.strip() else None
+        if "\n" not in value.strip():
+            return None
+        return json.dumps(yaml.load(value, _LOADER), default=str)  # noqa: S506  (it is a SafeLoader)
     except (ValueError, yaml.YAMLError, RecursionError, TypeError):
         return None
 

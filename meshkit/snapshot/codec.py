@@ -22,6 +22,7 @@ from meshkit.tables import Table
 
 NAME: Final = "$"
 _OBJECT: Final = "object"
+_KINDS: Final[dict[str, Any]] = {"str": str, "int64": int, "Int64": int, "float64": int | float, "bool": bool}
 
 
 class WrongDocument(Exception):  # noqa: N818  (it is about a document, and becomes an InputError)
@@ -114,15 +115,9 @@ def decode(document: Any, hint: Any, table: Table | None, path: str) -> Any:
 
 
 def _frame(document: Any, table: Table, path: str) -> pd.DataFrame:
-    columns = _fields(_fields(document, {"columns"}, path)["columns"], {*table.columns}, f"{path}.columns")
-    lengths = set()
-    for name, dtype in table.dtypes.items():
-        values = _typed(columns[name], list, f"{path}.columns.{name}")
-        lengths.add(len(values))
-        for number, value in enumerate(values):
-            if not _fits(value, dtype):
-                raise WrongDocument(f"{path}.columns.{name}[{number}]", f"expected {dtype}, got {value!r}")
-    if len(lengths) > 1:
+    known = _fields(_fields(document, {"columns"}, path)["columns"], {*table.columns}, f"{path}.columns")
+    columns = {name: _cells(known[name], dtype, f"{path}.columns.{name}") for name, dtype in table.dtypes.items()}
+    if len({len(values) for values in columns.values()}) > 1:
         raise WrongDocument(f"{path}.columns", "the columns have different lengths")
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     try:
@@ -131,13 +126,30 @@ def _frame(document: Any, table: Table, path: str) -> pd.DataFrame:
         raise WrongDocument(path, f"no table {table.name}: {error}") from None
 
 
-def _fits(value: Any, dtype: str) -> bool:
-    kinds: dict[str, Any] = {"str": str, "int64": int, "Int64": int, "float64": int | float, "bool": bool}
-    if dtype == "bool" or isinstance(value, bool):
-        return dtype == "bool" and isinstance(value, bool)
-    if value is None:
-        return dtype not in ("str", "int64")
-    return isinstance(value, kinds.get(dtype, str))
+def _cells(document: Any, dtype: str, path: str) -> list[Any]:
+    cells = []
+    for number, value in enumerate(_typed(document, list, path)):
+        try:
+            cells.append(_cell(value, dtype))
+        except (TypeError, ValueError):
+            raise WrongDocument(f"{path}[{number}]", f"expected {dtype}, got {value!r}") from None
+    return cells
+
+
+def _cell(value: Any, dtype: str) -> Any:
+    """Return a cell of a column; nothing is converted but moments, which JSON does not have.
+
+    Raises:
+        TypeError: it is of another type.
+        ValueError: it is no moment.
+    """
+    moment = dtype.startswith("datetime64")
+    kind = str if moment else _KINDS[dtype]
+    missing = value is None and (moment or dtype in ("Int64", "float64"))
+    if not missing and (not isinstance(value, kind) or isinstance(value, bool) != (dtype == "bool")):
+        raise TypeError
+    # Not by pandas: it would take "soon" to a parser that guesses, and refuse moments of different precision.
+    return pd.Timestamp(datetime.fromisoformat(value) and value) if moment and not missing else value
 
 
 def _reading(document: Any, item: Any, table: Table, path: str) -> Reading[Any]:

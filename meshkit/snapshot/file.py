@@ -62,7 +62,7 @@ def write(path: Path, snapshot: Snapshot) -> int:
 def document(snapshot: Snapshot) -> dict[str, Any]:
     """Return a snapshot as JSON-like data."""
     found = redaction.Found()
-    spec = redaction.strip(_spec(snapshot.spec), found)
+    spec = _searched(_spec(snapshot.spec), found, "")
     own = [LeftOut("mesh", "", path, instead, kind) for kind, instead, path in found.items]
     left_out = dict.fromkeys([*NEVER_KEPT, _KUBECONFIG, *own, *snapshot.left_out])
     return {
@@ -82,6 +82,16 @@ def _spec(spec: MeshSpec) -> dict[str, Any]:
     # Where to find a passphrase is no passphrase, but nobody needs it to judge.
     dumped["trust"]["passphraseFrom"] = {}
     return dumped
+
+
+def _searched(node: Any, found: redaction.Found, path: str) -> Any:
+    """Return the mesh file without secrets in its texts; what it calls `credential` is none, annotations may be."""
+    if isinstance(node, dict):
+        search = {"annotations": redaction.strip}
+        return {k: search.get(k, _searched)(v, found, f"{path}.{k}".lstrip(".")) for k, v in node.items()}
+    if isinstance(node, list):
+        return [_searched(one, found, f"{path}[{number}]") for number, one in enumerate(node)]
+    return redaction.text(node, found, path) if isinstance(node, str) else node
 
 
 def load(path: Path, readings: Mapping[str, Lazy[Any]]) -> tuple[datetime, MeshSpec, list[LeftOut], dict[str, Any]]:
