@@ -1,8 +1,10 @@
-"""Paths of notebooks and parameter examples, in a checkout or in the package, and of the user's state folder."""
+"""Paths: of notebooks and parameter examples, in a checkout or in the package, of programs, of the state folder."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import platformdirs
@@ -13,6 +15,15 @@ def folder(name: str) -> Path:
     package = Path(__file__).parent
     checkout = package.parent / name
     return checkout if checkout.is_dir() else package / "data" / name
+
+
+def program(name: str) -> str | None:
+    """Return the path of a program: the user's on the PATH, else one that a plugin provides, as the lab does istioctl.
+
+    Plugins name their folder by the entry point group `meshkit.programs`.
+    """
+    folders = [str(plugin.load()()) for plugin in entry_points(group="meshkit.programs")]
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(folders))
 
 
 def state() -> Path:

@@ -161,11 +161,6 @@ def _typed(frame: pd.DataFrame, dtypes: Mapping[str, str]) -> pd.DataFrame:
     return frame.astype(wanted)
 
 
-def table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
-    """Return rows as the frame of a table that has no schema of its own."""
-    return Table("unnamed", "", {name: Column(dtype) for name, dtype in columns.items()}).frame(rows)
-
-
 def row_of(rows: pd.DataFrame, cluster: str) -> dict[str, Any]:
     """Return a cluster's row of a table that has one for each."""
     found = rows[rows["cluster"] == cluster].to_dict("records")

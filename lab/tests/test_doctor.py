@@ -1,4 +1,4 @@
-"""`meshkit doctor`: each need named, tried for real, with the command that mends it."""
+"""`meshkit doctor`: each need named, tried for real, with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_subordinate_ids_are_counted_by_name_and_number(tmp_path: Path) -> None:
     assert doctor.subordinate(tmp_path / "none", {"ann"}) == 0
 
 
-def test_mending_says_each_command_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fixing_prints_each_command_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """As root, the commands of failed needs run once each; a command that fails is an error."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     said: list[str] = []
@@ -80,7 +80,7 @@ def test_mending_says_each_command_before_it_runs(monkeypatch: pytest.MonkeyPatc
         doctor.fix([Need("three", "not found", "fail", "false", ("false",))], said.append)
 
 
-def test_mending_without_root_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fixing_without_root_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ordinary user gets the sudo line instead."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(InputError, match="`--mend` needs root") as caught:

@@ -106,7 +106,7 @@ def test_a_second_call_on_a_connection_takes_one_round_trip(east: Space, west: S
 
 
 def test_a_cut_refuses_new_calls_and_ends_those_under_way(east: Space, west: Space, weather: Path) -> None:
-    """What is cut answers nobody, the other direction goes on, and it heals when the cut is taken back."""
+    """What is cut answers nobody, the other direction goes on, and it heals when the cut is reverted."""
     url = f"http://{balanced(west)}"
     client(east)
     until(lambda: east.ask("client", f"{url}/status/200").returncode == 0, "an answer")

@@ -164,7 +164,7 @@ def test_delete_is_graceful_and_a_replacement_comes(east: Space) -> None:
 
 
 def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(east: Space) -> None:
-    """The grace is given in full, and no more."""
+    """The grace period is given in full, and not longer."""
     east.pod("p", shell("trap '' TERM; while :; do sleep 0.1; done"), terminationGracePeriodSeconds=2)
     east.ready("pod/p")
     begun = time.monotonic()
@@ -185,7 +185,7 @@ def test_a_pod_deleted_while_it_starts_goes_away(east: Space) -> None:
 
 
 def test_an_image_that_does_not_exist(east: Space) -> None:
-    """ErrImagePull, then ImagePullBackOff, with the events, as a real cluster says it; `set image` mends it."""
+    """ErrImagePull, then ImagePullBackOff, with the events, as a real cluster says it; `set image` fixes it."""
     east.deployment("d", {"image": "registry.example/nothing:1"})
     (name,) = until(lambda: names(east, "d"), "a pod")
     seen = set()
@@ -218,7 +218,7 @@ def test_a_failing_readiness_probe_keeps_a_pod_out_of_its_service(east: Space) -
 
 
 def test_a_failing_liveness_probe_restarts_the_container(east: Space) -> None:
-    """The container is ended and started anew, with the events Unhealthy and Killing."""
+    """The container is ended and started again, with the events Unhealthy and Killing."""
     probe = {"exec": {"command": ["test", "!", "-e", "/var/ill"]}, "periodSeconds": 1, "failureThreshold": 2}
     east.pod("p", sleeper(livenessProbe=probe))
     east.ready("pod/p")

@@ -104,7 +104,7 @@ def test_up_and_down_leave_the_machine_as_it_was(home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def victim() -> Iterator[Lab]:
-    """A lab of one cluster with a running pod, to be killed and started anew by each test."""
+    """A lab of one cluster with a running pod, to be killed and started again by each test."""
     parent = Path(tempfile.mkdtemp(prefix="mk-"))
     lab = Lab(parent / "lab")
     try:
@@ -233,7 +233,7 @@ def test_a_folder_that_is_not_a_labs_is_never_emptied(tmp_path: Path) -> None:
 
 
 def test_a_path_too_long_for_sockets_is_reported(tmp_path: Path) -> None:
-    """The error names the variable that mends it, and nothing is made."""
+    """The error names the variable that fixes it, and nothing is made."""
     long = tmp_path / ("x" * 80)
     with in_folder(long), pytest.raises(InputError, match="too long") as refusal:
         lifecycle.start(1, 0, False, print)
@@ -262,7 +262,7 @@ def test_a_missing_program_is_reported_before_anything_starts(
 def test_an_up_that_fails_midway_says_why_and_can_be_tried_again(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program that ends at once is told within seconds, `down` cleans up, and the next `up` works."""
+    """A program that ends at once is reported within seconds, `down` cleans up, and the next `up` works."""
     folder = some_programs(tmp_path, without="kube-apiserver")
     broken = folder / "kube-apiserver"
     broken.write_text("#!/bin/sh\nexit 3\n")

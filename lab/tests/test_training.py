@@ -94,7 +94,7 @@ def test_every_fault_is_shown_by_one_command() -> None:
     ],
 )
 def test_an_answer_is_right_near_or_wrong(answer: str, outcome: RoundOutcome | None, near: str) -> None:
-    """By name or by check; a near miss is told in what."""
+    """By name or by check; a near miss says what differs."""
     assert rules.check_answer(answer, find("gateway-down")) == (outcome, near)
 
 
@@ -164,7 +164,7 @@ def test_half_a_line_of_a_killed_process_harms_no_other(state: Path) -> None:
 
 
 def test_two_at_once_are_refused(state: Path) -> None:
-    """The second is told to wait."""
+    """The second has to wait."""
     with sheet.held(), pytest.raises(InputError, match="is at work"), sheet.held():
         pass
 
@@ -221,7 +221,7 @@ def number_of(name: str, site: Site, seed: int = 1) -> tuple[int, int]:
 @pytest.mark.lab
 @pytest.mark.drill
 def test_a_round_on_the_command_line(lab: Lab) -> None:
-    """Broken untold, hinted at, answered wrongly and rightly, healed, scored; a second round meanwhile is refused."""
+    """Broken secretly, hinted at, answered wrongly and rightly, healed, scored; a second round meanwhile is refused."""
     seed, number = number_of("gateway-down", WEST)
     drawn = ("--seed", str(seed), "--number", str(number))
     untold = [meshkit("drill", "start", *drawn), meshkit("faults"), meshkit("drill", "hint"), meshkit("drill", "hint")]

@@ -203,6 +203,13 @@ def is_istiod(manifest: Object) -> bool:
     return manifest["kind"] == "Deployment" and str(manifest["metadata"]["name"]).startswith("istiod")
 
 
+def installed_control_plane(book: Journal, name: str) -> bool:
+    """Tell whether a run installed the control plane of a cluster."""
+    private = (book.private(e) for e in book.entries if e.cluster == name and e.action == "install")
+    pairs = (pair for known in private for pair in zip(known["manifests"], known["before"], strict=True))
+    return any(is_istiod(made) and before is None for made, before in pairs)
+
+
 def tags(cluster: Cluster) -> list[Object]:
     """Return the objects of revision tags, which istioctl creates in addition to the rendered ones."""
     kinds = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations", "services")

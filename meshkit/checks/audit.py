@@ -1,7 +1,8 @@
 """All checks of all stages, asked of a finished mesh, as one list of findings: the causes first.
 
 Read-only: no API server is asked to change anything. Where only trying can tell, requests are sent from pods that run.
-Every reading is made once, all side by side. What a stage asks about a change that is to come is not asked here.
+All stages share one snapshot, whose readings are made once, side by side. What a stage asks about a change that is to
+come is not asked here.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ from meshkit.checks import (
     topology,
 )
 from meshkit.checks.finding import SEVERITY, Finding, Verdict
-from meshkit.istio.ca import reading as ca_reading
+from meshkit.istio import trust as istio_trust
 from meshkit.istio.config import authorization_policies
 from meshkit.istio.control_plane import managed
-from meshkit.istio.control_plane.new_pods import NewPodFacts
 from meshkit.istio.multicluster import discovery_pause
 from meshkit.istio.proxies import workloads
+from meshkit.istio.proxies.new_pods import NewPodFacts
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import merged_service as probing_merged_service
 from meshkit.snapshot.snapshot import Snapshot
@@ -107,9 +108,9 @@ def prepare_facts(facts: Snapshot) -> namespaces.PrepareFacts:
     )
 
 
-def trust_facts(facts: Snapshot) -> ca_reading.TrustFacts:
+def trust_facts(facts: Snapshot) -> istio_trust.TrustFacts:
     """Return what stage 04 looks at, without what only its plan and proof go by."""
-    return ca_reading.TrustFacts(
+    return istio_trust.TrustFacts(
         identity=facts.identity,
         authorities=pd.concat([facts.authorities, facts.offered_authority], ignore_index=True),
         signers=facts.signers,
@@ -153,7 +154,7 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Snapshot:
 
     Args:
         mesh: the mesh.
-        tell: is told after each five seconds what is still being read.
+        tell: is called every five seconds with what is still being read.
 
     Raises:
         InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
@@ -162,18 +163,21 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Snapshot:
 
 
 def check(facts: Snapshot) -> list[Finding]:
-    """Judge a snapshot, stage by stage, as of a mesh that is to be whole, and as of the moment when it was taken.
+    """Judge a snapshot, stage by stage, as of a finished mesh, and as of the moment when it was taken.
 
     Raises:
         InputError: `gates.accept` of the mesh file names no check.
     """
-    accepted = facts.spec.gates.accept
-    for identifier in accepted:
-        catalogue.find(identifier)
+    accepted = _accepted(facts.mesh)
     parts = (_common_ground, _trust, _ways_in, _joined, _observed)
     with clock.at(facts.taken):
         findings = [finding for part in parts for finding in part(facts.mesh, facts)]
     return [_accept(finding, accepted.get(finding.id, "")) for finding in findings]
+
+
+def _accepted(mesh: Mesh) -> dict[str, str]:
+    """Return why the mesh file accepts a warning, by the check's id; it may name that by a former id."""
+    return {catalogue.find(identifier).id: why for identifier, why in mesh.spec.gates.accept.items()}
 
 
 def _accept(finding: Finding, why: str) -> Finding:
@@ -211,7 +215,7 @@ def _common_ground(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
 
 def _trust(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
     found = trust_facts(facts)
-    choice = ca_reading.choose(mesh, found)
+    choice = istio_trust.choose(mesh, found)
     for name in mesh.clusters:
         yield ca.check_authority(found, name)
         yield from ca.check_signers(found, name)
@@ -221,7 +225,7 @@ def _trust(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
     if choice.root:
         yield from ca.check_root(found, choice)
         yield from ca.check_key(found, choice)
-    yield from certificates.check_roots(mesh, facts)
+    yield from certificates.check_roots(mesh, found.certificates)
     yield from certificates.check_certificates(mesh, found.certificates)
 
 
@@ -232,13 +236,11 @@ def _ways_in(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
     if mesh.spec.topology.network != "multi":
         return
     for name in mesh.clusters:
-        yield gateways.check_gateway(mesh, facts.gateways, name, "MK805")
+        yield gateways.check_gateway(mesh, facts.gateways, name)
         yield gateway_exposure.check_hosts(mesh, exposed, name)
         yield gateway_exposure.check_control_plane(mesh, exposed, name)
     for reader, target in mesh.ordered_pairs:
-        yield from gateways.check_gateway_seen(
-            mesh, facts.gateways, facts.gateways_seen, reader, target, identifier="MK806", moved="MK838"
-        )
+        yield from gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, reader, target)
     yield from gateway_exposure.check_mesh_networks(mesh, exposed, facts.mesh_networks)
     yield from control_plane_paths.check_hosts(mesh, facts.dns_names, facts.gateways, facts.gateways_seen)
 
@@ -250,11 +252,11 @@ def _joined(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
         yield remote_reader.check_claims(mesh, found, name)
         yield remote_reader.check_reader(mesh, found, name)
     for reader, target in mesh.ordered_pairs:
-        yield remote_reader.check_reach(found, reader, target)
+        yield remote_reader.check_reach(found.reach, reader, target)
         pair = (reader, target)
         yield from remote_secrets.check(mesh, facts.identity, facts.remote_secrets, facts.remote_clusters, pair)
     yield from pairs.check(mesh, facts)
-    yield from service_merge.check_alike(facts.merging)
+    yield from service_merge.check_alike(facts.services, facts.merging)
     yield from istio_config.check_rules(mesh, facts.rules)
     yield from istio_config.check_absent(mesh, facts.missing_services)
     yield from istio_config.check_headless(mesh, facts.services)
@@ -269,7 +271,7 @@ def _observed(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
 
 
 def findings_in_order(mesh: Mesh) -> list[Finding]:
-    """Return what `meshkit check` says of a mesh, the causes first."""
+    """Return what `meshkit check` reports of a mesh, the causes first."""
     return [finding for finding, _ in causes.in_order(check(look(mesh)), mesh.clusters)]
 
 
@@ -287,7 +289,7 @@ def in_order(mesh: Mesh, findings: list[Finding]) -> pd.DataFrame:
 
 
 def for_people(findings: pd.DataFrame) -> pd.DataFrame:
-    """Return of `in_order` what is not in order, and its remedy; all of it if all is well."""
+    """Return those of `in_order` that did not pass, with their remedies; all of them if all passed."""
     bad = findings[~findings["verdict"].isin([Verdict.PASS, Verdict.SKIPPED])]
     return FINDINGS.shown(bad if len(bad) else findings)
 

@@ -10,7 +10,7 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.ca import model
 from meshkit.istio.ca.model import SHORT, Choice
-from meshkit.istio.ca.reading import MAPS, TrustFacts, signed_by_others
+from meshkit.istio.trust import MAPS, TrustFacts, signed_by_others
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import of_cluster
 
@@ -34,7 +34,9 @@ def check_authority(facts: TrustFacts, name: str) -> Finding:
         return ask.answer(Verdict.SKIPPED, "it has no CA yet")
     row = rows[rows["used"]].iloc[0]
     told = f"{row['secret']}: {row['subject']}, {row['sha256'][:SHORT]}"
-    remedy = "istiod would not start with it, or sign what nobody accepts: put a sound `cacerts` in its place"
+    remedy = (
+        "istiod would not start with it, or sign certificates that no proxy accepts: put a sound `cacerts` in its place"
+    )
     remedy = f"{row['owner']} keeps it: change {row['owner_source']}" if row["owner"] else remedy
     return ask.judge(not row["problem"], f"{row['secret']}: {row['problem']}" if row["problem"] else told, remedy)
 
@@ -44,7 +46,7 @@ def _elsewhere(by: str) -> str:
 
 
 def check_signers(facts: TrustFacts, name: str) -> Iterator[Finding]:
-    """MK403: it can be seen what each istiod signs with now, and its proxies trust what it takes when it starts."""
+    """MK403: it is known what each istiod signs with now, and its proxies trust the CA that a restart would load."""
     ask = Question("MK403", "istiod's signing CA is known", name, "a Secret of the cluster")
     used, lacking = of_cluster(facts.authorities, name), _not_trusting(facts, name)
     next_one = next(iter(used[used["used"]]["sha256"]), "")
@@ -58,20 +60,20 @@ def check_signers(facts: TrustFacts, name: str) -> Iterator[Finding]:
                 f"{who}: {row['reason']}", "does istiod sign certificates at all, and can 15012 be reached?"
             )
         elif lacking and row["signer"] != next_one:
-            told = f"{who}: {now}; {len(lacking)} proxies, e.g. {lacking[0]}, do not trust what it takes when it starts"
+            told = f"{who}: {now}; {len(lacking)} proxies, e.g. {lacking[0]}, do not trust the CA of a restart"
             cure = (
-                "when it restarts it signs what they refuse: put back what it signs with now, with both roots in its "
+                "after a restart they would refuse its certificates: restore the present CA, with both roots in its "
                 "root-cert.pem, and change the signer once all of them hold both"
             )
             yield ask.fail(told, cure)
         elif row["signs_with"]:
             yield ask.answer(Verdict.PASS, f"{who}: {now}")
         else:
-            yield ask.answer(Verdict.WARN, f"{who}: {now}", "a restart of istiod makes it take what is there")
+            yield ask.answer(Verdict.WARN, f"{who}: {now}", "restart istiod: it loads the Secret that is there")
 
 
 def _not_trusting(facts: TrustFacts, name: str) -> list[str]:
-    """Return the proxies of a cluster that do not hold the root of the Secret that its istiods take when they start."""
+    """Return the proxies of a cluster that do not hold the root of the Secret that a restarted istiod would load."""
     used = of_cluster(facts.authorities, name)
     roots = set(used[used["used"]]["root"].str[:SHORT])
     rows = of_cluster(facts.certificates, name).to_dict("records")
@@ -88,7 +90,7 @@ def check_intermediate(facts: TrustFacts, name: str) -> Iterator[Finding]:
         beyond = row["root"] != "" and row["not_after"] > row["root_not_after"]
         told = f"until {row['not_after']:%Y-%m-%d}" + (", longer than its root" if beyond else "")
         good = not beyond and row["not_after"] - clock.now() >= LONG_INTERMEDIATE
-        remedy = "renew it: istiod takes another intermediate of the same root without a restart"
+        remedy = "renew it: istiod loads another intermediate of the same root without a restart"
         remedy = f"{row['owner']} keeps it: renew it by {row['owner_source']}" if row["owner"] else remedy
         yield ask.judge(good, told, remedy, otherwise=Verdict.WARN)
 
@@ -145,12 +147,16 @@ def check_root(facts: TrustFacts, choice: Choice) -> Iterator[Finding]:
 
 
 def check_key(facts: TrustFacts, choice: Choice) -> Iterator[Finding]:
-    """MK407: the root's key is not in a cluster, where whoever reads Secrets can be anyone in the mesh."""
+    """MK407: the root's key is in no cluster, where anyone who reads Secrets could impersonate any workload."""
     ask = Question("MK407", "the root's key is in no cluster", choice.root[:SHORT], "offline, with your PKI")
     rows = facts.authorities
     own = rows[(rows["root"] == choice.root) & (rows["sha256"] == choice.root)]
     places = ", ".join(f"{row['cluster']}'s Secret {row['secret']}" for row in own.to_dict("records"))
-    told = f"it is in {places}: who reads that can sign any identity in every cluster" if places else "in no Secret"
+    told = (
+        f"it is in {places}: anyone who can read that can sign any identity in every cluster"
+        if places
+        else "in no Secret"
+    )
     told += f"; {choice.cost}" if choice.cost and places else ""
     remedy = "once all is proved, keep a copy offline and delete it there; an undo, and another cluster, will need it"
     remedy += f"; or change to a root made offline: trust.strategy overlap, {model.NEW_ROOT}" if choice.cost else ""
@@ -182,8 +188,6 @@ def check_held(facts: TrustFacts, name: str, root: str, identifier: str) -> Find
     wrong += [f"{r['proxy']} trusts {r['roots']}" for r in more]
     lacking = int((handed["of"] - handed["holders"])[handed["sha256"] == root].sum())
     if not len(handed[handed["sha256"] == root]) or lacking:
-        wrong.append(f"{lacking or 'all'} ConfigMaps istio-ca-root-cert hand out another root")
-    told = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies, and every namespace hands it out"
-    return ask.judge(
-        not wrong, told, "run this stage again: its plan says how what holds another root comes to this one"
-    )
+        wrong.append(f"{lacking or 'all'} ConfigMaps istio-ca-root-cert have another root")
+    told = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies, and every namespace has it"
+    return ask.judge(not wrong, told, "run this stage again: its plan brings every proxy to this root")

@@ -12,6 +12,7 @@ import functools
 import re
 import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from importlib import resources
 from itertools import groupby, pairwise
@@ -38,6 +39,10 @@ Issue = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+#\d+$")]
 Stage = Literal["", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12"]
 
 
+def _stage(identifier: str) -> str:
+    return f"{int(identifier[2:]) // 100:02}"
+
+
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Check:
     """One entry of the catalogue; the head of `catalogue.yaml` says what each field means."""
@@ -57,7 +62,12 @@ class Check:
     @property
     def stage(self) -> str:
         """The number of its stage, as of the stage's notebook."""
-        return f"{int(self.id[2:]) // 100:02}"
+        return _stage(self.id)
+
+    @property
+    def stages(self) -> list[str]:
+        """The numbers of all stages that ask it: its own, and those of its former ids."""
+        return sorted({_stage(name) for name in (self.id, *self.aliases)})
 
     @property
     def url(self) -> str:
@@ -94,7 +104,14 @@ def load(text: str, where: str = FILE) -> Mapping[str, Check]:
         raise InputError(f"not YAML: {error}", where=where) from None
     except ValidationError as error:
         raise InputError("; ".join(_words(problem) for problem in error.errors()), where=where) from None
-    if problems := [*_unordered(found), *_ambiguous(found), *_astray(found)]:
+    if problems := [*_unordered(found), *_ambiguous(found)]:
+        raise InputError("; ".join(problems), where=where)
+    now = {alias: check.id for check in found.values() for alias in check.aliases}
+    found = {
+        check.id: replace(check, leads_to=tuple(now.get(effect, effect) for effect in check.leads_to))
+        for check in found.values()
+    }
+    if problems := _astray(found):
         raise InputError("; ".join(problems), where=where)
     return found
 
@@ -151,7 +168,7 @@ def find(identifier: str) -> Check:
     Raises:
         InputError: there is none; the nearest are named.
     """
-    known = {alias: check for check in checks().values() for alias in (check.id, *check.aliases)}
+    known = _by_any_id()
     if check := known.get(identifier.strip().upper()):
         return check
     near = ", ".join(difflib.get_close_matches(identifier.strip().upper(), known, n=3, cutoff=0.5))
@@ -161,6 +178,17 @@ def find(identifier: str) -> Check:
     )
 
 
+def _by_any_id() -> dict[str, Check]:
+    return {name: check for check in checks().values() for name in (check.id, *check.aliases)}
+
+
+@functools.cache
+def current(identifier: str) -> str:
+    """Return the id that a former id is now, in upper case; any other text as it is."""
+    check = _by_any_id().get(identifier.upper())
+    return check.id if check else identifier
+
+
 def explain(identifier: str) -> str:
     """Return what a check is about, as lines for a person.
 
@@ -168,10 +196,8 @@ def explain(identifier: str) -> str:
         InputError: there is no such check.
     """
     check = find(identifier)
-    asked = (
-        f"meshkit check, and stage {_name(check.stage)}" if check.asked == "check" else f"stage {_name(check.stage)}"
-    )
-    facts = {"asked by": asked} | _facts(check)
+    stages = ", ".join(map(_name, check.stages))
+    facts = {"asked by": f"{'meshkit check, and ' if check.asked == 'check' else ''}stage {stages}"} | _facts(check)
     facts |= {"Istio's page": check.url} if check.url else {}
     facts |= {"issues": ", ".join(check.links.values())} if check.issues else {}
     width = max(map(len, facts)) + 2

@@ -1,4 +1,4 @@
-"""What follows from what: which bad answer may be the reason for which other one, and findings in that order.
+"""Causes and consequences: which bad finding may be the reason for which other one, and findings in that order.
 
 A fault of a mesh shows at once in many places: without its credential, an istiod does not watch the other cluster, its
 clients lack endpoints, and no call gets there. Only the first of these is worth fixing. What leads to what directly is
@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from meshkit.checks.catalogue import checks
+from meshkit.checks.catalogue import checks, current
 from meshkit.checks.finding import SEVERITY, Finding, Verdict
 from meshkit.checks.question import ARROW
 
@@ -25,7 +25,7 @@ def consequences(identifier: str) -> tuple[str, ...]:
     """Return the ids of the checks that a bad answer of this one may make bad, at once or by way of others."""
     direct = {check.id: check.leads_to for check in checks().values()}
     found: set[str] = set()
-    wave = {identifier}
+    wave = {current(identifier)}
     while wave:
         wave = {effect for cause in wave for effect in direct.get(cause, ())} - found
         found |= wave
@@ -34,7 +34,7 @@ def consequences(identifier: str) -> tuple[str, ...]:
 
 def reasons(identifier: str) -> tuple[str, ...]:
     """Return the ids of the checks whose bad answer may make this one bad."""
-    return tuple(cause for cause in checks() if identifier in consequences(cause))
+    return tuple(cause for cause in checks() if current(identifier) in consequences(cause))
 
 
 def _number(identifier: str) -> int:
@@ -52,7 +52,7 @@ def follows(effect: Finding, cause: Finding, clusters: Collection[str]) -> bool:
     ours, theirs = (re.findall(_names(tuple(clusters)), found.subject) for found in (effect, cause))
     if cause.id in UNREADABLE and effect.id not in UNREADABLE:
         return effect.verdict is Verdict.UNKNOWN and (not ours or bool({*ours} & {*theirs}))
-    if effect.id not in consequences(cause.id) or cause.verdict is Verdict.UNKNOWN:
+    if current(effect.id) not in consequences(cause.id) or cause.verdict is Verdict.UNKNOWN:
         return False
     if ARROW in effect.subject and ARROW in cause.subject:
         return bool(ours == theirs)
@@ -74,7 +74,7 @@ def in_order(findings: Iterable[Finding], clusters: Collection[str]) -> list[tup
     bad = [one for one in found if one.verdict not in (Verdict.PASS, Verdict.SKIPPED)]
     due = {id(one): next((cause for cause in bad if follows(one, cause, clusters)), None) for one in bad}
     roots = [one for one in bad if due[id(one)] is None]
-    # The first reason of all, so that everybody is sent to what is to be mended.
+    # The first reason of all, so that everybody is sent to what needs the fix.
     first = {id(one): next((r for r in roots if follows(one, r, clusters)), due[id(one)]) for one in bad}
     ordered = [*roots, *(one for one in bad if due[id(one)] is not None)]
     good = [one for one in found if id(one) not in due]

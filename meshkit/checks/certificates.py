@@ -10,17 +10,16 @@ from meshkit import clock
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.kube.mesh import Mesh
-from meshkit.snapshot.snapshot import Snapshot
 
 
-def check_roots(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
+def check_roots(mesh: Mesh, certificates: pd.DataFrame) -> Iterator[Finding]:
     """MK807: every proxy's chain ends at a root that every other proxy of the mesh holds."""
-    known = facts.certificates[facts.certificates["reason"] == ""]
+    known = certificates[certificates["reason"] == ""]
     everywhere = set.intersection(*(set(r.split(",")) for r in known["roots"])) if len(known) else set()
-    cure = "give all clusters intermediates of one root (stage 04), and restart what still holds old ones"
+    cure = "give all clusters intermediates of one root (stage 04), and restart workloads that still hold old ones"
     for name in mesh.clusters:
         ask = Question("MK807", "chains end at a common root", name, "a root that every proxy of the mesh holds")
-        rows = facts.certificates[facts.certificates["cluster"] == name]
+        rows = certificates[certificates["cluster"] == name]
         if rows.empty:
             yield ask.fail("it has no proxy", "is anything injected there?")
         for row in rows[rows["reason"] != ""].to_dict("records"):
@@ -36,14 +35,14 @@ def check_roots(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
         yield ask.judge(lonely.empty, observed, cure)
 
 
-def check_certificates(mesh: Mesh, certificates: pd.DataFrame, identifier: str = "MK808") -> Iterator[Finding]:
-    """MK808, and MK409 in stage 04: every proxy's certificate is valid now and for a while."""
+def check_certificates(mesh: Mesh, certificates: pd.DataFrame) -> Iterator[Finding]:
+    """MK808: every proxy's certificate is valid now and for a while."""
     now, life = clock.now(), mesh.spec.gates.min_certificate_life
     for name in mesh.clusters:
         rows = certificates[(certificates["cluster"] == name) & (certificates["reason"] == "")]
         if rows.empty:
             continue
-        ask = Question(identifier, "certificates are valid", name, f"valid now, and for {life / 3600:g} h more")
+        ask = Question("MK808", "certificates are valid", name, f"valid now, and for {life / 3600:g} h more")
         left = (rows["not_after"] - now).dt.total_seconds()
         early = rows[rows["not_before"] > now]
         first = rows.iloc[int(left.argmin())]
@@ -53,7 +52,7 @@ def check_certificates(mesh: Mesh, certificates: pd.DataFrame, identifier: str =
             told = f"{len(early)} not yet valid, e.g. {early.iloc[0]['proxy']}"
             yield ask.fail(told, "compare the clocks of the clusters (stage 02)")
         elif left.min() < 0:
-            yield ask.fail(observed, "proxies that cannot renew: look at istiod and at their logs (CSR)")
+            yield ask.fail(observed, "these proxies cannot renew: look for CSR errors in their logs and in istiod's")
         else:
             cure = "does renewal work? see the proxy's log"
             yield ask.judge(left.min() >= life, observed, cure, otherwise=Verdict.WARN)

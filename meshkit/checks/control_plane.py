@@ -1,4 +1,4 @@
-"""Control plane."""
+"""Checks of each cluster's istiods: their ids, and the cluster ids that they accept."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from meshkit.checks.question import Question
 from meshkit.kube.mesh import Mesh
 
 
-def check_istiods(mesh: Mesh, identity: pd.DataFrame, identifier: str = "MK801") -> Iterator[Finding]:
-    """MK801: every primary has an istiod that can be asked, and its id, network and mesh are what the file says."""
+def check_istiods(mesh: Mesh, identity: pd.DataFrame) -> Iterator[Finding]:
+    """MK801: every cluster has an istiod that answers, with the ids, network and trust domain of the mesh file."""
     for entry in mesh.spec.clusters:
         rows = identity[identity["cluster"] == entry.name].to_dict("records")
         expected = _identity(entry.name, entry.network, mesh.spec.mesh.id, mesh.spec.mesh.trust_domain)
-        ask = Question(identifier, "istiod is who the mesh file says", entry.name, expected)
+        ask = Question("MK801", "istiod is who the mesh file says", entry.name, expected)
         kubectl = f"kubectl --context {entry.context} get pods"
         if not rows:
             yield ask.fail("no istiod runs there", f"{kubectl} -n {mesh.root_namespace} -l app=istiod")
@@ -28,7 +28,7 @@ def check_istiods(mesh: Mesh, identity: pd.DataFrame, identifier: str = "MK801")
             injected = row["injected_network"] or entry.network
             network = row["network"] or (injected if mesh.spec.topology.network == "flat" else "")
             observed = _identity(row["cluster_id"], network, row["mesh_id"], row["trust_domain"])
-            wrong = "the mesh file, or the installation (values.global), says it wrongly"
+            wrong = "correct the mesh file, or the installation (values.global)"
             yield ask.judge(observed == expected, observed, wrong)
 
 

@@ -1,6 +1,6 @@
-"""Ways that the mesh needs, tried: proxies to istiod, API servers to istiod's webhook, names of load balancers.
+"""Checks of paths that the mesh needs: proxies to istiod, API servers to istiod's webhook, names of load balancers.
 
-Nothing is changed: a TLS hello from the probe's client, and a dry run of a pod, which is made nowhere.
+Nothing is changed: a TLS hello from the probe's client, and a dry run of a pod, which is created nowhere.
 """
 
 from __future__ import annotations

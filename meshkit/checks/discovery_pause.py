@@ -1,4 +1,4 @@
-"""Discovery pause."""
+"""Whether discovery between clusters without a common root can be paused, and is resumed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from meshkit.istio.multicluster.discovery_pause import pairs_without_common_root
 
 
 def check(known: pd.DataFrame, states: Sequence[ClusterCaState]) -> Iterator[Finding]:
-    """MK417: what is read of clusters without common trust can be paused: no secret holds others, too."""
+    """MK417: each remote secret holds one cluster, so discovery can be paused for clusters without a common root."""
     pairs, expected = pairs_without_common_root(states), "a secret of its own"
     for row in known.to_dict("records") if pairs else ():
         reader, targets = row["cluster"], row["targets"].split(",")
@@ -32,7 +32,7 @@ def check(known: pd.DataFrame, states: Sequence[ClusterCaState]) -> Iterator[Fin
 
 
 def check_together(known: pd.DataFrame, name: str) -> Finding:
-    """MK420: no remote secret of a cluster is paused any more."""
+    """MK420: no remote secret of a cluster is still paused."""
     rows = known[known["cluster"] == name]
     ask = Question("MK420", "discovery is resumed everywhere", name, "no remote secret is paused")
     if reason := next((r for r in rows["reason"] if r), ""):

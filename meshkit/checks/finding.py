@@ -12,6 +12,7 @@ from enum import StrEnum
 from html import escape
 from typing import Any, SupportsIndex, overload
 
+from meshkit.checks.catalogue import current
 from meshkit.display import LEFT, VERDICT, Shown, cell_html, folded, headline, styled
 from meshkit.errors import CheckFailed, UnreachableError
 from meshkit.marks import mark
@@ -28,7 +29,7 @@ class Verdict(StrEnum):
 
     @property
     def symbol(self) -> str:
-        """A mark that stands beside the word, so that colour never says it alone."""
+        """A mark beside the word, so that colour is never the only sign."""
         return mark(self.value).symbol
 
 
@@ -37,10 +38,10 @@ SEVERITY = (Verdict.PASS, Verdict.SKIPPED, Verdict.WARN, Verdict.UNKNOWN, Verdic
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One answer of one check about one subject.
+    """The answer of one check for one subject.
 
     `id` is stable (`MK801`), `subject` names the cluster, pair or proxy ("east → west"), `expected` and `observed` are
-    short texts that a person can compare, `remedy` is the command or step that mends it (empty when it passed).
+    short texts that a person can compare, `remedy` is the command or step that fixes it (empty when it passed).
     """
 
     id: str
@@ -75,9 +76,9 @@ class Findings(Shown, list[Finding]):
     @overload
     def __getitem__(self, key: slice | str, /) -> Findings: ...
     def __getitem__(self, key: SupportsIndex | slice | str, /) -> Finding | Findings:
-        """Return a finding by its place, or all of a check by its id."""
+        """Return a finding by its place, or all of a check by its id or a former id."""
         if isinstance(key, str):
-            return Findings(f for f in self if f.id == key.upper())
+            return Findings(f for f in self if current(f.id) == current(key))
         found = super().__getitem__(key)
         return Findings(found) if isinstance(found, list) else found
 

@@ -1,4 +1,4 @@
-"""Gateway exposure."""
+"""Checks of what each east-west gateway lets in, and of `meshNetworks`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pandas as pd
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
-from meshkit.istio.control_plane import new_pods
 from meshkit.istio.control_plane.cluster_domain import DEFAULT
 from meshkit.istio.multicluster import gateway_manifests
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
+from meshkit.istio.proxies import new_pods
 from meshkit.kube.mesh import Mesh, Unknown
 
 
@@ -50,7 +50,7 @@ def check_hosts(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         return ask.answer(
             Verdict.WARN,
             f"{told}; {len(beyond)} that the file does not name, e.g. {beyond[0]}",
-            "another AUTO_PASSTHROUGH Gateway selects its pods: narrow or remove that, or say it in gateway.hosts",
+            "another AUTO_PASSTHROUGH Gateway selects its pods: narrow or remove it, or extend gateway.hosts",
         )
     return ask.unknown(told) if unread else ask.answer(Verdict.PASS, told)
 
@@ -62,7 +62,7 @@ def _matches(sni: str, hosts: list[str]) -> bool:
 
 
 def check_control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
-    """MK614: through the gateway, nobody of another cluster reaches the API server, istiod or kube-system."""
+    """MK614: other clusters do not reach the API server, istiod or kube-system through the gateway."""
     ask = Question("MK614", "no control plane behind the gateway", name, "none that answers")
     rows = facts.opened[facts.opened["cluster"] == name]
     if reason := next((r for r in rows["reason"] if r), ""):
@@ -91,9 +91,7 @@ def check_mesh_networks(
         if isinstance(found, Unknown):
             yield ask.unknown(found.reason)
         else:
-            yield ask.judge(
-                found == wanted, ", ".join(found) or "none", "somebody changed it since? run the stage again"
-            )
+            yield ask.judge(found == wanted, ", ".join(found) or "none", "was it changed since? run stage 06 again")
 
 
 def _domain(facts: GatewayFacts) -> str:

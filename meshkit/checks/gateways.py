@@ -1,4 +1,4 @@
-"""What stages 06 and 08 both ask of east-west gateways: is one offered, and does each istiod know it?"""
+"""Checks of east-west gateways, for stages 06 to 08: is one offered, and does each istiod know it?"""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from meshkit.kube.mesh import Mesh
 from meshkit.tables import Row
 
 
-def check_gateway(mesh: Mesh, gateways: pd.DataFrame, name: str, identifier: str) -> Finding:
+def check_gateway(mesh: Mesh, gateways: pd.DataFrame, name: str) -> Finding:
     """MK805: the cluster offers a gateway of its network: labelled, addressed, listening, ready, exposed."""
     entry = mesh.spec.cluster(name)
     port = multicluster_gateways.PASSTHROUGH_PORT
     expected = f"a Service of {entry.network} with an address, port {port}, ready pods and an AUTO_PASSTHROUGH Gateway"
-    ask = Question(identifier, "east-west gateway is offered", name, expected)
+    ask = Question("MK805", "east-west gateway is offered", name, expected)
     if reason := read_error(gateways, name):
         return ask.unknown(reason)
     rows = [
@@ -51,7 +51,7 @@ def _is_declared(row: Row) -> bool:
 
 
 def unmet_requirements(row: Row, network: str) -> list[str]:
-    """Return what a row of `gateways.gateways` lacks to be the gateway of a network."""
+    """Return which requirements of a network's gateway a row of `gateways.gateways` does not meet."""
     if _is_declared(row):
         return [] if row["port"] else ["no port"]
     pods = f"{row['ready']} of {row['pods']} pods ready"
@@ -77,7 +77,7 @@ def _steps(row: Row, network: str, context: str) -> Iterator[str]:
     if not row["addresses"]:
         yield {
             "NodePort": f"{kubectl} annotate service {place} {multicluster_gateways.NODE_SELECTOR}='{{}}'",
-            "LoadBalancer": f"{kubectl} describe service {place} tells why it is pending",
+            "LoadBalancer": f"{kubectl} describe service {place} shows why it is pending",
         }.get(row["type"], f'{kubectl} patch service {place} -p \'{{"spec": {{"type": "LoadBalancer"}}}}\'')
     if not row["port"]:
         port = multicluster_gateways.PASSTHROUGH_PORT
@@ -99,18 +99,11 @@ def _no_address(row: Row) -> str:
 
 
 def check_gateway_seen(
-    mesh: Mesh,
-    gateways: pd.DataFrame,
-    gateways_seen: pd.DataFrame,
-    reader: str,
-    target: str,
-    *,
-    identifier: str,
-    moved: str = "",
+    mesh: Mesh, gateways: pd.DataFrame, gateways_seen: pd.DataFrame, reader: str, target: str
 ) -> Iterator[Finding]:
-    """MK806: each istiod of the reader knows the gateway of the target's network, at the address that it has.
+    """MK806: each istiod of the reader knows the gateway of the target's network; or of its own, if that is meant.
 
-    MK838: it knows it at the address that it has; asked apart where `moved` names this id.
+    MK838: istiod's address for the remote gateway is one that the gateway has now.
     """
     network = mesh.spec.cluster(target).network
     offered = gateways[(gateways["cluster"] == target) & (gateways["network"] == network)]
@@ -118,7 +111,8 @@ def check_gateway_seen(
     expected = f"{network} at {', '.join(sorted(addresses)) or 'an address'}"
     own_view = reader == target
     check = "istiod knows its own network's gateway" if own_view else "istiod knows the other network's gateway"
-    ask = Question(identifier, check, reader if own_view else arrow(reader, target), expected)
+    subject = reader if own_view else arrow(reader, target)
+    ask = Question("MK806", check, subject, expected)
     own = gateways_seen[gateways_seen["cluster"] == reader]
     if own.empty:
         yield ask.unknown("no istiod to ask", "see MK801")
@@ -131,19 +125,16 @@ def check_gateway_seen(
         if seen and (reason := read_error(gateways, target)):
             yield ask.unknown(f"{observed}; what {target} offers could not be read: {reason}")
             continue
-        # istiod resolves host names itself (EKS), so only numbers can be compared.
-        named = bool(addresses) and not any(map(multicluster_gateways.is_number, addresses))
-        same = seen <= addresses or named
-        if not moved or not seen:
-            yield ask.judge(seen and same, observed, "without it, proxies get the pods' own addresses; see MK805")
+        yield ask.judge(seen, observed, "without it, proxies get the pods' own addresses; see MK805")
+        if not seen:
             continue
-        yield ask.answer(Verdict.PASS, observed)
-        at = Question(moved, "gateway is seen at its current address", arrow(reader, target), expected)
-        if named:
+        at = Question("MK838", "gateway is seen at its current address", subject, expected)
+        # istiod resolves host names itself (EKS), so only numbers can be compared.
+        if addresses and not any(map(multicluster_gateways.is_number, addresses)):
             yield at.answer(Verdict.SKIPPED, f"{observed}; it has a host name, which istiod resolves: see MK733")
             continue
         if not addresses:
             yield at.unknown(f"{observed}; {target} offers no address to compare it with", "see MK805")
             continue
         cure = "an old address stays while a name does not resolve; meshNetworks may name another; restart that istiod"
-        yield at.judge(same, observed, cure)
+        yield at.judge(seen <= addresses, observed, cure)

@@ -1,4 +1,4 @@
-"""Objects and Services that were right in one cluster: what they do once clusters are one mesh."""
+"""Checks of objects and Services that are valid in one cluster and wrong in several."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STUB: Final = (
 
 
 def check_rules(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
-    """Judge a table of `istio.rules.rules`, cluster by cluster."""
+    """Judge a table of `config_lint.rules`, cluster by cluster."""
     for name in mesh.clusters:
         rows = found[found["cluster"] == name]
         yield from check_subsets(mesh, rows, name)
@@ -38,14 +38,14 @@ def check_rules(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
 
 
 def check_subsets(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
-    """MK721: subsets of DestinationRules name clusters and networks that there are; others have no endpoint, so 503."""
+    """MK721: subsets of DestinationRules name existing clusters and networks; others have no endpoint, so 503."""
     ask = Question("MK721", "subsets name existing clusters", name, f"one of {', '.join(mesh.clusters)}, if any")
-    cure = f"{_edit(mesh, name)}: say the cluster's id as istiod has it"
+    cure = f"{_edit(mesh, name)}: use the cluster's id as istiod has it"
     yield from _judged(ask, rows, cure, {config_lint.UNKNOWN_CLUSTER_SUBSET: Verdict.FAIL})
 
 
 def check_plain(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
-    """MK722: mutual TLS is on for what other networks are to reach: gateways pass nothing else on.
+    """MK722: mutual TLS is on for everything that other networks call: gateways forward nothing else.
 
     istiod leaves the endpoints of other networks out where a PeerAuthentication, or the client's DestinationRule, turns
     it off. For some pods or a port only, and for Services that no other network has, it is a warning: perhaps nobody
@@ -62,7 +62,7 @@ def check_plain(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
 def check_identities(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
     """MK723: AuthorizationPolicies name identities of the mesh's trust domain, or of one of its aliases.
 
-    An ALLOW of another domain lets nobody in; a DENY of it holds nobody off. An alias counts in whole principals and in
+    An ALLOW of another domain lets nothing in; a DENY of it stops nothing. An alias counts in whole principals and in
     `trustDomains`; a part of a principal (`alias/*`) stands as it is written. MK415 asks the same of a trust domain
     that is to come.
     """
@@ -73,7 +73,7 @@ def check_identities(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Find
 
 
 def check_blocks(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
-    """MK724: no AuthorizationPolicy goes by the caller's address: who comes from another network has the gateway's."""
+    """MK724: no AuthorizationPolicy matches the caller's address: calls from other networks have the gateway's."""
     ask = Question("MK724", "policies do not match source addresses", name, "principals or namespaces instead")
     cure = f"{_edit(mesh, name)}: name principals or namespaces instead"
     if mesh.spec.topology.network == "multi":
@@ -110,7 +110,7 @@ def _judged(ask: Question, rows: pd.DataFrame, cure: str, troubles: Mapping[str,
 def check_absent(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
     """MK726: no cluster lacks a Service whose pods run there, or whose name its clients could not resolve.
 
-    Without the Service, the pods serve nobody, and the other clusters lose their endpoints there. Where they serve by
+    Without the Service, its pods get no calls, and the other clusters lose their endpoints there. Where they serve by
     another name, the Service may be an extra one of the others, a canary's or an alias: a warning. Names resolve all
     the same where proxies answer for them (ISTIO_META_DNS_CAPTURE); elsewhere a stub, a Service without pods, will do.
     """
@@ -156,14 +156,14 @@ def stub(mesh: Mesh, lacking: str, holder: str, row: Row) -> str:
 
 
 def check_headless(mesh: Mesh, services: pd.DataFrame) -> Iterator[Finding]:
-    """MK727: no headless Service is to be reached from other networks: its names lead to pods of the own cluster only.
+    """MK727: no headless Service needs other networks: its names lead to pods of the local cluster only.
 
     istiod answers for the single pods of a headless Service by their addresses, which mean nothing on other networks
     (ENABLE_MULTICLUSTER_HEADLESS is for one network). StatefulSets have such names.
     """
     if mesh.spec.topology.network != "multi":
         return
-    ask = Question("MK727", "no headless Service over networks", "mesh", "none, or clusterLocal: it is meant to stay")
+    ask = Question("MK727", "no headless Service over networks", "mesh", "none, or declared clusterLocal")
     for row in services[services["service"] == ""].to_dict("records"):
         yield Question("MK727", "no headless Service over networks", row["cluster"], "none").unknown(row["reason"])
     rows = services[services["headless"] & ~services["cluster_local"] & (services["namespace"] != mesh.root_namespace)]
@@ -173,7 +173,7 @@ def check_headless(mesh: Mesh, services: pd.DataFrame) -> Iterator[Finding]:
         )
         domain = next((domain for domain in group["domain"] if domain), DEFAULT)
         local = local_words(f"{service}.{namespace}.svc.{domain}")
-        cure = f"call it by a Service with a ClusterIP; or say that it is meant to stay: {local}"
+        cure = f"call it by a Service with a ClusterIP; or declare it clusterLocal: {local}"
         yield ask.answer(Verdict.WARN, told, cure)
     if rows.empty:
         yield ask.answer(Verdict.PASS, "none")

@@ -1,9 +1,9 @@
 """Known defects of istiod's releases in meshes of many clusters, as data.
 
-`defects.csv` has one line for each: `first` and `last` release that has it (no first: all before; no last: all before
-`free`), the first release known to be `free` of it (empty: none is), `when` it strikes, what it `breaks`, the remedy,
-its source, and the day on which that was `looked_at`. Of releases between `last` and `free` nothing is known. A defect
-that was fixed in two lines of releases has two lines.
+`known_defects.csv` has one line for each: `first` and `last` release that has it (no first: all before; no last: all
+before `free`), the first release known to be `free` of it (empty: none is), `when` it strikes, what it `breaks`, the
+remedy, its source, and the day on which that was `looked_at`. Of releases between `last` and `free` nothing is known. A
+defect that was fixed in two lines of releases has two lines.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ANY: Final = 10**6
 
 @dataclass(frozen=True)
 class Defect:
-    """One line of `defects.csv`.
+    """One line of `known_defects.csv`.
 
     `when` is rename (of a running cluster), root (its change), metric, policy (rules of HTTP), secret (a remote one is
     renewed or removed), restart (of istiod), or one of `CONDITIONS`: what a cluster must have to meet it.
@@ -59,7 +59,7 @@ class Defect:
 
     @property
     def url(self) -> str:
-        """Where it is told."""
+        """The issue that reports it."""
         repository, _, number = self.source.partition("#")
         return f"https://github.com/{repository}/issues/{number}"
 
@@ -74,19 +74,19 @@ def known_defects() -> tuple[Defect, ...]:
 def check(mesh: Mesh, versions: pd.DataFrame, services: pd.DataFrame, features: pd.DataFrame) -> Iterator[Finding]:
     """MK240: no release of istiod that runs has a known defect in meshes of many clusters.
 
-    Where nobody has looked whether a release is fixed, it says so. Defects of ambient mode, headless Services, CRLs and
+    Releases whose status is unverified are reported as such. Defects of ambient mode, headless Services, CRLs and
     Gateway API count where these are used. All of them, each with its source: meshkit/checks/known_defects.csv.
 
     Args:
         mesh: the mesh.
         versions: of `istio.versions.versions`.
-        services: of `istio.services.services`.
+        services: of `config.services.services`.
         features: of `istio.versions.features`.
     """
     # Sidecars of one cluster meet the ambient gateway of another.
     mixed = {"proxy", "ztunnel"} <= set(versions["component"]) and mesh.spec.topology.network == "multi"
     for name in mesh.clusters:
-        ask = Question("MK240", "istiod's version has no known defect", name, "a release without any that is known")
+        ask = Question("MK240", "istiod's version has no known defect", name, "a release without a known defect")
         rows = versions[versions["cluster"] == name]
         met = {"ambient"} if (rows["component"] == "ztunnel").any() else set()
         own = services[services["cluster"] == name]
@@ -122,7 +122,7 @@ def _of_version(ask: Question, text: str, reason: str, met: set[str]) -> Iterato
 def needs_restart_after_secret_change(rows: pd.DataFrame, cluster: str) -> bool:
     """Tell whether an istiod of a cluster must be restarted after a remote secret was changed or removed.
 
-    As `defects.csv` says of its release, or may say, where nobody has looked. `rows` is of `istio.versions.versions`.
+    By `known_defects.csv`; a release whose status is unverified counts. `rows` is of `versions.versions`.
     """
     seen = rows[(rows["cluster"] == cluster) & (rows["component"] == "istiod")]
     known = [version for text in seen["version"] if (version := control_plane_versions.Version.parse(text))]

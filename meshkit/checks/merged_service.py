@@ -13,7 +13,7 @@ from meshkit.tables import Row
 
 
 def check(mesh: Mesh, table: pd.DataFrame) -> Iterator[Finding]:
-    """Judge what `look` saw, by the objects that it names: MK711 for each pair, MK712 for each cluster."""
+    """Judge what `look` read, and name the objects at fault: MK711 for each pair, MK712 for each cluster."""
     for row in table.to_dict("records"):
         for target in mesh.clusters:
             if target != row["cluster"]:
@@ -22,7 +22,7 @@ def check(mesh: Mesh, table: pd.DataFrame) -> Iterator[Finding]:
 
 
 def questions(mesh: Mesh) -> list[Question]:
-    """Return what `check` asks, for a plan that was not carried out."""
+    """Return the findings of `check` for a plan that was not applied."""
     return [_of_endpoints(mesh, reader, target) for reader, target in mesh.ordered_pairs] + [
         _of_calls(n) for n in mesh.clusters
     ]

@@ -11,10 +11,9 @@ from meshkit.checks import prerequisites
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
-from meshkit.istio.control_plane import new_pods
 from meshkit.istio.control_plane.revisions import ControlPlanes, will_inject
 from meshkit.istio.multicluster import gateways
-from meshkit.istio.proxies import injection
+from meshkit.istio.proxies import injection, new_pods
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Row
 
@@ -50,25 +49,39 @@ def namespace_row(rows: pd.DataFrame, cluster: str) -> Row:
 
 
 def check_networks(mesh: Mesh, facts: PrepareFacts, *, finished: bool = False) -> Iterator[Finding]:
-    """MK201: each root namespace has the network label of the mesh file, or none before the mesh is `finished`.
+    """MK201, of each cluster."""
+    for name in mesh.clusters:
+        row = namespace_row(facts.roots, name)
+        yield check_network(mesh, name, row["network"], row["reason"], exists=row["exists"], finished=finished)
+
+
+def check_network(
+    mesh: Mesh, name: str, network: str, reason: str, *, exists: bool = True, finished: bool = False
+) -> Finding:
+    """MK201: a root namespace has the network label of the mesh file, or none before the mesh is `finished`.
 
     Among clusters of one network it needs none.
+
+    Args:
+        mesh: the mesh.
+        name: of the cluster.
+        network: what the label says; empty without one.
+        reason: why that could not be read.
+        exists: whether the namespace does.
+        finished: whether stage 02 has been there.
     """
-    for entry in mesh.spec.clusters:
-        row = namespace_row(facts.roots, entry.name)
-        expected = f"{gateways.NETWORK}={entry.network} on namespace {row['namespace']}"
-        ask = Question("MK201", "network label", entry.name, expected)
-        if row["reason"]:
-            yield ask.unknown(row["reason"])
-        elif row["network"]:
-            cure = f"say `network: {row['network']}` in the mesh file: a live network cannot be renamed without a break"
-            yield ask.judge(row["network"] == entry.network, row["network"], cure)
-        elif finished and row["exists"] and mesh.spec.topology.network == "flat":
-            yield ask.answer(Verdict.SKIPPED, "no label: one network needs none")
-        else:
-            told = "no label yet" if row["exists"] else "no such namespace yet"
-            cure = f"kubectl --context {entry.context} label namespace {row['namespace']} {expected.partition(' ')[0]}"
-            yield ask.fail(told, cure) if finished else ask.answer(Verdict.SKIPPED, f"{told}; {LATER}")
+    entry, label = mesh.spec.cluster(name), f"{gateways.NETWORK}={mesh.spec.cluster(name).network}"
+    ask = Question("MK201", "network label", name, f"{label} on namespace {mesh.root_namespace}")
+    if reason:
+        return ask.unknown(reason)
+    if network:
+        cure = f"say `network: {network}` in the mesh file: renaming a live network interrupts it"
+        return ask.judge(network == entry.network, network, cure)
+    if finished and exists and mesh.spec.topology.network == "flat":
+        return ask.answer(Verdict.SKIPPED, "no label: one network needs none")
+    told = "no label yet" if exists else "no such namespace yet"
+    cure = f"kubectl --context {entry.context} label namespace {mesh.root_namespace} {label}"
+    return ask.fail(told, cure) if finished else ask.answer(Verdict.SKIPPED, f"{told}; {LATER}")
 
 
 def check_ids(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
@@ -90,7 +103,7 @@ def _judge_ids(ask: Question, mesh: Mesh, name: str, row: Row) -> Finding:
     lives, mesh_id, domain = row["cluster_id"], row["mesh_id"], row["trust_domain"]
     observed = f"cluster {lives}, mesh {mesh_id or 'none'}, trust domain {domain}"
     if domain != mesh.spec.mesh.trust_domain:
-        cure = f"say `trustDomain: {domain}`: all identities and policies hang on it"
+        cure = f"say `trustDomain: {domain}`: all identities and policies depend on it"
         return ask.fail(observed, cure)
     if lives != name and lives in mesh.clusters:
         return ask.fail(
@@ -101,7 +114,7 @@ def _judge_ids(ask: Question, mesh: Mesh, name: str, row: Row) -> Finding:
             Verdict.WARN, f"{observed}; stage 05 changes the mesh id", f"or say `mesh: {{id: {mesh_id}}}`"
         )
     if lives != name:
-        told = f"{observed}; stage 05 renames it, and accepts {lives} until its proxies are made anew"
+        told = f"{observed}; stage 05 renames it, and accepts {lives} until its proxies are restarted"
         return ask.answer(Verdict.WARN, told, "nothing to do before that")
     return ask.answer(Verdict.PASS, observed)
 
@@ -109,7 +122,7 @@ def _judge_ids(ask: Question, mesh: Mesh, name: str, row: Row) -> Finding:
 def wanted_label(mesh: Mesh, facts: PrepareFacts, cluster: str = "") -> dict[str, str]:
     """Return the injection label for the probe's namespace: as in the first cluster that has one, else by revision.
 
-    In a cluster where no webhook answers that label, it is one that is answered there: a tag is of its own cluster.
+    In a cluster where no webhook selects that label, it is one that is answered there: a tag is of its own cluster.
     """
     label, planes = _label_of_mesh(mesh, facts), facts.revisions.get(cluster)
     if not isinstance(planes, ControlPlanes):
@@ -156,8 +169,8 @@ def probe_namespace_row(mesh: Mesh, facts: PrepareFacts, cluster: str) -> Row:
 def check_probe_namespace(mesh: Mesh, facts: PrepareFacts, *, finished: bool = False) -> Iterator[Finding]:
     """MK210: the probe's namespace asks for sidecars, in every cluster in the same way.
 
-    Without the label those that run keep their sidecars; what is made anew has none. Before the mesh is `finished`,
-    stage 02 labels it. A label that no webhook of the cluster answers is as good as none.
+    Without the label running pods keep their sidecars, and new pods get none. Before the mesh is `finished`, stage 02
+    labels it. A label that no webhook of the cluster matches counts as none.
     """
     for name in mesh.clusters:
         wanted, planes = wanted_label(mesh, facts, name), facts.revisions.get(name)
@@ -179,12 +192,12 @@ def check_probe_namespace(mesh: Mesh, facts: PrepareFacts, *, finished: bool = F
             yield ask.unknown(row["reason"])
         elif own.get(injection.INJECTION_LABEL) == "disabled":
             yield ask.fail(
-                prerequisites.text(own), "somebody turned it off there; name another namespace under `probe:`"
+                prerequisites.text(own), "injection is turned off there; name another namespace under `probe:`"
             )
         elif row["problem"] and not (isinstance(planes, ControlPlanes) and answered(mesh, planes, own)):
             yield _unanswered(mesh, ask, name, row, planes)
         else:
-            cure = "the same label everywhere spares surprises; revisions may differ on purpose"
+            cure = "use the same label everywhere, unless revisions differ on purpose"
             yield ask.judge(own == wanted, prerequisites.text(own), cure, otherwise=Verdict.WARN)
 
 
@@ -215,5 +228,5 @@ def check_gateways(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
         names = [str(row["service"] or row["made_by"]) for row in doors.to_dict("records")]
         strangers = claims[(claims["network"] != entry.network) & (claims["kind"] == "sidecar")]
         told = f"{len(doors)} gateways of {entry.network}, {len(strangers)} sidecars that do not claim it"
-        cure = f"take the label {gateways.NETWORK} off {', '.join(names)} until stage 05 has made the proxies anew"
+        cure = f"take the label {gateways.NETWORK} off {', '.join(names)} until stage 05 has restarted the proxies"
         yield ask.judge(doors.empty or strangers.empty, told, cure)

@@ -1,4 +1,4 @@
-"""Pair table."""
+"""Every pair of clusters, link by link: the table, the worst of each link, and lines for a terminal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from meshkit.checks.finding import SEVERITY, Finding, Verdict
 from meshkit.checks.question import arrow
 from meshkit.istio.multicluster import gateway_rows
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
-from meshkit.istio.multicluster.remote_secret_manifest import address_kind
 from meshkit.istio.multicluster.remote_secrets import Credential
+from meshkit.kube.api_server import address_kind
 from meshkit.kube.mesh import Mesh
 from meshkit.snapshot.snapshot import Snapshot
 from meshkit.tables import Table, integer, moment, number, text
@@ -29,7 +29,7 @@ CELLS: Final = {
     "hello": ("MK840", "MK841"),
     "answer": ("MK811",),
 }
-"""The links of the chain in the order in which one rests on the other, and the checks that judge each."""
+"""The links of the chain in the order in which one depends on the other, and the checks that judge each."""
 LINKS: Final = Table(
     "links",
     "Every pair, link by link, the worst first",
@@ -221,7 +221,7 @@ def cells(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
             worst = max(own, key=lambda f: SEVERITY.index(f.verdict), default=None)
             row = {"client": client, "server": server, "cell": cell}
             if worst is None:
-                rows += [{**row, "verdict": "unknown", "told": "nothing was said of it"}] if cell in spoken else []
+                rows += [{**row, "verdict": "unknown", "told": "no check looked at it"}] if cell in spoken else []
                 continue
             # What is skipped beside a pass was only not asked twice.
             good = worst.verdict in (Verdict.PASS, Verdict.SKIPPED)

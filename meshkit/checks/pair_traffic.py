@@ -1,4 +1,4 @@
-"""Pair traffic."""
+"""Checks of the calls between pairs of clusters: MK811 to MK814."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from meshkit.tables import Row
 
 
 def check_pair(mesh: Mesh, facts: Snapshot, row: Row) -> Iterator[Finding]:
-    """MK811 to MK814: who answered, by which way, as whom, and do both proxies' counters agree."""
+    """MK811 to MK814: which cluster answered, by which path, with which identity, and do both proxies count alike."""
     yield check_answers(row)
     if not row["sent"]:
         return
@@ -32,13 +32,17 @@ def check_answers(row: Row) -> Finding:
     cure = f"{known}walk MK802 to MK807 of this pair"
     if row["error"]:
         return ask.fail(f"{row['answered']} of {row['sent']} calls: {row['error']}", cure)
-    observed = f"{row['statuses']} from {row['answered_by'] or 'pods that do not tell their names'}"
+    observed = f"{row['statuses']} from {row['answered_by'] or 'pods that do not report their names'}"
     where = set(row["answered_in"].split(",")) - {""}
     if where - {row["server"], "?"}:
         return ask.fail(f"{observed}, of {row['answered_in']}", cure)
     if "?" in where:
-        unseen = f"{observed}: pods that were in no cluster before, or are called so in several"
-        return ask.answer(Verdict.WARN, unseen, "restarted meanwhile? run again; a StatefulSet cannot be told apart")
+        unseen = f"{observed}: pods that were in no cluster before, or have the same name in several"
+        return ask.answer(
+            Verdict.WARN,
+            unseen,
+            "restarted meanwhile? run again; pods of a StatefulSet have the same names in every cluster",
+        )
     return ask.answer(Verdict.PASS, observed)
 
 

@@ -1,4 +1,4 @@
-"""Checks of what a snapshot reads of pairs beyond stage 08's own tables: MK834 to MK842, and MK811 of its calls.
+"""Checks of what `pair_survey` reads beyond stage 08's own tables: MK834 to MK842, and MK811 of its calls.
 
 Each is about an ordered pair, reads only tables, and blames one link; what rests on it follows.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from meshkit.checks import gateways, pair_traffic, remote_secrets, service_view
+from meshkit.checks import gateways, pair_traffic, remote_reader, remote_secrets, service_view
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.config.service_view import Link
@@ -42,13 +42,11 @@ def check(mesh: Mesh, facts: Snapshot, mode: str = "audit") -> list[Finding]:
 def check_all(mesh: Mesh, facts: Snapshot, sent: pd.DataFrame | None = None) -> list[Finding]:
     """Judge all links of every pair, and nothing else: for `pair_table.table`, `cells` and `brief`."""
     multi = mesh.spec.topology.network == "multi"
-    findings = [*(gateways.check_gateway(mesh, facts.gateways, name, "MK805") for name in mesh.clusters if multi)]
+    findings = [*(gateways.check_gateway(mesh, facts.gateways, name) for name in mesh.clusters if multi)]
     for pair in mesh.ordered_pairs:
         findings += remote_secrets.check(mesh, facts.identity, facts.remote_secrets, facts.remote_clusters, pair)
         if multi:
-            findings += gateways.check_gateway_seen(
-                mesh, facts.gateways, facts.gateways_seen, *pair, identifier="MK806", moved="MK838"
-            )
+            findings += gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, *pair)
     findings += check(mesh, facts)
     return (
         findings if sent is None else [*findings, *(pair_traffic.check_answers(row) for row in sent.to_dict("records"))]
@@ -67,8 +65,7 @@ def check_server(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Itera
     row = rows.iloc[0]
     wanted = f"an HTTP answer of {row['server']}, inside {client}"
     ask = Question("MK834", "API server answers where istiod runs", arrow(client, server), wanted)
-    asked = f"{row['server']}: {row['answer']}" + (f", asked by {row['asked_from']}" if row["asked_from"] else "")
-    said = f"{asked}: {row['detail']}" if row["detail"] else asked
+    said = remote_reader.answer_of_api_server(row.to_dict())
     if row["answer"] == "UNKNOWN":
         yield ask.unknown(row["detail"], "asked by curl in istiod or the probe's client")
         return
@@ -77,14 +74,14 @@ def check_server(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Itera
             yield ask.unknown(f"{said}; it does not answer us either: {reason}", f"is {server}'s API server up?")
             return
         cure = (
-            f"open the way from {client}'s istiod to {row['server']} (firewall, route, name), or say another apiServer"
+            f"open the path from {client}'s istiod to {row['server']} (firewall, route, name), or set another apiServer"
         )
         yield ask.fail(said, cure)
         return
     if row["answer"] == "429" or row["answer"].startswith("5"):
         yield ask.unknown(said, f"is {server}'s API server well?")
         return
-    yield ask.answer(Verdict.PASS, asked)
+    yield ask.answer(Verdict.PASS, said)
     used = multicluster_remote_secrets.active_secrets(mesh, facts.remote_secrets, client, server, facts.remote_clusters)
     name = used[0].tls_server_name if used else ""
     good = f"good for {name or 'that address'}, by {server}'s own CA"
@@ -93,9 +90,9 @@ def check_server(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Itera
         yield at.unknown(said, f"kubectl --context {mesh.spec.cluster(server).context} get configmap kube-root-ca.crt")
         return
     cure = (
-        f"istiod refuses it too: let the certificate name it, or give the name it has: {_named(mesh, client, server)}"
+        f"istiod refuses it too: let the certificate name it, or use a name that it has: {_named(mesh, client, server)}"
     )
-    yield at.judge(row["answer"] != "refused", said if row["answer"] == "refused" else f"taken ({asked})", cure)
+    yield at.judge(row["answer"] != "refused", said, cure)
 
 
 def _named(mesh: Mesh, client: str, server: str) -> str:
@@ -106,7 +103,7 @@ def _named(mesh: Mesh, client: str, server: str) -> str:
 def check_known(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterator[Finding]:
     """MK842: each istiod replica of the client holds the endpoints that are ready in the server's cluster now.
 
-    This is what `synced` does not say: that what it read is still true.
+    `synced` does not show that: only that it read them once.
     """
     spec = mesh.spec.probe
     what = f"{spec.server}.{spec.namespace}"
@@ -135,10 +132,10 @@ def check_known(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterat
 
 
 def check_replicas(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Finding:
-    """MK837: all istiod replicas of the client say the same of the server: sync, gateway, endpoints.
+    """MK837: all istiod replicas of the client report the same of the server: sync, gateway, endpoints.
 
-    Their proxies are divided among them: a replica with another view breaks some pods only, and each restart may
-    mend or break it.
+    Proxies are spread over the replicas: a replica with another view breaks only some pods, and each restart may
+    fix or break it.
     """
     ask = Question("MK837", "istiod's replicas agree", arrow(client, server), "one view of the other cluster")
     network = mesh.spec.cluster(server).network
@@ -177,7 +174,7 @@ def check_replicas(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Fin
 
 
 def check_endpoints(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Finding:
-    """MK839: the client's Envoy reaches the server's endpoints by the way of the topology.
+    """MK839: the client's Envoy reaches the server's endpoints by the expected path.
 
     By the gateway where networks differ, else by the pods' own addresses.
     """
@@ -238,7 +235,7 @@ def check_hello(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterat
 
 
 def _untried(mesh: Mesh, facts: Snapshot, ask: Question, client: str, server: str) -> Finding:
-    """Return a failure only where all who could name a gateway were asked, and none named one."""
+    """Return a failure only where every source of gateways could be read, and none names one."""
     if pair_survey.addresses(mesh, facts.gateways, facts.gateways_seen, client, server):
         return ask.unknown("no hello was sent")
     seen = facts.gateways_seen[facts.gateways_seen["cluster"] == client]
@@ -256,7 +253,7 @@ def _hello_cure(mesh: Mesh, row: Row, server: str) -> str:
         f"gateway, or no pod is behind it (MK805): {gateway}; stage 06 makes it",
         sni_probe.REFUSED: f"nothing listens on {row['port']} (MK805): {gateway}",
         sni_probe.SILENT: f"a firewall drops port {row['port']}: open it between the clusters' networks",
-        sni_probe.STRANGE: "something else than the gateway answers there: is the address right (MK838)?",
+        sni_probe.STRANGE: "something other than the gateway answers there: is the address right (MK838)?",
     }
     return cures.get(str(row["heard"]), gateway)
 

@@ -1,4 +1,4 @@
-"""What clusters must agree on before they can be one mesh: clocks, addresses, versions, policies, namespaces."""
+"""Checks of prerequisites of one mesh: clocks, addresses, versions, NetworkPolicies, namespaces."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from importlib import resources
 import pandas as pd
 
 from meshkit.checks.finding import Finding, Verdict
-from meshkit.checks.question import Question, arrow
-from meshkit.istio.config import network_policies, services
-from meshkit.istio.control_plane import inventory as control_plane_inventory
+from meshkit.checks.question import Question
+from meshkit.istio.config import network_policies
 from meshkit.istio.control_plane.versions import Version, agree
 from meshkit.istio.proxies import injection
 from meshkit.kube.mesh import Mesh
-from meshkit.probing import api_server_reach
 from meshkit.tables import Row
 
 GRACE = 120.0
 """Seconds by which a workload certificate is dated back: ClockSkewGracePeriod (security/pkg/pki/util)."""
-_NOBODY = "no istiod and no client"
 
 
 def check_clocks(clocks: pd.DataFrame, limit: float) -> Iterator[Finding]:
@@ -41,7 +38,7 @@ def judge_clocks(one: Row, other: Row, limit: float) -> Finding:
         return ask.unknown(reason)
     apart, doubt = abs(one["seconds"] - other["seconds"]), one["uncertainty"] + other["uncertainty"]
     told = f"{apart:.1f} s apart, give or take {doubt:.1f} s"
-    cure = "let both clusters' nodes keep time by NTP"
+    cure = "synchronize both clusters' nodes by NTP"
     if apart - doubt > GRACE:
         return ask.fail(f"{told}: new certificates are not valid yet in the other", cure)
     if apart + doubt > GRACE:
@@ -49,46 +46,8 @@ def judge_clocks(one: Row, other: Row, limit: float) -> Finding:
     return ask.judge(apart - doubt <= limit, told, cure, otherwise=Verdict.WARN)
 
 
-def check_addresses(mesh: Mesh, inventory: pd.DataFrame) -> Iterator[Finding]:
-    """MK204: each API server has an address that means the same in the other clusters."""
-    for row in inventory.to_dict("records"):
-        name = row["cluster"]
-        ask = Question(
-            "MK204", "API server has an address for others", name, "an address that is not this machine's own"
-        )
-        if row["reason"]:
-            yield ask.unknown(row["reason"])
-            continue
-        told = f"{row['api_server']} ({row['api_scope']})"
-        cure = f"say `apiServer:` of {name} in the mesh file: the address by which other clusters' pods reach it"
-        good = row["api_scope"] != control_plane_inventory.LOOPBACK
-        source = "the mesh file" if mesh.spec.cluster(name).api_server else "kubeconfig"
-        yield ask.judge(good, f"{told}, from {source}", cure)
-
-
-def check_reach(api_servers: pd.DataFrame) -> Iterator[Finding]:
-    """MK205: each API server answers from where the other istiod runs, with a certificate of its own cluster."""
-    for row in api_servers.to_dict("records"):
-        subject = arrow(row["cluster"], row["target"])
-        expected = f"an answer with a certificate by the CA of {row['target']}"
-        ask = Question("MK205", "API server answers the other cluster", subject, expected)
-        answer, detail = str(row["answer"]), str(row["detail"])
-        cure = f"from a pod of {row['cluster']}: curl -k {row['server']}/version; firewall, peering, its certificate?"
-        if answer == "UNKNOWN":
-            nobody = detail.startswith(_NOBODY)
-            yield (
-                ask.answer(Verdict.SKIPPED, f"{detail}; stage 07 tries again") if nobody else ask.unknown(detail, cure)
-            )
-        elif not answer.isdigit():
-            yield ask.fail(f"{row['server']} from {row['asked_from']}: {answer}, {detail}", cure)
-        else:
-            told = f"{row['server']} answers {answer} to {row['asked_from']}"
-            good = not detail.startswith(api_server_reach.UNCHECKED)
-            yield ask.judge(good, told if good else f"{told}; {detail}", cure, otherwise=Verdict.WARN)
-
-
 def check_names(mesh: Mesh, names: pd.DataFrame) -> Iterator[Finding]:
-    """MK206: the DNS names that the mesh rests on resolve in pods of each side."""
+    """MK206: the DNS names that the mesh depends on resolve in pods of each cluster."""
     for cluster in mesh.clusters:
         rows = names[names["cluster"] == cluster].to_dict("records")
         if not rows:
@@ -228,7 +187,7 @@ def _minor(text: str) -> tuple[int, int]:
 
 
 def check_policies(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
-    """MK209: no NetworkPolicy blocks a way that the mesh needs."""
+    """MK209: no NetworkPolicy blocks a path that the mesh needs."""
     for name in mesh.clusters:
         ask = Question("MK209", "NetworkPolicies leave the mesh's paths open", name, "none blocked")
         rows = found[found["cluster"] == name].to_dict("records")
@@ -291,27 +250,3 @@ def check_injection(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
         if both.empty and bare.empty:
             injected = rows[rows["injected"] > 0]
             yield ask.answer(Verdict.PASS, f"{injected['injected'].sum()} pods in {len(injected)} namespaces injected")
-
-
-def check_services(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
-    """MK212: what will be one Service by namespace and name is alike in all clusters; the probe's is there."""
-    merged = services.merging(found, list(mesh.clusters), mesh.root_namespace)
-    differ = merged[(merged["conflict"] != "") & ~merged["system"]]
-    ask = Question("MK212", "same name, same Service", "all clusters", "type and ports agree where a name is shared")
-    for row in differ.to_dict("records"):
-        cure = "make ports and their names the same, or rename one: they merge in stage 07"
-        yield ask.answer(Verdict.WARN, f"{row['namespace']}/{row['service']}: {row['conflict']}", cure)
-    if differ.empty and not (found["reason"] != "").any():
-        shared = merged[merged["clusters"].str.contains(",") & ~merged["system"]]
-        yield ask.answer(Verdict.PASS, f"{len(shared)} shared names, none differs")
-    probe = mesh.spec.probe
-    for name in mesh.clusters:
-        rows = found[found["cluster"] == name]
-        there = set(rows[rows["namespace"] == probe.namespace]["service"])
-        ask = Question("MK212", "same name, same Service", name, f"{probe.namespace}/{probe.server} is there")
-        if reason := next((r for r in rows["reason"] if r), ""):
-            yield ask.unknown(reason)
-        elif probe.server in there:
-            yield ask.answer(Verdict.PASS, f"{', '.join(sorted(there))}")
-        else:
-            yield ask.answer(Verdict.SKIPPED, "not there yet; stage 08 needs it")

@@ -1,4 +1,4 @@
-"""Prometheus's word on the calls of stage 08 (MK815), where the mesh file names one for the client's cluster."""
+"""What Prometheus counted of the calls of stage 08 (MK815), where the mesh file names one for the client's cluster."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from meshkit.tables import Row
 
 
 def check_proxies(mesh: Mesh, facts: ProxyFacts, mode: str = "audit") -> Iterator[Finding]:
-    """MK901: every proxy is connected and has taken what its istiod sent."""
+    """MK901: every proxy is connected and has accepted what its istiod sent."""
     for name in mesh.clusters:
         ask = Question("MK901", "every proxy is connected and in sync", name, "all SYNCED")
         rows = _rows_of(facts, name)
@@ -59,7 +59,7 @@ def _and(count: int) -> str:
 
 
 def why(row: Row) -> str:
-    """Return what follows a bad state: for how long it has been so, and the proxy's own words."""
+    """Return what follows a bad state: how long it has lasted, and the proxy's NACK message."""
     known = row["age_s"] == row["age_s"]
     lasted = {"STALE": f" for {row['age_s']:.0f} s or more", "NOT CONNECTED": f", up for {row['age_s']:.0f} s"}
     words = f": {' '.join(row['nack'].split())[:300]}" if row["nack"] else ""
@@ -74,11 +74,11 @@ def cure(state: str, row: Row, mesh: Mesh) -> str:
     if row["proxy"].startswith("node/"):
         return f"`kubectl {context}get pods -A -o wide -l app=ztunnel` shows where ztunnel runs"
     return {
-        "ERROR": "the proxy refused what istiod sent: find the object that its words are about, often an EnvoyFilter, "
-        f"and mend it: `kubectl {context}get envoyfilters -A`",
-        "STALE": f"istiod waits for the proxy's answer: {log} tells of its load and its connection; "
+        "ERROR": "the proxy refused what istiod sent: find the object named in the NACK message, often an EnvoyFilter, "
+        f"and fix it: `kubectl {context}get envoyfilters -A`",
+        "STALE": f"istiod waits for the proxy's answer: {log} shows its load and its connection; "
         f"if it hangs, `kubectl {pod} delete pod {row['proxy']}`",
-        "NOT CONNECTED": f"no istiod knows this proxy: {log} tells of certificate or connection errors",
+        "NOT CONNECTED": f"no istiod knows this proxy: {log} shows certificate or connection errors",
     }[state]
 
 
@@ -111,7 +111,7 @@ def check_versions(mesh: Mesh, facts: ProxyFacts) -> Iterator[Finding]:
 
 
 def check_serving(mesh: Mesh, facts: ProxyFacts) -> list[Finding]:
-    """Judge who serves which proxies: by version, by cluster, and whether anybody looks at them."""
+    """Judge which istiods serve which proxies: by version, by cluster, and whether the mesh file has that cluster."""
     return [*check_skew(mesh, facts), *check_owners(mesh, facts), *check_strangers(mesh, facts)]
 
 
@@ -179,12 +179,12 @@ def check_owners(mesh: Mesh, facts: ProxyFacts) -> Iterator[Finding]:
         strange = served[served["istiod_cluster"] != name]
         by = "; ".join(f"{len(rows)} by {home}" for home, rows in served.groupby("istiod_cluster"))
         example = f", such as {_first(strange)}" if len(strange) else ""
-        mend = "look at the discoveryAddress that these pods were injected with, and at where it leads"
+        mend = "check the discoveryAddress that these pods were injected with, and where it leads"
         yield ask.judge(here.empty or strange.empty, by + (example if len(here) else ""), mend, otherwise=Verdict.WARN)
 
 
 def check_strangers(mesh: Mesh, facts: ProxyFacts) -> Iterator[Finding]:
-    """MK912: istiods serve proxies of this mesh's clusters only: another id is a cluster that nobody looks at."""
+    """MK912: istiods serve proxies of this mesh's clusters only: any other id belongs to an unchecked one."""
     ask = Question("MK912", "istiods serve no unknown cluster", "mesh", f"only {', '.join(mesh.clusters)}")
     unread = facts.status[(facts.status["proxy"] == "") & (facts.status["state"] == "UNKNOWN")]
     for row in unread.to_dict("records"):
@@ -194,9 +194,9 @@ def check_strangers(mesh: Mesh, facts: ProxyFacts) -> Iterator[Finding]:
     told = "; ".join(
         f"{len(rows)} of cluster id {cluster!r}, such as {_first(rows)}" for cluster, rows in alike.groupby("cluster")
     )
-    mend = "add the cluster to the mesh file; or, if these proxies were injected with a wrong id, inject them anew"
+    remedy = "add the cluster to the mesh file; or, if these proxies have a wrong id, restart their workloads"
     if told or unread.empty:
-        yield ask.judge(not told, told or "none else", mend, otherwise=Verdict.WARN)
+        yield ask.judge(not told, told or "none else", remedy, otherwise=Verdict.WARN)
 
 
 def _label(text: str, gate: str) -> str:

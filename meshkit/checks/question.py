@@ -1,4 +1,4 @@
-"""How stages phrase their findings."""
+"""The builder of findings."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Question:
         return self.answer(Verdict.FAIL, observed, remedy)
 
     def unknown(self, why: str, remedy: str = "") -> Finding:
-        """Return that it could not be found out, and why."""
+        """Return an unknown, and why."""
         return self.answer(Verdict.UNKNOWN, why, remedy)
 
 
 def planned(identifier: str, check: str, subject: str, expected: str) -> Finding:
-    """Return that nothing could be proved, since what was planned was not applied."""
+    """Return a skipped finding: nothing could be proved, since the plan was not applied."""
     return Question(identifier, check, subject, expected).answer(Verdict.SKIPPED, "planned, not applied")
 
 

@@ -1,4 +1,4 @@
-"""Remote reader."""
+"""Checks of stage 07 before a reader cluster gets a remote secret of a target cluster."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import pandas as pd
 from meshkit.checks import known_defects, remote_secrets
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
-from meshkit.istio.control_plane import new_pods, versions
+from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.istio.multicluster.remote_secrets import PREFIX, Credential, RemoteSecret, usable
+from meshkit.istio.proxies import new_pods
+from meshkit.kube import api_server
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
 from meshkit.snapshot.snapshot import Snapshot
-from meshkit.tables import row_of
+from meshkit.tables import Row, row_of
 
-_DEFECTS = "go to 1.30.4 or later first, which is free of this: see MK240"
+_DEFECTS = "upgrade to 1.30.4 or later first, which has no such defect: see MK240"
 
 
 @dataclass(frozen=True)
@@ -40,36 +42,60 @@ class DiscoveryFacts:
 
 
 def check_server(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
-    """MK701: the API server has an address that other clusters can use."""
-    ask = Question("MK701", "API server has an address for others", name, "an https address that is not loopback")
+    """MK701, of what the stage's remote secrets would have."""
     row = row_of(facts.readers, name)
-    if not row.get("server"):
-        return ask.unknown(str(row.get("detail", "")) or "not read")
-    address, source = str(row["server"]), str(row["server_from"])
-    good = address.startswith("https://") and not remote_secret_manifest.is_local(address)
+    return check_address(mesh, name, str(row.get("server", "")), str(row.get("detail", "")))
+
+
+def check_address(mesh: Mesh, name: str, address: str, reason: str) -> Finding:
+    """MK701: the API server has an address that other clusters can use.
+
+    Args:
+        mesh: the mesh.
+        name: of the cluster.
+        address: what a remote secret would have: of the mesh file, or of the kubeconfig.
+        reason: why there is none.
+    """
+    ask = Question("MK701", "API server has an address for others", name, "an https address that is not loopback")
+    if not address:
+        return ask.unknown(reason or "not read")
+    source = "apiServer" if mesh.spec.cluster(name).api_server else "kubeconfig"
+    good = address.startswith("https://") and not api_server.is_local(address)
     number = [entry.name for entry in mesh.spec.clusters].index(name)
     cure = f"say clusters[{number}].apiServer in the mesh file: the address by which the other clusters reach {name}"
     return ask.judge(good, f"{address} (from {source})", cure)
 
 
-def check_reach(facts: DiscoveryFacts, reader: str, target: str, mode: str = "apply") -> Finding:
-    """MK702: the target's API server answers from inside the reader, at that address, by a certificate for it."""
+def check_reach(reach: pd.DataFrame, reader: str, target: str, *, early: bool = False) -> Finding:
+    """MK702: the target's API server answers from inside the reader, at that address, by a certificate for it.
+
+    Args:
+        reach: of `api_server_reach.reach`.
+        reader: the cluster that asks.
+        target: the cluster that is asked.
+        early: whether stage 05 may not have installed yet what asks; then it is skipped without that.
+    """
     ask = Question("MK702", "API server answers the other cluster", arrow(reader, target), "an HTTP answer, by its CA")
-    rows = facts.reach[(facts.reach["cluster"] == reader) & (facts.reach["target"] == target)]
-    row = rows.iloc[0] if len(rows) else {"answer": "UNKNOWN", "detail": "not asked"}
+    rows = reach[(reach["cluster"] == reader) & (reach["target"] == target)]
+    row: Row = rows.iloc[0].to_dict() if len(rows) else {"answer": "UNKNOWN", "detail": "not asked"}
     if row["answer"] == "UNKNOWN":
-        cure = "asked by curl in istiod or the probe's client"
-        missing = row["detail"] == api_server_reach.NO_SENDER and mode == "plan"
-        return ask.fail(row["detail"], cure) if missing else ask.unknown(row["detail"], cure)
-    said = f": {row['detail']}" if row["detail"] else ""
-    observed = f"{row['server']}: {row['answer']} (asked by {row['asked_from']}){said}"
+        if early and row["detail"] == api_server_reach.NO_SENDER:
+            return ask.answer(Verdict.SKIPPED, f"{row['detail']}; asked again once stage 05 has installed istiod")
+        return ask.unknown(row["detail"], "asked by curl in istiod or the probe's client")
+    observed = answer_of_api_server(row)
     cures = {
-        "none": f"does a firewall, route or name stand between? {reader}'s istiod needs the same way",
-        "refused": f"istiod refuses it too: its certificate must name that address, and be of {target}'s own CA",
+        "none": f"does a firewall, route or name stand between? {reader}'s istiod needs the same path",
+        "refused": f"istiod refuses it too: the certificate must name that address, and be of {target}'s own CA",
     }
     if row["answer"] not in cures and row["detail"].startswith(api_server_reach.UNCHECKED):
         return ask.unknown(observed, f"read there what the CA is: kubectl get configmap kube-root-ca.crt, of {target}")
     return ask.judge(row["answer"] not in cures, observed, cures.get(row["answer"], ""))
+
+
+def answer_of_api_server(row: Row) -> str:
+    """Return a row of `api_server_reach.reach` in words."""
+    by = f" (asked by {row['asked_from']})" if row["asked_from"] else ""
+    return f"{row['server']}: {row['answer']}{by}" + (f": {row['detail']}" if row["detail"] else "")
 
 
 def check_claims(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
@@ -110,7 +136,7 @@ def check_reader(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
 
 
 def check_rights(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
-    """MK705: we may make Secrets where istiod reads them, take them away again, and ask for tokens that end."""
+    """MK705: we may create and delete Secrets where istiod reads them, and request expiring tokens."""
     verbs = ", ".join(remote_secret_manifest.VERBS)
     ends = "; create serviceaccounts/token" if mesh.spec.remote_secrets.credential == "expiring" else ""
     ask = Question("MK705", "we may make Secrets", name, f"{verbs} secrets{ends}, in {mesh.root_namespace}")
@@ -123,10 +149,16 @@ def check_rights(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
 
 
 def check_others(mesh: Mesh, facts: DiscoveryFacts, reader: str, target: str) -> Finding:
-    """MK706: no secret that is not ours stands in the way; what works is left as it is."""
+    """MK706: no secret of others conflicts with ours; one that works is left as it is."""
     ours = f"{PREFIX}{target}"
     ask = Question("MK706", "no other secret conflicts", arrow(reader, target), f"none, or {ours} only")
-    known = facts.known
+    if folder := multicluster_remote_secrets.kubeconfig_folder(facts.known.remote_clusters, reader):
+        return _read_from_files(ask, folder, target, known=bool(facts.known.remote_clusters.of(reader, target)))
+    return _conflict(mesh, facts, ask, reader, target)
+
+
+def _conflict(mesh: Mesh, facts: DiscoveryFacts, ask: Question, reader: str, target: str) -> Finding:
+    known, ours = facts.known, f"{PREFIX}{target}"
     if reason := known.remote_secrets.unknown(reader):
         return ask.unknown(reason)
     held = known.remote_secrets.of(reader)
@@ -150,8 +182,15 @@ def check_others(mesh: Mesh, facts: DiscoveryFacts, reader: str, target: str) ->
     return ask.answer(Verdict.PASS, "none yet")
 
 
+def _read_from_files(ask: Question, folder: str, target: str, *, known: bool) -> Finding:
+    observed = f"istiod reads kubeconfig files ({folder}), and no Secret: one of this stage would have no reader"
+    if known:
+        return ask.answer(Verdict.SKIPPED, f"{observed}; it has {target}, so none is made")
+    return ask.fail(observed, f"add a kubeconfig of {target} to what is mounted at {folder}, then run from stage 08 on")
+
+
 def _strange(held: list[RemoteSecret], seen: list[RemoteSecret], ours: str, target: str) -> str:
-    """Return what stands in the way of one secret for the target, or nothing."""
+    """Return what conflicts with one secret for the target, or an empty text."""
     mine, keyed = ([secret for secret in rows if secret.key == target] for rows in (seen, held))
     if len(mine) > 1:
         return f"{len(mine)} secrets for one id: {', '.join(secret.name for secret in mine)}"
@@ -170,11 +209,11 @@ def _strange(held: list[RemoteSecret], seen: list[RemoteSecret], ours: str, targ
 
 
 def check_version(facts: DiscoveryFacts, name: str, wishes: list[str]) -> Iterator[Finding]:
-    """MK707: the reader's istiods take remote secrets without harm; some must be restarted after a change (see MK240).
+    """MK707: the reader's istiods handle changed remote secrets; some must be restarted after a change (see MK240).
 
-    The plan has that restart. Making a secret for a cluster that was not known does not hurt them.
+    The plan has that restart. A new secret for a new cluster needs none.
     """
-    ask = Question("MK707", "istiod's version takes remote secrets", name, "one that a change does not hurt")
+    ask = Question("MK707", "istiod's version takes remote secrets", name, "one without the reload bug")
     rows = facts.versions[(facts.versions["cluster"] == name) & (facts.versions["component"] == "istiod")]
     for row in rows.to_dict("records"):
         if versions.Version.parse(row["version"]) is None:

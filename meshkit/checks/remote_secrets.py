@@ -1,6 +1,6 @@
-"""Is a cluster known to another's istiod: the secret, whose it is, where it lies, its address, credential and rights.
+"""Checks of remote secrets: existence, cluster id, place, address, credential, rights, and istiod's sync.
 
-Stages 07 and 08 ask. Each cause has a check of its own; the more general one is skipped then, and says which.
+Stages 07 and 08 ask. Each cause has a check of its own; the more general one is then skipped, and names it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import pandas as pd
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.multicluster import remote_secrets
-from meshkit.istio.multicluster.remote_secret_manifest import address_kind
 from meshkit.istio.multicluster.remote_secrets import (
     Credential,
     RemoteClusters,
@@ -22,19 +21,21 @@ from meshkit.istio.multicluster.remote_secrets import (
     SyncStatus,
     active_secrets,
     candidate_secrets,
+    kubeconfig_folder,
     taken,
     usable,
 )
 from meshkit.istio.multicluster.secret_kubeconfig import Auth
+from meshkit.kube.api_server import address_kind
 from meshkit.kube.mesh import Mesh
 from meshkit.snapshot.snapshot import Snapshot
 
 RESUMED_BY: Final = "run stage 04 again, to the end: its plan puts the label back once they trust each other"
-"""What mends a paused remote secret; to put the label back by hand would lose requests."""
+"""The remedy of a paused remote secret; to put the label back by hand would lose requests."""
 _CURES: Final = {
-    Credential.WRONG_CA: "delete the secret and run stage 07; or do all ways to that API server end TLS with that CA?"
+    Credential.WRONG_CA: "delete the secret and run stage 07; or do all paths to that API server end TLS with that CA?"
 }
-_NO_ADDRESS: Final = {"loopback": "loopback: istiod would ask itself", "nothing": "no address at all"}
+_NO_ADDRESS: Final = {"loopback": "loopback: istiod would connect to itself", "nothing": "no address at all"}
 
 
 def check(
@@ -50,6 +51,10 @@ def check(
         pair: (reader, target).
     """
     reader, target = pair
+    if folder := kubeconfig_folder(seen, reader):
+        yield from check_file(mesh, seen, folder, pair)
+        yield from check_sync(mesh, seen, reader, target)
+        return
     yield check_secret(mesh, secrets, reader, target)
     yield from check_key(mesh, identity, secrets, reader, target)
     yield from check_single(mesh, identity, secrets, seen, pair)
@@ -59,6 +64,24 @@ def check(
     yield from check_rights(mesh, secrets, seen, reader, target)
     yield from check_life(mesh, secrets, reader, target)
     yield from check_sync(mesh, seen, reader, target)
+
+
+def check_file(mesh: Mesh, seen: RemoteClusters, folder: str, pair: tuple[str, str]) -> Iterator[Finding]:
+    """MK802, MK803 of a reader whose istiods read kubeconfig files, and no Secret.
+
+    The file is in istiod's pod: what it holds is not read, and its credential not tried.
+    """
+    reader, target = pair
+    entry = mesh.spec.cluster(target)
+    ask = Question("MK802", "remote secret is there", arrow(*pair), f"a kubeconfig of {target} in {folder} of istiod")
+    created = f"istioctl create-remote-secret --context {entry.context} -n {mesh.root_namespace} --name {target}"
+    yield ask.judge(
+        seen.of(reader, target),
+        f"istiod reads kubeconfig files ({folder}), and no Secret",
+        f"add the kubeconfig that `{created}` prints in its stringData to what is mounted at {folder}",
+    )
+    tried = Question("MK803", "credential opens the API server now", arrow(*pair), f"ok, leads to {target}")
+    yield tried.answer(Verdict.SKIPPED, f"it is in a file of istiod's pod ({folder}), and is not tried; see MK804")
 
 
 def actual_cluster_id(identity: pd.DataFrame, name: str) -> tuple[str, str]:
@@ -74,7 +97,7 @@ def actual_cluster_id(identity: pd.DataFrame, name: str) -> tuple[str, str]:
 
 
 def create_command(mesh: Mesh, reader: str, target: str) -> str:
-    """Return the command that makes a target's remote secret for a reader."""
+    """Return the command that creates a target's remote secret for a reader."""
     entry, ours, space = mesh.spec.cluster(target), mesh.spec.cluster(reader).context, mesh.root_namespace
     server = f" --server {entry.api_server}" if entry.api_server else ""
     server += f" --tls-server-name {entry.tls_server_name}" if entry.tls_server_name else ""
@@ -83,7 +106,7 @@ def create_command(mesh: Mesh, reader: str, target: str) -> str:
 
 
 def delete_command(mesh: Mesh, secrets: RemoteSecrets, secret: RemoteSecret) -> str:
-    """Return the command that takes one cluster out of a remote secret: all of it, unless it holds others."""
+    """Return the command that removes one cluster from a remote secret: the whole secret, unless it holds others."""
     kubectl = f"kubectl --context {mesh.spec.cluster(secret.cluster).context} -n {secret.namespace}"
     if {one.key for one in secrets.of(secret.cluster) if one.place == secret.place} <= {secret.key}:
         return f"{kubectl} delete secret {secret.name}"
@@ -112,11 +135,11 @@ def check_key(
 ) -> Iterator[Finding]:
     """MK830: the secret's key and annotation are the target's real cluster id.
 
-    istiod takes the key for the id of all endpoints from there; subsets by `topology.istio.io/cluster`, and proxies
-    that sign in from there, are matched by the real one.
+    istiod uses the key as the id of all endpoints from there; subsets by `topology.istio.io/cluster`, and proxies that
+    connect from there, have the real one.
     """
     own, why = actual_cluster_id(identity, target)
-    expected = f"key = annotation = {own or target}, as istiod of {target} calls itself"
+    expected = f"key = annotation = {own or target}, the cluster id of {target}'s istiod"
     ask = Question("MK830", "remote secret has the cluster's own id", arrow(reader, target), expected)
     rows = active_secrets(mesh, secrets, reader, target) or candidate_secrets(secrets, reader, target)
     if not rows:
@@ -157,10 +180,10 @@ def check_single(
 
 
 def keep_one(mesh: Mesh, secrets: RemoteSecrets, seen: RemoteClusters, rows: Collection[RemoteSecret]) -> str:
-    """Return what leaves one of several secrets for one id: the one that all istiods have taken.
+    """Return the commands that leave one of several secrets for one id: the one that all istiods use.
 
-    Where that is not known, or differs among replicas, they must start anew: without it an istiod that had taken a
-    deleted one would not know the cluster at all (see `remote_secrets.taken`).
+    Where that is not known, or differs among replicas, istiod must be restarted: otherwise one that had taken a deleted
+    secret would no longer know the cluster at all (see `remote_secrets.taken`).
     """
     reader, key = next((one.cluster, one.key) for one in rows)
     used = taken(seen, reader, key)
@@ -199,7 +222,7 @@ def check_place(mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str) ->
 
 
 def check_address(mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str) -> Iterator[Finding]:
-    """MK833: the API server's address in the secret leads to the target, not to whoever asks."""
+    """MK833: the API server's address in the secret leads to the target, not back to the caller."""
     ask = Question(
         "MK833", "secret has an address for others", arrow(reader, target), "an address that is not loopback"
     )
@@ -231,7 +254,7 @@ def check_credential(mesh: Mesh, secrets: RemoteSecrets, seen: RemoteClusters, r
     # One with another key is tried at each cluster, and its key is MK830's matter.
     good = secret.credential in (Credential.OK, Credential.WRONG_CLUSTER) and secret.leads_to == target
     observed += "" if good else _still(seen, secret)
-    return ask.judge(good, observed, _CURES.get(secret.credential, "run stage 07: it makes the secret anew"))
+    return ask.judge(good, observed, _CURES.get(secret.credential, "run stage 07: it recreates the secret"))
 
 
 def check_rights(
@@ -252,7 +275,7 @@ def check_rights(
             told = f"{account}: {secret.detail}" if secret.detail else f"{account} may"
             yield ask.judge(not secret.detail, told, of_later, otherwise=Verdict.WARN)
         else:
-            untried = f"not to be asked with that credential ({secret.credential.value}): see MK803"
+            untried = f"unknown with that credential ({secret.credential.value}): see MK803"
             yield ask.answer(Verdict.SKIPPED, untried)
 
 
@@ -262,7 +285,7 @@ def _still(seen: RemoteClusters, secret: RemoteSecret) -> str:
 
 
 def check_sync(mesh: Mesh, seen: RemoteClusters, reader: str, target: str) -> Iterator[Finding]:
-    """MK804: each istiod replica of the reader says that it has synced the target."""
+    """MK804: each istiod replica of the reader reports the target as synced."""
     ask = Question("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")
     own, unread = seen.of(reader), [one for one in seen.unread if one.cluster == reader]
     if not own and not unread:
@@ -295,12 +318,12 @@ def check_life(
     ask = Question("MK809", "credential lasts", arrow(reader, target), f"no end, or more than {hours:g} h left")
     for secret in (one for one in secrets.of(reader, target) if usable(mesh, one) and one.auth is Auth.TOKEN):
         if not secret.ends:
-            yield ask.unknown("its token does not say when it ends", "it is none that Kubernetes issued")
+            yield ask.unknown("its token does not say when it ends", "Kubernetes did not issue it")
             continue
         over = secret.expired
         told = "it never ends" if secret.ends == "never" else f"it {'ended' if over else 'ends'} {secret.ends}"
         told += "; this run renews it" if renewed else ""
-        cure = "run stage 07: it makes a new one, hands it over, and revokes the old one"
+        cure = "run stage 07: it issues a new one, distributes it, and revokes the old one"
         worse = Verdict.FAIL if over and not renewed else Verdict.WARN
         yield ask.judge(not ends_soon(mesh, secret), told, cure, otherwise=worse)
 

@@ -13,8 +13,8 @@ import pandas as pd
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
-from meshkit.istio.control_plane import images, quotas
-from meshkit.istio.control_plane.new_pods import INSTALL, NewPodFacts
+from meshkit.istio.proxies import images, quotas
+from meshkit.istio.proxies.new_pods import INSTALL, NewPodFacts
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import Row
 
@@ -58,7 +58,7 @@ def check_images(found: pd.DataFrame, name: str) -> Finding:
     Which registries end, and when they are off for a trial before that: meshkit/checks/retired.csv. Looked at are
     templates of workloads, the hub that is injected, pods that run, and what stage 05 would install.
     """
-    ask = Question("MK241", "no image is of a registry that ends", name, "images of a registry that stays")
+    ask = Question("MK241", "no image is of a registry that ends", name, "no image of a registry that ends")
     rows = found[found["cluster"] == name]
     if reason := next((r for r in rows["reason"] if r), ""):
         return ask.unknown(reason)

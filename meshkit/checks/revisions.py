@@ -1,4 +1,4 @@
-"""Which istiod serves whom: the running revisions beside the mesh file's, and where labels of injection lead."""
+"""Checks of revisions: the running ones against the mesh file's, and the istiods that injection labels lead to."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _not_running(mesh: Mesh, found: Found, name: str, planes: ControlPlanes, tol
 
 def _write(revision: str) -> str:
     if revision == DEFAULT:
-        return "take `istio.revision` out of the mesh file: what runs has no revision of its own"
+        return "take `istio.revision` out of the mesh file: the running istiod has no revision"
     return f'write `istio: {{revision: "{revision}"}}` in the mesh file'
 
 
@@ -129,7 +129,7 @@ def check_labels(mesh: Mesh, injected: pd.DataFrame, found: Found) -> Iterator[F
 
 
 def remedy(mesh: Mesh, name: str, planes: ControlPlanes, namespace: str, labels: Mapping[str, str]) -> str:
-    """Return the commands that give a namespace whose label nobody answers its sidecars."""
+    """Return the commands that give sidecars to a namespace whose label no webhook selects."""
     context, root = mesh.spec.cluster(name).context, mesh.root_namespace
     here, wanted = planes.running(root), named(mesh.spec.istio.revision)
     revision = wanted if wanted in here or not here else here[0]

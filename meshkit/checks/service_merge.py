@@ -1,4 +1,4 @@
-"""What clusters' discovering each other will do to Services: which become one, are they alike, which could stay apart?
+"""Checks of Services that merge when clusters discover each other: which do, are they alike, which could stay local?
 
 Nobody but its owner knows whether a Service is meant to be one. So what could stay apart is proposed by rules that say
 why, as a patch of meshConfig; meshkit applies it only where the user makes it the mesh file's `istio.overlay`.
@@ -45,11 +45,11 @@ def check_merging(
 
     Args:
         mesh: the mesh.
-        services: of `istio.services.services`.
-        merging: of `istio.services.merging`.
+        services: of `config.services.services`.
+        merging: of `config.services.merging`.
         new: the pairs that do not discover each other yet.
     """
-    expected = "only what is meant to be one"
+    expected = "only Services that are meant to be one"
     for row in services[services["service"] == ""].to_dict("records"):
         yield Question("MK708", "Services merge only as intended", row["cluster"], expected).unknown(row["reason"])
     rows = _of_users(merging)
@@ -64,7 +64,7 @@ def check_merging(
             yield ask.answer(Verdict.PASS, f"{_listed(group)}: one already")
             continue
         local = local_words(f"*.{namespace}.svc.{_domain(group)}")
-        cure = f"to keep them apart, have this in every cluster first: {local}"
+        cure = f"to keep them apart, set this in every cluster first: {local}"
         meant, observed = namespace == mesh.spec.probe.namespace, f"{_listed(group[begins])}: will be one"
         if kept := [
             f"{row['service']} ({row['export_to']})"
@@ -76,7 +76,7 @@ def check_merging(
 
 
 def _public(mesh: Mesh, rows: pd.DataFrame) -> str:
-    """Return the commands that export Services to all namespaces: a gateway elsewhere passes calls of no other on."""
+    """Return the commands that export Services to all namespaces: another network's gateway serves no others."""
     found = []
     for row in rows.to_dict("records"):
         for kept in filter(None, row["export_to"].split(", ")):
@@ -88,11 +88,16 @@ def _public(mesh: Mesh, rows: pd.DataFrame) -> str:
     return "; ".join(found)
 
 
-def check_alike(merging: pd.DataFrame) -> Iterator[Finding]:
+def check_alike(services: pd.DataFrame, merging: pd.DataFrame) -> Iterator[Finding]:
     """MK709: Services that are one to Istio have the same ports and type everywhere, as istioctl's IST0170 asks.
 
-    Those that are two things by one name stay apart by an entry of `meshConfig.serviceSettings` with `clusterLocal`.
+    Two applications under one name are kept apart by an entry of `meshConfig.serviceSettings` with `clusterLocal`.
+    The arguments are those of `check_merging`.
     """
+    unread = services[services["service"] == ""].to_dict("records")
+    for row in unread:
+        ask = Question("MK709", "merging Services are alike", row["cluster"], "the same ports and type everywhere")
+        yield ask.unknown(row["reason"])
     rows = _of_users(merging)
     unlike = rows[rows["conflict"] != ""]
     for row in unlike.to_dict("records"):
@@ -100,9 +105,9 @@ def check_alike(merging: pd.DataFrame) -> Iterator[Finding]:
         ask = Question("MK709", "merging Services are alike", name, "the same ports and type everywhere")
         cure = f"make them alike first, or keep them apart: {local_words(_host(row))}"
         yield ask.answer(Verdict.WARN, row["conflict"], cure)
-    if len(rows) and unlike.empty:
+    if unlike.empty and not unread:
         ask = Question("MK709", "merging Services are alike", "mesh", "the same ports and type everywhere")
-        yield ask.answer(Verdict.PASS, f"{len(rows)} Services")
+        yield ask.answer(Verdict.PASS, f"{len(rows)} Services in several clusters")
 
 
 def proposals(mesh: Mesh, merging: pd.DataFrame, new: Collection[tuple[str, str]]) -> pd.DataFrame:
@@ -124,11 +129,11 @@ def proposals(mesh: Mesh, merging: pd.DataFrame, new: Collection[tuple[str, str]
 
 def _rule(mesh: Mesh, row: Mapping[Any, Any], new: Collection[tuple[str, str]]) -> str:
     if row["conflict"]:
-        return f"they differ ({row['conflict']}): two things by one name"
+        return f"they differ ({row['conflict']}): two applications under one name"
     if row["headless"] == "yes" and mesh.spec.topology.network == "multi":
         return "headless: clients reach the pods of their own cluster only"
     if _begins(row["clusters"], new):
-        return "each cluster serves its own clients until now; is it meant to be one?"
+        return "each cluster serves only its own clients now; is it meant to be one?"
     return ""
 
 

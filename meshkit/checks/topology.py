@@ -130,7 +130,7 @@ def _pods(row: Row) -> Fact:
         "ok": ("flat", "pods reach pods of the other cluster by their own addresses"),
         "no answer": ("multi", "pods do not reach pods: calls need a gateway"),
         "wrong certificate": ("multi", "the address is another pod's here"),
-    }.get(state, ("multi", "nobody has tried; multi works on either"))
+    }.get(state, ("multi", "nothing was tried; multi works on either"))
     return _fact(NETWORK, "pod to pod", subject, value, speaks, why)
 
 
@@ -154,16 +154,18 @@ def _api_servers(facts: AssessFacts) -> Iterator[Fact]:
         value = f"{row['server']}: {_told(row, scopes.get(target, ''))}"
         subject = arrow(reader, target)
         if good is None:
-            yield _fact(CONTROL, "API server", subject, value, "", "not tried; multi-primary needs it both ways")
+            yield _fact(
+                CONTROL, "API server", subject, value, "", "not tried; multi-primary needs it in both directions"
+            )
         elif good:
             yield _fact(
                 CONTROL, "API server", subject, value, "multi-primary", "this istiod can read the other cluster"
             )
         elif back:
-            why = f"{target} could be the primary and {reader} its remote, unless this is mended (stage 02)"
+            why = f"{target} could be the primary and {reader} its remote, unless this is fixed (stage 02)"
             yield _fact(CONTROL, "API server", subject, value, "primary-remote", why)
         else:
-            yield _fact(CONTROL, "API server", subject, value, "", "every topology needs it: mend it (stage 02)")
+            yield _fact(CONTROL, "API server", subject, value, "", "every topology needs it: fix it (stage 02)")
 
 
 def _usable(row: Row, scope: str) -> bool | None:
@@ -198,7 +200,7 @@ def check_read(mesh: Mesh, facts: AssessFacts) -> Iterator[Finding]:
 
 
 def check_debug(inventory: pd.DataFrame) -> Iterator[Finding]:
-    """MK108: each istiod tells what it knows; without it no change can be proved, so none is made."""
+    """MK108: each istiod answers its debug endpoints; without them no change can be proved, so none is made."""
     for row in inventory.to_dict("records"):
         if row["debug"]:
             ask = Question("MK108", "istiod answers its debug endpoints", row["cluster"], "its debug interface is on")
@@ -238,7 +240,7 @@ def check_network(mesh: Mesh, facts: AssessFacts, advice: Recommendation) -> Fin
         verdict = Verdict.UNKNOWN if "UNKNOWN" in states else Verdict.WARN
     else:
         verdict = Verdict.FAIL
-    cure = "say `network: multi`, with a network for each cluster; or give pods a way to each other, and look again"
+    cure = "say `network: multi`, with a network for each cluster; or give pods a path to each other, and look again"
     return ask.answer(verdict, f"multi: {deciding}", cure)
 
 
@@ -266,7 +268,7 @@ def check_control_plane(mesh: Mesh, facts: AssessFacts, advice: Recommendation) 
     if advice.control_plane == "primary-remote" and "API server" in set(
         _speaking(advice, CONTROL, "primary-remote")["fact"]
     ):
-        return ask.answer(Verdict.WARN, told, "let API servers be reached both ways: see MK204 and MK205 of stage 02")
+        return ask.answer(Verdict.WARN, told, "make both API servers reachable: see MK701 and MK702 of stage 02")
     return ask.fail(told, cure)
 
 
@@ -287,7 +289,7 @@ def _unread(facts: AssessFacts) -> str:
 
 
 def check_installers(facts: AssessFacts) -> Iterator[Finding]:
-    """MK105: Istio came by istioctl, or is not there yet."""
+    """MK105: Istio was installed by istioctl, or is not installed yet."""
     for row in facts.inventory[facts.inventory["reason"] == ""].to_dict("records"):
         ask = Question(
             "MK105",
@@ -304,7 +306,7 @@ def check_installers(facts: AssessFacts) -> Iterator[Finding]:
         elif row["control_plane"] == "elsewhere":
             yield ask.answer(Verdict.WARN, "proxies, but no istiod", "see MK104")
         else:
-            told = f"by {by}: the next {_NEXT.get(by, 'run of that')} takes stage 05's changes back"
+            told = f"by {by}: the next {_NEXT.get(by, 'run of that')} reverts stage 05's changes"
             cure = "carry the same values (global.meshID, network, multiCluster.clusterName) into it, before stage 05"
             yield ask.answer(Verdict.WARN, told, cure)
 
@@ -326,7 +328,7 @@ class Manager:
 
 @functools.cache
 def known_managers() -> Mapping[str, Manager]:
-    """Return every line of `managed.csv` by its manager, as `istio.managed.managers` names it."""
+    """Return every line of `managed.csv` by its manager, as `control_plane.managed.managers` names it."""
     text = resources.files("meshkit.checks").joinpath("managed.csv").read_text(encoding="utf-8")
     return {row["manager"]: Manager(**row) for row in csv.DictReader(text.splitlines())}
 
@@ -337,7 +339,7 @@ def check_managers(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
     What is possible with each: meshkit/checks/managed.csv.
     """
     for name in mesh.clusters:
-        ask = Question("MK107", "Istio is run by its owner", name, "an Istio of one's own, with sidecars")
+        ask = Question("MK107", "Istio is run by its owner", name, "a self-managed Istio, with sidecars")
         rows = found[found["cluster"] == name]
         for row in rows.to_dict("records"):
             if row["reason"]:

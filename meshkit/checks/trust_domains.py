@@ -1,4 +1,4 @@
-"""Trust domains of the mesh's identities (stage 04): who accepts whom, and which policies name another one.
+"""Checks of trust domains (stage 04): which clusters accept them, and which policies name another one.
 
 A common root is not enough: a server takes callers of its own trust domain and its aliases only, a client likewise
 servers, and an AuthorizationPolicy may name a domain that nobody is of any more.
@@ -18,12 +18,12 @@ from meshkit.tables import Row
 
 ALIASES = "name it under meshConfig.trustDomainAliases of istio.overlay in every cluster"
 LOSES = {
-    ("ALLOW", False): "lets them in no more",
-    ("ALLOW", True): "keeps them out no more",
-    ("DENY", False): "keeps them out no more",
-    ("DENY", True): "lets them in no more",
+    ("ALLOW", False): "no longer lets them in",
+    ("ALLOW", True): "no longer keeps them out",
+    ("DENY", False): "no longer keeps them out",
+    ("DENY", True): "no longer lets them in",
 }
-"""What a policy does to callers whom its positive, or its negative (True), field does not mean any more."""
+"""What a policy does to callers that its positive, or its negative (True), field no longer matches."""
 
 
 def of(identity: str) -> str:
@@ -109,6 +109,6 @@ def _means(row: Row, own: str, aliases: set[str]) -> bool:
 
 def _breaks(row: Row, own: str, users: str) -> str:
     if not users:
-        return "nobody of this mesh is of that trust domain"
-    loses = LOSES.get((row["action"], "not" in row["field"]), "does not apply to them any more")
+        return "no proxy of this mesh is of that trust domain"
+    loses = LOSES.get((row["action"], "not" in row["field"]), "no longer applies to them")
     return f"proxies of {users} are of that trust domain; once they are of {own} it {loses}"

@@ -127,7 +127,6 @@ def run(
     known = [name[:2] for name in before.get("stages", [])] or list(runs.stages())
     chosen = _choose(known, first, last, only)
     how: runs.Mode = "apply" if "apply" in (mode, before.get("mode")) else "plan"
-    _find_tools()
     return _execute(
         mesh_file,
         chosen,
@@ -167,7 +166,6 @@ def undo(*, run: Path, mode: str, mesh_file: Path | None, consent: bool, out: Pa
     where = mesh_file or Path(_journal(run, before).header.get("mesh_file", ""))
     how: runs.Mode = "apply" if mode == "apply" else "plan"
     label = "undo" if how == "apply" else "undo-plan"
-    _find_tools()
     return _execute(
         where,
         ["12"],
@@ -499,12 +497,6 @@ def _journal(run: Path, before: Mapping[str, Any]) -> Journal:
     return known[before["journal"]]
 
 
-def _find_tools() -> None:
-    # A plugin may provide programs, as the lab does istioctl: they are used where the user has none.
-    folders = [str(plugin.load()()) for plugin in entry_points(group="meshkit.programs")]
-    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), *folders])
-
-
 def _choose(known: Sequence[str], first: str, last: str, only: Sequence[str]) -> list[str]:
     if only and (first or last):
         raise click.UsageError("--only goes with neither --from nor --until")
@@ -526,7 +518,6 @@ def _snapshot(mesh_file: Path | None, snapshot: Path | None) -> Snapshot:
 
     if snapshot is not None:
         return Snapshot.load(snapshot)
-    _find_tools()
     return Snapshot(Mesh.open(mesh_file or Path()))
 
 

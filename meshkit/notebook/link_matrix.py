@@ -17,15 +17,17 @@ MOST_PAIRS: Final = 30
 _ROW: Final = 0.31
 _LINK: Final = 0.74
 _WORDS: Final = 62
-_UNSAID: Final[dict[Any, Any]] = {"verdict": "unknown", "told": "nothing was said of it"}
+_UNSAID: Final[dict[Any, Any]] = {"verdict": "unknown", "told": "no check looked at it"}
 
 
 @styled
 def link_matrix(cells: pd.DataFrame) -> Chart:
-    """Show the verdict of each link of each ordered pair, from columns client, server, cell, verdict, id, told.
+    """Show the verdict of each link of each ordered pair.
 
-    Rows are pairs, the worst first; columns stand in the order in which one link rests on the other, so the cause is
-    the leftmost broken cell of a row: it has a frame, and its words stand beside the row.
+    Columns of `cells`: `client`, `server`, `cell`, `verdict`, `id`, `told`.
+
+    Rows are pairs, the worst first; columns are in the order in which one link depends on the other, so the cause is
+    the leftmost broken cell of a row: it has a frame, and its message is beside the row.
     """
     if cells.empty:
         return nothing("Pairs of clusters: no pair was looked at")
@@ -88,8 +90,8 @@ def _row(axes: Axes, y: int, links: list[str], own: dict[str, dict[Any, Any]]) -
         return
     x, row = cause
     axes.add_patch(Rectangle((x + 0.03, y + 0.06), 0.94, 0.88, fill=False, edgecolor=INK, linewidth=1.6))
-    told = f"{links[x]}: {row.get('told') or row['verdict']}"
-    words = told if len(told) <= _WORDS else f"{told[: _WORDS - 1]}…"
+    label = f"{links[x]}: {row.get('told') or row['verdict']}"
+    words = label if len(label) <= _WORDS else f"{label[: _WORDS - 1]}…"
     axes.annotate(words, (len(links) + 0.12, y + 0.5), annotation_clip=False, va="center", fontsize=8)
 
 

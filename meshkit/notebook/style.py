@@ -1,6 +1,6 @@
 """The one style of all charts: fonts, colours, and a figure that shows itself in a notebook.
 
-Colours are Okabe and Ito's (jfly.uni-koeln.de/color), told apart with any common colour blindness; symbols and words
+Colours are Okabe and Ito's (jfly.uni-koeln.de/color), distinct with any common colour blindness; symbols and words
 stand beside them all the same. Figures are made without pyplot: no global state, no display needed, no leak.
 """
 

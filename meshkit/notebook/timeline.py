@@ -41,10 +41,10 @@ def requests_over_time(
         return nothing(f"{title} over time: no request was seen")
     series = _Series(requests)
     counts = totals(requests)
-    told = f"{title}: {counts['sent']:,} sent, {counts['failed']:,} failed"
-    told += f"; {counts['not_observed']:,} s not observed" if counts["not_observed"] else ""
+    caption = f"{title}: {counts['sent']:,} sent, {counts['failed']:,} failed"
+    caption += f"; {counts['not_observed']:,} s not observed" if counts["not_observed"] else ""
     placed = _levels(marks, series)
-    figure = chart(told, WIDTH, 4.1 + 0.19 * (1 + max((level for _, _, level, _ in placed), default=-1)))
+    figure = chart(caption, WIDTH, 4.1 + 0.19 * (1 + max((level for _, _, level, _ in placed), default=-1)))
     rate, slow = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _rates(rate, series)
     _slowest(slow, series)
@@ -111,7 +111,7 @@ def _rates(axes: Axes, series: _Series) -> None:
 def _count_failed(axes: Axes, series: _Series, top: float) -> None:
     """Write how many failed above each run of failing steps; one request is seen as well as a thousand."""
     failing = np.flatnonzero(series.failed)
-    near = max(1, round(len(series.failed) * 0.05))  # what stands closer than its words are wide is told together
+    near = max(1, round(len(series.failed) * 0.05))  # marks that are closer than their labels are wide share one
     groups = np.split(failing, np.flatnonzero(np.diff(failing) > near) + 1) if len(failing) else []
     for group in groups:
         middle = (series.edges[group[0]] + series.edges[group[-1] + 1]) / 2

@@ -10,8 +10,8 @@ import pandas as pd
 
 from meshkit.errors import UnreachableError
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
-from meshkit.istio.multicluster.remote_secret_manifest import server
 from meshkit.istio.multicluster.remote_secrets import tls_server_names
+from meshkit.kube.api_server import server
 from meshkit.kube.cluster import Cluster, ExecResult
 from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.kube.pods import PROXY_CONTAINER

@@ -10,10 +10,10 @@ import pandas as pd
 from cryptography.x509 import Certificate
 
 from meshkit.istio.ca import certificates
-from meshkit.istio.config.services import endpoints
 from meshkit.istio.control_plane.cluster_domain import of_cluster, of_mesh
 from meshkit.istio.proxies import envoy_admin
 from meshkit.kube.cluster import Cluster
+from meshkit.kube.endpoints import endpoints
 from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.kube.pods import PROXY_CONTAINER
 from meshkit.probing import sni_probe

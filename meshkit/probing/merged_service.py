@@ -11,10 +11,10 @@ from typing import Any, Final
 import pandas as pd
 
 from meshkit.istio.config import service_view
-from meshkit.istio.config.services import endpoints
 from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import envoy_admin
 from meshkit.kube.cluster import Cluster
+from meshkit.kube.endpoints import endpoints
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.probing.curl import curl, failure_text, hostname, parse_answers
 from meshkit.probing.pair_probe import CALL_TIMEOUT, PATIENCE, ProbeTarget, cluster_of_pod, find_side

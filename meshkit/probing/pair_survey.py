@@ -14,8 +14,8 @@ import pandas as pd
 
 from meshkit.istio.multicluster import gateways as multicluster_gateways
 from meshkit.istio.multicluster import remote_secrets
-from meshkit.istio.multicluster.remote_secret_manifest import address_kind
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters, RemoteSecrets
+from meshkit.kube.api_server import address_kind
 from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
 from meshkit.probing import client_view, pair_probe
 from meshkit.probing.curl import Answer, failure_text, hostname

@@ -17,7 +17,8 @@ from cryptography.x509 import Certificate
 
 from meshkit.errors import MeshkitError
 from meshkit.istio.ca import certificates as ca_certificates
-from meshkit.istio.multicluster import gateways, remote_secret_manifest
+from meshkit.istio.multicluster import gateways
+from meshkit.kube import api_server
 from meshkit.kube import pods as kube_pods
 from meshkit.kube.cluster import Cluster, ExecResult
 from meshkit.kube.mesh import Mesh, Unknown, gather
@@ -188,7 +189,7 @@ def _wanted(mesh: Mesh) -> dict[str, list[tuple[str, str]]]:
                 continue
             hosts = [
                 (
-                    urlsplit(remote_secret_manifest.server(mesh.spec.cluster(other.name), other)).hostname or "",
+                    urlsplit(api_server.server(mesh.spec.cluster(other.name), other)).hostname or "",
                     "API server",
                 )
             ]

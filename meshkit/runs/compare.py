@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from meshkit.checks import audit, comparison
+from meshkit.checks.catalogue import current
 from meshkit.errors import InputError
 from meshkit.runs.outcome import Outcome
 from meshkit.runs.record import to_csv
@@ -42,15 +43,16 @@ class Comparison:
 def compare(previous: Path, outcomes: Sequence[Outcome], tables: Mapping[str, dict[str, Any]]) -> Comparison:
     """Return what changed since the previous run of the mesh.
 
-    Rows are identified by the table's key columns. If the table names columns to compare, every change in them counts.
-    Otherwise all columns count, except times, and numbers only if they differ by more than a tenth.
+    Findings are identified by stage, id and subject; a former id is the check that it is now. Rows are identified by
+    the table's key columns. If the table names columns to compare, every change in them counts. Otherwise all columns
+    count, except times, and numbers only if they differ by more than a tenth.
     """
     old = json.loads((previous / "results.json").read_text())
     ran = {stage["stage"] for stage in json.loads((previous / "record.json").read_text())["stages"] if stage["files"]}
     both = [o for o in outcomes if o.stage in ran and o.status != "not run"]
     names = {o.stage for o in both}
-    known = {(f["stage"], f["id"], f["subject"]): f for f in old["findings"] if f["stage"] in names}
-    found_now = {(o.stage, f.id, f.subject): f.to_dict() for o in both for f in o.findings}
+    known = {(f["stage"], current(f["id"]), f["subject"]): f for f in old["findings"] if f["stage"] in names}
+    found_now = {(o.stage, current(f.id), f.subject): f.to_dict() for o in both for f in o.findings}
     found = [
         FindingChange(what=_title(now or before or {}), before=_verdict(before), now=_verdict(now))
         for before, now in comparison.changes(known, found_now)
@@ -75,7 +77,7 @@ def findings_of(source: Path) -> tuple[str, dict[tuple[str, ...], Mapping[str, s
         try:
             known = json.loads((source / "results.json").read_text())["findings"]
             mesh = json.loads((source / "record.json").read_text())["mesh"]
-            return str(mesh), {(f["stage"], f["id"], f["subject"]): f for f in known}
+            return str(mesh), {(f["stage"], current(f["id"]), f["subject"]): f for f in known}
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError("no run that has ended", where=str(source), remedy="name a run folder") from None
     snapshot = Snapshot.load(source)

@@ -22,8 +22,8 @@ import pandas as pd
 
 from meshkit.display import Shown, grid, styled
 from meshkit.errors import InputError
+from meshkit.istio import trust
 from meshkit.istio.ca import istiod_ca, trust_store
-from meshkit.istio.ca import reading as ca
 from meshkit.istio.ca.istiod_ca import AUTHORITIES, SIGNERS
 from meshkit.istio.ca.model import Offer
 from meshkit.istio.ca.trust_store import CERTIFICATES, DISTRIBUTED_ROOTS, ROOTS
@@ -33,11 +33,9 @@ from meshkit.istio.config.missing_services import MISSING_SERVICES
 from meshkit.istio.config.network_policies import NETWORK_POLICIES
 from meshkit.istio.config.service_view import ServiceView
 from meshkit.istio.config.services import SERVICES
-from meshkit.istio.control_plane import inventory, istioctl, new_pods, quotas, revisions, versions
-from meshkit.istio.control_plane.images import IMAGES
+from meshkit.istio.control_plane import inventory, istioctl, revisions, versions
 from meshkit.istio.control_plane.inventory import CLOCKS, INVENTORY, LOAD_BALANCERS, ROOT_NAMESPACES
 from meshkit.istio.control_plane.istioctl import Tool
-from meshkit.istio.control_plane.quotas import REFUSALS
 from meshkit.istio.control_plane.revisions import ControlPlanes
 from meshkit.istio.control_plane.versions import FEATURES_IN_USE, IDENTITY, VERSIONS
 from meshkit.istio.multicluster import (
@@ -53,10 +51,12 @@ from meshkit.istio.multicluster.gateway_exposure import OPENED
 from meshkit.istio.multicluster.gateways import GATEWAYS, GATEWAYS_SEEN
 from meshkit.istio.multicluster.remote_secret_manifest import READERS
 from meshkit.istio.multicluster.remote_secrets import REMOTE_CLUSTERS, REMOTE_SECRETS, RemoteClusters, RemoteSecrets
-from meshkit.istio.proxies import injection, proxy_status
+from meshkit.istio.proxies import injection, new_pods, proxy_status, quotas
 from meshkit.istio.proxies import reading as proxies_reading
+from meshkit.istio.proxies.images import IMAGES
 from meshkit.istio.proxies.injection import INJECTION
 from meshkit.istio.proxies.proxy_status import CLAIMS, PROXY_STATUS
+from meshkit.istio.proxies.quotas import REFUSALS
 from meshkit.istio.proxies.reading import ProxyFacts
 from meshkit.kube.memory import Memory
 from meshkit.kube.mesh import Mesh, Unknown
@@ -316,7 +316,7 @@ class Snapshot(Shown):
 
     @derived
     def _offered(self) -> tuple[Offer | None, pd.DataFrame]:
-        return ca.offered(self.mesh)
+        return trust.offered(self.mesh)
 
     @reading()
     def offer(self) -> Offer | None:

@@ -26,6 +26,7 @@ from meshkit.checks.topology import (
 from meshkit.display import Record, Several
 from meshkit.istio.ca import trust_store
 from meshkit.istio.control_plane import inventory, managed, revisions, versions
+from meshkit.istio.proxies import reading
 from meshkit.kube.mesh import Mesh
 from meshkit.notebook import tables
 from meshkit.probing import api_server_reach, pod_reach
@@ -40,7 +41,7 @@ def look(mesh: Mesh) -> AssessFacts:
         **mesh.read_all(
             inventory=inventory.inventory,
             identity=versions.identity,
-            versions=versions.versions,
+            versions=reading.read_versions,
             roots=trust_store.roots,
             load_balancers=inventory.load_balancers,
             api_servers=api_server_reach.reach,

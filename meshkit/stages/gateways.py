@@ -14,11 +14,11 @@ from meshkit.checks import control_plane, gateways, restarts
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.gateway_exposure import GatewayFacts, check_control_plane, check_hosts, check_mesh_networks
 from meshkit.checks.question import Question, arrow, awaits, planned
-from meshkit.istio.control_plane import istioctl, new_pods, versions
+from meshkit.istio.control_plane import istioctl, versions
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.multicluster import gateway_exposure, gateway_manifests, gateway_rows, remote_secrets
 from meshkit.istio.multicluster import gateways as multicluster_gateways
-from meshkit.istio.proxies import proxy_status
+from meshkit.istio.proxies import new_pods, proxy_status
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import wait_for
 from meshkit.notebook import tables
@@ -46,11 +46,11 @@ def look(mesh: Mesh) -> GatewayFacts:
 
 
 def check(mesh: Mesh, facts: GatewayFacts, mode: str = "apply") -> list[Finding]:
-    """Judge whether gateways can be made: istiods and proxies know who and where they are, and the place is free."""
+    """Judge whether gateways can be created: istiods and proxies have their ids and network, and the name is free."""
     if mesh.spec.topology.network != "multi":
         ask = Question("MK602", "east-west gateways are needed", "the mesh", "clusters on different networks")
         return [ask.answer(Verdict.SKIPPED, "topology.network is flat: pods reach each other by their own addresses")]
-    gates = [*control_plane.check_istiods(mesh, facts.identity, "MK601")]
+    gates = [*control_plane.check_istiods(mesh, facts.identity)]
     gates += [check_networks(mesh, facts, name) for name in mesh.clusters]
     places = [check_place(mesh, facts, name) for name in mesh.clusters]
     gates = [awaits(finding, mode, BEFORE) for finding in gates]
@@ -71,13 +71,13 @@ def check_networks(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         return ask.answer(Verdict.SKIPPED, "it has no proxy")
     wrong = rows[rows["network"] != entry.network].to_dict("records")
     named = ", ".join(f"{r['namespace']}/{r['proxy']} ({r['network'] or 'none'})" for r in wrong[:3])
-    told = f"{len(wrong)} of {len(rows)} do not: {named}" if wrong else f"all {len(rows)}"
-    cure = f"run stage 05; what it leaves: kubectl --context {entry.context} rollout restart, or make a bare pod anew"
-    return ask.judge(not wrong, told, cure)
+    observed = f"{len(wrong)} of {len(rows)} do not: {named}" if wrong else f"all {len(rows)}"
+    remedy = f"run stage 05; what it leaves: kubectl --context {entry.context} rollout restart, or recreate a bare pod"
+    return ask.judge(not wrong, observed, remedy)
 
 
 def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
-    """MK602: nobody else holds the gateway's name, or what stands there can be used."""
+    """MK602: no other object has the gateway's name, or the one that has it can be used."""
     place = f"{mesh.root_namespace}/{gateway_manifests.NAME}"
     ask = Question("MK602", "a gateway exists or can be created", name, f"{place} is free, ours, or fits")
     if reason := gateway_rows.read_error(facts.gateways, name):
@@ -94,8 +94,8 @@ def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         return ask.answer(Verdict.PASS, f"{place} is free")
     missing = ", ".join(gateways.unmet_requirements(taken, mesh.spec.cluster(name).network))
     label, port = multicluster_gateways.NETWORK, multicluster_gateways.PASSTHROUGH_PORT
-    cure = f"give it label {label} and port {port}, or remove it with what made it"
-    return ask.fail(f"{place} belongs to {taken['made_by'] or 'somebody'} and does not fit: {missing}", cure)
+    remedy = f"give it label {label} and port {port}, or remove it with what made it"
+    return ask.fail(f"{place} belongs to {taken['made_by'] or 'somebody'} and does not fit: {missing}", remedy)
 
 
 def _rows(facts: GatewayFacts, name: str) -> list[Row]:
@@ -117,7 +117,7 @@ def _used(mesh: Mesh, facts: GatewayFacts, name: str) -> Row | None:
 
 
 def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
-    """Plan a gateway and its exposure for each cluster that lacks them, and meshNetworks where the file asks."""
+    """Plan a gateway and its exposure for each cluster without them, and meshNetworks where the mesh file asks."""
     made = Plan(mesh, STAGE)
     if mesh.spec.topology.network != "multi":
         return made
@@ -126,8 +126,8 @@ def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
         _plan_gateway(made, mesh, facts, name)
     if mesh.spec.topology.mesh_networks:
         for name in known:
-            told = "istiods are told the networks by meshNetworks, as the mesh file asks"
-            made.install(name, _control_plane(mesh, facts, name), told)
+            why = "istiods get the networks by meshNetworks, as the mesh file asks"
+            made.install(name, _control_plane(mesh, facts, name), why)
     return made
 
 
@@ -137,9 +137,7 @@ def _plan_gateway(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> Non
         return  # MK602 fails
     ours = row is None or row["made_by"] == OURS
     if ours:
-        made.install(
-            name, gateway_manifests.eastwest(mesh.spec, name), f"the way into {entry.network} for other networks"
-        )
+        made.install(name, gateway_manifests.eastwest(mesh.spec, name), f"lets other networks into {entry.network}")
     own = f"{mesh.root_namespace}/{gateway_manifests.EXPOSURE}"
     if row is not None and (not row["service"] or row["exposed_by"] not in ("", own)):
         return  # others expose it already, or it is known by its address only
@@ -160,19 +158,17 @@ def _control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> dict[str, Any]
 
 
 def missing(mesh: Mesh, name: str) -> str:
-    """Return what a cluster's gateway still lacks to be used, or nothing."""
+    """Return what is missing before a cluster's gateway can be used, or nothing."""
     one = Mesh(mesh.spec, {name: mesh.clusters[name]})
     entry, found = mesh.spec.cluster(name), multicluster_gateways.gateways(one)
-    offered = gateways.check_gateway(mesh, found, name, "MK611")
+    offered = gateways.check_gateway(mesh, found, name)
     if offered.verdict is not Verdict.PASS:
         look_at = (
             f"kubectl --context {entry.context} describe service -n {mesh.root_namespace} {gateway_manifests.NAME}"
         )
         return f"{offered.observed}; look at `{look_at}`" if "pending" in offered.observed else offered.observed
-    seen = gateways.check_gateway_seen(
-        mesh, found, multicluster_gateways.gateways_seen(one), name, name, identifier="MK612"
-    )
-    unseen = next((f.observed for f in seen if f.verdict is not Verdict.PASS), "")
+    seen = gateways.check_gateway_seen(mesh, found, multicluster_gateways.gateways_seen(one), name, name)
+    unseen = next((f.observed for f in seen if f.verdict not in (Verdict.PASS, Verdict.SKIPPED)), "")
     if unseen:
         return unseen
     reasons = gateway_exposure.opened(one)["reason"]
@@ -184,9 +180,9 @@ def prove(mesh: Mesh, facts: GatewayFacts, done: Plan) -> list[Finding]:
     if mesh.spec.topology.network != "multi":
         return []
     if done.pending:
-        known = ("MK611", "east-west gateway is offered")
+        known = ("MK805", "east-west gateway is offered")
         return [*refused(done), *(planned(*known, name, "a gateway of its network") for name in mesh.clusters)]
-    findings = [gateways.check_gateway(mesh, facts.gateways, name, "MK611") for name in mesh.clusters]
+    findings = [gateways.check_gateway(mesh, facts.gateways, name) for name in mesh.clusters]
     for name in mesh.clusters:
         findings += _seen(mesh, facts, name, name)
     for reader, target in mesh.ordered_pairs:
@@ -209,15 +205,14 @@ def arrived(mesh: Mesh, done: Plan) -> GatewayFacts:
 
 
 def _seen(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Finding]:
-    known = facts.gateways, facts.gateways_seen
-    return list(gateways.check_gateway_seen(mesh, *known, reader, target, identifier="MK612"))
+    return list(gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, reader, target))
 
 
 def check_others(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Finding]:
-    """MK612: each istiod that watches another cluster knows that one's gateway; before stage 07 none does."""
+    """MK806: each istiod that watches another cluster knows that one's gateway; before stage 07 none does."""
     if not facts.remotes.of(reader, target) and not facts.remotes.unknown(reader):
         ask = Question(
-            "MK612", "istiod knows the other network's gateway", arrow(reader, target), "known to each istiod"
+            "MK806", "istiod knows the other network's gateway", arrow(reader, target), "known to each istiod"
         )
         return [ask.answer(Verdict.SKIPPED, f"{reader} does not watch {target} yet; after stage {AFTER}")]
     return _seen(mesh, facts, reader, target)

@@ -28,7 +28,7 @@ STAGE = "09 observe"
 
 
 def measure(mesh: Mesh, samples: int = 400, mode: str = "audit") -> pd.DataFrame:
-    """Measure every ordered pair alone, and each cluster with itself; the columns are those of `Probing.latency`.
+    """Measure every ordered pair alone, and each cluster with itself; the columns are those of `ProbeSession.latency`.
 
     In plan mode nothing is sent.
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from meshkit.changes.plan import Plan
-from meshkit.checks import known_defects, prerequisites, restarts, topology
+from meshkit.checks import known_defects, prerequisites, remote_reader, restarts, service_merge, topology
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.namespaces import (
@@ -31,10 +31,10 @@ from meshkit.checks.namespaces import (
 )
 from meshkit.checks.question import Question, planned
 from meshkit.istio.config import network_policies, services
-from meshkit.istio.control_plane import inventory, istioctl, new_pods, revisions, versions
+from meshkit.istio.control_plane import inventory, istioctl, revisions, versions
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
 from meshkit.istio.multicluster import gateways
-from meshkit.istio.proxies import injection, proxy_status
+from meshkit.istio.proxies import injection, new_pods, proxy_status, reading
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait
 from meshkit.notebook import tables
@@ -47,7 +47,7 @@ STAGE = "02 prepare"
 def look(mesh: Mesh) -> PrepareFacts:
     """Read every cluster, and try API servers and names from pods; changes nothing."""
     tool = istioctl.tool()
-    told = mesh.read_all(
+    readings = mesh.read_all(
         roots=inventory.root_namespaces,
         identity=versions.identity,
         claims=proxy_status.claims,
@@ -55,7 +55,7 @@ def look(mesh: Mesh) -> PrepareFacts:
         inventory=inventory.inventory,
         api_servers=api_server_reach.reach,
         names=pod_reach.names,
-        versions=versions.versions,
+        versions=reading.read_versions,
         features=versions.features,
         policies=network_policies.network_policies,
         injection=injection.namespaces,
@@ -64,7 +64,7 @@ def look(mesh: Mesh) -> PrepareFacts:
         new_pods=new_pods.look,
         revisions=revisions.look,
     )
-    return PrepareFacts(**told, istioctl=tool.version, no_istioctl=tool.missing)
+    return PrepareFacts(**readings, istioctl=tool.version, no_istioctl=tool.missing)
 
 
 def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
@@ -76,8 +76,7 @@ def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
         *check_networks(mesh, facts),
         *check_ids(mesh, facts),
         *prerequisites.check_clocks(facts.clocks, mesh.spec.gates.max_clock_skew),
-        *prerequisites.check_addresses(mesh, facts.inventory),
-        *prerequisites.check_reach(facts.api_servers),
+        *check_api_servers(mesh, facts),
         *prerequisites.check_names(mesh, facts.names),
         *prerequisites.check_versions(mesh, facts.versions, facts.istioctl, facts.no_istioctl),
         *prerequisites.check_kubernetes(facts.versions, target),
@@ -87,10 +86,20 @@ def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
         *checks_revisions.check_labels(mesh, facts.injection, facts.revisions),
         *prerequisites.check_injection(mesh, facts.injection),
         *checks_revisions.check_followed(mesh, facts.injection),
-        *prerequisites.check_services(mesh, facts.services),
+        *service_merge.check_alike(
+            facts.services, services.merging(facts.services, list(mesh.clusters), mesh.root_namespace)
+        ),
         *check_gateways(mesh, facts),
         *restarts.check(mesh, facts.new_pods),
     ]
+
+
+def check_api_servers(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
+    """MK701 and MK702: what remote secrets will need, before anything is changed."""
+    for row in facts.inventory.to_dict("records"):
+        yield remote_reader.check_address(mesh, row["cluster"], row["api_server"], row["reason"])
+    for pair in mesh.ordered_pairs:
+        yield remote_reader.check_reach(facts.api_servers, *pair, early=True)
 
 
 def plan(mesh: Mesh, facts: PrepareFacts) -> Plan:
@@ -142,7 +151,7 @@ def endpoint_networks(istiod: Istiod) -> Counter[str]:
 
 
 def prove(mesh: Mesh, facts: PrepareFacts, made: Plan) -> list[Finding]:
-    """Read labels again, ask istiods where they place their pods, and see that no proxy was lost."""
+    """Read labels again, ask istiods for the network of their pods, and check that no proxy was lost."""
     return [*prove_labels(mesh, facts, made), *prove_placed(mesh, made), *prove_unharmed(mesh, facts, made)]
 
 
@@ -164,7 +173,7 @@ def prove_labels(mesh: Mesh, facts: PrepareFacts, made: Plan) -> Iterator[Findin
             continue
         labels = prerequisites.labels(own[0])
         observed = f"{root['network'] or 'no network'}; {prerequisites.text(labels) or 'no injection'}"
-        yield ask.judge(root["network"] == entry.network and labels, observed, "look at MK201, and at MK290")
+        yield ask.judge(root["network"] == entry.network and labels, observed, "see MK201 and MK290")
 
 
 def prove_placed(mesh: Mesh, made: Plan) -> Iterator[Finding]:
@@ -183,9 +192,9 @@ def prove_placed(mesh: Mesh, made: Plan) -> Iterator[Finding]:
             if isinstance(seen, Unknown):
                 yield ask.unknown(seen.reason)
                 continue
-            told = ", ".join(f"{count} in {network or 'none'}" for network, count in sorted(seen.items()))
-            cure = "has the pod, or meshNetworks, a network of its own? else restart istiod"
-            yield ask.judge(set(seen) <= {entry.network}, told or "no endpoint", cure)
+            observed = ", ".join(f"{count} in {network or 'none'}" for network, count in sorted(seen.items()))
+            remedy = "has the pod, or meshNetworks, a network of its own? else restart istiod"
+            yield ask.judge(set(seen) <= {entry.network}, observed or "no endpoint", remedy)
 
 
 def prove_unharmed(mesh: Mesh, facts: PrepareFacts, made: Plan) -> Iterator[Finding]:
@@ -206,9 +215,11 @@ def prove_unharmed(mesh: Mesh, facts: PrepareFacts, made: Plan) -> Iterator[Find
         gone = sorted(before - set(now["proxy"]))
         bad = sorted(set(mine[mine["state"].isin(("ERROR", "NOT CONNECTED"))]["proxy"]))
         if bad:
-            yield ask.fail(f"{', '.join(bad[:3])}: not connected, or refuses its configuration", "stage 09 tells more")
+            yield ask.fail(f"{', '.join(bad[:3])}: not connected, or rejects its configuration", "stage 09 shows more")
         elif gone:
-            yield ask.answer(Verdict.WARN, f"{', '.join(gone[:3])} is gone", "a label restarts nothing: who did?")
+            yield ask.answer(
+                Verdict.WARN, f"{', '.join(gone[:3])} is gone", "a label restarts nothing: what restarted it?"
+            )
         elif now.empty:
             yield ask.answer(Verdict.SKIPPED, "it has no proxy")
         else:

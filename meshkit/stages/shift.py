@@ -1,8 +1,8 @@
 """Stage 10: the local server goes away and comes back, and the other clusters answer meanwhile.
 
-All changes are temporary: a DestinationRule in each cluster that prefers the own one while it answers (Istio's locality
-failover, which needs outlier detection), and one workload at 0 replicas for some seconds. It is done under traffic from
-every cluster, and only where the others are seen to be able to answer: otherwise it would be an outage.
+All changes are temporary: a DestinationRule in each cluster that prefers the local one while it answers (Istio's
+locality failover, which needs outlier detection), and one workload at 0 replicas for some seconds. It is done under
+traffic from every cluster, and only where others have healthy endpoints: otherwise it would be an outage.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from meshkit.changes.plan import Change, Plan, refused
 from meshkit.checks import restarts
 from meshkit.checks.finding import Finding, Verdict, holding
 from meshkit.checks.question import Question, awaits, planned
-from meshkit.istio.control_plane import new_pods
+from meshkit.istio.proxies import new_pods
 from meshkit.kube.manifests import identify, unified
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import Wait
@@ -90,7 +90,7 @@ def check(mesh: Mesh, facts: ShiftFacts, mode: str = "apply") -> list[Finding]:
 
 
 def check_rules(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
-    """MK1001: nobody else has a DestinationRule for the host; Istio would merge or ignore one of the two."""
+    """MK1001: there is no other DestinationRule for the host; Istio would merge or ignore one of the two."""
     for name in mesh.clusters:
         rows = facts.rules[facts.rules["cluster"] == name].to_dict("records")
         ask = Question("MK1001", "no other DestinationRule for the host", name, "none")
@@ -101,7 +101,7 @@ def check_rules(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
             f"{row['namespace']}/{row['name']} ({row['host']}: {row['policy']})" for row in rows if not row["ours"]
         ]
         yield ask.judge(
-            not others, ", ".join(others) or "none", "take `probe.server` of the mesh file to a service that has none"
+            not others, ", ".join(others) or "none", "set `probe.server` of the mesh file to a Service that has none"
         )
 
 
@@ -111,37 +111,37 @@ def check_workloads(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
         row = facts.workload(name)
         ask = Question("MK1002", "the server runs", name, "one workload, every replica ready")
         if row["reason"]:
-            cure = f"deploy {mesh.spec.probe.server} there, or name yours under `probe:`"
-            yield ask.fail(row["reason"], cure) if row["answers"] else ask.unknown(row["reason"])
+            remedy = f"deploy {mesh.spec.probe.server} there, or name yours under `probe:`"
+            yield ask.fail(row["reason"], remedy) if row["answers"] else ask.unknown(row["reason"])
             continue
-        told = f"{row['kind']} {row['workload']}: {row['ready']} of {row['replicas']} ready"
-        cure = f"kubectl --context {mesh.spec.cluster(name).context} get pods -n {mesh.spec.probe.namespace}"
-        yield ask.judge(row["ready"] >= row["replicas"] > 0, told, cure)
+        observed = f"{row['kind']} {row['workload']}: {row['ready']} of {row['replicas']} ready"
+        remedy = f"kubectl --context {mesh.spec.cluster(name).context} get pods -n {mesh.spec.probe.namespace}"
+        yield ask.judge(row["ready"] >= row["replicas"] > 0, observed, remedy)
 
 
 def check_owners(facts: ShiftFacts) -> Iterator[Finding]:
-    """MK1003: whoever else sets the replicas is named: an autoscaler, or a controller that brings Git back."""
+    """MK1003: anything else that sets the replicas is named: an autoscaler, or a controller that restores Git."""
     row = facts.workload(facts.cluster)
     if row["reason"]:
         return
     ask = Question("MK1003", "nobody else scales the server", facts.cluster, "no autoscaler, no GitOps controller")
-    told = [
+    observed = [
         *([f"{row['autoscaler']} (pauses at 0 replicas, goes on afterwards)"] if row["autoscaler"] else []),
         *([f"{row['gitops']} may scale it back at once"] if row["gitops"] else []),
     ]
-    cure = "pause its self-healing for this stage, or expect the shift to end early"
-    yield ask.judge(not told, "; ".join(told) or "nobody", cure, otherwise=Verdict.WARN)
+    remedy = "pause it for this stage, or expect the shift to end early"
+    yield ask.judge(not observed, "; ".join(observed) or "nobody", remedy, otherwise=Verdict.WARN)
 
 
 def check_ending(facts: ShiftFacts) -> Iterator[Finding]:
-    """MK1012: the server goes on answering while the others still have its address."""
+    """MK1012: the server still answers while other proxies have its address."""
     row = facts.workload(facts.cluster)
     if row["reason"]:
         return
     ask = Question("MK1012", "the server drains before it stops", facts.cluster, "a preStop hook in each container")
-    told = f"{row['abrupt']} without one: requests that are on their way when the pod is told to go may fail"
-    cure = "lifecycle.preStop.sleep of some seconds (Kubernetes 1.30 or newer; else exec `sleep`)"
-    yield ask.judge(not row["abrupt"], told if row["abrupt"] else "all have one", cure, otherwise=Verdict.WARN)
+    observed = f"{row['abrupt']} without one: requests that are on their way when the pod is terminated may fail"
+    remedy = "lifecycle.preStop.sleep of some seconds (Kubernetes 1.30 or newer; else exec `sleep`)"
+    yield ask.judge(not row["abrupt"], observed if row["abrupt"] else "all have one", remedy, otherwise=Verdict.WARN)
 
 
 def check_clients(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
@@ -161,7 +161,7 @@ def check_clients(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
 
 
 def check_others(mesh: Mesh, facts: ShiftFacts) -> Finding:
-    """MK1005: while the local server is away, somebody else can answer; otherwise this stage were an outage."""
+    """MK1005: another cluster has healthy endpoints, so scaling the local server to 0 causes no outage."""
     ask = Question("MK1005", "another cluster can answer", facts.cluster, "a healthy endpoint elsewhere, in its Envoy")
     rows = facts.endpoints[facts.endpoints["client"] == facts.cluster]
     if (rows["reason"] != "").any():
@@ -170,17 +170,17 @@ def check_others(mesh: Mesh, facts: ShiftFacts) -> Finding:
         return ask.fail("the mesh has one cluster", "bring the second one in first")
     others = rows[rows["where"] == "elsewhere"]
     healthy = others[(others["health"] == "HEALTHY") & ~((others["cx_connect_fail"] > 0) & (others["rq_success"] == 0))]
-    told = ", ".join(f"{r['address']} {r['health']}" for r in others.to_dict("records")) or "none"
-    return ask.judge(len(healthy), told, "run 08-verify: its findings say what is missing on the way")
+    observed = ", ".join(f"{r['address']} {r['health']}" for r in others.to_dict("records")) or "none"
+    return ask.judge(len(healthy), observed, "run stage 08: its findings say what is missing on the path")
 
 
 def plan(mesh: Mesh, facts: ShiftFacts, traffic: Traffic, hold: float = 10.0) -> Plan:
-    """Plan rules that prefer the own cluster, the server away for `hold` seconds, and the server back.
+    """Plan rules that prefer the local cluster, the server away for `hold` seconds, and the server back.
 
     Every step waits until the traffic shows its effect for some seconds, so the next one is made on proof.
 
     Raises:
-        InputError: `hold` is less than nothing, or no number.
+        InputError: `hold` is negative, or no number.
     """
     parameters.require_number("hold", hold)
     made = Plan(mesh, STAGE, temporary=True)
@@ -189,7 +189,7 @@ def plan(mesh: Mesh, facts: ShiftFacts, traffic: Traffic, hold: float = 10.0) ->
         made.apply(
             name,
             rule(mesh, facts, name),
-            f"the own cluster answers {name} while it can",
+            f"the local cluster answers clients in {name} while it can",
             wait=_step(traffic, f"rule {name}", f"rule in {name}", partial(traffic.missing, name, {name}, STEADY)),
         )
     if facts.workload(facts.cluster)["reason"]:
@@ -208,7 +208,7 @@ def plan(mesh: Mesh, facts: ShiftFacts, traffic: Traffic, hold: float = 10.0) ->
 
 
 def rule(mesh: Mesh, facts: ShiftFacts, cluster: str) -> dict[str, Any]:
-    """Return the DestinationRule: outlier detection, without which Istio fails nothing over, and the order."""
+    """Return the DestinationRule: outlier detection, which Istio's failover needs, and the order of clusters."""
     spec = mesh.spec.probe
     policy = {
         # Envoy's own defaults; naming them is what switches locality failover on.
@@ -226,8 +226,8 @@ def rule(mesh: Mesh, facts: ShiftFacts, cluster: str) -> dict[str, Any]:
 def order(mesh: Mesh, facts: ShiftFacts, cluster: str) -> dict[str, Any]:
     """Return who answers a cluster when its own server does not.
 
-    Where each cluster is one region of its own, the next region of the mesh file; else what is not of the own
-    cluster, by Istio's label of it.
+    Where each cluster is a region of its own, the next region of the mesh file; else any other cluster, by Istio's
+    cluster label.
     """
     regions = {name: facts.workload(name)["region"] for name in mesh.clusters}
     names = list(mesh.clusters)
@@ -240,16 +240,16 @@ def order(mesh: Mesh, facts: ShiftFacts, cluster: str) -> dict[str, Any]:
 def _step(traffic: Traffic, key: str, words: str, missing: Callable[[], str]) -> Wait:
     def wait() -> str:
         step = traffic.steps.setdefault(key, LoadStep(words, time.time()))
-        told = missing()
-        if not told and not step.settled:
+        lacking = missing()
+        if not lacking and not step.settled:
             step.settled = time.time()
-        return told
+        return lacking
 
     return wait
 
 
 def _bring_back(made: Plan, mesh: Mesh, facts: ShiftFacts, wait: Wait) -> None:
-    """Add the way back as a change of its own: a dry run made now would not see it, as nothing is away yet."""
+    """Add the return as a change of its own: a dry run now would not show it, since the server still runs."""
     row, target = facts.workload(facts.cluster), mesh.clusters[facts.cluster]
     if not made.changes or made.changes[-1].action != "scale" or made.changes[-1].problem:
         return
@@ -272,7 +272,7 @@ def _bring_back(made: Plan, mesh: Mesh, facts: ShiftFacts, wait: Wait) -> None:
 
 
 def prove(mesh: Mesh, facts: ShiftFacts, made: Plan, traffic: Traffic, within: float = 5.0) -> list[Finding]:
-    """Judge the traffic, step by step, and look whether everything is as it was."""
+    """Judge the traffic, step by step, and check that everything is as it was."""
     if made.pending or not traffic.sent:
         known = sorted(_PROVED.items())
         return [*refused(made), *(planned(number, what, facts.cluster, "under traffic") for number, what in known)]
@@ -298,14 +298,14 @@ _PROVED: Final = {
 
 
 def check_before(traffic: Traffic, client: str) -> Finding:
-    """MK1006: with the rule, and the server there, only the own cluster answers."""
-    ask = Question("MK1006", _PROVED["MK1006"], client, "all answers from the own cluster, with the rule")
+    """MK1006: with the rule, and the server there, only the local cluster answers."""
+    ask = Question("MK1006", _PROVED["MK1006"], client, "all answers from the local cluster, with the rule")
     rows = before(traffic, client)
     if not rows:
         return ask.unknown("no answer was seen between the rule and the next step")
     own = sum(traffic.home(row) == client for row in rows)
-    cure = "is outlierDetection in the rule, and do the nodes have region and zone labels?"
-    return ask.judge(own == len(rows), f"{own} of {len(rows)} answers", cure)
+    remedy = "is outlierDetection in the rule, and do the nodes have region and zone labels?"
+    return ask.judge(own == len(rows), f"{own} of {len(rows)} answers", remedy)
 
 
 def check_moved(traffic: Traffic, client: str, key: str, within: float) -> Finding:
@@ -313,7 +313,7 @@ def check_moved(traffic: Traffic, client: str, key: str, within: float) -> Findi
     number = "MK1007" if key == AWAY else "MK1008"
     # How long pods take to start is not the mesh's matter: the way back counts from the first answer at home.
     away = key == AWAY
-    place, moment = ("elsewhere", "the step") if away else ("the own cluster", "its first")
+    place, moment = ("elsewhere", "the step") if away else ("the local cluster", "its first")
     expected = f"all answers from {place} {within:g} s after {moment}"
     ask = Question(number, _PROVED[number], client, expected)
     step = traffic.steps.get(key)
@@ -323,12 +323,12 @@ def check_moved(traffic: Traffic, client: str, key: str, within: float) -> Findi
     moved = [row for row in rows if (traffic.home(row) == client) == (key == BACK)]
     stayed = [row for row in rows if row not in moved]
     if not moved:
-        return ask.fail("no answer came from there", "run 08-verify: its findings say what is missing on the way")
+        return ask.fail("no answer came from there", "run stage 08: its findings say what is missing on the path")
     first = moved[0].time - step.begun
     last = max((row.time for row in stayed), default=step.begun) - step.begun
-    told = f"the first {first:.1f} s after the step, all from {max(first, last):.1f} s on, {len(moved)} answers"
+    observed = f"the first {first:.1f} s after the step, all from {max(first, last):.1f} s on, {len(moved)} answers"
     took = max(first, last) - (0 if away else first)
-    return ask.judge(took <= within, told, "does istiod push endpoints slowly? `istioctl proxy-status`")
+    return ask.judge(took <= within, observed, "does istiod push endpoints slowly? `istioctl proxy-status`")
 
 
 def _end_of(traffic: Traffic, key: str) -> float:
@@ -345,9 +345,9 @@ def check_failed(mesh: Mesh, traffic: Traffic, client: str) -> Finding:
     failed = [row for row in rows if row.failed]
     if not rows:
         return ask.unknown("it sent nothing")
-    told = f"{len(failed)} of {len(rows)} failed" + (f"; the first: {failed[0].error}" if failed else "")
-    cure = "let the server drain (preStop, terminationGracePeriodSeconds), and its sidecar end last (native sidecars)"
-    return ask.judge(len(failed) <= allowed * len(rows), told, cure)
+    observed = f"{len(failed)} of {len(rows)} failed" + (f"; the first: {failed[0].error}" if failed else "")
+    remedy = "let the server drain (preStop, terminationGracePeriodSeconds), and its sidecar end last (native sidecars)"
+    return ask.judge(len(failed) <= allowed * len(rows), observed, remedy)
 
 
 def check_latency(mesh: Mesh, traffic: Traffic, client: str) -> Finding:
@@ -364,8 +364,10 @@ def check_latency(mesh: Mesh, traffic: Traffic, client: str) -> Finding:
 
     p50, p99 = (quantile(np.sort(np.array(far)), q) for q in (0.5, 0.99))
     own = quantile(np.sort(np.array(near)), 0.5)
-    told = f"p50 {1000 * p50:.0f} ms (+{1000 * (p50 - own):.0f} ms), p99 {1000 * p99:.0f} ms of {len(far)} answers"
-    return ask.judge(p99 <= gate, told, "stage 09 measures the way; is the other cluster near enough for this service?")
+    observed = f"p50 {1000 * p50:.0f} ms (+{1000 * (p50 - own):.0f} ms), p99 {1000 * p99:.0f} ms of {len(far)} answers"
+    return ask.judge(
+        p99 <= gate, observed, "stage 09 measures the path; is the other cluster near enough for this service?"
+    )
 
 
 def check_left(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
@@ -379,9 +381,9 @@ def check_left(mesh: Mesh, facts: ShiftFacts) -> Iterator[Finding]:
             yield ask.unknown(reason)
             continue
         left = bool(rules["ours"].any())
-        told = f"{'a rule is left' if left else 'no rule'}, {row['ready']} of {was['replicas']} replicas"
-        cure = "run this stage again: it takes back what a killed one left"
-        yield ask.judge(not left and row["ready"] == row["replicas"] == was["replicas"], told, cure)
+        observed = f"{'a rule is left' if left else 'no rule'}, {row['ready']} of {was['replicas']} replicas"
+        remedy = "run this stage again: it reverts what a killed run left"
+        yield ask.judge(not left and row["ready"] == row["replicas"] == was["replicas"], observed, remedy)
 
 
 def before(traffic: Traffic, client: str) -> list[Request]:

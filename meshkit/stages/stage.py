@@ -42,6 +42,22 @@ R = TypeVar("R")
 S = TypeVar("S", bound="Stage")
 
 
+class Read:
+    """What a beat of a stage reads, as an attribute of its class; before that, asking for it says which to run first.
+
+    Raises:
+        InputError: that beat was not run yet.
+    """
+
+    def __init__(self, beat: str) -> None:
+        self.beat = beat
+
+    def __get__(self, stage: Stage | None, owner: type[Stage]) -> Any:
+        if stage is None:
+            return self
+        raise _too_early(stage, self.beat, "there is something to show")
+
+
 class Shows(Generic[S]):
     """A table of a stage, as an attribute of its class: `readers = Shows(READERS, lambda stage: stage.facts.readers)`.
 
@@ -52,7 +68,7 @@ class Shows(Generic[S]):
         self.table, self.frame = table, frame
 
     def __get__(self, stage: S | None, owner: type[S]) -> Any:
-        return self if stage is None else self.table.view(_of(stage, self.frame))
+        return self if stage is None else self.table.view(self.frame(stage))
 
 
 class Draws(Generic[S]):
@@ -62,22 +78,7 @@ class Draws(Generic[S]):
         self.name, self.draw = name, draw
 
     def __get__(self, stage: S | None, owner: type[S]) -> Any:
-        return self if stage is None else Picture(_of(stage, self.draw), self.name)
-
-
-def _of(stage: S, read: Callable[[S], R]) -> R:
-    """Return a part of a stage.
-
-    Raises:
-        InputError: it is of facts that were not read yet.
-    """
-    try:
-        return read(stage)
-    except AttributeError as error:
-        if not error.name or error.obj is not None:
-            raise
-        needed = "look" if stage.facts is None else "prove"
-        raise _too_early(stage, needed, "there is something to show") from None
+        return self if stage is None else Picture(self.draw(stage), self.name)
 
 
 def _too_early(stage: Stage, needed: str, wanted: str) -> InputError:
@@ -113,6 +114,10 @@ class Stage:
     name: ClassVar[str]
     """Number and name, as journals and records have it: "07 discovery"."""
     modes: ClassVar[tuple[str, ...]] = parameters.MODES
+    facts: Any = Read("look")
+    """What `look` read."""
+    after: Any = Read("prove")
+    """What `prove` read again, in stages that show it."""
 
     def __init__(self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "plan", journal: str = "") -> None:
         parameters.require_choice("mode", mode, self.modes)
@@ -120,8 +125,6 @@ class Stage:
             require_journal_name(journal)
         self.mesh = mesh if isinstance(mesh, Mesh) else Mesh.open(mesh)
         self.mode, self.journal = mode, journal
-        self.facts: Any = None  # what `look` read
-        self.after: Any = None  # what `prove` read again, in stages that show it
         self.findings = Findings()
         self.plans: list[Plan] = []
         self._more: Iterator[Plan] = iter(())
@@ -143,7 +146,7 @@ class Stage:
         raise NotImplementedError
 
     def _check(self) -> Iterable[Finding]:
-        """Judge the facts: what must hold before anything is changed."""
+        """Judge the facts: the gates of the changes."""
         raise NotImplementedError
 
     def _plans(self) -> Iterator[Plan]:
@@ -151,7 +154,7 @@ class Stage:
         yield from ()
 
     def _prove(self) -> Iterable[Finding]:
-        """Judge what came of it, by looking again."""
+        """Judge the result, by reading again."""
         return ()
 
     # --- the beats ---
@@ -195,7 +198,7 @@ class Stage:
 
     @_beat
     def apply(self) -> Shown:
-        """Apply what the plan showed, in mode apply and where no gate holds it; return what became of each change."""
+        """Apply what the plan showed, in mode apply and where no gate holds it; return the status of each change."""
         if not self.plans:
             return Text("this stage changes nothing")
         for plan in self.plans:
@@ -214,7 +217,7 @@ class Stage:
 
     @_beat
     def prove(self) -> Findings:
-        """Look again and judge what came of it, by other evidence than the change's own answer."""
+        """Read again and judge the result, by other evidence than the answer to the change."""
         proved = Findings(self._prove())
         proved.gates = False
         self.findings = Findings([*self.findings, *proved])

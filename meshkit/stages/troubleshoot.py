@@ -42,14 +42,14 @@ LINES: Final = 400
 SHOWN: Final = 6
 OURS: Final = re.compile(rf" PassthroughCluster .*:{pod_reach.DISCARD}\b")
 """Access log lines of the checks' own tries."""
-MENDS: Final = {
+FIXES: Final = {
     "02": "MK201 MK210",
     "04": "MK402 MK403 MK404 MK405 MK406 MK807 MK841",
     "05": "MK207 MK703 MK801",
     "06": "MK613 MK615 MK805 MK838",
     "07": "MK704 MK802 MK803 MK809 MK830 MK831 MK832 MK833 MK836",
 }
-"""The stage of a run whose plan mends what a check found."""
+"""The stage of a run whose plan fixes what a check found."""
 WALK: Final = Table(
     "walk",
     "The checks, the likeliest first",
@@ -137,7 +137,7 @@ Source: envoy/stream_info (`CORE_RESPONSE_FLAGS`), and EnvoyTextLogFormat of pil
 
 @dataclass(frozen=True)
 class Symptom:
-    """What people see of a fault.
+    """What users see of a fault.
 
     `pattern` finds it in a log line, and so do Envoy's response `flags`; `checks` are the ids of those that it makes
     likely, the likeliest first; `means` is what the line says by itself, where that is more than a check can find.
@@ -175,7 +175,7 @@ class Diagnosis(Shown):
 
 @functools.cache
 def known() -> dict[str, Symptom]:
-    """Return every symptom by its name: the lines of symptoms.csv, those that tell most first."""
+    """Return every symptom by its name: the lines of symptoms.csv, the most specific first."""
     text = resources.files("meshkit.stages").joinpath("symptoms.csv").read_text()
     rows = csv.DictReader(text.splitlines())
     lists = ("flags", "checks")
@@ -218,12 +218,12 @@ def recognise(text: str | int) -> Symptom | None:
     raise InputError(
         f"no symptom is known by {asked[:80]!r}; the nearest is {names[near].name!r}",
         where="parameter symptom",
-        remedy="give a name of the notebook's first table, or a line of a log; or nothing, to have all looked at",
+        remedy="give a name of the notebook's first table, or a line of a log; or nothing, to check everything",
     )
 
 
 def classify(line: str) -> Symptom | None:
-    """Return the symptom of a log line, or None; of several the one that tells most."""
+    """Return the symptom of a log line, or None; of several the most specific."""
     line = " ".join(line.split())
     flags = {flag for found in _FLAGS.finditer(line) for flag in found[1].split(",")}
     symptoms = (one for one in known().values() if flags & {*one.flags} or re.search(one.pattern, line, re.IGNORECASE))
@@ -246,20 +246,20 @@ def check(facts: Snapshot) -> list[Finding]:
 
 
 def diagnose(mesh: Mesh, findings: Sequence[Finding], symptom: Symptom | None) -> Diagnosis:
-    """Tell the cause from its consequences.
+    """Separate the cause from its consequences.
 
     A cause follows from nothing. Of several it is one that the symptom makes likely, or that leads to such a one; of
     those, what failed before what is unknown, and what has the most consequences.
     """
-    told = causes.in_order(findings, list(mesh.clusters))
-    bad = [(one, due) for one, due in told if not _well(one)]
+    explained = causes.in_order(findings, list(mesh.clusters))
+    bad = [(one, due) for one, due in explained if not _well(one)]
     roots = [one for one, due in bad if due is None]
     follow = [(one, due) for one, due in bad if due]
     likely = [one for one in roots if leads_to(one, symptom, follow)]
     ordered = sorted(roots, key=lambda one: (one not in likely, -SEVERITY.index(one.verdict)))
     cause = ordered[0] if ordered and (symptom is None or likely) else None
     others = [one for one in ordered if one is not cause]
-    return Diagnosis(symptom, cause, others, follow, [one for one, _ in told if _well(one)])
+    return Diagnosis(symptom, cause, others, follow, [one for one, _ in explained if _well(one)])
 
 
 def _well(finding: Finding) -> bool:
@@ -326,8 +326,8 @@ def named(diagnosis: Diagnosis) -> pd.DataFrame:
 def conclusion(diagnosis: Diagnosis) -> str:
     """Return the diagnosis as a sentence or two; where no check found the reason, with what the symptom means."""
     means = diagnosis.symptom.means if diagnosis.symptom else ""
-    told = _conclusion(diagnosis)
-    return f"{told} It means: {means}." if means and diagnosis.cause is None else told
+    sentence = _conclusion(diagnosis)
+    return f"{sentence} It means: {means}." if means and diagnosis.cause is None else sentence
 
 
 def _conclusion(diagnosis: Diagnosis) -> str:
@@ -343,10 +343,10 @@ def _conclusion(diagnosis: Diagnosis) -> str:
         return f"Nothing that usually lies behind {seen} is amiss, but other things are: the table has them."
     count = sum(reason is one for _, reason in diagnosis.follow)
     tail = f" {count} other bad answers follow from it." if count else ""
-    told = f"{one.check} [{one.subject}] ({one.id}): {one.observed}.{tail}"
+    finding = f"{one.check} [{one.subject}] ({one.id}): {one.observed}.{tail}"
     if one.verdict is Verdict.UNKNOWN:
-        return f"Before the reason for {seen} can be told this must be known: {told}"
-    return f"The reason for {seen}: {told}"
+        return f"Before the reason for {seen} can be named this must be known: {finding}"
+    return f"The reason for {seen}: {finding}"
 
 
 def judged(diagnosis: Diagnosis) -> list[Finding]:
@@ -360,35 +360,35 @@ def judged(diagnosis: Diagnosis) -> list[Finding]:
     return [*filter(None, [diagnosis.cause]), *diagnosis.others, *follow, *diagnosis.well]
 
 
-def mends(finding: Finding | None) -> str:
-    """Return the stage whose plan mends what a finding found, or nothing where no stage does."""
-    return next((stage for stage, ids in MENDS.items() if finding and finding.id in ids.split()), "")
+def fixing_stage(finding: Finding | None) -> str:
+    """Return the stage whose plan fixes a finding, or nothing where no stage does."""
+    return next((stage for stage, ids in FIXES.items() if finding and finding.id in ids.split()), "")
 
 
-def cure(diagnosis: Diagnosis, mesh_file: str) -> pd.DataFrame:
+def remedy_steps(diagnosis: Diagnosis, mesh_file: str) -> pd.DataFrame:
     """Return what to do, step by step; nothing of it was done."""
     one, rows = diagnosis.cause, []
     if one is None:
         return CURE.frame([])
     if one.remedy:
-        rows.append((one.remedy, f"mends {one.id}: {one.check} [{one.subject}]"))
-    if stage := mends(one):
+        rows.append((one.remedy, f"fixes {one.id}: {one.check} [{one.subject}]"))
+    if stage := fixing_stage(one):
         rows.append(
-            (f"meshkit run {mesh_file} --only {stage}", f"shows how stage {stage} would mend it; changes nothing")
+            (f"meshkit run {mesh_file} --only {stage}", f"shows how stage {stage} would fix it; changes nothing")
         )
-        rows.append((f"meshkit run {mesh_file} --only {stage} --mode apply", "makes what was shown, and proves it"))
-    rows.append((f"meshkit check --explain {one.id}", "what the check means, and what users told of it"))
+        rows.append((f"meshkit run {mesh_file} --only {stage} --mode apply", "applies what was shown, and proves it"))
+    rows.append((f"meshkit check --explain {one.id}", "what the check means, and what users reported"))
     rows.append((f"meshkit check {mesh_file}", f"{one.id} must be gone, and with it what follows from it"))
     steps = [{"step": n, "do": do, "why": why} for n, (do, why) in enumerate(rows, 1)]
     return CURE.frame(steps, in_order=True)
 
 
 def plan(mesh: Mesh, facts: Snapshot, diagnosis: Diagnosis) -> Plan:
-    """Plan the cure where it is a matter of labels, gateways or remote secrets: shown by dry run, never made here.
+    """Plan the remedy where it is a matter of labels, gateways or remote secrets: shown by dry run, never applied here.
 
-    Empty where meshkit cannot show it without more ado: the steps of `cure` tell how it is done.
+    Empty where meshkit cannot show it directly: the steps of `remedy_steps` say how it is done.
     """
-    stage = mends(diagnosis.cause)
+    stage = fixing_stage(diagnosis.cause)
     if stage == "02":
         return prepare.plan(mesh, audit.prepare_facts(facts))
     if stage == "06":
@@ -407,8 +407,8 @@ def logs(mesh: Mesh) -> pd.DataFrame:
     there is left out.
     """
     rows: list[dict[str, Any]] = []
-    for name, told in mesh.each(lambda cluster: _logs(mesh, cluster)).items():
-        rows += [{"cluster": name, "reason": told.reason}] if isinstance(told, Unknown) else told
+    for name, lines in mesh.each(lambda cluster: _logs(mesh, cluster)).items():
+        rows += [{"cluster": name, "reason": lines.reason}] if isinstance(lines, Unknown) else lines
     return LOGS.frame(rows)
 
 
@@ -426,13 +426,13 @@ def _logs(mesh: Mesh, cluster: Cluster) -> list[dict[str, Any]]:
         if isinstance(lines, Unknown):
             rows.append({**where, "reason": lines.reason})
             continue
-        told: dict[str, list[str]] = {}
+        seen: dict[str, list[str]] = {}
         for line in lines:
             if (found := classify(line)) and not OURS.search(line):
-                told.setdefault(found.name, []).append(line)
+                seen.setdefault(found.name, []).append(line)
         rows += [
             {**where, "symptom": name, "lines": len(same), "last": " ".join(same[-1].split())[:300]}
-            for name, same in told.items()
+            for name, same in seen.items()
         ]
     return rows
 
@@ -457,7 +457,7 @@ class Troubleshoot(Stage):
     logs = Shows["Troubleshoot"](tables.LOGS, lambda stage: stage.lines)
     walk = Shows["Troubleshoot"](tables.WALK, lambda stage: walk(stage.mesh, stage.findings, stage.recognised))
     causes = Shows["Troubleshoot"](tables.CAUSES, lambda stage: named(stage.diagnosis))
-    remedy = Shows["Troubleshoot"](tables.CURE, lambda stage: cure(stage.diagnosis, stage.mesh_file))
+    remedy = Shows["Troubleshoot"](tables.CURE, lambda stage: remedy_steps(stage.diagnosis, stage.mesh_file))
 
     facts: Snapshot
 
@@ -478,7 +478,7 @@ class Troubleshoot(Stage):
     @property
     def symptom(self) -> Record:
         """The symptom that was recognised."""
-        return Record("symptom", self.recognised.name if self.recognised else "none named: everything is looked at")
+        return Record("symptom", self.recognised.name if self.recognised else "none named: everything is checked")
 
     def _look(self) -> Snapshot:
         facts = look(self.mesh, self.mode)
@@ -489,7 +489,7 @@ class Troubleshoot(Stage):
         return check(self.facts)
 
     def check(self) -> Findings:
-        """Judge everything, and tell the cause from its consequences: see `walk` and `diagnosis`."""
+        """Judge everything, and separate the cause from its consequences: see `walk` and `diagnosis`."""
         findings = super().check()
         findings.gates = False
         self._diagnosis = diagnose(self.mesh, findings, self.recognised)

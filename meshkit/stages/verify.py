@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -32,7 +33,7 @@ from meshkit.probing import pair_probe
 from meshkit.snapshot.snapshot import PAIRS, VERIFIED, Snapshot
 from meshkit.spec import MeshSpec
 from meshkit.stages.sending import Sending
-from meshkit.stages.stage import Draws, Shows
+from meshkit.stages.stage import Draws, Read, Shows
 
 STAGE = "08 verify"
 
@@ -55,12 +56,10 @@ def check(mesh: Mesh, facts: Snapshot, mode: str = "audit") -> list[Finding]:
             mesh, facts.identity, facts.remote_secrets, facts.remote_clusters, (reader, target)
         )
         if mesh.spec.topology.network == "multi":
-            findings += gateways.check_gateway_seen(
-                mesh, facts.gateways, facts.gateways_seen, reader, target, identifier="MK806", moved="MK838"
-            )
+            findings += gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, reader, target)
     if mesh.spec.topology.network == "multi":
-        findings += [gateways.check_gateway(mesh, facts.gateways, name, "MK805") for name in mesh.clusters]
-    return [*findings, *check_roots(mesh, facts), *check_certificates(mesh, facts.certificates)]
+        findings += [gateways.check_gateway(mesh, facts.gateways, name) for name in mesh.clusters]
+    return [*findings, *check_roots(mesh, facts.certificates), *check_certificates(mesh, facts.certificates)]
 
 
 def prove(mesh: Mesh, facts: Snapshot, calls: pd.DataFrame) -> list[Finding]:
@@ -103,7 +102,7 @@ def pairs(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Proved:
-    """All findings, those of the calls too: before there are any, no pair is shown to pass."""
+    """All findings, those of the calls too; without them no pair is shown as passed."""
 
     findings: list[Finding]
 
@@ -134,6 +133,7 @@ class Verify(Sending):
     )
 
     facts: Snapshot
+    survey: Any = Read("look")
 
     def __init__(
         self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "audit", journal: str = "", calls: int = 10
@@ -147,7 +147,7 @@ class Verify(Sending):
         return Snapshot(self.mesh).read(*{*VERIFIED, *PAIRS})
 
     def _check(self) -> Iterable[Finding]:
-        self.after = None
+        vars(self).pop("after", None)  # of other findings
         return [*check(self.mesh, self.facts, self.mode), *checks_pairs.check(self.mesh, self.facts, self.mode)]
 
     def _requests(self) -> str:

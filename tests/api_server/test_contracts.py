@@ -212,10 +212,11 @@ def test_verdicts(golden: Callable[[str, str, Any], None]) -> None:
 
 
 def test_catalogue(golden: Callable[[str, str, Any], None]) -> None:
-    """Every check's id and title, the stage that it blocks, its worst verdict, and who asks it."""
+    """Every check's id and title, the stage that it blocks, its worst verdict, and who asks it; former ids stay."""
     found = {
         c.id: {"title": c.title, "blocks": c.stops, "worst": c.worst, "asked by": c.asked} for c in checks().values()
     }
+    found |= {alias: {"now": c.id} for c in checks().values() for alias in c.aliases}
     golden("checks.json", "the catalogue of checks", found)
 
 
@@ -543,10 +544,12 @@ def standing(mesh: Mesh) -> dict[str, Any]:
     manifests = [config_map(name, SPACE) for name in ("new", "used", "old", "refused", "killed")]
     manifests += [core("Secret", name, space) for name, space in (("gone", SPACE), ("cacerts", SYSTEM))]
     manifests += [core("Secret", "istio-remote-secret-west", SYSTEM), deployment("app", SPACE), istiod("")]
-    return {f"{m['kind']} {m['metadata']['name']}": told(live(east, m)) if there(east, m) else None for m in manifests}
+    return {
+        f"{m['kind']} {m['metadata']['name']}": fields(live(east, m)) if there(east, m) else None for m in manifests
+    }
 
 
-def told(obj: Object) -> dict[str, Any]:
+def fields(obj: Object) -> dict[str, Any]:
     """Return what the changes are about of an object."""
     spec = obj.get("spec")
     if spec is None:

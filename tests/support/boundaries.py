@@ -144,14 +144,14 @@ def entries(state: Path) -> list[Entry]:
 
 @dataclass(frozen=True)
 class Trust:
-    """What a cluster is expected to stand by: one root (its fingerprint), and the Secret that its istiod signs with."""
+    """What a cluster is expected to trust: one root (its fingerprint), and the Secret that its istiod signs with."""
 
     root: str
     secret: str
 
 
 def astray(mesh: Mesh, expected: Mapping[str, Trust]) -> list[str]:
-    """Return whatever of a mesh does not stand by what it should: Secrets, istiods, what is handed out, proxies."""
+    """Return whatever of a mesh differs from the expected trust: Secrets, istiods, distributed roots, proxies."""
     told = []
     held, signers = trust_store.certificates(mesh), istiod_ca.signers(mesh)
     places, secrets = trust_store.roots(mesh), istiod_ca.authorities(mesh)
@@ -176,6 +176,6 @@ def astray(mesh: Mesh, expected: Mapping[str, Trust]) -> list[str]:
 
 
 def roots_of(mesh: Mesh) -> dict[str, Trust]:
-    """Return what each cluster stands by now, by the Secret that its istiod signs with."""
+    """Return what each cluster trusts now, by the Secret that its istiod signs with."""
     rows: list[dict[Any, Any]] = istiod_ca.authorities(mesh).to_dict("records")
     return {row["cluster"]: Trust(row["root"], row["secret"]) for row in rows if row["used"]}

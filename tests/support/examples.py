@@ -61,7 +61,7 @@ LINKS = ("secret", "server", "credential", "sync", "replicas", "gateway", "endpo
 
 
 def links(clusters: int, worst: dict[tuple[str, str, str], tuple[str, str, str]] | None = None) -> pd.DataFrame:
-    """Return a verdict for each link of each ordered pair: pass, but for (verdict, id, told) of those named."""
+    """Return a verdict for each link of each ordered pair: pass, but for (`verdict`, `id`, `told`) of those named."""
     pairs = [(a, b) for a in NAMES[:clusters] for b in NAMES[:clusters] if a != b]
     rows = [(a, b, link, *(worst or {}).get((a, b, link), ("pass", "MK802", ""))) for a, b in pairs for link in LINKS]
     return pd.DataFrame(rows, columns=["client", "server", "cell", "verdict", "id", "told"])

@@ -23,7 +23,6 @@ from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
 from meshkit.snapshot.snapshot import Snapshot
 from meshkit.spec import MeshSpec
-from meshkit.tables import table
 
 OTHER = {"east": "west", "west": "east"}
 ROOT = "aa11"
@@ -110,12 +109,12 @@ def certificate(name: str) -> Row:
 
 
 MAKERS: dict[str, tuple[Any, Any]] = {
-    "identity": (identity, versions.IDENTITY.dtypes),
+    "identity": (identity, versions.IDENTITY.frame),
     "secrets": (secret, secrets),
     "remotes": (remote, remotes),
-    "gateways": (gateway, gateways.GATEWAYS.dtypes),
-    "gateways_seen": (gateway_seen, gateways.GATEWAYS_SEEN.dtypes),
-    "certificates": (certificate, trust_store.CERTIFICATES.dtypes),
+    "gateways": (gateway, gateways.GATEWAYS.frame),
+    "gateways_seen": (gateway_seen, gateways.GATEWAYS_SEEN.frame),
+    "certificates": (certificate, trust_store.CERTIFICATES.frame),
 }
 READINGS = {"secrets": "remote_secrets", "remotes": "remote_clusters"}
 
@@ -135,7 +134,7 @@ def facts(spoiled: str = "", change: Row | None = None, *, only: Row | None = No
         if name == spoiled:
             rows[0] = {"cluster": "east", **only} if only else {**rows[0], **(change or {})}
             rows = rows[1:] if none else rows
-        tables[READINGS.get(name, name)] = columns(rows) if callable(columns) else table(rows, columns)
+        tables[READINGS.get(name, name)] = columns(rows)
     return Snapshot(mesh(), {**tables, "roots": trust_store.ROOTS.frame([])})
 
 
@@ -148,6 +147,6 @@ def call(client: str, server: str, **change: Any) -> Row:
     return {**row, "answered_by": "httpbin", "answered_in": server, "endpoints": endpoints, **who, **counted, **change}
 
 
-def told(findings: Iterable[Finding], number: str, subject: str) -> list[Verdict]:
+def judged(findings: Iterable[Finding], number: str, subject: str) -> list[Verdict]:
     """Return the verdicts of one check on one subject."""
     return [f.verdict for f in findings if (f.id, f.subject) == (number, subject)]

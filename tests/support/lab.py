@@ -178,7 +178,7 @@ class Space:
         self.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": body})
 
     def service(self, name: str, port: int = 80, target: int = 8080, app: str = "", **spec: Any) -> None:
-        """Create a Service for the pods of an app (its own name unless told)."""
+        """Create a Service for the pods of an app (its own name by default)."""
         body = {"selector": {"app": app or name}, "ports": [{"port": port, "targetPort": target}], **spec}
         self.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": body})
 
@@ -223,7 +223,7 @@ def space(lab: Lab, context: str) -> Iterator[Space]:
 
 
 def sleeper(**more: Any) -> Object:
-    """Return a container that waits, and ends at once when told."""
+    """Return a container that waits, and ends at once on SIGTERM."""
     return {"command": ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"], **more}
 
 

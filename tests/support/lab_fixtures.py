@@ -17,7 +17,7 @@ NEEDED = ("etcd", "kube-apiserver", "kube-controller-manager", "nodeapi", "istio
 
 
 def need_programs() -> None:
-    """Fail, with the command that mends it, where the lab's programs are not built."""
+    """Fail, with the command that fixes it, where the lab's programs are not built."""
     missing = [name for name in NEEDED if not (programs() / name).exists()]
     if missing:
         pytest.fail(f"not built: {', '.join(missing)} (in {programs()}); `meshkit lab build` builds them")

@@ -34,7 +34,7 @@ NONE = "(none)"
 
 
 def snapshot(lab: Lab, contexts: tuple[str, ...] = CONTEXTS) -> dict[Key, Object]:
-    """Return what every object of the lab says, but for status, and for what is drawn anew for each of them.
+    """Return what every object of the lab says, but for status, and for what is random in each of them.
 
     Of Secrets only the keys are kept, of certificates in texts how many there are, of a restart that there was one.
     """
@@ -66,7 +66,7 @@ def _objects(lab: Lab, context: str, but: re.Pattern[str] = PASSING) -> Iterator
 
 
 def normalized(obj: Mapping[str, Any]) -> Object:
-    """Return an object without its status and what is drawn anew each time it is made."""
+    """Return an object without its status and what is random each time it is made."""
     said = {key: value for key, value in obj.items() if key != "status"}
     if obj["kind"] == "Secret":
         said["data"] = dict.fromkeys(obj.get("data") or {}, "(secret)")

@@ -1,4 +1,4 @@
-"""Signs of life: seen while their process lives, told from those of the killed, and gone when forgotten."""
+"""Signs of life: seen while their process lives, distinct from those of the killed, and gone when released."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_the_verdict_is_the_last_code_cell(path: Path) -> None:
 
 @of_a_stage
 def test_the_stage_of_a_notebook_has_its_name(path: Path) -> None:
-    """`08-verify` is told by meshkit.stages.verify, whose STAGE is `08 verify`."""
+    """`08-verify` is in meshkit.stages.verify, whose STAGE is `08 verify`."""
     number, _, name = path.stem.partition("-")
     room = importlib.import_module(f"meshkit.stages.{name}")
     module = importlib.import_module(f"{room.__name__}.stage") if hasattr(room, "__path__") else room

@@ -99,7 +99,7 @@ def test_an_example_names_no_real_host(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["Kubernetes", "PROD_EU1", "prod.eu-west-1.example", "e" * 71, "1"])
 def test_a_mesh_with_any_cluster_id_can_be_read(name: str) -> None:
-    """Where a secret would be made of one that is no DNS label, istioctl's rule is told."""
+    """Where a secret would be made of one that is no DNS label, istioctl's rule is named."""
     document = {
         "clusters": [{"name": "east", "context": "a", "network": "x"}, {"name": name, "context": "b", "network": "y"}]
     }

@@ -44,3 +44,18 @@ def test_elsewhere_journals_from_before_are_still_found(home: Path, monkeypatch:
     assert paths.state() == apple
     (home / ".local/state/meshkit").mkdir(parents=True)
     assert paths.state() == home / ".local/state/meshkit"
+
+
+def test_a_program_is_the_users_own_else_that_of_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a notebook, too, which nobody started by the command line."""
+    theirs, labs = tmp_path / "bin", tmp_path / "lab"
+    for folder in (theirs, labs):
+        folder.mkdir()
+        (folder / "istioctl").touch(0o755)
+    monkeypatch.setenv("MESHKIT_LAB_BIN", str(labs))
+    monkeypatch.setenv("PATH", str(theirs))
+    assert paths.program("istioctl") == str(theirs / "istioctl")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert paths.program("istioctl") == str(labs / "istioctl")
+    (labs / "istioctl").unlink()
+    assert paths.program("istioctl") is None

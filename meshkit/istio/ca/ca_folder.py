@@ -47,7 +47,7 @@ def make_requests(folder: Path, clusters: Iterable[str], namespace: str, kind: K
     ]
     if not lacking:
         message = "every cluster has its key already, and keys are never overwritten"
-        raise InputError(message, where=str(folder), remedy="for new keys name a new folder")
+        raise InputError(message, where=str(folder), remedy="name a new folder for new keys")
     files: dict[str, bytes] = {}
     for name in lacking:
         key, csr = issuing.request(kind, name, namespace)
@@ -85,7 +85,7 @@ def import_signed(
     signed = {name: ca_files.read(folder / name, (*model.FILES, ca_files.VAULT)) for name in names}
     if unsigned := [name for name, files in signed.items() if not {"ca-cert.pem", ca_files.VAULT} & set(files)]:
         message = f"no ca-cert.pem yet for {', '.join(unsigned)}"
-        remedy = "let the PKI sign ca.csr of each, and put the certificate beside it, as ca-cert.pem"
+        remedy = "let the PKI sign ca.csr of each, and put the certificate next to it, as ca-cert.pem"
         raise InputError(message, where=str(folder), remedy=remedy)
     beside = ca_files.read(folder, ("root-cert.pem",)).get("root-cert.pem", b"")
     taken = []
@@ -141,7 +141,7 @@ def write_new(folder: Path, files: Mapping[str, bytes]) -> None:
             message = "other users can read the folder, and it will hold keys"
             raise InputError(message, where=str(path), remedy=f"chmod 700 {path}, or name a new folder")
     if there := [str(path) for path in places if os.path.lexists(path)]:
-        raise InputError("it is there already, and is not written over", where=", ".join(there))
+        raise InputError("it exists already, and is not overwritten", where=", ".join(there))
     made = []
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

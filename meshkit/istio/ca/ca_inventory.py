@@ -53,7 +53,7 @@ def overview(folder: Path, passphrase: bytes = b"") -> pd.DataFrame:
     places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
     rows = [_row(place, passphrase, top=place == folder) for place in places if any(ca_files.read(place, OWN))]
     if not rows:
-        raise InputError("nothing of a CA is in it", where=str(folder), remedy=model.MAKE)
+        raise InputError("it has no CA files", where=str(folder), remedy=model.MAKE)
     roots = {row["root"] for row in rows if row.get("root")}
     if len(roots) > 1:
         several = f"{len(roots)} different roots are here"

@@ -10,8 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-from meshkit.istio.ca.root_bundles import is_on
-from meshkit.istio.control_plane.istiods_and_proxies import Istiod, istiods
+from meshkit.istio.control_plane.istiods_and_proxies import Istiod, is_on, istiods
 from meshkit.kube.cluster import Cluster
 
 SECRET: Final = "cacerts"  # noqa: S105 - the Secret's name

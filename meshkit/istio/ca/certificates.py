@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from cryptography.x509 import Certificate
@@ -65,6 +65,19 @@ def parse_chain(pem: bytes) -> list[Certificate]:
             f"{begun - len(found)} of {begun} certificates in PEM have no end: was it copied completely?"
         )
     return known
+
+
+def signer(files: Mapping[str, bytes]) -> Certificate:
+    """Return the certificate of the CA in the files of a `cacerts`: the first in `ca-cert.pem`.
+
+    Raises:
+        CertificateError: there is none, or it cannot be read.
+    """
+    chain = parse_chain(files.get("ca-cert.pem", b""))
+    if not chain:
+        remedy = "`kubectl get secret cacerts -o yaml` in the root namespace: who emptied it?"
+        raise CertificateError("no certificate in ca-cert.pem", where="Secret of istiod's CA", remedy=remedy)
+    return chain[0]
 
 
 def parse_bundle(pem: bytes) -> list[Certificate]:

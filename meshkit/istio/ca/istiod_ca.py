@@ -14,7 +14,7 @@ from meshkit.errors import InputError, UnreachableError
 from meshkit.istio.ca import ca_files, cacerts, model, root_bundles
 from meshkit.istio.ca.certificates import SHORT, chain_end, fingerprint, parse_bundle, parse_chain, signed_by
 from meshkit.istio.ca.x509_rules import key_kind
-from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods, istiods
+from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods, is_on, istiods
 from meshkit.istio.control_plane.owners import Owner, owner_of
 from meshkit.istio.control_plane.versions import istiod_version
 from meshkit.kube.cluster import Cluster
@@ -96,7 +96,7 @@ def authorities(mesh: Mesh) -> pd.DataFrame:
 def _authorities(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
     elsewhere = {"signed_by_others": cacerts.signed_by_others(cluster, namespace)}
     found = [cluster.find("secrets", namespace, name) for name in (model.SECRET, SELF_SIGNED)]
-    own_ca = any(root_bundles.is_on(istiod.env, STORES_OWN_CA) for istiod in istiods(cluster, namespace))
+    own_ca = any(is_on(istiod.env, STORES_OWN_CA) for istiod in istiods(cluster, namespace))
     rows = [
         parse_authority(secret["metadata"]["name"], _decoded(secret)) | _owned(secret, own_ca=own_ca) | elsewhere
         for secret in found
@@ -199,8 +199,8 @@ def _signer(istiod: Istiod, namespace: str) -> dict[str, Any]:
     serving = {
         "issuer": own.issuer.rfc4514_string(),
         "version": istiod_version(istiod),
-        "multi_root": root_bundles.is_on(istiod.env, root_bundles.MULTI_ROOT),
-        "auto_reload": root_bundles.is_on(istiod.env, root_bundles.AUTO_RELOAD, default=True),
+        "multi_root": is_on(istiod.env, root_bundles.MULTI_ROOT),
+        "auto_reload": is_on(istiod.env, root_bundles.AUTO_RELOAD, default=True),
         "not_before": own.not_valid_before_utc,
         "not_after": own.not_valid_after_utc,
     }

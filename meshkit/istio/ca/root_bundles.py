@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from meshkit.istio.ca.certificates import blocks, same
+from meshkit.istio.control_plane.istiods_and_proxies import is_on
 from meshkit.istio.control_plane.versions import Version
 
 MULTI_ROOT = "ISTIO_MULTIROOT_MESH"
-XDS_AGENT = "PROXY_CONFIG_XDS_AGENT"
 AUTO_RELOAD = "AUTO_RELOAD_PLUGIN_CERTS"
 
 RELOADED = "Istiod has detected the newly added intermediate CA and updated its key and certs accordingly"
@@ -144,10 +144,3 @@ def _other(old: bytes, new: bytes, rule: Rule, env: Mapping[str, str]) -> Predic
     if not rule.takes(old, new):
         return Prediction(ReloadMode.RESTART, f"it takes live: {rule.words}", REFUSED)
     return Prediction(ReloadMode.LIVE, f"it takes live: {rule.words}", UPDATING)
-
-
-def is_on(env: Mapping[str, str], name: str, *, default: bool = False) -> bool:
-    """Return a switch in a container's environment, read as Istio reads it (Go's strconv.ParseBool)."""
-    text = env.get(name, "")
-    on, off = ({word, word.upper(), word.capitalize(), word[0], word[0].upper()} for word in ("true", "false"))
-    return text in on | {"1"} or (default and text not in off | {"0"})

@@ -143,20 +143,20 @@ def _inherited(cluster: Cluster, settings: Manifest, root_namespace: str) -> boo
 
 def _known(mesh: Mesh, name: str, own: _Read, read: Mapping[str, _Read | Unknown]) -> Known:
     networks = {entry.name: entry.network for entry in mesh.spec.clusters}
-    told = {other: found for other, found in read.items() if isinstance(found, _Read)}
+    others = {other: found for other, found in read.items() if isinstance(found, _Read)}
     local = local_hosts(own.settings, mesh.root_namespace, own.domain)
 
     def leaving(hosts: Iterable[str]) -> frozenset[str]:
         return frozenset(host for host in hosts if not is_cluster_local(f"{host}.svc.{own.domain}", local))
 
     modes: dict[str, frozenset[str]] = defaultdict(frozenset)
-    for found in told.values():
+    for found in others.values():
         for host, seen in found.modes.items():
             modes[host] |= seen
     # Pods without sidecars take no calls from other networks, whatever objects say.
     bare = {host for host, seen in modes.items() if seen and "istio" not in seen}
     abroad = (
-        leaving(h for other, found in told.items() if networks[other] != networks[name] for h in found.modes) - bare
+        leaving(h for other, found in others.items() if networks[other] != networks[name] for h in found.modes) - bare
     )
     return Known(
         places={"cluster": set(mesh.clusters), "network": set(networks.values())},
@@ -164,7 +164,7 @@ def _known(mesh: Mesh, name: str, own: _Read, read: Mapping[str, _Read | Unknown
         trust_domain=mesh.spec.mesh.trust_domain,
         aliases=frozenset(own.settings.get("trustDomainAliases") or []),
         abroad=abroad,
-        alone=leaving(own.modes) - abroad - (bare if len(told) == len(read) else set()),
+        alone=leaving(own.modes) - abroad - (bare if len(others) == len(read) else set()),
         root=mesh.root_namespace,
         domain=own.domain,
         outlier_detection=own.outlier_detection,

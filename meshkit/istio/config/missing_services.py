@@ -55,7 +55,7 @@ def missing_services(mesh: Mesh) -> pd.DataFrame:
     """
     answers = mesh.each(lambda cluster: _found(cluster, mesh))
     rows: list[dict[str, Any]] = [
-        {"cluster": name, "reason": told.reason} for name, told in answers.items() if isinstance(told, Unknown)
+        {"cluster": name, "reason": answer.reason} for name, answer in answers.items() if isinstance(answer, Unknown)
     ]
     known = {name: found for name, found in answers.items() if isinstance(found, _Found)}
     everything = sorted({key for found in known.values() for key in found.shared})

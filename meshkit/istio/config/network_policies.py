@@ -1,7 +1,7 @@
-"""NetworkPolicies: which of the ways that a mesh needs they would block, by their own rules.
+"""NetworkPolicies: which of the connections that a mesh needs they would block, by their own rules.
 
-Evaluated from the objects alone, as the API's documentation tells it: a pod that any policy selects in a direction may
-do there only what some rule of those policies allows. Whether the cluster's network enforces them is not told by them.
+Evaluated from the objects alone, as the API's documentation says: a pod that any policy selects in a direction may do
+there only what some rule of those policies allows. Whether the cluster's network enforces them cannot be seen in them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pandas as pd
 
 from meshkit.istio.config.missing_services import selects
 from meshkit.istio.multicluster.gateways import is_gateway
-from meshkit.istio.multicluster.remote_secret_manifest import server as server_address
 from meshkit.istio.proxies.injection import carries
+from meshkit.kube.api_server import server as server_address
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import PROXY_CONTAINER
@@ -193,9 +193,9 @@ def judge(
             concerned = rows.setdefault(key, [])
             concerned += [way.pod.name] if way.pod.name not in concerned else []
     for (namespace, names, way_name, direction, port, state), pods in rows.items():
-        told = ", ".join(pods[:3]) + (f" and {len(pods) - 3} more" if len(pods) > 3 else "")
+        some = ", ".join(pods[:3]) + (f" and {len(pods) - 3} more" if len(pods) > 3 else "")
         where = {"namespace": namespace, "policies": names, "way": way_name, "direction": direction, "port": port}
-        yield {**where, "pods": told, "state": state}
+        yield {**where, "pods": some, "state": state}
 
 
 def judge_way(policies: list[dict[str, Any]], namespaces: dict[str, Labels], way: Way) -> tuple[str, list[str]]:

@@ -220,7 +220,7 @@ class _Walk:
         if self.server.service and doors:
             to = exported(self.server.service, self.server.settings)
             if not any(to.visible(namespace, door) for door in doors):
-                effect = f"hides it from the east-west gateway in {', '.join(doors)}, which passes no call of it on"
+                effect = f"hides it from the east-west gateway in {', '.join(doors)}, which then forwards no call to it"
                 yield self._export(self.server, Link.GATEWAY, str(to), effect)
 
     def _export(self, where: Configuration, link: Link, field: str, effect: str) -> Hindrance:
@@ -305,7 +305,7 @@ class _Walk:
             )
             yield self._port(Link.GATEWAY, Impact.BREAKS, effect)
         elif (mine := protocol(own)) != (other := protocol(same)):
-            effect = f"is {mine} in {here} and {other} in {there}: clients of each speak what their own cluster says"
+            effect = f"is {mine} in {here} and {other} in {there}: clients of each cluster use its own protocol"
             yield self._port(Link.ANSWERS, Impact.PERHAPS, effect)
 
     def _port(self, link: Link, impact: Impact, effect: str, at: Manifest | None = None) -> Hindrance:
@@ -337,12 +337,12 @@ class _Walk:
         rule = destination_rule(where, caller, self.probe.namespace, self.host)
         mode, field = tls_mode(rule, self.probe.port)
         if rule and mode:
-            effect = f"turns mutual TLS off (mode {mode}), and no gateway passes plain calls on"
+            effect = f"turns mutual TLS off (mode {mode}), and gateways forward no plain text"
             return [] if mode == _MUTUAL else [_of(where, DESTINATION_RULE, rule, field, effect, link=Link.ENDPOINTS)]
         found = [peer_mode(where, self.probe.namespace, pod, self._target(pod)) for pod in self.server.servers]
         off = {_name(policy): (policy, field) for mode, policy, field in found if mode == "DISABLE" and policy}
         part = len([mode for mode, *_ in found if mode == "DISABLE"]) < len(found)
-        effect = "turns mutual TLS off for the server's pods, and no gateway passes plain calls on"
+        effect = "turns mutual TLS off for the server's pods, and gateways forward no plain text"
         return [
             _of(where, PEER_AUTHENTICATION, policy, field, effect, link=Link.ENDPOINTS, part=part)
             for policy, field in off.values()

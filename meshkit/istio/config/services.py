@@ -18,6 +18,7 @@ from meshkit.errors import UnreachableError
 from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_cluster
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.kube.cluster import Cluster
+from meshkit.kube.endpoints import ready_addresses
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Table, flag, integer, text
 
@@ -73,7 +74,7 @@ def services(mesh: Mesh) -> pd.DataFrame:
 
 
 def _services(cluster: Cluster, mesh: Mesh) -> list[dict[str, Any]]:
-    ready = Counter((namespace, service) for namespace, service, _ in _addresses(cluster.get("endpointslices")))
+    ready = Counter((namespace, service) for namespace, service, _ in ready_addresses(cluster.get("endpointslices")))
     settings, domain = mesh_config(cluster, mesh), of_cluster(cluster, mesh.root_namespace)
     local = local_hosts(settings, mesh.root_namespace, domain)
     rows = []
@@ -87,23 +88,6 @@ def _services(cluster: Cluster, mesh: Mesh) -> list[dict[str, Any]]:
         to = exported(item, settings)
         rows.append({**row, "headless": headless, "ports": ports, **counted, "export_to": "" if to.public else str(to)})
     return rows
-
-
-def endpoints(cluster: Cluster, namespace: str, service: str) -> set[str]:
-    """Return the ready addresses of a Service in its own cluster."""
-    slices = cluster.get("endpointslices", namespace, labels={"kubernetes.io/service-name": service})
-    return {address for _, _, address in _addresses(slices)}
-
-
-def _addresses(slices: Iterable[Mapping[str, Any]]) -> set[tuple[str, str, str]]:
-    return {
-        (item["metadata"]["namespace"], (item["metadata"].get("labels") or {})["kubernetes.io/service-name"], address)
-        for item in slices
-        if "kubernetes.io/service-name" in (item["metadata"].get("labels") or {})
-        for endpoint in item.get("endpoints") or []
-        if (endpoint.get("conditions") or {}).get("ready") is not False
-        for address in endpoint["addresses"]
-    }
 
 
 def _port(port: Mapping[str, Any]) -> str:
@@ -252,8 +236,8 @@ def _merge(held: Mapping[str, Mapping[Any, Any]]) -> dict[str, str]:
     counted = ", ".join(f"{name} {row['endpoints']}" for name, row in held.items())
     conflict = "; ".join(f"{what}: {words[what]}" for what in differ)
     kept = ", ".join(f"{name} {row['export_to']}" for name, row in held.items() if row["export_to"])
-    told = {"effect": _effect(held), "conflict": conflict, "export_to": kept}
-    return {"clusters": ",".join(held), "endpoints": counted, **words, **told}
+    merged = {"effect": _effect(held), "conflict": conflict, "export_to": kept}
+    return {"clusters": ",".join(held), "endpoints": counted, **words, **merged}
 
 
 def _common(values: Mapping[str, str]) -> str:

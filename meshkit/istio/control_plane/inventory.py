@@ -11,9 +11,8 @@ from urllib.parse import urlsplit
 import pandas as pd
 import yaml
 
-from meshkit.istio.control_plane.istiods_and_proxies import istiods, proxies
-from meshkit.istio.multicluster.gateways import NETWORK
-from meshkit.istio.multicluster.remote_secret_manifest import is_local, server
+from meshkit.istio.control_plane.istiods_and_proxies import NETWORK, istiods, proxies
+from meshkit.kube.api_server import is_local, server
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
@@ -148,13 +147,13 @@ def ranges_of_pods(nodes: Iterable[dict[str, Any]], pods: Iterable[dict[str, Any
     """
     assigned, seen = node_ranges(nodes), pod_addresses(pods)
     found: list[Network] = []
-    told: set[str] = set()
+    sources: set[str] = set()
     for version in (4, 6):
         ranges, used = ([n for n in known if n.version == version] for known in (assigned, seen))
         good = all(any(u.subnet_of(r) for r in ranges) for u in used)  # type: ignore[arg-type]  # of one family
         found += ranges if good else used
-        told |= {"nodes" if good else "pods"} if ranges or used else set()
-    return found, ",".join(sorted(told))
+        sources |= {"nodes" if good else "pods"} if ranges or used else set()
+    return found, ",".join(sorted(sources))
 
 
 def pod_addresses(pods: Iterable[dict[str, Any]]) -> list[Network]:
@@ -216,8 +215,8 @@ def _installation(cluster: Cluster, namespace: str) -> dict[str, str]:
     debug = "" if not running else "on" if all(istiod.tells for istiod in running) else "off"
     if deployments:
         local = "serves others" if env.get("EXTERNAL_ISTIOD", "").lower() == "true" else "local"
-        told = {"control_plane": local, "installer": installer(deployments), "debug": debug}
-        return {**told, "profile": _profile(cluster, namespace)}
+        plane = {"control_plane": local, "installer": installer(deployments), "debug": debug}
+        return {**plane, "profile": _profile(cluster, namespace)}
     remote = any(injected_from(hook) == "elsewhere" for hook in cluster.get("mutatingwebhookconfigurations"))
     return {"control_plane": "elsewhere" if remote or proxies(cluster) else "none", "installer": "", "profile": ""}
 
@@ -312,8 +311,8 @@ def clocks(mesh: Mesh) -> pd.DataFrame:
     """Return how far each API server's clock is ahead of this machine's, by its Date header."""
     rows: list[dict[str, Any]] = []
     for name, skew in mesh.each(_clock).items():
-        told = {"reason": skew.reason} if isinstance(skew, Unknown) else vars(skew)
-        rows.append({"cluster": name, **told})
+        reading = {"reason": skew.reason} if isinstance(skew, Unknown) else vars(skew)
+        rows.append({"cluster": name, **reading})
     return CLOCKS.frame([*rows, {"cluster": HERE, "seconds": 0.0, "uncertainty": 0.0}])
 
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from meshkit.istio.multicluster.remote_secrets import LABEL as REMOTE_SECRET
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Unknown, gather
 from meshkit.kube.transport import NotFoundError
@@ -23,6 +22,8 @@ Manifest = dict[str, Any]
 
 PARTS = ("namespaces", "crds", "rbac", "secrets", "configmaps", "objects", "workloads", "webhooks")
 """In the order of a restore: webhooks last, because they refuse everything while no istiod answers them."""
+REMOTE_LABEL = "istio/multiCluster"
+"""The label of Secrets by which istiods read other clusters."""
 DEADLINE = 60.0
 _KEPT = ("name", "namespace", "labels", "annotations")
 _GROUPS = (".istio.io", ".networking.k8s.io", ".networking.x-k8s.io")
@@ -183,7 +184,7 @@ def secret_role(manifest: Manifest) -> str:
     account = (metadata.get("annotations") or {}).get("kubernetes.io/service-account.name", "")
     if role := _SECRETS.get(metadata["name"]):
         return role
-    if (metadata.get("labels") or {}).get(REMOTE_SECRET) == "true":
+    if (metadata.get("labels") or {}).get(REMOTE_LABEL) == "true":
         return "remote secret"
     if kind == "kubernetes.io/service-account-token" and account.startswith("istio"):
         return f"token of {account}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,13 +18,14 @@ from typing import Any
 
 import yaml
 
+from meshkit import paths
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.spec import ClusterSpec, MeshSpec, read_yaml
 
 MANAGER = "istio-operator"
 """The field manager of `istioctl install` (operator/pkg/install/install.go)."""
 RUNTIME_MANAGERS = frozenset({MANAGER, "istioctl", "pilot-discovery"})
-"""Istio's own hands: istiod sets failure policies and CA bundles of webhooks, istioctl moves their selectors."""
+"""Istio's field managers: istiod sets failure policies and CA bundles of webhooks, istioctl moves their selectors."""
 REVISION, TAG = "istio.io/rev", "istio.io/tag"
 VALIDATOR = "istiod-default-validator"
 INSTALL_LABELS = ("install.operator.istio.io/", "operator.istio.io/", "istio.io/rev")
@@ -149,10 +149,10 @@ def version() -> str:
         UnreachableError: there is none, or it cannot say.
     """
     try:
-        told = json.loads(_run(["version", "--remote=false", "-o", "json"], timeout=30))
-        return str(told["clientVersion"]["version"])
+        printed = json.loads(_run(["version", "--remote=false", "-o", "json"], timeout=30))
+        return str(printed["clientVersion"]["version"])
     except (ValueError, KeyError, TypeError):
-        raise UnreachableError("`istioctl version` told no version", remedy="is it the right program?") from None
+        raise UnreachableError("`istioctl version` printed no version", remedy="is it the right program?") from None
 
 
 @dataclass(frozen=True)
@@ -203,14 +203,14 @@ def default_tag(
     """
     spec = document["spec"]
     values = spec.get("values") or {}
-    told = values.get("global") or {}
+    settings = values.get("global") or {}
     revision = spec.get("revision") or values.get("revision") or ""
     hook, wanted = "MutatingWebhookConfiguration", {TAG: "default", "app": "sidecar-injector"}
     exists = any(t["kind"] == hook and (t["metadata"].get("labels") or {}).items() >= wanted.items() for t in tags)
     planes = any(obj["kind"] == hook for obj in rendered)
-    if str(told.get(UNTAGGED, False)).lower() == "true" or not planes or (exists and revision):
+    if str(settings.get(UNTAGGED, False)).lower() == "true" or not planes or (exists and revision):
         return []
-    namespace = told.get("istioNamespace") or "istio-system"
+    namespace = settings.get("istioNamespace") or "istio-system"
     own = {"profile": "empty", "components": {"pilot": {"enabled": True}}, "namespace": namespace}
     more = {"values": {"revisionTags": ["default"], "global": {"istioNamespace": namespace}}}
     asked = render(wrap({**own, **more, **({"revision": revision} if revision else {})}))
@@ -253,11 +253,11 @@ def install(entry: ClusterSpec, document: Operator, say: Callable[[str], None]) 
 
 
 def _run(words: Sequence[str], stdin: str = "", *, timeout: float, say: Callable[[str], None] = lambda _: None) -> str:
-    program = shutil.which("istioctl")
+    program = paths.program("istioctl")
     if program is None:
         raise UnreachableError(
             "there is no istioctl on the PATH",
-            remedy='install the one of the mesh\'s version; on the lab: eval "$(meshkit lab env)"',
+            remedy="install the one of the mesh's version; on the lab: meshkit lab build",
         )
     what = f"`istioctl {' '.join(words[:2]) if words[0] == 'manifest' else words[0]}`"
     process = subprocess.Popen(

@@ -21,10 +21,8 @@ DEADLINE = 30.0
 MONITORING_PORT = 15014
 DEBUG = "ENABLE_DEBUG_ON_HTTP"
 DEBUG_REMEDY = f"set {DEBUG} of istiod to true (values.pilot.env), as it is by default; nothing can be proved without"
-_FALSE = ("0", "f", "F", "false", "FALSE", "False")
-"""What Go's strconv.ParseBool takes for no."""
-
-
+NETWORK = "topology.istio.io/network"
+"""The label that names the network of a namespace's pods, of a pod, or of a gateway."""
 START = 60.0
 """Seconds in which the proxy of a new pod should have started."""
 
@@ -45,7 +43,7 @@ class Istiod:
     @property
     def tells(self) -> bool:
         """Whether it has the debug interface by which it tells what it knows (pilot/pkg/xds/debug.go)."""
-        return self.env.get(DEBUG, "") not in _FALSE
+        return is_on(self.env, DEBUG, default=True)
 
     def debug(self, path: str, timeout: float = 0.0) -> Any:
         """Return what it answers to `/debug/<path>`, decoded: the way of `istioctl remote-clusters`.
@@ -66,7 +64,7 @@ class Istiod:
             # An istiod without a multicluster controller, say, answers 200 with nothing.
             return json.loads(answer) if answer.strip() else []
         except ValueError:
-            raise UnreachableError(f"istiod {self.name} answered {path} with something else than JSON") from None
+            raise UnreachableError(f"istiod {self.name} answered {path} with something other than JSON") from None
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def running(cluster: Cluster) -> list[dict[str, Any]]:
     Those that are on their way out are left out.
     """
     staying = [pod for pod in cluster.get("/api/v1/pods", fields=NOT_ENDED) if not is_terminating(pod)]
-    return [pod for pod in staying if _phase(pod) == "Running" or "running" in _told(pod)["state"]]
+    return [pod for pod in staying if _phase(pod) == "Running" or "running" in _proxy_status(pod)["state"]]
 
 
 def proxies(cluster: Cluster) -> list[Proxy]:
@@ -149,8 +147,8 @@ def carriers(cluster: Cluster, pods: Iterable[dict[str, Any]], now: datetime | N
 
 
 def _counts(pod: dict[str, Any], proxy: Proxy, now: datetime) -> bool:
-    told = _told(pod)
-    ran = "running" in told["state"] or bool(told.get("restartCount"))
+    status = _proxy_status(pod)
+    ran = "running" in status["state"] or bool(status.get("restartCount"))
     late = proxy.since is not None and (now - proxy.since).total_seconds() > START
     return bool(proxy.node) and (_phase(pod) == "Running" or ran or late)
 
@@ -159,8 +157,8 @@ def _phase(pod: dict[str, Any]) -> str:
     return str(pod.get("status", {}).get("phase", "Pending"))
 
 
-def _told(pod: dict[str, Any]) -> dict[str, Any]:
-    """Return the status of a pod's proxy; its `state` is empty where the node has told nothing yet."""
+def _proxy_status(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return the status of a pod's proxy; its `state` is empty where the node has not reported it yet."""
     status = pod.get("status", {})
     statuses = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
     return {"state": {}, **next((s for s in statuses if s["name"] == PROXY_CONTAINER), {})}
@@ -172,8 +170,8 @@ def _proxy(cluster: Cluster, pod: dict[str, Any]) -> Proxy | None:
     container = next((c for c in containers if c["name"] == PROXY_CONTAINER), None)
     if container is None:
         return None
-    told = _told(pod)
-    runs = told["state"].get("running", {})
+    container_status = _proxy_status(pod)
+    runs = container_status["state"].get("running", {})
     arguments = container.get("args", [])
     conditions = status.get("conditions", [])
     return Proxy(
@@ -187,19 +185,19 @@ def _proxy(cluster: Cluster, pod: dict[str, Any]) -> Proxy | None:
         mesh_id=_env(container).get("ISTIO_META_MESH_ID", ""),
         node=spec.get("nodeName", ""),
         since=_moment(runs.get("startedAt") or status.get("startTime") or metadata.get("creationTimestamp")),
-        trouble=_trouble(told),
+        trouble=_trouble(container_status),
     )
 
 
-def _trouble(told: dict[str, Any]) -> str:
-    waiting = told["state"].get("waiting", {})
-    ended = told["state"].get("terminated") or told.get("lastState", {}).get("terminated") or {}
-    restarts = told.get("restartCount", 0)
+def _trouble(status: dict[str, Any]) -> str:
+    waiting = status["state"].get("waiting", {})
+    ended = status["state"].get("terminated") or status.get("lastState", {}).get("terminated") or {}
+    restarts = status.get("restartCount", 0)
     words = [
         waiting.get("reason", ""),
         f"restarted {restarts} times" if restarts else "",
         f"last ended with exit code {ended.get('exitCode')}" if ended else "",
-        "its proxy is not ready" if told.get("ready") is False else "",
+        "its proxy is not ready" if status.get("ready") is False else "",
     ]
     return ", ".join(filter(None, words))
 
@@ -255,3 +253,10 @@ def ask_all(subjects: list[S], question: Callable[[S], T], deadline: float) -> l
     # A little less than the cluster's own deadline, so that what did answer is not lost with what did not.
     answers = gather(question, subjects, deadline=0.8 * deadline)
     return list(zip(subjects, answers, strict=True))
+
+
+def is_on(env: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+    """Return a switch in a container's environment, read as Istio reads it (Go's strconv.ParseBool)."""
+    text = env.get(name, "")
+    on, off = ({word, word.upper(), word.capitalize(), word[0], word[0].upper()} for word in ("true", "false"))
+    return text in on | {"1"} or (default and text not in off | {"0"})

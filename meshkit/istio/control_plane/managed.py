@@ -60,7 +60,7 @@ def _managers(cluster: Cluster) -> list[dict[str, str]]:
     signs: dict[str, list[str]] = {}
     for manager, evidence in _signs(cluster):
         signs.setdefault(manager, []).append(evidence)
-    return [{"manager": manager, "evidence": ", ".join(dict.fromkeys(told))} for manager, told in signs.items()]
+    return [{"manager": manager, "evidence": ", ".join(dict.fromkeys(seen))} for manager, seen in signs.items()]
 
 
 def _signs(cluster: Cluster) -> Iterator[Sign]:
@@ -95,11 +95,11 @@ def _of_istiod(istiod: dict[str, Any]) -> Iterator[Sign]:
 
 def _modes(cluster: Cluster) -> Iterator[Sign]:
     kinds = Counter(proxy.kind for proxy in proxies(cluster))
-    told = f"{kinds['ztunnel']} pods of ztunnel"
+    ztunnels = f"{kinds['ztunnel']} pods of ztunnel"
     if kinds["ztunnel"] and kinds["sidecar"]:
-        yield "ambient-and-sidecars", f"{told}, {kinds['sidecar']} sidecars"
+        yield "ambient-and-sidecars", f"{ztunnels}, {kinds['sidecar']} sidecars"
     elif kinds["ztunnel"]:
-        yield "ambient", told
+        yield "ambient", ztunnels
 
 
 def _named(cluster: Cluster, kind: str) -> list[str]:

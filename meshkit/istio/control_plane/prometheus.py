@@ -80,14 +80,14 @@ def parse_sum(status: int, body: bytes) -> int | None:
         raise ValueError(f"it answers HTTP {status}")
     try:
         document: Any = json.loads(body)
-        told, kind, result = document["status"], document["data"]["resultType"], document["data"]["result"]
+        outcome, kind, result = document["status"], document["data"]["resultType"], document["data"]["result"]
         values = [float(series["value"][1]) for series in result]
     except (ValueError, KeyError, TypeError, IndexError):
-        raise ValueError("it answers with something else than a vector of Prometheus's JSON") from None
-    if told != "success" or kind != "vector" or len(values) > 1:
-        raise ValueError("it answers with something else than one number")
+        raise ValueError("its answer is no vector in Prometheus's JSON") from None
+    if outcome != "success" or kind != "vector" or len(values) > 1:
+        raise ValueError("its answer is not one number")
     if document.get("warnings") or document.get("infos"):
-        raise ValueError("it answers with a warning, so that its number may not be whole")
+        raise ValueError("its answer has a warning, so the number may be incomplete")
     if not all(math.isfinite(value) for value in values):
-        raise ValueError("it answers with a number that is not finite")
+        raise ValueError("its answer is not a finite number")
     return int(values[0]) if values else None

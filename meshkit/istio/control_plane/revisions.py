@@ -101,9 +101,9 @@ class Injector:
         labels = metadata.get("labels") or {}
         if pod["spec"].get("hostNetwork") or namespace in _IGNORED:
             return False
-        told = labels.get(INJECT, (metadata.get("annotations") or {}).get(INJECT, ""))
-        if told in ("true", "false"):
-            return bool(told == "true" and self.policy in ("enabled", "disabled"))
+        asked = labels.get(INJECT, (metadata.get("annotations") or {}).get(INJECT, ""))
+        if asked in ("true", "false"):
+            return bool(asked == "true" and self.policy in ("enabled", "disabled"))
         # An empty selector counts for nothing here, unlike a webhook's.
         if any(matches(selector, labels) for selector in self.never if _says(selector)):
             return False

@@ -15,8 +15,7 @@ import pandas as pd
 import yaml
 
 from meshkit.istio.control_plane.cluster_domain import of_cluster
-from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods, istiods
-from meshkit.istio.proxies.proxy_status import proxy_status
+from meshkit.istio.control_plane.istiods_and_proxies import NETWORK, Istiod, ask_istiods, istiods
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
@@ -142,24 +141,23 @@ def alike(found: Iterable[str], gate: str) -> bool | None:
     return False if len(kinds) > 1 else None if None in known else True
 
 
-def versions(mesh: Mesh, status: pd.DataFrame | None = None) -> pd.DataFrame:
+def versions(mesh: Mesh, status: pd.DataFrame) -> pd.DataFrame:
     """Return which versions run in each cluster.
 
     Args:
         mesh: the mesh.
-        status: a `proxy_status` that was already read; read anew unless given.
+        status: of `proxies.proxy_status`, for the proxies' own versions; without rows they are left out.
 
-    Source: the API server's `/version`, istiod's `/version`, and the version that each proxy told its istiod.
+    Source: the API server's `/version`, istiod's `/version`, and the version that each proxy reports to its istiod.
     """
     rows: list[dict[str, Any]] = []
     for name, answer in mesh.each(_kubernetes).items():
         rows.append(_version_row(name, "kubernetes", "", answer))
     for name, istiod, told in ask_istiods(mesh, istiod_version):
         rows.append(_version_row(name, "istiod", istiod.name if istiod else "", told))
-    known = proxy_status(mesh) if status is None else status
     counted = Counter(
         (row.cluster, _COMPONENTS.get(str(row.kind), str(row.kind)), row.namespace, row.version)
-        for row in known[known["proxy"] != ""].drop_duplicates(["cluster", "namespace", "proxy"]).itertuples()
+        for row in status[status["proxy"] != ""].drop_duplicates(["cluster", "namespace", "proxy"]).itertuples()
     )
     for (cluster, component, namespace, version), count in counted.items():
         reason = "" if version else "known to no istiod"
@@ -249,7 +247,7 @@ def _identity(istiod: Istiod) -> dict[str, str]:
     return {
         "revision": istiod.revision,
         "cluster_id": istiod.env.get("CLUSTER_ID", "") or "Kubernetes",
-        "network": own.get("metadata", {}).get("labels", {}).get("topology.istio.io/network", ""),
+        "network": own.get("metadata", {}).get("labels", {}).get(NETWORK, ""),
         "mesh_id": settings.get("defaultConfig", {}).get("meshId", "") or values.get("meshID", ""),
         "trust_domain": settings.get("trustDomain", "") or "cluster.local",
         "trust_domain_aliases": ",".join(settings.get("trustDomainAliases") or []),

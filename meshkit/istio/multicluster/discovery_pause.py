@@ -1,4 +1,4 @@
-"""Discovery pause."""
+"""Remote secrets that are paused, and the pairs of clusters whose discovery a root rotation must pause."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def readings(mesh: Mesh) -> pd.DataFrame:
 
 
 def pairs_without_common_root(states: Sequence[ClusterCaState]) -> set[tuple[str, str]]:
-    """Return the pairs of live clusters, both ways round, of which one does not hand out what the other stands by."""
+    """Return the ordered pairs of live clusters of which one does not distribute a root that the other signs with."""
     pairs = itertools.permutations((state for state in states if state.live), 2)
     return {(one.name, other.name) for one, other in pairs if not (_trusts(one, other) and _trusts(other, one))}
 

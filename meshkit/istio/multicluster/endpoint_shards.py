@@ -1,6 +1,6 @@
-"""What each istiod knows of a Service's endpoints, cluster by cluster, beside those that are ready there now.
+"""The endpoints of a Service that each istiod has, by cluster, next to those that are ready there now.
 
-`synced` says that a first sync once happened; this says whether it still follows. Replicas that disagree hand different
+`synced` says that a first sync once happened; this says whether it still follows. Replicas that disagree send different
 endpoints to their proxies.
 """
 
@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import pandas as pd
 
-from meshkit.istio.config.services import endpoints
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.control_plane.istiods_and_proxies import ask_istiods
+from meshkit.kube.endpoints import endpoints
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Table, text
 

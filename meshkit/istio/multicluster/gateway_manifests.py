@@ -1,4 +1,4 @@
-"""What makes an east-west gateway: its IstioOperator, what it lets other clusters reach, and meshNetworks.
+"""Manifests of an east-west gateway: its IstioOperator, its exposure to other clusters, and meshNetworks.
 
 As Istio's own samples/multicluster make it (gen-eastwest-gateway.sh, expose-services.yaml), with the mesh file's words.
 """

@@ -1,4 +1,4 @@
-"""Gateway rows."""
+"""Why a row of a gateway table could not be read."""
 
 from __future__ import annotations
 

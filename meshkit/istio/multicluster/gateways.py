@@ -14,13 +14,14 @@ from typing import Any, Final
 import pandas as pd
 import yaml
 
+from meshkit.istio.control_plane import istiods_and_proxies
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
 from meshkit.tables import Table, integer, text
 
-NETWORK = "topology.istio.io/network"
+NETWORK = istiods_and_proxies.NETWORK
 GATEWAY_PORT_LABEL = "networking.istio.io/gatewayPort"
 NODE_SELECTOR = "traffic.istio.io/nodeSelector"
 GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"

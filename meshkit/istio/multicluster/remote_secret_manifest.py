@@ -1,4 +1,4 @@
-"""Remote secrets as `istioctl create-remote-secret` makes them: the Secret that hands a reader's token over.
+"""Remote secrets as `istioctl create-remote-secret` makes them: the Secret with a reader's token.
 
 Source of the format: istio/istio, istioctl/pkg/multicluster/remote_secret.go. Tokens leave this module only inside the
 manifest that `manifest` returns.
@@ -7,9 +7,7 @@ manifest that `manifest` returns.
 from __future__ import annotations
 
 import base64
-import ipaddress
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import pandas as pd
 import yaml
@@ -17,9 +15,9 @@ import yaml
 from meshkit.istio.multicluster import jwt, reader_tokens
 from meshkit.istio.multicluster.reader_tokens import Token
 from meshkit.istio.multicluster.remote_secrets import ANNOTATION, LABEL, PREFIX, try_token
+from meshkit.kube.api_server import server
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.spec import ClusterSpec
 from meshkit.tables import Table, flag, text
 
 VERBS: Final = ("list", "get", "create", "patch", "delete")
@@ -74,29 +72,6 @@ def _kubeconfig(name: str, server: str, token: Token, tls_server_name: str) -> s
         "users": [{"name": name, "user": {"token": token.token}}],
     }
     return str(yaml.safe_dump(document, width=1 << 20))
-
-
-def server(entry: ClusterSpec, cluster: Cluster) -> str:
-    """Return the API server's address for other clusters: `apiServer` of the mesh file, else kubeconfig's."""
-    return entry.api_server or cluster.server
-
-
-def is_local(address: str) -> bool:
-    """Return whether an address leads to whoever asks: loopback, or localhost."""
-    return address_kind(address) == "loopback"
-
-
-def address_kind(address: str) -> str:
-    """Return what kind of host an address names: loopback, link-local, private, public, name, or nothing."""
-    host = urlsplit(address).hostname or ""
-    try:
-        number = ipaddress.ip_address(host)
-    except ValueError:
-        local = host == "localhost" or host.endswith(".localhost")
-        return "loopback" if local else "name" if host else "nothing"
-    if number.is_loopback or number.is_unspecified:
-        return "loopback"
-    return "link-local" if number.is_link_local else "private" if number.is_private else "public"
 
 
 def readers(mesh: Mesh) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from meshkit import clock
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio.ca import certificates
+from meshkit.istio.control_plane import istio_objects
 from meshkit.istio.control_plane.istiods_and_proxies import ask_istiods
 from meshkit.istio.multicluster import jwt, reader_tokens, secret_kubeconfig
 from meshkit.istio.multicluster.secret_kubeconfig import Auth, SecretKubeconfig
@@ -27,7 +28,7 @@ from meshkit.kube.pods import NOT_ENDED
 from meshkit.kube.transport import NotFoundError
 from meshkit.tables import Table, flag, moment, text
 
-LABEL = "istio/multiCluster"
+LABEL = istio_objects.REMOTE_LABEL
 ANNOTATION = "networking.istio.io/cluster"
 PREFIX = "istio-remote-secret-"
 PAUSED = "meshkit/apart-until-trusted"
@@ -42,6 +43,9 @@ REMOTE_CLUSTERS: Final = Table(
         "secret": text("namespace/name of the remote secret that it took for it; empty for its own"),
         "status": text("synced, syncing, timeout, closed; UNKNOWN when the istiod could not be asked"),
         "revision": text("of the istiod"),
+        "kubeconfig_folder": text(
+            "from which the istiod reads kubeconfigs in place of Secrets; empty: it reads Secrets"
+        ),
         "reason": text("why it could not be asked"),
     },
     key=("cluster", "istiod", "remote"),
@@ -78,6 +82,11 @@ REMOTE_SECRETS: Final = Table(
     key=("cluster", "name", "key"),
     show=("cluster", "namespace", "name", "key", "server", "token_secret", "ends", "credential", "leads_to", "detail"),
 )
+KUBECONFIG_FOLDER: Final = "PILOT_MULTICLUSTER_KUBECONFIG_PATH"
+"""With it an istiod (1.30 or later) reads kubeconfig files, and no Secret.
+
+Source: pilot/pkg/features/pilot.go, pkg/kube/multicluster/secretcontroller.go (NewController).
+"""
 EVENTS = "remote_cluster_secret_events_total"
 TRY_TIMEOUT = 5.0
 _NO_REASON: Final = "revoked, or of another cluster"
@@ -103,6 +112,7 @@ class RemoteCluster:
     status: SyncStatus | str
     secret: str = ""
     revision: str = ""
+    kubeconfig_folder: str = ""
     reason: str = ""
 
     @property
@@ -213,12 +223,13 @@ def remote_clusters(mesh: Mesh) -> RemoteClusters:
     unread: list[Unread] = []
     for name, istiod, answer in ask_istiods(mesh, lambda istiod: istiod.debug("clusterz")):
         pod, revision = (istiod.name, istiod.revision) if istiod else ("", "")
+        folder = istiod.env.get(KUBECONFIG_FOLDER, "") if istiod else ""
         if isinstance(answer, Unknown):
             unread.append(Unread(name, answer.reason, pod, revision))
             continue
         for entry in answer:
             status, secret = entry.get("syncStatus") or "", entry.get("secretName") or ""
-            items.append(RemoteCluster(name, pod, entry["id"], _status(status), secret, revision))
+            items.append(RemoteCluster(name, pod, entry["id"], _status(status), secret, revision, folder))
     return seen_reading(items, unread)
 
 
@@ -476,7 +487,7 @@ def _not_watched(cluster: Cluster) -> Iterator[str]:
 
 
 def secret_events(mesh: Mesh) -> dict[str, int]:
-    """Return how many changes of remote secrets each istiod has taken in since it started, by pod.
+    """Return how many changes of remote secrets each istiod has processed since it started, by pod.
 
     `synced` alone does not tell whether an istiod has seen a change yet: until then it speaks of the cluster before.
     An istiod that does not answer, or does not count, is left out.
@@ -490,7 +501,7 @@ def secret_events(mesh: Mesh) -> dict[str, int]:
 
 
 def candidate_secrets(secrets: RemoteSecrets, reader: str, target: str) -> list[RemoteSecret]:
-    """Return the secrets by which a reader was meant to watch a target.
+    """Return the candidate secrets by which a reader could watch a target.
 
     Those with its key; without any, those whose credential leads there or whose annotation names it.
     """
@@ -500,21 +511,26 @@ def candidate_secrets(secrets: RemoteSecrets, reader: str, target: str) -> list[
 def active_secrets(
     mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str, seen: RemoteClusters | None = None
 ) -> list[RemoteSecret]:
-    """Return the candidates that istiod reads, and of them those first which it says it has taken."""
+    """Return the candidates that istiod reads, those first that it reports as in use."""
     found = [secret for secret in candidate_secrets(secrets, reader, target) if usable(mesh, secret)]
     named = taken(seen, reader, found[0].key) if seen and found else set()
     return sorted(found, key=lambda secret: secret.place not in named)
 
 
 def taken(seen: RemoteClusters, reader: str, key: str) -> set[str]:
-    """Return the secrets (namespace/name) which a reader's istiods say they have taken for a cluster id.
+    """Return the secrets (namespace/name) which a reader's istiods report that they use for a cluster id.
 
-    An istiod takes the first that it meets, and ignores another with the same id until it starts anew: it does not
+    An istiod uses the first that it meets, and ignores another with the same id until it restarts: it does not
     come back to it when the first is deleted.
 
     Source: pkg/kube/multicluster/secretcontroller.go, addRemoteConfig and ListRemoteClusters.
     """
     return {one.secret for one in seen.of(reader, key)} - {""}
+
+
+def kubeconfig_folder(seen: RemoteClusters, reader: str) -> str:
+    """Return the folder from which a reader's istiods read kubeconfigs; empty where they read Secrets."""
+    return next((one.kubeconfig_folder for one in seen.of(reader) if one.kubeconfig_folder), "")
 
 
 def usable(mesh: Mesh, secret: RemoteSecret) -> bool:

@@ -1,4 +1,4 @@
-"""Sync wait."""
+"""Waits until istiods have synced another cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from meshkit.kube.wait import Wait
 
 
 def discovered(mesh: Mesh, reader: str, target: str, events: Mapping[str, int]) -> Wait:
-    """Return a wait until each istiod has taken a secret in (so many `events` of secrets), and synced the target."""
+    """Return a wait until each istiod has processed a secret (so many `events` of secrets), and synced the target."""
     alone = Mesh(mesh.spec, {reader: mesh.clusters[reader]})
     network = mesh.spec.cluster(target).network
 
@@ -19,7 +19,7 @@ def discovered(mesh: Mesh, reader: str, target: str, events: Mapping[str, int]) 
         watched = remote_secrets.remote_clusters(alone)
         taken = remote_secrets.secret_events(alone) if events else {}
         if late := [pod for pod, count in taken.items() if count < events.get(pod, 0)]:
-            return f"{', '.join(late)}: has not taken the secret in yet"
+            return f"{', '.join(late)}: has not processed the secret yet"
         if watched.unread:
             return f"{watched.unread[0].istiod or reader}: {watched.unread[0].reason}"
         istiods = {one.istiod for one in watched}

@@ -28,6 +28,11 @@ class ProxyFacts:
     versions: pd.DataFrame
 
 
+def read_versions(mesh: Mesh) -> pd.DataFrame:
+    """Return which versions run in each cluster, of proxies, too: `versions.versions`."""
+    return versions.versions(mesh, proxy_status.proxy_status(mesh))
+
+
 def look(mesh: Mesh, namespace: str = "") -> ProxyFacts:
     """Read every istiod's view of its proxies, or of those of one namespace, and what runs where."""
     status = settled(mesh, namespace)

@@ -33,7 +33,7 @@ FILES = {part: f"{number}-{part}.yaml" for number, part in enumerate(istio_objec
 
 @dataclass(frozen=True)
 class Archive:
-    """A finished archive; what it says is read from disk each time."""
+    """A finished archive; its contents are read from disk each time."""
 
     path: Path
 
@@ -69,7 +69,7 @@ class Archive:
         """Return the objects of a cluster, as its files have them now.
 
         Raises:
-            ChangeError: a file is not what was written, or is not there. What stands in it is not quoted.
+            ChangeError: a file is not what was written, or is not there. Its content is not quoted.
         """
         found: dict[Key, Manifest] = {}
         for name, digest in self._index()["clusters"][cluster]["files"].items():

@@ -1,4 +1,4 @@
-"""Stage 03: everything that Istio is made of in each cluster, as files that kubectl takes, and proof that they suffice.
+"""Stage 03: all Istio objects of each cluster, as files for `kubectl apply`, and proof that they can be restored.
 
 No cluster is changed: the restore drill compares and lets the API servers try each object in dry runs. Secrets leave
 the clusters only into the private folder (mode 0700) outside of the evidence.
@@ -146,10 +146,10 @@ def check_readable(facts: BackupFacts, name: str) -> Iterator[Finding]:
         yield ask.unknown(next(answer.reason for answer in (found, uid) if isinstance(answer, Unknown)))
         return
     for kind, reason in found.unread.items():
-        yield ask.unknown(f"{kind}: {reason}", f"let us get and list {kind}; no archive is written without them")
+        yield ask.unknown(f"{kind}: {reason}", f"allow get and list of {kind}; no archive is written without them")
     if found.unserved:
-        told = f"defined, but not served: {', '.join(found.unserved)}"
-        yield ask.unknown(told, "their objects cannot be read: serve a version of the CRD, or delete it")
+        observed = f"defined, but not served: {', '.join(found.unserved)}"
+        yield ask.unknown(observed, "their objects cannot be read: serve a version of the CRD, or delete it")
     if found.empty:
         yield ask.answer(Verdict.SKIPPED, NO_ISTIO)
     elif not found.unread and not found.unserved:
@@ -158,12 +158,15 @@ def check_readable(facts: BackupFacts, name: str) -> Iterator[Finding]:
         ask = Question(
             "MK302", "referenced Secrets and ConfigMaps exist", name, "every Secret and ConfigMap that is named"
         )
-        told, cure = f"not found: {_some(found.missing)}", "not part of the archive: is it a leftover, or elsewhere?"
-        yield ask.answer(Verdict.WARN, told, cure)
+        observed, remedy = (
+            f"not found: {_some(found.missing)}",
+            "not part of the archive: is it a leftover, or elsewhere?",
+        )
+        yield ask.answer(Verdict.WARN, observed, remedy)
 
 
 def check_private(mesh: Mesh) -> Finding:
-    """MK303: the folder that will hold private keys is ours alone, and nothing that is handed on."""
+    """MK303: the folder that will hold private keys is closed to others, and is not passed on."""
     ask = Question("MK303", "the archive's folder is private", "this machine", "mode 0700, no checkout, no run folder")
     wrong = archive.problem(_folder(mesh))
     return ask.judge(not wrong, wrong or "nobody else reads it", "chmod 0700, or set XDG_STATE_HOME to another place")
@@ -217,7 +220,7 @@ def about(done: Archive | None) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Drill:
-    """What a cluster said to its archive: what it holds now, its own counts by kind, and how each try of it ended."""
+    """A cluster compared with its archive: its objects now, its counts by kind, and the result of each dry run."""
 
     now: Found
     counts: dict[str, int | Unknown]
@@ -226,7 +229,7 @@ class Drill:
 
 
 def prove(mesh: Mesh, facts: BackupFacts, done: Archive | None) -> list[Finding]:
-    """Drill a restore: read the files back, compare with every cluster anew, let the API servers try each object.
+    """Drill a restore: read the files back, compare with every cluster again, let the API servers try each object.
 
     MK305: the archive's files can be read back, have the hashes that were noted, and are open to nobody else.
     """
@@ -239,8 +242,8 @@ def prove(mesh: Mesh, facts: BackupFacts, done: Archive | None) -> list[Finding]
     except ChangeError as error:
         return [ask.fail(error.message, "back up again")]
     seen = done.open_to_others()
-    told = f"{len(done.contents())} files, {sum(map(len, read.values()))} objects, sha256 {done.sha256[:16]}…"
-    findings = [ask.judge(not seen, f"open to others: {_some(seen)}" if seen else told, "chmod 0700 and 0600")]
+    observed = f"{len(done.contents())} files, {sum(map(len, read.values()))} objects, sha256 {done.sha256[:16]}…"
+    findings = [ask.judge(not seen, f"open to others: {_some(seen)}" if seen else observed, "chmod 0700 and 0600")]
 
     def drill(cluster: Cluster) -> Drill | None:
         return _drill(cluster, mesh.root_namespace, read[cluster.name]) if cluster.name in read else None
@@ -275,17 +278,17 @@ def _name(cluster: Cluster, kind: str) -> str:
 
 
 def _apply(cluster: Cluster, manifest: Manifest) -> str:
-    """Return what is wrong with an object that is restored over the one that is there, by a dry run."""
+    """Return what is wrong with an object restored over the existing one, by a dry run."""
     try:
         answer = cluster.rehearse(manifest)
     except MeshkitError as error:
         return _refusal(error)
     same = istio_objects.digest(istio_objects.portable(answer)) == istio_objects.digest(manifest)
-    return "" if same else "the server would make something else of it"
+    return "" if same else "the server would change it"
 
 
 def _create(cluster: Cluster, manifest: Manifest) -> str:
-    """Return what is wrong with an object that is created where it is gone, by a dry run under another name."""
+    """Return what is wrong with an object created again, by a dry run under another name."""
     try:
         cluster.rehearse(istio_objects.under_another_name(manifest), create=True)
     except MeshkitError as error:
@@ -325,16 +328,16 @@ def _altered(manifest: Manifest | None, entry: dict[str, str] | None) -> bool:
 
 
 def check_complete(name: str, drill: Drill, count: int, wrong: set[Key], moved: set[Key]) -> Iterator[Finding]:
-    """MK306: listed anew, each object has the digest that it has in the files; what changed meanwhile is named."""
+    """MK306: listed again, each object has the digest that it has in the files; what changed meanwhile is named."""
     ask = Question("MK306", _COMPLETE, name, _EQUAL)
     unread = drill.now.unread
     for kind, reason in unread.items():
         yield ask.unknown(f"{kind}: {reason}")
     if wrong:
-        yield ask.fail(f"missing or not as it is: {_some(sorted(wrong))}", "back up again; report it if it stays so")
+        yield ask.fail(f"missing or different: {_some(sorted(wrong))}", "back up again; report it if it stays so")
     elif moved:
-        told = f"changed since it was read: {_some(sorted(moved))}"
-        yield ask.answer(Verdict.WARN, told, "back up again when nobody changes Istio's objects")
+        observed = f"changed since it was read: {_some(sorted(moved))}"
+        yield ask.answer(Verdict.WARN, observed, "back up again when nobody changes Istio's objects")
     elif not unread:
         yield ask.answer(Verdict.PASS, f"{count} objects, each with the digest of the live one")
 
@@ -357,18 +360,18 @@ def check_counts(name: str, drill: Drill, read: Iterable[Key], moved: bool) -> I
 
 
 def _tried(ask: Question, tried: dict[Key, str | Unknown], moved: set[Key]) -> Finding:
-    """MK308 and MK309: the API server, asked for a dry run, takes each object as the files have it."""
+    """MK308 and MK309: the API server, asked for a dry run, accepts each object as the files have it."""
     answers = {key: answer for key, answer in tried.items() if key not in moved}
     refused = [f"{key}: {answer}" for key, answer in answers.items() if isinstance(answer, str) and answer]
     unknown = [f"{key}: {answer.reason}" for key, answer in answers.items() if isinstance(answer, Unknown)]
-    told = f"{len(answers) - len(refused) - len(unknown)} of {len(answers)}"
+    observed = f"{len(answers) - len(refused) - len(unknown)} of {len(answers)}"
     if refused:
         return ask.fail(
-            f"{told}; {_some(refused)}", "mend the object in the cluster, or edit the file before a restore"
+            f"{observed}; {_some(refused)}", "fix the object in the cluster, or edit the file before a restore"
         )
     if unknown or not answers:
-        return ask.unknown(f"{told}; {_some(unknown)}", "grant the rights that a restore needs, and back up again")
-    return ask.answer(Verdict.PASS, told)
+        return ask.unknown(f"{observed}; {_some(unknown)}", "grant the rights that a restore needs, and back up again")
+    return ask.answer(Verdict.PASS, observed)
 
 
 class Backup(Stage):

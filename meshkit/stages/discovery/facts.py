@@ -6,9 +6,9 @@ from functools import partial
 
 from meshkit.checks.remote_reader import DiscoveryFacts
 from meshkit.istio.config import services
-from meshkit.istio.control_plane import new_pods, versions
+from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import remote_secret_manifest
-from meshkit.istio.proxies import proxy_status
+from meshkit.istio.proxies import new_pods, proxy_status
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
 from meshkit.snapshot.snapshot import VERIFIED, Snapshot

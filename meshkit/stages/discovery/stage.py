@@ -1,7 +1,7 @@
 """Stage 07: every istiod is given the credential to read every other cluster, and clusters become one mesh.
 
 From the moment that an istiod reads another cluster, Services of the same namespace and name are one to its clients. So
-what will merge is shown first, and each credential is tried before it is handed over.
+what will merge is shown first, and each credential is tried before it is distributed.
 
 Three plans, one after the other: Kubernetes issues a reader's token only once its Secret is there (`plan_tokens`),
 only with the token can the remote secrets be made (`plan`), and what they replaced is revoked last (`plan_revoked`).
@@ -46,12 +46,14 @@ from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.istio.multicluster.sync_wait import discovered
 from meshkit.istio.proxies import proxy_status
+from meshkit.kube import api_server
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait, in_turn
 from meshkit.probing import api_server_reach
 from meshkit.probing import merged_service as probing_merged_service
 from meshkit.snapshot.snapshot import Snapshot
 from meshkit.spec import MeshSpec
+from meshkit.stages import istiod_restart
 from meshkit.stages.discovery import token_rotation
 from meshkit.stages.discovery.facts import STAGE, look
 from meshkit.stages.discovery.token_rotation import token_actions
@@ -62,31 +64,30 @@ CURED_BY: Final = {
     "MK801": "05 install",
     "MK805": "06 gateways",
     "MK807": "04 trust",
-    "MK702": "05 install",
     "MK703": "05 install",
     "MK704": "05 install",
 }
 
 
 def check(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: str = "") -> list[Finding]:
-    """Judge what must be so before clusters may read each other, and what it will do to Services.
+    """Judge the gates of discovery, and what it will do to Services.
 
-    In plan mode, what an earlier stage is to mend does not fail. `renew` is that of `token_rotation.token_actions`.
+    In plan mode, what an earlier stage is to fix does not fail. `renew` is that of `token_rotation.token_actions`.
     """
     wishes = token_actions(mesh, facts, renew)
     findings = [*control_plane.check_istiods(mesh, facts.known.identity)]
     if mesh.spec.topology.network == "multi":
-        findings += [gateways.check_gateway(mesh, facts.known.gateways, name, "MK805") for name in mesh.clusters]
-    findings += [*certificates.check_roots(mesh, facts.known)]
+        findings += [gateways.check_gateway(mesh, facts.known.gateways, name) for name in mesh.clusters]
+    findings += [*certificates.check_roots(mesh, facts.known.certificates)]
     for name in mesh.clusters:
         findings += [check_server(mesh, facts, name), check_claims(mesh, facts, name)]
         findings += [check_reader(mesh, facts, name), check_rights(mesh, facts, name)]
         findings += [*check_version(facts, name, [wish for (a, _), wish in wishes.items() if a == name])]
     for pair in mesh.ordered_pairs:
-        findings += [check_reach(facts, *pair, mode), check_others(mesh, facts, *pair)]
+        findings += [check_reach(facts.reach, *pair, early=mode == "plan"), check_others(mesh, facts, *pair)]
         findings += [*check_life(mesh, facts.known.remote_secrets, *pair, renewed=bool(wishes[pair]))]
     begun = service_merge.check_merging(mesh, facts.services, facts.merging, _new(mesh, facts, renew))
-    findings += [*begun, *service_merge.check_alike(facts.merging)]
+    findings += [*begun, *service_merge.check_alike(facts.services, facts.merging)]
     findings += restarts.check(mesh, facts.new_pods)
     return [awaits(f, mode, CURED_BY[f.id]) if f.id in CURED_BY else f for f in findings]
 
@@ -106,12 +107,12 @@ def plan_tokens(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
 
 
 def plan_revoked(mesh: Mesh, tokens: Plan) -> Plan:
-    """Plan that replaced credentials end: see `token_rotation.plan_revoked`."""
+    """Plan to revoke replaced credentials: see `token_rotation.plan_revoked`."""
     return token_rotation.plan_revoked(mesh, STAGE, tokens)
 
 
 def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
-    """Plan the remote secrets, reader by reader; one whose token is not there yet is shown, and never made."""
+    """Plan the remote secrets, reader by reader; one whose token is not there yet is shown, and never created."""
     made = Plan(mesh, STAGE)
     found = mesh.each(lambda cluster: reader_tokens.current(reader_tokens.tokens(cluster, mesh.root_namespace), mesh))
     wishes, taken = token_actions(mesh, facts, renew), multicluster_remote_secrets.secret_events(mesh)
@@ -131,10 +132,10 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
         hurt = known_defects.needs_restart_after_secret_change(facts.versions, name)
         for target in [b for (a, b), wish in wishes.items() if a == name and wish]:
             address = str(row_of(facts.readers, target).get("server", ""))
-            if not address or remote_secret_manifest.is_local(address):
+            if not address or api_server.is_local(address):
                 continue
             renewed = wishes[name, target] == "renew"
-            # Each change is one event more; a cluster that istiod does not know yet is told by its name alone.
+            # Each change is one event more; of a cluster that istiod does not know yet there is only the name.
             seen = {pod: count + len(waits) + 1 for pod, count in taken.items()} if renewed else {}
             wait = discovered(mesh, name, target, seen)
             before = len(made.changes)
@@ -148,7 +149,7 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
                 discovered(mesh, name, target, {}) for target in token_rotation.secrets_changed_since_start(mesh, name)
             ]
         if hurt and waits:
-            token_rotation.restart_istiods(made, name, in_turn(waits))
+            istiod_restart.restart_istiods(made, name, in_turn(waits))
     return made
 
 
@@ -165,7 +166,7 @@ def _plan_secret(
     mesh = made.mesh
     name = mesh.spec.cluster(target).tls_server_name or kept
     parameters.secret_id(mesh.spec, target)
-    address = remote_secret_manifest.server(mesh.spec.cluster(target), mesh.clusters[target])
+    address = api_server.server(mesh.spec.cluster(target), mesh.clusters[target])
     known = token if isinstance(token, reader_tokens.Token) and token else reader_tokens.Token("", "to come", b"-")
     manifest = remote_secret_manifest.manifest(target, address, known, mesh.root_namespace, name)
     before = len(made.changes)
@@ -181,7 +182,7 @@ def try_merged(mesh: Mesh, plan: Plan) -> pd.DataFrame:
 
 
 def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame, old: Plan | None = None) -> list[Finding]:
-    """Look again: secrets, credentials, each istiod's word (as stage 08 judges them), endpoints and calls.
+    """Read again: secrets, credentials, each istiod's sync state (as stage 08 judges them), endpoints and calls.
 
     And, of the plan `old`, that what it revoked opens nothing.
     """
@@ -193,9 +194,7 @@ def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame, old: Plan | None = None) 
     for reader, target in mesh.ordered_pairs:
         findings += remote_secrets.check(mesh, now.identity, now.remote_secrets, now.remote_clusters, (reader, target))
         if mesh.spec.topology.network == "multi":
-            findings += gateways.check_gateway_seen(
-                mesh, now.gateways, now.gateways_seen, reader, target, identifier="MK806", moved="MK838"
-            )
+            findings += gateways.check_gateway_seen(mesh, now.gateways, now.gateways_seen, reader, target)
     return [*findings, *merged_service.check(mesh, calls)]
 
 

@@ -1,7 +1,7 @@
 """The life of the credentials by which istiods read other clusters (stage 07): made, tried, replaced, revoked.
 
-A credential is replaced while it is still good: a new one is made and tried, every reader is given it, and only when
-every istiod has taken it in is the old one revoked, by deleting the Secret that it stands on.
+A credential is replaced while it is still good: a new one is issued, tried and given to every reader. Only when every
+istiod uses it is the old one revoked, by deleting the Secret that holds it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,26 @@ from meshkit.checks.remote_secrets import ends_soon
 from meshkit.errors import InputError
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest, remote_secrets
-from meshkit.istio.multicluster.remote_secrets import PREFIX, Credential, Proof, RemoteSecret, SyncStatus, usable
+from meshkit.istio.multicluster.remote_secrets import (
+    PREFIX,
+    Credential,
+    Proof,
+    RemoteSecret,
+    SyncStatus,
+    kubeconfig_folder,
+    usable,
+)
 from meshkit.istio.proxies import proxy_status
+from meshkit.kube import api_server
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import NOT_ENDED
-from meshkit.kube.wait import Wait, in_turn, wait_for
+from meshkit.kube.wait import Wait, wait_for
 from meshkit.tables import row_of
 
 ALL: Final = "all"
 DEAD: Final = (Credential.REFUSED, Credential.FORBIDDEN, Credential.WRONG_CLUSTER, Credential.REJECTED)
 REVOKED_WITHIN: Final = 60.0
-"""An API server remembers a good token for ten seconds; an aggregate of them, each by itself."""
+"""An API server caches a good token for ten seconds; behind a load balancer, each one by itself."""
 
 
 def token_actions(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> dict[tuple[str, str], str]:
@@ -57,7 +66,7 @@ def clusters_to_renew(mesh: Mesh, renew: str) -> set[str]:
 
 
 def _wanted(mesh: Mesh, facts: DiscoveryFacts, holder: str, target: str, *, anyway: bool) -> str:
-    if facts.known.remote_secrets.unknown(holder):
+    if facts.known.remote_secrets.unknown(holder) or kubeconfig_folder(facts.known.remote_clusters, holder):
         return ""
     held = held_by(mesh, facts, holder, target)
     if not held:
@@ -66,7 +75,7 @@ def _wanted(mesh: Mesh, facts: DiscoveryFacts, holder: str, target: str, *, anyw
         return ""
     row = row_of(facts.readers, target)
     address = str(row.get("server", ""))
-    moved = bool(address) and not remote_secret_manifest.is_local(address) and held.server != address
+    moved = bool(address) and not api_server.is_local(address) and held.server != address
     wanted = mesh.spec.cluster(target).tls_server_name
     moved = moved or wanted not in ("", held.tls_server_name)
     dead = held.credential in DEAD or not held.readable
@@ -121,7 +130,7 @@ def _issued(mesh: Mesh, target: str, secret: str) -> Wait:
 
 
 def try_tokens(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: str = "") -> list[Finding]:
-    """MK710: each reader's token opens its API server with the rights that istiod needs, before it is handed over."""
+    """MK710: each reader's token opens its API server with the rights that istiod needs, before it is distributed."""
     rows = remote_secret_manifest.readers(mesh)
     needed = {target for (_, target), wish in token_actions(mesh, facts, renew).items() if wish}
     findings = []
@@ -131,33 +140,37 @@ def try_tokens(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: st
         if row["credential"] in ("UNKNOWN", Credential.UNREACHABLE, Credential.NOT_TESTED):
             findings.append(ask.unknown(str(row["detail"])))
         elif not row["secret"]:
-            told = "no token yet; this stage makes it" if name in needed else "none is needed"
+            observed = "no token yet; this stage makes it" if name in needed else "none is needed"
             skipped = name not in needed or mode == "plan"
-            findings.append(ask.answer(Verdict.SKIPPED, told) if skipped else ask.fail("no token", "see MK704, MK705"))
+            findings.append(
+                ask.answer(Verdict.SKIPPED, observed) if skipped else ask.fail("no token", "see MK704, MK705")
+            )
         else:
             ends = "never ends" if row["ends"] == "never" else f"ends {row['ends']}"
-            told = f"{row['secret']}: " + ", ".join(filter(None, (str(row["credential"]), ends, str(row["detail"]))))
-            cure = f"does ClusterRole istio-reader-clusterrole-{mesh.root_namespace} stand, and its binding? (stage 05)"
-            findings.append(ask.judge(row["credential"] == "ok", told, cure))
+            observed = f"{row['secret']}: " + ", ".join(
+                filter(None, (str(row["credential"]), ends, str(row["detail"])))
+            )
+            remedy = f"are ClusterRole istio-reader-clusterrole-{mesh.root_namespace} and its binding there? (stage 05)"
+            findings.append(ask.judge(row["credential"] == "ok", observed, remedy))
     return findings
 
 
 def plan_revoked(mesh: Mesh, stage: str, tokens: Plan) -> Plan:
-    """Plan that what was replaced goes: credentials that a newer one names, and those of ours that nobody uses.
+    """Plan to delete replaced credentials: those that a newer one names, and those of ours that nobody uses.
 
-    In plan mode, what the planned ones are to replace.
+    In plan mode, those that the planned ones are to replace.
     """
     plan = Plan(mesh, stage)
     for target, old in superseded(mesh, tokens).items():
         for name in old:
             place = {"name": name, "namespace": mesh.root_namespace}
             manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": place}
-            plan.delete(target, manifest, f"replaced: revokes the old token by which others read {target}")
+            plan.delete(target, manifest, f"replaced: revokes the old token for reading {target}")
     return plan
 
 
 def superseded(mesh: Mesh, tokens: Plan) -> dict[str, list[str]]:
-    """Return the Secrets of each cluster's credentials that are not to be used any more; none of one that is lost."""
+    """Return the Secrets of each cluster's credentials that are no longer to be used, where the cluster can be read."""
     found = mesh.each(lambda cluster: reader_tokens.tokens(cluster, mesh.root_namespace))
     to_come = {change.cluster: change for change in tokens.changes if change.status != "done" and _is_token(change)}
     result = {}
@@ -178,10 +191,10 @@ def _is_token(change: Change) -> bool:
 
 
 def check_readers_switched(mesh: Mesh, plan: Plan, mode: str = "apply") -> Iterator[Finding]:
-    """MK713: before a credential is revoked, every reader has another one that works, and its istiods have taken it in.
+    """MK713: before a credential is revoked, every reader has another one that works, and its istiods use it.
 
-    Looks again, so that a run which was stopped in between is judged by what is. An istiod that a change hurts took
-    it in when it was made after it.
+    Reads the clusters again, so a resumed run is judged by their current state. An istiod with the reload bug counts
+    as updated only if it started after the change.
     """
     replaced = {target: _deleted(plan, target) for target in mesh.clusters if _deleted(plan, target)}
     now = remote_secrets.remote_secrets(mesh) if replaced and mode == "apply" else None
@@ -209,11 +222,11 @@ def check_readers_switched(mesh: Mesh, plan: Plan, mode: str = "apply") -> Itera
         good = states == {SyncStatus.SYNCED} and all(
             one.token_secret not in replaced[target] and one.credential is Credential.OK for one in mine
         )
-        told = ", ".join(f"{one.token_secret or one.name}: {one.credential.value}" for one in mine)
-        told += f"; {', '.join(sorted(map(str, states))) or 'no istiod'}"
+        observed = ", ".join(f"{one.token_secret or one.name}: {one.credential.value}" for one in mine)
+        observed += f"; {', '.join(sorted(map(str, states))) or 'no istiod'}"
         if target in late.get(holder, []):
-            good, told = False, f"{told}; its istiod is older than that, and needs a restart after it"
-        yield ask.judge(good, told, "the old one stays; run the stage again")
+            good, observed = False, f"{observed}; its istiod started before the change, and must be restarted"
+        yield ask.judge(good, observed, "nothing to do at once, the old one stays; run the stage again")
 
 
 def _deleted(plan: Plan, target: str) -> list[str]:
@@ -221,7 +234,7 @@ def _deleted(plan: Plan, target: str) -> list[str]:
 
 
 def check_revoked(mesh: Mesh, plan: Plan) -> Iterator[Finding]:
-    """MK714: the token that was revoked opens its API server no more; it is tried until then, for a minute."""
+    """MK714: the API server refuses the revoked token; it is tried until then, for a minute."""
     for change in plan.changes:
         name = change.object.rpartition("/")[2]
         ask = Question("MK714", "the old credential is revoked", f"{change.cluster}: {name}", "401")
@@ -234,21 +247,22 @@ def check_revoked(mesh: Mesh, plan: Plan) -> Iterator[Finding]:
         def missing(cluster: Any = cluster, before: Any = before, tries: list[Proof] = tries) -> str:
             tries.append(remote_secrets.try_token(cluster, before.token, before.ca, mesh.root_namespace))
             said = tries[-1].credential
-            return "" if said is Credential.REFUSED else f"it still says {said.value}"
+            return "" if said is Credential.REFUSED else f"the API server still answers {said.value}"
 
         if before:
             wait_for(missing, name, deadline=REVOKED_WITHIN)
         if not tries:
             yield ask.answer(Verdict.PASS, "no token")
             continue
-        told = ", ".join(filter(None, (tries[-1].credential.value, tries[-1].detail)))
-        yield ask.judge(tries[-1].credential is Credential.REFUSED, told, "is the Secret gone?")
+        observed = ", ".join(filter(None, (tries[-1].credential.value, tries[-1].detail)))
+        yield ask.judge(tries[-1].credential is Credential.REFUSED, observed, "is the Secret gone?")
 
 
 def secrets_changed_since_start(mesh: Mesh, cluster: str) -> list[str]:
-    """Return the clusters whose remote secret was changed since an istiod of a cluster was made.
+    """Return the clusters whose remote secret was changed since the oldest istiod of a cluster started.
 
-    A run may have been stopped between the change and the restart of an istiod that it hurts; a new secret hurts none.
+    A run may have been stopped between the change and the restart of an istiod with the reload bug. A new secret for a
+    new cluster needs no restart.
     """
     target, namespace = mesh.clusters[cluster], mesh.root_namespace
     pods = target.get("pods", namespace, labels="app=istiod", fields=NOT_ENDED)
@@ -259,14 +273,3 @@ def secrets_changed_since_start(mesh: Mesh, cluster: str) -> list[str]:
         changed = max((e.get("time", "") for e in secret["metadata"].get("managedFields") or []), default="")
         found |= set(secret.get("data") or {}) if changed > max(made, oldest) else set()
     return sorted(found & {*mesh.clusters})
-
-
-def restart_istiods(plan: Plan, cluster: str, wait: Wait | None = None) -> None:
-    """Plan the restart of a cluster's istiods, after which `wait` is to have nothing missing."""
-    namespace = plan.mesh.root_namespace
-    for found in plan.mesh.clusters[cluster].get("deployments", namespace, labels={"app": "istiod"}):
-        why = "this version of istiod needs it after a remote secret was changed or removed"
-        plan.restart(cluster, "Deployment", namespace, found["metadata"]["name"], why)
-        made = plan.changes[-1]
-        if wait and made.wait:
-            made.wait = in_turn([made.wait, wait])

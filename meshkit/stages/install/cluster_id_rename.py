@@ -54,12 +54,12 @@ LEFT: Final = replace(
 )
 LEFT_AFTER: Final = LEFT.renamed("proxies-left-after", "Proxies that are left")
 SETTLE, TRIES = 2.0, 3
-RESTART = "restart its workload (`kubectl rollout restart`), make a bare pod anew; then run again"
+RESTART = "restart its workload (`kubectl rollout restart`), recreate a bare pod; then run again"
 READ = "can its Envoy be asked? `istioctl proxy-config bootstrap POD.NAMESPACE`"
 
 
 def identities(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each proxy that there is, with who it claims to be.
+    """Return one row for each proxy, with the ids that it claims.
 
     Source: ISTIO_META_CLUSTER_ID, ISTIO_META_NETWORK and ISTIO_META_MESH_ID of each pod that has not ended; the node of
     each Envoy's `/server_info`; `/debug/syncz` of each istiod.
@@ -74,14 +74,14 @@ def identities(mesh: Mesh) -> pd.DataFrame:
 
 
 def _of_pods(mesh: Mesh) -> list[dict[str, str]]:
-    found, told = mesh.each(_pods), _told(mesh)
+    found, claimed = mesh.each(_pods), _reported_ids(mesh)
     rows: list[dict[str, str]] = []
     for name, pods in found.items():
         if isinstance(pods, Unknown):
             rows.append({"cluster": name, "reason": pods.reason})
             continue
         for pod in pods:
-            answer = told.get((name, pod["namespace"], pod["proxy"]))
+            answer = claimed.get((name, pod["namespace"], pod["proxy"]))
             rows.append({"cluster": name, **pod, **_asked(pod, answer)})
     return rows
 
@@ -100,8 +100,8 @@ def _pods(cluster: Cluster) -> list[dict[str, str]]:
     ]
 
 
-def _told(mesh: Mesh) -> dict[tuple[str, str, str], str | Unknown]:
-    """Return which cluster id each running Envoy names itself by."""
+def _reported_ids(mesh: Mesh) -> dict[tuple[str, str, str], str | Unknown]:
+    """Return the cluster id that each running Envoy reports."""
 
     def ask(proxy: Proxy) -> str:
         metadata = envoy_admin.server_info(proxy).get("node", {}).get("metadata", {})
@@ -133,13 +133,15 @@ def _podless(mesh: Mesh, rows: Iterable[dict[str, str]]) -> Iterator[dict[str, s
 def left(mesh: Mesh, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `identities` that claim another id, network or mesh id than the mesh file says, or are unread.
 
-    What a pod says and its Envoy told must be the same. Who ends already is not left.
+    The pod's and its Envoy's cluster id must be the same. A pod that is ending is not listed.
     """
     rows = rows[rows["state"] != "Ending"]
     ids = rows["cluster"]
     networks = ids.map({entry.name: entry.network for entry in mesh.spec.clusters})
-    told = (rows["told"] == ids) | (rows["told"] == "")
-    right = (rows["cluster_id"] == ids) & told & (rows["network"] == networks) & (rows["mesh_id"] == mesh.spec.mesh.id)
+    same_id = (rows["told"] == ids) | (rows["told"] == "")
+    right = (
+        (rows["cluster_id"] == ids) & same_id & (rows["network"] == networks) & (rows["mesh_id"] == mesh.spec.mesh.id)
+    )
     return rows[~right | (rows["reason"] != "")]
 
 
@@ -178,7 +180,7 @@ def _few(texts: list[str], most: int = 5) -> str:
 
 
 def dropped(plane: Row, *, drop_alias: bool) -> str:
-    """Return the id that a control plane (a row of `stage.planes`) would accept no more, or an empty text.
+    """Return the id that a control plane (a row of `stage.planes`) would no longer accept, or an empty text.
 
     It is dropped when that is asked for; and when the control plane is renamed again, for it can have one alias only
     (istio/istio, pilot/cmd/pilot-discovery/app/options.go).
@@ -190,9 +192,9 @@ def dropped(plane: Row, *, drop_alias: bool) -> str:
 
 
 def check_former(planes: pd.DataFrame, rows: pd.DataFrame, *, drop_alias: bool) -> Iterator[Finding]:
-    """MK507: an id that a control plane is to accept no more is claimed by no proxy.
+    """MK507: no proxy claims an id that a control plane is to accept no longer.
 
-    Who claims it would go on with what its Envoy has, and get neither configuration nor certificates any more.
+    Such a proxy would go on with what its Envoy has, and get neither configuration nor certificates.
 
     Raises:
         InputError: `drop_alias` is neither True nor False.
@@ -201,19 +203,21 @@ def check_former(planes: pd.DataFrame, rows: pd.DataFrame, *, drop_alias: bool) 
     for plane in planes.to_dict("records"):
         name, accepted = plane["cluster"], plane["accepts"]
         going = dropped(plane, drop_alias=drop_alias)
-        ask = Question("MK507", "no proxy claims a dropped cluster id", name, f"no proxy says {going or accepted}")
+        ask = Question("MK507", "no proxy claims a dropped cluster id", name, f"no proxy claims {going or accepted}")
         mine = rows[rows["cluster"] == name]
         if plane["reason"]:
             yield ask.unknown(plane["reason"])
         elif going:
             yield _judge(ask, mine, going)
         elif accepted not in ("", name):
-            told = f"{accepted} stays accepted; {len(_claim_it(mine, accepted))} of {len(mine)} proxies claim it"
-            yield ask.answer(Verdict.SKIPPED, f"{told}; `-p drop_alias true` drops it when none does")
+            observed = f"{accepted} stays accepted; {len(_claim_it(mine, accepted))} of {len(mine)} proxies claim it"
+            yield ask.answer(Verdict.SKIPPED, f"{observed}; `-p drop_alias true` drops it when none does")
         elif drop_alias:
             renamed = plane["alias"] not in ("", name)
-            told = "it is renamed first; drop the former id in a later run" if renamed else "it accepts its own id only"
-            yield ask.answer(Verdict.SKIPPED if renamed else Verdict.PASS, told)
+            observed = (
+                "it is renamed first; drop the former id in a later run" if renamed else "it accepts its own id only"
+            )
+            yield ask.answer(Verdict.SKIPPED if renamed else Verdict.PASS, observed)
 
 
 def _judge(ask: Question, rows: pd.DataFrame, former: str) -> Finding:
@@ -235,7 +239,7 @@ def unclaimed(mesh: Mesh, name: str, former: str) -> Wait:
     alone = Mesh(mesh.spec, {name: mesh.clusters[name]})
 
     def missing() -> str:
-        ask = Question("MK507", "no proxy claims a dropped cluster id", name, f"no proxy says {former}")
+        ask = Question("MK507", "no proxy claims a dropped cluster id", name, f"no proxy claims {former}")
         finding = _judge(ask, identities(alone), former)
         return "" if finding.verdict is Verdict.PASS else finding.observed
 
@@ -243,7 +247,7 @@ def unclaimed(mesh: Mesh, name: str, former: str) -> Wait:
 
 
 def check_dropped(mesh: Mesh, planes: pd.DataFrame, *, drop_alias: bool, pending: bool) -> Iterator[Finding]:
-    """MK527: what was to be dropped is accepted by no running istiod any more."""
+    """MK527: no running istiod still accepts the id that was to be dropped."""
     for plane in planes.to_dict("records"):
         former, name = dropped(plane, drop_alias=drop_alias), plane["cluster"]
         ask = Question("MK527", "the former id is no longer accepted", name, f"no istiod takes {former} for {name}")
@@ -258,8 +262,8 @@ def check_dropped(mesh: Mesh, planes: pd.DataFrame, *, drop_alias: bool, pending
             yield ask.unknown(error.message)
             continue
         taking = [pod["metadata"]["name"] for pod in pods if _accepts(pod, name) == former]
-        told = f"{', '.join(taking)} still do" if taking else f"none of {len(pods)}"
-        yield ask.judge(pods and not taking, told, "does istio.overlay of the mesh file name the alias?")
+        observed = f"{', '.join(taking)} still do" if taking else f"none of {len(pods)}"
+        yield ask.judge(pods and not taking, observed, "does istio.overlay of the mesh file name the alias?")
 
 
 def _accepts(pod: dict[str, Any], name: str) -> str:

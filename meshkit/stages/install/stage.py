@@ -1,7 +1,7 @@
 """Stage 05: the same Istio everywhere, each control plane under its own id, network and mesh, no request lost.
 
 A live control plane that was called `Kubernetes` gets the name of the mesh file and goes on accepting the old one
-(`--clusterAliases`), since proxies claim the id that they were injected with until their pods are made anew. Then its
+(`--clusterAliases`), since proxies claim the id that they were injected with until their pods are recreated. Then its
 workloads are restarted one by one, each waited for, so that every proxy knows its network before stage 07 tells it of
 another. The alias goes in a later run, when that is asked for and nobody claims it: see
 meshkit.stages.install.cluster_id_rename.
@@ -10,7 +10,7 @@ meshkit.stages.install.cluster_id_rename.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -18,21 +18,22 @@ import pandas as pd
 
 from meshkit import parameters
 from meshkit.changes.plan import Plan, refused
-from meshkit.checks import control_plane, proxies, restarts
+from meshkit.checks import certificates, control_plane, namespaces, proxies, restarts
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, awaits, planned
 from meshkit.display import Record
 from meshkit.errors import MeshkitError
 from meshkit.istio.ca import cacerts, istiod_ca, trust_store
-from meshkit.istio.control_plane import inventory, istioctl, new_pods, revisions, versions, workload_copies
+from meshkit.istio.control_plane import inventory, istioctl, revisions, versions, workload_copies
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.control_plane.revisions import REVISION, ControlPlanes, named
-from meshkit.istio.multicluster import gateways
+from meshkit.istio.multicluster import gateways, remote_secrets
 from meshkit.istio.multicluster.gateway_manifests import mesh_networks
+from meshkit.istio.multicluster.remote_secrets import RemoteClusters
+from meshkit.istio.proxies import new_pods, workloads
 from meshkit.istio.proxies import reading as proxies_reading
-from meshkit.istio.proxies import workloads
 from meshkit.kube.manifests import MANAGED, Object
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.rollout import rolled_out
@@ -43,6 +44,11 @@ from meshkit.stages.stage import Shows, Stage
 from meshkit.tables import Table, text
 
 STAGE = "05 install"
+DRAIN: Final = (
+    "let a preStop hook call `curl -X POST http://localhost:15020/drain` and sleep 4 s, or let its clients retry: "
+    "`retryOn: connect-failure,refused-stream,unavailable,cancelled,reset,503` in meshConfig.defaultHttpRetryPolicy"
+)
+"""Both measured on the lab; see `workloads.remote_risk`."""
 PLANES: Final = Table(
     "control-planes",
     "Control planes, and who they become",
@@ -75,6 +81,7 @@ class InstallFacts:
     istioctl_missing: bool = False
     new_pods: new_pods.NewPodFacts | None = None
     revisions: Mapping[str, ControlPlanes | Unknown] = field(default_factory=dict)
+    readers: RemoteClusters | None = None
 
 
 def look(mesh: Mesh) -> InstallFacts:
@@ -86,13 +93,22 @@ def look(mesh: Mesh) -> InstallFacts:
     found = workloads.workloads(mesh)
     former = cluster_id_rename.identities(mesh)
     running = revisions.look(mesh)
+    readers = remote_secrets.remote_clusters(mesh)
     return InstallFacts(
-        planes(mesh), versions.versions(mesh), found, former, tool, missing, new_pods.look(mesh), running
+        planes(mesh),
+        proxies_reading.read_versions(mesh),
+        found,
+        former,
+        tool,
+        missing,
+        new_pods.look(mesh),
+        running,
+        readers,
     )
 
 
 def planes(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each cluster: who its control plane is, and who it is to become."""
+    """Return one row for each cluster: the ids of its control plane now, and those that it is to get."""
     rows = []
     for name, found in mesh.each(lambda cluster: _plane(mesh, cluster.name)).items():
         rows.append({"cluster": name, "reason": found.reason} if isinstance(found, Unknown) else found)
@@ -129,7 +145,6 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
     """Judge what was read: tool, running versions, who installed, what earlier stages brought, restarts, former ids.
 
     MK503: istioctl installed what runs; another installer would take this stage's changes back.
-    MK504: the root namespace has the network label of the mesh file, by which istiod places its pods.
     MK505: there is a Secret `cacerts`, so that istiod does not sign with a root of its own; or others sign.
 
     Raises:
@@ -139,18 +154,17 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
     findings += [*check_tool(mesh, facts), *check_running(mesh, facts)]
     for row in facts.planes.to_dict("records"):
         name, reason = row["cluster"], row["reason"]
+        label = namespaces.check_network(mesh, name, row["network_label"], reason, finished=True)
+        # Another network than the mesh file's is nothing that stage 02 changes.
+        findings.append(label if row["network_label"] else awaits(label, mode, "02 prepare"))
         hands = Question("MK503", "Istio is managed by istioctl", name, "nothing, or installed by istioctl")
-        network = mesh.spec.cluster(name).network
-        label = Question("MK504", "the namespace names its network", name, f"{gateways.NETWORK}={network}")
         certs = Question("MK505", "the common root is plugged in", name, f"Secret cacerts in {mesh.root_namespace}")
         if reason:
-            findings += [ask.unknown(reason) for ask in (hands, label, certs)]
+            findings += [ask.unknown(reason) for ask in (hands, certs)]
             continue
         by = row["installed_by"]
-        cure = "meshkit installs by istioctl only; upgrade by what installed it, and begin at stage 06"
-        findings.append(hands.judge(by in ("", "istioctl"), by or "nothing is installed", cure))
-        told = label.judge(row["network_label"] == network, row["network_label"] or "no label", "run stage 02")
-        findings.append(awaits(told, mode, "02 prepare"))
+        remedy = "meshkit installs by istioctl only; upgrade by what installed it, and begin at stage 06"
+        findings.append(hands.judge(by in ("", "istioctl"), by or "nothing is installed", remedy))
         if row["signed_by_others"]:
             findings.append(certs.answer(Verdict.SKIPPED, f"certificates come from {row['signed_by_others']}"))
             continue
@@ -170,11 +184,13 @@ def check_tool(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
         yield ask.fail(facts.istioctl, "install istioctl of that version, or put it on the PATH")
         return
     good = versions.agree(facts.istioctl, wanted) if wanted else True
-    cure = f"install istioctl {wanted}, or say `istio.version: {facts.istioctl}`"
+    remedy = f"install istioctl {wanted}, or say `istio.version: {facts.istioctl}`"
     if good is None:
-        yield ask.unknown(f"{facts.istioctl or 'a version that is not known'}: cannot be compared with {wanted}", cure)
+        yield ask.unknown(
+            f"{facts.istioctl or 'a version that is not known'}: cannot be compared with {wanted}", remedy
+        )
     else:
-        yield ask.judge(good, facts.istioctl, cure)
+        yield ask.judge(good, facts.istioctl, remedy)
 
 
 def check_running(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
@@ -195,14 +211,16 @@ def check_running(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
             elif facts.istioctl_missing:
                 yield ask.unknown(f"istiod {row['version']}, and no istioctl to compare", "see MK501")
             else:
-                cure = "upgrade this cluster first, or use istioctl of its version"
-                yield ask.judge(row["version"] == facts.istioctl, f"istiod {row['version']}", cure)
+                remedy = "upgrade this cluster first, or use istioctl of its version"
+                same = versions.agree(row["version"], facts.istioctl)
+                observed = f"istiod {row['version']}"
+                yield ask.unknown(observed, remedy) if same is None else ask.judge(same, observed, remedy)
 
 
 def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
     """MK506: every workload that must be restarted can be, without an interruption.
 
-    What no restart would make anew is named, and not restarted.
+    Workloads that a restart would not recreate are named, and not restarted.
     """
     for row in stale(mesh, facts.workloads).to_dict("records"):
         what = f": {row['kind']} {row['namespace']}/{row['workload']}" if row["workload"] else ""
@@ -210,15 +228,26 @@ def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
             "MK506",
             "workloads restart without interruption",
             row["cluster"] + what,
-            "a rolling restart with a pod beside",
+            "a rolling restart with a second pod",
         )
         if row["reason"]:
             yield ask.unknown(row["reason"])
-        else:
-            cure = "give it a rolling update with a pod beside it and a preStop hook, or restart it when it suits"
-            if row["stuck"]:
-                cure = "it is left as it is: make its pods anew (`kubectl rollout resume`, or delete them) after this"
-            yield ask.judge(not row["risk"], row["risk"] or "rolling", cure, otherwise=Verdict.WARN)
+            continue
+        remote = row["remote_risk"] if _has_remote_clients(mesh, facts, row["cluster"]) else ""
+        remedy = "give it a rolling update with a second pod and a preStop hook, or restart it at a time that suits you"
+        if row["stuck"]:
+            remedy = "it is left as it is: recreate its pods (`kubectl rollout resume`, or delete them) after this"
+        elif remote:
+            remedy = f"{DRAIN}; {remedy}" if row["risk"] else DRAIN
+        risk = "; ".join(filter(None, [row["risk"], "" if row["stuck"] else remote]))
+        yield ask.judge(not risk, risk or "rolling", remedy, otherwise=Verdict.WARN)
+
+
+def _has_remote_clients(mesh: Mesh, facts: InstallFacts, name: str) -> bool:
+    """Return whether an istiod of another cluster reads this one, so that clients come through its gateway."""
+    ids = {name, *facts.planes.loc[facts.planes["cluster"] == name, "cluster_id"]}
+    read = any(one.secret and one.cluster != name and one.target in ids for one in facts.readers or ())
+    return read and mesh.spec.topology.network == "multi"
 
 
 def stale(mesh: Mesh, found: pd.DataFrame) -> pd.DataFrame:
@@ -230,9 +259,9 @@ def stale(mesh: Mesh, found: pd.DataFrame) -> pd.DataFrame:
 
 
 def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
-    """Plan the installation of every cluster, the restarts that follow, and the probe's workloads where they lack.
+    """Plan the installation of every cluster, the restarts that follow, and the probe's workloads where missing.
 
-    Where `drop_alias` says so, a control plane that was renamed before accepts its former id no more.
+    With `drop_alias`, a control plane that was renamed before no longer accepts its former id.
     """
     wanted = Plan(mesh, STAGE, withheld=checks_revisions.stops(mesh, facts.revisions))
     if wanted.withheld:
@@ -249,7 +278,7 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
             document = istioctl.operator(mesh.spec, name, alias=alias, mesh_networks=addresses)
             new = "a control plane of its own" if not row["istiod"] else f"id {row['becomes']}, network and mesh id"
             gate = cluster_id_rename.unclaimed(mesh, name, going) if going else None
-            wanted.install(name, document, f"accepts {going} as its id no more" if going else new, gate=gate)
+            wanted.install(name, document, f"no longer accepts {going} as its id" if going else new, gate=gate)
     _restarts(mesh, facts, wanted)
     _samples(mesh, wanted)
     return wanted
@@ -257,9 +286,9 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
 
 def _restarts(mesh: Mesh, facts: InstallFacts, wanted: Plan) -> None:
     rows = stale(mesh, facts.workloads).to_dict("records")
-    made_anew = {"istiod", "istio-ingressgateway", "istio-egressgateway"}
+    reinstalled = {"istiod", "istio-ingressgateway", "istio-egressgateway"}
     for row in rows:
-        own = row["namespace"] == mesh.root_namespace and row["workload"] in made_anew
+        own = row["namespace"] == mesh.root_namespace and row["workload"] in reinstalled
         if row["workload"] and not (row["stuck"] or own):
             network = "no network" if row["networks"] == "-" else f"network {row['networks']}"
             claim = f"its proxies claim {row['cluster_ids']}, {network} and mesh {row['mesh_ids']}"
@@ -267,7 +296,7 @@ def _restarts(mesh: Mesh, facts: InstallFacts, wanted: Plan) -> None:
 
 
 def _samples(mesh: Mesh, wanted: Plan) -> None:
-    """Want the probe's client and server wherever they lack, as they are where they are."""
+    """Want the probe's client and server in each cluster without them, copied from one that has them."""
     spec = mesh.spec.probe
     for name in (spec.server, spec.client):
         found = mesh.each(lambda cluster, name=name: workload_copies.workload(cluster, spec.namespace, name))  # type: ignore[misc]
@@ -300,12 +329,11 @@ def prove(mesh: Mesh, facts: InstallFacts, done: Plan, now: InstallFacts, *, dro
     if done.pending:
         known = ("MK520", "control planes are as the mesh file says", "all clusters", "applied and proved")
         return [*refused(done), planned(*known), *gone]
-    findings = [*control_plane.check_istiods(mesh, versions.identity(mesh), "MK521"), *gone]
+    findings = [*control_plane.check_istiods(mesh, versions.identity(mesh)), *gone]
     findings += cluster_id_rename.check_claims(mesh, now.identities)
     seen = proxies_reading.look(mesh)
-    findings += [replace(finding, id="MK523") for finding in proxies.check_proxies(mesh, seen)]
-    findings += [replace(finding, id="MK526") for finding in proxies.check_versions(mesh, seen)]
-    return [*findings, *check_sample(mesh), *check_anchors(mesh)]
+    findings += [*proxies.check_proxies(mesh, seen), *proxies.check_versions(mesh, seen), *check_sample(mesh)]
+    return [*findings, *certificates.check_roots(mesh, trust_store.certificates(mesh))]
 
 
 def check_sample(mesh: Mesh) -> Iterator[Finding]:
@@ -320,23 +348,6 @@ def check_sample(mesh: Mesh) -> Iterator[Finding]:
                 yield ask.unknown(error.message)
             else:
                 yield ask.judge(not missing, missing or "rolled out", f"kubectl -n {spec.namespace} get pods")
-
-
-def check_anchors(mesh: Mesh) -> Iterator[Finding]:
-    """MK525: every proxy's chain ends at one and the same root, in all clusters."""
-    held = trust_store.certificates(mesh)
-    anchors = set(held["anchor"]) - {""}
-    for name in mesh.clusters:
-        ask = Question("MK525", "certificates end at the common root", name, "one root for all proxies of the mesh")
-        rows = held[held["cluster"] == name]
-        if reason := next((r for r in rows["reason"] if r), ""):
-            yield ask.unknown(reason)
-        elif rows.empty:
-            yield ask.unknown("no proxy holds a certificate")
-        else:
-            good = len(anchors) == 1 and set(rows["anchor"]) == anchors
-            told = f"{len(rows)} proxies, root {', '.join(sorted(set(rows['anchor']))) or 'none'}"
-            yield ask.judge(good, told, "run stage 04 again, then restart what holds another root")
 
 
 class Install(Stage):

@@ -1,4 +1,4 @@
-"""What outlasts the undo of a run: credentials by which clusters are read after it, CAs in use, and later runs."""
+"""What an undo of a run must not break: credentials in use, CAs in use, and later runs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from meshkit.kube.mesh import Mesh
 from meshkit.stages.discovery import facts as discovery_facts
 
 TRUST: Final = "04 trust"
-"""`meshkit.stages.trust.stage.STAGE`, which imports what is taken back here."""
+"""`meshkit.stages.trust.stage.STAGE`, which imports this module."""
 
 
 def is_final(mesh: Mesh, book: Journal, entry: Entry) -> bool:
-    """Tell whether a change cannot be taken back: it replaced or removed a credential that ends."""
+    """Tell whether a change cannot be reverted: it replaced or removed a credential that expires."""
     if entry.stage != discovery_facts.STAGE or entry.action in undo.PATCHED:
         return False
     found = (before for before in book.private(entry)["before"] if before)
@@ -31,7 +31,7 @@ def is_final(mesh: Mesh, book: Journal, entry: Entry) -> bool:
 
 
 def needed(mesh: Mesh, book: Journal, kept: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Return the credentials which a journal made and by which clusters are read after its undo: (cluster, object).
+    """Return the credentials of a journal that istiods still use after its undo: (cluster, object).
 
     And who reads by them. Others hold a remote secret that the undo leaves as it is; `kept` ones are left, too.
     """
@@ -48,7 +48,7 @@ def needed(mesh: Mesh, book: Journal, kept: Collection[tuple[str, str]]) -> dict
 
 
 def authorities(mesh: Mesh, book: Journal) -> dict[tuple[str, str], str]:
-    """Return the Secrets `cacerts` that a journal made and by which a control plane signs that came after them.
+    """Return the Secrets `cacerts` of a journal with which a control plane signs that was installed after them.
 
     By (cluster, object), with the reason. Before the run there was no CA to go back to, and none is missed: the cluster
     had no istiod. One that Helm, say, installed since has found the Secret when it started; without it, its next start
@@ -60,7 +60,7 @@ def authorities(mesh: Mesh, book: Journal) -> dict[tuple[str, str], str]:
             continue
         private = book.private(entry)
         names = {manifest["metadata"]["name"] for manifest in private["manifests"]}
-        if model.SECRET not in names or any(private["before"]) or brought(book, entry.cluster):
+        if model.SECRET not in names or any(private["before"]) or undo.installed_control_plane(book, entry.cluster):
             continue
         istiods = mesh.clusters[entry.cluster].get("deployments.v1.apps", mesh.root_namespace, labels="app=istiod")
         ages = [_moment(istiod["metadata"]["creationTimestamp"]) for istiod in istiods if not _ends(istiod)]
@@ -68,13 +68,6 @@ def authorities(mesh: Mesh, book: Journal) -> dict[tuple[str, str], str]:
             what = f"Secret {mesh.root_namespace}/{model.SECRET}"
             found[entry.cluster, what] = f"its istiod came after it ({min(ages):%Y-%m-%d %H:%M}) and signs with it"
     return found
-
-
-def brought(book: Journal, name: str) -> bool:
-    """Tell whether a run installed the control plane of a cluster."""
-    private = (book.private(e) for e in book.entries if e.cluster == name and e.action == "install")
-    pairs = (pair for known in private for pair in zip(known["manifests"], known["before"], strict=True))
-    return any(undo.is_istiod(made) and before is None for made, before in pairs)
 
 
 def _moment(text: str) -> datetime:
@@ -93,7 +86,7 @@ def _is_token(book: Journal, entry: Entry) -> bool:
 
 
 def _given_up(mesh: Mesh, book: Journal, kept: Collection[tuple[str, str]], secret: RemoteSecret) -> bool:
-    """Tell whether the undo takes a remote secret away, or gives it another credential."""
+    """Tell whether the undo removes a remote secret, or gives it another credential."""
     subject = (secret.cluster, f"Secret {secret.place}")
     for entry in book.entries:
         if not entry.stands or (entry.cluster, entry.object) != subject or entry.action in undo.PATCHED:
@@ -111,12 +104,12 @@ def check_later(mesh: Mesh, book: Journal) -> Finding:
 
     What stood before a later change is what this run had made: the undo of that one would bring it back.
     """
-    ask = Question("MK1208", "no later run depends on this one", "mesh", "the newest run goes back first")
+    ask = Question("MK1208", "no later run depends on this one", "mesh", "the newest run is undone first")
     mine = _left(book)
     if not mine:
-        return ask.answer(Verdict.PASS, "nothing of it stands")
+        return ask.answer(Verdict.PASS, "nothing of it is left")
     begun, places = min(entry.begun for entry in mine), {entry.cluster for entry in mine}
-    cure = "undo them first: `meshkit undo RUN`, the newest first"
+    remedy = "undo them first: `meshkit undo RUN`, the newest first"
     beside = []
     try:
         last = {what: entry.begun for entry in mine for what in _touched(book, entry)}
@@ -125,21 +118,21 @@ def check_later(mesh: Mesh, book: Journal) -> Finding:
             for entry in since:
                 met = [what for what in _touched(other, entry) if what in last and entry.begun > last[what]]
                 if met:
-                    return ask.fail(f"{other.name}: {met[0][0]}: {met[0][1]}", cure)
+                    return ask.fail(f"{other.name}: {met[0][0]}: {met[0][1]}", remedy)
             beside += [other.name] if places & {entry.cluster for entry in since} else []
     except ChangeError as error:
         return ask.unknown(f"{error.message}: {error.where}", error.remedy)
-    told = f"{', '.join(beside)}: other objects of the same clusters" if beside else "none"
-    return ask.judge(not beside, told, f"if they need what this one made, {cure}", otherwise=Verdict.WARN)
+    observed = f"{', '.join(beside)}: other objects of the same clusters" if beside else "none"
+    return ask.judge(not beside, observed, f"if they need what this one made, {remedy}", otherwise=Verdict.WARN)
 
 
 def _left(book: Journal) -> Sequence[Entry]:
-    """Return the changes that an undo would take back; restarts leave nothing."""
+    """Return the changes that an undo would revert; restarts leave nothing."""
     return [e for e in book.entries if e.stands and not e.temporary and e.action != "restart"]
 
 
 def _touched(book: Journal, entry: Entry) -> Iterator[tuple[str, str]]:
-    """Yield the objects of a change, with their clusters, and the credentials that a remote secret hands over."""
+    """Yield the objects of a change, with their clusters, and the credentials in a remote secret."""
     for manifest in book.private(entry)["manifests"]:
         yield entry.cluster, identify(manifest)
         if manifest["metadata"]["name"].startswith(remote_secrets.PREFIX):

@@ -1,12 +1,12 @@
-"""Stage 12: what a run changed is taken back, newest stage first, while the mesh goes on answering.
+"""Stage 12: the changes of a run are reverted, newest stage first, while the mesh goes on serving requests.
 
-What stood before is put back by the ownership of fields: only what meshkit said is taken away, so what others said
-of the same objects stays. What meshkit made is removed, unless others changed or use it since: that is shown, and
-removed with consent only.
+The former state is restored by field ownership: only fields that meshkit set are reverted, so fields that others set
+on the same objects stay. Objects that meshkit created are removed, unless others changed or use them since: those are
+shown, and removed with consent only.
 
-Within a stage restarts come last: proxies are made anew when all that they read has been put back. A control plane
-that gets its old id back accepts both ids until no proxy claims the later one. The roots of trust have a way back of
-their own: see meshkit.stages.trust.undo.
+Within a stage restarts come last: proxies are restarted when all that they read is restored. A control plane that gets
+its old id back accepts both ids until no proxy claims the later one. Roots of trust have an undo of their own: see
+meshkit.stages.trust.undo.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, planned
 from meshkit.errors import InputError, MeshkitError
 from meshkit.istio.ca import istiod_ca, model, trust_store
-from meshkit.istio.control_plane import istioctl, new_pods, versions
+from meshkit.istio.control_plane import istioctl, versions
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
-from meshkit.istio.proxies import proxy_status, workloads
+from meshkit.istio.proxies import new_pods, proxy_status, workloads
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.manifests import Object, identify
 from meshkit.kube.mesh import Mesh, Unknown
@@ -39,8 +39,8 @@ from meshkit.notebook import tables
 from meshkit.probing.curl import curl, failure_text, parse_answers
 from meshkit.probing.pair_probe import find_side
 from meshkit.spec import MeshSpec
+from meshkit.stages import istiod_restart
 from meshkit.stages.discovery import facts as discovery_facts
-from meshkit.stages.discovery import token_rotation
 from meshkit.stages.install import cluster_id_rename
 from meshkit.stages.rollback import dependants
 from meshkit.stages.stage import Shows, Stage
@@ -52,7 +52,7 @@ STAGE = "12 rollback"
 ABSENT = "the mesh file does not name it"
 CALLS = 20
 CALL_TIMEOUT = 5.0
-REPLACED = "a credential that ends cannot come back: the one that replaced it stays"
+REPLACED = "an expiring credential cannot be restored: the one that replaced it stays"
 JOURNAL: Final = Table(
     "journal-entries",
     "The journal",
@@ -85,7 +85,7 @@ class RollbackFacts:
 
 
 def look(mesh: Mesh, journal: str = "") -> RollbackFacts:
-    """Read a journal, the newest unless named, and what became of its changes; changes nothing.
+    """Read a journal, by default the newest, and the state of its changes; changes nothing.
 
     Raises:
         InputError: there is no such journal.
@@ -150,28 +150,33 @@ def check(mesh: Mesh, facts: RollbackFacts, *, consent: bool = False) -> list[Fi
     parameters.require_bool("consent", consent)
     findings = []
     for name in dict.fromkeys((*mesh.clusters, *facts.strangers)):
-        ask = Question("MK1201", "the cluster is the journal's", name, "it answers, with the UID of kube-system noted")
-        told = facts.strangers.get(name, "")
-        lost = told not in ("", ABSENT) and not told.startswith("UID")
-        cure = "name the mesh file of that run"
-        findings.append(ask.unknown(told) if lost else ask.judge(not told, told or "it is", cure))
+        ask = Question(
+            "MK1201",
+            "the cluster is the journal's",
+            name,
+            "it answers, with the UID of kube-system that the journal has",
+        )
+        observed = facts.strangers.get(name, "")
+        lost = observed not in ("", ABSENT) and not observed.startswith("UID")
+        remedy = "name the mesh file of that run"
+        findings.append(ask.unknown(observed) if lost else ask.judge(not observed, observed or "it is", remedy))
     for (name, what), why in facts.kept.items():
-        ask = Question("MK1202", "nobody else uses what is removed", f"{name}: {what}", "only meshkit had a hand in it")
+        ask = Question("MK1202", "nobody else uses what is removed", f"{name}: {what}", "only meshkit changed it")
         stays = "removed all the same, as was consented" if consent else "it stays"
-        cure = "" if consent else "`meshkit undo --consent` removes it, too"
-        findings.append(ask.answer(Verdict.WARN, f"{why}: {stays}", cure))
+        remedy = "" if consent else "`meshkit undo --consent` removes it, too"
+        findings.append(ask.answer(Verdict.WARN, f"{why}: {stays}", remedy))
     if not facts.kept and not facts.strangers:
-        ask = Question("MK1202", "nobody else uses what is removed", "all clusters", "only meshkit had a hand in it")
+        ask = Question("MK1202", "nobody else uses what is removed", "all clusters", "only meshkit changed it")
         findings.append(ask.answer(Verdict.PASS, "nobody"))
     for (name, what), why in facts.needed.items():
         if what.endswith(f"/{model.SECRET}"):
             ask = Question("MK1202", "nobody else uses what is removed", f"{name}: {what}", "no istiod signs with it")
-            cure = "uninstall that istiod first if the Secret is to go, then undo again"
-            findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", cure))
+            remedy = "uninstall that istiod first if the Secret is to go, then undo again"
+            findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", remedy))
             continue
-        ask = Question("MK1207", "no credential in use is revoked", f"{name}: {what}", "nobody reads by it")
-        cure = "replace it by stage 07 with `renew`, or undo first what made them read"
-        findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", cure))
+        ask = Question("MK1207", "no credential in use is revoked", f"{name}: {what}", "no istiod uses it")
+        remedy = "replace it by stage 07 with `renew`, or undo first the run that made them use it"
+        findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", remedy))
     findings += [*_check_order(mesh, facts.book), dependants.check_later(mesh, facts.book)]
     return [*findings, *restarts.check(mesh, facts.new_pods)]
 
@@ -180,7 +185,7 @@ def _check_order(mesh: Mesh, book: Journal) -> Iterator[Finding]:
     mine = _trust_changes(book)
     if not mine:
         return
-    ask = Question("MK1206", "no later run changed trust since", "mesh", "the newest run goes back first")
+    ask = Question("MK1206", "no later run changed trust since", "mesh", "the newest run is undone first")
     last = max(entry.begun for entry in mine)
     others = [other for other in Journal.all_of(mesh.spec.mesh.id) if other.name != book.name]
     later = [other.name for other in others if any(entry.begun > last for entry in _trust_changes(other))]
@@ -222,13 +227,13 @@ def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: 
         alias = former_id(book, entry)
         if alias:
             renamed.append((entry, alias))
-        why = f"accepts {alias.replace('=', ' as ')} until its workloads are made anew" if alias else "as it was before"
+        why = f"accepts {alias.replace('=', ' as ')} until its workloads are restarted" if alias else "as it was before"
         why = REPLACED if dependants.is_final(mesh, book, entry) else why
         wanted.undo(book, entry, why, alias=alias, keep=keep[entry.cluster], last=not alias)
     if entries[0].stage == discovery_facts.STAGE:
         _heal(mesh, {entry.cluster for entry in entries if _of_remote_secret(entry)} | _unhealed(book), wanted)
     for entry in _restarts(entries):
-        wanted.undo(book, entry, "made anew, with what stood before", keep=keep[entry.cluster])
+        wanted.undo(book, entry, "restarted, to load the former state", keep=keep[entry.cluster])
     for entry, alias in renamed:
         later = alias.partition("=")[0]
         _others(mesh, entry, later, entries, wanted)
@@ -237,31 +242,31 @@ def _stage(mesh: Mesh, book: Journal, entries: list[Entry], wanted: Plan, kept: 
 
 
 def _restarts(entries: list[Entry]) -> list[Entry]:
-    """Return the restarts, workload by workload as they were made; of each the last first: what stood before stays."""
+    """Return the restarts, workload by workload as they were made; of each the last first."""
     found = [entry for entry in reversed(entries) if entry.action == "restart"]
     order = list(dict.fromkeys((entry.cluster, entry.object) for entry in entries))
     return sorted(found, key=lambda entry: order.index((entry.cluster, entry.object)))
 
 
 def _heal(mesh: Mesh, names: set[str], wanted: Plan) -> None:
-    """Want istiods restarted that a change of a remote secret hurts, in these clusters."""
+    """Want istiods with the reload bug restarted after a change of a remote secret, in these clusters."""
     seen = versions.versions(mesh, proxy_status.PROXY_STATUS.frame([])) if names else None
     for name in sorted(names):
         if seen is not None and known_defects.needs_restart_after_secret_change(seen, name):
-            token_rotation.restart_istiods(wanted, name)
+            istiod_restart.restart_istiods(wanted, name)
 
 
 def _unhealed(book: Journal) -> set[str]:
-    """Return clusters in which an undo before this one took remote secrets back, and was stopped before a restart."""
+    """Return clusters in which an earlier undo reverted remote secrets, and was stopped before a restart."""
     healed = [e for e in book.entries if (e.stage, e.action, e.event) == (STAGE, "restart", DONE)]
     undone = [e for e in book.entries if _of_remote_secret(e) and e.stage == discovery_facts.STAGE and not e.stands]
     return {e.cluster for e in undone if not any(r.cluster == e.cluster and r.begun >= e.ended for r in healed)}
 
 
 def _parted(mesh: Mesh, book: Journal, kept: list[tuple[str, str]]) -> list[Wait]:
-    """Return the waits until each reader forgot the clusters that it reads by remote secrets which the journal made.
+    """Return the waits until each reader no longer watches the clusters of the remote secrets that the run made.
 
-    Those that an undo before this one removed count, too: it may have ended before they were forgotten.
+    Those that an earlier undo removed count, too: it may have ended before istiods stopped watching.
     """
     targets: dict[str, set[str]] = {}
     for entry in book.entries:
@@ -278,7 +283,7 @@ def _of_remote_secret(entry: Entry) -> bool:
 
 
 def _others(mesh: Mesh, entry: Entry, later: str, entries: list[Entry], wanted: Plan) -> None:
-    """Want those restarted, too, that were made while the cluster had its later id, and not by this journal."""
+    """Want workloads restarted, too, that were created while the cluster had its later id, and not by this journal."""
     known = {(e.cluster, e.object) for e in entries if e.action == "restart"}
     found = workloads.workloads(mesh)
     rows = found[
@@ -318,7 +323,7 @@ def _cluster_id(deployment: dict[str, Any]) -> str:
 def prove(mesh: Mesh, facts: RollbackFacts, done: Plan) -> list[Finding]:
     """Judge what is left: every change, every control plane that stays, and calls within each cluster that stays."""
     if done.pending:
-        return [*refused(done), planned("MK1203", "the run is taken back", facts.book.name, "undone and proved")]
+        return [*refused(done), planned("MK1203", "the run is undone", facts.book.name, "reverted and proved")]
     findings = [*check_left(mesh, facts), *check_planes(mesh, facts), *check_trust(mesh, facts)]
     return [*findings, *check_credentials(mesh, facts), *check_calls(mesh)]
 
@@ -340,8 +345,10 @@ def check_left(mesh: Mesh, facts: RollbackFacts) -> Iterator[Finding]:
         except MeshkitError as error:
             yield ask.unknown(error.message)
             continue
-        told = f"left: {', '.join(dict.fromkeys(left))}" if left else f"kept: {', '.join(kept)}" if kept else "nothing"
-        yield ask.judge(not left, told, "run it again")
+        observed = (
+            f"left: {', '.join(dict.fromkeys(left))}" if left else f"kept: {', '.join(kept)}" if kept else "nothing"
+        )
+        yield ask.judge(not left, observed, "run it again")
 
 
 def _there(cluster: Cluster, book: Journal, entry: Entry, what: str) -> bool:
@@ -352,7 +359,7 @@ def _there(cluster: Cluster, book: Journal, entry: Entry, what: str) -> bool:
 
 
 def check_planes(mesh: Mesh, facts: RollbackFacts) -> Iterator[Finding]:
-    """MK1204: every control plane that was there before is there again, under its former id; the others are gone."""
+    """MK1204: every former control plane runs again under its former id; the others are gone."""
     had: dict[str, str] = {}
     for entry in facts.book.entries:
         manifest, before = _istiod(facts.book, entry)
@@ -375,23 +382,23 @@ def check_planes(mesh: Mesh, facts: RollbackFacts) -> Iterator[Finding]:
 
 
 def check_trust(mesh: Mesh, facts: RollbackFacts) -> list[Finding]:
-    """MK418, where the run changed trust: no proxy still holds a root that its cluster does not hand out any more.
+    """MK418, where the run changed trust: no proxy still holds a root that its cluster no longer distributes.
 
     Met with Istio 1.31: an agent answered its Envoy from its cache just when istiod's roots changed, and keeps what it
-    answered (see `meshkit.stages.trust.undo.UNHEARD`).
+    answered (see `meshkit.stages.trust.undo.UNSENT`).
     """
     changed = {entry.cluster for entry in facts.book.entries if entry.stage == trust_undo.STAGE}
     if not changed:
         return []
-    told = mesh.read_all(
+    readings = mesh.read_all(
         authorities=istiod_ca.authorities, handed=trust_store.distributed_roots, certificates=trust_store.certificates
     )
-    rows = proof.agreement(**told)
+    rows = proof.agreement(**readings)
     return [proof.check_witnesses(rows, name) for name in mesh.clusters if name in changed]
 
 
 def check_credentials(mesh: Mesh, facts: RollbackFacts) -> Iterator[Finding]:
-    """MK803, where the run changed how clusters read each other: those that still do have a credential that works."""
+    """MK803, where the run changed discovery: clusters that still read each other have a working credential."""
     if all(entry.stage != discovery_facts.STAGE for entry in facts.book.entries):
         return
     secrets, seen = multicluster_remote_secrets.remote_secrets(mesh), multicluster_remote_secrets.remote_clusters(mesh)

@@ -15,24 +15,24 @@ from meshkit.stages.trust import discovery_pause
 
 @dataclass
 class JournalStep:
-    """One change of a cluster's cacerts, with what was made anew after it. `secret` is None for restarts alone."""
+    """One change of a cluster's cacerts, with the restarts that followed it. `secret` is None for restarts alone."""
 
     cluster: str
     secret: Entry | None
     restarts: list[Entry] = field(default_factory=list)
     reading: Entry | None = None
-    """Instead: a remote secret that was paused, or read again (meshkit.stages.trust.discovery_pause)."""
+    """Instead: a remote secret that was paused or resumed (meshkit.stages.trust.discovery_pause)."""
     now: Object | None = field(default=None, repr=False)
     former: Object | None = field(default=None, repr=False)
-    """The Secrets, after and before it; where there was none before, the self-signed one that istiod went by."""
+    """The Secrets, after and before it; where there was none before, istiod's self-signed one."""
     made: bool = True
-    """Whether something of it stands: a kill may have come before it was made, or after it was taken back."""
+    """Whether it is in effect: the run may have been killed before it was made, or after it was reverted."""
 
 
 def steps(mesh: Mesh, book: Journal, entries: Sequence[Entry]) -> list[JournalStep]:
-    """Return the changes of stage 04 in the order in which they were made, with the restarts of them that stand.
+    """Return the changes of stage 04 in the order in which they were made, with those of their restarts that stand.
 
-    A Secret that an undo before this one put back keeps its restarts: they may still be to be made.
+    A Secret that an earlier undo restored keeps its restarts: they may still be due.
     """
     found: list[JournalStep] = []
     live = {entry.cluster: mesh.clusters[entry.cluster] for entry in entries}
@@ -68,9 +68,9 @@ def steps(mesh: Mesh, book: Journal, entries: Sequence[Entry]) -> list[JournalSt
 
 
 def _join_repeated(found: Sequence[JournalStep]) -> None:
-    """Let what a resumed run restarted belong to the first of the changes of a phase that it made once more.
+    """Give the restarts of a resumed run to the first change of the phase that it repeated.
 
-    Only when that one is taken back does what stood before come back, and only then must it be made anew.
+    Only reverting that one restores the former state, and only then must its workloads restart.
     """
     first: dict[str, JournalStep] = {}
     for step in found:

@@ -1,4 +1,4 @@
-"""Stage 04's proof: every cluster signs under the common root, every proxy holds it alone, no request failed for it."""
+"""Stage 04's proof: every cluster signs under the common root, every proxy holds it alone, no request failed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, planned
 from meshkit.istio.ca import model
 from meshkit.istio.ca.model import SHORT
-from meshkit.istio.ca.reading import TrustFacts, choose, state_of
+from meshkit.istio.trust import TrustFacts, choose, state_of
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.probing import pair_probe
 from meshkit.probing.load_generator import Traffic
@@ -44,7 +44,7 @@ CHAINS: Final = Table(
     compare=("signed_by", "ends_at", "trusts"),
 )
 NO_SECRET, NO_ROOTS = "-", "none"
-OUTDATED = "the proxy holds other roots than istiod hands out"
+OUTDATED = "the proxy holds other roots than istiod distributes"
 WITNESSES: Final = Table(
     "witnesses",
     "The roots of each proxy, by its istiod's Secret, by istiod, and by itself",
@@ -73,9 +73,9 @@ RATE: Final = 20
 
 
 def watch(mesh: Mesh, wanted: Plan) -> Traffic:
-    """Return the requests that are to be sent while a plan is carried out: from every cluster that has a client.
+    """Return the requests to be sent while a plan is applied: from every cluster that has a client.
 
-    A cluster without one, as a new one has none, is left out, and `check_requests` says so. An empty plan needs none.
+    A cluster without one, such as a new one, is left out, and `check_requests` says so. An empty plan needs none.
     """
     found = {} if wanted.empty else mesh.each(lambda cluster: pair_probe.find_side(cluster, mesh))
     sides = {name: side for name, side in found.items() if not isinstance(side, Unknown) and side.servers}
@@ -100,14 +100,14 @@ def _words(change: Change) -> str:
 
 
 def prove(mesh: Mesh, facts: TrustFacts, after: TrustFacts, wanted: Plan, traffic: Traffic) -> list[Finding]:
-    """Judge what was looked at after the changes, against the root that was chosen before, and the requests meanwhile.
+    """Judge what was read after the changes, against the root that was chosen before, and the requests meanwhile.
 
     MK411: each cluster's `cacerts` is a sound intermediate of the common root.
-    MK412: each istiod signs with it. Its own certificate proves that: it made it with its CA when it took that.
-    MK420: no cluster is kept apart from another any more.
+    MK412: each istiod signs with it: its own serving certificate, reissued when the CA was loaded, chains to it.
+    MK420: discovery is no longer paused between any clusters.
     """
     root = choose(mesh, facts).root
-    findings, told = refused(wanted), witnesses(after)
+    findings, sources = refused(wanted), witnesses(after)
     for name in mesh.clusters:
         plugged = Question("MK411", "the intermediate is of the common root", name, f"cacerts under {root[:SHORT]}")
         signs = Question(
@@ -117,7 +117,7 @@ def prove(mesh: Mesh, facts: TrustFacts, after: TrustFacts, wanted: Plan, traffi
             findings += [planned(*question.known.values()) for question in (plugged, signs)]
             continue
         findings += [_plugged(after, name, root, plugged), *_signs(after, name, signs)]
-        findings += [check_held(after, name, root, "MK413"), check_witnesses(told, name)]
+        findings += [check_held(after, name, root, "MK413"), check_witnesses(sources, name)]
         findings.append(discovery_pause.check_together(after.readings, name))
         findings += check_requests(mesh, facts, wanted, traffic, name)
     return findings
@@ -129,18 +129,18 @@ def _plugged(after: TrustFacts, name: str, root: str, ask: Question) -> Finding:
         return ask.unknown(state.reason)
     if state.signs_elsewhere:
         return ask.answer(Verdict.SKIPPED, f"certificates come from {state.owner}")
-    told = (
+    observed = (
         f"{'cacerts' if state.plugged else 'no cacerts'}, {state.signer[:SHORT]} under {state.root[:SHORT] or 'none'}"
     )
     good = state.plugged and not state.problem and state.root == root
-    return ask.judge(good, state.problem or told, "run this stage again: its plan says what lacks")
+    return ask.judge(good, state.problem or observed, "run this stage again: its plan says what is missing")
 
 
 def _signs(after: TrustFacts, name: str, ask: Question) -> Iterator[Finding]:
     rows = of_cluster(after.signers, name)
     signer = state_of(after, name).signer
     if rows.empty:
-        yield ask.answer(Verdict.SKIPPED, "no istiod runs there yet; the one that comes finds cacerts")
+        yield ask.answer(Verdict.SKIPPED, "no istiod runs there yet; a new one will load cacerts")
     for row in rows.to_dict("records"):
         if row["signed_by_others"]:
             yield ask.answer(Verdict.SKIPPED, f"{row['istiod']}: {row['reason']}")
@@ -149,8 +149,8 @@ def _signs(after: TrustFacts, name: str, ask: Question) -> Iterator[Finding]:
             yield ask.unknown(f"{row['istiod'] or 'cluster'}: {row['reason']}")
             continue
         good = row["signs_with"] == model.SECRET and row["signer"] == signer
-        told = f"{row['istiod']}: {row['issuer']}, {row['signer'][:SHORT] or row['reason']}"
-        yield ask.judge(good, told, "run this stage again: it restarts an istiod that has not taken cacerts")
+        observed = f"{row['istiod']}: {row['issuer']}, {row['signer'][:SHORT] or row['reason']}"
+        yield ask.judge(good, observed, "run this stage again: it restarts an istiod that has not taken cacerts")
 
 
 def chains(before: TrustFacts, after: TrustFacts) -> pd.DataFrame:
@@ -165,12 +165,12 @@ def chains(before: TrustFacts, after: TrustFacts) -> pd.DataFrame:
     return CHAINS.frame(rows)
 
 
-def check_witnesses(told: pd.DataFrame, name: str) -> Finding:
-    """MK418: the Secret, what istiod hands out, and what each proxy holds and shows say the same, by fingerprint."""
+def check_witnesses(sources: pd.DataFrame, name: str) -> Finding:
+    """MK418: the Secret, what istiod distributes, and what each proxy holds and shows agree, by fingerprint."""
     ask = Question(
         "MK418", "Secret, istiod and proxies have the same roots", name, "Secret, istiod and every proxy agree"
     )
-    rows = of_cluster(told, name)
+    rows = of_cluster(sources, name)
     if unread := [f"{row['proxy'] or 'cluster'}: {row['reason']}" for row in rows.to_dict("records") if row["reason"]]:
         return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
     if rows.empty:
@@ -178,15 +178,15 @@ def check_witnesses(told: pd.DataFrame, name: str) -> Finding:
     wrong = [f"{row['proxy']}: {row['agree']}" for row in rows.to_dict("records") if row["agree"] != "yes"]
     alone = "; no Secret says what its CA is" if (rows["secret"] == NO_SECRET).any() else ""
     observed = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies{alone}"
-    cure = (
-        "istiod hands out what it has loaded: its log tells why it did not take the Secret; then run this stage again"
+    remedy = (
+        "istiod distributes what it has loaded: its log says why it did not load the Secret; then run this stage again"
     )
-    untold = "kubectl rollout restart its workload: it was not told, or answered from its agent's cache"
-    return ask.judge(not wrong, observed, untold if wrong and all(OUTDATED in each for each in wrong) else cure)
+    outdated = "kubectl rollout restart its workload: it missed the update, or answered from its agent's cache"
+    return ask.judge(not wrong, observed, outdated if wrong and all(OUTDATED in each for each in wrong) else remedy)
 
 
 def check_requests(mesh: Mesh, facts: TrustFacts, wanted: Plan, traffic: Traffic, name: str) -> Iterator[Finding]:
-    """MK419: no request failed in a live cluster while trust was changed; one in which nobody looked is warned of."""
+    """MK419: no request failed in a live cluster while trust was changed; one that nobody observed is a warning."""
     allowed = mesh.spec.gates.max_error_rate
     ask = Question(
         "MK419", "no request fails during the change", name, f"at most {100 * allowed:g} % (gates.maxErrorRate)"
@@ -197,20 +197,22 @@ def check_requests(mesh: Mesh, facts: TrustFacts, wanted: Plan, traffic: Traffic
     rows = traffic.since(name, 0.0)
     if not rows:
         spec = mesh.spec.probe
-        told = f"nobody looked: no client {spec.client} with a server {spec.server} in namespace {spec.namespace} there"
-        cure = "name workloads of that cluster under `probe:`; look at your own error rates meanwhile"
-        yield ask.answer(Verdict.WARN, told, cure)
+        observed = (
+            f"not observed: no client {spec.client} with a server {spec.server} in namespace {spec.namespace} there"
+        )
+        remedy = "name workloads of that cluster under `probe:`; watch your own error rates meanwhile"
+        yield ask.answer(Verdict.WARN, observed, remedy)
         return
     failed = [row for row in rows if row.failed]
-    told = f"{len(failed)} of {len(rows)} failed" + (f"; the first: {failed[0].error}" if failed else "")
-    cure = (
-        "the chart shows at which step; `istioctl proxy-config log` and the client's access log tell which side refused"
+    observed = f"{len(failed)} of {len(rows)} failed" + (f"; the first: {failed[0].error}" if failed else "")
+    remedy = (
+        "the chart shows at which step; `istioctl proxy-config log` and the client's access log show which side refused"
     )
-    yield ask.judge(len(failed) <= allowed * len(rows), told, cure)
+    yield ask.judge(len(failed) <= allowed * len(rows), observed, remedy)
 
 
 def witnesses(facts: TrustFacts) -> pd.DataFrame:
-    """Return what the three witnesses of each proxy's trust say, by fingerprints cut to 16 digits."""
+    """Return what the three sources of each proxy's trust report, by fingerprints cut to 16 digits."""
     return agreement(facts.authorities, facts.handed, facts.certificates)
 
 
@@ -240,13 +242,13 @@ def agreement(authorities: pd.DataFrame, handed: pd.DataFrame, certificates: pd.
 
 
 def _agreement(row: dict[str, str]) -> str:
-    told = []
+    differences = []
     if row["secret"] == NO_ROOTS:
-        told.append("no root can be read in its Secret")
+        differences.append("no root can be read in its Secret")
     elif row["secret"] != NO_SECRET and row["served"] != row["secret"]:
-        told.append("istiod hands out other roots than its Secret has")
+        differences.append("istiod distributes other roots than its Secret has")
     if row["trusts"] != row["served"]:
-        told.append(OUTDATED)
+        differences.append(OUTDATED)
     if row["ends_at"] not in row["trusts"].split(",") or not row["ends_at"]:
-        told.append("its chain ends at none of its roots")
-    return "; ".join(told) or "yes"
+        differences.append("its chain ends at none of its roots")
+    return "; ".join(differences) or "yes"

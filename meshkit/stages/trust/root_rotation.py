@@ -1,17 +1,17 @@
-"""Another root for live meshes: for a while all trust the old ones and the new, and only then signs anybody under it.
+"""Another root for live meshes: all proxies trust the old roots and the new one before any istiod signs under it.
 
 Each cluster goes through four phases, and all clusters through one before any begins the next:
 
-    widen    its proxies trust every root that anybody stands by, and the new one; it signs as before
-    sign     its istiods sign under the new root; nobody is told, and certificates stay as they are
-    renew    its proxies get certificates of that: by another text of the same roots, or made anew
+    widen    its proxies trust every root that is in use, and the new one; it signs as before
+    sign     its istiods sign under the new root; proxies get no update, and certificates stay as they are
+    renew    its proxies get certificates of that: by a byte-different bundle of the same roots, or by a restart
     narrow   its proxies trust the new root only
 
-What is done next follows from what is there, so a run that was killed goes on. Before a change that could break trust
-every proxy of every cluster is read (`guard`), and one that cannot be read holds it.
+The next step follows from the state of the clusters, so a killed run can be resumed. Before a change that could break
+trust every proxy of every cluster is read (`wait_until_safe`), and one that cannot be read blocks it.
 
-Source: istio/istio, tests/integration/security/cacert_rotation; which changes an istiod takes while it runs is told by
-meshkit.istio.ca.root_bundles.
+Source: istio/istio, tests/integration/security/cacert_rotation; meshkit.istio.ca.root_bundles says which changes
+an istiod loads while it runs.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class Phase(StrEnum):
 WHY = {
     Phase.WIDEN: "its proxies trust {roots}; it signs as before",
     Phase.SIGN: "an intermediate of {name} under {root} signs from now on",
-    Phase.RENEW: "another text of the same roots: its proxies ask for certificates of the new intermediate",
+    Phase.RENEW: "a byte-different bundle of the same roots: its proxies request certificates of the new intermediate",
     Phase.NARROW: "its proxies trust {root} only",
 }
 
 
 @dataclass(frozen=True)
 class TrustState:
-    """What a cluster's Secret makes it stand by: the root that it signs under, and those that it hands out.
+    """What a cluster trusts by its Secret: the root that it signs under, and those that it distributes.
 
     Fingerprints are cut to `SHORT`.
     """
@@ -66,7 +66,7 @@ class TrustState:
 
 @dataclass(frozen=True)
 class Move:
-    """One cluster in one phase: what it stands by afterwards, and whether its Secret must be changed for that."""
+    """One cluster in one phase: what it trusts afterwards, and whether its Secret must be changed for that."""
 
     phase: Phase
     cluster: str
@@ -75,7 +75,7 @@ class Move:
 
 
 def rotation_steps(states: Sequence[ClusterCaState], root: str, plug: Collection[str]) -> Iterator[Move]:
-    """Yield what live clusters still have to go through, in order.
+    """Yield the steps that live clusters still need, in order.
 
     Args:
         states: one for each cluster.
@@ -110,17 +110,17 @@ def late(move: Move, proxies: pd.DataFrame) -> pd.DataFrame:
 def wait_until_safe(
     mesh: Mesh, name: str, before: TrustState, after: TrustState, tolerated: Collection[str] = ()
 ) -> Wait:
-    """Return a wait until a cluster may stand by something else and no call can fail for it.
+    """Return a wait until a cluster may change its roots without a failed call.
 
-    Nobody signs under a root that a proxy does not hold, and no root is dropped that somebody stands by. Every proxy of
-    every cluster is read; one that cannot be read is one that holds it.
+    No istiod may sign under a root that a proxy does not hold, and no root may be dropped that is in use. Every proxy
+    of every cluster is read; one that cannot be read blocks the change.
 
     Args:
         mesh: all clusters.
         name: the cluster that changes.
-        before: what it stands by now.
-        after: what it will.
-        tolerated: roots (`SHORT`) of other clusters that it did not trust in the first place, on the way back.
+        before: what it trusts now.
+        after: what it is to trust.
+        tolerated: in an undo, roots (`SHORT`) of other clusters that it did not trust in the first place.
     """
     dropped = before.bundle - after.bundle
 
@@ -147,18 +147,17 @@ def wait_until_safe(
 def _signed(mesh: Mesh, dropped: Collection[str]) -> str:
     """Return which istiods still sign under roots that are to be dropped, or an empty text."""
     roots = {(r["cluster"], r["sha256"]): r["root"][:SHORT] for r in _rows(istiod_ca.authorities(mesh))}
-    told = []
+    signing = []
     for row in _rows(istiod_ca.signers(mesh)):
         root = roots.get((row["cluster"], row["signer"]), "")
         if not root or root in dropped:
-            told.append(
-                f"{row['istiod'] or row['cluster']} signs under {root or 'what cannot be told: ' + row['reason']}"
-            )
-    return _some(told)
+            under = root or f"an unknown root: {row['reason']}"
+            signing.append(f"{row['istiod'] or row['cluster']} signs under {under}")
+    return _some(signing)
 
 
 def wait_until_istiod_serves(mesh: Mesh, name: str, bundle: frozenset[str], signer: Certificate) -> Wait:
-    """Return a wait until every istiod of a cluster signs with a certificate and hands out these roots (`SHORT`)."""
+    """Return a wait until every istiod of a cluster signs with a certificate and distributes these roots (`SHORT`)."""
 
     def missing() -> str:
         cluster = mesh.clusters[name]
@@ -169,15 +168,15 @@ def wait_until_istiod_serves(mesh: Mesh, name: str, bundle: frozenset[str], sign
         other = [
             namespace for namespace, roots in trust_store.distributed_by_namespace(cluster).items() if roots != bundle
         ]
-        return f"{len(other)} namespaces hand out other roots, e.g. {other[0]}" if other else ""
+        return f"{len(other)} namespaces have other roots in istio-ca-root-cert, e.g. {other[0]}" if other else ""
 
     return missing
 
 
 def wait_until_configmaps(mesh: Mesh, name: str, text: bytes) -> Wait:
-    """Return a wait until a cluster hands out the certificates of a text in every namespace, each as often as there.
+    """Return a wait until every namespace of a cluster has the certificates of a bundle, each as often as there.
 
-    An istiod that was restarted writes them only once it leads.
+    A restarted istiod writes them only once it is the leader.
     """
     wanted = [certificates.fingerprint(one) for one in certificates.parse_chain(text)]
 
@@ -185,21 +184,21 @@ def wait_until_configmaps(mesh: Mesh, name: str, text: bytes) -> Wait:
         other = [
             place for place, chain in trust_store.bundles_by_namespace(mesh.clusters[name]).items() if chain != wanted
         ]
-        return f"{len(other)} namespaces hand out another text of the roots, e.g. {other[0]}" if other else ""
+        return f"{len(other)} namespaces have another bundle of the roots, e.g. {other[0]}" if other else ""
 
     return missing
 
 
 def wait_until_rotated(mesh: Mesh, name: str, after: TrustState, signer: Certificate, *, renewed: bool = True) -> Wait:
-    """Return a wait until a cluster's istiods and all of its proxies stand by what its Secret says.
+    """Return a wait until a cluster's istiods and all of its proxies trust the roots of its Secret.
 
     Unless they are to be `renewed`, their certificates may be of any root that they trust.
     """
     taken = wait_until_istiod_serves(mesh, name, after.bundle, signer)
 
     def missing() -> str:
-        if told := taken():
-            return told
+        if waiting := taken():
+            return waiting
         rows = trust_store.certificates(mesh)
         rows = rows[rows["cluster"] == name]
         wrong = [f"{_who(row)}: {row['reason']}" for row in _rows(rows[rows["reason"] != ""])]
@@ -220,21 +219,21 @@ def _who(row: Mapping[Any, Any]) -> str:
     return f"{row['proxy']}.{row['namespace']} of {row['cluster']}" if row["proxy"] else str(row["cluster"])
 
 
-def _some(told: Sequence[str]) -> str:
-    more = f" and {len(told) - 2} more" if len(told) > 2 else ""
-    return "; ".join(told[:2]) + more
+def _some(reasons: Sequence[str]) -> str:
+    more = f" and {len(reasons) - 2} more" if len(reasons) > 2 else ""
+    return "; ".join(reasons[:2]) + more
 
 
 def hot_reloads(signers: pd.DataFrame, name: str) -> bool:
-    """Tell whether all istiods of a cluster hand out other roots while they run."""
+    """Tell whether all istiods of a cluster distribute changed roots while they run."""
     own = signers[signers["cluster"] == name]
     return bool(len(own)) and bool(own["multi_root"].all())
 
 
 def to_restart(signers: pd.DataFrame, name: str, old: bytes | None, new: bytes) -> list[str]:
-    """Return the Deployments of those istiods of a cluster that take other roots only when they start.
+    """Return the Deployments of those istiods of a cluster that load other roots only when they start.
 
-    `old` is None where they sign with what is no `cacerts`, or it cannot be told what they have taken.
+    `old` is None where they do not sign with `cacerts`, or where it is unknown what they have loaded.
     """
     found = set()
     for row in _rows(signers[(signers["cluster"] == name) & (signers["istiod"] != "")]):
@@ -245,21 +244,21 @@ def to_restart(signers: pd.DataFrame, name: str, old: bytes | None, new: bytes) 
 
 
 def next_bundle(bundle: bytes, root: bytes) -> bytes:
-    """Return another text of the same roots: with one of them once more at its end, twice more, or no more.
+    """Return a byte-different bundle of the same roots: with one of them repeated at its end once, twice or not at all.
 
-    Three texts: an istiod that has not taken the last one yet must not find again what it has.
+    There are three, so that an istiod that has not loaded the last one yet does not see again what it has.
     """
     twice = bundle.removesuffix(root).removesuffix(root)
     return twice if twice.endswith(root) else root_bundles.duplicate_root(bundle, root)
 
 
-def unheard(bundle: bytes, root: bytes, heard: Collection[bytes]) -> bytes:
-    """Return another text of the same roots, which is none of those that were heard: one of them once more, and again.
+def unsent(bundle: bytes, root: bytes, sent: Collection[bytes]) -> bytes:
+    """Return a bundle of the same roots that differs from all those that were sent: one root repeated until it does.
 
-    Told the same text as the time before last, a proxy that missed the one between has nothing to ask for.
+    If the bundle were that of the time before last, a proxy that missed the one between would see no change.
     """
     text = root_bundles.duplicate_root(bundle, root)
-    return unheard(text, root, heard) if text in heard else text
+    return unsent(text, root, sent) if text in sent else text
 
 
 def require_distinct_keys(roots: Collection[Certificate]) -> None:
@@ -278,7 +277,7 @@ def require_distinct_keys(roots: Collection[Certificate]) -> None:
         if before != digest:
             raise InputError(
                 f"roots {before} and {digest} have the same name and key: whatever the one signed, the other did, "
-                "so it cannot be told when no proxy needs the one any more",
+                "so nobody can see when no proxy needs the old one any longer",
                 where=f"root {root.subject.rfc4514_string()}",
                 remedy="change to a root with a key of its own: `meshkit ca root` makes one",
             )
@@ -286,28 +285,28 @@ def require_distinct_keys(roots: Collection[Certificate]) -> None:
 
 @dataclass
 class CaState:
-    """What a cluster's istiods take when they start: the files of `cacerts`, and where they come from."""
+    """What a cluster's istiods load when they start: the files of `cacerts`, and where they come from."""
 
     files: dict[str, bytes] = field(repr=False)
     standing: TrustState
     plugged: bool
     ours: bool
     taken: bool
-    """Whether its istiods have taken that already."""
+    """Whether its istiods have loaded that already."""
 
     @property
     def text(self) -> bytes:
-        """The roots, as they stand in the Secret."""
+        """The root bundle, as the Secret has it."""
         return self.files["root-cert.pem"]
 
     @property
     def signer(self) -> Certificate:
         """What signs."""
-        return certificates.parse_chain(self.files["ca-cert.pem"])[0]
+        return certificates.signer(self.files)
 
 
 class Overlap:
-    """The changes of an overlap, one phase after the other, each cluster going on from what the change before left."""
+    """The changes of a root rotation, phase by phase; each change starts from the state that the one before left."""
 
     def __init__(self, mesh: Mesh, wanted: Plan, facts: Any, choice: Choice) -> None:
         self.mesh, self.wanted, self.facts, self.choice = mesh, wanted, facts, choice
@@ -320,12 +319,12 @@ class Overlap:
         intermediate: Callable[[str], model.CaCerts],
         more_roots: Collection[Certificate],
     ) -> None:
-        """Want what live clusters still have to go through.
+        """Want the changes that live clusters still need.
 
         Args:
             states: one for each cluster.
             intermediate: makes, or finds, that of a cluster under the common root.
-            more_roots: the common root, where no cluster hands it out yet.
+            more_roots: the common root, where no cluster distributes it yet.
         """
         from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -347,9 +346,9 @@ class Overlap:
             return self.known[move.after.root]
         others = sorted(move.after.bundle - self.held[move.cluster].standing.bundle)
         if lost := [digest for digest in others if digest not in self.known]:
-            told = f"proxies show chains to {', '.join(lost)}, a root that no Secret holds any more"
-            remedy = "restart their workloads, so that they get certificates of what their istiod signs with now"
-            raise InputError(told, where=f"cluster {move.cluster}", remedy=remedy)
+            message = f"proxies show chains to {', '.join(lost)}, a root that no Secret holds any longer"
+            remedy = "restart their workloads, so that they get certificates of the CA that their istiod uses now"
+            raise InputError(message, where=f"cluster {move.cluster}", remedy=remedy)
         return root_bundles.append_roots(self.held[move.cluster].text, [self.known[digest] for digest in others])
 
     def _held(self, state: ClusterCaState) -> CaState:
@@ -361,7 +360,7 @@ class Overlap:
             raise InputError(
                 f"{', '.join(lacking)} missing",
                 where=f"cluster {state.name}, Secret {model.SECRET if state.plugged else istiod_ca.SELF_SIGNED}",
-                remedy="replace the Secret by one of the four files",
+                remedy="replace the Secret by one with the four files",
             )
         roots, signers = self.facts.roots, self.facts.signers
         handed = roots[(roots["cluster"] == state.name) & roots["source"].str.startswith("configmap")]
@@ -382,10 +381,10 @@ class Overlap:
         waiting = set(late(move, self.facts.certificates)["proxy"])
         due = rows[rows["names"].map(lambda names: bool(waiting & set(names.split(","))))]
         multi_root = hot_reloads(self.facts.signers, move.cluster)
-        if move.phase is Phase.SIGN:  # nobody is told yet
+        if move.phase is Phase.SIGN:  # proxies get no update yet
             due = due.head(0)
-        anew = due[~(due["live_roots"] & multi_root)]
-        if not move.secret and len(due) > len(anew):
+        by_restart = due[~(due["live_roots"] & multi_root)]
+        if not move.secret and len(due) > len(by_restart):
             files["root-cert.pem"] = next_bundle(files["root-cert.pem"], self.known[self.choice.root[:SHORT]])
         changes = files != now.files
         restarts = self._istiods(move.cluster, now, files) if changes or not now.taken else []
@@ -401,8 +400,8 @@ class Overlap:
             steps.append(lambda gate, wait: self._put(move, after, gate, wait))
         steps += [self._restart(move.cluster, "Deployment", self.mesh.root_namespace, n, _ISTIOD) for n in restarts]
         marks = len(steps)
-        for row in _rows(anew[anew["kind"].isin(workloads.RESTARTABLE)]):
-            what = f"its proxies do not take it from istiod while they run ({move.phase})"
+        for row in _rows(by_restart[by_restart["kind"].isin(workloads.RESTARTABLE)]):
+            what = f"its proxies do not load it from istiod while they run ({move.phase})"
             steps.append(self._restart(move.cluster, row["kind"], row["namespace"], row["workload"], what))
         gate = wait_until_safe(self.mesh, move.cluster, now.standing, move.after)
         for n, step in enumerate(steps):
@@ -410,7 +409,7 @@ class Overlap:
             step(first, last if n == len(steps) - 1 else None)
 
     def _istiods(self, name: str, now: CaState, files: Mapping[str, bytes]) -> list[str]:
-        """Return the Deployments of istiods that take the files only when they start."""
+        """Return the Deployments of istiods that load the files only when they start."""
         old = now.text if now.plugged and now.taken else None
         return to_restart(self.facts.signers, name, old, files["root-cert.pem"])
 
@@ -430,4 +429,4 @@ class Overlap:
         return step
 
 
-_ISTIOD = "it takes another root only when it starts"
+_ISTIOD = "it loads another root only when it starts"

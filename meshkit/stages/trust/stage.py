@@ -28,12 +28,13 @@ from meshkit.checks.finding import Finding, Verdict, holding
 from meshkit.checks.question import Question
 from meshkit.display import Record
 from meshkit.errors import UnreachableError
-from meshkit.istio.ca import ca_files, cacerts, istiod_ca, model, reading
+from meshkit.istio import trust as istio_trust
+from meshkit.istio.ca import ca_files, cacerts, istiod_ca, model
 from meshkit.istio.ca import certificates as ca_certificates
 from meshkit.istio.ca.model import SHORT, Choice, StrategyOutcome
-from meshkit.istio.ca.reading import TrustFacts, choose, provided_ca, states
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.proxies import workloads
+from meshkit.istio.trust import TrustFacts, choose, provided_ca, states
 from meshkit.kube.manifests import MANAGED
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import Wait
@@ -49,7 +50,7 @@ STAGE = "04 trust"
 
 
 def check(mesh: Mesh, facts: TrustFacts) -> list[Finding]:
-    """Judge what was read: is there a common root to be had, and is what is there sound?"""
+    """Judge what was read: is a common root possible, and are the CAs sound?"""
     choice = choose(mesh, facts)
     findings = [check_strategy(choice)]
     for name in mesh.clusters:
@@ -64,25 +65,30 @@ def check(mesh: Mesh, facts: TrustFacts) -> list[Finding]:
         findings += discovery_pause.check(facts.readings, states(mesh, facts))
     elif choice.root:
         findings += [check_held(facts, name, choice.root, "MK408") for name in mesh.clusters]
-    findings += certificates.check_certificates(mesh, facts.certificates, "MK409")
+    findings += certificates.check_certificates(mesh, facts.certificates)
     return [*findings, *restarts.check(mesh, facts.new_pods)]
 
 
 def check_strategy(choice: Choice) -> Finding:
-    """MK401: one root for all is there, or can be had without breaking the trust of a live mesh."""
+    """MK401: there is one root for all clusters, or can be without breaking the trust of a live mesh."""
     ask = Question("MK401", "a common root is possible", "mesh", "there already, to be adopted, or by an overlap")
-    told = f"{choice.outcome.value}: {choice.why}"
+    observed = f"{choice.outcome.value}: {choice.why}"
     if choice.outcome is StrategyOutcome.UNKNOWN:
         return ask.unknown(choice.why, choice.remedy)
-    return ask.judge(choice.outcome is not StrategyOutcome.NO_WAY, told, choice.remedy)
+    return ask.judge(choice.outcome is not StrategyOutcome.NO_WAY, observed, choice.remedy)
 
 
 def check_way(facts: TrustFacts, name: str) -> Iterator[Finding]:
-    """MK410: every proxy can be read, and be brought to trust another root: by istiod while it runs, or made anew.
+    """MK410: every proxy can be read, and made to trust another root: by istiod while it runs, or by a restart.
 
-    What is made anew without a pod beside it, or a preStop hook, is warned of.
+    A workload whose restart has no second pod, or no preStop hook, is a warning.
     """
-    ask = Question("MK410", "every proxy can move to another root", name, "each can be read, and told or made anew")
+    ask = Question(
+        "MK410",
+        "every proxy can move to another root",
+        name,
+        "each can be read, and gets it from istiod or by a restart",
+    )
     proxies, rows = of_cluster(facts.certificates, name), of_cluster(facts.workloads, name)
     unread = [f"{r['proxy'] or 'cluster'}: {r['reason']}" for r in proxies[proxies["reason"] != ""].to_dict("records")]
     unread += list(rows[rows["reason"] != ""]["reason"])
@@ -90,18 +96,18 @@ def check_way(facts: TrustFacts, name: str) -> Iterator[Finding]:
         yield ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
         return
     signers = of_cluster(facts.signers, name)
-    told_live = rows["live_roots"] & bool(len(signers)) & bool(signers["multi_root"].all())
-    anew = rows[~told_live]
-    stuck = [f"{r['kind']} {r['namespace']}/{r['workload']}" for r in anew.to_dict("records") if not _restarts(r)]
+    by_istiod = rows["live_roots"] & bool(len(signers)) & bool(signers["multi_root"].all())
+    by_restart = rows[~by_istiod]
+    stuck = [f"{r['kind']} {r['namespace']}/{r['workload']}" for r in by_restart.to_dict("records") if not _restarts(r)]
     if stuck:
-        cure = "whoever made them must make them anew in each phase; end them, or let istiod tell them (docs/trust.md)"
-        yield ask.fail(f"{len(stuck)} take no other root, and nothing restarts them: {', '.join(stuck[:3])}", cure)
+        remedy = "their owner must recreate them in each phase; end them, or let istiod update them (docs/trust.md)"
+        yield ask.fail(f"{len(stuck)} load no other root, and no rollout restarts them: {', '.join(stuck[:3])}", remedy)
         return
-    risky = [f"{r['namespace']}/{r['workload']}: {r['risk']}" for r in anew.to_dict("records") if r["risk"]]
-    observed = f"{int(told_live.sum())} workloads by istiod, {len(anew)} made anew up to three times"
-    cure = "give them a pod beside and a preStop hook; or let istiod tell them while they run (docs/trust.md)"
+    risky = [f"{r['namespace']}/{r['workload']}: {r['risk']}" for r in by_restart.to_dict("records") if r["risk"]]
+    observed = f"{int(by_istiod.sum())} workloads by istiod, {len(by_restart)} restarted up to three times"
+    remedy = "give them a second pod and a preStop hook; or let istiod update them while they run (docs/trust.md)"
     yield ask.judge(
-        not risky, f"{observed}; {'; '.join(risky[:3])}" if risky else observed, cure, otherwise=Verdict.WARN
+        not risky, f"{observed}; {'; '.join(risky[:3])}" if risky else observed, remedy, otherwise=Verdict.WARN
     )
 
 
@@ -112,8 +118,8 @@ def _restarts(row: dict[Any, Any]) -> bool:
 def plan(mesh: Mesh, facts: TrustFacts) -> Plan:
     """Want `cacerts` in each cluster that needs it, and a restart of each istiod that does not sign with it yet.
 
-    Keys are made here, also when nothing is applied; then they are forgotten. Live clusters that need another root go
-    through the phases of `overlap`.
+    Keys are made here, also when nothing is applied; then they are discarded. Live clusters that need another root go
+    through the phases of `root_rotation`.
 
     Raises:
         InputError: the root's key cannot sign intermediates.
@@ -131,7 +137,7 @@ def plan(mesh: Mesh, facts: TrustFacts) -> Plan:
         bare = [name for name, state in known.items() if not state.live]
         moving = root_rotation.Overlap(mesh, wanted, facts, choice)
         moving.plan(list(known.values()), intermediate, [files.root] if files else [])
-    # Another intermediate of the root that it has already is taken by a running istiod.
+    # A running istiod loads another intermediate of the root that it has already.
     reloading = [name for name in choice.plug if known[name].plugged and known[name].root == choice.root]
     for name in (name for name in choice.plug if name in bare):
         plugged = intermediate(name)
@@ -147,7 +153,7 @@ def plan(mesh: Mesh, facts: TrustFacts) -> Plan:
 
 
 def _of_others(mesh: Mesh, name: str) -> bool:
-    """Tell whether a cluster's cacerts were put there by others, who own their fields."""
+    """Tell whether others put a cluster's cacerts there, and own its fields."""
     live = mesh.clusters[name].find("secrets", mesh.root_namespace, model.SECRET)
     return live is not None and not (live["metadata"].get("labels") or {}).items() >= MANAGED.items()
 
@@ -157,11 +163,12 @@ def _adopted(mesh: Mesh, choice: Choice) -> ca_files.ProvidedCA:
     for name in (model.SECRET, istiod_ca.SELF_SIGNED):
         data = cacerts.as_loaded(istiod_ca.secret_data(cluster, mesh.root_namespace, name))
         pair = data.get("ca-cert.pem", b""), data.get("ca-key.pem", b"")
-        if all(pair) and ca_certificates.fingerprint(ca_certificates.parse_chain(pair[0])[0]) == choice.root:
+        own = [ca_certificates.fingerprint(one) for one in ca_certificates.parse_chain(pair[0])[:1]]
+        if all(pair) and own == [choice.root]:
             where = f"cluster {choice.key_in}, Secret {name}"
             signer = ca_files.load(*pair, where=where, signs_authorities=True)
             return ca_files.ProvidedCA(signer.certificate, signer, {})
-    raise UnreachableError("the root's key is gone since it was looked at", where=cluster.where, remedy="run again")
+    raise UnreachableError("the root's key is gone since it was read", where=cluster.where, remedy="run again")
 
 
 def _taken(mesh: Mesh, name: str, plugged: model.CaCerts) -> Wait:
@@ -172,7 +179,7 @@ def _taken(mesh: Mesh, name: str, plugged: model.CaCerts) -> Wait:
             for i in found
             if not ca_certificates.signed_by(istiod_ca.serving_certificate(i), plugged.certificate)
         ]
-        return f"{', '.join(old)} signs with the intermediate before" if old else ""
+        return f"{', '.join(old)} signs with the former intermediate" if old else ""
 
     return missing
 
@@ -181,7 +188,7 @@ def _restart(mesh: Mesh, facts: TrustFacts, wanted: Plan, name: str, *, plugs: b
     rows = of_cluster(facts.signers, name)
     late = rows[(rows["issuer"] != "") & (plugs | (rows["signs_with"] != model.SECRET))]
     for deployment in sorted({istiod_ca.deployment_of(pod) for pod in late["istiod"]}):
-        why = "it looks for cacerts only when it starts, and signs with what it had then"
+        why = "it loads cacerts only when it starts, and signs with what it had then"
         wanted.restart(name, "Deployment", mesh.root_namespace, deployment, why)
 
 
@@ -228,7 +235,7 @@ class Trust(Stage):
         return Record("strategy", f"{choice.outcome.value}: {choice.why}")
 
     def _look(self) -> TrustFacts:
-        return reading.look(self.mesh)
+        return istio_trust.look(self.mesh)
 
     def _check(self) -> Iterable[Finding]:
         return check(self.mesh, self.facts)
@@ -242,5 +249,5 @@ class Trust(Stage):
             super()._carry_out(plan)
 
     def _prove(self) -> Iterable[Finding]:
-        self.after = reading.look(self.mesh)
+        self.after = istio_trust.look(self.mesh)
         return proof.prove(self.mesh, self.facts, self.after, self.plans[0], self.traffic)

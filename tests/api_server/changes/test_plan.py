@@ -51,7 +51,7 @@ def lines(name: str = "run") -> list[str]:
 
 def gate(verdict: Verdict) -> Finding:
     """Return a gate that was judged so."""
-    return Finding(id="MK601", check="c", subject="s", expected="e", observed="o", verdict=verdict)
+    return Finding(id="MK801", check="c", subject="s", expected="e", observed="o", verdict=verdict)
 
 
 class TestShown:
@@ -143,7 +143,7 @@ class TestOthers:
     def test_one_conflict_holds_the_whole_plan_and_names_the_owner(
         self, mesh: Mesh, east: Cluster, space: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Nothing is forced, and nothing of the plan is applied; field and owner are told."""
+        """Nothing is forced, and nothing of the plan is applied; field and owner are named."""
         create(east, config_map("theirs", space, a="theirs"), manager="argocd-controller")
         plan = plan_of(mesh, config_map("fine", space), config_map("theirs", space, a="ours"))
         [refused] = plan.findings()

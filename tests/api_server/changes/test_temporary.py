@@ -1,4 +1,4 @@
-"""Temporary changes on a real API server: taken back in the end, after an interrupt, and after a kill."""
+"""Temporary changes on a real API server: reverted in the end, after an interrupt, and after a kill."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_replicas_that_others_set_meanwhile_stay(mesh: Mesh) -> None:
 
 
 def test_a_full_disk_keeps_nothing_in_any_cluster(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not a step of it can be noted, and all of them are taken back."""
+    """No step of it can be recorded, and all of them are reverted."""
 
     def full(_: int) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -172,7 +172,7 @@ def test_a_plan_made_on_what_was_left_is_refused_once_that_is_reverted(api_serve
 
 
 def test_one_that_cannot_be_reverted_keeps_no_other(api_server: ApiServer, mesh: Mesh) -> None:
-    """It stays in the journal, and is told."""
+    """It stays in the journal, and is reported."""
     killed(api_server)
     (book,) = Journal.all_of(mesh.spec.mesh.id)
     needed = book.folder / "0003.json"
@@ -186,7 +186,7 @@ def test_one_that_cannot_be_reverted_keeps_no_other(api_server: ApiServer, mesh:
 
 
 def test_a_dead_cluster_keeps_nothing_in_the_living_one(api_server: ApiServer, mesh: Mesh, tmp_path: Path) -> None:
-    """What it may hold itself is told, and stays in the journal."""
+    """What it may hold itself is reported, and stays in the journal."""
     killed(api_server)
     dead = write_kubeconfig(tmp_path / "dead", f"https://127.0.0.1:{free_port()}", None, {"west": "x"})
     with pytest.raises(UnreachableError, match="may have left create ConfigMap default/t-west"):

@@ -274,7 +274,7 @@ class TestWorkloads:
         assert live(east, app)["spec"] == app["spec"]
 
     def test_a_restart_waits_for_what_is_rolled_out(self, east: Cluster, space: str) -> None:
-        """A pod that no node runs is never ready: what is missing is told."""
+        """A pod that no node runs is never ready: what is missing is named."""
         create(east, deployment("app", space, replicas=1))
         wait = rollout.rolled_out(east, "Deployment", space, "app")
         assert wait() in ("its controller has not seen the change", "0 of 1 pods updated, 0 available")
@@ -394,7 +394,7 @@ def test_the_newest_change_of_trust_goes_back_first(mesh: Mesh, east: Cluster, s
 
 
 def test_what_a_later_run_stands_on_goes_back_after_it(mesh: Mesh, east: Cluster, space: str) -> None:
-    """The same object, or a credential that it hands over; other objects of the cluster are a warning."""
+    """The same object, or a credential in it; other objects of the cluster are a warning."""
 
     def run(name: str, *manifests: dict[str, Any]) -> None:
         plan = Plan(mesh, "07 discovery")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from meshkit.checks import restarts, topology
 from meshkit.checks.finding import Verdict
-from meshkit.istio.control_plane import cluster_domain, managed, new_pods, versions
+from meshkit.istio.control_plane import cluster_domain, managed, versions
+from meshkit.istio.proxies import new_pods
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh
 from tests.support import healthy

@@ -13,9 +13,8 @@ import pytest
 import yaml
 
 from meshkit.istio.ca import certificates, trust_store
-from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import gateways, remote_secrets
-from meshkit.istio.proxies import proxy_status, status_summary
+from meshkit.istio.proxies import proxy_status, reading, status_summary
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
@@ -90,7 +89,7 @@ class TestRemoteSecrets:
     def test_a_refused_credential_is_reported_with_its_code(
         self, mesh: Mesh, api_server: ApiServer, put: Any, token: str, credential: str
     ) -> None:
-        """A revoked token and one without rights differ in their cure."""
+        """A revoked token and one without rights differ in their remedy."""
         put(remote_secret("here", api_server, token=token))
         assert the_secret(mesh)["credential"] == credential
 
@@ -116,13 +115,13 @@ class TestRemoteSecrets:
         assert the_secret(mesh)["credential"] == "untested"
 
     def test_a_program_in_a_secret_is_never_run(self, mesh: Mesh, api_server: ApiServer, put: Any) -> None:
-        """Neither does istiod, unless told."""
+        """Neither does istiod, unless configured so."""
         put(remote_secret("here", api_server, user={"exec": {"command": "/bin/false", "args": []}}))
         row = the_secret(mesh)
         assert (row["auth"], row["credential"]) == ("exec", "untested")
 
     def test_what_is_no_kubeconfig_is_unreadable(self, mesh: Mesh, api_server: ApiServer, put: Any) -> None:
-        """Istiod drops it with a log line, and tries no more."""
+        """Istiod drops it with a log line, and does not try again."""
         secret = remote_secret("here", api_server)
         secret["data"] = {"here": base64.b64encode(b"canary: [").decode()}
         put(secret)
@@ -227,7 +226,7 @@ class TestPods:
         assert 0 <= row["age_s"] < 60
 
     def test_pods_in_ambient_mode_need_a_ztunnel_on_their_node(self, mesh: Mesh, cluster: Cluster, put: Any) -> None:
-        """Each node without one is told, with the number of its pods; ztunnel and waypoint have their kinds."""
+        """Each node without one is reported, with the number of its pods; ztunnel and waypoint have their kinds."""
         captured = {proxy_status.REDIRECTED: "enabled"}
         plain = {"containers": [container("app")]}
         for name, node in (("a", "bare"), ("b", "bare"), ("c", "covered")):
@@ -259,7 +258,7 @@ class TestPods:
         told = remote_secrets.remote_clusters(mesh).frame().query("istiod == 'istiod-1'").iloc[0]
         assert told["status"] == "UNKNOWN"
         assert told["reason"]
-        assert versions.versions(mesh).query("name == 'istiod-1'").iloc[0]["reason"]
+        assert reading.read_versions(mesh).query("name == 'istiod-1'").iloc[0]["reason"]
 
 
 class TestRoots:

@@ -1,4 +1,4 @@
-"""By which way we reach an API server: kubeconfig's proxies in requests and streams, told apart from the server."""
+"""By which way we reach an API server: kubeconfig's proxies in requests and streams, distinct from the server."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_requests_and_streams_go_through_an_http_proxy(api_server: ApiServer, tm
 def test_a_proxy_that_is_down_is_named(
     api_server: ApiServer, tmp_path: Path, scheme: str, act: Callable[[Cluster], Any]
 ) -> None:
-    """It is not the API server that refuses; the proxy's password is not told."""
+    """It is not the API server that refuses; the proxy's password is not disclosed."""
     port = free_port()
     cluster = through(api_server, tmp_path, f"{scheme}://me:canary@127.0.0.1:{port}")
     with pytest.raises(UnreachableError) as caught:

@@ -16,18 +16,18 @@ def test_a_workload_that_is_not_there_is_missing(east: Cluster, space: str) -> N
 
 @pytest.mark.usefixtures("controllers")
 def test_a_rollout_tells_how_far_it_is(east: Cluster, space: str) -> None:
-    """How many pods were made anew, and how many answer; and that it is paused, for then it never ends."""
+    """How many pods were recreated, and how many answer; and that it is paused, for then it never ends."""
     app = deployment("app", space, replicas=2)
     create(east, app)
     rolled = rollout.rolled_out(east, "Deployment", space, "app")
 
-    def told(text: str) -> None:
+    def report(text: str) -> None:
         wait.wait_for(lambda: "" if (seen := rolled()) == text else seen or "done", text, deadline=30)
 
-    told("2 of 2 pods updated, 0 available")
+    report("2 of 2 pods updated, 0 available")
     again = {"metadata": {"annotations": {"restarted": "now"}}}
     edit(east, {**app, "spec": {"paused": True, "template": again}})
-    told("it is paused; 0 of 2 pods updated, 0 available")
+    report("it is paused; 0 of 2 pods updated, 0 available")
 
 
 @pytest.mark.usefixtures("controllers")

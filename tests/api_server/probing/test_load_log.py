@@ -36,7 +36,7 @@ def test_what_cannot_be_observed_is_said_not_passed(api_server: ApiServer) -> No
 
 
 def test_without_a_load_nothing_is_asked(api_server: ApiServer) -> None:
-    """And the reason is told."""
+    """And the reason is reported."""
     before = threading.active_count()
     follower = Follower(mesh(api_server, "")).start()
     assert threading.active_count() == before

@@ -15,7 +15,7 @@ from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages import gateways as stages_gateways
 from tests.support.api_server import ApiServer, free_port, write_kubeconfig
-from tests.support.healthy import told
+from tests.support.healthy import judged
 from tests.unit.stages.test_gateways import (
     FAIL,
     SYSTEM,
@@ -76,14 +76,14 @@ class TestPlan:
         ]
         assert plan.changes[0].manifests[0]["spec"]["selector"] == {"edge": "mine"}
         findings = stages_gateways.check(mesh, known)
-        assert told(findings, "MK601", "west") == told(findings, "MK602", "west") == [UNKNOWN]
+        assert judged(findings, "MK801", "west") == judged(findings, "MK602", "west") == [UNKNOWN]
         assert list(plan.carry_out("apply", gates=findings)["status"]) == ["held"]
 
     def test_a_stranger_of_its_name_is_not_touched(self, mesh: Mesh, serve: Callable[..., None]) -> None:
         """The conflict is named, and nothing is planned for that cluster."""
         serve("istio-eastwestgateway", {"app": "theirs"})
         known = stages_gateways.look(mesh)
-        assert told(stages_gateways.check(mesh, known), "MK602", "east") == [FAIL]
+        assert judged(stages_gateways.check(mesh, known), "MK602", "east") == [FAIL]
         assert stages_gateways.plan(mesh, known).empty
 
     def test_a_node_port_gateway_has_the_external_addresses_of_the_nodes_that_it_names(
@@ -111,13 +111,16 @@ class TestPlan:
         serve("none", {multicluster_gateways.NETWORK: "net-east"}, type="NodePort")
         found = multicluster_gateways.gateways(mesh).set_index("service")["addresses"]
         assert (found["chosen"], found["none"]) == ("192.0.2.2", "")
-        told_why = gateways.check_gateway(mesh, multicluster_gateways.gateways(mesh), "east", "MK611").observed
+        told_why = gateways.check_gateway(mesh, multicluster_gateways.gateways(mesh), "east").observed
         assert multicluster_gateways.NODE_SELECTOR in told_why
         for name in ("n1", "n2"):
             east.delete({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
 
-    def test_without_istioctl_the_plan_says_what_is_missing(self, mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_istioctl_the_plan_says_what_is_missing(
+        self, mesh: Mesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """And not a traceback."""
         monkeypatch.setenv("PATH", "")
+        monkeypatch.setenv("MESHKIT_LAB_BIN", str(tmp_path))
         with pytest.raises(UnreachableError, match="istioctl"):
             stages_gateways.plan(mesh, stages_gateways.look(mesh))

@@ -61,7 +61,7 @@ def planned(mesh: Mesh, stage: str) -> Plan:
 @pytest.mark.parametrize("mode", ["plan", "apply"])
 def test_trust_changes_while_requests_are_sent(events: Events, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     """The checks that failed hold the requests, too; the plan gets the journal."""
-    monkeypatch.setattr(trust.reading, "look", lambda _: None)
+    monkeypatch.setattr(trust.istio_trust, "look", lambda _: None)
     monkeypatch.setattr(trust, "check", lambda *_: [finding("MK401"), finding("MK402", Verdict.FAIL)])
     monkeypatch.setattr(trust, "plan", lambda mesh, _: planned(mesh, trust.STAGE))
     monkeypatch.setattr(proof, "watch", lambda mesh, _: Traffic(mesh, clients=["west"]))
@@ -181,7 +181,7 @@ def test_troubleshoot_never_applies(events: Events, monkeypatch: pytest.MonkeyPa
     assert repr(stage.diagnosis).startswith(
         f"{Verdict.FAIL.symbol} The reason for what is wrong: c [east → west] (MK803)"
     )
-    assert stage.symptom.value == "none named: everything is looked at"
+    assert stage.symptom.value == "none named: everything is checked"
     with pytest.raises(CheckFailed, match="1 fail"):
         stage.conclude()
     assert {f.id: f.verdict for f in stage.findings} == {

@@ -96,7 +96,7 @@ def remote(meshed_lab: Lab) -> Iterator[Space]:
 def test_a_remotes_proxy_is_reported_with_the_istiod_that_owns_it(meshed_lab: Lab, remote: Space) -> None:
     """It runs in west and east's istiod serves it; istioctl lists it where it does not run, and not where it does.
 
-    A native sidecar that finds no istiod keeps its pod pending, and is told as not connected.
+    A native sidecar that finds no istiod keeps its pod pending, and is reported as not connected.
     """
     path = "jsonpath={.status.loadBalancer.ingress[*].ip}"
     ask = ("get", "service", PRIMARY, *SYSTEM, "-o", path)

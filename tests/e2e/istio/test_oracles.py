@@ -19,7 +19,7 @@ from meshkit.istio.control_plane import istiods_and_proxies as istio_fleet
 from meshkit.istio.control_plane import versions
 from meshkit.istio.control_plane.istiods_and_proxies import Proxy
 from meshkit.istio.multicluster import gateways, remote_secrets
-from meshkit.istio.proxies import envoy_admin, proxy_status, status_summary
+from meshkit.istio.proxies import envoy_admin, proxy_status, reading, status_summary
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown, gather
 from meshkit.kube.transport import NotFoundError
@@ -210,7 +210,7 @@ class TestVersions:
 
     def test_versions_are_istioctls(self, mesh: Mesh, istioctl: Say, kubectl: Say) -> None:
         """istiod, proxies and gateways of `istioctl version`, Kubernetes of `kubectl version`."""
-        table = versions.versions(mesh)
+        table = reading.read_versions(mesh)
         for name in mesh.clusters:
             said = json.loads(istioctl(f"lab-{name}", "version", "-o", "json"))
             rows = table[table["cluster"] == name]
@@ -341,7 +341,7 @@ def test_a_dead_cluster_leaves_the_others_rows_right(mesh: Mesh, tmp_path: Path)
     secrets = remote_secrets.remote_secrets(broken).frame().set_index("cluster")["credential"]
     assert secrets["west"] == "UNKNOWN"
     assert set(trust_store.certificates(broken).query("cluster == 'east'")["reason"]) == {""}
-    assert set(versions.versions(broken).query("cluster == 'west'")["version"]) == {""}
+    assert set(reading.read_versions(broken).query("cluster == 'west'")["version"]) == {""}
 
 
 def _agree(ours: Callable[[], set[Any]], theirs: Callable[[], set[Any]]) -> None:

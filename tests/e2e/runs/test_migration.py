@@ -1,4 +1,4 @@
-"""The whole migration on the real lab: a live mesh of one cluster becomes one of two, is proved, and taken back."""
+"""The whole migration on the real lab: a live mesh of one cluster becomes one of two, is proved, and undone."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Done:
         return list(json.loads((self.folder / "results.json").read_text())["findings"])
 
     def plans(self) -> list[pd.DataFrame]:
-        """Its plans, in order; a rehearsal, which is taken back, is none."""
+        """Its plans, in order; a rehearsal, which is reverted, is none."""
         return [self.table(path.stem) for path in sorted((self.folder / "tables").glob("plan*.csv"))]
 
     def table(self, name: str) -> pd.DataFrame:
@@ -207,7 +207,7 @@ def test_undo_brings_the_single_mesh_back(
 ) -> None:
     """East is as it was, west is empty; what a user added meanwhile is still there.
 
-    Before it, the control planes are told not to be as they were: the check can fail.
+    Before it, the control planes are reported as changed: the check can fail.
     """
     for context in ("lab-east", "lab-west"):
         single.kubectl(context, "label", "namespace", "sample", "team=a")

@@ -139,7 +139,7 @@ def _rbac(kind: str, name: str, **more: Any) -> dict[str, Any]:
             "02",
             "03",
             3,
-            ["secrets: the credential may not GET", "(403)", "let us get and list"],
+            ["secrets: the credential may not GET", "(403)", "allow get and list"],
         ),
         ("namespaces", ("create", "patch"), "02", "02", 1, ["the credential may not PATCH namespaces", "(403)"]),
         ("deployments.apps", ("patch",), "02", "03", 3, ["may not PATCH apps/v1/namespaces/istio-system/deployments"]),
@@ -149,7 +149,7 @@ def _rbac(kind: str, name: str, **more: Any) -> dict[str, Any]:
 def test_a_run_without_rights_stops_and_its_undo_brings_back_what_was(  # noqa: PLR0917
     lab: Lab, said: Path, resource: str, verbs: tuple[str, ...], first: str, stops: str, code: int, words: list[str]
 ) -> None:
-    """The first stage that needs the right stops it; what differs from before is what the journal says, no more."""
+    """The first stage that needs the right stops it; only what the journal says differs from before."""
     limited = without(lab, resource, *verbs)
     before = snapshot(lab)
     done = meshkit(lab, said, "run", str(limited), "--mode", "apply", "--from", first, "--until", "04")

@@ -70,7 +70,7 @@ def failed(lab: Lab) -> tuple[int, int]:
     return len(requests), sum(request["status"] != 200 for request in requests)
 
 
-def told(findings: list[Finding], number: str, subject: str) -> set[Verdict]:
+def verdicts_of(findings: list[Finding], number: str, subject: str) -> set[Verdict]:
     """Return the verdicts of one check on one subject."""
     return {f.verdict for f in findings if (f.id, f.subject) == (number, subject)}
 
@@ -124,7 +124,7 @@ def test_what_is_not_built_is_said_to_be(lab: Lab) -> None:
     path = lab.home / "remote.yaml"
     path.write_text(yaml.safe_dump(document))
     mesh = Mesh.open(path)
-    assert told(assess.check(mesh, assess.look(mesh)), "MK104", "the mesh") == {Verdict.FAIL}
+    assert verdicts_of(assess.check(mesh, assess.look(mesh)), "MK104", "the mesh") == {Verdict.FAIL}
 
 
 def test_a_plan_changes_nothing(lab: Lab, mesh: Mesh) -> None:
@@ -152,26 +152,26 @@ def test_a_gate_holds_the_plan(lab: Lab, mesh: Mesh) -> None:
         findings = prepare.check(mesh, facts)
         blocked = {(r["way"], r["port"]) for r in facts.policies.to_dict("records")}
         assert {("API server to istiod's webhook", 15017), ("proxies to istiod", 15012)} <= blocked
-        assert told(findings, "MK209", "east") == {Verdict.FAIL}
-        assert told(findings, "MK213", "east") == {Verdict.FAIL}
+        assert verdicts_of(findings, "MK209", "east") == {Verdict.FAIL}
+        assert verdicts_of(findings, "MK213", "east") == {Verdict.FAIL}
         plan = prepare.plan(mesh, facts)
         done = plan.carry_out("apply", gates=findings)
         assert set(done["status"]) == {"held"}
-        assert told(prepare.prove(mesh, facts, plan), "MK221", "east") == {Verdict.SKIPPED}
+        assert verdicts_of(prepare.prove(mesh, facts, plan), "MK221", "east") == {Verdict.SKIPPED}
     assert NETWORK not in labels(lab, EAST, SYSTEM)
 
 
 def test_an_address_of_this_machine_only_fails(lab: Lab) -> None:
     """It is said by its look, and by the pod that found nobody there."""
     findings = check(changed(lab, apiServer="https://127.0.0.1:6443"))
-    assert told(findings, "MK204", "west") == told(findings, "MK205", "east → west") == {Verdict.FAIL}
+    assert verdicts_of(findings, "MK701", "west") == verdicts_of(findings, "MK702", "east → west") == {Verdict.FAIL}
 
 
 def test_the_address_of_another_cluster_is_refused(lab: Lab) -> None:
     """East's API server answers at that address, but its certificate is not west's."""
     findings = check(changed(lab, apiServer="https://172.31.200.1:6443"))
-    assert told(findings, "MK204", "west") == {Verdict.PASS}
-    assert told(findings, "MK205", "east → west") == {Verdict.FAIL}
+    assert verdicts_of(findings, "MK701", "west") == {Verdict.PASS}
+    assert verdicts_of(findings, "MK702", "east → west") == {Verdict.FAIL}
 
 
 def test_apply_labels_and_harms_nobody(lab: Lab, mesh: Mesh) -> None:
@@ -182,15 +182,15 @@ def test_apply_labels_and_harms_nobody(lab: Lab, mesh: Mesh) -> None:
     done = plan.carry_out("apply", gates=prepare.check(mesh, facts))
     assert set(done["status"]) == {"done"}
     findings = prepare.prove(mesh, facts, plan)
-    assert told(findings, "MK221", "east") == told(findings, "MK221", "west") == {Verdict.PASS}
-    assert told(findings, "MK222", "east") == told(findings, "MK223", "east") == {Verdict.PASS}
-    assert told(findings, "MK222", "west") == {Verdict.SKIPPED}
+    assert verdicts_of(findings, "MK221", "east") == verdicts_of(findings, "MK221", "west") == {Verdict.PASS}
+    assert verdicts_of(findings, "MK222", "east") == verdicts_of(findings, "MK223", "east") == {Verdict.PASS}
+    assert verdicts_of(findings, "MK222", "west") == {Verdict.SKIPPED}
     assert {"team": "mesh", NETWORK: "net-east"}.items() <= labels(lab, EAST, SYSTEM).items()
     assert labels(lab, WEST, SYSTEM)[NETWORK] == "net-west"
     assert labels(lab, WEST, "sample")["istio-injection"] == "enabled"
     again = prepare.look(mesh)
     assert prepare.plan(mesh, again).empty
-    assert told(prepare.check(mesh, again), "MK201", "east") == {Verdict.PASS}
+    assert verdicts_of(prepare.check(mesh, again), "MK201", "east") == {Verdict.PASS}
     more, worse = failed(lab)
     print(f"{more - sent} requests while two namespaces were labelled, {worse - bad} failed")
     assert more > sent
@@ -203,8 +203,8 @@ def test_a_label_that_is_lost_comes_back_and_one_that_differs_is_not_touched(lab
     lab.kubectl(WEST, "label", "namespace", SYSTEM, f"{NETWORK}=net-other", "--overwrite")
     facts = prepare.look(mesh)
     findings = prepare.check(mesh, facts)
-    assert told(findings, "MK201", "west") == {Verdict.FAIL}
-    assert told(findings, "MK210", "west") == {Verdict.SKIPPED}
+    assert verdicts_of(findings, "MK201", "west") == {Verdict.FAIL}
+    assert verdicts_of(findings, "MK210", "west") == {Verdict.SKIPPED}
     assert [c.object for c in prepare.plan(mesh, facts).changes] == ["Namespace sample"]
 
 
@@ -218,7 +218,7 @@ def test_a_dead_cluster_is_unknown_and_holds_all(lab: Lab) -> None:
     mesh = changed(lab, kubeconfig=str(path))
     facts = prepare.look(mesh)
     findings = prepare.check(mesh, facts)
-    for number in ("MK201", "MK204", "MK208", "MK209", "MK210", "MK211"):
-        assert told(findings, number, "west") == {Verdict.UNKNOWN}, number
+    for number in ("MK201", "MK701", "MK208", "MK209", "MK210", "MK211"):
+        assert verdicts_of(findings, number, "west") == {Verdict.UNKNOWN}, number
     assert "west" not in {c.cluster for c in prepare.plan(mesh, facts).changes}
-    assert told(assess.check(mesh, assess.look(mesh)), "MK101", "west") == {Verdict.UNKNOWN}
+    assert verdicts_of(assess.check(mesh, assess.look(mesh)), "MK101", "west") == {Verdict.UNKNOWN}

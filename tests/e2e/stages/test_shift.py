@@ -25,7 +25,7 @@ from meshkit.probing import load_generator
 from meshkit.spec import MeshSpec
 from meshkit.stages import shift
 from tests.support.api_server import free_port, write_kubeconfig
-from tests.support.healthy import told
+from tests.support.healthy import judged
 from tests.support.lab import Lab, until
 
 pytestmark = pytest.mark.lab
@@ -160,7 +160,7 @@ def test_plan_mode_sends_and_changes_nothing(meshed_lab: Lab, mesh: Mesh) -> Non
 
 
 def test_the_others_answer_while_the_server_is_away_and_it_goes_once(meshed_lab: Lab, mesh: Mesh) -> None:
-    """Everything is taken back, and no request fails."""
+    """Everything is reverted, and no request fails."""
     with watched(meshed_lab) as seen:
         plan, traffic, findings = carried_out(mesh)
     assert overall(findings) is PASS, [f for f in findings if f.verdict is not PASS]
@@ -178,7 +178,7 @@ def held(lab: Lab, mesh: Mesh, number: str) -> list[Finding]:
     """Carry the stage out, which a check holds: nothing is sent, and nothing changes."""
     before = versions(lab), rules(lab)
     plan, traffic, findings = carried_out(mesh)
-    assert told(findings, number, "east") == [FAIL], findings
+    assert judged(findings, number, "east") == [FAIL], findings
     assert {c.status for c in plan.changes} <= {"held"}
     assert not traffic.sent
     assert (versions(lab), rules(lab)) == before
@@ -215,7 +215,7 @@ def test_a_dead_cluster_holds_it(meshed_lab: Lab, mesh: Mesh, tmp_path: Path) ->
     before = versions(meshed_lab)
     plan, traffic, findings = carried_out(Mesh.open(MeshSpec.parse(document, where="test"), timeout=3))
     for number in ("MK1001", "MK1002", "MK1004"):
-        assert (told(findings, number, "east"), told(findings, number, "west")) == ([PASS], [UNKNOWN])
+        assert (judged(findings, number, "east"), judged(findings, number, "west")) == ([PASS], [UNKNOWN])
     assert ({c.status for c in plan.changes}, traffic.sent) == ({"held"}, False)
     assert (rules(meshed_lab), versions(meshed_lab)) == ([], before)
 
@@ -235,11 +235,11 @@ def test_what_a_killed_run_left_is_reverted_by_the_next(
     assert temporary.recover(mesh, "plan") == 3
     assert "an earlier run left east: scale Deployment sample/httpbin" in capsys.readouterr().out
     assert (replicas(meshed_lab), len(rules(meshed_lab))) == (0, 2)
-    assert told(shift.check(mesh, shift.look(mesh)), "MK1002", "east") == [FAIL]
+    assert judged(shift.check(mesh, shift.look(mesh)), "MK1002", "east") == [FAIL]
     with watched(meshed_lab) as seen:
         assert temporary.recover(mesh, "apply") == 3
     assert (seen, rules(meshed_lab)) == (["0", "1"], [])
-    assert told(shift.check(mesh, shift.look(mesh)), "MK1002", "east") == [PASS]
+    assert judged(shift.check(mesh, shift.look(mesh)), "MK1002", "east") == [PASS]
 
 
 @pytest.mark.drill

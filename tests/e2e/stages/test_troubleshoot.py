@@ -1,4 +1,4 @@
-"""Notebook 11 on real faults: from what a person saw to the cause, with what follows from it and the cure."""
+"""Notebook 11 on real faults: from what a person saw to the cause, with what follows from it and the remedy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bad_ids(lab: Lab) -> set[str]:
 
 @pytest.mark.parametrize("name", SEEN)
 def test_a_symptom_leads_to_the_cause_and_its_remedy(meshed_lab: Lab, tmp_path: Path, name: str) -> None:
-    """The fault's own check is the cause, the cure begins with its remedy; once healed, nothing is amiss."""
+    """The fault's own check is the cause, the steps begin with its remedy; once healed, nothing is amiss."""
     number = find(name).finding
     with broken(meshed_lab, name):
         until(lambda: number in bad_ids(meshed_lab), number, drill.NOTICED)

@@ -85,7 +85,7 @@ def test_titles_are_those_that_findings_have() -> None:
     # A whole stage that has nothing to do says so by an id of its own.
     assert others == {
         ("MK602", "east-west gateways are needed"),
-        ("MK1203", "the run is taken back"),
+        ("MK1203", "the run is undone"),
     }
 
 
@@ -190,6 +190,34 @@ def test_a_wrong_file_is_an_error_that_says_where(text: str, problem: str) -> No
     with pytest.raises(InputError, match=problem) as caught:
         catalogue.load(text)
     assert caught.value.where == "catalogue.yaml"
+
+
+def test_leads_to_takes_a_former_id() -> None:
+    """The check that it is now is what follows; a circle by way of it is one, too."""
+    other = ENTRY.replace("101", "102")
+    now = catalogue.load(ENTRY + "  leads_to: [MK199]\n" + other + "  aliases: [MK199]\n")
+    assert now["MK101"].leads_to == ("MK102",)
+    with pytest.raises(InputError, match="circle"):
+        catalogue.load(ENTRY + "  leads_to: [MK199]\n  aliases: [MK199]\n")
+
+
+@pytest.mark.parametrize("former", [alias for check in CHECKS.values() for alias in check.aliases])
+def test_a_former_id_is_found_and_listed_and_used_no_longer(former: str) -> None:
+    """`--explain` and docs/checks.md have it; every other text names the check that it is now."""
+    check = catalogue.find(former.lower())
+    assert former in check.aliases
+    assert catalogue.current(former.lower()) == check.id
+    page = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
+    assert f"[{former}](#{check.id.lower()})" in page
+    suffixes = {".py", ".md", ".csv", ".yaml"}
+    tops = [path for top in ("lab", "docs", "notebooks", "parameters") for path in (ROOT / top).rglob("*")]
+    named = [path for path in [*tops, ROOT / "README.md"] if path.suffix in suffixes and path.name != "checks.md"]
+    assert [path for path in named if former in path.read_text(encoding="utf-8")] == []
+
+
+def test_a_question_of_several_stages_names_them() -> None:
+    """By the numbers of its ids."""
+    assert "asked by:        meshkit check, and stage 05 install, 06 gateways, 08 verify" in catalogue.explain("MK601")
 
 
 def test_a_former_id_finds_the_check_that_it_is_now(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_a_cluster_that_cannot_be_read_is_the_reason_for_all_that_is_unknown_abo
 
 
 def test_a_warning_is_no_reason_for_a_failure() -> None:
-    """Else the first of the list were something that nobody must mend."""
+    """Else the first of the list would be something that nobody must fix."""
     warned = finding("MK805", "west", Verdict.WARN)
     assert not follows(finding("MK613", "west"), warned, CLUSTERS)
     assert follows(finding("MK613", "west", Verdict.WARN), warned, CLUSTERS)
@@ -67,7 +67,7 @@ def test_names_of_clusters_are_whole_words() -> None:
 
 
 def test_worse_comes_first_then_what_has_more_consequences() -> None:
-    """Two causes of one thing: it is told of the first."""
+    """Two causes of one thing: the first is named."""
     found = order(
         finding("MK614", "east", Verdict.WARN),
         finding("MK711", EAST_WEST),
@@ -79,7 +79,7 @@ def test_worse_comes_first_then_what_has_more_consequences() -> None:
 
 
 def test_a_network_policy_is_reported_once_with_the_ways_that_it_closes() -> None:
-    """What would block a way, and the tries that did not get through, are one thing to mend; only in that cluster."""
+    """What would block a path, and the tries that did not get through, are one thing to fix; only in that cluster."""
     found = order(
         finding("MK731", "east"),
         finding("MK732", "east"),
@@ -101,6 +101,14 @@ def test_consequences_and_reasons_are_two_sides_of_one_thing() -> None:
     assert "MK711" in consequences("MK802")
     assert "MK802" in reasons("MK711")
     assert consequences("MK712") == ()
+
+
+def test_a_finding_of_an_earlier_run_follows_and_causes_by_its_former_id() -> None:
+    """MK601 and MK611 are MK801 and MK805 now."""
+    assert consequences("MK611") == consequences("MK805")
+    assert reasons("MK611") == reasons("MK805")
+    assert follows(finding("MK611", "east"), finding("MK201", "east"), CLUSTERS)
+    assert follows(finding("MK806", "east"), finding("MK601", "east"), CLUSTERS)
 
 
 def test_an_istiod_without_debug_answers_is_reported_first_and_is_the_cause_of_unknowns() -> None:

@@ -82,7 +82,7 @@ def test_a_service_whose_pods_run_there_must_be_there() -> None:
 
 
 def test_a_service_whose_pods_serve_by_another_name_is_a_question() -> None:
-    """A canary's or an alias of the others; but it may be the one that is missing. Whose name it is, is told once."""
+    """A canary's or an alias of the others; but it may be the one that is missing. Its owner is reported once."""
     for resolves in (True, False):
         found = lacking(instead="api", resolves=resolves)
         assert (found.id, found.verdict) == ("MK726", Verdict.WARN)

@@ -92,7 +92,7 @@ def found(
 
 
 def test_each_defect_of_each_release_that_runs_is_a_warning_with_its_source() -> None:
-    """Two istiods of one release are told once; what is not known is no pass."""
+    """Two istiods of one release are reported once; what is not known is no pass."""
     assert found({"version": "1.31.0", "name": "a"}, {"version": "1.31.0", "name": "b"}) == [
         (PASS, "1.31.0: none of 11")
     ]

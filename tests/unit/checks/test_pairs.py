@@ -17,10 +17,9 @@ from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, client_view, pair_survey
 from meshkit.snapshot.snapshot import PAIRS, Snapshot
 from meshkit.spec import MeshSpec
-from meshkit.tables import table
 from tests.support import healthy
 from tests.support.api_server import write_kubeconfig
-from tests.support.healthy import OTHER, address, mesh, told
+from tests.support.healthy import OTHER, address, judged, mesh
 from tests.support.sick import Sickness, sick_api_server
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
@@ -46,17 +45,17 @@ def way(name: str) -> Row:
     return {"client": name, "server": OTHER[name], "pod": "sleep", **known}
 
 
-def heard(name: str) -> Row:
+def hello_row(name: str) -> Row:
     """Return what answers a hello at the other's gateway."""
     shown = {"heard": "open", "identity": "spiffe://x/ns/sample/sa/httpbin", "sha256": "cc33", "anchor": healthy.ROOT}
     return {"client": name, "server": OTHER[name], "address": address(OTHER[name]), "port": 15443, **shown}
 
 
 MAKERS = {
-    "shards": (shard, endpoint_shards.ENDPOINT_SHARDS.dtypes),
-    "reach": (reached, api_server_reach.REACH.dtypes),
-    "paths": (way, client_view.PATHS.dtypes),
-    "hellos": (heard, client_view.HELLOS.dtypes),
+    "shards": (shard, endpoint_shards.ENDPOINT_SHARDS.frame),
+    "reach": (reached, api_server_reach.REACH.frame),
+    "paths": (way, client_view.PATHS.frame),
+    "hellos": (hello_row, client_view.HELLOS.frame),
 }
 READINGS = {"shards": "endpoint_shards", "reach": "remote_secret_reach"}
 
@@ -68,7 +67,7 @@ def facts(spoiled: str = "", change: Row | None = None, *, none: bool = False) -
         rows = [maker(cluster) for cluster in OTHER]
         if name == spoiled:
             rows = rows[1:] if none else [{**rows[0], **(change or {})}, rows[1]]
-        tables[name] = table(rows, columns)
+        tables[name] = columns(rows)
     known = healthy.facts(spoiled, change, none=none) if spoiled in healthy.MAKERS else healthy.facts()
     return known.with_readings(service_views=(), **{READINGS.get(name, name): rows for name, rows in tables.items()})
 
@@ -145,7 +144,7 @@ def test_what_is_spoiled_breaks_its_own_link_and_the_line_names_it(
     """The check says so, the cell of that pair is the broken one, and the other pair is whole."""
     known = facts(spoiled, change)
     findings = pairs.check_all(mesh(), known)
-    assert told(findings, number, PAIR) == [verdict]
+    assert judged(findings, number, PAIR) == [verdict]
     assert all(f.remedy for f in findings if f.verdict is FAIL)
     shown = line(known)
     assert (shown["verdict"], shown["broken"]) == (verdict.value, cell)
@@ -159,7 +158,7 @@ def test_a_table_without_a_row_is_no_pass(name: str) -> None:
     findings = pairs.check_all(mesh(), facts(name, none=True))
     cells = pair_table.cells(mesh(), findings).set_index(["client", "cell"])["verdict"]
     checks = {"reach": "MK834", "paths": "MK839", "hellos": "MK840", "shards": "MK842"}
-    assert PASS not in told(findings, checks[name], PAIR)
+    assert PASS not in judged(findings, checks[name], PAIR)
     expected = {"paths": ("endpoints", "unknown"), "hellos": ("hello", "unknown")}
     if name in expected:
         cell, verdict = expected[name]
@@ -171,7 +170,7 @@ def test_an_api_server_that_does_not_answer_us_either_is_unknown_not_unreachable
     known = facts("reach", {"answer": "none", "detail": "timed out"})
     rows = remote_secrets.secret_reading(known.remote_secrets.of("east"), [Unread("west", "no answer")])
     known = known.with_readings(remote_secrets=rows)
-    assert told(pairs.check_all(mesh(), known), "MK834", PAIR) == [UNKNOWN]
+    assert judged(pairs.check_all(mesh(), known), "MK834", PAIR) == [UNKNOWN]
 
 
 NONE_SEEN, NONE_OFFERED = {"reason": "it knows no gateway"}, {"reason": "no Service has the label"}
@@ -197,7 +196,7 @@ def test_no_gateway_to_try_is_a_failure_only_where_all_were_asked_who_could_name
         gateways_seen=pd.concat([blind, gates[gates["cluster"] != "east"]], ignore_index=True),
         gateways=pd.concat([bare, theirs[theirs["cluster"] != "west"]], ignore_index=True),
     )
-    assert told(pairs.check_all(mesh(), held), "MK840", PAIR) == [verdict]
+    assert judged(pairs.check_all(mesh(), held), "MK840", PAIR) == [verdict]
 
 
 @pytest.mark.parametrize("word", ["closed", "refused", "silent", "no TLS"])
@@ -207,8 +206,8 @@ def test_a_hello_to_a_gateway_of_a_cluster_that_cannot_be_read_is_unknown(word: 
     known = facts("hellos", {"heard": word})
     theirs = known.gateways
     held = pd.concat([unread, theirs[theirs["cluster"] != "west"]], ignore_index=True)
-    assert told(pairs.check_all(mesh(), known.with_readings(gateways=held)), "MK840", PAIR) == [UNKNOWN]
-    assert told(pairs.check_all(mesh(), facts().with_readings(gateways=held)), "MK840", PAIR) == [PASS]
+    assert judged(pairs.check_all(mesh(), known.with_readings(gateways=held)), "MK840", PAIR) == [UNKNOWN]
+    assert judged(pairs.check_all(mesh(), facts().with_readings(gateways=held)), "MK840", PAIR) == [PASS]
 
 
 def two_replicas(**second: Row) -> Snapshot:
@@ -245,7 +244,7 @@ def two_replicas(**second: Row) -> Snapshot:
 def test_replicas_that_disagree_are_a_finding_and_stand_in_rows_of_their_own(
     second: dict[str, Row], verdict: Verdict, words: str
 ) -> None:
-    """Each replica has its row; what differs is told with the names."""
+    """Each replica has its row; what differs is reported with the names."""
     known = two_replicas(**second)
     findings = pairs.check_all(mesh(), known)
     (found,) = [f for f in findings if f.id == "MK837" and f.subject == PAIR]
@@ -283,9 +282,9 @@ def test_a_flat_network_has_neither_gateways_nor_hellos_and_wants_pods() -> None
     flat = mesh(topology={"network": "flat"})
     findings = pairs.check_all(flat, facts())
     assert not {f.id for f in findings} & {"MK805", "MK806", "MK838", "MK840", "MK841"}
-    assert told(findings, "MK839", PAIR) == [FAIL]
+    assert judged(findings, "MK839", PAIR) == [FAIL]
     direct = facts("paths", {"way": "pods"})
-    assert told(pairs.check_all(flat, direct), "MK839", PAIR) == [PASS]
+    assert judged(pairs.check_all(flat, direct), "MK839", PAIR) == [PASS]
     assert set(pair_table.cells(flat, findings)["cell"]) == set(pair_table.CELLS) - {"gateway", "hello", "answer"}
 
 

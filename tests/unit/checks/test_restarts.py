@@ -1,4 +1,4 @@
-"""What may keep new pods from starting, told before a stage restarts some."""
+"""What may keep new pods from starting, reported before a stage restarts some."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from meshkit.checks import restarts
 from meshkit.checks.finding import Verdict
-from meshkit.istio.control_plane import images, new_pods, quotas
 from meshkit.istio.control_plane import istioctl as control_plane_istioctl
+from meshkit.istio.proxies import images, new_pods, quotas
 from meshkit.kube.mesh import Mesh
 from tests.support.healthy import mesh
 from tests.support.held import Held, held

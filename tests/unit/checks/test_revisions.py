@@ -68,7 +68,7 @@ def test_the_file_and_what_runs(revision: str, east: ControlPlanes, policy: str,
     assert remedy in found.remedy
 
 
-def test_clusters_of_different_revisions_are_not_told_to_change_the_file() -> None:
+def test_clusters_of_different_revisions_do_not_get_the_advice_to_change_the_file() -> None:
     """What one of them would ask for, the other would refuse."""
     _, west = gate({"east": planes.named(), "west": planes.unnamed()}, "1-31-0")
     assert west.verdict is FAIL

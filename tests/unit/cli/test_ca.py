@@ -1,4 +1,4 @@
-"""`meshkit ca`: keys made offline, or by one's own PKI; openssl is the oracle, and that PKI. No secret is told."""
+"""`meshkit ca`: keys made offline, or by one's own PKI; openssl is the oracle, and that PKI. No secret is disclosed."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Pki:
         return ["-keyout", f"pki/{name}.key", "-out", f"pki/{name}.pem"]
 
     def sign(self, cluster: str, *how: str) -> None:
-        """Sign a cluster's request as it stands, or as told."""
+        """Sign a cluster's request as it stands, or with changes."""
         command = ["x509", "-req", "-in", f"ca/{cluster}/ca.csr", "-CA", "pki/issuing.pem", "-CAkey", "pki/issuing.key"]
         chosen = how or ("-copy_extensions", "copyall")
         openssl(*command, "-days", "400", *chosen, "-out", f"ca/{cluster}/ca-cert.pem")
@@ -141,7 +141,7 @@ class TestRoot:
         Path("ca").mkdir(0o700)
         Path("ca", there).write_text("mine")
         _, err = run("root", "ca", *ENV, code=2)
-        assert f"ca/{there}: it is there already" in err
+        assert f"ca/{there}: it exists already" in err
         assert [(path.name, path.read_text()) for path in Path("ca").iterdir()] == [(there, "mine")]
 
     def test_a_failure_half_way_leaves_nothing(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ class TestRoot:
         assert not Path("ca").exists()
 
     def test_a_folder_that_others_read_is_refused(self, run: Any) -> None:
-        """With the command that mends it."""
+        """With the command that fixes it."""
         Path("ca").mkdir()
         Path("ca").chmod(0o755)
         _, err = run("root", "ca", *ENV, code=2)
@@ -392,7 +392,7 @@ class TestShow:
     def test_an_empty_folder_is_no_ca(self, run: Any) -> None:
         """Neither is one that is not there."""
         Path("ca").mkdir()
-        assert "nothing of a CA" in run("show", "ca", code=2)[1]
+        assert "it has no CA files" in run("show", "ca", code=2)[1]
         assert "no such folder" in run("show", "nowhere", code=2)[1]
 
 

@@ -203,7 +203,7 @@ class TestTrust:
 
 
 class TestVersions:
-    """Versions as they are told."""
+    """Versions as they are reported."""
 
     @pytest.mark.parametrize(
         ("text", "version"),

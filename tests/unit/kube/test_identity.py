@@ -1,4 +1,4 @@
-"""Who we are to an API server: impersonation, token files, exec plugins; and that nothing of a credential is told."""
+"""Who we are to an API server: impersonation, token files, exec plugins; and that no credential is disclosed."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def credential(version: str = V1, **status: Any) -> str:
 
 @pytest.mark.parametrize("version", [V1, V1BETA1])
 def test_a_plugin_is_run_once_until_its_credential_ends(kubernetes: Recorder, tmp_path: Path, version: str) -> None:
-    """Its token is sent; what it is told of is itself and, if it wants, the cluster."""
+    """Its token is sent; it gets its own description and, if it wants, the cluster's."""
     script = f"open('{tmp_path}/runs', 'a').write(os.environ['KUBERNETES_EXEC_INFO'] + '\\n'); "
     fields = {"apiVersion": version, "provideClusterInfo": True, "env": [{"name": "A", "value": "b"}], "args": ["x"]}
     user = plugin(tmp_path, script + credential(version, token="canary", expirationTimestamp=LATER), **fields)
@@ -186,7 +186,7 @@ def test_a_plugin_is_run_once_until_its_credential_ends(kubernetes: Recorder, tm
 
 
 def test_a_refused_token_is_asked_for_again(tmp_path: Path) -> None:
-    """After a 401 the plugin is run anew."""
+    """After a 401 the plugin is run again."""
     with recorder(lambda _: (401, {})) as kubernetes:
         script = f"open('{tmp_path}/runs', 'a').write('.'); " + credential(token="t")
         cluster = known(tmp_path, kubernetes, **plugin(tmp_path, script))

@@ -1,4 +1,4 @@
-"""Waiting: until all has arrived, told every five seconds, ended by the deadline."""
+"""Waiting: until all has arrived, reported every five seconds, ended by the deadline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.held import Held
 
 
 def test_it_ends_when_nothing_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster that does not answer for a moment is no end; what is missing is told."""
+    """A cluster that does not answer for a moment is no end; what is missing is reported."""
     monkeypatch.setattr(wait, "_EVERY", 0.01)
     monkeypatch.setattr(wait, "_FIRST_MESSAGE", 0.0)
     left = iter(["2 pods", UnreachableError("no answer within 10 s"), "1 pod", ""])

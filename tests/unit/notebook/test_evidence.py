@@ -137,7 +137,7 @@ def test_a_table_without_rows_is_one_line(shown: Callable[..., RichOutput]) -> N
 
 
 def test_a_long_record_is_shown_whole(shown: Callable[..., RichOutput]) -> None:
-    """Whoever is told to keep a hash must see it."""
+    """Anyone who is asked to keep a hash must see it."""
     digest = "ab" * 32
     text = shown(Record("backup", {"folder": "~/" + "x" * 60, "sha256": digest}).show).data["text/plain"]
     assert f"  sha256: {digest}" in text

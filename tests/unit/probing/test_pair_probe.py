@@ -98,7 +98,7 @@ def test_without_the_header_there_is_no_identity(body: str) -> None:
 
 
 def test_pods_of_one_name_in_two_clusters_are_of_neither() -> None:
-    """A StatefulSet's: who answered cannot be told by the name."""
+    """A StatefulSet's: the name does not show who answered."""
 
     def side(*names: str) -> ProbeTarget:
         servers = tuple(Proxy(cast("Any", None), "sample", name, "sidecar", "", ready=True) for name in names)

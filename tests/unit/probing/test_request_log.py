@@ -1,4 +1,4 @@
-"""Requests over time: sums by second, quantiles, gaps that are told, memory that is bounded."""
+"""Requests over time: sums by second, quantiles, gaps that are reported, memory that is bounded."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_both_bounds_exist_from_the_documented_number_of_samples(q: float, neede
 
 @pytest.mark.parametrize("q", [0.5, 0.9, 0.99])
 def test_intervals_hold_the_true_quantile_in_95_of_100_experiments(q: float) -> None:
-    """Drawn from a known distribution, the interval misses its quantile no more often than promised."""
+    """Drawn from a known distribution, the interval misses its quantile at most as often as promised."""
     draws = np.random.default_rng(7).exponential(size=(2000, 400))
     bounds = np.array([quantile_interval(row, q) for row in draws])
     truth = -math.log(1 - q)

@@ -1,4 +1,4 @@
-"""Wrong values of notebooks' parameters, and of what stages read of the mesh file: told before anything is done."""
+"""Wrong values of notebooks' parameters, and of what stages read of the mesh file: reported before anything is done."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def page(told: Story | None) -> str:
     ],
 )
 def test_the_headline_is_good_only_when_all_was_seen(told: Story, state: str, headline: str) -> None:
-    """A failure outranks what was not seen; both are told."""
+    """A failure outranks what was not seen; both are reported."""
     assert (told.state, told.headline) == (state, headline)
 
 

@@ -134,7 +134,7 @@ def verdicts(
     given: checks_topology.AssessFacts, number: str, subject: str = THE_MESH, **topology: str
 ) -> list[Verdict]:
     """Return the verdicts of one check on a mesh file with this topology."""
-    return healthy.told(assess.check(healthy.mesh(topology=topology), given), number, subject)
+    return healthy.judged(assess.check(healthy.mesh(topology=topology), given), number, subject)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_load_balancers_that_wait_are_seen(row: Row, verdict: Verdict) -> None:
     given = facts()
     balancers = control_plane_inventory.LOAD_BALANCERS.frame([{"cluster": "east", **row}])
     changed = checks_topology.AssessFacts(**{**vars(given), "load_balancers": balancers})
-    assert healthy.told(assess.check(healthy.mesh(), changed), "MK106", "east") == [verdict]
+    assert healthy.judged(assess.check(healthy.mesh(), changed), "MK106", "east") == [verdict]
 
 
 def test_a_cluster_that_cannot_be_read_is_unknown() -> None:

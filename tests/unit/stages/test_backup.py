@@ -52,7 +52,7 @@ def mesh_of(cluster: Cluster) -> Mesh:
     return Mesh(spec, {"east": cluster})
 
 
-def told(findings: list[Finding], number: str) -> Finding:
+def finding_of(findings: list[Finding], number: str) -> Finding:
     """Return the one finding with that id."""
     [found] = [f for f in findings if f.id == number]
     return found
@@ -67,7 +67,7 @@ class TestGates:
         mesh = mesh_of(Cluster.connect("lost", str(path), timeout=1, name="east"))
         facts = backup.look(mesh)
         assert list(facts.inventory["reason"]) == ["UNKNOWN: it refuses the connection"]
-        assert told(backup.check(mesh, facts), "MK301").verdict is UNKNOWN
+        assert finding_of(backup.check(mesh, facts), "MK301").verdict is UNKNOWN
 
     @pytest.mark.parametrize(("place", "name"), [("git", ".git"), ("run", "events.jsonl")])
     def test_a_folder_that_is_handed_on_is_refused(self, state: Path, place: str, name: str) -> None:
@@ -134,7 +134,7 @@ class TestArchive:
         assert archive.latest(tmp_path / "backup") == second != first
 
     def test_a_place_that_cannot_be_written_is_one_error(self, tmp_path: Path) -> None:
-        """It names no more of the path than the folder."""
+        """It names only the folder of the path."""
         (tmp_path / "backup").touch()
         with pytest.raises(ChangeError, match="backup: the archive cannot be written"):
             self.write(tmp_path, self.items())

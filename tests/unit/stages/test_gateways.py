@@ -16,7 +16,7 @@ from meshkit.istio.proxies import proxy_status
 from meshkit.kube.mesh import Mesh
 from meshkit.stages import gateways as stages_gateways
 from tests.support import healthy
-from tests.support.healthy import told
+from tests.support.healthy import judged
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 
@@ -68,7 +68,7 @@ def test_a_healthy_mesh_passes_every_check() -> None:
     mesh = healthy.mesh()
     findings = [*stages_gateways.check(mesh, facts()), *proved(mesh, facts())]
     assert {f.verdict for f in findings} == {PASS}
-    assert {f.id for f in findings} == {"MK601", "MK602", "MK603", "MK611", "MK612", "MK613", "MK614"}
+    assert {f.id for f in findings} == {"MK602", "MK603", "MK613", "MK614", "MK801", "MK805", "MK806", "MK838"}
     assert {f.subject for f in findings} == {"east", "west", PAIR, "west → east"}
 
 
@@ -84,8 +84,8 @@ def test_a_healthy_mesh_passes_every_check() -> None:
 def test_no_gateway_before_every_proxy_knows_its_network(change: Row, mode: str, verdict: Verdict) -> None:
     """Its local calls would go through the gateway; stage 05 is to change that, and the proxy is named."""
     findings = stages_gateways.check(healthy.mesh(), facts(claims=[claim("east", **change), claim("west")]), mode)
-    assert told(findings, "MK603", "east") == [verdict]
-    assert told(findings, "MK603", "west") == [PASS]
+    assert judged(findings, "MK603", "east") == [verdict]
+    assert judged(findings, "MK603", "west") == [PASS]
     assert all("sample/app" in f.observed for f in findings if f.verdict is FAIL)
 
 
@@ -112,7 +112,7 @@ def test_a_flat_mesh_needs_no_gateway() -> None:
 def test_what_stands_in_the_gateways_place_is_used_or_named(change: Row, verdict: Verdict) -> None:
     """Ours is brought up to date, what fits is used; a stranger of its name that does not fit is a conflict."""
     findings = stages_gateways.check(healthy.mesh(), facts(change))
-    assert told(findings, "MK602", "east") == [verdict]
+    assert judged(findings, "MK602", "east") == [verdict]
     if verdict is FAIL:
         (conflict,) = [f for f in findings if f.verdict is FAIL]
         assert change["made_by"] in conflict.observed
@@ -122,20 +122,20 @@ def test_an_istiod_that_is_to_come_awaits_its_stage_in_plan_mode_only() -> None:
     """In apply mode it holds the stage."""
     bare = healthy.facts("identity", none=True)
     known = replace(facts(), identity=bare.identity)
-    assert told(stages_gateways.check(healthy.mesh(), known, "plan"), "MK601", "east") == [SKIPPED]
-    assert told(stages_gateways.check(healthy.mesh(), known), "MK601", "east") == [FAIL]
+    assert judged(stages_gateways.check(healthy.mesh(), known, "plan"), "MK801", "east") == [SKIPPED]
+    assert judged(stages_gateways.check(healthy.mesh(), known), "MK801", "east") == [FAIL]
 
 
 def test_the_other_networks_gateway_is_asked_for_only_where_it_can_be_known() -> None:
     """Before stage 07 an istiod watches no other cluster; after it, not to know the gateway is a failure."""
     own = [{**healthy.gateway_seen(n), "network": f"net-{n}", "address": healthy.address(n)} for n in healthy.OTHER]
     before = proved(healthy.mesh(), facts(seen=own, remotes=[]))
-    assert (told(before, "MK612", PAIR), told(before, "MK612", "east")) == ([SKIPPED], [PASS])
+    assert (judged(before, "MK806", PAIR), judged(before, "MK806", "east")) == ([SKIPPED], [PASS])
     after = proved(healthy.mesh(), facts(seen=own))
-    assert told(after, "MK612", PAIR) == [FAIL]
+    assert judged(after, "MK806", PAIR) == [FAIL]
     asleep = [{"cluster": "east", "status": "UNKNOWN", "reason": "no answer"}]
     silent = [{"cluster": "east", "reason": "no answer"}]
-    assert told(proved(healthy.mesh(), facts(seen=silent, remotes=asleep)), "MK612", PAIR) == [UNKNOWN]
+    assert judged(proved(healthy.mesh(), facts(seen=silent, remotes=asleep)), "MK806", PAIR) == [UNKNOWN]
 
 
 NARROW = {"gateway": {"hosts": ["./*.sample.svc.cluster.local"]}}
@@ -156,7 +156,7 @@ def test_envoy_lets_in_what_the_file_says_and_nothing_else(east: list[Row], host
     """A name beyond the hosts comes from another exposure."""
     entries = [{"name": n, "context": n, "network": f"net-{n}", **hosts} for n in healthy.OTHER]
     mesh = healthy.mesh(clusters=entries)
-    assert told(proved(mesh, facts(opened=[*east, opened("west")])), "MK613", "east") == [verdict]
+    assert judged(proved(mesh, facts(opened=[*east, opened("west")])), "MK613", "east") == [verdict]
 
 
 @pytest.mark.parametrize(
@@ -172,5 +172,5 @@ def test_envoy_lets_in_what_the_file_says_and_nothing_else(east: list[Row], host
 def test_a_control_plane_that_answers_through_the_gateway_is_a_warning(east: list[Row], verdict: Verdict) -> None:
     """One that is only named is none: nobody answers."""
     findings = proved(healthy.mesh(), facts(opened=[*east, opened("west")]))
-    assert told(findings, "MK614", "east") == [verdict]
+    assert judged(findings, "MK614", "east") == [verdict]
     assert all("hosts" in f.remedy for f in findings if f.verdict is WARN)

@@ -14,8 +14,7 @@ from meshkit.istio.proxies import proxy_status, status_summary
 from meshkit.istio.proxies import reading as proxies_reading
 from meshkit.probing.pair_probe import SAMPLES
 from meshkit.stages import observe
-from meshkit.tables import table
-from tests.support.healthy import OTHER, mesh, told
+from tests.support.healthy import OTHER, judged, mesh
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
 
@@ -53,8 +52,8 @@ def test_the_state_of_a_proxy_decides_for_its_cluster_only(
 ) -> None:
     """MK901: west stays good whatever east's proxy does."""
     findings = list(proxies.check_proxies(mesh(), facts(change)))
-    assert told(findings, "MK901", "east") == [verdict]
-    assert told(findings, "MK901", "west") == [PASS]
+    assert judged(findings, "MK901", "east") == [verdict]
+    assert judged(findings, "MK901", "west") == [PASS]
     assert words in next(f.observed for f in findings if f.subject == "east")
 
 
@@ -62,8 +61,8 @@ def test_a_cluster_without_proxies_fails() -> None:
     """MK901: no proxy is no pass. MK910 and MK911 leave it to that one."""
     bare = facts({"cluster": "west", "istiod_cluster": "west"})
     findings = observe.check(mesh(), bare)
-    assert told(findings, "MK901", "east") == [FAIL]
-    assert [told(findings, number, "east") for number in ("MK910", "MK911")] == [[Verdict.SKIPPED]] * 2
+    assert judged(findings, "MK901", "east") == [FAIL]
+    assert [judged(findings, number, "east") for number in ("MK910", "MK911")] == [[Verdict.SKIPPED]] * 2
 
 
 @pytest.mark.parametrize(
@@ -117,10 +116,10 @@ def test_measured_traffic_is_held_against_the_gates(
 ) -> None:
     """MK903 and MK904 of the pair, and unknown for every pair that was not measured."""
     findings = observe.prove(mesh(), samples(**change))
-    assert told(findings, "MK903", "east → west") == errors
-    assert told(findings, "MK904", "east → west") == p99
-    assert told(findings, "MK903", "west → east") == [UNKNOWN]
-    assert told(findings, "MK904", "west → east") == []
+    assert judged(findings, "MK903", "east → west") == errors
+    assert judged(findings, "MK904", "east → west") == p99
+    assert judged(findings, "MK903", "west → east") == [UNKNOWN]
+    assert judged(findings, "MK904", "west → east") == []
 
 
 SERVED = {"istiod": "istiod", "version": "1.31.0"}
@@ -144,12 +143,12 @@ SERVED = {"istiod": "istiod", "version": "1.31.0"}
 def test_a_proxy_may_be_one_minor_version_behind_its_istiod(proxy: str, istiod: str, verdict: Verdict) -> None:
     """MK910: never ahead; of an unknown version nothing is said. West stays as it is."""
     known = facts({**SERVED, "version": proxy}, {"version": istiod})
-    assert told(proxies.check_skew(mesh(), known), "MK910", "east") == [verdict]
+    assert judged(proxies.check_skew(mesh(), known), "MK910", "east") == [verdict]
 
 
 def test_skew_without_a_served_proxy_is_unknown() -> None:
     """MK910."""
-    assert told(proxies.check_skew(mesh(), facts()), "MK910", "east") == [UNKNOWN]
+    assert judged(proxies.check_skew(mesh(), facts()), "MK910", "east") == [UNKNOWN]
 
 
 @pytest.mark.parametrize(
@@ -166,9 +165,9 @@ def test_skew_without_a_served_proxy_is_unknown() -> None:
 def test_proxies_belong_to_the_istiods_of_their_cluster(
     status: dict[str, Any], version: dict[str, Any], verdict: Verdict
 ) -> None:
-    """MK911: a cluster without istiods is served by another's, and that is told."""
+    """MK911: a cluster without istiods is served by another's, and that is reported."""
     found = list(proxies.check_owners(mesh(), facts(status, version)))
-    assert told(found, "MK911", "east") == [verdict]
+    assert judged(found, "MK911", "east") == [verdict]
     if verdict is PASS:
         assert f"1 by {status.get('istiod_cluster', 'east')}" in found[0].observed
 
@@ -183,7 +182,7 @@ def test_proxies_belong_to_the_istiods_of_their_cluster(
 )
 def test_proxies_of_a_cluster_that_nobody_looks_at_are_reported(status: dict[str, Any], verdict: Verdict) -> None:
     """MK912: by their cluster id; and what was not read may serve some."""
-    assert told(proxies.check_strangers(mesh(), facts(status)), "MK912", "mesh") == [verdict]
+    assert judged(proxies.check_strangers(mesh(), facts(status)), "MK912", "mesh") == [verdict]
 
 
 def test_a_thousand_proxies_in_one_bad_state_are_one_finding() -> None:
@@ -194,7 +193,7 @@ def test_a_thousand_proxies_in_one_bad_state_are_one_finding() -> None:
         for n in range(1000)
     ]
     known = proxies_reading.ProxyFacts(
-        proxy_status.PROXY_STATUS.frame(rows), table([], {}), versions.VERSIONS.frame([])
+        proxy_status.PROXY_STATUS.frame(rows), pd.DataFrame(), versions.VERSIONS.frame([])
     )
     (finding,) = [f for f in proxies.check_proxies(mesh(), known) if f.subject == "east"]
     assert finding.observed == "p999.sample and 999 others CDS STALE for 999 s or more"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshkit.checks import namespaces, prerequisites
+from meshkit.checks import namespaces, prerequisites, remote_reader
 from meshkit.checks.finding import Verdict
 from meshkit.istio.config import network_policies, services
 from meshkit.istio.control_plane import inventory, versions
@@ -16,7 +16,6 @@ from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import injection, proxy_status
 from meshkit.probing import api_server_reach, pod_reach
 from meshkit.stages import prepare
-from meshkit.tables import table
 from tests.support import healthy
 
 PASS, WARN, FAIL, UNKNOWN, SKIPPED = (
@@ -29,19 +28,19 @@ PASS, WARN, FAIL, UNKNOWN, SKIPPED = (
 Row = dict[str, Any]
 DEAD = {"reason": "it is dead"}
 TABLES = {
-    "roots": inventory.ROOT_NAMESPACES.dtypes,
-    "identity": versions.IDENTITY.dtypes,
-    "claims": proxy_status.CLAIMS.dtypes,
-    "clocks": inventory.CLOCKS.dtypes,
-    "inventory": inventory.INVENTORY.dtypes,
-    "api_servers": api_server_reach.REACH.dtypes,
-    "names": pod_reach.API_NAMES.dtypes,
-    "versions": versions.VERSIONS.dtypes,
-    "features": versions.FEATURES_IN_USE.dtypes,
-    "policies": network_policies.NETWORK_POLICIES.dtypes,
-    "injection": injection.INJECTION.dtypes,
-    "services": services.SERVICES.dtypes,
-    "gateways": gateways.GATEWAYS.dtypes,
+    "roots": inventory.ROOT_NAMESPACES.frame,
+    "identity": versions.IDENTITY.frame,
+    "claims": proxy_status.CLAIMS.frame,
+    "clocks": inventory.CLOCKS.frame,
+    "inventory": inventory.INVENTORY.frame,
+    "api_servers": api_server_reach.REACH.frame,
+    "names": pod_reach.API_NAMES.frame,
+    "versions": versions.VERSIONS.frame,
+    "features": versions.FEATURES_IN_USE.frame,
+    "policies": network_policies.NETWORK_POLICIES.frame,
+    "injection": injection.INJECTION.frame,
+    "services": services.SERVICES.frame,
+    "gateways": gateways.GATEWAYS.frame,
 }
 HEALTHY: dict[str, Row] = {
     "roots": {"namespace": "istio-system", "exists": True, "network": "net-east"},
@@ -67,7 +66,7 @@ def facts(spoiled: str = "", **change: Any) -> namespaces.PrepareFacts:
     west = {"roots": {"network": "net-west"}, "injection": {}}
     for name, own in west.items():
         rows[name].append({**HEALTHY[name], "cluster": "west", **own})
-    tables = {name: table(rows.get(name, []), columns) for name, columns in TABLES.items()}
+    tables = {name: columns(rows.get(name, [])) for name, columns in TABLES.items()}
     return namespaces.PrepareFacts(**tables, istioctl="1.31.0", no_istioctl="")
 
 
@@ -83,9 +82,9 @@ CASES = [
     ("MK202", "identity", {"mesh_id": "other"}, WARN),
     ("MK202", "identity", {"trust_domain": "corp.example"}, FAIL),
     ("MK202", "identity", DEAD, UNKNOWN),
-    ("MK204", "inventory", {}, PASS),
-    ("MK204", "inventory", {"api_scope": "loopback"}, FAIL),
-    ("MK204", "inventory", DEAD, UNKNOWN),
+    ("MK701", "inventory", {}, PASS),
+    ("MK701", "inventory", {"api_server": "https://127.0.0.1:6443"}, FAIL),
+    ("MK701", "inventory", DEAD, UNKNOWN),
     ("MK206", "names", {}, PASS),
     ("MK206", "names", {"state": "not resolved", "detail": "no such host"}, FAIL),
     ("MK206", "names", {"state": "untried"}, SKIPPED),
@@ -116,9 +115,7 @@ CASES = [
     ("MK211", "injection", {"revision": "canary"}, WARN),
     ("MK211", "injection", {"bare": 1, "example": "web"}, WARN),
     ("MK211", "injection", DEAD, UNKNOWN),
-    ("MK212", "services", {}, PASS),
-    ("MK212", "services", {"service": "other"}, SKIPPED),
-    ("MK212", "services", DEAD, UNKNOWN),
+    ("MK709", "services", DEAD, UNKNOWN),
     ("MK213", "gateways", {}, PASS),
     ("MK213", "gateways", {"service": "eastwest", "network": "net-east", "port": 15443, "reason": ""}, PASS),
     ("MK213", "claims", {"network": ""}, PASS),
@@ -131,7 +128,7 @@ CASES = [
 def test_every_check_tells_good_from_bad_from_unknown(number: str, spoiled: str, change: Row, verdict: Verdict) -> None:
     """One row is spoiled, and the check that it is about says so."""
     mesh = healthy.mesh(istio={"version": "1.31.0"})
-    assert healthy.told(prepare.check(mesh, facts(spoiled, **change)), number, "east") == [verdict]
+    assert healthy.judged(prepare.check(mesh, facts(spoiled, **change)), number, "east") == [verdict]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +197,7 @@ def test_a_gateway_beside_proxies_that_do_not_know_their_network_fails() -> None
     gateway = {"cluster": "east", "service": "eastwest", "network": "net-east", "port": 15443}
     given["gateways"] = gateways.GATEWAYS.frame([gateway])
     found = list(namespaces.check_gateways(healthy.mesh(), namespaces.PrepareFacts(**given)))
-    assert healthy.told(found, "MK213", "east") == [FAIL]
+    assert healthy.judged(found, "MK213", "east") == [FAIL]
     assert "eastwest" in found[0].remedy
 
 
@@ -233,23 +230,23 @@ def test_clocks_are_judged_by_the_gate_and_by_the_grace_of_certificates(
         ({"answer": "401"}, PASS),
         ({"answer": "none", "detail": "connection timed out"}, FAIL),
         ({"answer": "refused", "detail": "no alternative certificate subject name"}, FAIL),
-        ({"answer": "200", "detail": "its certificate was not checked: no ConfigMap"}, WARN),
-        ({"answer": "UNKNOWN", "detail": "no istiod and no client of the probe runs there"}, SKIPPED),
+        ({"answer": "200", "detail": "its certificate was not checked: no ConfigMap"}, UNKNOWN),
+        ({"answer": "UNKNOWN", "detail": api_server_reach.NO_SENDER}, SKIPPED),
         ({"answer": "UNKNOWN", "detail": "istiod has no curl"}, UNKNOWN),
     ],
 )
 def test_an_api_server_that_nobody_could_ask_is_never_passed(row: Row, verdict: Verdict) -> None:
-    """MK205: any HTTP status under the right certificate is an answer."""
+    """MK702: any HTTP status under the right certificate is an answer."""
     asked = api_server_reach.REACH.frame([{"cluster": "east", "target": "west", **row}])
-    assert [f.verdict for f in prerequisites.check_reach(asked)] == [verdict]
+    assert remote_reader.check_reach(asked, "east", "west", early=True).verdict is verdict
 
 
 def test_istioctl_that_is_missing_is_unknown() -> None:
     """MK207."""
     given = namespaces.PrepareFacts(**{**vars(facts()), "istioctl": "", "no_istioctl": "there is no istioctl"})
     mesh = healthy.mesh(istio={"version": "1.31.0"})
-    assert healthy.told(prepare.check(mesh, given), "MK207", "istioctl") == [UNKNOWN]
-    assert healthy.told(prepare.check(healthy.mesh(istio={"version": "1.30.1"}), facts()), "MK207", "istioctl") == [
+    assert healthy.judged(prepare.check(mesh, given), "MK207", "istioctl") == [UNKNOWN]
+    assert healthy.judged(prepare.check(healthy.mesh(istio={"version": "1.30.1"}), facts()), "MK207", "istioctl") == [
         FAIL
     ]
 
@@ -319,10 +316,13 @@ def test_without_any_label_the_revision_decides() -> None:
 
 
 def test_services_that_share_a_name_but_not_ports_are_said() -> None:
-    """MK212: they merge in stage 07."""
+    """MK709: they merge in stage 07."""
     rows = [
         {"cluster": c, "namespace": "sample", "service": "httpbin", "type": "ClusterIP", "ports": p}
         for c, p in (("east", "http:80/TCP"), ("west", "http:81/TCP"))
     ]
-    found = list(prerequisites.check_services(healthy.mesh(), services.SERVICES.frame(rows)))
-    assert healthy.told(found, "MK212", "all clusters") == [WARN]
+    found = prepare.check(
+        healthy.mesh(), namespaces.PrepareFacts(**vars(facts()) | {"services": services.SERVICES.frame(rows)})
+    )
+    assert healthy.judged(found, "MK709", "sample/httpbin") == [WARN]
+    assert healthy.judged(prepare.check(healthy.mesh(), facts()), "MK709", "mesh") == [PASS]

@@ -14,9 +14,8 @@ from meshkit.probing import failover_state, load_generator
 from meshkit.probing.load_generator import LoadStep
 from meshkit.probing.request_log import Request
 from meshkit.stages import shift
-from meshkit.tables import table
 from tests.support import healthy
-from tests.support.healthy import told
+from tests.support.healthy import judged
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 DEAD = {"reason": "it is dead"}
@@ -41,11 +40,11 @@ def facts(spoiled: str = "", **change: Any) -> shift.ShiftFacts:
     elif spoiled:
         rows[spoiled][0] |= change
     columns = {
-        "rules": failover_state.RULES.dtypes,
-        "workloads": failover_state.SERVERS.dtypes,
-        "endpoints": failover_state.ENDPOINTS.dtypes,
+        "rules": failover_state.RULES.frame,
+        "workloads": failover_state.SERVERS.frame,
+        "endpoints": failover_state.ENDPOINTS.frame,
     }  # fmt: skip
-    return shift.ShiftFacts("east", **{name: table(rows[name], columns[name]) for name in rows})
+    return shift.ShiftFacts("east", **{name: columns[name](rows[name]) for name in rows})
 
 
 def test_where_the_server_may_go_away_every_check_passes() -> None:
@@ -79,13 +78,13 @@ def test_where_the_server_may_go_away_every_check_passes() -> None:
 )
 def test_what_makes_it_an_outage_holds_it(number: str, spoiled: str, change: Row, verdict: Verdict) -> None:
     """What only risks some requests warns."""
-    assert told(shift.check(healthy.mesh(), facts(spoiled, **change)), number, "east") == [verdict]
+    assert judged(shift.check(healthy.mesh(), facts(spoiled, **change)), number, "east") == [verdict]
 
 
 def test_in_plan_mode_what_earlier_stages_bring_is_awaited() -> None:
     """What nobody knows stays unknown."""
-    assert told(shift.check(healthy.mesh(), facts("endpoints", where="own"), "plan"), "MK1005", "east") == [SKIPPED]
-    assert told(shift.check(healthy.mesh(), facts("endpoints", **DEAD), "plan"), "MK1005", "east") == [UNKNOWN]
+    assert judged(shift.check(healthy.mesh(), facts("endpoints", where="own"), "plan"), "MK1005", "east") == [SKIPPED]
+    assert judged(shift.check(healthy.mesh(), facts("endpoints", **DEAD), "plan"), "MK1005", "east") == [UNKNOWN]
 
 
 def test_the_order_goes_by_regions_where_each_cluster_is_one_of_its_own() -> None:
@@ -146,7 +145,7 @@ def proved(traffic: load_generator.Traffic, number: str) -> list[Verdict]:
         shift.check_failed(mesh, traffic, "east"),
         shift.check_latency(mesh, traffic, "east"),
     ]
-    return told(findings, number, "east")
+    return judged(findings, number, "east")
 
 
 NUMBERS = ("MK1006", "MK1007", "MK1008", "MK1009", "MK1010")
@@ -186,7 +185,7 @@ def test_without_answers_and_without_steps_nothing_is_known() -> None:
 
 
 def test_answers_that_never_move_fail() -> None:
-    """The step was reached, and the own cluster went on answering."""
+    """The step was reached, and the local cluster went on answering."""
     traffic = requests(healthy.mesh(), away=99)
     assert proved(traffic, "MK1007") == [FAIL]
 

@@ -1,4 +1,4 @@
-"""Stage 11: symptoms by name and by log line, the walk, the cause apart from its consequences, and the cure."""
+"""Stage 11: symptoms by name and by log line, the walk, the cause apart from its consequences, and the remedy."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ class TestDiagnosis:
         assert told.cause is None
         assert "other things are" in troubleshoot.conclusion(told)
         assert list(troubleshoot.named(told)["place"]) == ["not usual for the symptom"]
-        assert troubleshoot.cure(told, "mesh.yaml").empty
+        assert troubleshoot.remedy_steps(told, "mesh.yaml").empty
 
     def test_a_whole_mesh_has_no_cause(self) -> None:
         """And passes."""
@@ -297,12 +297,12 @@ class TestWalk:
         assert set(rows["id"]) == {one.id for one in REVOKED}
 
 
-class TestCure:
+class TestRemedySteps:
     """What to do about it."""
 
     def test_it_is_the_remedy_the_stage_that_fixes_and_the_proof(self) -> None:
         """Commands that can be copied."""
-        steps = troubleshoot.cure(diagnose("401 in istiod's log"), "mesh.yaml")
+        steps = troubleshoot.remedy_steps(diagnose("401 in istiod's log"), "mesh.yaml")
         assert list(steps["step"]) == [1, 2, 3, 4, 5]
         assert list(steps["do"]) == [
             "mend it",
@@ -314,10 +314,10 @@ class TestCure:
 
     def test_each_stage_that_fixes_is_one_of_a_run_and_each_id_one_of_the_catalogue(self) -> None:
         """No id stands at two stages."""
-        ids = [identifier for told in troubleshoot.MENDS.values() for identifier in told.split()]
+        ids = [identifier for told in troubleshoot.FIXES.values() for identifier in told.split()]
         assert len(ids) == len(set(ids))
         assert all(catalogue.find(identifier).asked == "check" for identifier in ids)
-        assert set(troubleshoot.MENDS) <= set(catalogue.STAGES)
+        assert set(troubleshoot.FIXES) <= set(catalogue.STAGES)
 
 
 def test_what_the_checks_tried_themselves_is_no_symptom() -> None:

@@ -19,7 +19,7 @@ from meshkit.istio.proxies import proxy_status
 from meshkit.istio.reading import Unread
 from meshkit.stages import verify
 from tests.support import healthy
-from tests.support.healthy import call, facts, mesh, told
+from tests.support.healthy import call, facts, judged, mesh
 from tests.unit.stages.discovery import test_stage as test_discovery
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
@@ -94,11 +94,11 @@ SPOILED = [
 def test_what_is_spoiled_is_found_by_its_check(
     number: str, subject: str, table: str, change: dict[str, Any], verdict: Verdict
 ) -> None:
-    """One thing in east is changed (times are told from now); the check that is about it says so."""
+    """One thing in east is changed (times are relative to now); the check that is about it says so."""
     now = datetime.now(UTC)
     change = {field: now + value if isinstance(value, timedelta) else value for field, value in change.items()}
     findings = verify.check(mesh(), facts(table, change))
-    assert told(findings, number, subject) == [verdict]
+    assert judged(findings, number, subject) == [verdict]
     assert all(f.remedy for f in findings if f.verdict is FAIL)
 
 
@@ -116,7 +116,7 @@ def test_what_is_spoiled_is_found_by_its_check(
 )
 def test_what_is_not_there_is_no_pass(number: str, subject: str, table: str, verdict: Verdict) -> None:
     """East has no row at all."""
-    assert told(verify.check(mesh(), facts(table, none=True)), number, subject) == [verdict]
+    assert judged(verify.check(mesh(), facts(table, none=True)), number, subject) == [verdict]
 
 
 UNREAD = [
@@ -155,7 +155,7 @@ def test_two_secrets_of_one_cluster_fail() -> None:
     known = facts()
     twice = [*known.remote_secrets, *(replace(one, name="again") for one in known.remote_secrets)]
     known = known.with_readings(remote_secrets=known.remote_secrets.with_items(twice))
-    assert told(verify.check(mesh(), known), "MK831", PAIR) == [FAIL]
+    assert judged(verify.check(mesh(), known), "MK831", PAIR) == [FAIL]
 
 
 def test_a_remedy_takes_nothing_away_that_others_need() -> None:
@@ -188,7 +188,7 @@ def test_a_second_gateway_that_lets_nothing_through_is_reported() -> None:
     for change, verdict in (({"ready": 0}, FAIL), ({"ready": 0, "network": ""}, PASS), ({"addresses": ""}, PASS)):
         gateways = pd.concat([known.gateways, own.assign(**change)], ignore_index=True)
         findings = verify.check(mesh(), known.with_readings(gateways=gateways))
-        assert told(findings, "MK805", "east") == [verdict]
+        assert judged(findings, "MK805", "east") == [verdict]
 
 
 LABEL = "kubectl --context east label service -n istio-system eastwest topology.istio.io/network=net-east --overwrite"
@@ -267,7 +267,7 @@ def test_aliases_are_read_as_istiod_takes_them() -> None:
 def test_a_flat_network_needs_no_label(label: str, injected: str, verdict: Verdict) -> None:
     """As Istio's guide for one network installs it."""
     known = facts("identity", {"network": label, "injected_network": injected})
-    assert told(verify.check(mesh(topology={"network": "flat"}), known), "MK801", "east") == [verdict]
+    assert judged(verify.check(mesh(topology={"network": "flat"}), known), "MK801", "east") == [verdict]
 
 
 def test_a_flat_network_needs_no_gateway() -> None:
@@ -276,7 +276,7 @@ def test_a_flat_network_needs_no_gateway() -> None:
     assert not {f.id for f in verify.check(flat, facts())} & {"MK805", "MK806", "MK838"}
     direct = list(pair_traffic.check_pair(flat, facts(), call("east", "west", endpoints="10.0.0.7:8080")))
     assert overall(direct) is PASS
-    assert told(pair_traffic.check_pair(flat, facts(), call("east", "west")), "MK812", PAIR) == [FAIL]
+    assert judged(pair_traffic.check_pair(flat, facts(), call("east", "west")), "MK812", PAIR) == [FAIL]
 
 
 CALLS = [
@@ -302,7 +302,7 @@ def test_traffic_is_judged_by_who_answered_which_way_as_whom(
 ) -> None:
     """One thing about the calls from east to west is changed."""
     assert overall(list(pair_traffic.check_pair(mesh(), facts(), call("east", "west")))) is PASS
-    assert told(pair_traffic.check_pair(mesh(), facts(), call("east", "west", **change)), number, PAIR) == [verdict]
+    assert judged(pair_traffic.check_pair(mesh(), facts(), call("east", "west", **change)), number, PAIR) == [verdict]
 
 
 def test_a_pair_that_was_not_tried_has_one_unknown_finding() -> None:
@@ -343,7 +343,7 @@ def test_a_pair_whose_checks_pass_or_are_skipped_is_whole() -> None:
 def test_of_two_secrets_the_one_stays_that_istiod_has_taken(
     taken: list[str | None], deleted: str, restart: bool
 ) -> None:
-    """MK831 and MK706: istiod does not take the other when the used one goes; not known, it is to start anew."""
+    """MK831 and MK706: istiod does not load the other when the used one goes; if unknown, it is to restart."""
     known, name = facts(), "istio-remote-secret-"
     (own,) = known.remote_secrets.of("east")
     secrets = known.remote_secrets.with_items([*known.remote_secrets, replace(own, name=f"{name}west-2")])
@@ -377,4 +377,4 @@ def test_of_two_secrets_the_one_that_istiod_has_taken_is_judged() -> None:
         two = known.with_readings(
             remote_secrets=known.remote_secrets.with_items([*known.remote_secrets, dead]), remote_clusters=remotes
         )
-        assert told(verify.check(mesh(), two), "MK803", PAIR) == [verdict]
+        assert judged(verify.check(mesh(), two), "MK803", PAIR) == [verdict]

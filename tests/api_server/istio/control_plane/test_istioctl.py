@@ -54,7 +54,7 @@ class TestRendered:
         assert control_plane_istioctl.version().startswith("1.")
 
     def test_a_plan_shows_each_object_that_would_differ(self, tmp_path: Path, mesh: Mesh, east: Cluster) -> None:
-        """New ones are named; what cannot be checked before its namespace is there is told; nothing is made."""
+        """New ones are named; what cannot be checked before its namespace exists is reported; nothing is created."""
         plan = Plan(mesh, "05 install")
         spec = spec_of(tmp_path, mesh={"rootNamespace": "not-there-yet"})
         plan.install("east", control_plane_istioctl.operator(spec, "east"), "the test")

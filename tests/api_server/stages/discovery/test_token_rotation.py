@@ -17,6 +17,7 @@ from meshkit.istio.multicluster import reader_tokens
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
+from meshkit.stages import istiod_restart
 from meshkit.stages.discovery import facts as discovery_facts
 from meshkit.stages.discovery import token_rotation
 from meshkit.stages.rollback import stage as rollback
@@ -59,7 +60,7 @@ def test_a_token_that_ends_is_of_the_account_and_ends_with_its_secret(real: Mesh
 
     create(east, deployment("istiod", namespace, labels={"app": "istiod"}))
     plan = changes_plan.Plan(real, discovery_facts.STAGE)
-    token_rotation.restart_istiods(plan, "east", lambda: "not yet synced")
+    istiod_restart.restart_istiods(plan, "east", lambda: "not yet synced")
     (change,) = plan.changes
     assert (change.action, change.object) == ("restart", f"Deployment {namespace}/istiod")
     assert change.wait
@@ -70,7 +71,7 @@ def test_a_token_that_ends_is_of_the_account_and_ends_with_its_secret(real: Mesh
 def test_istiods_that_a_removal_affects_are_restarted_by_undo(
     real: Mesh, monkeypatch: pytest.MonkeyPatch, number: str, restarts: int
 ) -> None:
-    """After the last remote secret is gone; no such istiod is here, so its version is told."""
+    """After the last remote secret is gone; no such istiod is here, so its version is given."""
     rows = versions.VERSIONS.frame([{"cluster": "east", "component": "istiod", "version": number}])
     monkeypatch.setattr(versions, "versions", lambda *_: rows)
     east, name = real.clusters["east"], f"istiod-{restarts}"
@@ -116,7 +117,7 @@ def test_a_restart_that_an_undo_was_stopped_before_is_planned_again(
 
 
 def test_a_secret_that_was_changed_since_an_istiod_started_is_missed(real: Mesh) -> None:
-    """One that was only made is not: that hurts none."""
+    """One that was only created is not: that breaks none."""
     east, namespace = real.clusters["east"], real.root_namespace
     spec = {"containers": [{"name": "discovery", "image": "none"}]}
     first, second = (labelled(core("Pod", f"istiod-{n}", namespace, spec=spec), app="istiod") for n in (1, 2))

@@ -18,6 +18,7 @@ import pytest
 from meshkit.istio.ca import certificates, issuing, istiod_ca, root_bundles, trust_store
 from meshkit.istio.ca.root_bundles import ReloadMode
 from meshkit.istio.control_plane import istiods_and_proxies, versions
+from meshkit.istio.proxies import workloads
 from meshkit.kube.mesh import Mesh
 from tests.support.lab import Lab, until
 from tests.unit.istio.ca.test_issuing import load, root
@@ -102,7 +103,7 @@ class Bench:
         until(lambda: roots(self.lab.kubectl(EAST, *show).encode()) == roots(bundle), "roots served", PATIENCE)
 
     def holds(self, bundle: bytes, *, deaf: bytes) -> dict[str, dict[str, Any]]:
-        """Wait until each proxy holds the roots of a bundle, or the other if its agent is not told; return the rows."""
+        """Wait until each proxy holds the roots of a bundle, or the other if its agent is late; return the rows."""
 
         def ask() -> dict[str, dict[str, Any]]:
             found = trust_store.certificates(self.mesh).to_dict("records")
@@ -113,7 +114,7 @@ class Bench:
         return until(ask, "roots held", PATIENCE)
 
     def leaves(self) -> dict[str, str]:
-        """Return each proxy's certificate, once all have what they were told to ask for before."""
+        """Return each proxy's certificate, once all have what they were to request before."""
 
         def ask() -> dict[str, str]:
             before = self._leaves()
@@ -142,7 +143,7 @@ def bench(short_folder: Path) -> Iterator[Bench]:
     lab = Lab(short_folder / "bundles")
     try:
         lab.start("single", clusters=1, live_roots=True)
-        config = json.dumps({"proxyMetadata": {root_bundles.XDS_AGENT: "false"}})
+        config = json.dumps({"proxyMetadata": {workloads.XDS_AGENT: "false"}})
         patch = {"spec": {"template": {"metadata": {"annotations": {"proxy.istio.io/config": config}}}}}
         lab.kubectl(EAST, "patch", "deployment", DEAF, "-n", SAMPLE, "-p", json.dumps(patch))
         lab.kubectl(EAST, "rollout", "status", f"deployment/{DEAF}", "-n", SAMPLE, "--timeout=120s")
@@ -192,7 +193,7 @@ def test_a_new_signer_below_the_same_bundle_is_hot_reloaded_and_distributed_to_n
 
 
 def test_a_narrower_bundle_is_taken_live(bench: Bench) -> None:
-    """And proxies that are told trust the new root only."""
+    """And proxies that get the update trust the new root only."""
     assert bench.write(bench.below_new, bench.new).taken is ReloadMode.LIVE
     bench.holds(bench.new, deaf=bench.old)
 

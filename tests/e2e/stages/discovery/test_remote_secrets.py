@@ -103,7 +103,7 @@ def may(lab: Lab, *asked: str) -> bool:
 
 @pytest.mark.drill
 def test_credentials_are_replaced_and_revoked_under_load_and_nothing_is_lost(joined: Lab, tmp_path: Path) -> None:
-    """From istioctl's to ones that end, of the least account; then anew, by wish. A new Service proves each step.
+    """From istioctl's to ones that end, of the least account; then renewed on request. A new Service proves each step.
 
     A busy machine loses a few requests by itself; for want of an endpoint none may be lost.
     """

@@ -1,4 +1,4 @@
-"""Stage 07 on the real mesh: remote secrets as istioctl makes them, nothing told, nothing half done, no call lost."""
+"""Stage 07 on the real mesh: remote secrets as istioctl makes them, none disclosed, nothing half done, no call lost."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_no_secret_is_in_the_notebook(undiscovered: Lab, mode: str, tmp_path: Pa
 
 
 def test_without_the_right_to_make_secrets_nothing_is_half_done(undiscovered: Lab, tmp_path: Path) -> None:
-    """West's credential may do all but secrets: that is told, and no token is made in east either."""
+    """West's credential may do all but secrets: that is reported, and no token is created in east either."""
     lab = undiscovered
     lab.kubectl("lab-west", "apply", "-f", "-", stdin=json.dumps(WITHOUT_SECRETS))
     lab.kubectl("lab-west", "create", "serviceaccount", "narrow", "-n", "default")
@@ -273,7 +273,7 @@ def test_services_that_will_merge_are_reported_before(undiscovered: Lab) -> None
 
 
 def test_a_revoked_token_is_renewed(undiscovered: Lab) -> None:
-    """West's token Secret is deleted, and its token with it: a new one is made, and handed over in our own secret."""
+    """West's token Secret is deleted, and its token with it: a new one is issued, and distributed in our own secret."""
     lab, mesh = undiscovered, Mesh.open(undiscovered.mesh_file)
     stage(mesh, "apply")
     lab.kubectl("lab-west", "delete", "secret", *SYSTEM, TOKEN_SECRET)

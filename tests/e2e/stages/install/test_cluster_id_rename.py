@@ -94,7 +94,7 @@ def test_a_live_cluster_is_renamed_and_who_is_left_is_named(renaming: Renaming) 
     assert claims["observed"].startswith("2 of ")
     assert "sample/loner (Kubernetes, no network, cluster.local)" in claims["observed"]
     assert {*done.table("proxies-left-after")["proxy"]} == {"loner", pod_of(renaming, "resting")}
-    assert [f for f in findings(done, "MK523") if f["verdict"] != "pass"] == []
+    assert [f for f in findings(done, "MK901") if f["verdict"] != "pass"] == []
     assert renaming.alias() == "Kubernetes"
     assert renaming.failed() == []
 
@@ -122,7 +122,7 @@ def test_the_alias_stays_while_a_proxy_claims_it(renaming: Renaming) -> None:
 
 
 def test_the_alias_is_dropped_when_nobody_claims_it(renaming: Renaming) -> None:
-    """Made anew, both claim the new id: the drop goes through, every request is answered; a second one has no plan."""
+    """Restarted, both claim the new id: the drop goes through, every request is answered; a second one has no plan."""
     renaming.run("rename", "--until", "05")
     sample = renaming.sample
     sample.kubectl("delete", "pod", "loner")

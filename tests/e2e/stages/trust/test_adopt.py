@@ -118,7 +118,7 @@ def test_a_live_root_is_adopted_and_no_request_fails(adopting: Adopting) -> None
 
 
 def common(lab: Lab) -> Trust:
-    """Return what both clusters stand by: east's root, by intermediates."""
+    """Return what both clusters trust: east's root, by intermediates."""
     (root,) = certificates.parse_chain((lab.home / "certs" / "root-cert.pem").read_bytes())
     return Trust(certificates.fingerprint(root), model.SECRET)
 

@@ -1,7 +1,7 @@
-"""An overlap and its way back where every istio-agent is late: it answers from its cache just when roots go.
+"""A root rotation and its undo where every istio-agent is late: it answers from its cache just when roots go.
 
 Of some 600 agents one was seen to be, once (docs/trust.md). A real one cannot be made to be late at will, so this is
-built from its own source with two pauses of 0.2 s in it, each where the scheduler may make one. One more is told of no
+built from its own source with two pauses of 0.2 s in it, each where the scheduler may make one. One more gets no
 roots at all while it runs, as that of a pod that is older than the switch.
 """
 
@@ -87,7 +87,7 @@ def bench(late_agents: Path, short_folder: Path) -> Iterator[Bench]:
 
 
 def test_roots_go_where_every_agent_remembers_what_it_began_with(bench: Bench) -> None:
-    """A run is killed before anybody signs anew, and taken back: no proxy is left with a root that went."""
+    """A run is killed before any certificate is renewed, and undone: no proxy is left with a root that went."""
     (at, *_) = (at for at in bench.boundaries() if at.words.endswith(": sign") and at.when is When.BEGINS)
     back, _ = bench.undone(at)
     print(f"taken back: {back}; agents were late {times_late(bench.lab)} times")
@@ -103,7 +103,7 @@ def test_an_overlap_is_done_and_reverted(bench: Bench) -> None:
     print(f"done: {part}; agents were late {times_late(bench.lab) - known} times")
     assert part.good, str(part)
     assert times_late(bench.lab) > known, "no agent was late: this proves nothing"
-    back = bench.taken_back(state, done.folder, kills=0)
+    back = bench.undone_after_kill(state, done.folder, kills=0)
     assert back.good, str(back)
 
 

@@ -1,8 +1,8 @@
-"""The kill and undo matrix: an overlap of two live roots is killed at every boundary, then resumed, or taken back.
+"""The kill and undo matrix: a root rotation is killed at every boundary, then resumed, or undone.
 
 Every change of stage 04 is hit as it begins, halfway, and when it is done; under load, on one lab. A run that is
-resumed is killed again at the next change, and so on to the last; then it comes to the end, and all of it is taken
-back. A run that is taken back at once is a new one each time, and must come back to the beginning. A kill counts where
+resumed is killed again at the next change, and so on to the last; then it comes to the end, and all of it is undone.
+A run that is undone at once is a new one each time, and must come back to the beginning. A kill counts where
 the journal says that it struck: what was missed is tried again, sooner. The matrix is printed.
 
 MESHKIT_TEST_CELLS says how many boundaries are tried, spread over all of them (none: all); MESHKIT_TEST_WHEN which of
@@ -28,7 +28,7 @@ from meshlab import scenarios
 
 from meshkit.changes import plan
 from meshkit.changes.journal import Entry
-from meshkit.istio.ca import reading as ca_reading
+from meshkit.istio import trust as istio_trust
 from meshkit.kube.mesh import Mesh
 from meshkit.stages.trust import stage as trust
 from tests.e2e.runs.test_migration import Done, meshkit
@@ -152,7 +152,7 @@ class Bench:
 
     def boundaries(self) -> list[Boundary]:
         """Return the boundaries of all changes that are planned."""
-        planned = trust.plan(self.mesh, ca_reading.look(self.mesh)).changes
+        planned = trust.plan(self.mesh, istio_trust.look(self.mesh)).changes
         self.order = [words(vars(change)) for change in planned]
         half = [0.0 if change.wait is None else MIDDLE.get(change.action, 0.7) for change in planned]
         return [Boundary(n, told, when, half[n]) for n, told in enumerate(self.order) for when in When]
@@ -174,7 +174,7 @@ class Bench:
         return going.folder, where
 
     def resumed(self, chosen: list[Boundary]) -> tuple[dict[Boundary, Part], dict[str, Part]]:
-        """Kill a run at one boundary, resume it, kill it at the next, and so on to the end; then take it back.
+        """Kill a run at one boundary, resume it, kill it at the next, and so on to the end; then undo it.
 
         Returns what happened after each boundary that was struck until the next was, and the other parts by name. A
         boundary that a late kill has left behind is not tried.
@@ -195,16 +195,16 @@ class Bench:
         for _, part in parts[:-1]:
             self.count(part)
         others = {f"until it was killed, or missed, {n}": part for n, (at, part) in enumerate(parts) if at is None}
-        others[f"taken back after {kills} kills"] = self.taken_back(state, done.folder, kills=kills)
+        others[f"undone after {kills} kills"] = self.undone_after_kill(state, done.folder, kills=kills)
         return {at: part for at, part in parts if at is not None}, others
 
     def undone(self, at: Boundary) -> tuple[Part, bool]:
-        """Kill a run, and take back what it did; tell whether the kill struck where it should."""
+        """Kill a run, and undo it; tell whether the kill struck where it should."""
         state, part = self.state(), Part()
         folder, where = self.killed(state, at)
-        return self.taken_back(state, folder, part), where.is_at(at)
+        return self.undone_after_kill(state, folder, part), where.is_at(at)
 
-    def taken_back(self, state: Path, folder: Path, part: Part | None = None, kills: int = 1) -> Part:
+    def undone_after_kill(self, state: Path, folder: Path, part: Part | None = None, kills: int = 1) -> Part:
         """Take a run back."""
         part = part or Part()
         done = meshkit(state, "undo", str(folder), "--mode", "apply")
@@ -229,7 +229,7 @@ class Bench:
 
     def at_the_end(self, _changes: list[Entry]) -> list[str]:
         """Return what is not as after a run that was never killed."""
-        left = trust.plan(self.mesh, ca_reading.look(self.mesh)).changes
+        left = trust.plan(self.mesh, istio_trust.look(self.mesh)).changes
         planned = [f"still planned: {change.cluster}: {change.action} {change.object}" for change in left]
         return [*astray(self.mesh, self.after), *planned]
 
@@ -281,7 +281,7 @@ def on(lab: Lab, folder: Path) -> Iterator[Bench]:
 
 
 def test_a_run_killed_at_any_boundary_is_resumed_to_its_end(bench: Bench) -> None:
-    """No request within a cluster is lost, all stands by the new root; and the whole of it is taken back from there."""
+    """No request within a cluster is lost, all trust the new root; and all of it is undone from there."""
     cells: dict[Boundary, Part] = {}
     others: dict[str, Part] = {}
     for number, stops in enumerate(runs(chosen(bench.boundaries())), 1):
@@ -318,7 +318,7 @@ def test_a_run_killed_at_any_boundary_is_reverted(bench: Bench) -> None:
 
 
 def chosen(boundaries: list[Boundary]) -> list[Boundary]:
-    """Return as many boundaries as are asked for, spread over all of them; all of them unless told."""
+    """Return as many boundaries as are asked for, spread over all of them; all of them by default."""
     when = {When(word) for word in (os.environ.get("MESHKIT_TEST_WHEN") or ",".join(When)).split(",")}
     boundaries = [at for at in boundaries if at.when in when]
     count = int(os.environ.get("MESHKIT_TEST_CELLS") or 0) or len(boundaries)
@@ -379,7 +379,7 @@ def test_a_proxy_that_stands_still_holds_the_gate(bench: Bench, idler: psutil.Pr
     bench.judged(part, done, bench.at_the_end, state, kills=0)
     print(f"\n{held[0]}\nended {time.monotonic() - released:.0f} s after it ran again; {part}")
     assert part.good, str(part)
-    back = bench.taken_back(state, going.folder)
+    back = bench.undone_after_kill(state, going.folder)
     assert back.good, str(back)
 
 

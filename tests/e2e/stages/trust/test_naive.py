@@ -32,7 +32,7 @@ def lab(short_folder: Path) -> Iterator[Lab]:
 
 
 def replace_root(lab: Lab) -> None:
-    """Write west's cacerts anew, below a root that nobody holds; restart its istiod, then its httpbin."""
+    """Replace west's cacerts by one below a root that no proxy holds; restart its istiod, then its httpbin."""
     tools, (_, west) = scenarios.Tools(lab.home), sites(2)
     shutil.rmtree(lab.home / "certs")
     scenarios.make_root(tools)

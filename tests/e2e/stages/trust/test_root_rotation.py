@@ -56,7 +56,7 @@ def overlapped(request: pytest.FixtureRequest, short_folder: Path) -> Iterator[O
         scenarios.make_root(scenarios.Tools(lab.home))
         with Loads(lab) as loads:
             found = overlap(lab, loads)
-            print("", told(found), sep="\n")
+            print("", summary(found), sep="\n")
             yield found
     finally:
         lab.stop()
@@ -83,7 +83,7 @@ def within(counts: list[Count]) -> int:
     return sum(count.sent for count in counts if count.kind == "local")
 
 
-def told(found: Overlapped) -> str:
+def summary(found: Overlapped) -> str:
     """Return what came of it, and when each change was made, as lines."""
     lines = [f"stage 04: exit code {found.done.code}, {found.seconds:.1f} s"]
     for when in ("before", "during", "after"):

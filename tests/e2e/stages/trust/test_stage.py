@@ -21,8 +21,8 @@ from meshlab.layout import sites
 from meshkit.changes.journal import Journal
 from meshkit.changes.plan import Plan
 from meshkit.checks.finding import Finding, Verdict
+from meshkit.istio import trust as istio_trust
 from meshkit.istio.ca import ca_files, issuing, istiod_ca
-from meshkit.istio.ca import reading as ca_reading
 from meshkit.istio.ca.model import StrategyOutcome
 from meshkit.kube.mesh import Mesh
 from meshkit.probing.load_generator import Traffic
@@ -101,21 +101,21 @@ def verdicts(findings: list[Finding], *numbers: str) -> dict[str, set[Verdict]]:
 
 def carried_out(mesh: Mesh, only: tuple[str, ...] = ()) -> tuple[Plan, list[Finding]]:
     """Apply the plan, or the changes of some actions only, as a kill would leave it; return its proof."""
-    facts = ca_reading.look(mesh)
+    facts = istio_trust.look(mesh)
     plan = trust.plan(mesh, facts)
     plan.changes = [change for change in plan.changes if not only or change.action in only]
     traffic = trust_proof.watch(mesh, plan)
     with traffic.sending("apply"):
         plan.carry_out("apply", gates=trust.check(mesh, facts))
     assert not plan.pending, [f.to_dict() for f in plan.held]
-    return plan, trust_proof.prove(mesh, facts, ca_reading.look(mesh), plan, traffic)
+    return plan, trust_proof.prove(mesh, facts, istio_trust.look(mesh), plan, traffic)
 
 
 def test_plan_mode_changes_nothing(lab: Lab, mesh: Mesh) -> None:
     """West has no namespace yet: that its Secret cannot be checked is said, and proofs are skipped."""
     before = versions(lab)
-    facts = ca_reading.look(mesh)
-    assert ca_reading.choose(mesh, facts).outcome is StrategyOutcome.ADOPT
+    facts = istio_trust.look(mesh)
+    assert istio_trust.choose(mesh, facts).outcome is StrategyOutcome.ADOPT
     plan = trust.plan(mesh, facts)
     assert [(c.cluster, c.action, bool(c.problem)) for c in plan.changes] == [
         ("east", "create", False),
@@ -124,7 +124,7 @@ def test_plan_mode_changes_nothing(lab: Lab, mesh: Mesh) -> None:
     ]
     plan.carry_out("plan", gates=trust.check(mesh, facts))
     assert {
-        f.verdict for f in trust_proof.prove(mesh, facts, ca_reading.look(mesh), plan, trust_proof.watch(mesh, plan))
+        f.verdict for f in trust_proof.prove(mesh, facts, istio_trust.look(mesh), plan, trust_proof.watch(mesh, plan))
     } == {Verdict.SKIPPED}
     assert versions(lab) == before
 
@@ -149,7 +149,7 @@ def test_a_run_that_was_killed_before_the_restart_is_resumed(lab: Lab, mesh: Mes
 def test_a_second_plan_is_empty(lab: Lab, mesh: Mesh) -> None:
     """And makes no keys."""
     before = versions(lab)
-    facts = ca_reading.look(mesh)
+    facts = istio_trust.look(mesh)
     assert trust.plan(mesh, facts).empty
     assert versions(lab) == before
 
@@ -176,10 +176,10 @@ def test_a_new_pod_is_signed_by_the_intermediate_and_old_ones_still_by_the_root(
     lab: Lab, mesh: Mesh, tmp_path: Path
 ) -> None:
     """As istioctl shows it and openssl verifies it; both chains end at the one root, so calls between them go on."""
-    before, began = ca_reading.look(mesh), datetime.now(UTC)
+    before, began = istio_trust.look(mesh), datetime.now(UTC)
     lab.kubectl("lab-east", "rollout", "restart", "deploy/sleep", "-n", "sample")
     lab.kubectl("lab-east", "rollout", "status", "deploy/sleep", "-n", "sample", "--timeout=60s")
-    rows = trust_proof.chains(before, ca_reading.look(mesh))
+    rows = trust_proof.chains(before, istio_trust.look(mesh))
     new = rows[rows["certificate"] == "new"]
     assert set(new["signed_by"]) == {"L=east,CN=Intermediate CA,O=Istio"}
     assert set(rows[rows["certificate"] == "same"]["signed_by"]) == {"O=cluster.local"}
@@ -213,16 +213,16 @@ def test_another_intermediate_of_the_same_root_is_taken_without_a_restart(lab: L
     assert verdicts(proof, "MK411", "MK412")["MK411"] == {Verdict.PASS}
     assert not [f for f in proof if f.verdict is Verdict.FAIL]
     assert istiod(lab) == running
-    assert trust.plan(own, ca_reading.look(own)).empty
+    assert trust.plan(own, istio_trust.look(own)).empty
 
 
 def test_adopt_never_changes_what_live_proxies_trust(lab: Lab, tmp_path: Path) -> None:
-    """An own root that is not the live one holds everything, and the remedy is told; `auto` would overlap the two."""
+    """An own root that is not the live one holds everything, and the remedy is given; `auto` would overlap the two."""
     made = root()
     (tmp_path / "root-cert.pem").write_bytes(made.certificate)
     (tmp_path / "root-key.pem").write_bytes(made.key)
-    facts = ca_reading.look(with_files(lab, tmp_path))
-    assert ca_reading.choose(with_files(lab, tmp_path), facts).outcome is StrategyOutcome.OVERLAP
+    facts = istio_trust.look(with_files(lab, tmp_path))
+    assert istio_trust.choose(with_files(lab, tmp_path), facts).outcome is StrategyOutcome.OVERLAP
     own = with_files(lab, tmp_path, strategy="adopt")
     (strategy,) = [f for f in trust.check(own, facts) if f.id == "MK401"]
     assert (strategy.verdict, strategy.observed.split(":")[0]) == (Verdict.FAIL, StrategyOutcome.NO_WAY.value)
@@ -232,12 +232,12 @@ def test_adopt_never_changes_what_live_proxies_trust(lab: Lab, tmp_path: Path) -
 
 def test_no_key_is_in_anything_that_is_shown(lab: Lab, mesh: Mesh) -> None:
     """Tables, diffs, findings, the journal's lines."""
-    facts = ca_reading.look(mesh)
+    facts = istio_trust.look(mesh)
     shown = [table.to_csv() for table in vars(facts).values() if hasattr(table, "to_csv")]
     shown += [str(finding.to_dict()) for finding in trust.check(mesh, facts)]
     shown += [journal.lines() for journal in Journal.all_of("mesh1")]
     lab.kubectl("lab-west", "delete", "secret", "cacerts", "-n", SYSTEM)
-    plan = trust.plan(mesh, ca_reading.look(mesh))
+    plan = trust.plan(mesh, istio_trust.look(mesh))
     shown += [repr(change) + change.diff for change in plan.changes]
     text = "\n".join(shown).encode()
     manifests = [change.manifests[0]["data"]["ca-key.pem"] for change in plan.changes if change.action == "create"]
@@ -261,7 +261,7 @@ def test_a_dead_cluster_is_unknown_and_holds_the_plan(lab: Lab) -> None:
         cluster["kubeconfig"] = str(path)
     (lab.home / "dead.yaml").write_text(yaml.safe_dump(document))
     dead = Mesh.open(lab.home / "dead.yaml")
-    facts = ca_reading.look(dead)
+    facts = istio_trust.look(dead)
     findings = trust.check(dead, facts)
     assert verdicts(findings, "MK401")["MK401"] == {Verdict.UNKNOWN}
     assert trust.plan(dead, facts).empty
@@ -273,8 +273,8 @@ def test_two_live_meshes_of_two_roots_need_an_overlap(lab: Lab, mesh: Mesh) -> N
     """Every phase is planned for both, the roots are named, and no key is needed but the one that east holds."""
     tools = scenarios.Tools(lab.home)
     scenarios.install_single(tools, sites(2)[1], scenarios.Timed(print))
-    facts = ca_reading.look(mesh)
-    choice = ca_reading.choose(mesh, facts)
+    facts = istio_trust.look(mesh)
+    choice = istio_trust.choose(mesh, facts)
     assert choice.outcome is StrategyOutcome.OVERLAP
     west = facts.authorities[(facts.authorities["cluster"] == "west") & facts.authorities["used"]].iloc[0]
     assert f"west trusts {west['root'][:16]}" in choice.why

@@ -201,7 +201,7 @@ class TestOrder:
             assert certificates.chain_end(chain, [root.certificate]) == root.certificate
 
     def test_a_chain_made_to_cost_time_ends(self) -> None:
-        """Names that all issue each other: no more signatures than Go verifies."""
+        """Names that all issue each other: at most as many signatures as Go verifies."""
         same = [Ca("loop").certificate for _ in range(40)]
         assert certificates.chain_end(same, [ROOT.certificate]) is None
 

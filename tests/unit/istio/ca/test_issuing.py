@@ -1,4 +1,4 @@
-"""Certificates that meshkit makes are those that Istio's own tools make; what is no CA is refused, and no key is told.
+"""Certificates that meshkit makes are those that Istio's own tools make; what is no CA is refused, no key is disclosed.
 
 openssl is the oracle.
 """
@@ -51,7 +51,7 @@ def root(
     passphrase: bytes = b"",
     signs: bool = True,
 ) -> Made:
-    """Return a self-signed root with the extensions of tools/certs, spoiled as told."""
+    """Return a self-signed root with the extensions of tools/certs, spoiled as asked."""
     key, name = private_key(kind), x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Test")])
     begin, end = (NOW + offset for offset in life)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), begin, end)
@@ -347,7 +347,7 @@ class TestDirectory:
 
 
 def test_a_spoiled_secret_is_a_problem_and_no_crash() -> None:
-    """What istiod would trip over is told; a key never is."""
+    """What istiod would reject is reported; a key never is."""
     files = issuing.intermediate(load(root()), "west", "istio-system").files
     other = root()
     assert "no certificate" in istiod_ca.parse_authority("cacerts", {**files, "ca-cert.pem": b"canary"})["problem"]

@@ -11,6 +11,8 @@ import pytest
 
 from meshkit.istio.ca import root_bundles
 from meshkit.istio.ca.root_bundles import DISABLED, REFUSED, RELOADED, SKIPPED, UPDATING, ReloadMode, predict
+from meshkit.istio.control_plane.istiods_and_proxies import is_on
+from meshkit.istio.proxies import workloads
 from tests.support.api_server import certificate_pem
 
 A, B = certificate_pem("cluster.local"), certificate_pem("cluster.local")
@@ -101,7 +103,7 @@ def test_a_ca_of_its_own_gives_way_to_cacerts_at_a_restart(version: str) -> None
     ("version", "told"), [("1.24.3", 0), ("1.24.4", 1), ("1.24.5", 0), ("1.25.1", 1), ("1.25.2", 0)]
 )
 def test_versions_that_hand_out_one_root_only_are_named(version: str, told: int) -> None:
-    """istio/istio#55793, mended in 1.24.5 and 1.25.2 by their release notes."""
+    """istio/istio#55793, fixed in 1.24.5 and 1.25.2 by their release notes."""
     assert ("only one root" in predict(A, A + B, version, ON).why) == told
     assert "only one root" not in predict(A + B, A, version, ON).why
 
@@ -114,7 +116,7 @@ def test_bundles_without_a_certificate_are_no_subsets() -> None:
 @pytest.mark.parametrize("old", [A, A + A, A.rstrip(), b"# ours\r\n" + A, A + b"\n\n"])
 @pytest.mark.parametrize("version", ["1.20.0", "1.29.6", "1.30.0", "1.31.0"])
 def test_our_texts_are_taken_live_by_every_version(old: bytes, version: str) -> None:
-    """Widened, told again, told again without that, narrowed to what was there."""
+    """Widened, repeated, not repeated, narrowed to what was there."""
     wide = root_bundles.append_roots(old, [B + A, B])
     again = root_bundles.duplicate_root(wide, B)
     assert wide.startswith(old)
@@ -135,7 +137,7 @@ def test_a_bundle_that_has_all_roots_stays_as_it_is() -> None:
 )
 def test_a_switch_is_read_as_istio_reads_it(text: str, on: bool) -> None:
     """Go's strconv.ParseBool; what it does not take is what stands without it."""
-    assert root_bundles.is_on({root_bundles.XDS_AGENT: text}, root_bundles.XDS_AGENT) is on
+    assert is_on({workloads.XDS_AGENT: text}, workloads.XDS_AGENT) is on
 
 
 def test_the_document_has_every_rule_and_every_word() -> None:

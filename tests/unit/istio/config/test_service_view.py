@@ -57,7 +57,7 @@ def walked(east: Objects | None = None, west: Objects | None = None, **spec: Any
     return next(view for view in found if view.client == "east")
 
 
-def told(east: Objects | None = None, west: Objects | None = None, **spec: Any) -> list[tuple[Link, Impact, str, str]]:
+def named(east: Objects | None = None, west: Objects | None = None, **spec: Any) -> list[tuple[Link, Impact, str, str]]:
     """Return link, impact, cluster with the object's name, and field of each hindrance."""
     view = walked(east, west, **spec)
     assert not view.reason
@@ -95,7 +95,7 @@ ISTIO = "east ConfigMap istio-system/istio"
 def test_discovery_selectors_that_leave_the_other_namespace_out_are_named(settings: str, found: bool) -> None:
     """5.2: those of the reader, by the labels that the namespace has in the other cluster."""
     expected = [(Link.DISCOVERY, BREAKS, ISTIO, "mesh: discoverySelectors")]
-    assert told(configured(settings)) == (expected if found else [])
+    assert named(configured(settings)) == (expected if found else [])
 
 
 def test_discovery_selectors_name_the_namespace_and_its_labels() -> None:
@@ -107,7 +107,7 @@ def test_discovery_selectors_name_the_namespace_and_its_labels() -> None:
 
 def test_the_other_clusters_own_selectors_keep_its_gateway_from_the_service() -> None:
     """Its istiod gives the gateway what it reads itself."""
-    (found,) = told(west=configured(SELECTED))
+    (found,) = named(west=configured(SELECTED))
     assert found == (Link.GATEWAY, BREAKS, "west ConfigMap istio-system/istio", "mesh: discoverySelectors")
 
 
@@ -133,19 +133,19 @@ HOME = configured("defaultServiceExportTo: ['.']")
 )
 def test_export_to_is_named_where_it_hides_the_service(east: Objects, west: Objects, found: list[Any]) -> None:
     """5.3: from clients by their own cluster's object, and from the other cluster's gateway by that cluster's."""
-    assert told(east, west) == [(link, BREAKS, where, field) for link, where, field in found]
+    assert named(east, west) == [(link, BREAKS, where, field) for link, where, field in found]
 
 
 def test_in_one_network_there_is_no_gateway_that_would_have_to_know_the_service() -> None:
     """Clients of its namespace get the pods."""
-    assert told(west=service({EXPORT: "."}), topology={"network": "flat"}) == []
+    assert named(west=service({EXPORT: "."}), topology={"network": "flat"}) == []
 
 
 def test_cluster_local_hosts_are_named() -> None:
     """The client's meshConfig counts."""
     local = configured(f"serviceSettings: [{{settings: {{clusterLocal: true}}, hosts: ['{HOST}']}}]")
-    assert told(local) == [(Link.ENDPOINTS, BREAKS, ISTIO, "mesh: serviceSettings.settings.clusterLocal")]
-    assert told(west=local) == []
+    assert named(local) == [(Link.ENDPOINTS, BREAKS, ISTIO, "mesh: serviceSettings.settings.clusterLocal")]
+    assert named(west=local) == []
 
 
 ELSEWHERE = {"egress": [{"hosts": ["istio-system/*"]}]}
@@ -169,34 +169,34 @@ ELSEWHERE = {"egress": [{"hosts": ["istio-system/*"]}]}
 def test_a_sidecar_that_leaves_the_host_out_is_named(hosts: list[str], imported: bool) -> None:
     """5.4: as istiod reads egress hosts."""
     expected = [(Link.ENDPOINTS, BREAKS, "east Sidecar sample/one", "spec.egress.hosts")]
-    assert told(istio("Sidecar", {"egress": [{"hosts": hosts}]})) == ([] if imported else expected)
+    assert named(istio("Sidecar", {"egress": [{"hosts": hosts}]})) == ([] if imported else expected)
 
 
 def test_the_sidecar_of_the_clients_own_pods_counts() -> None:
     """One that selects them before their namespace's, and that before the root namespace's; the server's do not."""
-    assert told(west=istio("Sidecar", ELSEWHERE)) == []
-    assert told(istio("Sidecar", {**ELSEWHERE, "workloadSelector": {"labels": {"app": "httpbin"}}})) == []
-    (found,) = told(istio("Sidecar", ELSEWHERE, "istio-system", "default"))
+    assert named(west=istio("Sidecar", ELSEWHERE)) == []
+    assert named(istio("Sidecar", {**ELSEWHERE, "workloadSelector": {"labels": {"app": "httpbin"}}})) == []
+    (found,) = named(istio("Sidecar", ELSEWHERE, "istio-system", "default"))
     assert found[2] == "east Sidecar istio-system/default"
     open_ = istio("Sidecar", {"workloadSelector": {"labels": {"app": "sleep"}}, "egress": [{"hosts": ["*/*"]}]})
     both = {"sidecars": [*open_["sidecars"], *istio("Sidecar", ELSEWHERE, name="default")["sidecars"]]}
-    assert told(both) == []
+    assert named(both) == []
     root = istio("Sidecar", ELSEWHERE, "istio-system")["sidecars"]
-    assert told({"sidecars": [*root, *istio("Sidecar", {})["sidecars"]]}) == []
+    assert named({"sidecars": [*root, *istio("Sidecar", {})["sidecars"]]}) == []
 
 
 def test_a_sidecar_imports_what_its_virtual_services_route_to() -> None:
     """Istiod adds such destinations."""
     imported = istio("Sidecar", {"egress": [{"hosts": ["shop/*"]}]})
     spec = {"hosts": ["web.example"], "http": [{"route": [{"destination": {"host": HOST}}]}]}
-    assert told({**imported, **istio("VirtualService", spec, "shop")}) == []
+    assert named({**imported, **istio("VirtualService", spec, "shop")}) == []
 
 
 def test_a_port_of_another_name_is_the_cause_and_both_directions_name_one_change() -> None:
     """5.5: the cluster that comes later in the mesh file is to follow."""
     renamed = service(ports=[{**PORT, "name": "tcp-http"}])
     expected = (Link.ENDPOINTS, BREAKS, "west Service sample/httpbin", "spec.ports 8000")
-    assert told(west=renamed) == [expected]
+    assert named(west=renamed) == [expected]
     clusters: Any = {"east": cluster("east"), "west": cluster("west", **renamed)}
     both = service_view.views(Mesh(mesh().spec, clusters))
     assert {(one.cluster, one.wanted) for view in both for one in view.hindrances} == {("west", "http")}
@@ -213,7 +213,7 @@ def test_a_port_of_another_name_is_the_cause_and_both_directions_name_one_change
 )
 def test_a_port_of_another_number_or_protocol_is_named(port: Object, found: list[Any]) -> None:
     """The SNI has the number; the protocol is what the client's cluster says."""
-    assert [one[:2] for one in told(west=service(ports=[{**PORT, **port}]))] == found
+    assert [one[:2] for one in named(west=service(ports=[{**PORT, **port}]))] == found
 
 
 def only(place: str, **rule: Any) -> Objects:
@@ -229,10 +229,10 @@ def only(place: str, **rule: Any) -> Objects:
 def test_a_route_to_a_subset_of_one_cluster_is_named() -> None:
     """5.7: all calls, or some; one to the other cluster's subset is in nobody's way."""
     pinned = (Link.ANSWERS, STEERS, "east VirtualService sample/pin", "spec.http[0].route")
-    assert told(only("east")) == [pinned]
-    assert told(only("west")) == []
-    assert told(west=only("east")) == []
-    (some,) = told(only("east", match=[{"headers": {"x": {"exact": "1"}}}]))
+    assert named(only("east")) == [pinned]
+    assert named(only("west")) == []
+    assert named(west=only("east")) == []
+    (some,) = named(only("east", match=[{"headers": {"x": {"exact": "1"}}}]))
     assert some[1] is PERHAPS
     effect = walked(only("east")).hindrances[0].effect
     assert "past west" in effect
@@ -265,7 +265,7 @@ def test_a_route_to_a_subset_of_one_cluster_is_named() -> None:
 )
 def test_routes_count_where_clients_go_by_them(spec: Object, count: int) -> None:
     """Of sidecars, visible, and with no destination in the other cluster."""
-    assert len(told(istio("VirtualService", {"hosts": ["httpbin"], **spec}))) == count
+    assert len(named(istio("VirtualService", {"hosts": ["httpbin"], **spec}))) == count
 
 
 OFF = {"host": HOST, "trafficPolicy": {"tls": {"mode": "DISABLE"}}}
@@ -275,14 +275,14 @@ def test_mutual_tls_that_is_off_is_named_by_the_object_that_decides() -> None:
     """The caller's DestinationRule before PeerAuthentications; its own port before the whole."""
     field = "spec.trafficPolicy.tls.mode"
     rule = (Link.ENDPOINTS, BREAKS, "east DestinationRule sample/one", field)
-    assert told(istio("DestinationRule", OFF)) == [rule]
+    assert named(istio("DestinationRule", OFF)) == [rule]
     mutual = {**OFF, "trafficPolicy": {"tls": {"mode": "ISTIO_MUTUAL"}}}
     off = istio("PeerAuthentication", {"mtls": {"mode": "DISABLE"}})
-    assert told({**istio("DestinationRule", mutual), **off}) == []
+    assert named({**istio("DestinationRule", mutual), **off}) == []
     ported = {"portLevelSettings": [{"port": {"number": 8000}, "tls": {"mode": "ISTIO_MUTUAL"}}]}
-    assert told(istio("DestinationRule", {**OFF, "trafficPolicy": {**OFF["trafficPolicy"], **ported}})) == []  # type: ignore[dict-item]
+    assert named(istio("DestinationRule", {**OFF, "trafficPolicy": {**OFF["trafficPolicy"], **ported}})) == []  # type: ignore[dict-item]
     # West's own rule is for its gateway.
-    assert [one[0] for one in told(west=istio("DestinationRule", OFF))] == [Link.GATEWAY]
+    assert [one[0] for one in named(west=istio("DestinationRule", OFF))] == [Link.GATEWAY]
 
 
 @pytest.mark.parametrize(
@@ -310,9 +310,9 @@ def test_peer_authentications_count_for_the_pods_and_the_port_that_serve(
     spec: Object, namespace: str, found: bool
 ) -> None:
     """The pods' port, not the Service's."""
-    links = [one[0] for one in told(istio("PeerAuthentication", spec, namespace))]
+    links = [one[0] for one in named(istio("PeerAuthentication", spec, namespace))]
     assert links == ([Link.ENDPOINTS] if found else [])
-    links = [one[0] for one in told(west=istio("PeerAuthentication", spec, namespace))]
+    links = [one[0] for one in named(west=istio("PeerAuthentication", spec, namespace))]
     assert links == ([Link.GATEWAY] if found else [])
 
 
@@ -321,11 +321,11 @@ def test_in_one_network_client_and_server_must_agree_on_mutual_tls() -> None:
     flat: Any = {"topology": {"network": "flat"}}
     off, strict = ({"mtls": {"mode": mode}} for mode in ("DISABLE", "STRICT"))
     plain = istio("DestinationRule", OFF)
-    assert told(plain, **flat) == []
-    assert [one[:3] for one in told(plain, istio("PeerAuthentication", strict), **flat)] == [
+    assert named(plain, **flat) == []
+    assert [one[:3] for one in named(plain, istio("PeerAuthentication", strict), **flat)] == [
         (Link.ANSWERS, BREAKS, "east DestinationRule sample/one")
     ]
-    assert [one[2] for one in told(west=istio("PeerAuthentication", off), **flat)] == [
+    assert [one[2] for one in named(west=istio("PeerAuthentication", off), **flat)] == [
         "west PeerAuthentication sample/one"
     ]
 
@@ -333,9 +333,9 @@ def test_in_one_network_client_and_server_must_agree_on_mutual_tls() -> None:
 def test_a_service_entry_of_the_same_host_is_named() -> None:
     """Of the same namespace, or another that is visible."""
     entry = istio("ServiceEntry", {"hosts": [HOST]}, "other")
-    assert told(entry) == [(Link.ANSWERS, PERHAPS, "east ServiceEntry other/one", "spec.hosts")]
-    assert told(istio("ServiceEntry", {"hosts": [HOST], "exportTo": ["."]}, "other")) == []
-    assert told(istio("ServiceEntry", {"hosts": ["web.example"]})) == []
+    assert named(entry) == [(Link.ANSWERS, PERHAPS, "east ServiceEntry other/one", "spec.hosts")]
+    assert named(istio("ServiceEntry", {"hosts": [HOST], "exportTo": ["."]}, "other")) == []
+    assert named(istio("ServiceEntry", {"hosts": ["web.example"]})) == []
 
 
 EAST = "cluster.local/ns/sample/sa/sleep"
@@ -379,17 +379,17 @@ def policy(action: str, *sources: Object, **rule: Any) -> Objects:
 )
 def test_the_policy_that_refuses_the_clients_principal_is_named(west: Objects, impact: Impact | None) -> None:
     """5.6: by its name, as the server's sidecar would decide."""
-    found = [one[:3] for one in told(west=west)]
+    found = [one[:3] for one in named(west=west)]
     expected = [] if impact is None else [(Link.ANSWERS, impact, "west AuthorizationPolicy sample/guard")]
     assert found == expected
-    assert told(east=west) == []
+    assert named(east=west) == []
 
 
 def test_an_alias_of_the_servers_mesh_stands_for_the_clients_trust_domain() -> None:
     """In a whole principal only."""
     aliases = configured("trustDomainAliases: [old.example]")
-    assert told(west={**aliases, **policy("ALLOW", {"principals": ["old.example/ns/sample/sa/sleep"]})}) == []
-    assert len(told(west={**aliases, **policy("ALLOW", {"principals": ["old.example/*"]})})) == 1
+    assert named(west={**aliases, **policy("ALLOW", {"principals": ["old.example/ns/sample/sa/sleep"]})}) == []
+    assert len(named(west={**aliases, **policy("ALLOW", {"principals": ["old.example/*"]})})) == 1
 
 
 def test_what_an_istiod_does_not_read_shapes_nothing() -> None:
@@ -397,14 +397,14 @@ def test_what_an_istiod_does_not_read_shapes_nothing() -> None:
     sample = [held("Namespace", "sample", labels={"mesh": "shared"}), held("Namespace", "other")]
     settings = configured(SELECTED)
     off = istio("ServiceEntry", {"hosts": [HOST]}, "other")
-    assert told({**settings, **off, "namespaces": sample}, {"namespaces": sample}) == []
+    assert named({**settings, **off, "namespaces": sample}, {"namespaces": sample}) == []
 
 
-def test_several_objects_are_told_in_istios_order() -> None:
+def test_several_objects_are_reported_in_istios_order() -> None:
     """The first that breaks is the one to change first."""
     read = {"namespaces": [held("Namespace", "sample", labels={"mesh": "shared"})]}
     east = {**configured(SELECTED), **istio("Sidecar", ELSEWHERE), **read}
-    found = told(east, policy("DENY", {"principals": [EAST]}))
+    found = named(east, policy("DENY", {"principals": [EAST]}))
     assert [one[2].split()[1] for one in found] == ["ConfigMap", "Sidecar", "AuthorizationPolicy"]
 
 

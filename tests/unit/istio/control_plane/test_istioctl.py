@@ -67,5 +67,6 @@ class TestOperator:
 def test_without_an_istioctl_the_error_says_where_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a tool that cannot be reached: exit code 3."""
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("MESHKIT_LAB_BIN", str(tmp_path))
     with pytest.raises(UnreachableError, match="there is no istioctl on the PATH"):
         control_plane_istioctl.render(control_plane_istioctl.operator(spec_of(tmp_path), "east"))

@@ -106,7 +106,7 @@ def test_tags_are_of_their_cluster() -> None:
     assert not west.injection("shop", {REV: "prod-stable"}).revisions
 
 
-def test_a_namespace_whose_label_nobody_answers_is_told() -> None:
+def test_a_namespace_whose_label_no_webhook_selects_is_reported() -> None:
     """Its pods are bare, and it has a problem; one whose pods follow another revision has outdated ones."""
     held = planes.cluster("revision", run=planes.NAMED)
     labels = {"shop": {REV: "prod-canary"}, "web": {REV: "prod-stable"}}

@@ -18,7 +18,6 @@ from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
 from meshkit.spec import MeshSpec
-from meshkit.tables import table
 
 Row = dict[str, Any]
 
@@ -121,7 +120,7 @@ def test_a_reading_is_its_items_and_what_could_not_be_read() -> None:
     frame = reading.frame()
     assert list(frame["credential"]) == ["ok", "UNKNOWN"]
     assert frame.iloc[1]["detail"] == "no answer"
-    assert dict(frame.dtypes.astype(str)) == dict(table([], remote_secrets.REMOTE_SECRETS.dtypes).dtypes.astype(str))
+    assert dict(frame.dtypes.astype(str)) == dict(remote_secrets.REMOTE_SECRETS.frame([]).dtypes.astype(str))
     assert "no answer" in reading.bundle()["text/html"]
 
 

@@ -140,7 +140,7 @@ class TestTrend:
         assert list(rows) == ([] if told is None else [told])
 
     def test_what_is_still_broken_has_been_so_since_the_earliest_known_moment(self) -> None:
-        """Istiod sends anew while the proxy hangs: its last sending is not the beginning."""
+        """Istiod sends again while the proxy hangs: its last push is not the beginning."""
         first = {"proxy": "p", "state": "STALE", "since": NOW - timedelta(hours=2), "age_s": 3600.0}
         later = {**first, "since": NOW - timedelta(seconds=5), "age_s": 5.0}
         assert status_summary.status_diff(fleet(first), fleet(later)).iloc[0]["since"] == NOW - timedelta(hours=2)

@@ -170,6 +170,6 @@ def test_no_proxies_are_no_rows(nothing: Any) -> None:
 
 @pytest.mark.parametrize("document", ["no", 3, ["a"], [{"id": "a"}], {"proxies": []}, {"resources": {"a": 1}}])
 def test_another_form_is_an_error_and_not_an_empty_fleet(document: Any) -> None:
-    """Or every proxy would be told not to be connected."""
+    """Or every proxy would be reported as not connected."""
     with pytest.raises(UnreachableError, match="a form that meshkit does not know"):
         syncz.parse_syncz(document, NOW)

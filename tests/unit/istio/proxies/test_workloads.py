@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from meshkit.istio.proxies.workloads import risk
+from meshkit.istio.proxies.workloads import remote_risk, risk
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,26 @@ def test_a_server_that_ends_at_once_loses_requests() -> None:
     ]
     assert "main ends at once, without a preStop hook" in told[0]
     assert told[1:] == ["", "", "main counts as ready before it answers: it has no readinessProbe"]
+
+
+SERVES = {"name": "main", "ports": [{"containerPort": 80}]}
+SLEEPS = {"lifecycle": {"preStop": {"sleep": {"seconds": 2}}}}
+DRAINS = {"lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "curl -X POST localhost:15020/drain; sleep 4"]}}}}
+DRAINS_BY_HTTP = {"lifecycle": {"preStop": {"httpGet": {"port": 15020, "path": "/drain"}}}}
+
+
+@pytest.mark.parametrize(
+    ("containers", "at_risk"),
+    [
+        ([SERVES], True),
+        ([SERVES | SLEEPS], True),
+        ([SERVES | DRAINS], False),
+        ([SERVES, {"name": "istio-proxy", **DRAINS_BY_HTTP}], False),
+        ([{"name": "job"}, {"name": "istio-proxy", "ports": [{"containerPort": 15090}]}], False),
+    ],
+)
+def test_a_restart_interrupts_clients_of_other_networks_unless_the_sidecar_is_drained(
+    containers: list[dict[str, Any]], at_risk: bool
+) -> None:
+    """A hook of the app that only sleeps does not drain it; what listens nowhere has no clients."""
+    assert bool(remote_risk({"spec": {"template": {"spec": {"containers": containers}}}})) == at_risk

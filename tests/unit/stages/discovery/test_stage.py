@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
 from meshkit.changes.plan import Change, Plan
-from meshkit.checks import merged_service, remote_reader, service_merge
+from meshkit.checks import merged_service, remote_reader, remote_secrets, service_merge
 from meshkit.checks.finding import Finding, Verdict, overall
 from meshkit.errors import UnreachableError
 from meshkit.istio.config import services
@@ -21,9 +22,8 @@ from meshkit.probing import merged_service as probing_merged_service
 from meshkit.stages.discovery import stage as discovery
 from meshkit.stages.discovery import token_rotation
 from meshkit.stages.discovery.stage import Discovery
-from meshkit.tables import table
 from tests.support import healthy
-from tests.support.healthy import OTHER, Row, mesh, told
+from tests.support.healthy import OTHER, Row, judged, mesh
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 PAIR, BACK = "east → west", "west → east"
@@ -75,11 +75,11 @@ def secret(name: str) -> Row:
 
 
 MAKERS: dict[str, tuple[Any, Any]] = {
-    "readers": (reader, remote_secret_manifest.READERS.dtypes),
-    "reach": (reached, api_server_reach.REACH.dtypes),
-    "claims": (claim, proxy_status.CLAIMS.dtypes),
-    "services": (service, services.SERVICES.dtypes),
-    "versions": (version, versions.VERSIONS.dtypes),
+    "readers": (reader, remote_secret_manifest.READERS.frame),
+    "reach": (reached, api_server_reach.REACH.frame),
+    "claims": (claim, proxy_status.CLAIMS.frame),
+    "services": (service, services.SERVICES.frame),
+    "versions": (version, versions.VERSIONS.frame),
     "secrets": (secret, healthy.secrets),
 }
 
@@ -104,7 +104,7 @@ def facts(
                 *rows[1:],
                 *([{**rows[0], **more}] if more else []),
             ]
-        tables[name] = columns(rows) if callable(columns) else table(rows, columns)
+        tables[name] = columns(rows)
     known = healthy.facts("" if spoiled in MAKERS else spoiled, change, none=none)
     known = known.with_readings(remote_secrets=tables.pop("secrets"))
     same = services.merging(tables["services"], list(OTHER), "istio-system")
@@ -124,6 +124,22 @@ def test_clusters_that_discovered_each_other_pass_and_want_nothing() -> None:
     assert overall(findings) is PASS
     assert {f.id for f in findings} == {"MK801", "MK805", "MK807", "MK809", *(f"MK70{n}" for n in range(1, 10))}
     assert set(token_rotation.token_actions(mesh(), facts()).values()) == {""}
+
+
+@pytest.mark.parametrize(("watched", "verdicts"), [("west", (SKIPPED, PASS)), ("north", (FAIL, FAIL))])
+def test_an_istiod_that_reads_kubeconfig_files_is_given_no_secret(
+    watched: str, verdicts: tuple[Verdict, Verdict]
+) -> None:
+    """A cluster without a file stops the stage; where all have one nothing is made, and nothing untried passes."""
+    known = facts("remotes", {"kubeconfig_folder": "/kubeconfigs", "remote": watched})
+    known = replace(known, known=replace(known.known, secrets=healthy.secrets([])))
+    assert token_rotation.token_actions(mesh(), known)["east", "west"] == ""
+    assert judged(discovery.check(mesh(), known), "MK706", PAIR) == [verdicts[0]]
+    proofs = list(
+        remote_secrets.check(mesh(), known.known.identity, known.known.secrets, known.known.remotes, ("east", "west"))
+    )
+    assert {(f.id, f.verdict) for f in proofs} == {("MK802", verdicts[1]), ("MK803", SKIPPED), ("MK804", verdicts[1])}
+    assert all("/kubeconfigs" in f.observed for f in proofs if f.id != "MK804")
 
 
 def test_before_the_stage_every_pair_wants_a_secret_and_no_gate_stands_before_it() -> None:
@@ -177,7 +193,7 @@ def test_what_is_spoiled_is_found_by_its_check(
 ) -> None:
     """One thing in east is changed; the check that is about it says so, with a remedy if it fails."""
     findings = discovery.check(mesh(), facts(spoiled, change))
-    assert told(findings, number, subject) == [verdict]
+    assert judged(findings, number, subject) == [verdict]
     assert all(f.remedy for f in findings if f.verdict is FAIL)
 
 
@@ -240,20 +256,20 @@ def test_istiods_that_are_affected_by_a_change_are_named(number: str, credential
     """1.30.0 to 1.30.3 and builds of 1.30: a warning, and a restart in the plan after a change."""
     known = undiscovered() if credential == "none" else facts("secrets", {"credential": credential})
     known = remote_reader.DiscoveryFacts(**{**vars(known), "versions": facts("versions", {"version": number}).versions})
-    assert told(discovery.check(mesh(), known), "MK707", "east") == [verdict]
+    assert judged(discovery.check(mesh(), known), "MK707", "east") == [verdict]
 
 
 def test_two_secrets_of_one_cluster_fail() -> None:
     """Istiod takes the first and ignores the rest."""
     known = facts("secrets", {}, more={"name": "again"})
-    assert told(discovery.check(mesh(), known), "MK706", PAIR) == [FAIL]
+    assert judged(discovery.check(mesh(), known), "MK706", PAIR) == [FAIL]
 
 
 def merges(namespace: str, new: set[tuple[str, str]]) -> list[Verdict]:
     """Return the verdicts of MK708 on a namespace."""
     rows = services.SERVICES.frame([{**service(name), "namespace": namespace} for name in OTHER])
     same = services.merging(rows, list(OTHER), "istio-system")
-    return told(service_merge.check_merging(mesh(), rows, same, new), "MK708", f"namespace {namespace}")
+    return judged(service_merge.check_merging(mesh(), rows, same, new), "MK708", f"namespace {namespace}")
 
 
 def test_a_merge_is_a_warning_where_it_is_new_and_not_meant() -> None:
@@ -275,9 +291,9 @@ def proposed(new: set[tuple[str, str]], change: Row | None = None, **of_all: Any
 def test_what_could_stay_at_home_is_proposed_by_a_rule_that_says_why() -> None:
     """What differs, what is headless, what serves its own clients until now; nothing else."""
     host, new = "web.shop.svc.cluster.local", {("east", "west")}
-    assert proposed(new) == {host: "each cluster serves its own clients until now; is it meant to be one?"}
+    assert proposed(new) == {host: "each cluster serves only its own clients now; is it meant to be one?"}
     assert proposed(set()) == {}, "it is one already, and alike"
-    assert "two things by one name" in proposed(set(), {"ports": "tcp:5432/TCP"})[host]
+    assert "two applications under one name" in proposed(set(), {"ports": "tcp:5432/TCP"})[host]
     assert "their own cluster only" in proposed(set(), headless=True)[host]
     assert proposed(new, cluster_local=True) == {}, "it stays already"
     assert proposed(new, namespace="sample") == {}, "the probe's is meant to be one"
@@ -285,7 +301,7 @@ def test_what_could_stay_at_home_is_proposed_by_a_rule_that_says_why() -> None:
 
 
 def test_the_patch_keeps_what_meshconfig_says_today_in_every_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lists are replaced as a whole; what could not be read is told."""
+    """Lists are replaced as a whole; what could not be read is reported."""
     theirs = {"settings": {"clusterLocal": True}, "hosts": ["*.db.svc.cluster.local"]}
     answers: list[Any] = [{"serviceSettings": [theirs]}, {"serviceSettings": [theirs]}]
     monkeypatch.setattr(service_merge, "mesh_config", lambda *_: _raised(answers.pop()))
@@ -306,7 +322,7 @@ def _raised(answer: Any) -> Any:
 
 
 def test_the_one_line_of_a_remedy_is_the_entry_in_yaml() -> None:
-    """Whoever copies it has no quotes to mend."""
+    """Anyone who copies it has no quotes to fix."""
     host = "*.shop.svc.cluster.local"
     line = services.local_words(host)
     assert yaml.safe_load(line.replace("meshConfig.", "")) == {"serviceSettings": [services.local_entry([host])]}
@@ -338,8 +354,8 @@ def proven(change: Row) -> list[Finding]:
 def test_endpoints_and_calls_are_judged(change: Row, endpoints: Verdict, calls: Verdict) -> None:
     """Calls that succeed do not hide a missing or a raw address."""
     findings = proven(change)
-    assert told(findings, "MK711", PAIR) == [endpoints]
-    assert told(findings, "MK712", "east") == [calls]
+    assert judged(findings, "MK711", PAIR) == [endpoints]
+    assert judged(findings, "MK712", "east") == [calls]
 
 
 def test_no_facts_are_no_pass() -> None:
@@ -352,7 +368,7 @@ def test_no_facts_are_no_pass() -> None:
         ("secrets", "MK706", PAIR, PASS),
     ):
         findings = discovery.check(mesh(), facts(spoiled, none=True))
-        assert told(findings, number, subject) == [verdict]
+        assert judged(findings, number, subject) == [verdict]
 
 
 class Steps:

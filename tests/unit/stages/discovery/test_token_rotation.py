@@ -13,15 +13,15 @@ from meshkit.checks import known_defects, remote_reader, remote_secrets
 from meshkit.checks.finding import Verdict
 from meshkit.errors import InputError
 from meshkit.istio.control_plane import versions
-from meshkit.istio.multicluster import reader_tokens, secret_kubeconfig
+from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest, secret_kubeconfig
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
+from meshkit.stages import istiod_restart
 from meshkit.stages.discovery import facts as discovery_facts
 from meshkit.stages.discovery import stage as discovery
 from meshkit.stages.discovery import token_rotation
-from meshkit.tables import table
-from tests.support.healthy import Row, mesh, secrets, told
+from tests.support.healthy import Row, judged, mesh, secrets
 from tests.support.objects import core
 from tests.unit.stages.discovery.test_stage import facts, secret
 
@@ -62,7 +62,7 @@ def test_the_end_of_a_credential_is_judged(change: Row, renewed: bool, verdict: 
     """A short life, granted by the server, is no alarm until half of it is over; what a run renews does not hold it."""
     rows = secrets([{**secret("east"), **change}])
     findings = list(remote_secrets.check_life(mesh(), rows, "east", "west", renewed=renewed))
-    assert told(findings, "MK809", PAIR) == [verdict]
+    assert judged(findings, "MK809", PAIR) == [verdict]
     assert all(f.remedy for f in findings if f.verdict is not PASS)
 
 
@@ -86,9 +86,7 @@ def test_what_is_replaced(change: Row, readers: Row, renew: str, wish: str) -> N
     known = facts("secrets", change)
     rows = known.readers.to_dict("records")
     rows = [{**row, **(readers if row["cluster"] == "west" else {})} for row in rows]
-    known = remote_reader.DiscoveryFacts(
-        **{**vars(known), "readers": table(rows, dict(known.readers.dtypes.astype(str)))}
-    )
+    known = remote_reader.DiscoveryFacts(**{**vars(known), "readers": remote_secret_manifest.READERS.frame(rows)})
     assert token_rotation.token_actions(mesh(), known, renew)["east", "west"] == wish
 
 
@@ -121,12 +119,12 @@ def test_an_istiod_that_was_not_restarted_after_a_change_holds_the_revocation(
     monkeypatch.setattr(multicluster_remote_secrets, "secret_events", lambda _: {})
     monkeypatch.setattr(reader_tokens, "tokens", lambda *_: [])
     restarted: list[str] = []
-    monkeypatch.setattr(token_rotation, "restart_istiods", lambda _, name, __: restarted.append(name))
+    monkeypatch.setattr(istiod_restart, "restart_istiods", lambda _, name, __: restarted.append(name))
     discovery.plan(mesh(), known)
     assert restarted == ["east"] * len(late)
     plan = changes_plan.Plan(mesh(), discovery_facts.STAGE)
     plan.changes = [Change("west", "delete", "Secret old", "", manifests=[core("Secret", "old")])]
-    held = told(token_rotation.check_readers_switched(mesh(), plan), "MK713", PAIR)
+    held = judged(token_rotation.check_readers_switched(mesh(), plan), "MK713", PAIR)
     assert held == [FAIL if late else PASS]
 
 

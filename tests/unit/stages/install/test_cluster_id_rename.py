@@ -1,7 +1,8 @@
-"""Former ids of a live mesh: who still claims them, and when a control plane may accept them no more."""
+"""Former ids of a live mesh: who still claims them, and when a control plane may stop accepting them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 
 from meshkit.checks.finding import Verdict
 from meshkit.errors import InputError
+from meshkit.istio.multicluster import remote_secrets
+from meshkit.istio.multicluster.remote_secrets import RemoteCluster, SyncStatus
 from meshkit.istio.proxies import proxy_status, workloads
 from meshkit.kube.mesh import Unknown
 from meshkit.stages.install import cluster_id_rename
 from meshkit.stages.install import stage as install
-from tests.support.healthy import OTHER, Row, mesh, told
+from tests.support.healthy import OTHER, Row, judged, mesh
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 
@@ -82,12 +85,12 @@ def test_an_alias_is_dropped_when_nobody_claims_it(rows: list[Row], verdict: Ver
 def test_when_an_alias_goes(plane: Row, asked: bool, verdicts: list[Verdict], dropped: str) -> None:
     """When it is asked for; and unasked when the cluster is renamed again, for istiod takes one alias only."""
     rows = planes(**plane)
-    assert told(cluster_id_rename.check_former(rows, identities(OLD), drop_alias=asked), "MK507", "east") == verdicts
+    assert judged(cluster_id_rename.check_former(rows, identities(OLD), drop_alias=asked), "MK507", "east") == verdicts
     assert cluster_id_rename.dropped(rows.to_dict("records")[0], drop_alias=asked) == dropped
 
 
 def test_what_stays_accepted_is_counted() -> None:
-    """And how it ends is told."""
+    """And how it ends is reported."""
     (finding,) = cluster_id_rename.check_former(planes(**RENAMED), identities(OLD), drop_alias=False)
     assert finding.observed.startswith("Kubernetes stays accepted; 1 of 2 proxies claim it; `-p drop_alias true`")
 
@@ -115,8 +118,8 @@ def test_every_proxy_claims_what_the_mesh_file_says(change: Row, verdict: Verdic
     """Cluster id, network, mesh id; the table of those that are left has the same rows."""
     rows = identities(proxy("east", proxy="other", **change))
     findings = list(cluster_id_rename.check_claims(mesh(), rows))
-    assert told(findings, "MK522", "east") == [verdict]
-    assert told(findings, "MK522", "west") == [PASS]
+    assert judged(findings, "MK522", "east") == [verdict]
+    assert judged(findings, "MK522", "west") == [PASS]
     assert list(cluster_id_rename.left(mesh(), rows)["proxy"]) == ([] if verdict is PASS else ["other"])
 
 
@@ -153,6 +156,26 @@ def test_what_no_restart_recreates_is_named_with_the_remedy() -> None:
     assert "left as it is" in paused.remedy
 
 
+@pytest.mark.parametrize(
+    ("network", "remote", "warned"),
+    [("multi", "east", True), ("multi", "Kubernetes", True), ("multi", "north", False), ("flat", "east", False)],
+)
+def test_a_restart_of_a_server_that_other_networks_call_is_a_risk(network: str, remote: str, warned: bool) -> None:
+    """Where another cluster's istiod reads this one, by its name or by its former id; in a flat mesh none is lost."""
+    rows = [workload(networks="-", remote_risk="clients of other networks may lose requests")]
+    watched = RemoteCluster("west", "istiod", remote, SyncStatus.SYNCED, "istio-system/istio-remote-secret-east")
+    readers = remote_secrets.seen_reading([watched, replace(watched, cluster="east", remote="east", secret="")])
+    former = planes(cluster_id="Kubernetes")
+    frame = workloads.WORKLOADS.frame(rows)
+    known = install.InstallFacts(former, planes(), frame, identities(), "1.31.0", readers=readers)
+    asked = mesh()
+    topology = asked.spec.topology.model_copy(update={"network": network})
+    asked.spec = asked.spec.model_copy(update={"topology": topology})
+    (found,) = install.check_restarts(asked, known)
+    assert (found.verdict is WARN) == warned
+    assert ("15020/drain" in found.remedy) == warned
+
+
 def test_a_proxy_that_claims_an_alias_is_found_by_the_id_that_istiod_tells() -> None:
     """Else it would be connected and not connected at once."""
     pod: Any = SimpleNamespace(cluster=SimpleNamespace(name="east"), kind="sidecar", cluster_id="Kubernetes")
@@ -163,14 +186,16 @@ def test_a_proxy_that_claims_an_alias_is_found_by_the_id_that_istiod_tells() -> 
 
 
 class TestWhatIsRead:
-    """Pods, Envoys and istiods together; who is asked is told, not asked."""
+    """Pods, Envoys and istiods together; what they claim is given, not read."""
 
     def read(self, monkeypatch: pytest.MonkeyPatch, answer: Any, *connected: str) -> list[Row]:
         """Return the rows of a mesh whose one running pod gives this answer, and whose istiods know these proxies."""
         known = mesh()
         pods = [{"namespace": "sample", "proxy": "app", "state": "Running", "cluster_id": "east"}]
         monkeypatch.setattr(type(known), "each", lambda *_: {"east": pods, "west": Unknown("no answer")})
-        monkeypatch.setattr(cluster_id_rename, "_told", lambda _: {("east", "sample", "app"): answer} if answer else {})
+        monkeypatch.setattr(
+            cluster_id_rename, "_reported_ids", lambda _: {("east", "sample", "app"): answer} if answer else {}
+        )
         row = {"cluster": "east", "istiod": "istiod", "istiod_cluster": "east", "namespace": "sample"}
         rows = [{**row, "proxy": name} for name in connected]
         monkeypatch.setattr(cluster_id_rename, "proxy_status", lambda _: proxy_status.PROXY_STATUS.frame(rows))

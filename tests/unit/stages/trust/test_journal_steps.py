@@ -34,7 +34,7 @@ class Book:
         return self.known[entry.n]
 
     def steps(self) -> list[tuple[int, list[int], bool]]:
-        """Return each step's change of the Secret, what is made anew with it, and whether it stands."""
+        """Return each step's change of the Secret, what is restarted with it, and whether it stands."""
         east = SimpleNamespace(find=lambda _resource, _namespace, name: self.now if name == "cacerts" else None)
         mesh = cast("Any", SimpleNamespace(clusters={"east": east}, root_namespace="istio-system"))
         found = journal_steps.steps(mesh, cast("Any", self), self.entries)
@@ -46,7 +46,7 @@ def secret(text: str) -> dict[str, Any]:
     return {"kind": "Secret", "metadata": {"name": "cacerts"}, "data": {"root-cert.pem": text}}
 
 
-RESTART = ("restart", "it takes another root only when it starts", "")
+RESTART = ("restart", "it loads another root only when it starts", "")
 WIDEN, SIGN = "widen: its proxies trust both", "sign: the new one signs"
 
 
@@ -79,7 +79,7 @@ WIDEN, SIGN = "widen: its proxies trust both", "sign: the new one signs"
 def test_a_restart_belongs_to_the_change_whose_reversal_needs_it(
     changes: list[tuple[str, str, str, str]], steps: list[tuple[int, list[int], bool]]
 ) -> None:
-    """A phase that a resumed run made once more is taken back as one."""
+    """A phase that a resumed run repeated is reverted as one."""
     assert Book(*changes).steps() == steps
 
 

@@ -33,7 +33,7 @@ def live(name: str, root: str, *bundle: str, anchors: str = "") -> ClusterCaStat
 EAST, WEST = live("east", A, a), live("west", B, b)
 
 
-def told(states: tuple[ClusterCaState, ...], plug: tuple[str, ...]) -> list[str]:
+def plan_lines(states: tuple[ClusterCaState, ...], plug: tuple[str, ...]) -> list[str]:
     """Return the moves that change a Secret, in order."""
     found = root_rotation.rotation_steps(states, N, plug)
     return [
@@ -67,7 +67,7 @@ def test_a_run_goes_on_from_what_is_there(
     states: tuple[ClusterCaState, ...], plug: tuple[str, ...], moves: list[str]
 ) -> None:
     """All clusters go through a phase before any begins the next; nothing that is done is done again."""
-    assert told(states, plug) == moves
+    assert plan_lines(states, plug) == moves
 
 
 def test_no_root_is_dropped_while_a_cluster_trusts_it() -> None:
@@ -108,10 +108,10 @@ def test_another_text_of_the_same_roots(before: bytes) -> None:
 
 
 def test_a_bundle_that_no_agent_received() -> None:
-    """Of the same roots, whatever was told of them on the way there."""
+    """Of the same roots, whichever bundles were sent before."""
     root = b"-----one-----\n"
-    assert root_rotation.unheard(root, root, {root}) == 2 * root
-    assert root_rotation.unheard(root, root, {root, 2 * root, 3 * root}) == 4 * root
+    assert root_rotation.unsent(root, root, {root}) == 2 * root
+    assert root_rotation.unsent(root, root, {root, 2 * root, 3 * root}) == 4 * root
 
 
 def test_a_root_that_was_issued_again_cannot_be_distinguished_from_the_first() -> None:
@@ -157,6 +157,6 @@ def test_roots_are_handed_out_again_when_each_namespace_has_their_text() -> None
 
     mesh = cast("Any", SimpleNamespace(clusters={"east": SimpleNamespace(get=get)}))
     missing = root_rotation.wait_until_configmaps(mesh, "east", pem.encode())
-    assert missing() == "1 namespaces hand out another text of the roots, e.g. sample"
+    assert missing() == "1 namespaces have another bundle of the roots, e.g. sample"
     held["sample"] = pem
     assert missing() == ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -14,8 +14,8 @@ import pytest
 from meshkit.changes.plan import Change, Plan
 from meshkit.checks import ca as stage
 from meshkit.checks.finding import Verdict
+from meshkit.istio import trust as istio_trust
 from meshkit.istio.ca import istiod_ca, trust_store
-from meshkit.istio.ca import reading as ca_reading
 from meshkit.istio.ca.model import Choice, StrategyOutcome
 from meshkit.istio.config import authorization_policies
 from meshkit.istio.control_plane import versions
@@ -27,8 +27,7 @@ from meshkit.probing.load_generator import Traffic
 from meshkit.stages.rollback import stage as rollback
 from meshkit.stages.trust import proof as trust_proof
 from meshkit.stages.trust import stage as trust_stage
-from meshkit.tables import table
-from tests.support.healthy import certificate, identity, mesh, told
+from tests.support.healthy import certificate, identity, judged, mesh
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
 ROOT, OTHER, SHORT = "a" * 64, "b" * 64, "a" * 16
@@ -66,7 +65,7 @@ def configmap(name: str) -> Row:
 
 
 def workload(name: str) -> Row:
-    """Return a workload that is made anew without a gap."""
+    """Return a workload that restarts without a gap."""
     return {"cluster": name, "namespace": "sample", "kind": "Deployment", "workload": "app", "pods": 1, "names": "p"}
 
 
@@ -81,35 +80,35 @@ def reading(name: str) -> Row:
     return {"cluster": name, "secret": "istio-remote-secret-other", "targets": "other", "paused": False}
 
 
-MAKERS: dict[str, tuple[Callable[[str], Row], dict[str, str]]] = {
-    "identity": (identity, versions.IDENTITY.dtypes),
-    "authorities": (authority, istiod_ca.AUTHORITIES.dtypes),
-    "signers": (signer, istiod_ca.SIGNERS.dtypes),
-    "certificates": (proxy, trust_store.CERTIFICATES.dtypes),
-    "roots": (handed, trust_store.ROOTS.dtypes),
-    "handed": (configmap, trust_store.DISTRIBUTED_ROOTS.dtypes),
-    "workloads": (workload, workloads.WORKLOADS.dtypes),
-    "policies": (policy, authorization_policies.POLICY_TRUST_DOMAINS.dtypes),
-    "readings": (reading, discovery_pause.READINGS.dtypes),
+MAKERS: dict[str, tuple[Callable[[str], Row], Callable[[Iterable[Row]], pd.DataFrame]]] = {
+    "identity": (identity, versions.IDENTITY.frame),
+    "authorities": (authority, istiod_ca.AUTHORITIES.frame),
+    "signers": (signer, istiod_ca.SIGNERS.frame),
+    "certificates": (proxy, trust_store.CERTIFICATES.frame),
+    "roots": (handed, trust_store.ROOTS.frame),
+    "handed": (configmap, trust_store.DISTRIBUTED_ROOTS.frame),
+    "workloads": (workload, workloads.WORKLOADS.frame),
+    "policies": (policy, authorization_policies.POLICY_TRUST_DOMAINS.frame),
+    "readings": (reading, discovery_pause.READINGS.frame),
 }
 
 
-def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> ca_reading.TrustFacts:
+def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> istio_trust.TrustFacts:
     """Return the facts of two plugged clusters, with a change in the row of east, and more rows in that table."""
     tables: dict[str, Any] = {}
     for name, (maker, columns) in MAKERS.items():
         rows = [maker(cluster) for cluster in ("east", "west")]
         if name == spoiled:
             rows = [{**rows[0], **(change or {})}, rows[1], *more]
-        tables[name] = table(rows, columns)
-    return ca_reading.TrustFacts(**tables)
+        tables[name] = columns(rows)
+    return istio_trust.TrustFacts(**tables)
 
 
 def test_two_plugged_clusters_pass_every_check() -> None:
     """And there is nothing to do."""
     findings = trust_stage.check(mesh(), facts())
     assert {f.verdict for f in findings} == {PASS}
-    assert {f.id for f in findings} == {*(f"MK40{n}" for n in range(1, 10)), "MK414", "MK415"}
+    assert {f.id for f in findings} == {*(f"MK40{n}" for n in range(1, 9)), "MK414", "MK415", "MK808"}
 
 
 SPOILED = [
@@ -133,7 +132,7 @@ SPOILED = [
     ("MK408", "east", "roots", {"sha256": OTHER}, FAIL),
     ("MK408", "east", "roots", {"sha256": "", "holders": 0, "of": 3, "reason": "namespace b: cut"}, UNKNOWN),
     ("MK408", "east", "certificates", {"roots": f"{SHORT},{OTHER[:16]}"}, FAIL),
-    ("MK409", "east", "certificates", {"not_after": NOW - DAY}, FAIL),
+    ("MK808", "east", "certificates", {"not_after": NOW - DAY}, FAIL),
     ("MK414", "east", "identity", {"reason": "no answer"}, UNKNOWN),
     ("MK414", "east", "identity", {"trust_domain": "td.test"}, FAIL),
     ("MK414", "east", "identity", {"trust_domain": "td.test", "trust_domain_aliases": "x,cluster.local"}, PASS),
@@ -149,7 +148,7 @@ SPOILED = [
 def test_a_check_tells_what_is_wrong(number: str, subject: str, spoiled: str, change: Row, verdict: Verdict) -> None:
     """Of the subject that it is about, with a remedy where it failed."""
     findings = trust_stage.check(mesh(), facts(spoiled, change))
-    assert told(findings, number, subject) == [verdict]
+    assert judged(findings, number, subject) == [verdict]
     assert all(f.remedy for f in findings if f.verdict in (FAIL, WARN))
 
 
@@ -166,14 +165,14 @@ def test_a_check_tells_what_is_wrong(number: str, subject: str, spoiled: str, ch
 def test_what_an_istiod_takes_next_is_trusted_already(signs: Row, stands: str, verdict: Verdict) -> None:
     """Or the first restart, whoever does it, has it sign what running proxies refuse."""
     known = replace(facts("signers", signs), authorities=facts("authorities", {"root": stands}).authorities)
-    assert told(list(stage.check_signers(known, "east")), "MK403", "east") == [verdict]
+    assert judged(list(stage.check_signers(known, "east")), "MK403", "east") == [verdict]
 
 
 CSR = "istio-csr at cert-manager-istio-csr.cert-manager.svc:443 (ENABLE_CA_SERVER=false)"
 LEFT_OVER = {"secret": "istio-ca-secret", "used": False, "sha256": OTHER, "root": OTHER, "signed_by_others": CSR}
 
 
-def with_istio_csr(**change: Any) -> ca_reading.TrustFacts:
+def with_istio_csr(**change: Any) -> istio_trust.TrustFacts:
     """Return facts of an east whose certificates come from istio-csr, with an old Secret of istiod beside it."""
     seen = {
         "istiod": "istiod-east",
@@ -228,7 +227,7 @@ class TestOtherSigners:
         known = replace(
             with_istio_csr(others_cluster_id=takes), identity=facts("identity", {"cluster_id": says}).identity
         )
-        assert told(trust_stage.check(mesh(), known), "MK421", "east") == [verdict]
+        assert judged(trust_stage.check(mesh(), known), "MK421", "east") == [verdict]
 
     def test_after_it_nothing_of_istiods_own_is_to_be_proved(self) -> None:
         """MK411 and MK412 do not apply."""
@@ -262,7 +261,7 @@ def test_what_is_wrong_with_it_is_its_owners() -> None:
 def test_a_cluster_without_anything_is_skipped() -> None:
     """It has no CA and no proxy, and is no fault."""
     known = {name: getattr(facts(), name) for name in MAKERS}
-    east = ca_reading.TrustFacts(**{name: rows[rows["cluster"] == "east"] for name, rows in known.items()})
+    east = istio_trust.TrustFacts(**{name: rows[rows["cluster"] == "east"] for name, rows in known.items()})
     findings = trust_stage.check(mesh(), east)
     assert {f.verdict for f in findings if f.subject == "west"} == {SKIPPED}
 
@@ -270,19 +269,19 @@ def test_a_cluster_without_anything_is_skipped() -> None:
 def test_trust_domains_other_than_the_default() -> None:
     """The mesh file's counts."""
     wanted = mesh(mesh={"trustDomain": "other.local"})
-    assert told(trust_stage.check(wanted, facts()), "MK405", "east") == [FAIL]
+    assert judged(trust_stage.check(wanted, facts()), "MK405", "east") == [FAIL]
 
 
 @pytest.mark.parametrize(
     ("change", "aliases", "verdict", "said"),
     [
-        ({}, "", FAIL, "lets them in no more"),
-        ({"action": "DENY"}, "", FAIL, "keeps them out no more"),
-        ({"field": "notPrincipals"}, "", FAIL, "keeps them out no more"),
-        ({"action": "DENY", "field": "source.principal notValues"}, "", FAIL, "lets them in no more"),
-        ({"action": "CUSTOM"}, "", FAIL, "does not apply to them any more"),
+        ({}, "", FAIL, "no longer lets them in"),
+        ({"action": "DENY"}, "", FAIL, "no longer keeps them out"),
+        ({"field": "notPrincipals"}, "", FAIL, "no longer keeps them out"),
+        ({"action": "DENY", "field": "source.principal notValues"}, "", FAIL, "no longer lets them in"),
+        ({"action": "CUSTOM"}, "", FAIL, "no longer applies to them"),
         ({}, "td.test", PASS, "all 2 values"),
-        ({"literal": True}, "td.test", FAIL, "lets them in no more"),
+        ({"literal": True}, "td.test", FAIL, "no longer lets them in"),
         ({"trust_domain": "*.test"}, "td.test", PASS, "all 2 values"),
         ({"trust_domain": "cluster.local", "field": "trustDomains"}, "", PASS, "all 2 values"),
     ],
@@ -301,7 +300,7 @@ def test_what_a_policy_will_mean_no_longer_is_named(change: Row, aliases: str, v
 
 
 def test_adopting_a_root_says_what_it_costs() -> None:
-    """Its key was in a cluster: no deletion takes that back."""
+    """Its key was in a cluster: no deletion reverts that."""
     known = facts("authorities", {"secret": "istio-ca-secret", "sha256": ROOT})
     (finding,) = stage.check_key(known, Choice(StrategyOutcome.ADOPT, "", root=ROOT, key_in="east"))
     assert finding.verdict is WARN
@@ -312,7 +311,7 @@ def test_adopting_a_root_says_what_it_costs() -> None:
 class TestProof:
     """What was looked at afterwards."""
 
-    def prove(self, after: ca_reading.TrustFacts) -> list[Any]:
+    def prove(self, after: istio_trust.TrustFacts) -> list[Any]:
         """Judge an empty plan."""
         nothing = Plan(mesh(), trust_stage.STAGE)
         return trust_proof.prove(mesh(), facts(), after, nothing, Traffic(mesh()))
@@ -347,14 +346,14 @@ class TestProof:
     )
     def test_what_is_not_proved_is_reported(self, number: str, spoiled: str, change: Row, verdict: Verdict) -> None:
         """And never passes."""
-        assert told(self.prove(facts(spoiled, change)), number, "east") == [verdict]
+        assert judged(self.prove(facts(spoiled, change)), number, "east") == [verdict]
 
     @pytest.mark.parametrize(("change", "verdict"), [({"paused": True}, FAIL), ({"reason": "no answer"}, UNKNOWN)])
     def test_who_is_still_kept_apart_is_reported(self, change: Row, verdict: Verdict) -> None:
         """By the secret that is paused, where it can be read."""
         row = {"cluster": "east", "secret": "istio-remote-secret-west", "targets": "west", **change}
         after = replace(facts(), readings=discovery_pause.READINGS.frame([row]))
-        assert told(self.prove(after), "MK420", "east") == [verdict]
+        assert judged(self.prove(after), "MK420", "east") == [verdict]
 
     def test_what_was_not_applied_is_skipped(self) -> None:
         """All of it."""
@@ -372,7 +371,7 @@ class TestRequests:
         plan.changes.append(Change("east", "update", "Secret istio-system/cacerts", "widen"))
         for status in statuses:
             traffic._note("east", "sleep", Answer(status, 0.01, "", ""))
-        return told(trust_proof.prove(mesh(), facts(), facts(), plan, traffic), "MK419", "east")
+        return judged(trust_proof.prove(mesh(), facts(), facts(), plan, traffic), "MK419", "east")
 
     def test_all_are_answered(self) -> None:
         """Then it passes."""
@@ -391,7 +390,7 @@ class TestRequests:
         nothing = Plan(mesh(), trust_stage.STAGE)
         assert trust_proof.watch(mesh(), nothing).clients == []
         proof = trust_proof.prove(mesh(), facts(), facts(), nothing, Traffic(mesh()))
-        assert told(proof, "MK419", "east") == [SKIPPED]
+        assert judged(proof, "MK419", "east") == [SKIPPED]
 
 
 def test_marks_name_the_steps_of_an_overlap() -> None:
@@ -411,7 +410,7 @@ def test_witnesses_tell_who_disagrees() -> None:
     """Each by its name."""
     rows = trust_proof.witnesses(facts("handed", {"roots": OTHER[:16]})).to_dict("records")
     assert [row["agree"].count(";") for row in rows] == [1, 0]
-    assert "istiod hands out other roots" in rows[0]["agree"]
+    assert "istiod distributes other roots" in rows[0]["agree"]
     assert rows[1]["agree"] == "yes"
 
 

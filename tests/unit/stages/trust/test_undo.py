@@ -1,4 +1,4 @@
-"""The way back of stage 04: what was made anew is made anew again when what stood before is back, and not earlier."""
+"""The undo of stage 04: restarted workloads restart again once the former state is back, and not earlier."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meshkit.changes.journal import DONE, UNDONE, Entry
 from meshkit.errors import InputError
 from meshkit.istio.ca import certificates, issuing, istiod_ca, trust_store
 from meshkit.istio.proxies import workloads
-from meshkit.stages.discovery import token_rotation
+from meshkit.stages import istiod_restart
 from meshkit.stages.rollback import dependants
 from meshkit.stages.trust import discovery_pause, root_rotation
 from meshkit.stages.trust import undo as trust_undo
@@ -35,7 +35,7 @@ def holding(name: str, files: dict[str, bytes]) -> dict[str, Any]:
 
 
 class Wanted:
-    """A plan that notes in words what is wanted of it: whose roots are told, what is undone and what restarted."""
+    """A plan that notes in words what is wanted of it: whose roots are sent, what is undone and what restarted."""
 
     def __init__(self) -> None:
         self.changes: list[Any] = []
@@ -153,7 +153,7 @@ def test_a_release_that_misses_a_changed_remote_secret_is_recreated(
     east.more = [(DONE, "patch", "Secret istio-system/s", {"before": [remote], "manifests": [paused]})]
     monkeypatch.setattr(discovery_pause, "wait_until_restored", lambda *_: "arrives")
     monkeypatch.setattr(
-        token_rotation, "restart_istiods", lambda plan, _, wait: plan.words().append(f"restart istiods until {wait}")
+        istiod_restart, "restart_istiods", lambda plan, _, wait: plan.words().append(f"restart istiods until {wait}")
     )
     assert east.planned(monkeypatch)[: 1 + len(made_anew)] == ["undo patch", *made_anew]
 
@@ -171,7 +171,7 @@ def test_what_is_left_of_an_undo_comes_first_and_what_came_since_is_recreated(mo
 
 
 def test_a_certificate_of_a_root_that_goes_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of a workload that the run made anew before: that restart is taken back only when the root is gone."""
+    """Also of a workload that the run restarted before: that restart is reverted only when the root is gone."""
     east = East(ISTIOD_LIVE | {"multi_root": False}, live_roots=False)
     east.anchor = NEW
     signed = holding("cacerts", LATER | {"root-cert.pem": WIDE["root-cert.pem"]})

@@ -12,9 +12,9 @@ from meshkit import clock
 from meshkit.istio.ca import ca_files, certificates, istiod_ca, model, strategy, trust_store
 from meshkit.istio.ca.model import SHORT, Choice, ClusterCaState, Offer
 from meshkit.istio.config import authorization_policies
-from meshkit.istio.control_plane import new_pods, versions
+from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import discovery_pause
-from meshkit.istio.proxies import workloads
+from meshkit.istio.proxies import new_pods, workloads
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import of_cluster
 

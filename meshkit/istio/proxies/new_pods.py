@@ -1,4 +1,4 @@
-"""New pods."""
+"""What new pods of a rolling restart would get: images and admission."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Final
 import pandas as pd
 
 from meshkit.errors import MeshkitError
-from meshkit.istio.control_plane import images, istioctl, quotas
+from meshkit.istio.control_plane import istioctl
 from meshkit.istio.control_plane.versions import Version
+from meshkit.istio.proxies import images, quotas
 from meshkit.kube.mesh import Mesh
 
 INSTALL: Final = "istioctl install"
@@ -19,7 +20,7 @@ _DEFAULT_HUBS: Final = {(1, 30): "registry.istio.io/release"}
 
 @dataclass(frozen=True)
 class NewPodFacts:
-    """What was looked at: `images` of `istio.images` and of what stage 05 installs; `refusals` of `istio.quotas`."""
+    """What was looked at: `images` of workloads and of what stage 05 installs; `refusals` by quotas and PodSecurity."""
 
     images: pd.DataFrame
     refusals: pd.DataFrame

@@ -98,12 +98,12 @@ def forbidden(level: str, spec: Manifest) -> str:
     if level not in _STRICT:
         return ""
     allowed = _BASELINE if level == "baseline" else _RESTRICTED
-    told = []
+    violations = []
     for container in _containers(spec):
         added = ((container.get("securityContext") or {}).get("capabilities") or {}).get("add") or []
         if wrong := sorted(set(added) - allowed):
-            told.append(f"{container['name']} adds {', '.join(wrong)}")
-    return f"{ENFORCE}={level}: {'; '.join(told)}" if told else ""
+            violations.append(f"{container['name']} adds {', '.join(wrong)}")
+    return f"{ENFORCE}={level}: {'; '.join(violations)}" if violations else ""
 
 
 def missing(quota: Manifest, spec: Manifest) -> list[str]:
