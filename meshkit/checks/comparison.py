@@ -13,7 +13,7 @@ from meshkit.tables import Table, text
 K = TypeVar("K")
 Told = Mapping[str, str]
 """A finding as plain texts: see `Finding.to_dict`."""
-CHANGES: Final = Table(
+FINDING_CHANGES: Final = Table(
     "finding-changes",
     "Findings that changed",
     {
@@ -59,11 +59,11 @@ def _differ(pair: Change, *, observed: bool) -> bool:
 def table(before: Iterable[Finding], now: Iterable[Finding]) -> pd.DataFrame:
     """Return the changes between the findings of two snapshots, in the order of the later ones."""
     old, new = ({(f.id, f.subject): f.to_dict() for f in findings} for findings in (before, now))
-    return CHANGES.frame(map(row, changes(old, new, observed=True)), in_order=True)
+    return FINDING_CHANGES.frame(map(row, changes(old, new, observed=True)), in_order=True)
 
 
 def row(change: Change) -> dict[str, str]:
-    """Return a change as a row of `CHANGES`."""
+    """Return a change as a row of `FINDING_CHANGES`."""
     before, now = change.before or {}, change.now or {}
     known = change.now or change.before or {}
     word = "new" if change.before is None else "gone" if change.now is None else "changed"

@@ -85,7 +85,7 @@ def findings_of(source: Path) -> tuple[str, dict[tuple[str, ...], Mapping[str, s
 
 
 def diff(before: Path, after: Path) -> pd.DataFrame:
-    """Return the findings that changed between two snapshots, or between two runs: the table `comparison.CHANGES`.
+    """Return the findings that changed between two snapshots, or two runs: the table `comparison.FINDING_CHANGES`.
 
     Raises:
         InputError: one is neither, they are not of one kind, or not of one mesh.
@@ -96,7 +96,7 @@ def diff(before: Path, after: Path) -> pd.DataFrame:
     if mesh != other:
         raise InputError(f"they are of two meshes, {mesh} and {other}", where=f"{before}, {after}")
     found = comparison.changes(old, new, observed=not before.is_dir())
-    return comparison.CHANGES.frame(map(comparison.row, found), in_order=True)
+    return comparison.FINDING_CHANGES.frame(map(comparison.row, found), in_order=True)
 
 
 def _rows(table: Mapping[str, Any], old_csv: Path) -> list[FindingChange]:
