@@ -11,7 +11,7 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.tables import Table, text
 
 K = TypeVar("K")
-Told = Mapping[str, str]
+Plain = Mapping[str, str]
 """A finding as plain texts: see `Finding.to_dict`."""
 FINDING_CHANGES: Final = Table(
     "finding-changes",
@@ -33,11 +33,11 @@ FINDING_CHANGES: Final = Table(
 class Change(NamedTuple):
     """A finding before and now; None where there was, or is, none."""
 
-    before: Told | None
-    now: Told | None
+    before: Plain | None
+    now: Plain | None
 
 
-def changes(before: Mapping[K, Told], now: Mapping[K, Told], *, observed: bool = False) -> list[Change]:
+def changes(before: Mapping[K, Plain], now: Mapping[K, Plain], *, observed: bool = False) -> list[Change]:
     """Return the findings with another verdict, the present ones first; by keys that identify them.
 
     Args:

@@ -1,7 +1,7 @@
 """Readings as JSON, and back by the types that `Snapshot` declares: nothing else is ever created from a file.
 
-A frame is its columns, by the `Table` of its reading; a `Reading` its items. A dataclass names itself, so that a union
-can be told: `{"$": "Unknown", "reason": "no answer"}`.
+A frame is its columns, by the `Table` of its reading; a `Reading` its items. A dataclass has its name, which decides
+between the types of a union: `{"$": "Unknown", "reason": "no answer"}`.
 """
 
 from __future__ import annotations

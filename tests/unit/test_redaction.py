@@ -226,7 +226,7 @@ def test_the_same_key_has_the_same_fingerprint_and_a_password_none() -> None:
     assert redaction.text(f"https://me:{password}@host/") == "https://[password]@host/"
 
 
-def test_what_was_left_out_is_told_with_its_field() -> None:
+def test_what_was_left_out_is_listed_with_its_field() -> None:
     """Kind, replacement and path, and nothing of the secret."""
     found = redaction.Found()
     document = {"spec": {"env": [{"name": "DB_PASSWORD", "value": "hunter2hunter2"}]}}

@@ -158,8 +158,8 @@ def test_the_command_line_judges_a_file_without_a_kubeconfig(
         name: call(capsys, name, str(mesh_file), *more, "-o", "json")
         for name, more in (("check", ()), ("proxies", ()), ("pairs", ("--samples", "0")))
     }
-    code, _, told = call(capsys, "gather", str(mesh_file), "-o", path)
-    assert (code, "? west: it refuses the connection" in told) == (3, True)
+    code, _, printed = call(capsys, "gather", str(mesh_file), "-o", path)
+    assert (code, "? west: it refuses the connection" in printed) == (3, True)
     mesh_file.unlink()
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.setattr(Cluster, "session", property(lambda _: pytest.fail("a cluster was asked")))

@@ -26,10 +26,10 @@ pytestmark = pytest.mark.lab
 MOST_BYTES = 200_000
 MOST_SECONDS = 30.0
 FAULT, CHECK = "gateway-down", "MK805"
-Told = dict[tuple[str, str], str]
+Verdicts = dict[tuple[str, str], str]
 
 
-def verdicts(findings: list[Finding]) -> Told:
+def verdicts(findings: list[Finding]) -> Verdicts:
     """Return the verdict of each finding."""
     return {(f.id, f.subject): f.verdict.value for f in findings}
 
@@ -100,7 +100,7 @@ def test_requests_between_pairs_are_part_of_it_once_they_were_sent(meshed_lab: L
 
 
 def test_a_fault_can_be_looked_at_after_it_was_healed(meshed_lab: Lab, tmp_path: Path) -> None:
-    """By the command line on a machine without clusters; the change since the healthy mesh is told."""
+    """By the command line on a machine without clusters; the change since the healthy mesh is shown."""
     before, during = tmp_path / "before.json.gz", tmp_path / "during.json.gz"
     kept(meshed_lab, before)
     with broken(meshed_lab, FAULT):

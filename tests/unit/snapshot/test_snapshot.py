@@ -48,7 +48,7 @@ def test_a_reading_is_asked_once_however_many_want_it(live: Snapshot, monkeypatc
     assert asked == ["clocks"]
 
 
-def test_what_is_still_being_read_is_told(live: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_still_being_read_is_reported(live: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     """By name, and not before it takes long."""
     monkeypatch.setattr(module, "SPEAKS_AFTER", 0.1)
     monkeypatch.setattr(module.inventory, "clocks", lambda _: time.sleep(0.35) or inventory.CLOCKS.frame([]))
@@ -59,7 +59,7 @@ def test_what_is_still_being_read_is_told(live: Snapshot, monkeypatch: pytest.Mo
 
 
 def test_a_secret_in_a_reading_is_replaced_before_it_is_kept(live: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a cell, in a field of an object inside, in a reason; what was left out is told with cluster and field."""
+    """In a cell, in a field of an object inside, in a reason; what was left out is listed with cluster and field."""
     row = {"cluster": "west", "reason": f"proxy {URL} refuses"}
     monkeypatch.setattr(module.inventory, "clocks", lambda _: inventory.CLOCKS.frame([{"cluster": "east"}, row]))
     hook = InjectionWebhook("a", "b", "", "", {}, {}, True, False, "Fail", URL, ("default",))
@@ -137,6 +137,6 @@ def finding(identifier: str, verdict: Verdict, observed: str = "x") -> Finding:
 def test_a_change_is_another_verdict_or_another_fault(
     before: list[Finding], now: list[Finding], row: tuple[str, ...] | None
 ) -> None:
-    """What passes may be measured anew each time."""
+    """What passes may be measured again each time."""
     rows: list[dict[Any, Any]] = comparison.table(before, now).to_dict("records")
     assert [(r["change"], r["before"], r["now"]) for r in rows] == ([row] if row else [])

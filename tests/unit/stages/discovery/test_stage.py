@@ -132,12 +132,11 @@ def test_an_istiod_that_reads_kubeconfig_files_is_given_no_secret(
 ) -> None:
     """A cluster without a file stops the stage; where all have one nothing is made, and nothing untried passes."""
     known = facts("remotes", {"kubeconfig_folder": "/kubeconfigs", "remote": watched})
-    known = replace(known, known=replace(known.known, secrets=healthy.secrets([])))
+    known = replace(known, known=known.known.with_readings(remote_secrets=healthy.secrets([])))
     assert token_rotation.token_actions(mesh(), known)["east", "west"] == ""
     assert judged(discovery.check(mesh(), known), "MK706", PAIR) == [verdicts[0]]
-    proofs = list(
-        remote_secrets.check(mesh(), known.known.identity, known.known.secrets, known.known.remotes, ("east", "west"))
-    )
+    read = (known.known.identity, known.known.remote_secrets, known.known.remote_clusters)
+    proofs = list(remote_secrets.check(mesh(), *read, ("east", "west")))
     assert {(f.id, f.verdict) for f in proofs} == {("MK802", verdicts[1]), ("MK803", SKIPPED), ("MK804", verdicts[1])}
     assert all("/kubeconfigs" in f.observed for f in proofs if f.id != "MK804")
 
