@@ -15,7 +15,9 @@ from __future__ import annotations
 from meshkit.checks import audit, pair_table, pairs
 from meshkit.checks.finding import Findings
 from meshkit.istio.ca import trust_store
+from meshkit.istio.ca.trust_store import Certificates
 from meshkit.istio.multicluster import gateways, remote_secrets
+from meshkit.istio.multicluster.gateways import Gateways
 from meshkit.istio.multicluster.remote_secrets import RemoteSecrets
 from meshkit.istio.proxies import reading, status_summary
 from meshkit.kube import mesh as kube
@@ -47,10 +49,10 @@ class Mesh(kube.Mesh):
         """Return the remote secrets of every cluster, each credential tried now."""
         return remote_secrets.remote_secrets(self)
 
-    def gateways(self) -> View:
+    def gateways(self) -> Gateways:
         """Return the east-west gateways that each cluster offers."""
-        return gateways.GATEWAYS.view(gateways.gateways(self))
+        return gateways.gateways(self)
 
-    def certificates(self) -> View:
+    def certificates(self) -> Certificates:
         """Return the certificate of each proxy, and the root it leads to."""
-        return trust_store.CERTIFICATES.view(trust_store.certificates(self))
+        return trust_store.certificates(self)

@@ -308,7 +308,8 @@ class MeshSpec(_Model):
 
     def bundle(self) -> dict[str, Any]:
         """Return the mesh and its clusters for people, by MIME type."""
-        model = f"{self.topology.control_plane}, {self.topology.network}"
+        networks = "multi-network" if self.topology.network == "multi" else "flat"
+        model = f"{self.topology.control_plane}, {networks}"
         line = f"Mesh {self.mesh.id} ({model}, trust domain {self.mesh.trust_domain}): {len(self.clusters)} clusters"
         heads = ["cluster", "network", "context", "apiServer"]
         rows = [[c.name, c.network, c.context, c.api_server or "of the context"] for c in self.clusters]

@@ -10,7 +10,9 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.ca import model
 from meshkit.istio.ca.model import SHORT, Choice
-from meshkit.istio.trust import MAPS, TrustFacts, signed_by_others
+from meshkit.istio.ca.trust_store import RootSource, unproved
+from meshkit.istio.reading import cell
+from meshkit.istio.trust import TrustFacts, signed_by_others
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import of_cluster
 
@@ -76,8 +78,8 @@ def _not_trusting(facts: TrustFacts, name: str) -> list[str]:
     """Return the proxies of a cluster that do not hold the root of the Secret that a restarted istiod would load."""
     used = of_cluster(facts.authorities, name)
     roots = set(used[used["used"]]["root"].str[:SHORT])
-    rows = of_cluster(facts.certificates, name).to_dict("records")
-    return [row["proxy"] or "cluster" for row in rows if not roots <= set(row["roots"].split(","))]
+    lacking = [one.proxy for one in facts.certificates.of(name) if not roots <= one.bundle]
+    return [*lacking, *(one.proxy or "cluster" for one in facts.certificates.unread_in(name) if roots)]
 
 
 def check_intermediate(facts: TrustFacts, name: str) -> Iterator[Finding]:
@@ -102,7 +104,7 @@ def check_cluster_id(facts: TrustFacts, name: str) -> Iterator[Finding]:
     when certificates end. So it has to change together with values.global.multiCluster.clusterName.
     """
     ask = Question("MK421", "istio-csr takes the cluster's id", name, f"clusterID {name}")
-    ids = of_cluster(facts.identity, name).set_index("istiod")["cluster_id"].to_dict()
+    ids = {one.istiod: one.cluster_id for one in facts.identity.of(name)}
     for row in of_cluster(facts.signers, name).to_dict("records"):
         if "istio-csr" not in row["signed_by_others"]:
             continue
@@ -122,14 +124,11 @@ def check_trust_domain(mesh: Mesh, facts: TrustFacts, name: str) -> Iterator[Fin
     """MK405: each istiod's trust domain is the mesh file's: with two, identities differ although the root is one."""
     expected = mesh.spec.mesh.trust_domain
     ask = Question("MK405", "the trust domain is the mesh's", name, expected)
-    for row in of_cluster(facts.identity, name).to_dict("records"):
-        if row["reason"]:
-            yield ask.unknown(f"{row['istiod'] or 'cluster'}: {row['reason']}")
-            continue
-        good = row["trust_domain"] == expected
-        yield ask.judge(
-            good, str(row["trust_domain"]), "change meshConfig.trustDomain, or mesh.trustDomain of the file"
-        )
+    for unread in facts.identity.unread_in(name):
+        yield ask.unknown(f"{unread.istiod or 'cluster'}: {unread.reason}")
+    for one in facts.identity.of(name):
+        cure = "change meshConfig.trustDomain, or mesh.trustDomain of the file"
+        yield ask.judge(one.trust_domain == expected, one.trust_domain, cure)
 
 
 def check_root(facts: TrustFacts, choice: Choice) -> Iterator[Finding]:
@@ -171,23 +170,26 @@ def check_held(facts: TrustFacts, name: str, root: str, identifier: str) -> Find
     ask = Question(
         identifier, "every proxy's chain ends at the common root", name, f"trusted alone, and shown: {root[:SHORT]}"
     )
-    rows, roots = of_cluster(facts.certificates, name), of_cluster(facts.roots, name)
-    handed = roots[roots["source"].str.startswith(MAPS)]
-    if unread := [f"{r['proxy'] or 'cluster'}: {r['reason']}" for r in rows[rows["reason"] != ""].to_dict("records")]:
+    proxies, handed = facts.certificates.of(name), facts.roots.of(name, RootSource.CONFIG_MAPS)
+    if unread := [f"{one.proxy or 'cluster'}: {one.reason}" for one in unproved(facts.certificates, name)]:
         return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
-    if broken := [*handed[(handed["reason"] != "") & (handed["of"] > 0)]["reason"]]:
+    if reason := facts.roots.unknown(name):
+        return ask.unknown(reason)
+    if broken := [one.reason for one in handed if one.reason and one.of]:
         return ask.unknown(
             "; ".join(broken),
             f"in {name}: kubectl delete configmap istio-ca-root-cert -n NAMESPACE; istiod writes it again",
         )
-    if rows.empty:
+    if not proxies:
         return ask.answer(Verdict.SKIPPED, "it has no proxy")
-    right = (rows["anchor"] == root[:SHORT]) & rows["roots"].map(lambda text: root[:SHORT] in text.split(","))
-    wrong = [f"{r['proxy']} ends at {r['anchor'] or 'nothing it trusts'}" for r in rows[~right].to_dict("records")]
-    more = rows[right & (rows["roots"] != root[:SHORT])].to_dict("records")
-    wrong += [f"{r['proxy']} trusts {r['roots']}" for r in more]
-    lacking = int((handed["of"] - handed["holders"])[handed["sha256"] == root].sum())
-    if not len(handed[handed["sha256"] == root]) or lacking:
+    short = root[:SHORT]
+    right = [one for one in proxies if one.anchor == short and short in one.roots]
+    astray = [one for one in proxies if one.anchor != short or short not in one.roots]
+    wrong = [f"{one.proxy} ends at {one.anchor or 'nothing it trusts'}" for one in astray]
+    wrong += [f"{one.proxy} trusts {cell(one.roots)}" for one in right if one.roots != (short,)]
+    good = [one for one in handed if one.sha256 == root]
+    lacking = sum(one.of - one.holders for one in good)
+    if not good or lacking:
         wrong.append(f"{lacking or 'all'} ConfigMaps istio-ca-root-cert have another root")
-    told = "; ".join(wrong[:3]) if wrong else f"{len(rows)} proxies, and every namespace has it"
+    told = "; ".join(wrong[:3]) if wrong else f"{len(proxies)} proxies, and every namespace has it"
     return ask.judge(not wrong, told, "run this stage again: its plan brings every proxy to this root")

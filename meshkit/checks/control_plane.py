@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
+from meshkit.istio.control_plane.versions import ControlPlane, Identity
 from meshkit.kube.mesh import Mesh
 
 
-def check_istiods(mesh: Mesh, identity: pd.DataFrame) -> Iterator[Finding]:
+def check_istiods(mesh: Mesh, identity: Identity) -> Iterator[Finding]:
     """MK801: every cluster has an istiod that answers, with the ids, network and trust domain of the mesh file."""
     for entry in mesh.spec.clusters:
-        rows = identity[identity["cluster"] == entry.name].to_dict("records")
         expected = _identity(entry.name, entry.network, mesh.spec.mesh.id, mesh.spec.mesh.trust_domain)
         ask = Question("MK801", "istiod is who the mesh file says", entry.name, expected)
         kubectl = f"kubectl --context {entry.context} get pods"
-        if not rows:
+        if identity.lacks(entry.name):
             yield ask.fail("no istiod runs there", f"{kubectl} -n {mesh.root_namespace} -l app=istiod")
-        for row in rows:
-            if row["reason"]:
-                yield ask.unknown(row["reason"], f"can `{kubectl} -A` answer?")
-                continue
+        for unread in identity.unread_in(entry.name):
+            yield ask.unknown(unread.reason, f"can `{kubectl} -A` answer?")
+        for one in identity.of(entry.name):
             # Istio's guide labels no namespace where one network is all there is: injection says the network.
-            injected = row["injected_network"] or entry.network
-            network = row["network"] or (injected if mesh.spec.topology.network == "flat" else "")
-            observed = _identity(row["cluster_id"], network, row["mesh_id"], row["trust_domain"])
+            injected = one.injected_network or entry.network
+            network = one.network or (injected if mesh.spec.topology.network == "flat" else "")
+            observed = _identity(one.cluster_id, network, one.mesh_id, one.trust_domain)
             wrong = "correct the mesh file, or the installation (values.global)"
             yield ask.judge(observed == expected, observed, wrong)
 
 
-def check_accepted(
-    mesh: Mesh, identity: pd.DataFrame, claims: pd.DataFrame, inventory: pd.DataFrame
-) -> Iterator[Finding]:
+def check_accepted(mesh: Mesh, identity: Identity, claims: pd.DataFrame, inventory: pd.DataFrame) -> Iterator[Finding]:
     """MK843: each istiod takes the cluster ids that proxies of its cluster claim: its own, or an alias of it.
 
     It refuses the tokens of all others, so they get no certificate and no configuration any more; what they have goes
@@ -52,20 +49,19 @@ def check_accepted(
     installers = dict(zip(inventory["cluster"], inventory["installer"], strict=True))
     for name in mesh.clusters:
         ask = Question("MK843", "istiod takes the ids that its proxies claim", name, "its own id, or an alias of it")
-        own, rows = identity[identity["cluster"] == name], claims[claims["cluster"] == name]
-        if reason := next((r for r in [*own["reason"], *rows["reason"]] if r), ""):
+        own, rows = identity.of(name), claims[claims["cluster"] == name]
+        if reason := next(filter(None, [identity.unknown(name), *rows["reason"]]), ""):
             yield ask.unknown(reason)
-        elif own.empty or rows.empty:
-            yield ask.answer(Verdict.SKIPPED, "it has no istiod" if own.empty else "it has no proxy")
+        elif not own or rows.empty:
+            yield ask.answer(Verdict.SKIPPED, "it has no proxy" if own else "it has no istiod")
         else:
             yield _accepted(ask, mesh, name, own, rows, str(installers.get(name) or ""))
 
 
-def _accepted(  # noqa: PLR0917  (the question, the cluster, its two tables, and who installed it)
-    ask: Question, mesh: Mesh, name: str, own: pd.DataFrame, rows: pd.DataFrame, installer: str
+def _accepted(  # noqa: PLR0917  (the question, the cluster, its istiods and proxies, and who installed it)
+    ask: Question, mesh: Mesh, name: str, own: Sequence[ControlPlane], rows: pd.DataFrame, installer: str
 ) -> Finding:
-    taken = {r["istiod"]: {r["cluster_id"], *r["cluster_aliases"].split(",")} - {""} for r in own.to_dict("records")}
-    common = set.intersection(*taken.values())
+    common = frozenset.intersection(*(one.accepted_ids for one in own))
     claimed = rows["cluster_id"].replace("", "Kubernetes")
     refused = rows[~claimed.isin(common)]
     told = f"{len(rows)} proxies; istiod takes {', '.join(sorted(common)) or 'no id in common'}"

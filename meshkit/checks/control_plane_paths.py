@@ -14,8 +14,7 @@ import pandas as pd
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.config.network_policies import WEBHOOK, XDS
-from meshkit.istio.multicluster import gateway_rows
-from meshkit.istio.multicluster import gateways as multicluster_gateways
+from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen, is_number
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
 from meshkit.probing.control_plane_reach import TO_ISTIOD, TO_WEBHOOK
@@ -54,7 +53,7 @@ def _way(ask: Question, row: Row, cure: str) -> Finding:
     return ask.judge(row["state"] == "ok", row["detail"] or "it does", cure)
 
 
-def check_hosts(mesh: Mesh, names: pd.DataFrame, gateways: pd.DataFrame, seen: pd.DataFrame) -> Iterator[Finding]:
+def check_hosts(mesh: Mesh, names: pd.DataFrame, gateways: Gateways, seen: GatewaysSeen) -> Iterator[Finding]:
     """MK733: where a gateway has a host name, each istiod has the address to which the name leads in its cluster now.
 
     istiod resolves it itself, now and then, and keeps what it had when that fails.
@@ -69,14 +68,10 @@ def check_hosts(mesh: Mesh, names: pd.DataFrame, gateways: pd.DataFrame, seen: p
         ask = Question(
             "MK733", "istiod has the gateway's current address", arrow(reader, target), "as its name resolves"
         )
-        own = gateways[(gateways["cluster"] == target) & (gateways["network"] == mesh.spec.cluster(target).network)]
-        hosts = {
-            a for text in own["addresses"] for a in text.split(",") if a and not multicluster_gateways.is_number(a)
-        }
-        theirs = seen[(seen["cluster"] == reader) & (seen["network"] == mesh.spec.cluster(target).network)]
+        network = mesh.spec.cluster(target).network
+        hosts = {a for one in gateways.of(target, network) for a in one.addresses if not is_number(a)}
         resolved = names[(names["cluster"] == reader) & names["name"].isin(hosts) & (names["state"] == "resolved")]
-        deaf = map(gateway_rows.istiod_error, seen[seen["cluster"] == reader].to_dict("records"))
-        if reason := gateway_rows.read_error(gateways, target) or next(filter(None, deaf), ""):
+        if reason := gateways.unknown(target) or seen.unknown(reader):
             yield ask.unknown(reason)
             continue
         if not hosts:
@@ -85,14 +80,14 @@ def check_hosts(mesh: Mesh, names: pd.DataFrame, gateways: pd.DataFrame, seen: p
         if resolved.empty:
             yield ask.unknown(f"{', '.join(sorted(hosts))} could not be resolved there", "see MK206")
             continue
-        known, now = set(theirs["address"]) - {""}, set(resolved["address"])
+        known, now = {one.address for one in seen.of(reader, network)} - {""}, set(resolved["address"])
         told = f"istiod has {', '.join(sorted(known)) or 'none'}; the name leads to {', '.join(sorted(now))}"
         cure = "a name of many addresses may differ for a while; else restart istiod, and look at its DNS"
         yield ask.judge(now <= known, told, cure, otherwise=Verdict.WARN)
 
 
 def check_ranges(
-    mesh: Mesh, inventory: pd.DataFrame, gateways: pd.DataFrame, api_servers: pd.DataFrame
+    mesh: Mesh, inventory: pd.DataFrame, gateways: Gateways, api_servers: pd.DataFrame
 ) -> Iterator[Finding]:
     """MK734: gateways and API servers of other clusters have addresses that are none of the cluster's own.
 
@@ -112,13 +107,13 @@ def check_ranges(
         ask = Question(
             "MK734", "remote addresses are not the cluster's own", arrow(reader, target), "outside its own ranges"
         )
-        if reason := rows[reader]["reason"] or rows[target]["reason"] or gateway_rows.read_error(gateways, target):
+        if reason := rows[reader]["reason"] or rows[target]["reason"] or gateways.unknown(target):
             yield ask.unknown(reason)
             continue
-        offered = gateways[gateways["cluster"] == target]["addresses"]
         written = str(rows[target]["api_server"])
         api = "" if proven.get((reader, target)) == written else urlsplit(written).hostname or ""
-        theirs = sorted({a for text in [*offered, api] for a in text.split(",") if multicluster_gateways.is_number(a)})
+        offered = [address for one in gateways.of(target) for address in one.addresses]
+        theirs = sorted({address for address in [*offered, api] if is_number(address)})
         ranges = [r for key in ("pod_ranges", "service_ranges") for r in str(rows[reader][key]).split(",") if r]
         own = [ipaddress.ip_network(text, strict=False) for text in ranges]
         hit = [f"{a} is in {net}" for a in theirs for net in own if ipaddress.ip_address(a) in net]

@@ -10,7 +10,9 @@ import pandas as pd
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.control_plane.cluster_domain import DEFAULT
+from meshkit.istio.control_plane.versions import Identity
 from meshkit.istio.multicluster import gateway_manifests
+from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
 from meshkit.istio.proxies import new_pods
 from meshkit.kube.mesh import Mesh, Unknown
@@ -18,11 +20,11 @@ from meshkit.kube.mesh import Mesh, Unknown
 
 @dataclass(frozen=True)
 class GatewayFacts:
-    """What was looked at; each is a table of the function of that name."""
+    """What was looked at; each is a reading, or a table, of the function of that name."""
 
-    identity: pd.DataFrame
-    gateways: pd.DataFrame
-    gateways_seen: pd.DataFrame
+    identity: Identity
+    gateways: Gateways
+    gateways_seen: GatewaysSeen
     remotes: RemoteClusters
     opened: pd.DataFrame
     claims: pd.DataFrame
@@ -95,4 +97,4 @@ def check_mesh_networks(
 
 
 def _domain(facts: GatewayFacts) -> str:
-    return next((domain for domain in facts.identity["cluster_domain"] if domain), DEFAULT)
+    return next((one.cluster_domain for one in facts.identity if one.cluster_domain), DEFAULT)

@@ -12,7 +12,8 @@ from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.control_plane.revisions import ControlPlanes, will_inject
-from meshkit.istio.multicluster import gateways
+from meshkit.istio.control_plane.versions import ControlPlane, Identity
+from meshkit.istio.multicluster.gateways import NETWORK, Gateways
 from meshkit.istio.proxies import injection, new_pods
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Row
@@ -25,7 +26,7 @@ class PrepareFacts:
     """What was looked at: tables of the functions that they are named after, and istioctl's version or why not."""
 
     roots: pd.DataFrame
-    identity: pd.DataFrame
+    identity: Identity
     claims: pd.DataFrame
     clocks: pd.DataFrame
     inventory: pd.DataFrame
@@ -36,7 +37,7 @@ class PrepareFacts:
     policies: pd.DataFrame
     injection: pd.DataFrame
     services: pd.DataFrame
-    gateways: pd.DataFrame
+    gateways: Gateways
     istioctl: str
     no_istioctl: str
     new_pods: new_pods.NewPodFacts | None = None
@@ -70,7 +71,7 @@ def check_network(
         exists: whether the namespace does.
         finished: whether stage 02 has been there.
     """
-    entry, label = mesh.spec.cluster(name), f"{gateways.NETWORK}={mesh.spec.cluster(name).network}"
+    entry, label = mesh.spec.cluster(name), f"{NETWORK}={mesh.spec.cluster(name).network}"
     ask = Question("MK201", "network label", name, f"{label} on namespace {mesh.root_namespace}")
     if reason:
         return ask.unknown(reason)
@@ -90,17 +91,16 @@ def check_ids(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
         said = mesh.spec.mesh
         expected = f"cluster {entry.name}, mesh {said.id}, trust domain {said.trust_domain}"
         ask = Question("MK202", "running ids match the mesh file", entry.name, expected)
-        rows = facts.identity[facts.identity["cluster"] == entry.name].to_dict("records")
-        if not rows:
+        if facts.identity.lacks(entry.name):
             yield ask.answer(Verdict.SKIPPED, "no istiod yet: stage 05 installs it with these")
-        for row in rows:
-            yield _judge_ids(ask, mesh, entry.name, row)
+        for unread in facts.identity.unread_in(entry.name):
+            yield ask.unknown(unread.reason)
+        for one in facts.identity.of(entry.name):
+            yield _judge_ids(ask, mesh, entry.name, one)
 
 
-def _judge_ids(ask: Question, mesh: Mesh, name: str, row: Row) -> Finding:
-    if row["reason"]:
-        return ask.unknown(row["reason"])
-    lives, mesh_id, domain = row["cluster_id"], row["mesh_id"], row["trust_domain"]
+def _judge_ids(ask: Question, mesh: Mesh, name: str, one: ControlPlane) -> Finding:
+    lives, mesh_id, domain = one.cluster_id, one.mesh_id, one.trust_domain
     observed = f"cluster {lives}, mesh {mesh_id or 'none'}, trust domain {domain}"
     if domain != mesh.spec.mesh.trust_domain:
         cure = f"say `trustDomain: {domain}`: all identities and policies depend on it"
@@ -216,17 +216,13 @@ def check_gateways(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
     for entry in mesh.spec.clusters:
         expected = "no gateway of its network while proxies claim another, or none"
         ask = Question("MK213", "the network label leaves local calls alone", entry.name, expected)
-        mine = facts.gateways[facts.gateways["cluster"] == entry.name]
         claims = facts.claims[facts.claims["cluster"] == entry.name]
-        unread = [
-            r for r in [*mine[mine["service"] == ""]["reason"], *claims["reason"]] if r and not r.startswith("no Serv")
-        ]
-        if unread:
-            yield ask.unknown(unread[0])
+        if unread := next(filter(None, [facts.gateways.unknown(entry.name), *claims["reason"]]), ""):
+            yield ask.unknown(unread)
             continue
-        doors = mine[(mine["network"] == entry.network) & (mine["port"] > 0)]
-        names = [str(row["service"] or row["made_by"]) for row in doors.to_dict("records")]
+        doors = [one for one in facts.gateways.of(entry.name, entry.network) if one.port]
         strangers = claims[(claims["network"] != entry.network) & (claims["kind"] == "sidecar")]
         told = f"{len(doors)} gateways of {entry.network}, {len(strangers)} sidecars that do not claim it"
-        cure = f"take the label {gateways.NETWORK} off {', '.join(names)} until stage 05 has restarted the proxies"
-        yield ask.judge(doors.empty or strangers.empty, told, cure)
+        names = ", ".join(one.called for one in doors)
+        cure = f"take the label {NETWORK} off {names} until stage 05 has restarted the proxies"
+        yield ask.judge(not doors or strangers.empty, told, cure)

@@ -10,7 +10,6 @@ import pandas as pd
 from meshkit.checks import remote_secrets
 from meshkit.checks.finding import SEVERITY, Finding, Verdict
 from meshkit.checks.question import arrow
-from meshkit.istio.multicluster import gateway_rows
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.istio.multicluster.remote_secrets import Credential
 from meshkit.kube.api_server import address_kind
@@ -124,8 +123,7 @@ def table(mesh: Mesh, facts: Snapshot, findings: Iterable[Finding], sent: pd.Dat
 
 def _istiods(facts: Snapshot, client: str) -> list[str]:
     known = facts.remote_clusters
-    read, unread = known.of(client), [one for one in known.unread if one.cluster == client]
-    return sorted({one.istiod for one in read} | {one.istiod for one in unread})
+    return sorted({one.istiod for one in known.of(client)} | {one.istiod for one in known.unread_in(client)})
 
 
 def _of_secret(mesh: Mesh, facts: Snapshot, client: str, server: str) -> dict[str, Any]:
@@ -166,12 +164,12 @@ def _of_replica(mesh: Mesh, facts: Snapshot, client: str, server: str, istiod: s
 
     held, remotes = own(facts.endpoint_shards), facts.remote_clusters
     seen = [one for one in remotes.of(client) if one.istiod == istiod]
-    lost = [one.reason for one in remotes.unread if (one.cluster, one.istiod) == (client, istiod)]
+    lost = [one.reason for one in remotes.unread_in(client) if one.istiod == istiod]
     states = [str(one.status) for one in seen if one.remote == server]
-    gates, offered = own(facts.gateways_seen), facts.gateways
-    network = mesh.spec.cluster(server).network
-    offered = offered[(offered["cluster"] == server) & (offered["network"] == network)]
-    deaf = next(filter(None, map(gateway_rows.istiod_error, gates.to_dict("records"))), "")
+    network, gates = mesh.spec.cluster(server).network, facts.gateways_seen
+    offered = [address for one in facts.gateways.of(server, network) for address in one.addresses]
+    known = {one.address for one in gates.of(client, network) if one.istiod == istiod}
+    deaf = next((one.reason for one in gates.unread_in(client) if one.istiod == istiod), "")
     there = held[held["target"] == server]
     counts = {name: sum(len([a for a in text.split(",") if a]) for text in there[name]) for name in ("known", "ready")}
     reasons = [*lost, deaf, *there["reason"]]
@@ -179,8 +177,8 @@ def _of_replica(mesh: Mesh, facts: Snapshot, client: str, server: str, istiod: s
         "sync": "UNKNOWN" if lost or not seen else ",".join(states) or "none",
         "knows": counts["known"],
         "ready": counts["ready"],
-        "gateway": ",".join(a for a in offered["addresses"] if a),
-        "gateway_seen": "UNKNOWN" if deaf else ",".join(sorted(set(gates[gates["network"] == network]["address"]))),
+        "gateway": ",".join(offered),
+        "gateway_seen": "UNKNOWN" if deaf else ",".join(sorted(known)),
         "reason": "; ".join(dict.fromkeys(r for r in reasons if r)),
     }
 

@@ -55,8 +55,8 @@ def check_way(mesh: Mesh, facts: Snapshot, row: Row) -> Finding:
     found = [e for e in row["endpoints"].split(",") if e]
     if not found:
         return ask.fail("no endpoint", f"does istiod of {client} read {server}? see MK802 to MK804")
-    seen = facts.gateways_seen
-    gateways = set(seen[seen["network"] == mesh.spec.cluster(server).network]["address"]) - {""}
+    network = mesh.spec.cluster(server).network
+    gateways = {one.address for one in facts.gateways_seen if one.network == network} - {""}
     by_gateway = [e for e in found if e.rpartition(":")[0] in gateways]
     right = len(by_gateway) == len(found) if through_gateway else not by_gateway
     raw = "pod addresses of another network: istiod knows no gateway for it (MK805, MK806), or the pods' network label"
@@ -71,17 +71,15 @@ def check_identity(facts: Snapshot, row: Row) -> Finding:
     if not shown:
         cure = "PeerAuthentication or a DestinationRule turned mutual TLS off, or the server has no sidecar"
         return ask.fail("the server saw no client certificate", cure)
-    mine = facts.certificates[(facts.certificates["cluster"] == client) & (facts.certificates["sha256"] == shown)]
+    mine = next((one for one in facts.certificates.of(client) if one.sha256 == shown), None)
     observed = f"{row['client_identity']} ({shown[:16]}) to {row['server_identity']}"
-    if mine.empty:
+    if mine is None:
         told = f"{observed}, a certificate that no proxy of {client} held when it was read"
         return ask.answer(Verdict.WARN, told, "renewed meanwhile? run again")
-    theirs = facts.certificates[facts.certificates["cluster"] == row["server"]]
-    if row["server_identity"] not in set(theirs["identity"]):
+    if row["server_identity"] not in {one.identity for one in facts.certificates.of(row["server"])}:
         return ask.fail(f"{observed}, an identity that no proxy of {row['server']} holds", "who answered? see MK811")
-    held = mine.iloc[0]["identity"]
-    same = held == row["client_identity"]
-    told = observed if same else f"{observed}, but the proxy holds {held}"
+    same = mine.identity == row["client_identity"]
+    told = observed if same else f"{observed}, but the proxy holds {mine.identity}"
     return ask.judge(same, told, "two identities for one certificate: look at trust domains")
 
 

@@ -1,4 +1,4 @@
-"""Checks of what `pair_survey` reads beyond stage 08's own tables: MK834 to MK842, and MK811 of its calls.
+"""Checks of what a snapshot reads of pairs beyond stage 08's own tables: MK834 to MK842, and MK811 of its calls.
 
 Each is about an ordered pair, reads only tables, and blames one link; what rests on it follows.
 """
@@ -13,7 +13,6 @@ from meshkit.checks import gateways, pair_traffic, remote_reader, remote_secrets
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.config.service_view import Link
-from meshkit.istio.multicluster import gateway_rows
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, pair_survey, sni_probe
@@ -139,12 +138,12 @@ def check_replicas(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Fin
     """
     ask = Question("MK837", "istiod's replicas agree", arrow(client, server), "one view of the other cluster")
     network = mesh.spec.cluster(server).network
-    remotes, gates = facts.remote_clusters.of(client), facts.gateways_seen
-    lost: list[Row] = [vars(one) for one in facts.remote_clusters.unread if one.cluster == client]
+    remotes, gates = facts.remote_clusters.of(client), facts.gateways_seen.of(client, network)
+    lost: list[Row] = [vars(one) for one in facts.remote_clusters.unread_in(client)]
     shards = facts.endpoint_shards
     rows = shards[(shards["cluster"] == client) & (shards["target"] == server)]
     lost += [r for r in rows.to_dict("records") if r["reason"]]
-    lost += [r for r in gates[gates["cluster"] == client].to_dict("records") if gateway_rows.istiod_error(r)]
+    lost += [vars(one) for one in facts.gateways_seen.unread_in(client)]
     if lost:
         return ask.unknown(": ".join(filter(None, (lost[0]["istiod"], lost[0]["reason"]))))
     replicas = sorted({one.istiod for one in remotes})
@@ -153,11 +152,11 @@ def check_replicas(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Fin
     views: dict[str, tuple[str, str, str]] = {}
     for istiod in replicas:
         states = [one.status for one in remotes if (one.istiod, one.remote) == (istiod, server)]
-        seen = gates[(gates["istiod"] == istiod) & (gates["network"] == network)]["address"]
+        seen = {one.address for one in gates if one.istiod == istiod}
         held = rows[rows["istiod"] == istiod]["known"]
         views[istiod] = (
             ",".join(states) or "not known",
-            ",".join(sorted(set(seen))) or "none",
+            ",".join(sorted(seen)) or "none",
             ",".join(held) or "none",
         )
     parts = [
@@ -213,7 +212,7 @@ def check_hello(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterat
     ask = Question(
         "MK840", "gateway lets the SNI through", arrow(client, server), "a certificate, or another TLS answer"
     )
-    unread = gateway_rows.read_error(facts.gateways, server)
+    unread = facts.gateways.unknown(server)
     if rows.empty:
         yield _untried(mesh, facts, ask, client, server)
     for row in rows.to_dict("records"):
@@ -238,9 +237,7 @@ def _untried(mesh: Mesh, facts: Snapshot, ask: Question, client: str, server: st
     """Return a failure only where every source of gateways could be read, and none names one."""
     if pair_survey.addresses(mesh, facts.gateways, facts.gateways_seen, client, server):
         return ask.unknown("no hello was sent")
-    seen = facts.gateways_seen[facts.gateways_seen["cluster"] == client]
-    unread = gateway_rows.read_error(facts.gateways, server)
-    why = next(filter(None, [*map(gateway_rows.istiod_error, seen.to_dict("records")), unread]), "")
+    why = facts.gateways_seen.unknown(client) or facts.gateways.unknown(server)
     told = "there is no gateway address to try"
     return ask.unknown(f"{told}: {why}") if why else ask.fail(told, "see MK805 and MK806")
 

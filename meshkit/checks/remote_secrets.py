@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-import pandas as pd
-
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
+from meshkit.istio.control_plane.versions import Identity
 from meshkit.istio.multicluster import remote_secrets
 from meshkit.istio.multicluster.remote_secrets import (
     Credential,
@@ -39,7 +38,7 @@ _NO_ADDRESS: Final = {"loopback": "loopback: istiod would connect to itself", "n
 
 
 def check(
-    mesh: Mesh, identity: pd.DataFrame, secrets: RemoteSecrets, seen: RemoteClusters, pair: tuple[str, str]
+    mesh: Mesh, identity: Identity, secrets: RemoteSecrets, seen: RemoteClusters, pair: tuple[str, str]
 ) -> Iterator[Finding]:
     """Judge all that a reader's istiods need to watch a target, from `versions.identity` and what istiods have.
 
@@ -84,15 +83,14 @@ def check_file(mesh: Mesh, seen: RemoteClusters, folder: str, pair: tuple[str, s
     yield tried.answer(Verdict.SKIPPED, f"it is in a file of istiod's pod ({folder}), and is not tried; see MK804")
 
 
-def actual_cluster_id(identity: pd.DataFrame, name: str) -> tuple[str, str]:
+def actual_cluster_id(identity: Identity, name: str) -> tuple[str, str]:
     """Return a cluster's id as its own istiods have it, and why it is not known; a cluster without istiod has its name.
 
     Source: CLUSTER_ID of the istiods, by which they name their own registry.
     """
-    rows = identity[identity["cluster"] == name]
-    if reason := next((r for r in rows["reason"] if r), ""):
+    if reason := identity.unknown(name):
         return "", reason
-    ids = sorted(set(rows["cluster_id"]))
+    ids = sorted({one.cluster_id for one in identity.of(name)})
     return (name, "") if not ids else ("", f"its istiods have {len(ids)} ids") if len(ids) > 1 else (ids[0], "")
 
 
@@ -130,9 +128,7 @@ def check_secret(mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str) -
     return ask.answer(Verdict.PASS, names)
 
 
-def check_key(
-    mesh: Mesh, identity: pd.DataFrame, secrets: RemoteSecrets, reader: str, target: str
-) -> Iterator[Finding]:
+def check_key(mesh: Mesh, identity: Identity, secrets: RemoteSecrets, reader: str, target: str) -> Iterator[Finding]:
     """MK830: the secret's key and annotation are the target's real cluster id.
 
     istiod uses the key as the id of all endpoints from there; subsets by `topology.istio.io/cluster`, and proxies that
@@ -154,7 +150,7 @@ def check_key(
 
 
 def check_single(
-    mesh: Mesh, identity: pd.DataFrame, secrets: RemoteSecrets, seen: RemoteClusters, pair: tuple[str, str]
+    mesh: Mesh, identity: Identity, secrets: RemoteSecrets, seen: RemoteClusters, pair: tuple[str, str]
 ) -> Iterator[Finding]:
     """MK831: no other secret has the same key, and it is not the reader's own id: istiod ignores both without an error.
 
@@ -287,7 +283,7 @@ def _still(seen: RemoteClusters, secret: RemoteSecret) -> str:
 def check_sync(mesh: Mesh, seen: RemoteClusters, reader: str, target: str) -> Iterator[Finding]:
     """MK804: each istiod replica of the reader reports the target as synced."""
     ask = Question("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")
-    own, unread = seen.of(reader), [one for one in seen.unread if one.cluster == reader]
+    own, unread = seen.of(reader), seen.unread_in(reader)
     if not own and not unread:
         yield ask.fail("no istiod", "see MK801")
     for one in unread:
@@ -330,11 +326,7 @@ def check_life(
 
 def unjoined(mesh: Mesh, facts: Snapshot) -> str:
     """Return what is missing for the clusters to be one mesh, or an empty text; what cannot be read is not missing."""
-    bare = [name for name in mesh.clusters if name not in set(facts.identity["cluster"])]
-    missing = [
-        arrow(reader, target)
-        for reader, target in mesh.ordered_pairs
-        if not facts.remote_secrets.of(reader, target) and not facts.remote_secrets.unknown(reader)
-    ]
+    bare = [name for name in mesh.clusters if facts.identity.lacks(name)]
+    missing = [arrow(*pair) for pair in mesh.ordered_pairs if facts.remote_secrets.lacks(*pair)]
     told = [f"no istiod in {', '.join(bare)}"] if bare else []
     return "; ".join([*told, *([f"no remote secret for {', '.join(missing)}"] if missing else [])])

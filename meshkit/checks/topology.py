@@ -14,9 +14,11 @@ import pandas as pd
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
+from meshkit.istio.ca.trust_store import Roots
 from meshkit.istio.control_plane import inventory as control_plane_inventory
 from meshkit.istio.control_plane.istiods_and_proxies import DEBUG, DEBUG_REMEDY
 from meshkit.istio.control_plane.revisions import ControlPlanes
+from meshkit.istio.control_plane.versions import Identity
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Row, Table, text
 
@@ -42,12 +44,12 @@ _PAGES = "https://istio.io/latest/docs/setup/install/multicluster/"
 
 @dataclass(frozen=True)
 class AssessFacts:
-    """What was looked at; each is a table of the function that it is named after."""
+    """What was looked at; each is a reading, or a table, of the function that it is named after."""
 
     inventory: pd.DataFrame
-    identity: pd.DataFrame
+    identity: Identity
     versions: pd.DataFrame
-    roots: pd.DataFrame
+    roots: Roots
     load_balancers: pd.DataFrame
     api_servers: pd.DataFrame
     pods: pd.DataFrame

@@ -12,7 +12,9 @@ import pandas as pd
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
+from meshkit.istio.ca.trust_store import Certificates, unproved
 from meshkit.istio.config import authorization_policies
+from meshkit.istio.control_plane.versions import Identity
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import Row
 
@@ -31,29 +33,27 @@ def of(identity: str) -> str:
     return identity.removeprefix("spiffe://").partition("/")[0] if identity.startswith("spiffe://") else ""
 
 
-def in_use(certificates: pd.DataFrame) -> dict[str, set[str]]:
+def in_use(certificates: Certificates) -> dict[str, set[str]]:
     """Return the clusters whose proxies are of each trust domain, by the certificates that they show."""
     found: dict[str, set[str]] = {}
-    for row in certificates.to_dict("records"):
-        for identity in filter(None, row["identity"].split(",")):
-            found.setdefault(of(identity), set()).add(row["cluster"])
+    for one in certificates:
+        for identity in filter(None, one.identity.split(",")):
+            found.setdefault(of(identity), set()).add(one.cluster)
     return found
 
 
-def accepted(identity: pd.DataFrame, name: str) -> set[str]:
-    """Return the trust domains that all istiods of a cluster make its proxies accept."""
-    rows = identity[identity["cluster"] == name].to_dict("records")
-    sets = [{row["trust_domain"], *row["trust_domain_aliases"].split(",")} - {""} for row in rows]
-    return set.intersection(*sets) if sets else set()
+def accepted(identity: Identity, name: str) -> frozenset[str]:
+    """Return the trust domains that all istiods of a cluster make its proxies accept; none if one cannot be read."""
+    known = [one.trust_domains for one in identity.of(name)]
+    return frozenset.intersection(*known) if known and not identity.unknown(name) else frozenset()
 
 
-def check_domains(identity: pd.DataFrame, certificates: pd.DataFrame, name: str) -> Finding:
+def check_domains(identity: Identity, certificates: Certificates, name: str) -> Finding:
     """MK414: a cluster accepts the trust domains of all proxies of the mesh."""
     ask = Question("MK414", "the mesh's identities are accepted", name, "own trust domain or alias, of all proxies")
-    rows = identity[identity["cluster"] == name]
-    if reason := next(filter(None, rows["reason"]), ""):
+    if reason := identity.unknown(name):
         return ask.unknown(reason, "the ConfigMap of meshConfig must be read")
-    if rows.empty:
+    if identity.lacks(name):
         return ask.answer(Verdict.SKIPPED, "it has no istiod yet")
     known, used = accepted(identity, name), in_use(certificates)
     foreign = [f"{domain} (of {', '.join(sorted(used[domain]))})" for domain in sorted(used) if domain not in known]
@@ -61,15 +61,13 @@ def check_domains(identity: pd.DataFrame, certificates: pd.DataFrame, name: str)
     if foreign:
         told = f"proxies are of {'; '.join(foreign)}, and {takes}: calls between them are refused, whatever the root"
         return ask.fail(told, f"{ALIASES}, or give all one trust domain")
-    if unread := [
-        f"{r['proxy'] or r['cluster']}: {r['reason']}" for r in certificates.to_dict("records") if r["reason"]
-    ]:
+    if unread := [f"{one.proxy or one.cluster}: {one.reason}" for one in unproved(certificates)]:
         return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
     return ask.answer(Verdict.PASS, takes)
 
 
 def check_policies(
-    mesh: Mesh, policies: pd.DataFrame, identity: pd.DataFrame, certificates: pd.DataFrame, name: str
+    mesh: Mesh, policies: pd.DataFrame, identity: Identity, certificates: Certificates, name: str
 ) -> Iterator[Finding]:
     """MK415: no AuthorizationPolicy names identities of a trust domain that is not the mesh's, and no alias.
 
@@ -95,14 +93,14 @@ def check_policies(
         yield ask.answer(Verdict.FAIL if users else Verdict.WARN, told, cure)
     if not strange:
         ask = Question("MK415", "policies name the mesh's identities", name, expected)
-        if rows.empty and identity[identity["cluster"] == name].empty:
+        if rows.empty and identity.lacks(name):
             yield ask.answer(Verdict.SKIPPED, "it has no istiod yet")
             return
         told = f"all {len(rows)} values that name a trust domain" if len(rows) else "no policy names a trust domain"
         yield ask.answer(Verdict.PASS, told)
 
 
-def _means(row: Row, own: str, aliases: set[str]) -> bool:
+def _means(row: Row, own: str, aliases: frozenset[str]) -> bool:
     words = (row[name] for name in ("field", "value", "trust_domain", "literal"))
     return authorization_policies.NamedDomain("", *words).means(own, aliases)
 

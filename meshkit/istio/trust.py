@@ -11,26 +11,25 @@ import pandas as pd
 from meshkit import clock
 from meshkit.istio.ca import ca_files, certificates, istiod_ca, model, strategy, trust_store
 from meshkit.istio.ca.model import SHORT, Choice, ClusterCaState, Offer
+from meshkit.istio.ca.trust_store import Certificates, Roots, RootSource
 from meshkit.istio.config import authorization_policies
 from meshkit.istio.control_plane import versions
+from meshkit.istio.control_plane.versions import Identity
 from meshkit.istio.multicluster import discovery_pause
 from meshkit.istio.proxies import new_pods, workloads
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import of_cluster
-
-MAPS = "configmap"
-"""Prefix of the source in `trust_store.roots` that new proxies get their roots from."""
 
 
 @dataclass(frozen=True)
 class TrustFacts:
     """The readings; each table is that of the function with its name. `offer` is the user's own CA."""
 
-    identity: pd.DataFrame
+    identity: Identity
     authorities: pd.DataFrame
     signers: pd.DataFrame
-    certificates: pd.DataFrame
-    roots: pd.DataFrame
+    certificates: Certificates
+    roots: Roots
     handed: pd.DataFrame
     workloads: pd.DataFrame
     policies: pd.DataFrame
@@ -106,13 +105,13 @@ def states(mesh: Mesh, facts: TrustFacts) -> list[ClusterCaState]:
 
 def state_of(facts: TrustFacts, name: str, renew_before: float = 0.0) -> ClusterCaState:
     """Return the CA state of one cluster; its intermediate is due for renewal `renew_before` seconds before its end."""
-    secrets, proxies = (of_cluster(rows, name) for rows in (facts.authorities, facts.certificates))
-    unread = [*secrets["reason"], *proxies[proxies["proxy"] == ""]["reason"]]
+    secrets = of_cluster(facts.authorities, name)
+    unread = [*secrets["reason"], *(one.reason for one in facts.certificates.unread_in(name) if not one.proxy)]
     if reason := next(filter(None, unread), ""):
         return ClusterCaState(name, reason=reason)
     keys = frozenset(secrets[(secrets["sha256"] == secrets["root"]) & (secrets["problem"] == "")]["root"])
-    anchors = frozenset(proxies["anchor"]) - {""}
-    known: dict[str, Any] = {"live": not proxies.empty, "keys": keys, "anchors": anchors}
+    anchors = frozenset(one.anchor for one in facts.certificates.of(name)) - {""}
+    known: dict[str, Any] = {"live": not facts.certificates.lacks(name), "keys": keys, "anchors": anchors}
     used = secrets[secrets["used"]]
     if used.empty:
         return _from_proxies(facts, name, known)
@@ -139,11 +138,9 @@ def _from_proxies(facts: TrustFacts, name: str, known: dict[str, Any]) -> Cluste
 
     A remote cluster's proxies have another cluster's istiod as their CA; elsewhere istio-csr or the like signs.
     """
-    trusted = of_cluster(facts.roots, name)
     by = signed_by_others(facts, name)
-    given = trusted["source"].str.startswith(MAPS) if by and not known["live"] else trusted["source"] == "proxies"
-    own = trusted[given]
-    digests = sorted(set(own["sha256"]) - {""})
+    source = RootSource.CONFIG_MAPS if by and not known["live"] else RootSource.PROXIES
+    digests = sorted({one.sha256 for one in facts.roots.of(name, source)} - {""})
     shown = [digest for digest in digests if digest[:SHORT] in known["anchors"]]
     bundle = frozenset(digest[:SHORT] for digest in digests)
     state = ClusterCaState(name, **known, root=next(iter([*shown, *digests]), ""), bundle=bundle)

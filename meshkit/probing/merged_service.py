@@ -12,6 +12,7 @@ import pandas as pd
 
 from meshkit.istio.config import service_view
 from meshkit.istio.multicluster import gateways
+from meshkit.istio.multicluster.gateways import GatewaysSeen
 from meshkit.istio.proxies import envoy_admin
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.endpoints import endpoints
@@ -112,15 +113,14 @@ def calls(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
 
 
 def _cluster_of_address(
-    mesh: Mesh, reader: str, own: dict[str, set[str] | Unknown], seen: pd.DataFrame
+    mesh: Mesh, reader: str, own: dict[str, set[str] | Unknown], seen: GatewaysSeen
 ) -> dict[str, str]:
     """Return the cluster that each expected address leads to, for clients in the reader cluster."""
     known: dict[str, str] = {}
     for entry in mesh.spec.clusters:
         addresses = own[entry.name]
         if mesh.spec.topology.network == "multi" and entry.name != reader:
-            rows = seen[(seen["cluster"] == reader) & (seen["network"] == entry.network)]
-            addresses = set(rows["address"]) - {""}
+            addresses = {one.address for one in seen.of(reader, entry.network)} - {""}
         known |= {} if isinstance(addresses, Unknown) else dict.fromkeys(addresses, entry.name)
     return known
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from meshkit.istio.multicluster import gateways as multicluster_gateways
 from meshkit.istio.multicluster import remote_secrets
+from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters, RemoteSecrets
 from meshkit.kube.api_server import address_kind
 from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
@@ -60,16 +61,14 @@ def written(mesh: Mesh, secrets: RemoteSecrets, remotes: RemoteClusters) -> dict
 
 
 def gateway_addresses(
-    mesh: Mesh, offered: pd.DataFrame, seen: pd.DataFrame
+    mesh: Mesh, offered: Gateways, seen: GatewaysSeen
 ) -> dict[tuple[str, str], list[client_view.Address]]:
     """Return `addresses` of each ordered pair; of none in a flat network."""
     multi = mesh.spec.topology.network == "multi"
     return {pair: addresses(mesh, offered, seen, *pair) for pair in mesh.ordered_pairs} if multi else {}
 
 
-def addresses(
-    mesh: Mesh, offered: pd.DataFrame, seen: pd.DataFrame, client: str, server: str
-) -> list[client_view.Address]:
+def addresses(mesh: Mesh, offered: Gateways, seen: GatewaysSeen, client: str, server: str) -> list[client_view.Address]:
     """Return the addresses of a server's gateway as the client's istiods know them, else as they are published.
 
     Args:
@@ -80,12 +79,9 @@ def addresses(
         server: cluster of the server.
     """
     network = mesh.spec.cluster(server).network
-    known = seen[(seen["cluster"] == client) & (seen["network"] == network) & (seen["address"] != "")]
-    found = sorted(set(zip(known["address"], known["port"], strict=True)))
-    if not found:
-        own = offered[(offered["cluster"] == server) & (offered["network"] == network)]
-        found = [(a, r["port"]) for r in own.to_dict("records") for a in r["addresses"].split(",") if a]
-    return [(str(address), int(port) or multicluster_gateways.PASSTHROUGH_PORT) for address, port in found]
+    known = sorted({(one.address, one.port) for one in seen.of(client, network) if one.address})
+    found = known or [(address, one.port) for one in offered.of(server, network) for address in one.addresses]
+    return [(address, port or multicluster_gateways.PASSTHROUGH_PORT) for address, port in found]
 
 
 def measure(mesh: Mesh, samples: int, *, meanwhile: Callable[[], object] = lambda: None) -> pd.DataFrame:

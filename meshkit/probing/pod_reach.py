@@ -193,8 +193,7 @@ def _wanted(mesh: Mesh) -> dict[str, list[tuple[str, str]]]:
                     "API server",
                 )
             ]
-            addresses = offered[offered["cluster"] == other.name]["addresses"]
-            hosts += [(a, "gateway") for text in addresses for a in text.split(",")]
+            hosts += [(address, "gateway") for one in offered.of(other.name) for address in one.addresses]
             wanted[name] += [(h, f"{of} of {other.name}") for h, of in hosts if h and not gateways.is_number(h)]
     return wanted
 

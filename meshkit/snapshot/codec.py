@@ -22,6 +22,7 @@ from meshkit.tables import Table
 
 NAME: Final = "$"
 _OBJECT: Final = "object"
+_PARTS: Final = ("items", "unread", "none")
 _KINDS: Final[dict[str, Any]] = {"str": str, "int64": int, "Int64": int, "float64": int | float, "bool": bool}
 
 
@@ -54,7 +55,7 @@ def _(value: pd.DataFrame) -> Any:
 
 @encode.register(Reading)
 def _(value: Reading[Any]) -> Any:
-    return {"items": encode(value.items), "unread": encode(value.unread), "state": value.state, "why": value.why}
+    return {**{part: encode(getattr(value, part)) for part in _PARTS}, "state": value.state, "why": value.why}
 
 
 @encode.register
@@ -153,14 +154,14 @@ def _cell(value: Any, dtype: str) -> Any:
 
 
 def _reading(document: Any, item: Any, table: Table, path: str) -> Reading[Any]:
-    known = _fields(document, {"items", "unread", "state", "why"}, path)
+    known = _fields(document, {*_PARTS, "state", "why"}, path)
     for name in ("state", "why"):
         if known[name] not in ("", *table.columns):
             raise WrongDocument(f"{path}.{name}", f"no column {known[name]!r} in table {table.name}")
-    items = _value(known["items"], tuple[item, ...], f"{path}.items")
-    unread = _value(known["unread"], tuple[Unread, ...], f"{path}.unread")
+    hints = (tuple[item, ...], tuple[Unread, ...], tuple[item, ...])
+    parts = (_value(known[part], hint, f"{path}.{part}") for part, hint in zip(_PARTS, hints, strict=True))
     try:
-        return Reading(table, items, unread, state=known["state"], why=known["why"])
+        return Reading(table, *parts, state=known["state"], why=known["why"])
     except AttributeError as error:
         raise WrongDocument(path, str(error)) from None
 

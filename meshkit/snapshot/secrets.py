@@ -51,8 +51,8 @@ class _Walk:
         if isinstance(value, pd.DataFrame):
             return self._frame(value)
         if isinstance(value, Reading):
-            items, unread = ([self.value(one, "", "") for one in part] for part in (value.items, value.unread))
-            return Reading(value.table, items, unread, state=value.state, why=value.why)
+            parts = ([self.value(one, "", "") for one in part] for part in (value.items, value.unread, value.none))
+            return Reading(value.table, *parts, state=value.state, why=value.why)
         if is_dataclass(value) and not isinstance(value, type):
             own = str(getattr(value, "cluster", "") or cluster)
             return replace(value, **{f.name: self.value(getattr(value, f.name), own, f.name) for f in fields(value)})

@@ -26,7 +26,7 @@ from meshkit.istio import trust
 from meshkit.istio.ca import istiod_ca, trust_store
 from meshkit.istio.ca.istiod_ca import AUTHORITIES, SIGNERS
 from meshkit.istio.ca.model import Offer
-from meshkit.istio.ca.trust_store import CERTIFICATES, DISTRIBUTED_ROOTS, ROOTS
+from meshkit.istio.ca.trust_store import CERTIFICATES, DISTRIBUTED_ROOTS, ROOTS, Certificates, Roots
 from meshkit.istio.config import config_lint, missing_services, network_policies, service_view, services
 from meshkit.istio.config.config_lint import CONFIG_LINT
 from meshkit.istio.config.missing_services import MISSING_SERVICES
@@ -37,7 +37,7 @@ from meshkit.istio.control_plane import inventory, istioctl, revisions, versions
 from meshkit.istio.control_plane.inventory import CLOCKS, INVENTORY, LOAD_BALANCERS, ROOT_NAMESPACES
 from meshkit.istio.control_plane.istioctl import Tool
 from meshkit.istio.control_plane.revisions import ControlPlanes
-from meshkit.istio.control_plane.versions import FEATURES_IN_USE, IDENTITY, VERSIONS
+from meshkit.istio.control_plane.versions import FEATURES_IN_USE, IDENTITY, VERSIONS, Identity
 from meshkit.istio.multicluster import (
     endpoint_shards,
     gateway_exposure,
@@ -48,7 +48,7 @@ from meshkit.istio.multicluster import (
 )
 from meshkit.istio.multicluster.endpoint_shards import ENDPOINT_SHARDS
 from meshkit.istio.multicluster.gateway_exposure import OPENED
-from meshkit.istio.multicluster.gateways import GATEWAYS, GATEWAYS_SEEN
+from meshkit.istio.multicluster.gateways import GATEWAYS, GATEWAYS_SEEN, Gateways, GatewaysSeen
 from meshkit.istio.multicluster.remote_secret_manifest import READERS
 from meshkit.istio.multicluster.remote_secrets import REMOTE_CLUSTERS, REMOTE_SECRETS, RemoteClusters, RemoteSecrets
 from meshkit.istio.proxies import injection, new_pods, proxy_status, quotas
@@ -256,7 +256,7 @@ class Snapshot(Shown):
     # --- control planes ---
 
     @reading(IDENTITY)
-    def identity(self) -> pd.DataFrame:
+    def identity(self) -> Identity:
         """Who each istiod thinks it is."""
         return versions.identity(self.mesh)
 
@@ -334,12 +334,12 @@ class Snapshot(Shown):
         return istiod_ca.signers(self.mesh)
 
     @reading(CERTIFICATES)
-    def certificates(self) -> pd.DataFrame:
+    def certificates(self) -> Certificates:
         """The certificate of each proxy."""
         return trust_store.certificates(self.mesh)
 
     @reading(ROOTS)
-    def roots(self) -> pd.DataFrame:
+    def roots(self) -> Roots:
         """Root certificates, and who holds them."""
         return trust_store.roots(self.mesh)
 
@@ -366,12 +366,12 @@ class Snapshot(Shown):
         return remote_secret_manifest.readers(self.mesh)
 
     @reading(GATEWAYS)
-    def gateways(self) -> pd.DataFrame:
+    def gateways(self) -> Gateways:
         """East-west gateways that each cluster offers."""
         return gateways.gateways(self.mesh)
 
     @reading(GATEWAYS_SEEN)
-    def gateways_seen(self) -> pd.DataFrame:
+    def gateways_seen(self) -> GatewaysSeen:
         """Gateways as each istiod knows them."""
         return gateways.gateways_seen(self.mesh)
 

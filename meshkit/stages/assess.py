@@ -74,9 +74,9 @@ class Assess(Stage):
     name = STAGE
     inventory = Shows["Assess"](tables.INVENTORY, lambda stage: stage.facts.inventory)
     addresses = Shows["Assess"](tables.ADDRESSES, lambda stage: stage.facts.inventory)
-    identity = Shows["Assess"](tables.IDENTITY, lambda stage: stage.facts.identity)
+    identity = Shows["Assess"](tables.IDENTITY, lambda stage: stage.facts.identity.frame())
     versions = Shows["Assess"](tables.VERSIONS, lambda stage: stage.facts.versions)
-    roots = Shows["Assess"](tables.ROOTS, lambda stage: stage.facts.roots)
+    roots = Shows["Assess"](tables.ROOTS, lambda stage: stage.facts.roots.frame())
     load_balancers = Shows["Assess"](tables.LOAD_BALANCERS, lambda stage: stage.facts.load_balancers)
     api_servers = Shows["Assess"](tables.REACH, lambda stage: stage.facts.api_servers)
     pod_to_pod = Shows["Assess"](tables.POD_TO_POD, lambda stage: stage.facts.pods)

@@ -16,14 +16,15 @@ from meshkit.checks.gateway_exposure import GatewayFacts, check_control_plane, c
 from meshkit.checks.question import Question, arrow, awaits, planned
 from meshkit.istio.control_plane import istioctl, versions
 from meshkit.istio.control_plane.cluster_domain import of_mesh
-from meshkit.istio.multicluster import gateway_exposure, gateway_manifests, gateway_rows, remote_secrets
+from meshkit.istio.multicluster import gateway_exposure, gateway_manifests, remote_secrets
 from meshkit.istio.multicluster import gateways as multicluster_gateways
+from meshkit.istio.multicluster.gateways import NetworkGateway
 from meshkit.istio.proxies import new_pods, proxy_status
+from meshkit.istio.reading import cell
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import wait_for
 from meshkit.notebook import tables
 from meshkit.stages.stage import Shows, Stage
-from meshkit.tables import Row
 
 STAGE = "06 gateways"
 BEFORE, AFTER = "05 install", "07 discovery"
@@ -80,14 +81,11 @@ def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     """MK602: no other object has the gateway's name, or the one that has it can be used."""
     place = f"{mesh.root_namespace}/{gateway_manifests.NAME}"
     ask = Question("MK602", "a gateway exists or can be created", name, f"{place} is free, ours, or fits")
-    if reason := gateway_rows.read_error(facts.gateways, name):
+    if reason := facts.gateways.unknown(name):
         return ask.unknown(reason, f"can `kubectl --context {mesh.spec.cluster(name).context} get services -A` answer?")
-    row = _used(mesh, facts, name)
-    if row is not None:
-        whose = (
-            "made by meshkit or Istio's script" if row["made_by"] == OURS else f"of others ({row['made_by']}), is used"
-        )
-        what = f"{row['namespace']}/{row['service']}" if row["service"] else str(row["addresses"])
+    if used := _used(mesh, facts, name):
+        whose = "made by meshkit or Istio's script" if _ours(used) else f"of others ({used.made_by}), is used"
+        what = cell(used.addresses) if used.declared else f"{used.namespace}/{used.service}"
         return ask.answer(Verdict.PASS, f"{what}, {whose}")
     taken = _named(mesh, facts, name)
     if taken is None:
@@ -95,25 +93,24 @@ def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     missing = ", ".join(gateways.unmet_requirements(taken, mesh.spec.cluster(name).network))
     label, port = multicluster_gateways.NETWORK, multicluster_gateways.PASSTHROUGH_PORT
     remedy = f"give it label {label} and port {port}, or remove it with what made it"
-    return ask.fail(f"{place} belongs to {taken['made_by'] or 'somebody'} and does not fit: {missing}", remedy)
+    return ask.fail(f"{place} belongs to {taken.made_by or 'somebody'} and does not fit: {missing}", remedy)
 
 
-def _rows(facts: GatewayFacts, name: str) -> list[Row]:
-    found = facts.gateways[facts.gateways["cluster"] == name].to_dict("records")
-    return [row for row in found if row["service"] or row["addresses"]]
-
-
-def _named(mesh: Mesh, facts: GatewayFacts, name: str) -> Row | None:
+def _named(mesh: Mesh, facts: GatewayFacts, name: str) -> NetworkGateway | None:
     place = (mesh.root_namespace, gateway_manifests.NAME)
-    return next((row for row in _rows(facts, name) if (row["namespace"], row["service"]) == place), None)
+    return next((one for one in facts.gateways.of(name) if (one.namespace, one.service) == place), None)
 
 
-def _used(mesh: Mesh, facts: GatewayFacts, name: str) -> Row | None:
-    """Return the row of the gateway that a cluster has: meshkit's own, else one of others that fits."""
-    named, network = _named(mesh, facts, name), mesh.spec.cluster(name).network
-    if named is not None and named["made_by"] == OURS:
+def _ours(gateway: NetworkGateway) -> bool:
+    return gateway.made_by == OURS
+
+
+def _used(mesh: Mesh, facts: GatewayFacts, name: str) -> NetworkGateway | None:
+    """Return the gateway that a cluster has: meshkit's own, else one of others that fits."""
+    named = _named(mesh, facts, name)
+    if named and _ours(named):
         return named
-    return next((row for row in _rows(facts, name) if row["network"] == network and row["port"]), None)
+    return next((one for one in facts.gateways.of(name, mesh.spec.cluster(name).network) if one.port), None)
 
 
 def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
@@ -121,7 +118,7 @@ def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
     made = Plan(mesh, STAGE)
     if mesh.spec.topology.network != "multi":
         return made
-    known = [name for name in mesh.clusters if not gateway_rows.read_error(facts.gateways, name)]
+    known = [name for name in mesh.clusters if not facts.gateways.unknown(name)]
     for name in known:
         _plan_gateway(made, mesh, facts, name)
     if mesh.spec.topology.mesh_networks:
@@ -132,18 +129,17 @@ def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
 
 
 def _plan_gateway(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> None:
-    entry, row = mesh.spec.cluster(name), _used(mesh, facts, name)
-    if row is None and _named(mesh, facts, name) is not None:
+    entry, used = mesh.spec.cluster(name), _used(mesh, facts, name)
+    if used is None and _named(mesh, facts, name):
         return  # MK602 fails
-    ours = row is None or row["made_by"] == OURS
-    if ours:
+    if used is None or _ours(used):
         made.install(name, gateway_manifests.eastwest(mesh.spec, name), f"lets other networks into {entry.network}")
     own = f"{mesh.root_namespace}/{gateway_manifests.EXPOSURE}"
-    if row is not None and (not row["service"] or row["exposed_by"] not in ("", own)):
+    if used and (used.declared or used.exposed_by not in ((), (own,))):
         return  # others expose it already, or it is known by its address only
-    selector = (
-        gateway_manifests.SELECTOR if ours or row is None else dict(p.split("=", 1) for p in row["selector"].split(","))
-    )
+    selector = used.selector if used and not _ours(used) else gateway_manifests.SELECTOR
+    if not selector:
+        return  # an exposure without one would be of every gateway
     why = f"lets other clusters reach {', '.join(entry.gateway.hosts)}"
     wait = functools.partial(missing, mesh, name)
     made.apply(name, gateway_manifests.exposure(mesh.spec, name, selector), why, wait=wait)
@@ -210,7 +206,7 @@ def _seen(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Fin
 
 def check_others(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Finding]:
     """MK806: each istiod that watches another cluster knows that one's gateway; before stage 07 none does."""
-    if not facts.remotes.of(reader, target) and not facts.remotes.unknown(reader):
+    if facts.remotes.lacks(reader, target):
         ask = Question(
             "MK806", "istiod knows the other network's gateway", arrow(reader, target), "known to each istiod"
         )
@@ -222,10 +218,10 @@ class Gateways(Stage):
     """Stage 06."""
 
     name = STAGE
-    identity = Shows["Gateways"](tables.IDENTITY, lambda stage: stage.facts.identity)
-    gateways_before = Shows["Gateways"](tables.OFFERED, lambda stage: stage.facts.gateways)
-    gateways = Shows["Gateways"](tables.GATEWAYS, lambda stage: stage.after.gateways)
-    gateways_seen = Shows["Gateways"](tables.GATEWAYS_SEEN, lambda stage: stage.after.gateways_seen)
+    identity = Shows["Gateways"](tables.IDENTITY, lambda stage: stage.facts.identity.frame())
+    gateways_before = Shows["Gateways"](tables.OFFERED, lambda stage: stage.facts.gateways.frame())
+    gateways = Shows["Gateways"](tables.GATEWAYS, lambda stage: stage.after.gateways.frame())
+    gateways_seen = Shows["Gateways"](tables.GATEWAYS_SEEN, lambda stage: stage.after.gateways_seen.frame())
     opened = Shows["Gateways"](tables.OPENED, lambda stage: stage.after.opened)
 
     def _look(self) -> GatewayFacts:

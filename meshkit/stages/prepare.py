@@ -231,7 +231,7 @@ class Prepare(Stage):
 
     name = STAGE
     root_namespaces = Shows["Prepare"](tables.ROOT_NAMESPACES, lambda stage: stage.facts.roots)
-    identity = Shows["Prepare"](tables.IDENTITY, lambda stage: stage.facts.identity)
+    identity = Shows["Prepare"](tables.IDENTITY, lambda stage: stage.facts.identity.frame())
     claims = Shows["Prepare"](tables.CLAIMS, lambda stage: stage.facts.claims)
     clocks = Shows["Prepare"](tables.CLOCKS, lambda stage: stage.facts.clocks)
     api_servers = Shows["Prepare"](tables.REACH, lambda stage: stage.facts.api_servers)

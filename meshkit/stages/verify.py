@@ -111,15 +111,15 @@ class Verify(Sending):
     """Stage 08. `calls` is the number of requests for each pair; `links` is what each pair's calls depend on."""
 
     name = STAGE
-    identity = Shows["Verify"](tables.IDENTITY, lambda stage: stage.facts.identity)
+    identity = Shows["Verify"](tables.IDENTITY, lambda stage: stage.facts.identity.frame())
     remote_secrets = Shows["Verify"](tables.REMOTE_SECRETS, lambda stage: stage.facts.remote_secrets.frame())
     remote_clusters = Shows["Verify"](tables.REMOTE_CLUSTERS, lambda stage: stage.facts.remote_clusters.frame())
-    gateways = Shows["Verify"](tables.GATEWAYS, lambda stage: stage.facts.gateways)
-    gateways_seen = Shows["Verify"](tables.GATEWAYS_SEEN, lambda stage: stage.facts.gateways_seen)
-    roots = Shows["Verify"](tables.ROOTS, lambda stage: stage.facts.roots)
-    certificates = Shows["Verify"](tables.CERTIFICATES, lambda stage: stage.facts.certificates)
+    gateways = Shows["Verify"](tables.GATEWAYS, lambda stage: stage.facts.gateways.frame())
+    gateways_seen = Shows["Verify"](tables.GATEWAYS_SEEN, lambda stage: stage.facts.gateways_seen.frame())
+    roots = Shows["Verify"](tables.ROOTS, lambda stage: stage.facts.roots.frame())
+    certificates = Shows["Verify"](tables.CERTIFICATES, lambda stage: stage.facts.certificates.frame())
     lifetimes = Draws["Verify"](
-        "certificate-lifetimes", lambda stage: charts.certificate_lifetimes(stage.facts.certificates)
+        "certificate-lifetimes", lambda stage: charts.certificate_lifetimes(stage.facts.certificates.frame())
     )
     hellos = Shows["Verify"](tables.HELLOS, lambda stage: stage.facts.hellos)
     pairs = Shows["Verify"](tables.PAIRS, lambda stage: stage.answers)

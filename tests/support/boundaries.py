@@ -164,13 +164,13 @@ def astray(mesh: Mesh, expected: Mapping[str, Trust]) -> list[str]:
         own = signers[signers["cluster"] == name].to_dict("records")
         told += [f"{name}: {r['istiod']} signs with {r['signs_with'] or r['reason']}" for r in own
                  if r["signs_with"] != want.secret]  # fmt: skip
-        rows = held[held["cluster"] == name].to_dict("records")
-        told += [f"{name}: {r['proxy']} trusts {r['roots']}, ends at {r['anchor']} {r['reason']}" for r in rows
-                 if (r["roots"], r["anchor"]) != (short, short)]  # fmt: skip
-        handed = places[(places["cluster"] == name) & places["source"].str.startswith("configmap")].to_dict("records")
-        told += [f"{name}: {r['holders']} of {r['of']} namespaces hand out {r['sha256'][:16]}" for r in handed
-                 if r["sha256"] != want.root or r["holders"] != r["of"]]  # fmt: skip
-        if not (used and own and rows and handed):
+        proxies, handed = held.of(name), places.of(name, trust_store.RootSource.CONFIG_MAPS)
+        told += [f"{name}: {one.proxy} {one.reason}" for one in held.unread_in(name)]
+        told += [f"{name}: {one.proxy} trusts {one.roots}, ends at {one.anchor} {one.reason}" for one in proxies
+                 if (one.roots, one.anchor) != ((short,), short)]  # fmt: skip
+        told += [f"{name}: {one.holders} of {one.of} namespaces hand out {one.sha256[:16]}" for one in handed
+                 if one.sha256 != want.root or one.holders != one.of]  # fmt: skip
+        if not (used and own and proxies and handed):
             told.append(f"{name}: nothing to be read")
     return told
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.istio.ca import trust_store
+from meshkit.istio.ca.trust_store import Certificates, HeldRoot, ProxyCertificate, Roots, RootSource
 from meshkit.istio.control_plane import versions
+from meshkit.istio.control_plane.versions import ControlPlane, Identity
 from meshkit.istio.multicluster import gateways, remote_secrets
+from meshkit.istio.multicluster.gateways import Gateways, GatewaySeen, GatewaysSeen, GatewayType, NetworkGateway
 from meshkit.istio.multicluster.remote_secrets import (
     Credential,
     RemoteCluster,
@@ -28,6 +31,7 @@ OTHER = {"east": "west", "west": "east"}
 ROOT = "aa11"
 Row = dict[str, Any]
 Rows = dict[str, Row]
+T = TypeVar("T")
 
 
 def mesh(**change: Any) -> Mesh:
@@ -41,6 +45,12 @@ def identity(name: str) -> Row:
     """Return what istiod says of itself."""
     network = {"network": f"net-{name}", "mesh_id": "mesh1", "trust_domain": "cluster.local"}
     return {"cluster": name, "istiod": f"istiod-{name}", "cluster_id": name, **network}
+
+
+def identities(rows: Iterable[Row]) -> Identity:
+    """Return rows as the reading that they stand for."""
+    items, unread, _ = _sorted_out(ControlPlane, rows)
+    return versions.identity_reading(items, unread)
 
 
 def secret(name: str) -> Row:
@@ -86,13 +96,37 @@ def _parted(rows: Iterable[Row], state: str, why: str) -> tuple[list[Row], list[
 def gateway(name: str) -> Row:
     """Return a cluster's east-west gateway."""
     service = {"cluster": name, "namespace": "istio-system", "service": "eastwest", "network": f"net-{name}"}
-    return {**service, "addresses": address(name), "port": 15443, "ready": 1, "pods": 1, "exposed_by": "ns/cross"}
+    at = {"type": GatewayType.LOAD_BALANCER, "addresses": (address(name),), "port": 15443}
+    return {**service, **at, "ready": 1, "pods": 1, "exposed_by": ("ns/cross",)}
 
 
 def gateway_seen(name: str) -> Row:
     """Return the other cluster's gateway as istiod knows it."""
     network = f"net-{OTHER[name]}"
     return {"cluster": name, "istiod": f"istiod-{name}", "network": network, "address": address(OTHER[name])}
+
+
+def offered(rows: Iterable[Row]) -> Gateways:
+    """Return rows as the reading that they stand for."""
+    return gateways.offered_reading(*_sorted_out(NetworkGateway, rows))
+
+
+def seen(rows: Iterable[Row]) -> GatewaysSeen:
+    """Return rows as the reading that they stand for."""
+    return gateways.seen_reading(*_sorted_out(GatewaySeen, rows))
+
+
+def _sorted_out(item: Callable[..., T], rows: Iterable[Row]) -> tuple[list[T], list[Unread], list[T]]:
+    """Return the items of rows, what could not be read, and what says that there is none."""
+    told, items, unread, none = ("no Service", "it knows"), [], [], []
+    for row in rows:
+        if row.get("reason", "").startswith(told):
+            none.append(item(**row))
+        elif row.get("reason"):
+            unread.append(Unread(row["cluster"], row["reason"], row.get("istiod", "")))
+        else:
+            items.append(item(**row))
+    return items, unread, none
 
 
 def address(name: str) -> str:
@@ -108,13 +142,26 @@ def certificate(name: str) -> Row:
     return {**who, "sha256": f"leaf-{name}", **dates, "anchor": ROOT, "roots": ROOT}
 
 
-MAKERS: dict[str, tuple[Any, Any]] = {
-    "identity": (identity, versions.IDENTITY.frame),
+def certificates(rows: Sequence[Row]) -> Certificates:
+    """Return rows, with roots as the table has them, as the reading that they stand for."""
+    known, unread = [row for row in rows if not row.get("reason")], [row for row in rows if row.get("reason")]
+    typed = [ProxyCertificate(**{**row, "roots": tuple(filter(None, row["roots"].split(",")))}) for row in known]
+    lost = [Unread(row["cluster"], row["reason"], proxy=row.get("proxy", "")) for row in unread]
+    return trust_store.certificate_reading(typed, lost)
+
+
+def roots(rows: Sequence[Row]) -> Roots:
+    """Return rows as the reading that they stand for."""
+    return trust_store.root_reading([HeldRoot(**{**row, "source": RootSource(row["source"])}) for row in rows])
+
+
+MAKERS: dict[str, tuple[Callable[[str], Row], Callable[[Sequence[Row]], Any]]] = {
+    "identity": (identity, identities),
     "secrets": (secret, secrets),
     "remotes": (remote, remotes),
-    "gateways": (gateway, gateways.GATEWAYS.frame),
-    "gateways_seen": (gateway_seen, gateways.GATEWAYS_SEEN.frame),
-    "certificates": (certificate, trust_store.CERTIFICATES.frame),
+    "gateways": (gateway, offered),
+    "gateways_seen": (gateway_seen, seen),
+    "certificates": (certificate, certificates),
 }
 READINGS = {"secrets": "remote_secrets", "remotes": "remote_clusters"}
 
@@ -129,13 +176,13 @@ def facts(spoiled: str = "", change: Row | None = None, *, only: Row | None = No
         none: whether there is no row at all.
     """
     tables: dict[str, Any] = {}
-    for name, (maker, columns) in MAKERS.items():
+    for name, (maker, reading) in MAKERS.items():
         rows = [maker(cluster) for cluster in OTHER]
         if name == spoiled:
             rows[0] = {"cluster": "east", **only} if only else {**rows[0], **(change or {})}
             rows = rows[1:] if none else rows
-        tables[READINGS.get(name, name)] = columns(rows)
-    return Snapshot(mesh(), {**tables, "roots": trust_store.ROOTS.frame([])})
+        tables[READINGS.get(name, name)] = reading(rows)
+    return Snapshot(mesh(), {**tables, "roots": trust_store.root_reading()})
 
 
 def call(client: str, server: str, **change: Any) -> Row:

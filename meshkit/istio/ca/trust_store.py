@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
 
 import pandas as pd
 from cryptography.x509 import Certificate
@@ -19,6 +21,7 @@ from meshkit.istio.ca import cacerts
 from meshkit.istio.ca.certificates import SHORT, chain_end, fingerprint, parse_bundle, parse_chain, spiffe
 from meshkit.istio.control_plane.istiods_and_proxies import Proxy, ask_proxies
 from meshkit.istio.proxies import envoy_admin
+from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Table, integer, moment, text
@@ -80,44 +83,131 @@ DISTRIBUTED_ROOTS: Final = Table(
 )
 
 
-def certificates(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each proxy with the certificate that it shows and the roots that it trusts.
+@dataclass(frozen=True)
+class ProxyCertificate:
+    """The certificate that one proxy shows, and the roots that it trusts: a row of `CERTIFICATES`.
+
+    `reason` is why there is no certificate; its roots are known all the same.
+    """
+
+    cluster: str = ""
+    namespace: str = ""
+    proxy: str = ""
+    kind: str = ""
+    identity: str = ""
+    issuer: str = ""
+    serial: str = ""
+    sha256: str = ""
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+    chain: int = 0
+    anchor: str = ""
+    roots: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def target(self) -> str:
+        """Nothing else than its cluster."""
+        return ""
+
+    @property
+    def bundle(self) -> frozenset[str]:
+        """The roots that the proxy trusts."""
+        return frozenset(self.roots)
+
+    def begins(self, now: datetime) -> bool:
+        """Tell whether it is not valid yet."""
+        return self.not_before is not None and self.not_before > now
+
+    def left(self, now: datetime) -> float:
+        """Return the seconds for which it is still valid."""
+        return (self.not_after - now).total_seconds() if self.not_after else 0.0
+
+
+class RootSource(StrEnum):
+    """Where a cluster has its roots."""
+
+    CACERTS = f"secret {cacerts.SECRET}"
+    SELF_SIGNED = f"secret {cacerts.SELF_SIGNED}"
+    NEITHER = "secret"
+    """Neither of them is there, can be read, or counts."""
+    CONFIG_MAPS = "configmap istio-ca-root-cert"
+    PROXIES = "proxies"
+
+
+@dataclass(frozen=True)
+class HeldRoot:
+    """A root, and how many of a source of a cluster hold it: a row of `ROOTS`.
+
+    `reason` is what is not known of the source, or that it has none; such an item has no fingerprint.
+    """
+
+    cluster: str
+    source: RootSource
+    sha256: str = ""
+    subject: str = ""
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+    holders: int = 0
+    of: int = 0
+    reason: str = ""
+
+    @property
+    def target(self) -> str:
+        """Its source."""
+        return self.source
+
+
+Certificates = Reading[ProxyCertificate]
+Roots = Reading[HeldRoot]
+
+
+def certificates(mesh: Mesh) -> Certificates:
+    """Return, for each proxy, the certificate that it shows and the roots that it trusts.
 
     Source: the `default` and `ROOTCA` secrets of each Envoy's config dump. It holds no private key.
     """
-    rows = []
+    items: list[ProxyCertificate] = []
+    unread: list[Unread] = []
     for name, proxy, answer in ask_proxies(mesh, lambda p: parse_identity(envoy_admin.secrets(p)), ztunnels=ZTUNNEL):
-        where = _where(name, proxy)
-        rows.append({**where, "reason": answer.reason} if isinstance(answer, Unknown) else {**where, **answer})
-    return CERTIFICATES.frame(rows)
+        namespace, pod, kind = (proxy.namespace, proxy.name, proxy.kind) if proxy else ("", "", "")
+        if isinstance(answer, Unknown):
+            unread.append(Unread(name, answer.reason, namespace=namespace, proxy=pod, kind=kind))
+        else:
+            items.append(replace(answer, cluster=name, namespace=namespace, proxy=pod, kind=kind))
+    return certificate_reading(items, unread)
 
 
-def _where(cluster: str, proxy: Proxy | None) -> dict[str, str]:
-    if proxy is None:
-        return {"cluster": cluster}
-    return {"cluster": cluster, "namespace": proxy.namespace, "proxy": proxy.name, "kind": proxy.kind}
+def certificate_reading(items: Iterable[ProxyCertificate] = (), unread: Iterable[Unread] = ()) -> Certificates:
+    """Return the reading of what proxies show and trust."""
+    return Reading(CERTIFICATES, items, unread, why="reason")
 
 
-def parse_identity(secrets: list[envoy_admin.Secret]) -> dict[str, Any]:
-    """Return a row of `certificates`, without the proxy, from the secrets that it holds."""
+def unproved(known: Certificates, name: str = "") -> list[ProxyCertificate | Unread]:
+    """Return what of a cluster, or of all, could not be read, and the proxies that hold no certificate."""
+    found: list[ProxyCertificate | Unread] = [*known.unread, *(one for one in known if one.reason)]
+    return [one for one in found if name in ("", one.cluster)]
+
+
+def parse_identity(secrets: list[envoy_admin.Secret]) -> ProxyCertificate:
+    """Return what a proxy shows and trusts, from the secrets that it holds; which proxy that is, it does not say."""
     chain = parse_chain(b"".join(s.pem for s in secrets if s.name == "default" and s.kind == "chain"))
     roots = parse_bundle(b"".join(s.pem for s in secrets if s.name == "ROOTCA"))
-    trusted = ",".join(sorted(fingerprint(root, SHORT) for root in roots))
+    trusted = tuple(sorted(fingerprint(root, SHORT) for root in roots))
     if not chain:
-        return {"roots": trusted, "reason": "the proxy holds no workload certificate"}
+        return ProxyCertificate(roots=trusted, reason="the proxy holds no workload certificate")
     leaf = chain[0]
-    return {
-        "identity": spiffe(leaf),
-        "issuer": leaf.issuer.rfc4514_string(),
-        "serial": f"{leaf.serial_number:x}",
-        "sha256": fingerprint(leaf),
-        "not_before": leaf.not_valid_before_utc,
-        "not_after": leaf.not_valid_after_utc,
-        "chain": len(chain),
-        "anchor": _anchor(chain, roots),
-        "roots": trusted,
-        "reason": "",
-    }
+    return ProxyCertificate(
+        identity=spiffe(leaf),
+        issuer=leaf.issuer.rfc4514_string(),
+        serial=f"{leaf.serial_number:x}",
+        sha256=fingerprint(leaf),
+        not_before=leaf.not_valid_before_utc,
+        not_after=leaf.not_valid_after_utc,
+        chain=len(chain),
+        anchor=_anchor(chain, roots),
+        roots=trusted,
+    )
 
 
 def _anchor(chain: list[Certificate], roots: list[Certificate]) -> str:
@@ -127,24 +217,27 @@ def _anchor(chain: list[Certificate], roots: list[Certificate]) -> str:
 
 @dataclass(frozen=True)
 class _Source:
-    name: str
+    name: RootSource
     holders: list[list[Certificate]]
     reason: str = ""
 
 
-def roots(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each root certificate and each place of a cluster where it stands.
+def roots(mesh: Mesh) -> Roots:
+    """Return each root certificate of each place of a cluster where it stands.
 
     Sources: `secret cacerts` or `secret istio-ca-secret` (what istiod signs with; the first where both are),
     `configmap istio-ca-root-cert` (one in each namespace), `proxies` (each Envoy's ROOTCA). Of the Secret only the root
     certificate is read; its key never leaves the reading function. Where another CA signs in istiod's place, no Secret
     is a source, and the reason names that CA.
     """
-    rows: list[dict[str, Any]] = []
+    items: list[HeldRoot] = []
+    unread: list[Unread] = []
     found = mesh.each(lambda cluster: [_secret_roots(cluster, mesh.root_namespace), _config_map_roots(cluster)])
     for name, sources in found.items():
-        known = [_Source("secret", [], sources.reason)] if isinstance(sources, Unknown) else sources
-        rows += [{"cluster": name, **row} for source in known for row in _root_rows(source)]
+        if isinstance(sources, Unknown):
+            unread.append(Unread(name, sources.reason, source=RootSource.NEITHER.value))
+        else:
+            items += [root for source in sources for root in _held(name, source)]
     trusted: dict[str, list[list[Certificate]]] = {name: [] for name in mesh.clusters}
     failed: dict[str, list[str]] = {name: [] for name in mesh.clusters}
     for name, proxy, answer in ask_proxies(mesh, _proxy_roots, ztunnels=ZTUNNEL):
@@ -153,8 +246,13 @@ def roots(mesh: Mesh) -> pd.DataFrame:
         else:
             trusted[name].append(answer)
     for name, holders in trusted.items():
-        rows += [{"cluster": name, **row} for row in _root_rows(_Source("proxies", holders, "; ".join(failed[name])))]
-    return ROOTS.frame(rows)
+        items += _held(name, _Source(RootSource.PROXIES, holders, "; ".join(failed[name])))
+    return root_reading(items, unread)
+
+
+def root_reading(items: Iterable[HeldRoot] = (), unread: Iterable[Unread] = ()) -> Roots:
+    """Return the reading of roots and who holds them."""
+    return Reading(ROOTS, items, unread, why="reason")
 
 
 def _proxy_roots(proxy: Proxy) -> list[Certificate]:
@@ -163,7 +261,7 @@ def _proxy_roots(proxy: Proxy) -> list[Certificate]:
 
 def _secret_roots(cluster: Cluster, namespace: str) -> _Source:
     if elsewhere := cacerts.signed_by_others(cluster, namespace):
-        return _Source("secret", [], f"certificates come from {elsewhere}")
+        return _Source(RootSource.NEITHER, [], f"certificates come from {elsewhere}")
     # istiod prefers cacerts, and a left-over istio-ca-secret means nothing then (pilot/pkg/bootstrap/istio_ca.go).
     for name in (cacerts.SECRET, cacerts.SELF_SIGNED):
         secret = cluster.find("secrets", namespace, name) or {}
@@ -171,10 +269,10 @@ def _secret_roots(cluster: Cluster, namespace: str) -> _Source:
         if cacerts.present(data):
             loaded = cacerts.self_signed_as_loaded(data) if name == cacerts.SELF_SIGNED else cacerts.as_loaded(data)
             try:
-                return _Source(f"secret {name}", [parse_bundle(loaded.get("root-cert.pem", b""))])
+                return _Source(RootSource(f"secret {name}"), [parse_bundle(loaded.get("root-cert.pem", b""))])
             except ValueError as error:
-                return _Source("secret", [], f"{name}: {error}")
-    return _Source("secret", [], f"neither cacerts nor istio-ca-secret in {namespace}")
+                return _Source(RootSource.NEITHER, [], f"{name}: {error}")
+    return _Source(RootSource.NEITHER, [], f"neither cacerts nor istio-ca-secret in {namespace}")
 
 
 def distributed_roots(mesh: Mesh) -> pd.DataFrame:
@@ -226,28 +324,22 @@ def _config_map_roots(cluster: Cluster) -> _Source:
     broken = [f"namespace {place}: {chain.reason}" for place, chain in maps.items() if isinstance(chain, Unknown)]
     # One that cannot be read counts as a holder without roots, so that no root seems to be in every namespace.
     chains = [_known(chain) for chain in maps.values()]
-    return _Source("configmap istio-ca-root-cert", chains, "; ".join(broken) if maps else "there is none")
+    return _Source(RootSource.CONFIG_MAPS, chains, "; ".join(broken) if maps else "there is none")
 
 
-def _root_rows(source: _Source) -> list[dict[str, Any]]:
-    counted: Counter[str] = Counter()
-    seen: dict[str, Certificate] = {}
-    for bundle in source.holders:
-        counted.update({fingerprint(root) for root in bundle})
-        seen.update({fingerprint(root): root for root in bundle})
-    rows: list[dict[str, Any]] = [
-        {
-            "source": source.name,
-            "sha256": digest,
-            "subject": root.subject.rfc4514_string(),
-            "not_before": root.not_valid_before_utc,
-            "not_after": root.not_valid_after_utc,
-            "holders": counted[digest],
-            "of": len(source.holders),
-            "reason": "",
-        }
-        for digest, root in seen.items()
-    ]
+def _held(cluster: str, source: _Source) -> Iterator[HeldRoot]:
+    seen = {fingerprint(root): root for bundle in source.holders for root in bundle}
+    counted = Counter(digest for bundle in source.holders for digest in {fingerprint(root) for root in bundle})
+    for digest, root in seen.items():
+        yield HeldRoot(
+            cluster,
+            source.name,
+            sha256=digest,
+            subject=root.subject.rfc4514_string(),
+            not_before=root.not_valid_before_utc,
+            not_after=root.not_valid_after_utc,
+            holders=counted[digest],
+            of=len(source.holders),
+        )
     if source.reason:
-        rows.append({"source": source.name, "holders": 0, "of": len(source.holders), "reason": source.reason})
-    return rows
+        yield HeldRoot(cluster, source.name, of=len(source.holders), reason=source.reason)

@@ -16,6 +16,7 @@ import yaml
 
 from meshkit.istio.control_plane.cluster_domain import of_cluster
 from meshkit.istio.control_plane.istiods_and_proxies import NETWORK, Istiod, ask_istiods, istiods
+from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
@@ -225,38 +226,84 @@ _DEPLOYED = frozenset({"istio", "istio-waypoint", "istio-east-west"})
 """Classes of Gateways whose Deployments istiod makes (pilot/pkg/config/kube/gateway/deploymentcontroller.go)."""
 
 
-def identity(mesh: Mesh) -> pd.DataFrame:
+@dataclass(frozen=True)
+class ControlPlane:
+    """Who one istiod thinks it is, and what it injects into new pods: a row of `IDENTITY`."""
+
+    cluster: str
+    istiod: str
+    revision: str = ""
+    cluster_id: str = ""
+    network: str = ""
+    mesh_id: str = ""
+    trust_domain: str = ""
+    trust_domain_aliases: tuple[str, ...] = ()
+    cluster_domain: str = ""
+    cluster_aliases: tuple[str, ...] = ()
+    injected_cluster_id: str = ""
+    injected_network: str = ""
+
+    @property
+    def target(self) -> str:
+        """Nothing else than its cluster."""
+        return ""
+
+    @property
+    def accepted_ids(self) -> frozenset[str]:
+        """The cluster ids that it takes from proxies."""
+        return frozenset({self.cluster_id, *self.cluster_aliases})
+
+    @property
+    def trust_domains(self) -> frozenset[str]:
+        """The trust domains that its proxies accept."""
+        return frozenset({self.trust_domain, *self.trust_domain_aliases})
+
+
+Identity = Reading[ControlPlane]
+
+
+def identity(mesh: Mesh) -> Identity:
     """Return who each istiod thinks it is, and what it injects into new pods.
 
     Source: the pod's environment, and the ConfigMaps `istio` and `istio-sidecar-injector` of its revision.
     """
-    rows = []
+    items: list[ControlPlane] = []
+    unread: list[Unread] = []
     for name, istiod, answer in ask_istiods(mesh, _identity):
-        where = {"cluster": name, "istiod": istiod.name if istiod else ""}
-        rows.append({**where, "reason": answer.reason} if isinstance(answer, Unknown) else {**where, **answer})
-    return IDENTITY.frame(rows)
+        if isinstance(answer, Unknown):
+            unread.append(Unread(name, answer.reason, istiod.name if istiod else ""))
+        else:
+            items.append(answer)
+    return identity_reading(items, unread)
 
 
-def _identity(istiod: Istiod) -> dict[str, str]:
+def identity_reading(items: Iterable[ControlPlane] = (), unread: Iterable[Unread] = ()) -> Identity:
+    """Return the reading of who istiods are."""
+    return Reading(IDENTITY, items, unread, why="reason")
+
+
+def _identity(istiod: Istiod) -> ControlPlane:
     suffix = f"-{istiod.revision}" if istiod.revision not in ("", "default") else ""
     cluster, namespace = istiod.cluster, istiod.namespace
     settings = _field(cluster.find("configmaps", namespace, f"istio{suffix}"), "mesh")
     injector = _field(cluster.find("configmaps", namespace, f"istio-sidecar-injector{suffix}"), "values")
     values = injector.get("global", {})
     own = cluster.find("namespaces", None, namespace) or {}
-    return {
-        "revision": istiod.revision,
-        "cluster_id": istiod.env.get("CLUSTER_ID", "") or "Kubernetes",
-        "network": own.get("metadata", {}).get("labels", {}).get(NETWORK, ""),
-        "mesh_id": settings.get("defaultConfig", {}).get("meshId", "") or values.get("meshID", ""),
-        "trust_domain": settings.get("trustDomain", "") or "cluster.local",
-        "trust_domain_aliases": ",".join(settings.get("trustDomainAliases") or []),
-        "cluster_domain": of_cluster(cluster, namespace),
-        "cluster_aliases": ",".join(aliases(istiod.arguments, istiod.env.get("CLUSTER_ID", "") or "Kubernetes")),
-        "injected_cluster_id": values.get("multiCluster", {}).get("clusterName", "") or "Kubernetes",
-        "injected_network": values.get("network", ""),
-        "reason": "",
-    }
+    cluster_id = istiod.env.get("CLUSTER_ID", "") or "Kubernetes"
+    return ControlPlane(
+        cluster.name,
+        istiod.name,
+        revision=istiod.revision,
+        cluster_id=cluster_id,
+        network=own.get("metadata", {}).get("labels", {}).get(NETWORK, ""),
+        mesh_id=settings.get("defaultConfig", {}).get("meshId", "") or values.get("meshID", ""),
+        trust_domain=settings.get("trustDomain", "") or "cluster.local",
+        trust_domain_aliases=tuple(settings.get("trustDomainAliases") or ()),
+        cluster_domain=of_cluster(cluster, namespace),
+        cluster_aliases=tuple(aliases(istiod.arguments, cluster_id)),
+        injected_cluster_id=values.get("multiCluster", {}).get("clusterName", "") or "Kubernetes",
+        injected_network=values.get("network", ""),
+    )
 
 
 def aliases(arguments: Iterable[str], cluster_id: str) -> list[str]:

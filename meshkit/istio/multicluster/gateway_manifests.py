@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
 import yaml
 
 from meshkit.istio.control_plane import istioctl
 from meshkit.istio.control_plane.cluster_domain import DEFAULT
-from meshkit.istio.multicluster.gateways import NETWORK, PASSTHROUGH_PORT
+from meshkit.istio.multicluster.gateways import NETWORK, PASSTHROUGH_PORT, Gateways
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.spec import MeshSpec
@@ -95,7 +94,7 @@ def exposure(spec: MeshSpec, name: str, selector: Mapping[str, str]) -> dict[str
     }
 
 
-def mesh_networks(spec: MeshSpec, gateways: pd.DataFrame | None = None, domain: str = DEFAULT) -> Networks:
+def mesh_networks(spec: MeshSpec, gateways: Gateways | None = None, domain: str = DEFAULT) -> Networks:
     """Return `values.global.meshNetworks`: which cluster is on which network, behind which gateway Service.
 
     The Service is named, not its address: an istiod looks it up in the very cluster that the network is of, and
@@ -112,11 +111,8 @@ def mesh_networks(spec: MeshSpec, gateways: pd.DataFrame | None = None, domain: 
     for entry in spec.clusters:
         place = f"{NAME}.{spec.mesh.root_namespace}"
         if gateways is not None:
-            own = gateways[(gateways["cluster"] == entry.name) & (gateways["network"] == entry.network)]
-            own = own[own["service"] != ""]
-            places = [
-                f"{service}.{namespace}" for service, namespace in zip(own["service"], own["namespace"], strict=True)
-            ]
+            own = (one for one in gateways.of(entry.name, entry.network) if not one.declared)
+            places = [f"{one.service}.{one.namespace}" for one in own]
             place = place if place in places or not places else places[0]
         gateway = {"registryServiceName": f"{place}.svc.{domain}", "port": PASSTHROUGH_PORT}
         network = found.setdefault(entry.network, {"endpoints": [], "gateways": []})

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any, Final
 
-import pandas as pd
 import yaml
 
 from meshkit.istio.control_plane import istiods_and_proxies
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
+from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
@@ -26,8 +27,6 @@ GATEWAY_PORT_LABEL = "networking.istio.io/gatewayPort"
 NODE_SELECTOR = "traffic.istio.io/nodeSelector"
 GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 LISTENER_MODE = "gateway.istio.io/listener-protocol"
-DECLARED = ("istio-remote", "meshNetworks")
-"""Types of gateways of which nothing is known but the address."""
 OWNER = "install.operator.istio.io/owning-resource"
 PASSTHROUGH_PORT = 15443
 HBONE_PORT = 15008
@@ -78,56 +77,130 @@ GATEWAYS_SEEN: Final = Table(
 )
 
 
-def gateways(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each gateway by which others come into a cluster, as istiod finds them.
+class GatewayType(StrEnum):
+    """What others find a gateway by: a type of Service, or what declares its address."""
+
+    LOAD_BALANCER = "LoadBalancer"
+    NODE_PORT = "NodePort"
+    CLUSTER_IP = "ClusterIP"
+    EXTERNAL_NAME = "ExternalName"
+    MESH_NETWORKS = "meshNetworks"
+    ISTIO_REMOTE = "istio-remote"
+    """A class of the Kubernetes Gateway API; an address in a Gateway of any other class is declared, too."""
+
+
+@dataclass(frozen=True)
+class NetworkGateway:
+    """A gateway by which others come into a cluster: a row of `GATEWAYS`."""
+
+    cluster: str
+    namespace: str = ""
+    service: str = ""
+    network: str = ""
+    namespace_network: str = ""
+    type: GatewayType | str = ""
+    addresses: tuple[str, ...] = ()
+    port: int = 0
+    ready: int = 0
+    pods: int = 0
+    exposed_by: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    selector: Mapping[str, str] = field(default_factory=dict)
+    made_by: str = ""
+    reason: str = ""
+
+    @property
+    def target(self) -> str:
+        """The network of which istiod takes it for the gateway."""
+        return self.network
+
+    @property
+    def declared(self) -> bool:
+        """Whether nothing is known of it but the address that somebody declares."""
+        return not self.service
+
+    @property
+    def called(self) -> str:
+        """What people call it: its Service, or who declares it."""
+        return self.service or self.made_by
+
+    def used_for(self, network: str) -> bool:
+        """Tell whether istiods send others' calls to a network there: a Service needs nothing else for it."""
+        return self.network == network and bool(self.addresses) and bool(self.port)
+
+
+@dataclass(frozen=True)
+class GatewaySeen:
+    """A network's gateway as one istiod knows it: a row of `GATEWAYS_SEEN`."""
+
+    cluster: str
+    istiod: str
+    network: str = ""
+    gateway_cluster: str = ""
+    address: str = ""
+    port: int = 0
+    hbone_port: int = 0
+    reason: str = ""
+
+    @property
+    def target(self) -> str:
+        """The network of the gateway."""
+        return self.network
+
+
+Gateways = Reading[NetworkGateway]
+GatewaysSeen = Reading[GatewaySeen]
+
+
+def gateways(mesh: Mesh) -> Gateways:
+    """Return each gateway by which others come into a cluster, as istiod finds them.
 
     A Service with the label `topology.istio.io/network`; one that meshNetworks of its own cluster name by
     registryServiceName; an address in meshNetworks; a Gateway of the Kubernetes Gateway API with that label and
     addresses, such as one of class istio-remote. Services on port 15443 that are none of these are listed, too.
 
-    The columns are those of `GATEWAYS`. A cluster without any gateway has a row that says so.
-
     Source: pilot/pkg/serviceregistry/kube/controller/network.go, pilot/pkg/model/network.go.
     """
-    rows: list[dict[str, Any]] = []
-    declared: list[dict[str, Any]] = []
     found = mesh.each(lambda cluster: _gateways(cluster, mesh))
-    for name, known in found.items():
-        if isinstance(known, Unknown):
-            rows.append({"cluster": name, "reason": known.reason})
-            continue
-        rows += [{"cluster": name, **row} for row in known.services]
-        declared += [{**row, "made_by": f"{row['made_by']} of {name}"} for row in known.declared]
-    for name, known in found.items():
-        rows += _declared(mesh.spec.cluster(name).network, name, rows, declared)
-        if not isinstance(known, Unknown) and all(row["cluster"] != name for row in rows):
-            reason = f"no Service has the label {NETWORK}, none listens on {PASSTHROUGH_PORT}"
-            rows.append({"cluster": name, "namespace_network": known.network, "reason": reason})
-    return GATEWAYS.frame(rows)
+    unread = [Unread(name, known.reason) for name, known in found.items() if isinstance(known, Unknown)]
+    read = {name: known for name, known in found.items() if not isinstance(known, Unknown)}
+    declared = [one for known in read.values() for one in known.declared]
+    items = [one for known in read.values() for one in known.services]
+    for name in found:
+        items += _declared(mesh.spec.cluster(name).network, name, items, declared)
+    bare = {name: known.network for name, known in read.items() if all(one.cluster != name for one in items)}
+    reason = f"no Service has the label {NETWORK}, none listens on {PASSTHROUGH_PORT}"
+    none = [NetworkGateway(name, namespace_network=network, reason=reason) for name, network in bare.items()]
+    return offered_reading(items, unread, none)
+
+
+def offered_reading(
+    items: Iterable[NetworkGateway] = (), unread: Iterable[Unread] = (), none: Iterable[NetworkGateway] = ()
+) -> Gateways:
+    """Return the reading of what clusters offer."""
+    return Reading(GATEWAYS, items, unread, none, why="reason")
 
 
 @dataclass(frozen=True)
 class _Found:
     """What was found in one cluster: Services, what is declared there of any network, and the cluster's own network."""
 
-    services: list[dict[str, Any]]
-    declared: list[dict[str, Any]]
+    services: list[NetworkGateway]
+    declared: list[NetworkGateway]
     network: str
 
 
 def _declared(
-    network: str, name: str, rows: list[dict[str, Any]], declared: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+    network: str, name: str, offered: Collection[NetworkGateway], declared: Collection[NetworkGateway]
+) -> list[NetworkGateway]:
     """Return a cluster's gateways that are known by their address only, each once, and who declares it."""
-    own = [row for row in rows if row["cluster"] == name and row.get("addresses")]
-    known = {(address, row["port"]) for row in own for address in row["addresses"].split(",")}
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    for row in declared:
-        place = (row["addresses"], row["port"])
-        if row["network"] != network or place in known:
-            continue
-        others = [found[place]["made_by"]] if place in found else []
-        found[place] = {"cluster": name, **row, "made_by": ", ".join([*others, row["made_by"]])}
+    known = {((address,), one.port) for one in offered if one.cluster == name for address in one.addresses}
+    found: dict[tuple[tuple[str, ...], int], NetworkGateway] = {}
+    for one in (one for one in declared if one.network == network):
+        place = (one.addresses, one.port)
+        if place not in known:
+            by = [*([found[place].made_by] if place in found else []), f"{one.made_by} of {one.cluster}"]
+            found[place] = replace(one, cluster=name, made_by=", ".join(by))
     return list(found.values())
 
 
@@ -149,13 +222,13 @@ def _gateways(cluster: Cluster, mesh: Mesh) -> _Found:
     own = _labels(namespace).get(NETWORK, "")
     made = [_gateway(cluster, service, by, exposures, resources) for service, by in services]
     addresses = [
-        _by_address(network, str(gateway["address"]), int(gateway.get("port") or 0), "meshNetworks", "meshNetworks")
+        _by_address(cluster, network, str(gateway["address"]), int(gateway.get("port") or 0))
         for network, value in networks.items()
         for gateway in value.get("gateways") or []
         if gateway.get("address")
     ]
-    addresses += [row for resource in resources for row in _by_resource(resource)]
-    return _Found([{**row, "namespace_network": own} for row in made], addresses, own)
+    addresses += [one for resource in resources for one in _by_resource(cluster, resource)]
+    return _Found([replace(one, namespace_network=own) for one in made], addresses, own)
 
 
 def _mesh_networks(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
@@ -174,18 +247,29 @@ def _registered(service: dict[str, Any], named: dict[str, tuple[str, int]]) -> t
     return None if _labels(service).get(NETWORK) else found
 
 
-def _by_address(network: str, address: str, port: int, kind: str, made_by: str) -> dict[str, Any]:
-    return {"network": network, "addresses": address, "port": port, "type": kind, "made_by": made_by}
+def _by_address(cluster: Cluster, network: str, address: str, port: int) -> NetworkGateway:
+    kind = GatewayType.MESH_NETWORKS
+    return NetworkGateway(cluster.name, network=network, type=kind, addresses=(address,), port=port, made_by=kind.value)
 
 
-def _by_resource(resource: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _by_resource(cluster: Cluster, resource: dict[str, Any]) -> Iterator[NetworkGateway]:
     """Yield each address and passthrough listener of a Gateway API Gateway; an address without a type is ignored."""
-    kind, network = resource["spec"].get("gatewayClassName", ""), _labels(resource).get(NETWORK, "")
+    kind, network = _type(resource["spec"].get("gatewayClassName", "")), _labels(resource).get(NETWORK, "")
     for address in resource["spec"].get("addresses") or [] if network else []:
         if address.get("type") in ("IPAddress", "Hostname"):
             for listener in _passthrough_listeners(resource):
-                made_by = f"Gateway {_name(resource)}"
-                yield _by_address(network, address["value"], listener["port"], kind, made_by)
+                yield NetworkGateway(
+                    cluster.name,
+                    network=network,
+                    type=kind,
+                    addresses=(address["value"],),
+                    port=listener["port"],
+                    made_by=f"Gateway {_name(resource)}",
+                )
+
+
+def _type(word: str) -> GatewayType | str:
+    return GatewayType(word) if word in list(GatewayType) else word
 
 
 def is_gateway(service: dict[str, Any]) -> bool:
@@ -242,7 +326,7 @@ def _gateway(
     registered: tuple[str, int] | None,
     exposures: list[dict[str, Any]],
     resources: list[dict[str, Any]],
-) -> dict[str, Any]:
+) -> NetworkGateway:
     namespace, selector = service["metadata"]["namespace"], service["spec"].get("selector") or {}
     found = cluster.get("pods", namespace, labels=selector) if selector else []
     pods = [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
@@ -258,20 +342,21 @@ def _gateway(
         for r in resources
         if (listeners := _passthrough_listeners(r)) and _serves(r, service, labels)
     }
-    return {
-        "namespace": namespace,
-        "service": service["metadata"]["name"],
-        "network": network,
-        "type": service["spec"].get("type", "ClusterIP"),
-        "addresses": ",".join(_addresses(cluster, service)),
-        "port": _node_port(service, port),
-        "ready": sum(_ready(pod) for pod in pods),
-        "pods": len(pods),
-        "exposed_by": ",".join(sorted(lets_in)),
-        "hosts": ",".join(sorted({host for hosts in lets_in.values() for host in hosts})),
-        "selector": ",".join(f"{key}={value}" for key, value in sorted(selector.items())),
-        "made_by": _made_by(service),
-    }
+    return NetworkGateway(
+        cluster.name,
+        namespace=namespace,
+        service=service["metadata"]["name"],
+        network=network,
+        type=_type(service["spec"].get("type", GatewayType.CLUSTER_IP)),
+        addresses=tuple(_addresses(cluster, service)),
+        port=_node_port(service, port),
+        ready=sum(_ready(pod) for pod in pods),
+        pods=len(pods),
+        exposed_by=tuple(sorted(lets_in)),
+        hosts=tuple(sorted({host for hosts in lets_in.values() for host in hosts})),
+        selector=selector,
+        made_by=_made_by(service),
+    )
 
 
 def _hosts(gateway: dict[str, Any]) -> list[str]:
@@ -282,7 +367,7 @@ def _hosts(gateway: dict[str, Any]) -> list[str]:
 def _by_nodes(service: dict[str, Any]) -> bool:
     """Tell whether others come in by the nodes: type NodePort with the annotation, whatever stands in it."""
     notes = service["metadata"].get("annotations") or {}
-    return service["spec"].get("type") == "NodePort" and NODE_SELECTOR in notes
+    return service["spec"].get("type") == GatewayType.NODE_PORT and NODE_SELECTOR in notes
 
 
 def _node_port(service: dict[str, Any], port: int) -> int:
@@ -296,7 +381,7 @@ def _addresses(cluster: Cluster, service: dict[str, Any]) -> list[str]:
         return _of_nodes(cluster, service)
     ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
     addresses = [entry.get("ip") or entry.get("hostname", "") for entry in ingress]
-    return [*addresses, *(service["spec"].get("externalIPs") or [])]
+    return [*filter(None, addresses), *(service["spec"].get("externalIPs") or [])]
 
 
 def _of_nodes(cluster: Cluster, service: dict[str, Any]) -> list[str]:
@@ -330,30 +415,43 @@ def _made_by(service: dict[str, Any]) -> str:
     return ", ".join(sorted({str(e.get("manager")) for e in written}))
 
 
-def gateways_seen(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each istiod replica and each network gateway that it knows, its own included.
+def gateways_seen(mesh: Mesh) -> GatewaysSeen:
+    """Return, for each istiod replica, each network gateway that it knows, its own included.
 
     Source: `/debug/networkz`.
     """
-    rows: list[dict[str, Any]] = []
+    items: list[GatewaySeen] = []
+    unread: list[Unread] = []
+    none: list[GatewaySeen] = []
     for name, istiod, answer in ask_istiods(mesh, _seen_by):
-        where = {"cluster": name, "istiod": istiod.name if istiod else ""}
+        pod = istiod.name if istiod else ""
         if isinstance(answer, Unknown):
-            rows.append({**where, "reason": answer.reason})
+            unread.append(Unread(name, answer.reason, pod))
+        elif answer:
+            items += answer
         else:
-            rows += [{**where, **row} for row in answer or [{"reason": "it knows no gateway"}]]
-    return GATEWAYS_SEEN.frame(rows)
+            none.append(GatewaySeen(name, pod, reason="it knows no gateway"))
+    return seen_reading(items, unread, none)
 
 
-def _seen_by(istiod: Istiod) -> list[dict[str, Any]]:
+def seen_reading(
+    items: Iterable[GatewaySeen] = (), unread: Iterable[Unread] = (), none: Iterable[GatewaySeen] = ()
+) -> GatewaysSeen:
+    """Return the reading of what istiods know."""
+    return Reading(GATEWAYS_SEEN, items, unread, none, why="reason")
+
+
+def _seen_by(istiod: Istiod) -> list[GatewaySeen]:
     return [
-        {
-            "network": entry.get("Network", ""),
-            "gateway_cluster": entry.get("Cluster", ""),
-            "address": entry.get("Addr", ""),
-            "port": int(entry.get("Port", 0)),
-            "hbone_port": int(entry.get("HBONEPort", 0)),
-        }
+        GatewaySeen(
+            istiod.cluster.name,
+            istiod.name,
+            network=entry.get("Network", ""),
+            gateway_cluster=entry.get("Cluster", ""),
+            address=entry.get("Addr", ""),
+            port=int(entry.get("Port", 0)),
+            hbone_port=int(entry.get("HBONEPort", 0)),
+        )
         for entry in istiod.debug("networkz") or []
     ]
 

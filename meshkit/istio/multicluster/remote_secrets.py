@@ -113,7 +113,6 @@ class RemoteCluster:
     secret: str = ""
     revision: str = ""
     kubeconfig_folder: str = ""
-    reason: str = ""
 
     @property
     def target(self) -> str:

@@ -31,8 +31,7 @@ def discovered(mesh: Mesh, reader: str, target: str, events: Mapping[str, int]) 
             return f"{reader} has no istiod"
         if mesh.spec.topology.network != "multi":
             return ""
-        seen = gateways.gateways_seen(alone)
-        blind = istiods - set(seen[seen["network"] == network]["istiod"])
+        blind = istiods - {one.istiod for one in gateways.gateways_seen(alone).of(reader, network)}
         return f"{', '.join(sorted(blind))}: no gateway of {network} yet" if blind else ""
 
     return missing

@@ -367,13 +367,12 @@ def check_planes(mesh: Mesh, facts: RollbackFacts) -> Iterator[Finding]:
             had.setdefault(entry.cluster, _cluster_id(before) if before else "")
     identity = versions.identity(mesh)
     for name in mesh.clusters:
-        rows = identity[identity["cluster"] == name]
         expected = f"id {had[name]}" if had.get(name) else "no istiod" if name in had else "as it is"
         ask = Question("MK1204", "its control plane is as before", name, expected)
-        if reason := next((r for r in rows["reason"] if r), ""):
+        if reason := identity.unknown(name):
             yield ask.unknown(reason)
             continue
-        ids = ", ".join(sorted(set(rows["cluster_id"])))
+        ids = ", ".join(sorted({one.cluster_id for one in identity.of(name)}))
         observed = f"id {ids}" if ids else "no istiod"
         if name in had:
             yield ask.judge(observed == expected, observed, "look at Deployment istiod")

@@ -110,9 +110,8 @@ def wait_until_unwatched(mesh: Mesh, reader: str, targets: Collection[str]) -> W
 
 def _addresses(mesh: Mesh, targets: Collection[str]) -> set[str]:
     """Return the addresses (`IP:port`) by which proxies reach other clusters: gateways, and on a flat network pods."""
-    rows = gateways.gateways(mesh)
-    own = rows[rows["cluster"].isin(list(targets))].to_dict("records")
-    found = {f"{address}:{row['port']}" for row in own for address in row["addresses"].split(",") if address}
+    offered = (one for one in gateways.gateways(mesh) if one.cluster in targets)
+    found = {f"{address}:{one.port}" for one in offered for address in one.addresses}
     return found if mesh.spec.topology.network == "multi" else found | set(_of_pods(mesh, targets))
 
 

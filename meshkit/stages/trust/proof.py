@@ -16,6 +16,8 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, planned
 from meshkit.istio.ca import model
 from meshkit.istio.ca.model import SHORT
+from meshkit.istio.ca.trust_store import Certificates, ProxyCertificate
+from meshkit.istio.reading import cell
 from meshkit.istio.trust import TrustFacts, choose, state_of
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.probing import pair_probe
@@ -156,7 +158,8 @@ def _signs(after: TrustFacts, name: str, ask: Question) -> Iterator[Finding]:
 def chains(before: TrustFacts, after: TrustFacts) -> pd.DataFrame:
     """Return every proxy's certificate before and after."""
     key = ["cluster", "namespace", "proxy"]
-    both = before.certificates.merge(after.certificates, how="outer", on=key, suffixes=("_before", ""))
+    frames = before.certificates.frame(), after.certificates.frame()
+    both = frames[0].merge(frames[1], how="outer", on=key, suffixes=("_before", ""))
     names = {"issuer": "signed_by", "anchor": "ends_at", "roots": "trusts"}
     both = both.rename(columns={old + end: new + end for old, new in names.items() for end in ("", "_before")})
     now, old = both["sha256"].fillna(""), both["sha256_before"]
@@ -191,7 +194,7 @@ def check_requests(mesh: Mesh, facts: TrustFacts, wanted: Plan, traffic: Traffic
     ask = Question(
         "MK419", "no request fails during the change", name, f"at most {100 * allowed:g} % (gates.maxErrorRate)"
     )
-    if wanted.empty or of_cluster(facts.certificates, name).empty:
+    if wanted.empty or facts.certificates.lacks(name):
         yield ask.answer(Verdict.SKIPPED, "nothing was changed" if wanted.empty else "it had no proxy")
         return
     rows = traffic.since(name, 0.0)
@@ -216,26 +219,27 @@ def witnesses(facts: TrustFacts) -> pd.DataFrame:
     return agreement(facts.authorities, facts.handed, facts.certificates)
 
 
-def agreement(authorities: pd.DataFrame, handed: pd.DataFrame, certificates: pd.DataFrame) -> pd.DataFrame:
+def agreement(authorities: pd.DataFrame, handed: pd.DataFrame, certificates: Certificates) -> pd.DataFrame:
     """Return `witnesses` of `istiod_ca.authorities`, and of `handed` and `certificates` of `trust_store`."""
     used = authorities[authorities["used"]].set_index("cluster")["roots"].to_dict()
     served = handed.set_index(["cluster", "namespace"])["roots"].to_dict()
     asked = [*authorities.to_dict("records"), *handed.to_dict("records")]
     # What a cluster as a whole could not be asked has no namespace.
     unread = {(row["cluster"], row.get("namespace", "")): row["reason"] for row in asked if row["reason"]}
+    lost = (ProxyCertificate(u.cluster, u.namespace, u.proxy, reason=u.reason) for u in certificates.unread)
     rows = []
-    for proxy in certificates.to_dict("records"):
-        name, place = str(proxy["cluster"]), (proxy["cluster"], proxy["namespace"])
+    for proxy in (*certificates, *lost):
+        name, place = proxy.cluster, (proxy.cluster, proxy.namespace)
         row = {
             "cluster": name,
-            "namespace": proxy["namespace"],
-            "proxy": proxy["proxy"],
+            "namespace": proxy.namespace,
+            "proxy": proxy.proxy,
             "secret": used.get(name, NO_SECRET) or NO_ROOTS,
             "served": served.get(place, ""),
-            "trusts": proxy["roots"],
-            "shows": proxy["sha256"][:SHORT],
-            "ends_at": proxy["anchor"],
-            "reason": proxy["reason"] or unread.get((name, "")) or unread.get(place, ""),
+            "trusts": cell(proxy.roots),
+            "shows": proxy.sha256[:SHORT],
+            "ends_at": proxy.anchor,
+            "reason": proxy.reason or unread.get((name, "")) or unread.get(place, ""),
         }
         rows.append({**row, "agree": "" if row["reason"] else _agreement(row)})
     return WITNESSES.frame(rows)

@@ -28,8 +28,10 @@ from meshkit.changes.plan import Plan
 from meshkit.errors import InputError
 from meshkit.istio.ca import cacerts, certificates, istiod_ca, model, root_bundles, trust_store
 from meshkit.istio.ca.model import SHORT, Choice, ClusterCaState
+from meshkit.istio.ca.trust_store import Certificates, ProxyCertificate, RootSource
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.proxies import workloads
+from meshkit.istio.reading import Unread
 from meshkit.kube.manifests import MANAGED, Object
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import Wait
@@ -96,15 +98,16 @@ def rotation_steps(states: Sequence[ClusterCaState], root: str, plug: Collection
         yield Move(Phase.NARROW, s.name, TrustState(new, frozenset({new})), secret=s.bundle | wide != {new})
 
 
-def late(move: Move, proxies: pd.DataFrame) -> pd.DataFrame:
-    """Return the proxies of a cluster (rows of `trust_store.certificates`) that a phase has not reached yet."""
-    rows = proxies[proxies["cluster"] == move.cluster]
-    trusted = rows["roots"].map(lambda text: frozenset(text.split(",")))
-    if move.phase is Phase.WIDEN:
-        return rows[~trusted.map(lambda roots: move.after.bundle <= roots)]
-    if move.phase is Phase.NARROW:
-        return rows[trusted != move.after.bundle]
-    return rows[rows["anchor"] != move.after.root]
+def late(move: Move, proxies: Certificates) -> set[str]:
+    """Return the proxies of a cluster that a phase has not reached yet, as far as is known: an unread one is late."""
+
+    def waits(one: ProxyCertificate) -> bool:
+        if move.phase is Phase.WIDEN:
+            return not move.after.bundle <= one.bundle
+        return one.bundle != move.after.bundle if move.phase is Phase.NARROW else one.anchor != move.after.root
+
+    unread = {one.proxy for one in proxies.unread_in(move.cluster)}
+    return unread | {one.proxy for one in proxies.of(move.cluster) if waits(one)}
 
 
 def wait_until_safe(
@@ -127,18 +130,16 @@ def wait_until_safe(
     def missing() -> str:
         if after.root == before.root and not dropped:
             return ""
-        rows = trust_store.certificates(mesh)
-        if unread := [f"{_who(row)} cannot be read: {row['reason']}" for row in _rows(rows[rows["reason"] != ""])]:
+        proxies = trust_store.certificates(mesh)
+        if unread := [f"{_who(one)} cannot be read: {one.reason}" for one in trust_store.unproved(proxies)]:
             return _some(unread)
-        lacking = rows[~rows["roots"].map(lambda text: after.root in text.split(","))]
-        if after.root != before.root and len(lacking):
-            return _some([f"{_who(row)} does not trust {after.root}" for row in _rows(lacking)])
-        own = rows["cluster"] == name
-        still = rows[rows["anchor"].isin({*dropped, ""}) & (own | ~rows["anchor"].isin(list(tolerated)))]
-        if dropped and len(still):
-            return _some(
-                [f"{_who(row)} shows a chain to {row['anchor'] or 'nothing it trusts'}" for row in _rows(still)]
-            )
+        lacking = [f"{_who(one)} does not trust {after.root}" for one in proxies if after.root not in one.roots]
+        if after.root != before.root and lacking:
+            return _some(lacking)
+        shown = [one for one in proxies if one.cluster == name or one.anchor not in tolerated]
+        still = [one for one in shown if one.anchor in {*dropped, ""}]
+        if dropped and still:
+            return _some([f"{_who(one)} shows a chain to {one.anchor or 'nothing it trusts'}" for one in still])
         return _signed(mesh, dropped - set(tolerated)) if dropped else ""
 
     return missing
@@ -199,13 +200,11 @@ def wait_until_rotated(mesh: Mesh, name: str, after: TrustState, signer: Certifi
     def missing() -> str:
         if waiting := taken():
             return waiting
-        rows = trust_store.certificates(mesh)
-        rows = rows[rows["cluster"] == name]
-        wrong = [f"{_who(row)}: {row['reason']}" for row in _rows(rows[rows["reason"] != ""])]
-        for row in _rows(rows[rows["reason"] == ""]):
-            roots = frozenset(row["roots"].split(","))
-            if roots != after.bundle or row["anchor"] not in ({after.root} if renewed else after.bundle):
-                wrong.append(f"{_who(row)} trusts {', '.join(sorted(roots))}, and shows a chain to {row['anchor']}")
+        proxies = trust_store.certificates(mesh)
+        wrong = [f"{_who(one)}: {one.reason}" for one in trust_store.unproved(proxies, name)]
+        ends, known = {after.root} if renewed else after.bundle, [one for one in proxies.of(name) if not one.reason]
+        astray = [one for one in known if one.bundle != after.bundle or one.anchor not in ends]
+        wrong += [f"{_who(one)} trusts {', '.join(one.roots)}, and shows a chain to {one.anchor}" for one in astray]
         return _some(wrong)
 
     return missing
@@ -215,8 +214,8 @@ def _rows(frame: pd.DataFrame) -> list[dict[Any, Any]]:
     return frame.to_dict("records")
 
 
-def _who(row: Mapping[Any, Any]) -> str:
-    return f"{row['proxy']}.{row['namespace']} of {row['cluster']}" if row["proxy"] else str(row["cluster"])
+def _who(one: ProxyCertificate | Unread) -> str:
+    return f"{one.proxy}.{one.namespace} of {one.cluster}" if one.proxy else one.cluster
 
 
 def _some(reasons: Sequence[str]) -> str:
@@ -363,22 +362,22 @@ class Overlap:
                 remedy="replace the Secret by one with the four files",
             )
         roots, signers = self.facts.roots, self.facts.signers
-        handed = roots[(roots["cluster"] == state.name) & roots["source"].str.startswith("configmap")]
-        everywhere = handed[handed["holders"] == handed["of"]]["sha256"].str[:SHORT]
+        handed = roots.of(state.name, RootSource.CONFIG_MAPS)
+        everywhere = {one.sha256[:SHORT] for one in handed if one.holders == one.of}
         running = signers[signers["cluster"] == state.name]
         return CaState(
             files={name: files[name] for name in model.FILES},
             standing=TrustState(state.root[:SHORT], state.bundle),
             plugged=state.plugged,
             ours=secret is None or (secret["metadata"].get("labels") or {}).items() >= MANAGED.items(),
-            taken=set(everywhere) == set(handed["sha256"].str[:SHORT]) == state.bundle
+            taken=everywhere == {one.sha256[:SHORT] for one in handed} == state.bundle
             and bool((running["signer"] == state.signer).all()),
         )
 
     def _step(self, move: Move, files: dict[str, bytes]) -> None:
         now = self.held[move.cluster]
         rows = self.facts.workloads[self.facts.workloads["cluster"] == move.cluster]
-        waiting = set(late(move, self.facts.certificates)["proxy"])
+        waiting = late(move, self.facts.certificates)
         due = rows[rows["names"].map(lambda names: bool(waiting & set(names.split(","))))]
         multi_root = hot_reloads(self.facts.signers, move.cluster)
         if move.phase is Phase.SIGN:  # proxies get no update yet

@@ -29,7 +29,7 @@ from meshkit.checks.question import Question
 from meshkit.display import Record
 from meshkit.errors import UnreachableError
 from meshkit.istio import trust as istio_trust
-from meshkit.istio.ca import ca_files, cacerts, istiod_ca, model
+from meshkit.istio.ca import ca_files, cacerts, istiod_ca, model, trust_store
 from meshkit.istio.ca import certificates as ca_certificates
 from meshkit.istio.ca.model import SHORT, Choice, StrategyOutcome
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
@@ -89,8 +89,8 @@ def check_way(facts: TrustFacts, name: str) -> Iterator[Finding]:
         name,
         "each can be read, and gets it from istiod or by a restart",
     )
-    proxies, rows = of_cluster(facts.certificates, name), of_cluster(facts.workloads, name)
-    unread = [f"{r['proxy'] or 'cluster'}: {r['reason']}" for r in proxies[proxies["reason"] != ""].to_dict("records")]
+    rows = of_cluster(facts.workloads, name)
+    unread = [f"{one.proxy or 'cluster'}: {one.reason}" for one in trust_store.unproved(facts.certificates, name)]
     unread += list(rows[rows["reason"] != ""]["reason"])
     if unread:
         yield ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
@@ -198,8 +198,8 @@ class Trust(Stage):
     name = STAGE
     authorities = Shows["Trust"](tables.AUTHORITIES, lambda stage: stage.facts.authorities)
     signers = Shows["Trust"](tables.SIGNERS, lambda stage: stage.facts.signers)
-    roots = Shows["Trust"](tables.ROOTS, lambda stage: stage.facts.roots)
-    certificates = Shows["Trust"](tables.CERTIFICATES, lambda stage: stage.facts.certificates)
+    roots = Shows["Trust"](tables.ROOTS, lambda stage: stage.facts.roots.frame())
+    certificates = Shows["Trust"](tables.CERTIFICATES, lambda stage: stage.facts.certificates.frame())
     requests = Shows["Trust"](tables.TRAFFIC, lambda stage: stage.traffic.requests())
     requests_over_time = Draws["Trust"](
         "trust-requests",
@@ -213,7 +213,7 @@ class Trust(Stage):
     chains = Shows["Trust"](tables.CHAINS, lambda stage: proof.chains(stage.facts, stage.after))
     sources = Shows["Trust"](tables.WITNESSES, lambda stage: proof.witnesses(stage.after))
     lifetimes = Draws["Trust"](
-        "certificate-lifetimes", lambda stage: charts.certificate_lifetimes(stage.after.certificates)
+        "certificate-lifetimes", lambda stage: charts.certificate_lifetimes(stage.after.certificates.frame())
     )
 
     facts: TrustFacts

@@ -20,6 +20,7 @@ from meshkit.changes.undo import installed_control_plane
 from meshkit.errors import InputError
 from meshkit.istio.ca import cacerts, certificates, istiod_ca, model, trust_store
 from meshkit.istio.ca.model import SHORT
+from meshkit.istio.ca.trust_store import Certificates
 from meshkit.istio.proxies import workloads
 from meshkit.kube.manifests import Object, identify, unified
 from meshkit.kube.mesh import Mesh
@@ -105,7 +106,7 @@ class TrustUndo:
         keep: Mapping[str, Sequence[str]],
     ) -> None:
         self.mesh, self.book, self.wanted, self.first, self.keep = mesh, book, wanted, first, keep
-        self.certificates: pd.DataFrame = trust_store.certificates(mesh)
+        self.certificates: Certificates = trust_store.certificates(mesh)
         self.signers: pd.DataFrame = istiod_ca.signers(mesh)
         self.workloads: pd.DataFrame = workloads.workloads(mesh)
         self.signed: dict[str, int] = {}
@@ -118,7 +119,7 @@ class TrustUndo:
         return rows[rows["cluster"] == step.cluster]
 
     def _live(self, step: JournalStep) -> bool:
-        return len(self._of(step, self.certificates)) > 0
+        return not self.certificates.lacks(step.cluster)
 
     def drops(self, step: JournalStep) -> bool:
         """Tell whether a live cluster trusts fewer roots once a step is reverted; what the run brought is removed."""
@@ -163,7 +164,7 @@ class TrustUndo:
         others = [bundle for name, bundle in first.items() if name != step.cluster]
         tolerated = frozenset().union(*others) - first[step.cluster]
         gate: Wait | None = root_rotation.wait_until_safe(self.mesh, step.cluster, now, then, tolerated)
-        trusted = now.bundle.union(*(text.split(",") for text in self._of(step, self.certificates)["roots"] if text))
+        trusted = now.bundle.union(*(one.roots for one in self.certificates.of(step.cluster)))
         signer = certificates.signer(old)
         wait = root_rotation.wait_until_rotated(self.mesh, step.cluster, then, signer)
         if now.root == then.root and trusted - then.bundle and self._takes_live(step, files, old):
@@ -196,11 +197,10 @@ class TrustUndo:
         Kind, namespace and name of each.
         """
         known = {entry.object for entry in step.restarts}
-        rows, trusts = self._of(step, self.workloads), self._of(step, self.certificates)
+        rows, proxies = self._of(step, self.workloads), self.certificates.of(step.cluster)
         live = rows["live_roots"] & root_rotation.hot_reloads(self.signers, step.cluster)
         rows = rows[~rows["stuck"] & ~live]
-        differs = trusts["roots"].map(lambda text: frozenset(text.split(",")) != then.bundle)
-        late = set(trusts[differs & (trusts["reason"] == "")]["proxy"])
+        late = {one.proxy for one in proxies if one.bundle != then.bundle and not one.reason}
         return _restartable([row for row in rows.to_dict("records") if late & _names(row)], known)
 
     def _serves(self, step: JournalStep) -> Wait | None:
@@ -266,8 +266,7 @@ class TrustUndo:
     def renew(self, step: JournalStep) -> None:
         """Want certificates of roots that are to go renewed: by a byte-different bundle, or by restarts."""
         (now, files), (then, _) = _standing(step.now), _standing(step.former)
-        rows = self._of(step, self.certificates)
-        late = set(rows[rows["anchor"].isin(list(now.bundle - then.bundle))]["proxy"])
+        late = {one.proxy for one in self.certificates.of(step.cluster) if one.anchor in now.bundle - then.bundle}
         own = self._of(step, self.workloads)
         due = own[[bool(late & _names(row)) for row in own.to_dict("records")]]
         live = due["live_roots"] & root_rotation.hot_reloads(self.signers, step.cluster)

@@ -175,18 +175,19 @@ class TestGateways:
     def test_a_gateway_is_read_from_its_service(self, mesh: Mesh, put: Any) -> None:
         """Network, port, address, pods; what nothing exposes says so by an empty column."""
         put(gateway_service({NETWORK: "net-a"}))
-        row = gateways.gateways(mesh).query("cluster == 'here'").iloc[0]
-        assert (row["network"], row["namespace_network"], row["port"]) == ("net-a", "net-a", 15443)
-        assert (row["addresses"], row["pods"], row["ready"], row["exposed_by"]) == ("10.0.0.9", 0, 0, "")
+        (one,) = gateways.gateways(mesh).of("here")
+        assert (one.network, one.namespace_network, one.port) == ("net-a", "net-a", 15443)
+        assert (one.addresses, one.pods, one.ready, one.exposed_by) == (("10.0.0.9",), 0, 0, ())
 
     def test_a_gateway_without_its_label_is_found_by_its_port(self, mesh: Mesh, put: Any) -> None:
         """Istiod would not take it for one: the network is empty."""
         put(gateway_service({}))
-        assert gateways.gateways(mesh).query("cluster == 'here'").iloc[0]["network"] == ""
+        (one,) = gateways.gateways(mesh).of("here")
+        assert one.network == ""
 
     def test_a_cluster_without_a_gateway_and_a_dead_one_are_rows(self, mesh: Mesh) -> None:
         """Each says why there is nothing."""
-        reasons = gateways.gateways(mesh).set_index("cluster")["reason"]
+        reasons = gateways.gateways(mesh).frame().set_index("cluster")["reason"]
         assert reasons["gone"] == "it refuses the connection"
         assert "15443" in reasons["here"]
 
@@ -278,18 +279,17 @@ class TestRoots:
                     "data": {"root-cert.pem": pem.decode()},
                 }
             )
-        table = trust_store.roots(mesh)
+        found = trust_store.roots(mesh)
         digests = [certificates.fingerprint(c) for c in certificates.parse_bundle(root + other)]
-        here = table[table["cluster"] == "here"]
-        counted = {(r["source"], r["sha256"]): (r["holders"], r["of"]) for r in here.to_dict("records")}
+        counted = {(one.source, one.sha256): (one.holders, one.of) for one in found.of("here")}
         assert counted["secret cacerts", digests[0]] == (1, 1)
         assert ("secret cacerts", digests[1]) not in counted
         # Other tests share this API server, and may have left the ConfigMap in their namespaces.
         maps = [m for m in mesh.clusters["here"].get("configmaps") if m["metadata"]["name"] == "istio-ca-root-cert"]
         assert counted["configmap istio-ca-root-cert", digests[0]] == (2, len(maps))
         assert counted["configmap istio-ca-root-cert", digests[1]] == (1, len(maps))
+        text, table = io.StringIO(), found.frame()
         assert set(table[table["cluster"] == "gone"]["reason"]) == {"it refuses the connection"}
-        text = io.StringIO()
         table.to_csv(text)
         assert "canary" not in text.getvalue()
         assert _b64(b"canary") not in text.getvalue()

@@ -68,8 +68,8 @@ class TestPlan:
             externalIPs=["192.0.2.1"],
         )
         known = stages_gateways.look(mesh)
-        (row,) = known.gateways[known.gateways["cluster"] == "east"].to_dict("records")
-        assert (row["made_by"], row["selector"]) == ("Helm, release edge", "edge=mine")
+        (edge,) = known.gateways.of("east")
+        assert (edge.made_by, edge.selector) == ("Helm, release edge", {"edge": "mine"})
         plan = stages_gateways.plan(mesh, known)
         assert [(c.cluster, c.action, c.object) for c in plan.changes] == [
             ("east", "create", f"Gateway {SYSTEM}/cross-network-gateway")
@@ -109,8 +109,8 @@ class TestPlan:
             type="NodePort",
         )
         serve("none", {multicluster_gateways.NETWORK: "net-east"}, type="NodePort")
-        found = multicluster_gateways.gateways(mesh).set_index("service")["addresses"]
-        assert (found["chosen"], found["none"]) == ("192.0.2.2", "")
+        found = {one.service: one.addresses for one in multicluster_gateways.gateways(mesh)}
+        assert (found["chosen"], found["none"]) == (("192.0.2.2",), ())
         told_why = gateways.check_gateway(mesh, multicluster_gateways.gateways(mesh), "east").observed
         assert multicluster_gateways.NODE_SELECTOR in told_why
         for name in ("n1", "n2"):

@@ -149,13 +149,14 @@ class TestRemotes:
 
     def test_gateways_are_those_of_kubectl(self, mesh: Mesh, kubectl: Say) -> None:
         """The labelled Service's address, port and network, exposed by the Gateway, with a ready pod."""
-        for row in gateways.gateways(mesh).to_dict("records"):
-            context = f"lab-{row['cluster']}"
+        offered = gateways.gateways(mesh)
+        assert {one.cluster for one in offered} == set(mesh.clusters)
+        for one in offered:
             path = "jsonpath={.metadata.labels.topology\\.istio\\.io/network} {.status.loadBalancer.ingress[*].ip}"
-            said = kubectl(context, "-n", row["namespace"], "get", "service", row["service"], "-o", path)
-            assert said.split() == [row["network"], row["addresses"]]
-            assert (row["port"], row["ready"], row["reason"]) == (15443, row["pods"], "")
-            assert row["exposed_by"] == "istio-system/cross-network-gateway"
+            said = kubectl(f"lab-{one.cluster}", "-n", one.namespace, "get", "service", one.service, "-o", path)
+            assert said.split() == [one.network, *one.addresses]
+            assert (one.port, one.ready) == (15443, one.pods)
+            assert one.exposed_by == ("istio-system/cross-network-gateway",)
 
     def test_each_istiod_sees_the_gateways_that_it_tells_istioctl(self, mesh: Mesh, istioctl: Say) -> None:
         """`istioctl x internal-debug networkz`."""
@@ -164,8 +165,8 @@ class TestRemotes:
             for name in mesh.clusters
             for gateway in json.loads(istioctl(f"lab-{name}", "x", "internal-debug", "networkz"))
         }
-        columns = ["cluster", "network", "gateway_cluster", "address", "port"]
-        assert set(gateways.gateways_seen(mesh)[columns].itertuples(index=False, name=None)) == theirs
+        seen = gateways.gateways_seen(mesh)
+        assert {(one.cluster, one.network, one.gateway_cluster, one.address, one.port) for one in seen} == theirs
 
 
 class TestTrust:
@@ -173,36 +174,38 @@ class TestTrust:
 
     def test_each_leaf_is_what_openssl_reads(self, mesh: Mesh, istioctl: Say) -> None:
         """Fingerprint, serial, dates and SPIFFE identity of every proxy."""
-        for row in trust_store.certificates(mesh).to_dict("records"):
-            held = json.loads(
-                istioctl(f"lab-{row['cluster']}", "pc", "secret", f"{row['proxy']}.{row['namespace']}", "-o", "json")
-            )
+        known = trust_store.certificates(mesh)
+        assert known.unread == ()
+        for one in known:
+            name = f"{one.proxy}.{one.namespace}"
+            held = json.loads(istioctl(f"lab-{one.cluster}", "pc", "secret", name, "-o", "json"))
             chain = {s["name"]: s["secret"] for s in held["dynamicActiveSecrets"]}["default"]["tlsCertificate"]
             pem = base64.b64decode(chain["certificateChain"]["inlineBytes"])
             said = _openssl(pem, "-fingerprint", "-sha256", "-serial", "-dates", "-ext", "subjectAltName")
-            assert row["sha256"] == said["sha256 Fingerprint"].replace(":", "").lower()
-            assert int(row["serial"], 16) == int(said["serial"], 16)
-            assert row["not_after"].strftime("%b %d %H:%M:%S %Y GMT") == re.sub(r"  ", " 0", said["notAfter"])
-            assert row["not_before"].strftime("%b %d %H:%M:%S %Y GMT") == re.sub(r"  ", " 0", said["notBefore"])
-            assert row["identity"] in said["text"]
-            assert row["chain"] == pem.count(b"BEGIN CERTIFICATE")
-            assert row["reason"] == ""
+            assert one.sha256 == said["sha256 Fingerprint"].replace(":", "").lower()
+            assert int(one.serial, 16) == int(said["serial"], 16)
+            assert f"{one.not_after:%b %d %H:%M:%S %Y GMT}" == re.sub(r"  ", " 0", said["notAfter"])
+            assert f"{one.not_before:%b %d %H:%M:%S %Y GMT}" == re.sub(r"  ", " 0", said["notBefore"])
+            assert one.identity in said["text"]
+            assert one.chain == pem.count(b"BEGIN CERTIFICATE")
+            assert one.reason == ""
 
     def test_one_root_stands_in_every_place(self, mesh: Mesh, kubectl: Say) -> None:
         """Secret, ConfigMaps and all proxies of both clusters hold the root that openssl reads from the ConfigMap."""
         path = "jsonpath={.data.root-cert\\.pem}"
         pem = kubectl("lab-west", "-n", "sample", "get", "cm", "istio-ca-root-cert", "-o", path).encode()
         digest = _openssl(pem, "-fingerprint", "-sha256")["sha256 Fingerprint"].replace(":", "").lower()
-        table = trust_store.roots(mesh)
-        assert set(table["sha256"]) == {digest}
-        assert list(table["holders"]) == list(table["of"])
-        assert set(table[["cluster", "source"]].itertuples(index=False, name=None)) == {
+        found = trust_store.roots(mesh)
+        assert {one.sha256 for one in found} == {digest}
+        assert [one.holders for one in found] == [one.of for one in found]
+        assert {(one.cluster, one.source) for one in found} == {
             (cluster, source)
             for cluster in mesh.clusters
             for source in ("secret cacerts", "configmap istio-ca-root-cert", "proxies")
         }
         held = trust_store.certificates(mesh)
-        assert set(held["roots"]) == set(held["anchor"]) == {digest[: certificates.SHORT]}
+        assert {one.roots for one in held} == {(digest[: certificates.SHORT],)}
+        assert {one.anchor for one in held} == {digest[: certificates.SHORT]}
 
 
 class TestVersions:
@@ -225,11 +228,13 @@ class TestVersions:
 
     def test_each_istiod_knows_who_it_is(self, mesh: Mesh) -> None:
         """Cluster id, network and mesh id agree with the mesh file, and so does what is injected."""
-        for row in versions.identity(mesh).to_dict("records"):
-            name = row["cluster"]
-            assert (row["cluster_id"], row["injected_cluster_id"]) == (name, name)
-            assert (row["network"], row["injected_network"]) == (f"net-{name}", f"net-{name}")
-            assert (row["mesh_id"], row["trust_domain"], row["reason"]) == ("mesh1", "cluster.local", "")
+        identity = versions.identity(mesh)
+        assert {one.cluster for one in identity} == set(mesh.clusters)
+        for one in identity:
+            name = one.cluster
+            assert (one.cluster_id, one.injected_cluster_id) == (name, name)
+            assert (one.network, one.injected_network) == (f"net-{name}", f"net-{name}")
+            assert (one.mesh_id, one.trust_domain) == ("mesh1", "cluster.local")
 
 
 class TestEnvoy:
@@ -340,7 +345,9 @@ def test_a_dead_cluster_leaves_the_others_rows_right(mesh: Mesh, tmp_path: Path)
     assert isinstance(broken.each(Cluster.version)["west"], Unknown)
     secrets = remote_secrets.remote_secrets(broken).frame().set_index("cluster")["credential"]
     assert secrets["west"] == "UNKNOWN"
-    assert set(trust_store.certificates(broken).query("cluster == 'east'")["reason"]) == {""}
+    held = trust_store.certificates(broken)
+    assert {one.reason for one in held.of("east")} == {""}
+    assert (held.unknown("east"), "refuses the connection" in held.unknown("west")) == ("", True)
     assert set(reading.read_versions(broken).query("cluster == 'west'")["version"]) == {""}
 
 

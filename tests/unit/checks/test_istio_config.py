@@ -17,9 +17,9 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.errors import ChangeError, MeshkitError, UnreachableError
 from meshkit.istio.config import config_lint, missing_services, services
 from meshkit.istio.control_plane import inventory
-from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import injection
 from meshkit.probing import api_server_reach, control_plane_reach, pod_reach
+from tests.support import healthy
 from tests.support.healthy import mesh
 
 
@@ -192,13 +192,13 @@ def test_another_admissions_no_is_not_istiods(error: MeshkitError, state: str) -
 
 def hosts(known: str, now: str, address: str = "lb.example") -> dict[tuple[str, str], Verdict]:
     """Return what is said of a gateway of west, by its address, what east's istiod has, and what resolves now."""
-    offered = {"cluster": "west", "network": "net-west", "addresses": address}
-    seen = {"cluster": "east", "network": "net-west", "address": known}
+    offered = {"cluster": "west", "network": "net-west", "addresses": (address,)}
+    seen = {"cluster": "east", "istiod": "istiod", "network": "net-west", "address": known}
     name = {"cluster": "east", "name": "lb.example", "state": "resolved" if now else "not resolved", "address": now}
     tables = (
         pod_reach.API_NAMES.frame([name]),
-        gateways.GATEWAYS.frame([offered]),
-        gateways.GATEWAYS_SEEN.frame([seen]),
+        healthy.offered([offered]),
+        healthy.seen([seen]),
     )
     return verdicts(control_plane_paths.check_hosts(mesh(), *tables))
 
@@ -218,7 +218,7 @@ def test_an_address_within_ones_own_ranges_leads_nowhere() -> None:
         {"cluster": "east", "pod_ranges": "10.1.0.0/16,10.2.0.0/16", "api_server": "https://192.0.2.1:6443"},
         {"cluster": "west", "pod_ranges": "10.3.0.0/16", "api_server": "https://10.2.0.9:6443"},
     ]
-    offered = gateways.GATEWAYS.frame([{"cluster": "west", "addresses": "192.0.2.7,lb.example"}])
+    offered = healthy.offered([{"cluster": "west", "addresses": ("192.0.2.7", "lb.example")}])
     for url in ("https://10.2.0.9:6443", "https://10.2.0.9"):
         read = inventory.INVENTORY.frame([known[0], known[1] | {"api_server": url}])
         found = verdicts(control_plane_paths.check_ranges(mesh(), read, offered, api_server_reach.REACH.frame([])))
@@ -242,7 +242,7 @@ def test_neighbours_in_a_vpc_are_not_ones_own(east: dict[str, str], answer: str,
     url = "https://10.0.12.201:6443"
     known = [{"cluster": "east", **east}, {"cluster": "west", "api_server": url}]
     asked = {"cluster": "east", "target": "west", "server": url, "answer": answer, "detail": detail}
-    offered = gateways.GATEWAYS.frame([{"cluster": "west", "addresses": "10.0.12.200"}])
+    offered = healthy.offered([{"cluster": "west", "addresses": ("10.0.12.200",)}])
     read = inventory.INVENTORY.frame(known)
     found = verdicts(control_plane_paths.check_ranges(mesh(), read, offered, api_server_reach.REACH.frame([asked])))
     assert found["MK734", "east → west"] is verdict
@@ -251,14 +251,14 @@ def test_neighbours_in_a_vpc_are_not_ones_own(east: dict[str, str], answer: str,
 def test_addresses_of_a_gateway_that_could_not_be_read_are_neither_right_nor_wrong() -> None:
     """Nor is what an istiod has that could not be asked."""
     lost = {"cluster": "west", "reason": "no answer"}
-    offered = {"cluster": "west", "network": "net-west", "service": "eastwest", "addresses": "lb.example"}
-    seen = {"cluster": "east", "network": "net-west", "address": "192.0.2.1"}
+    offered = {"cluster": "west", "network": "net-west", "service": "eastwest", "addresses": ("lb.example",)}
+    seen = {"cluster": "east", "istiod": "istiod", "network": "net-west", "address": "192.0.2.1"}
     for gateway, view in ((lost, seen), (offered, {**lost, "cluster": "east"})):
-        tables = gateways.GATEWAYS.frame([gateway]), gateways.GATEWAYS_SEEN.frame([view])
+        tables = healthy.offered([gateway]), healthy.seen([view])
         found = verdicts(control_plane_paths.check_hosts(mesh(), pod_reach.API_NAMES.frame([]), *tables))
         assert found["MK733", "east → west"] is Verdict.UNKNOWN
     ranges = [{"cluster": name, "pod_ranges": "10.1.0.0/16"} for name in ("east", "west")]
     read = inventory.INVENTORY.frame(ranges)
     unasked = api_server_reach.REACH.frame([])
-    found = verdicts(control_plane_paths.check_ranges(mesh(), read, gateways.GATEWAYS.frame([lost]), unasked))
+    found = verdicts(control_plane_paths.check_ranges(mesh(), read, healthy.offered([lost]), unasked))
     assert found == {("MK734", "east → west"): Verdict.UNKNOWN, ("MK734", "west → east"): Verdict.PASS}

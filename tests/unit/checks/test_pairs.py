@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from meshkit.checks import pair_table, pairs
 from meshkit.checks.finding import Verdict, overall
-from meshkit.istio.multicluster import endpoint_shards, gateways, remote_secrets
+from meshkit.istio.multicluster import endpoint_shards, remote_secrets
 from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, client_view, pair_survey
@@ -189,12 +190,10 @@ def test_no_gateway_to_try_is_a_failure_only_where_all_were_asked_who_could_name
 ) -> None:
     """East's istiods, and west, which offers it."""
     known = facts("hellos", none=True)
-    gates, theirs = known.gateways_seen, known.gateways
-    blind = gateways.GATEWAYS_SEEN.frame([{"cluster": "east", "istiod": "istiod-east", **seen}])
-    bare = gateways.GATEWAYS.frame([{"cluster": "west", **offered}])
+    blind = {"cluster": "east", "istiod": "istiod-east", **seen}
     held = known.with_readings(
-        gateways_seen=pd.concat([blind, gates[gates["cluster"] != "east"]], ignore_index=True),
-        gateways=pd.concat([bare, theirs[theirs["cluster"] != "west"]], ignore_index=True),
+        gateways_seen=healthy.seen([blind, healthy.gateway_seen("west")]),
+        gateways=healthy.offered([{"cluster": "west", **offered}, healthy.gateway("east")]),
     )
     assert judged(pairs.check_all(mesh(), held), "MK840", PAIR) == [verdict]
 
@@ -202,10 +201,9 @@ def test_no_gateway_to_try_is_a_failure_only_where_all_were_asked_who_could_name
 @pytest.mark.parametrize("word", ["closed", "refused", "silent", "no TLS"])
 def test_a_hello_to_a_gateway_of_a_cluster_that_cannot_be_read_is_unknown(word: str) -> None:
     """Whether the address is still its gateway's is what nobody knows; that it answers is known all the same."""
-    unread = gateways.GATEWAYS.frame([{"cluster": "west", "reason": "no answer within 10 s"}])
+    unread = {"cluster": "west", "reason": "no answer within 10 s"}
     known = facts("hellos", {"heard": word})
-    theirs = known.gateways
-    held = pd.concat([unread, theirs[theirs["cluster"] != "west"]], ignore_index=True)
+    held = healthy.offered([unread, healthy.gateway("east")])
     assert judged(pairs.check_all(mesh(), known.with_readings(gateways=held)), "MK840", PAIR) == [UNKNOWN]
     assert judged(pairs.check_all(mesh(), facts().with_readings(gateways=held)), "MK840", PAIR) == [PASS]
 
@@ -213,19 +211,14 @@ def test_a_hello_to_a_gateway_of_a_cluster_that_cannot_be_read_is_unknown(word: 
 def two_replicas(**second: Row) -> Snapshot:
     """Return facts in which east has a second istiod; each table's row of it may differ."""
     known = facts()
-    more = {"gateways_seen": known.gateways_seen, "shards": known.endpoint_shards}
-    grown = {}
-    for name, frame in more.items():
-        again = frame[frame["cluster"] == "east"].assign(istiod="istiod-second", **second.get(name, {}))
-        grown[name] = pd.concat([frame, again], ignore_index=True)
-    rows = [
-        *map(healthy.remote, OTHER),
-        {**healthy.remote("east"), "istiod": "istiod-second", **second.get("remotes", {})},
-    ]
+
+    def rows(maker: Callable[[str], Row], name: str) -> list[Row]:
+        return [*map(maker, OTHER), {**maker("east"), "istiod": "istiod-second", **second.get(name, {})}]
+
     return known.with_readings(
-        remote_clusters=healthy.remotes(rows),
-        gateways_seen=grown["gateways_seen"],
-        endpoint_shards=grown["shards"],
+        remote_clusters=healthy.remotes(rows(healthy.remote, "remotes")),
+        gateways_seen=healthy.seen(rows(healthy.gateway_seen, "gateways_seen")),
+        endpoint_shards=endpoint_shards.ENDPOINT_SHARDS.frame(rows(shard, "shards")),
     )
 
 

@@ -100,10 +100,10 @@ class TestTrust:
         leaf = certificate_pem("leaf", "spiffe://cluster.local/ns/sample/sa/sleep")
         roots = certificate_pem("b") + certificate_pem("a")
         held = [envoy_admin.Secret("default", "chain", leaf, None), envoy_admin.Secret("ROOTCA", "roots", roots, None)]
-        row = trust_store.parse_identity(held)
-        assert row["identity"] == "spiffe://cluster.local/ns/sample/sa/sleep"
-        assert len(row["sha256"]) == 64
-        assert row["roots"].split(",") == sorted(row["roots"].split(","))
+        one = trust_store.parse_identity(held)
+        assert one.identity == "spiffe://cluster.local/ns/sample/sa/sleep"
+        assert len(one.sha256) == 64
+        assert (list(one.roots), len(one.roots)) == (sorted(one.roots), 2)
 
     def test_a_certificate_that_cannot_be_read_is_an_error_that_says_so(self) -> None:
         """Of ours, so that a cluster with a broken `cacerts` is unknown, and all others are read."""
@@ -116,7 +116,8 @@ class TestTrust:
         )
         spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "x", "network": "n"}]}, where="test")
         told = trust_store.roots(Mesh(spec, {"east": cast("Any", secrets)}))
-        assert "was it copied completely" in told[told["source"] == "secret"]["reason"].item()
+        (why,) = [one.reason for one in told if one.source is trust_store.RootSource.NEITHER]
+        assert "was it copied completely" in why
 
     @pytest.mark.parametrize(
         "change",
@@ -164,10 +165,9 @@ class TestTrust:
         rows = {row["namespace"]: row for row in trust_store.distributed_roots(mesh).to_dict("records")}
         assert {name: bool(row["roots"]) for name, row in rows.items()} == {"a": True, "b": False, "c": True}
         assert "have no end" in rows["b"]["reason"]
-        told = trust_store.roots(mesh)
-        told = told[told["source"] == "configmap istio-ca-root-cert"]
-        assert sorted((row["holders"], row["of"]) for row in told.to_dict("records")) == [(0, 3), (2, 3)]
-        reasons = "".join(told["reason"])
+        told = trust_store.roots(mesh).of("east", trust_store.RootSource.CONFIG_MAPS)
+        assert sorted((one.holders, one.of) for one in told) == [(0, 3), (2, 3)]
+        reasons = "".join(one.reason for one in told)
         assert reasons.startswith("namespace b: ConfigMap istio-ca-root-cert: 1 of 1 certificates in PEM have no end")
 
     def test_a_bundle_counts_each_root_once(self) -> None:
@@ -193,13 +193,13 @@ class TestTrust:
                 envoy_admin.Secret("default", "chain", chain, None),
                 envoy_admin.Secret("ROOTCA", "roots", bundle, None),
             ]
-            assert trust_store.parse_identity(held)["anchor"] == certificates.fingerprint(
+            assert trust_store.parse_identity(held).anchor == certificates.fingerprint(
                 above.certificate, certificates.SHORT
             )
 
     def test_a_proxy_without_a_certificate_says_so(self) -> None:
         """The row is there, with the reason."""
-        assert trust_store.parse_identity([])["reason"] == "the proxy holds no workload certificate"
+        assert trust_store.parse_identity([]).reason == "the proxy holds no workload certificate"
 
 
 class TestVersions:

@@ -135,6 +135,9 @@ def test_talk_is_plain_lines_on_stderr_without_a_terminal(
     assert capsys.readouterr() == ("", "reading [east]\ndone\n")
 
 
+END = "\x04"
+
+
 @pytest.mark.parametrize("term", ["xterm", "dumb"])
 def test_talk_on_a_terminal_has_a_clock_unless_it_is_dumb(monkeypatch: pytest.MonkeyPatch, term: str) -> None:
     """The clock is gone at the end, the lines stay, and the cursor is shown again."""

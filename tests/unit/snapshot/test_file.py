@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import pandas as pd
 import pytest
@@ -20,7 +20,7 @@ from meshkit.istio.config.service_view import Hindrance, Impact, Link, ServiceVi
 from meshkit.istio.control_plane.istioctl import Tool
 from meshkit.istio.control_plane.revisions import ControlPlanes, InjectionWebhook, Injector, RunningIstiod, Tag
 from meshkit.istio.multicluster.remote_secrets import SyncStatus, seen_reading
-from meshkit.istio.reading import Unread
+from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.mesh import Unknown
 from meshkit.snapshot import codec
 from meshkit.snapshot.snapshot import Snapshot
@@ -62,10 +62,11 @@ def frame(table: Table) -> pd.DataFrame:
 
 def everything() -> Snapshot:
     """Return a snapshot with every reading."""
-    known: dict[str, Any] = {name: frame(one.table) for name, one in Snapshot.readings().items() if one.table}
+    frames = {name: frame(one.table) for name, one in Snapshot.readings().items() if one.hint is pd.DataFrame}
     remotes = seen_reading(healthy.remotes(map(healthy.remote, healthy.OTHER)), [Unread("north", "dead", "istiod-n")])
-    secrets = healthy.facts().remote_secrets
-    return Snapshot(healthy.mesh(), {**known, **TYPED, "remote_clusters": remotes, "remote_secrets": secrets})
+    bare = [healthy.gateway("east"), {"cluster": "west", "reason": "no Service has the label"}]
+    own = {"remote_clusters": remotes, "gateways": healthy.offered(bare)}
+    return Snapshot(healthy.mesh(), {**healthy.facts().known, **frames, **TYPED, **own})
 
 
 def written(folder: Path, snapshot: Snapshot | None = None, name: str = "snapshot.json") -> Path:
@@ -87,19 +88,22 @@ def test_every_reading_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
     for one, kept in before.known.items():
         if isinstance(kept, pd.DataFrame):
             pd.testing.assert_frame_equal(after.known[one], kept)
-        elif one.startswith("remote_"):
-            assert (after.known[one].items, after.known[one].unread) == (kept.items, kept.unread)
+        elif isinstance(kept, Reading):
+            parts = [(r.items, r.unread, r.none, r.state, r.why) for r in (after.known[one], kept)]
+            assert parts[0] == parts[1]
             pd.testing.assert_frame_equal(after.known[one].frame(), kept.frame())
         else:
             assert after.known[one] == kept
     assert all(type(one.status) is SyncStatus for one in after.remote_clusters)
     assert isinstance(after.revisions["west"], Unknown)
+    assert after.gateways.none_in("west")
 
 
 def test_every_reading_has_a_type_that_a_file_can_have() -> None:
     """A reading that is added without one fails here, and not at a user's."""
     for name, one in Snapshot.readings().items():
-        assert (one.hint is pd.DataFrame) <= bool(one.table), name
+        with_table = one.hint is pd.DataFrame or get_origin(one.hint) is Reading
+        assert with_table is bool(one.table), name
         assert one.__doc__, name
 
 
@@ -155,8 +159,8 @@ WRONG: dict[str, tuple[Spoil, str]] = {
     ),
     "text": (lambda d: d["readings"]["inventory"]["columns"]["uid"].__setitem__(0, None), "columns.uid"),
     "moment of a cell": (
-        lambda d: d["readings"]["certificates"]["columns"]["not_after"].__setitem__(0, "soon"),
-        r"certificates.columns.not_after\[0\]: expected datetime64\[us, UTC\], got 'soon'",
+        lambda d: d["readings"]["authorities"]["columns"]["not_after"].__setitem__(0, "soon"),
+        r"authorities.columns.not_after\[0\]: expected datetime64\[us, UTC\], got 'soon'",
     ),
     "class": (
         lambda d: d["readings"]["istioctl"].update({"$": "Popen"}),
@@ -222,7 +226,9 @@ def test_a_missing_file_and_a_folder_are_input_errors(tmp_path: Path) -> None:
 
 def test_any_value_may_be_wrong(tmp_path: Path) -> None:
     """Files with one value replaced: each is read, or refused as input."""
-    known = {name: everything().known[name] for name in (*TYPED, "clocks", "certificates", "remote_secrets")}
+    known = {
+        name: everything().known[name] for name in (*TYPED, "clocks", "certificates", "remote_secrets", "gateways")
+    }
     data = json.loads(written(tmp_path, Snapshot(healthy.mesh(), known)).read_text())
     chance, refused = random.Random(7), 0  # noqa: S311
     for _ in range(400):

@@ -98,11 +98,11 @@ def test_a_snapshot_is_judged_as_of_its_moment() -> None:
     """A certificate that was good then is good in its findings, however late they are asked for."""
     then = datetime(2026, 3, 1, 12, tzinfo=UTC)
     row = healthy.certificate("east") | {"not_before": then - timedelta(hours=1), "not_after": then + timedelta(days=1)}
-    frame = module.CERTIFICATES.frame([row])
+    held = healthy.certificates([row])
 
     def verdict(moment: datetime) -> Verdict:
         with clock.at(moment):
-            (found,) = certificates.check_certificates(healthy.mesh(), frame)
+            (found,) = certificates.check_certificates(healthy.mesh(), held)
         return found.verdict
 
     assert [verdict(then), verdict(then + timedelta(days=2))] == [Verdict.PASS, Verdict.FAIL]

@@ -55,9 +55,9 @@ def facts(
     ]
     return checks_topology.AssessFacts(
         inventory=control_plane_inventory.INVENTORY.frame(inventory),
-        identity=versions.IDENTITY.frame([]),
+        identity=versions.identity_reading(),
         versions=versions.VERSIONS.frame([]),
-        roots=trust_store.ROOTS.frame([]),
+        roots=trust_store.root_reading(),
         load_balancers=control_plane_inventory.LOAD_BALANCERS.frame(balancers),
         api_servers=api_server_reach.REACH.frame(asked),
         pods=pod_reach.POD_TO_POD.frame(tried),

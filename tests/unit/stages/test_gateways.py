@@ -11,7 +11,6 @@ from meshkit.changes.plan import Plan
 from meshkit.checks import gateway_exposure
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.istio.multicluster import gateway_exposure as multicluster_gateway_exposure
-from meshkit.istio.multicluster import gateways as multicluster_gateways
 from meshkit.istio.proxies import proxy_status
 from meshkit.kube.mesh import Mesh
 from meshkit.stages import gateways as stages_gateways
@@ -51,7 +50,7 @@ def facts(east: Row | None = None, **change: list[Row]) -> gateway_exposure.Gate
     return gateway_exposure.GatewayFacts(
         identity=known.identity,
         gateways=known.gateways,
-        gateways_seen=multicluster_gateways.GATEWAYS_SEEN.frame(change.get("seen", both)),
+        gateways_seen=healthy.seen(change.get("seen", both)),
         remotes=healthy.remotes(change.get("remotes", [healthy.remote(n) for n in healthy.OTHER])),
         opened=multicluster_gateway_exposure.OPENED.frame(change.get("opened", [opened(n) for n in healthy.OTHER])),
         claims=proxy_status.CLAIMS.frame(change.get("claims", [claim(n) for n in healthy.OTHER])),

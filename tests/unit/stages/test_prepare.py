@@ -12,7 +12,6 @@ from meshkit.checks.finding import Verdict
 from meshkit.istio.config import network_policies, services
 from meshkit.istio.control_plane import inventory, versions
 from meshkit.istio.control_plane.versions import Version
-from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import injection, proxy_status
 from meshkit.probing import api_server_reach, pod_reach
 from meshkit.stages import prepare
@@ -29,7 +28,6 @@ Row = dict[str, Any]
 DEAD = {"reason": "it is dead"}
 TABLES = {
     "roots": inventory.ROOT_NAMESPACES.frame,
-    "identity": versions.IDENTITY.frame,
     "claims": proxy_status.CLAIMS.frame,
     "clocks": inventory.CLOCKS.frame,
     "inventory": inventory.INVENTORY.frame,
@@ -40,11 +38,10 @@ TABLES = {
     "policies": network_policies.NETWORK_POLICIES.frame,
     "injection": injection.INJECTION.frame,
     "services": services.SERVICES.frame,
-    "gateways": gateways.GATEWAYS.frame,
 }
 HEALTHY: dict[str, Row] = {
     "roots": {"namespace": "istio-system", "exists": True, "network": "net-east"},
-    "identity": {"cluster_id": "east", "mesh_id": "mesh1", "trust_domain": "cluster.local"},
+    "identity": {"istiod": "istiod-east", "cluster_id": "east", "mesh_id": "mesh1", "trust_domain": "cluster.local"},
     "claims": {"namespace": "sample", "proxy": "app", "kind": "sidecar", "cluster_id": "east", "network": "net-east"},
     "clocks": {"seconds": 0.2, "uncertainty": 0.5},
     "inventory": {"api_server": "https://10.0.0.1:6443", "api_scope": "private"},
@@ -67,7 +64,8 @@ def facts(spoiled: str = "", **change: Any) -> namespaces.PrepareFacts:
     for name, own in west.items():
         rows[name].append({**HEALTHY[name], "cluster": "west", **own})
     tables = {name: columns(rows.get(name, [])) for name, columns in TABLES.items()}
-    return namespaces.PrepareFacts(**tables, istioctl="1.31.0", no_istioctl="")
+    typed = {"identity": healthy.identities(rows["identity"]), "gateways": healthy.offered(rows["gateways"])}
+    return namespaces.PrepareFacts(**tables, **typed, istioctl="1.31.0", no_istioctl="")
 
 
 CASES = [
@@ -195,7 +193,7 @@ def test_a_gateway_beside_proxies_that_do_not_know_their_network_fails() -> None
     """MK213: their local calls would all go through it."""
     given = vars(facts("claims", network=""))
     gateway = {"cluster": "east", "service": "eastwest", "network": "net-east", "port": 15443}
-    given["gateways"] = gateways.GATEWAYS.frame([gateway])
+    given["gateways"] = healthy.offered([gateway])
     found = list(namespaces.check_gateways(healthy.mesh(), namespaces.PrepareFacts(**given)))
     assert healthy.judged(found, "MK213", "east") == [FAIL]
     assert "eastwest" in found[0].remedy

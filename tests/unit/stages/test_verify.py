@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from meshkit.checks import control_plane, pair_traffic, remote_reader, remote_secrets
@@ -68,15 +67,15 @@ SPOILED = [
     ("MK804", PAIR, "remotes", {"remote": "north"}, FAIL),
     ("MK804", PAIR, "remotes", {"status": "UNKNOWN", "reason": "no answer"}, UNKNOWN),
     ("MK805", "east", "gateways", {"network": ""}, FAIL),
-    ("MK805", "east", "gateways", {"addresses": ""}, FAIL),
+    ("MK805", "east", "gateways", {"addresses": ()}, FAIL),
     ("MK805", "east", "gateways", {"port": 0}, FAIL),
     ("MK805", "east", "gateways", {"ready": 0}, FAIL),
-    ("MK805", "east", "gateways", {"exposed_by": ""}, FAIL),
-    ("MK806", BACK, "gateways", {"addresses": "192.0.2.9"}, PASS),
-    ("MK838", BACK, "gateways", {"addresses": "192.0.2.9"}, FAIL),
-    ("MK838", BACK, "gateways", {"addresses": ""}, UNKNOWN),
-    ("MK838", BACK, "gateways", {"addresses": "eastwest.example.com"}, SKIPPED),
-    ("MK838", BACK, "gateways", {"addresses": "2001:db8::1"}, FAIL),
+    ("MK805", "east", "gateways", {"exposed_by": ()}, FAIL),
+    ("MK806", BACK, "gateways", {"addresses": ("192.0.2.9",)}, PASS),
+    ("MK838", BACK, "gateways", {"addresses": ("192.0.2.9",)}, FAIL),
+    ("MK838", BACK, "gateways", {"addresses": ()}, UNKNOWN),
+    ("MK838", BACK, "gateways", {"addresses": ("eastwest.example.com",)}, SKIPPED),
+    ("MK838", BACK, "gateways", {"addresses": ("2001:db8::1",)}, FAIL),
     ("MK838", PAIR, "gateways_seen", {"address": "192.0.2.9"}, FAIL),
     ("MK806", PAIR, "gateways_seen", {"network": "net-north"}, FAIL),
     ("MK807", "east", "certificates", {"anchor": "bb22", "roots": "bb22"}, FAIL),
@@ -184,9 +183,9 @@ def test_a_remedy_takes_nothing_away_that_others_need() -> None:
 def test_a_second_gateway_that_lets_nothing_through_is_reported() -> None:
     """Istiods go by its Service alone; one that they do not take for a gateway is no matter."""
     known = facts()
-    own = known.gateways[known.gateways["cluster"] == "east"].assign(service="old")
-    for change, verdict in (({"ready": 0}, FAIL), ({"ready": 0, "network": ""}, PASS), ({"addresses": ""}, PASS)):
-        gateways = pd.concat([known.gateways, own.assign(**change)], ignore_index=True)
+    (own,) = known.gateways.of("east")
+    for change, verdict in (({"ready": 0}, FAIL), ({"ready": 0, "network": ""}, PASS), ({"addresses": ()}, PASS)):
+        gateways = known.gateways.with_items([*known.gateways, replace(own, service="old", **change)])
         findings = verify.check(mesh(), known.with_readings(gateways=gateways))
         assert judged(findings, "MK805", "east") == [verdict]
 
@@ -199,12 +198,12 @@ LABEL = "kubectl --context east label service -n istio-system eastwest topology.
     [
         ({"network": ""}, LABEL),
         ({"network": "net-west"}, LABEL),
-        ({"ready": 0, "selector": "istio=eastwest"}, "get pods -n istio-system -l istio=eastwest"),
-        ({"addresses": "", "type": "LoadBalancer"}, "describe service -n istio-system eastwest"),
-        ({"addresses": "", "type": "NodePort"}, "eastwest traffic.istio.io/nodeSelector='{}'"),
-        ({"addresses": "", "type": "ClusterIP"}, """eastwest -p '{"spec": {"type": "LoadBalancer"}}'"""),
+        ({"ready": 0, "selector": {"istio": "eastwest"}}, "get pods -n istio-system -l istio=eastwest"),
+        ({"addresses": (), "type": "LoadBalancer"}, "describe service -n istio-system eastwest"),
+        ({"addresses": (), "type": "NodePort"}, "eastwest traffic.istio.io/nodeSelector='{}'"),
+        ({"addresses": (), "type": "ClusterIP"}, """eastwest -p '{"spec": {"type": "LoadBalancer"}}'"""),
         ({"port": 0}, "edit service -n istio-system eastwest: add port 15443"),
-        ({"exposed_by": ""}, "run stage 06"),
+        ({"exposed_by": ()}, "run stage 06"),
         ({"service": "", "reason": "no Service has the label"}, "run stage 06, which installs one"),
     ],
 )  # fmt: skip
@@ -223,7 +222,7 @@ def test_the_remedy_gives_a_gateway_what_it_lacks(change: dict[str, Any], remedy
         ([{}], ["east", "east"], PASS),
         ([{"cluster_id": "Kubernetes"}], ["east", "east"], FAIL),
         ([{"cluster_id": "Kubernetes"}], ["", "Kubernetes"], PASS),
-        ([{"cluster_aliases": "Kubernetes"}], ["east", ""], PASS),
+        ([{"cluster_aliases": ("Kubernetes",)}], ["east", ""], PASS),
         ([{}], ["east", ""], FAIL),
         ([{}, {"istiod": "istiod-old", "cluster_id": "Kubernetes"}], ["east"], FAIL),
         ([{"reason": "no answer"}], ["east"], UNKNOWN),
@@ -232,7 +231,7 @@ def test_the_remedy_gives_a_gateway_what_it_lacks(change: dict[str, Any], remedy
     ],
 )
 def test_an_istiod_that_forgot_its_id_refuses_its_proxies(
-    istiods: list[dict[str, str]], claimed: list[str], verdict: Verdict
+    istiods: list[dict[str, Any]], claimed: list[str], verdict: Verdict
 ) -> None:
     """MK843: values of before the migration were applied again; requests go on, and nobody notices."""
     own = [{**healthy.identity("east"), **change} for change in istiods]
@@ -241,7 +240,7 @@ def test_an_istiod_that_forgot_its_id_refuses_its_proxies(
     ]
     found = control_plane.check_accepted(
         mesh(),
-        versions.IDENTITY.frame(own),
+        healthy.identities(own),
         proxy_status.CLAIMS.frame(claims),
         inventory.INVENTORY.frame([{"cluster": "east", "installer": "helm"}]),
     )

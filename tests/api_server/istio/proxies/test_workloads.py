@@ -93,8 +93,9 @@ def test_a_native_sidecar_counts_while_its_pod_waits(mesh: Mesh, east: Cluster, 
 def test_a_ztunnel_is_unknown_and_not_left_out(mesh: Mesh, east: Cluster, space: str) -> None:
     """Whoever waits for all proxies must not take a node's pods in ambient mode for nobody."""
     pod(east, "ztunnel-x", space, node="n", arguments=("proxy", "ztunnel"))
-    for found in (trust_store.certificates(mesh), trust_store.roots(mesh).query("source == 'proxies'")):
-        assert any("a ztunnel" in reason for reason in found[found["reason"] != ""]["reason"])
+    unread = trust_store.certificates(mesh).unread_in("east")
+    for found in (unread, trust_store.roots(mesh).of("east", trust_store.RootSource.PROXIES)):
+        assert any("a ztunnel" in one.reason for one in found)
 
 
 def test_a_cluster_that_cannot_be_read_is_a_row_with_the_reason(mesh: Mesh, api_server: ApiServer) -> None:

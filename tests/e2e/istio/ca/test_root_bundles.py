@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -102,14 +101,13 @@ class Bench:
         show = ("get", "configmap", "istio-ca-root-cert", "-n", SAMPLE, "-o", "jsonpath={.data.root-cert\\.pem}")
         until(lambda: roots(self.lab.kubectl(EAST, *show).encode()) == roots(bundle), "roots served", PATIENCE)
 
-    def holds(self, bundle: bytes, *, deaf: bytes) -> dict[str, dict[str, Any]]:
-        """Wait until each proxy holds the roots of a bundle, or the other if its agent is late; return the rows."""
+    def holds(self, bundle: bytes, *, deaf: bytes) -> dict[str, trust_store.ProxyCertificate]:
+        """Wait until each proxy holds the roots of a bundle, or the other if its agent is late; return them."""
 
-        def ask() -> dict[str, dict[str, Any]]:
-            found = trust_store.certificates(self.mesh).to_dict("records")
-            wanted = [roots(deaf if row["proxy"].startswith(DEAF) else bundle) for row in found]
-            alike = [row["roots"] == ",".join(sorted(own)) for row, own in zip(found, wanted, strict=True)]
-            return {row["proxy"].split("-")[0]: row for row in found} if len(found) == 4 and all(alike) else {}
+        def ask() -> dict[str, trust_store.ProxyCertificate]:
+            found = trust_store.certificates(self.mesh).items
+            alike = [one.bundle == set(roots(deaf if one.proxy.startswith(DEAF) else bundle)) for one in found]
+            return {one.proxy.split("-")[0]: one for one in found} if len(found) == 4 and all(alike) else {}
 
         return until(ask, "roots held", PATIENCE)
 
@@ -124,7 +122,7 @@ class Bench:
         return until(ask, "no new certificates", PATIENCE)
 
     def _leaves(self) -> dict[str, str]:
-        return {name: row["sha256"] for name, row in self.holds(self.loaded or b"", deaf=self.old).items()}
+        return {name: one.sha256 for name, one in self.holds(self.loaded or b"", deaf=self.old).items()}
 
     def signed_below(self, bundle: bytes) -> bool:
         """Tell whether istiod's own certificate is of a signer under a root."""
@@ -186,7 +184,7 @@ def test_a_new_signer_below_the_same_bundle_is_hot_reloaded_and_distributed_to_n
     (new,), (old,) = roots(bench.new), roots(bench.old)
     wanted = {name: old if name == DEAF else new for name in before}
     until(
-        lambda: {n: row["anchor"] for n, row in bench.holds(bench.loaded or b"", deaf=bench.old).items()} == wanted,
+        lambda: {n: one.anchor for n, one in bench.holds(bench.loaded or b"", deaf=bench.old).items()} == wanted,
         "new certificates",
         PATIENCE,
     )

@@ -119,16 +119,16 @@ def test_calls_between_the_clusters_fail_before_and_pass_after(overlapped: Overl
 def test_istioctl_and_openssl_agree_for_every_proxy(overlapped: Overlapped, tmp_path: Path) -> None:
     """Leaf and roots are those of meshkit's table, the chain ends at the new root, which is the only one trusted."""
     lab, root = overlapped.lab, overlapped.root / "root-cert.pem"
-    rows = trust_store.certificates(Mesh.open(overlapped.mesh_file)).to_dict("records")
-    assert {(r["cluster"], r["namespace"], r["proxy"]) for r in rows} == proxies(lab)
-    for row in rows:
-        name = f"{row['proxy']}.{row['namespace']}"
-        shown = json.loads(lab.istioctl(f"lab-{row['cluster']}", "proxy-config", "secret", name, "-o", "json"))
+    found = trust_store.certificates(Mesh.open(overlapped.mesh_file))
+    assert {(one.cluster, one.namespace, one.proxy) for one in found} == proxies(lab)
+    for one in found:
+        name = f"{one.proxy}.{one.namespace}"
+        shown = json.loads(lab.istioctl(f"lab-{one.cluster}", "proxy-config", "secret", name, "-o", "json"))
         held = {s["name"]: s["secret"] for s in shown["dynamicActiveSecrets"]}
         chain = pems(held["default"]["tlsCertificate"]["certificateChain"])
         roots = {fingerprint(pem) for pem in pems(held["ROOTCA"]["validationContext"]["trustedCa"])}
-        assert row["sha256"] == fingerprint(chain[0])
-        assert set(row["roots"].split(",")) == {digest[: certificates.SHORT] for digest in roots}
+        assert one.sha256 == fingerprint(chain[0])
+        assert one.bundle == {digest[: certificates.SHORT] for digest in roots}
         assert roots == {fingerprint(root.read_bytes())}
         (tmp_path / "leaf.pem").write_bytes(chain[0])
         (tmp_path / "above.pem").write_bytes(b"".join(chain[1:]))

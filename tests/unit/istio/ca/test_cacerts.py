@@ -125,7 +125,7 @@ class TestForms:
         objects = {"secrets": [secret(tls_form(**beside))]}
         assert authorities(**objects)[0]["root"] == ROOT.sha256
         told = trust_store.roots(mesh(**objects))
-        assert list(told[told["source"] == "secret cacerts"]["sha256"]) == [ROOT.sha256]
+        assert [one.sha256 for one in told if one.source is trust_store.RootSource.CACERTS] == [ROOT.sha256]
 
     @pytest.mark.parametrize("lacking", ["ca.crt", "tls.key"])
     def test_what_is_missing_is_named_as_it_is_called_there(self, lacking: str) -> None:
@@ -174,7 +174,7 @@ class TestOrder:
             envoy_admin.Secret("default", "chain", shown, None),
             envoy_admin.Secret("ROOTCA", "roots", ROOT.pem, None),
         ]
-        assert trust_store.parse_identity(held)["anchor"] == ROOT.sha256[:16]
+        assert trust_store.parse_identity(held).anchor == ROOT.sha256[:16]
 
     def test_strangers_and_repetitions_do_not_matter(self) -> None:
         """Also not one of the same name with another key."""
@@ -287,8 +287,9 @@ class TestOtherSigners:
         assert not row["used"]
         assert row["signed_by_others"] == f"istio-csr at {self.CSR} (ENABLE_CA_SERVER=false)"
         told = trust_store.roots(mesh(**objects))
-        assert "secret istio-ca-secret" not in set(told["source"])
-        assert self.CSR in told[told["source"] == "secret"]["reason"].item()
+        assert trust_store.RootSource.SELF_SIGNED not in {one.source for one in told}
+        (why,) = [one.reason for one in told if one.source is trust_store.RootSource.NEITHER]
+        assert self.CSR in why
 
     def test_it_is_reported_without_a_secret_too(self) -> None:
         """A row of its own."""

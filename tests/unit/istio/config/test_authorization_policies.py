@@ -72,12 +72,11 @@ def test_both_checks_read_a_policy_alike(source: dict[str, Any], own: str, alias
     """MK415 of a trust domain that is to come, MK723 of one that is: by istiod's own rule of translation."""
     given = policy(source)
     (row,) = authorization_policies.parse(given)
-    identity = versions.IDENTITY.frame(
-        [{"cluster": "east", "trust_domain": own, "trust_domain_aliases": ",".join(aliases)}]
-    )
+    one = versions.ControlPlane("east", "istiod", trust_domain=own, trust_domain_aliases=tuple(aliases))
+    identity = versions.identity_reading([one])
     rows = authorization_policies.POLICY_TRUST_DOMAINS.frame([{"cluster": "east", **row}])
     of_mesh = healthy.mesh(mesh={"trustDomain": own})
-    certificates = trust_store.CERTIFICATES.frame([])
+    certificates = trust_store.certificate_reading()
     (before,) = trust_domains.check_policies(of_mesh, rows, identity, certificates, "east")
     settings = {"mesh": f"trustDomainAliases: {aliases}"}
     clusters: Any = {

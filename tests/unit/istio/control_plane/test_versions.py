@@ -1,4 +1,4 @@
-"""Features whose use decides whether a cluster meets a defect of its istiod's release."""
+"""Who istiods are, and features whose use decides whether a cluster meets a defect of its istiod's release."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from meshkit.istio.control_plane import versions
-from meshkit.kube.mesh import Mesh
+from meshkit.istio.control_plane.istiods_and_proxies import Istiod
+from meshkit.kube.mesh import Mesh, Unknown
 from tests.support.healthy import mesh
 from tests.support.held import Held, held
 
@@ -36,3 +37,36 @@ def test_features_are_read_where_they_are_set(objects: dict[str, list[Any]], fea
     both: Any = {"east": Held(**objects), "west": Held("west")}
     found = versions.features(Mesh(mesh().spec, both))
     assert list(found["feature"]) == features
+
+
+def test_the_table_of_identities_has_aliases_with_commas_and_a_row_for_each_istiod_that_was_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its columns, order and texts are a contract."""
+    settings = "{trustDomain: td.test, trustDomainAliases: [b.test, a.test], defaultConfig: {meshId: mesh9}}"
+    values = "global: {network: net-east, multiCluster: {clusterName: east}}"
+    maps = [
+        held("ConfigMap", "istio-canary", data={"mesh": settings}),
+        held("ConfigMap", "istio-sidecar-injector-canary", data={"values": values}),
+    ]
+    network = {"topology.istio.io/network": "net-east"}
+    cluster: Any = Held(configmaps=maps, namespaces=[held("Namespace", "istio-system", "", labels=network)])
+    aliases = ("--clusterAliases=old=east,Kubernetes=east",)
+    canary = Istiod(cluster, "istio-system", "istiod-b", "canary", 15014, {"CLUSTER_ID": "east"}, aliases)
+    bare = Istiod(cluster, "istio-system", "istiod-a", "default", 15014, {})
+    answers = [
+        *(("east", one, versions._identity(one)) for one in (canary, bare)),
+        ("east", bare, Unknown("404")),
+        ("west", None, Unknown("no answer")),
+    ]
+    monkeypatch.setattr(versions, "ask_istiods", lambda *_: answers)
+    found = versions.identity(mesh())
+    assert found.frame().to_csv(index=False) == (
+        "cluster,istiod,revision,cluster_id,network,mesh_id,trust_domain,trust_domain_aliases,cluster_domain,"
+        "cluster_aliases,injected_cluster_id,injected_network,reason\n"
+        "east,istiod-a,,,,,,,,,,,404\n"
+        "east,istiod-a,default,Kubernetes,net-east,,cluster.local,,cluster.local,,Kubernetes,,\n"
+        'east,istiod-b,canary,east,net-east,mesh9,td.test,"b.test,a.test",cluster.local,"Kubernetes,old",east,net-east,\n'
+        "west,,,,,,,,,,,,no answer\n"
+    )
+    assert (found.unknown("west"), found.lacks("west"), found.lacks("north")) == ("no answer", False, True)

@@ -8,8 +8,9 @@ import pytest
 
 from meshkit import paths
 from meshkit.istio.control_plane import istioctl as control_plane_istioctl
-from meshkit.istio.multicluster import gateway_exposure, gateway_manifests, gateways
+from meshkit.istio.multicluster import gateway_exposure, gateway_manifests
 from meshkit.spec import MeshSpec
+from tests.support import healthy
 
 
 def spec(**change: Any) -> MeshSpec:
@@ -40,9 +41,7 @@ def test_the_exposure_names_the_hosts_of_the_mesh_file() -> None:
 def test_mesh_networks_name_each_networks_gateway_in_its_own_cluster() -> None:
     """The gateway of others where there is one."""
     row = {"cluster": "west", "network": "net-west", "namespace": "edge", "service": "theirs"}
-    found = gateway_manifests.mesh_networks(
-        spec(), gateways.GATEWAYS.frame([row, {"cluster": "east", "reason": "gone"}])
-    )
+    found = gateway_manifests.mesh_networks(spec(), healthy.offered([row, {"cluster": "east", "reason": "gone"}]))
     assert found["net-west"]["endpoints"] == [{"fromRegistry": "west"}]
     names = {network: said["gateways"][0]["registryServiceName"] for network, said in found.items()}
     ours = "istio-eastwestgateway.istio-system.svc.cluster.local"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,15 @@ from meshkit.checks.finding import Verdict
 from meshkit.checks.gateways import check_gateway
 from meshkit.errors import UnreachableError
 from meshkit.istio.multicluster import gateways
-from meshkit.istio.multicluster.gateways import GATEWAY_NAME, GATEWAY_PORT_LABEL, NETWORK, NODE_SELECTOR
+from meshkit.istio.multicluster.gateways import (
+    GATEWAY_NAME,
+    GATEWAY_PORT_LABEL,
+    NETWORK,
+    NODE_SELECTOR,
+    GatewayType,
+    NetworkGateway,
+)
+from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.transport import NotFoundError
 from meshkit.spec import MeshSpec
@@ -80,24 +89,35 @@ def networks(told: str) -> list[Row]:
     return [{"metadata": {"name": "istio", "namespace": SYSTEM}, "data": {"meshNetworks": told}}]
 
 
-def rows(east: Objects, west: Objects | None = None, of: str = "east") -> list[Row]:
+def found(east: Objects, west: Objects | None = None, of: str = "east") -> list[NetworkGateway]:
     """Return what is offered by a cluster."""
-    found = gateways.gateways(mesh(east, west))
-    return [{str(k): v for k, v in row.items()} for row in found[found["cluster"] == of].to_dict("records")]
+    return gateways.gateways(mesh(east, west)).of(of)
 
 
 def test_a_gateway_api_gateway_exposes_its_own_pods_with_its_hostname() -> None:
     """Nothing is to be planned beside it: a second exposure of the same pods makes Envoy refuse the listener."""
     east = Objects("east", services=[service({NETWORK: "net-east"})], pods=[POD], kubernetes=[resource()])
-    found = gateways.gateways(mesh(east))
-    (row,) = rows(east)
-    assert (row["exposed_by"], row["hosts"]) == ("edge/gw", "*.shop.svc.cluster.local")
-    assert check_gateway(mesh(east), found, "east").verdict is Verdict.PASS
-    facts = test_gateways.facts()
-    facts = type(facts)(**{**vars(facts), "gateways": found})
+    offered = gateways.gateways(mesh(east))
+    (one,) = offered
+    assert (one.exposed_by, one.hosts) == (("edge/gw",), ("*.shop.svc.cluster.local",))
+    assert check_gateway(mesh(east), offered, "east").verdict is Verdict.PASS
+    facts = replace(test_gateways.facts(), gateways=offered)
     plan = Plan(mesh(east), stage.STAGE)
     stage._plan_gateway(plan, mesh(east), facts, "east")
     assert plan.changes == []
+
+
+@pytest.mark.parametrize("selector", [{"app": "gw"}, {}])
+def test_a_gateway_of_others_is_exposed_by_its_own_selector_or_not_at_all(
+    selector: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Service without a selector has pods that nobody names; an exposure without one would be of every gateway."""
+    east = Objects("east", services=[service({NETWORK: "net-east"}, selector=selector)])
+    facts = replace(test_gateways.facts(), gateways=gateways.gateways(mesh(east)))
+    exposed: list[Row] = []
+    monkeypatch.setattr(Plan, "apply", lambda _, __, manifest, *___, **____: exposed.append(manifest["spec"]))
+    stage._plan_gateway(Plan(mesh(east), stage.STAGE), mesh(east), facts, "east")
+    assert [one["selector"] for one in exposed] == ([selector] if selector else [])
 
 
 @pytest.mark.parametrize(
@@ -116,9 +136,9 @@ def test_a_gateway_api_gateway_exposes_its_own_pods_with_its_hostname() -> None:
 def test_a_listener_passes_through_as_istiod_decides(change: Row, exposed: bool) -> None:
     """By its mode, and by port, label or option."""
     east = Objects("east", services=[service({NETWORK: "net-east"})], pods=[POD], kubernetes=[resource(**change)])
-    (row,) = rows(east)
-    assert bool(row["exposed_by"]) is exposed
-    assert change.get("narrow", True) or row["hosts"] == "*"
+    (one,) = found(east)
+    assert bool(one.exposed_by) is exposed
+    assert change.get("narrow", True) or one.hosts == ("*",)
 
 
 def test_a_gateway_without_definitions_of_the_gateway_api_is_read_all_the_same() -> None:
@@ -128,8 +148,8 @@ def test_a_gateway_without_definitions_of_the_gateway_api_is_read_all_the_same()
         "metadata": {"name": "cross", "namespace": SYSTEM},
         "spec": {"selector": {GATEWAY_NAME: "gw"}, "servers": [server]},
     }
-    (row,) = rows(Objects("east", services=[service({NETWORK: "net-east"})], pods=[POD], istio=[held]))
-    assert (row["exposed_by"], row["hosts"]) == ("istio-system/cross", "*.local")
+    (one,) = found(Objects("east", services=[service({NETWORK: "net-east"})], pods=[POD], istio=[held]))
+    assert (one.exposed_by, one.hosts) == (("istio-system/cross",), ("*.local",))
 
 
 def test_mesh_networks_name_an_unlabelled_service() -> None:
@@ -142,13 +162,12 @@ networks:
 """
     east = Objects("east", services=[service(port=443)], pods=[POD], configmaps=networks(told))
     west = Objects("west", services=[service(port=443)], configmaps=networks(told))
-    (row,) = rows(east, west)
-    assert (row["service"], row["network"], row["port"], row["addresses"]) == ("gw", "net-east", 443, "192.0.2.1")
-    (other,) = rows(east, west, of="west")
-    assert (other["service"], other["reason"]) == (
-        "",
-        "no Service has the label topology.istio.io/network, none listens on 15443",
-    )
+    offered = gateways.gateways(mesh(east, west))
+    (one,) = offered
+    assert (one.cluster, one.service, one.network, one.port) == ("east", "gw", "net-east", 443)
+    assert one.addresses == ("192.0.2.1",)
+    (none,) = offered.none_in("west")
+    assert none.reason == "no Service has the label topology.istio.io/network, none listens on 15443"
 
 
 def test_an_address_in_mesh_networks_is_the_gateway_of_that_networks_cluster() -> None:
@@ -156,14 +175,13 @@ def test_an_address_in_mesh_networks_is_the_gateway_of_that_networks_cluster() -
     told = "networks: {net-east: {endpoints: [], gateways: [{address: 192.0.2.9, port: 15443}]}}"
     west = Objects("west", configmaps=networks(told))
     east = Objects("east", configmaps=networks(told))
-    found = gateways.gateways(mesh(east, west))
-    (row,) = rows(east, west)
-    assert (row["addresses"], row["port"], row["type"]) == ("192.0.2.9", 15443, "meshNetworks")
-    assert row["made_by"] == "meshNetworks of east, meshNetworks of west"
-    assert check_gateway(mesh(east, west), found, "east").verdict is Verdict.PASS
-    assert check_gateway(mesh(east, west), found, "west").verdict is Verdict.FAIL
-    facts = test_gateways.facts()
-    facts = type(facts)(**{**vars(facts), "gateways": found})
+    offered = gateways.gateways(mesh(east, west))
+    (one,) = offered
+    assert (one.addresses, one.port, one.type) == (("192.0.2.9",), 15443, GatewayType.MESH_NETWORKS)
+    assert one.made_by == "meshNetworks of east, meshNetworks of west"
+    assert check_gateway(mesh(east, west), offered, "east").verdict is Verdict.PASS
+    assert check_gateway(mesh(east, west), offered, "west").verdict is Verdict.FAIL
+    facts = replace(test_gateways.facts(), gateways=offered)
     plan = Plan(mesh(east, west), stage.STAGE)
     stage._plan_gateway(plan, mesh(east, west), facts, "east")
     assert plan.changes == []
@@ -174,9 +192,9 @@ def test_a_remote_gateway_is_known_by_its_addresses() -> None:
     """Class istio-remote, in another cluster than the network's; istiod ignores an address without a type."""
     addresses = [{"type": "Hostname", "value": "gw.example"}, {"value": "192.0.2.8"}]
     west = Objects("west", kubernetes=[resource(cls="istio-remote", addresses=addresses)])
-    (row,) = rows(Objects("east"), west)
-    assert (row["addresses"], row["port"], row["type"]) == ("gw.example", 15443, "istio-remote")
-    assert row["made_by"] == "Gateway edge/gw of west"
+    (one,) = found(Objects("east"), west)
+    assert (one.addresses, one.port, one.type) == (("gw.example",), 15443, GatewayType.ISTIO_REMOTE)
+    assert one.made_by == "Gateway edge/gw of west"
 
 
 class Dead(Objects):
@@ -191,13 +209,63 @@ def test_a_cluster_that_cannot_be_read_is_unknown_whatever_others_declare_of_it(
     """Its declared gateway is a row all the same, and the others are read."""
     told = "networks: {net-east: {endpoints: [], gateways: [{address: 192.0.2.9, port: 15443}]}}"
     dead, west = Dead("east"), Objects("west", services=[service({NETWORK: "net-west"})], configmaps=networks(told))
-    found = gateways.gateways(mesh(dead, west))
-    assert sorted(zip(found["cluster"], found["addresses"], found["reason"], strict=True)) == [
-        ("east", "", "no answer"),
-        ("east", "192.0.2.9", ""),
-        ("west", "192.0.2.1", ""),
-    ]
-    assert check_gateway(mesh(dead, west), found, "east").verdict is Verdict.UNKNOWN
+    offered = gateways.gateways(mesh(dead, west))
+    assert [(one.cluster, one.addresses) for one in offered] == [("east", ("192.0.2.9",)), ("west", ("192.0.2.1",))]
+    assert (offered.unknown("east"), offered.unknown("west")) == ("no answer", "")
+    assert check_gateway(mesh(dead, west), offered, "east").verdict is Verdict.UNKNOWN
+
+
+FRAMES = [
+    (
+        False,
+        """\
+east,,,net-east,,meshNetworks,192.0.2.9,15443,0,0,,,,meshNetworks of west,
+east,edge,gw,net-east,,LoadBalancer,"192.0.2.1,192.0.2.3",15443,1,1,"istio-system/again,istio-system/cross","*.local,\
+*.shop","app=gw,gateway.networking.k8s.io/gateway-name=gw",,
+""",
+    ),
+    (
+        True,
+        """\
+east,,,,,,,0,0,0,,,,,no answer
+east,,,net-east,,meshNetworks,192.0.2.9,15443,0,0,,,,meshNetworks of west,
+""",
+    ),
+]
+
+
+@pytest.mark.parametrize(("dead", "rows"), FRAMES)
+def test_the_table_has_lists_with_commas_and_a_row_for_each_cluster_without_gateway(dead: bool, rows: str) -> None:
+    """Its columns, order and texts are a contract."""
+    told = "networks: {net-east: {endpoints: [], gateways: [{address: 192.0.2.9, port: 15443}]}}"
+    server = {"port": {"number": 15443}, "tls": {"mode": "AUTO_PASSTHROUGH"}, "hosts": ["*.shop", "*.local"]}
+    lets_in = {"selector": {GATEWAY_NAME: "gw"}, "servers": [server]}
+    exposures = [{"metadata": {"name": name, "namespace": SYSTEM}, "spec": lets_in} for name in ("cross", "again")]
+    both = {"app": "gw", GATEWAY_NAME: "gw"}
+    held = service({NETWORK: "net-east"}, selector=both, externalIPs=["192.0.2.3"])
+    pod = {**POD, "metadata": {"name": "gw-1", "namespace": "edge", "labels": both}}
+    east = Dead("east") if dead else Objects("east", services=[held], pods=[pod], istio=exposures)
+    root = {"metadata": {"name": SYSTEM, "namespace": "", "labels": {NETWORK: "net-west"}}}
+    west = Objects("west", configmaps=networks(told), namespaces=[root])
+    assert gateways.gateways(mesh(east, west)).frame().to_csv(index=False) == (
+        "cluster,namespace,service,network,namespace_network,type,addresses,port,ready,pods,exposed_by,hosts,selector,"
+        f"made_by,reason\n{rows}"
+        'west,,,,net-west,,,0,0,0,,,,,"no Service has the label topology.istio.io/network, none listens on 15443"\n'
+    )
+
+
+def test_the_table_of_what_istiods_know_has_a_row_for_each_that_knows_none_or_was_not_read() -> None:
+    """Its columns, order and texts are a contract."""
+    known = gateways.GatewaySeen("east", "istiod-b", "net-west", "west", "192.0.2.1", 15443, 15008)
+    none = gateways.GatewaySeen("east", "istiod-a", reason="it knows no gateway")
+    unread = [Unread("west", "no answer"), Unread("east", "404", "istiod-c")]
+    assert gateways.seen_reading([known], unread, [none]).frame().to_csv(index=False) == (
+        "cluster,istiod,network,gateway_cluster,address,port,hbone_port,reason\n"
+        "east,istiod-a,,,,0,0,it knows no gateway\n"
+        "east,istiod-b,net-west,west,192.0.2.1,15443,15008,\n"
+        "east,istiod-c,,,,0,0,404\n"
+        "west,,,,,0,0,no answer\n"
+    )
 
 
 def node(name: str, external: list[str], **labels: str) -> Row:
@@ -210,20 +278,20 @@ def node(name: str, external: list[str], **labels: str) -> Row:
 @pytest.mark.parametrize(
     ("selector", "addresses"),
     [
-        ("{}", "3.3.3.3,4.4.4.4"),
-        ('{"role": "edge"}', "3.3.3.3"),
-        ("", "3.3.3.3,4.4.4.4"),
-        ("role=edge", "3.3.3.3,4.4.4.4"),
-        ("[1]", "3.3.3.3,4.4.4.4"),
-        ('{"role": 1}', ""),
+        ("{}", ["3.3.3.3", "4.4.4.4"]),
+        ('{"role": "edge"}', ["3.3.3.3"]),
+        ("", ["3.3.3.3", "4.4.4.4"]),
+        ("role=edge", ["3.3.3.3", "4.4.4.4"]),
+        ("[1]", ["3.3.3.3", "4.4.4.4"]),
+        ('{"role": 1}', []),
     ],
 )
-def test_a_node_port_gateway_is_found_at_its_node_port(selector: str, addresses: str) -> None:
+def test_a_node_port_gateway_is_found_at_its_node_port(selector: str, addresses: list[str]) -> None:
     """On the first external address of the nodes that istiod chooses."""
     nodes = [node("a", ["3.3.3.3", "3.3.3.4"], role="edge"), node("b", ["4.4.4.4"]), node("c", [])]
     held = service({NETWORK: "net-east"}, type="NodePort", annotations={NODE_SELECTOR: selector})
-    (row,) = rows(Objects("east", services=[held], nodes=nodes, pods=[POD]))
-    assert (row["addresses"], row["port"]) == (addresses, 31443)
+    (one,) = found(Objects("east", services=[held], nodes=nodes, pods=[POD]))
+    assert (one.addresses, one.port) == (tuple(addresses), 31443)
     bare = service({NETWORK: "net-east"}, type="NodePort")
-    (row,) = rows(Objects("east", services=[bare], nodes=nodes, pods=[POD]))
-    assert row["port"] == 15443
+    (one,) = found(Objects("east", services=[bare], nodes=nodes, pods=[POD]))
+    assert one.port == 15443

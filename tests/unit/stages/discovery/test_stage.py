@@ -181,7 +181,7 @@ SPOILED = [
     ("MK708", "east", "services", {"service": "", "reason": "no answer"}, UNKNOWN),
     ("MK709", "shop/web", "services", {"ports": "http:81/TCP"}, WARN),
     ("MK801", "east", "identity", {"network": ""}, FAIL),
-    ("MK805", "east", "gateways", {"addresses": ""}, FAIL),
+    ("MK805", "east", "gateways", {"addresses": ()}, FAIL),
     ("MK807", "east", "certificates", {"anchor": "bb22", "roots": "bb22"}, FAIL),
 ]
 
@@ -200,7 +200,7 @@ def test_what_is_spoiled_is_found_by_its_check(
     ("spoiled", "change", "number"),
     [
         ("identity", {"network": ""}, "MK801"),
-        ("gateways", {"addresses": ""}, "MK805"),
+        ("gateways", {"addresses": ()}, "MK805"),
         ("claims", {"network": ""}, "MK703"),
         ("readers", {"service_account": False}, "MK704"),
         ("reach", {"answer": "UNKNOWN", "detail": api_server_reach.NO_SENDER}, "MK702"),

@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import BasicConstraints, CertificateBuilder, random_serial_number
 
 from meshkit.errors import InputError
-from meshkit.istio.ca import certificates, issuing, istiod_ca, trust_store
+from meshkit.istio.ca import certificates, issuing, istiod_ca
 from meshkit.istio.ca.model import ClusterCaState
 from meshkit.stages.trust import root_rotation
 from meshkit.stages.trust.root_rotation import Move, Phase, TrustState
+from tests.support import healthy
 from tests.support.api_server import certificate_pem
 
 A, B, N = ("a" * 64, "b" * 64, "e" * 64)
@@ -93,8 +94,9 @@ def test_what_is_late_in_a_phase(phase: Phase, standing: TrustState, due: list[b
         {"cluster": "east", "proxy": str(i), "anchor": anchor, "roots": roots} for i, (anchor, roots) in enumerate(held)
     ]
     rows.append({"cluster": "west", "proxy": "other", "anchor": b, "roots": b})
-    found = root_rotation.late(Move(phase, "east", standing, secret=True), trust_store.CERTIFICATES.frame(rows))
-    assert list(found["proxy"]) == [str(i) for i, late in enumerate(due) if late]
+    rows.append({"cluster": "east", "proxy": "unread", "reason": "no answer"})
+    found = root_rotation.late(Move(phase, "east", standing, secret=True), healthy.certificates(rows))
+    assert found == {*(str(i) for i, late in enumerate(due) if late), "unread"}
 
 
 @pytest.mark.parametrize("before", [b"-----other-----\n", b""])

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from meshkit.changes.plan import Change, Plan
 from meshkit.checks import ca as stage
+from meshkit.checks import trust_domains
 from meshkit.checks.finding import Verdict
 from meshkit.istio import trust as istio_trust
 from meshkit.istio.ca import istiod_ca, trust_store
 from meshkit.istio.ca.model import Choice, StrategyOutcome
 from meshkit.istio.config import authorization_policies
-from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import discovery_pause
 from meshkit.istio.proxies import workloads
+from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
 from meshkit.probing.curl import Answer
 from meshkit.probing.load_generator import Traffic
 from meshkit.stages.rollback import stage as rollback
 from meshkit.stages.trust import proof as trust_proof
 from meshkit.stages.trust import stage as trust_stage
+from tests.support import healthy
 from tests.support.healthy import certificate, identity, judged, mesh
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
@@ -80,12 +81,12 @@ def reading(name: str) -> Row:
     return {"cluster": name, "secret": "istio-remote-secret-other", "targets": "other", "paused": False}
 
 
-MAKERS: dict[str, tuple[Callable[[str], Row], Callable[[Iterable[Row]], pd.DataFrame]]] = {
-    "identity": (identity, versions.IDENTITY.frame),
+MAKERS: dict[str, tuple[Callable[[str], Row], Callable[[Sequence[Row]], Any]]] = {
+    "identity": (identity, healthy.identities),
     "authorities": (authority, istiod_ca.AUTHORITIES.frame),
     "signers": (signer, istiod_ca.SIGNERS.frame),
-    "certificates": (proxy, trust_store.CERTIFICATES.frame),
-    "roots": (handed, trust_store.ROOTS.frame),
+    "certificates": (proxy, healthy.certificates),
+    "roots": (handed, healthy.roots),
     "handed": (configmap, trust_store.DISTRIBUTED_ROOTS.frame),
     "workloads": (workload, workloads.WORKLOADS.frame),
     "policies": (policy, authorization_policies.POLICY_TRUST_DOMAINS.frame),
@@ -93,13 +94,15 @@ MAKERS: dict[str, tuple[Callable[[str], Row], Callable[[Iterable[Row]], pd.DataF
 }
 
 
-def facts(spoiled: str = "", change: Row | None = None, *more: Row) -> istio_trust.TrustFacts:
+def facts(
+    spoiled: str = "", change: Row | None = None, *more: Row, clusters: Sequence[str] = ("east", "west")
+) -> istio_trust.TrustFacts:
     """Return the facts of two plugged clusters, with a change in the row of east, and more rows in that table."""
     tables: dict[str, Any] = {}
     for name, (maker, columns) in MAKERS.items():
-        rows = [maker(cluster) for cluster in ("east", "west")]
+        rows = [maker(cluster) for cluster in clusters]
         if name == spoiled:
-            rows = [{**rows[0], **(change or {})}, rows[1], *more]
+            rows = [{**rows[0], **(change or {})}, *rows[1:], *more]
         tables[name] = columns(rows)
     return istio_trust.TrustFacts(**tables)
 
@@ -135,7 +138,7 @@ SPOILED = [
     ("MK808", "east", "certificates", {"not_after": NOW - DAY}, FAIL),
     ("MK414", "east", "identity", {"reason": "no answer"}, UNKNOWN),
     ("MK414", "east", "identity", {"trust_domain": "td.test"}, FAIL),
-    ("MK414", "east", "identity", {"trust_domain": "td.test", "trust_domain_aliases": "x,cluster.local"}, PASS),
+    ("MK414", "east", "identity", {"trust_domain": "td.test", "trust_domain_aliases": ("x", "cluster.local")}, PASS),
     ("MK414", "west", "certificates", {"identity": "spiffe://td.test/ns/a/sa/b"}, FAIL),
     ("MK414", "west", "certificates", {"identity": "", "reason": "no answer"}, UNKNOWN),
     ("MK415", "east", "policies", {"reason": "no answer"}, UNKNOWN),
@@ -260,10 +263,22 @@ def test_what_is_wrong_with_it_is_its_owners() -> None:
 
 def test_a_cluster_without_anything_is_skipped() -> None:
     """It has no CA and no proxy, and is no fault."""
-    known = {name: getattr(facts(), name) for name in MAKERS}
-    east = istio_trust.TrustFacts(**{name: rows[rows["cluster"] == "east"] for name, rows in known.items()})
-    findings = trust_stage.check(mesh(), east)
+    findings = trust_stage.check(mesh(), facts(clusters=["east"]))
     assert {f.verdict for f in findings if f.subject == "west"} == {SKIPPED}
+
+
+def test_roots_of_a_cluster_that_could_not_be_read_are_unknown() -> None:
+    """MK408: that no ConfigMap was read does not say that all of them hand out another root."""
+    unread = trust_store.root_reading(unread=[Unread("east", "no answer")])
+    known = replace(facts(), roots=unread)
+    assert judged(trust_stage.check(mesh(), known), "MK408", "east") == [UNKNOWN]
+
+
+def test_what_an_istiod_accepts_that_could_not_be_read_is_nothing() -> None:
+    """MK415: an alias of the other istiods alone excuses no policy."""
+    both = [{**identity("east"), "trust_domain_aliases": ("td.test",)}, {"cluster": "east", "reason": "no answer"}]
+    assert trust_domains.accepted(healthy.identities(both[:1]), "east") == {"cluster.local", "td.test"}
+    assert trust_domains.accepted(healthy.identities(both), "east") == set()
 
 
 def test_trust_domains_other_than_the_default() -> None:
@@ -275,18 +290,20 @@ def test_trust_domains_other_than_the_default() -> None:
 @pytest.mark.parametrize(
     ("change", "aliases", "verdict", "said"),
     [
-        ({}, "", FAIL, "no longer lets them in"),
-        ({"action": "DENY"}, "", FAIL, "no longer keeps them out"),
-        ({"field": "notPrincipals"}, "", FAIL, "no longer keeps them out"),
-        ({"action": "DENY", "field": "source.principal notValues"}, "", FAIL, "no longer lets them in"),
-        ({"action": "CUSTOM"}, "", FAIL, "no longer applies to them"),
-        ({}, "td.test", PASS, "all 2 values"),
-        ({"literal": True}, "td.test", FAIL, "no longer lets them in"),
-        ({"trust_domain": "*.test"}, "td.test", PASS, "all 2 values"),
-        ({"trust_domain": "cluster.local", "field": "trustDomains"}, "", PASS, "all 2 values"),
+        ({}, (), FAIL, "no longer lets them in"),
+        ({"action": "DENY"}, (), FAIL, "no longer keeps them out"),
+        ({"field": "notPrincipals"}, (), FAIL, "no longer keeps them out"),
+        ({"action": "DENY", "field": "source.principal notValues"}, (), FAIL, "no longer lets them in"),
+        ({"action": "CUSTOM"}, (), FAIL, "no longer applies to them"),
+        ({}, ("td.test",), PASS, "all 2 values"),
+        ({"literal": True}, ("td.test",), FAIL, "no longer lets them in"),
+        ({"trust_domain": "*.test"}, ("td.test",), PASS, "all 2 values"),
+        ({"trust_domain": "cluster.local", "field": "trustDomains"}, (), PASS, "all 2 values"),
     ],
 )
-def test_what_a_policy_will_mean_no_longer_is_named(change: Row, aliases: str, verdict: Verdict, said: str) -> None:
+def test_what_a_policy_will_mean_no_longer_is_named(
+    change: Row, aliases: tuple[str, ...], verdict: Verdict, said: str
+) -> None:
     """West's proxies are of another trust domain now; an alias translates whole principals only."""
     named = {**policy("east"), "value": "td.test/ns/a/sa/b", "trust_domain": "td.test", "policy": "theirs", **change}
     known = facts("policies", {}, named)
@@ -442,8 +459,8 @@ def test_an_undo_is_not_proved_while_a_proxy_holds_other_roots(
 def test_chains_tell_same_from_new_and_gone() -> None:
     """One row for each proxy that was or is there."""
     before, after = facts(), facts("certificates", {"sha256": "renewed", "issuer": "new"})
-    west = after.certificates[after.certificates["cluster"] == "east"]
-    rows = trust_proof.chains(before, replace(after, certificates=pd.DataFrame(west)))
+    east = after.certificates.with_items(after.certificates.of("east"))
+    rows = trust_proof.chains(before, replace(after, certificates=east))
     assert list(rows["certificate"]) == ["new", "gone"]
     assert list(rows["signed_by"]) == ["new", ""]
     assert list(rows["ends_at_before"]) == [SHORT, SHORT]

@@ -17,6 +17,7 @@ from meshkit.stages import istiod_restart
 from meshkit.stages.rollback import dependants
 from meshkit.stages.trust import discovery_pause, root_rotation
 from meshkit.stages.trust import undo as trust_undo
+from tests.support import healthy
 from tests.support.held import Held, held
 
 ISTIOD = "Deployment istio-system/istiod"
@@ -222,7 +223,7 @@ class East:
         where = {"cluster": "east", "kind": "Deployment", "namespace": "sample"}
         owners = [{**where, "workload": name, "names": name, "live_roots": is_live} for name, is_live in live.items()]
         facts = {
-            (trust_store, "certificates"): trust_store.CERTIFICATES.frame(proxies),
+            (trust_store, "certificates"): healthy.certificates(proxies),
             (istiod_ca, "signers"): istiod_ca.SIGNERS.frame([istiod]),
             (workloads, "workloads"): workloads.WORKLOADS.frame(owners),
         }
