@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from meshkit.checks.finding import Finding, Findings, Verdict
     from meshkit.kube.cluster import Cluster
     from meshkit.mesh import Mesh
+    from meshkit.snapshot.snapshot import Snapshot
     from meshkit.spec import MeshSpec
 
-__all__ = ["Cluster", "Finding", "Findings", "Mesh", "MeshSpec", "Plan", "Verdict", "stages"]
+__all__ = ["Cluster", "Finding", "Findings", "Mesh", "MeshSpec", "Plan", "Snapshot", "Verdict", "stages"]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "Mesh": "meshkit.mesh",
     "MeshSpec": "meshkit.spec",
     "Plan": "meshkit.changes.plan",
+    "Snapshot": "meshkit.snapshot.snapshot",
     "Verdict": "meshkit.checks.finding",
 }
 

@@ -21,7 +21,7 @@ from meshkit.istio.multicluster.gateways import Gateways
 from meshkit.istio.multicluster.remote_secrets import RemoteSecrets
 from meshkit.istio.proxies import reading, status_summary
 from meshkit.kube import mesh as kube
-from meshkit.probing import pair_survey
+from meshkit.snapshot.snapshot import PAIRS, Snapshot
 from meshkit.tables import View
 
 
@@ -38,8 +38,12 @@ class Mesh(kube.Mesh):
 
     def pairs(self) -> View:
         """Return every ordered pair of clusters, link by link, the worst first; no request is sent."""
-        links = pair_survey.look(self)
+        links = self.snapshot().read(*PAIRS)
         return pair_table.LINKS.view(pair_table.table(self, links, pairs.check_all(self, links, None)))
+
+    def snapshot(self) -> Snapshot:
+        """Return a snapshot: every reading is asked at its first use, once. `Snapshot.load` reads one from a file."""
+        return Snapshot(self)
 
     def remote_secrets(self) -> RemoteSecrets:
         """Return the remote secrets of every cluster, each credential tried now."""

@@ -1,21 +1,20 @@
 """All checks of all stages, asked of a finished mesh, as one list of findings: the causes first.
 
 Read-only: no API server is asked to change anything. Where only trying can tell, requests are sent from pods that run.
-Readings are made side by side, and the stages share them; a few probes read gateways and API servers once more. What a
-stage asks about a change that is to come is not asked here.
+All stages share one snapshot, whose readings are made once, side by side. What a stage asks about a change that is to
+come is not asked here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Final
+from dataclasses import replace
+from typing import Final
 
 import pandas as pd
 
+from meshkit import clock
 from meshkit.checks import (
     ca,
     catalogue,
@@ -41,28 +40,17 @@ from meshkit.checks import (
     topology,
 )
 from meshkit.checks.finding import SEVERITY, Finding, Verdict
-from meshkit.errors import MeshkitError
-from meshkit.istio import snapshot
 from meshkit.istio import trust as istio_trust
-from meshkit.istio.ca import istiod_ca, trust_store
-from meshkit.istio.config import authorization_policies, config_lint, missing_services, network_policies, services
-from meshkit.istio.control_plane import inventory, istioctl, managed, versions
-from meshkit.istio.control_plane import revisions as control_plane_revisions
-from meshkit.istio.multicluster import discovery_pause, remote_secret_manifest
-from meshkit.istio.multicluster import gateway_exposure as multicluster_gateway_exposure
-from meshkit.istio.multicluster import gateways as multicluster_gateways
-from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
-from meshkit.istio.proxies import injection, new_pods, proxy_status, workloads
-from meshkit.istio.proxies import reading as proxies_reading
+from meshkit.istio.config import authorization_policies
+from meshkit.istio.control_plane import managed
+from meshkit.istio.multicluster import discovery_pause
+from meshkit.istio.proxies import workloads
+from meshkit.istio.proxies.new_pods import NewPodFacts
 from meshkit.kube.mesh import Mesh
-from meshkit.probing import api_server_reach, control_plane_reach, pair_survey, pod_reach
 from meshkit.probing import merged_service as probing_merged_service
+from meshkit.snapshot.snapshot import Snapshot
 from meshkit.tables import Table, text
 
-PATIENCE: Final = 3.0
-"""Seconds for endpoints to arrive at a client: of a mesh that nobody changes they have arrived."""
-SPEAKS_AFTER: Final = 5.0
-NAMED_AT_MOST: Final = 4
 FINDINGS: Final = Table(
     "findings",
     "Findings, in the order in which to fix them",
@@ -80,61 +68,88 @@ FINDINGS: Final = Table(
     key=("id", "subject"),
     show=("verdict", "id", "subject", "check", "observed", "remedy", "follows_from"),
 )
-_READINGS: Final[dict[str, Callable[[Mesh], Any]]] = {
-    "inventory": inventory.inventory,
-    "load balancers": inventory.load_balancers,
-    "clocks": inventory.clocks,
-    "root namespaces": inventory.root_namespaces,
-    "identity": versions.identity,
-    "proxies": proxies_reading.look,
-    "claims": proxy_status.claims,
-    "API servers": api_server_reach.reach,
-    "DNS names": pod_reach.names,
-    "network policies": network_policies.network_policies,
-    "features": versions.features,
-    "new pods": new_pods.look,
-    "injection": injection.namespaces,
-    "revisions": control_plane_revisions.look,
-    "services": services.services,
-    "gateways": multicluster_gateways.gateways,
-    "gateways seen": multicluster_gateways.gateways_seen,
-    "remote clusters": multicluster_remote_secrets.remote_clusters,
-    "remote secrets": multicluster_remote_secrets.remote_secrets,
-    "certificates": trust_store.certificates,
-    "roots": trust_store.roots,
-    "handed": trust_store.distributed_roots,
-    "authorities": istiod_ca.authorities,
-    "signers": istiod_ca.signers,
-    "names let in": multicluster_gateway_exposure.opened,
-    "rules": config_lint.rules,
-    "absent Services": missing_services.missing_services,
-    "ways": control_plane_reach.tried,
-    "readers": remote_secret_manifest.readers,
-    "calls": partial(probing_merged_service.calls, patience=PATIENCE),
-}
 
 
-@dataclass(frozen=True)
-class AuditFacts:
-    """What was read: the facts of the stages, the calls of `merged_service.look`, and three tables.
-
-    These are named after their functions: rules, absent, and ways of `control_plane_reach.tried`.
-    """
-
-    assess: topology.AssessFacts
-    prepare: namespaces.PrepareFacts
-    trust: istio_trust.TrustFacts
-    gateways: gateway_exposure.GatewayFacts
-    discovery: remote_reader.DiscoveryFacts
-    observe: proxies_reading.ProxyFacts
-    links: pair_survey.PairFacts
-    calls: pd.DataFrame
-    rules: pd.DataFrame
-    absent: pd.DataFrame
-    ways: pd.DataFrame
+def assess_facts(facts: Snapshot) -> topology.AssessFacts:
+    """Return what stage 01 looks at, as far as a finished mesh is judged by it."""
+    return topology.AssessFacts(
+        inventory=facts.inventory,
+        identity=facts.identity,
+        versions=facts.versions,
+        roots=facts.roots,
+        load_balancers=facts.load_balancers,
+        api_servers=facts.api_server_reach,
+        pods=facts.pod_reach,
+        managers=managed.MANAGERS.frame([]),  # asked before a migration only
+        revisions=facts.revisions,
+    )
 
 
-def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> AuditFacts:
+def prepare_facts(facts: Snapshot) -> namespaces.PrepareFacts:
+    """Return what stage 02 looks at."""
+    return namespaces.PrepareFacts(
+        roots=facts.root_namespaces,
+        identity=facts.identity,
+        claims=facts.claims,
+        clocks=facts.clocks,
+        inventory=facts.inventory,
+        api_servers=facts.api_server_reach,
+        names=facts.dns_names,
+        versions=facts.versions,
+        features=facts.features,
+        policies=facts.network_policies,
+        injection=facts.injection,
+        services=facts.services,
+        gateways=facts.gateways,
+        istioctl=facts.istioctl.version,
+        no_istioctl=facts.istioctl.missing,
+        new_pods=NewPodFacts(facts.images, facts.quota_refusals),
+        revisions=facts.revisions,
+    )
+
+
+def trust_facts(facts: Snapshot) -> istio_trust.TrustFacts:
+    """Return what stage 04 looks at, without what only its plan and proof go by."""
+    return istio_trust.TrustFacts(
+        identity=facts.identity,
+        authorities=pd.concat([facts.authorities, facts.offered_authority], ignore_index=True),
+        signers=facts.signers,
+        certificates=facts.certificates,
+        roots=facts.roots,
+        handed=facts.distributed_roots,
+        workloads=workloads.WORKLOADS.frame([]),
+        policies=authorization_policies.POLICY_TRUST_DOMAINS.frame([]),
+        readings=discovery_pause.READINGS.frame([]),
+        offer=facts.offer,
+    )
+
+
+def gateway_facts(facts: Snapshot) -> gateway_exposure.GatewayFacts:
+    """Return what stage 06 looks at."""
+    return gateway_exposure.GatewayFacts(
+        identity=facts.identity,
+        gateways=facts.gateways,
+        gateways_seen=facts.gateways_seen,
+        remotes=facts.remote_clusters,
+        claims=facts.claims,
+        opened=facts.opened,
+    )
+
+
+def discovery_facts(facts: Snapshot) -> remote_reader.DiscoveryFacts:
+    """Return what stage 07 looks at."""
+    return remote_reader.DiscoveryFacts(
+        known=facts,
+        claims=facts.claims,
+        readers=facts.readers,
+        reach=facts.api_server_reach,
+        services=facts.services,
+        merging=facts.merging,
+        versions=facts.versions,
+    )
+
+
+def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> Snapshot:
     """Read every cluster once for all stages, and send some calls; changes nothing.
 
     Args:
@@ -144,122 +159,19 @@ def look(mesh: Mesh, tell: Callable[[str], None] = lambda _: None) -> AuditFacts
     Raises:
         InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
     """
-    readings = dict(_READINGS)
-    if mesh.spec.topology.network == "flat":
-        readings["pods"] = pod_reach.pods
-    told = _read(mesh, readings, tell)
-    none = pod_reach.POD_TO_POD.frame([])
-    status: proxies_reading.ProxyFacts = told["proxies"]
-    try:
-        tool, no_tool = istioctl.version(), ""
-    except MeshkitError as error:
-        tool, no_tool = "", error.message
-    known = snapshot.VerifyFacts(
-        identity=told["identity"],
-        secrets=told["remote secrets"],
-        remotes=told["remote clusters"],
-        gateways=told["gateways"],
-        gateways_seen=told["gateways seen"],
-        certificates=told["certificates"],
-        roots=told["roots"],
-    )
-    links = pair_survey.look(mesh, known)
-    same = services.merging(told["services"], list(mesh.clusters), mesh.root_namespace)
-    return AuditFacts(
-        assess=topology.AssessFacts(
-            inventory=told["inventory"],
-            identity=told["identity"],
-            versions=status.versions,
-            roots=told["roots"],
-            load_balancers=told["load balancers"],
-            api_servers=told["API servers"],
-            pods=told.get("pods", none),
-            managers=managed.MANAGERS.frame([]),  # asked before a migration only
-            revisions=told["revisions"],
-        ),
-        prepare=namespaces.PrepareFacts(
-            roots=told["root namespaces"],
-            identity=told["identity"],
-            claims=told["claims"],
-            clocks=told["clocks"],
-            inventory=told["inventory"],
-            api_servers=told["API servers"],
-            names=told["DNS names"],
-            versions=status.versions,
-            features=told["features"],
-            policies=told["network policies"],
-            injection=told["injection"],
-            services=told["services"],
-            gateways=told["gateways"],
-            istioctl=tool,
-            no_istioctl=no_tool,
-            new_pods=told["new pods"],
-            revisions=told["revisions"],
-        ),
-        trust=istio_trust.with_offer(
-            mesh,
-            istio_trust.TrustFacts(
-                identity=told["identity"],
-                authorities=told["authorities"],
-                signers=told["signers"],
-                certificates=told["certificates"],
-                roots=told["roots"],
-                handed=told["handed"],
-                # What a plan and its proof go by: nothing here judges them.
-                workloads=workloads.WORKLOADS.frame([]),
-                policies=authorization_policies.POLICY_TRUST_DOMAINS.frame([]),
-                readings=discovery_pause.READINGS.frame([]),
-            ),
-        ),
-        gateways=gateway_exposure.GatewayFacts(
-            identity=told["identity"],
-            gateways=told["gateways"],
-            gateways_seen=told["gateways seen"],
-            remotes=told["remote clusters"],
-            claims=told["claims"],
-            opened=told["names let in"],
-        ),
-        discovery=remote_reader.DiscoveryFacts(
-            known=known,
-            claims=told["claims"],
-            readers=told["readers"],
-            reach=told["API servers"],
-            services=told["services"],
-            merging=same,
-            versions=status.versions,
-        ),
-        observe=status,
-        links=links,
-        calls=probing_merged_service.with_causes(told["calls"], links.views),
-        rules=told["rules"],
-        absent=told["absent Services"],
-        ways=told["ways"],
-    )
+    return Snapshot(mesh).read(tell=tell)
 
 
-def _read(mesh: Mesh, readings: dict[str, Callable[[Mesh], Any]], tell: Callable[[str], None]) -> dict[str, Any]:
-    with ThreadPoolExecutor(len(readings)) as pool:
-        futures = {pool.submit(ask, mesh): name for name, ask in readings.items()}
-        pending = set(futures)
-        while pending:
-            done, pending = wait(pending, SPEAKS_AFTER, FIRST_COMPLETED)
-            if not done:
-                names = sorted(futures[one] for one in pending)
-                more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
-                tell(f"{len(futures) - len(names)} of {len(futures)} read; {', '.join(names[:NAMED_AT_MOST])}{more} …")
-        return {name: future.result() for future, name in futures.items()}
-
-
-def check(mesh: Mesh, facts: AuditFacts) -> list[Finding]:
-    """Judge what was read, stage by stage, as of a finished mesh.
+def check(facts: Snapshot) -> list[Finding]:
+    """Judge a snapshot, stage by stage, as of a finished mesh, and as of the moment when it was taken.
 
     Raises:
         InputError: `gates.accept` of the mesh file names no check.
     """
-    accepted = _accepted(mesh)
-    findings = [*_common_ground(mesh, facts), *_trust(mesh, facts), *_ways_in(mesh, facts), *_joined(mesh, facts)]
-    findings += [*proxies.check_proxies(mesh, facts.observe), *proxies.check_serving(mesh, facts.observe)]
-    findings += merged_service.check(mesh, facts.calls)
+    accepted = _accepted(facts.mesh)
+    parts = (_common_ground, _trust, _ways_in, _joined, _observed)
+    with clock.at(facts.taken):
+        findings = [finding for part in parts for finding in part(facts.mesh, facts)]
     return [_accept(finding, accepted.get(finding.id, "")) for finding in findings]
 
 
@@ -275,8 +187,8 @@ def _accept(finding: Finding, why: str) -> Finding:
     return replace(finding, verdict=Verdict.SKIPPED, observed=f"accepted ({why}): {finding.observed}", remedy="")
 
 
-def _common_ground(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
-    found, seen = facts.prepare, facts.assess
+def _common_ground(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
+    found, seen = prepare_facts(facts), assess_facts(facts)
     yield from topology.check_read(mesh, seen)
     yield from topology.check_debug(seen.inventory)
     yield from revisions.check(mesh, found.revisions)
@@ -297,12 +209,13 @@ def _common_ground(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
     yield from prerequisites.check_injection(mesh, found.injection)
     yield from revisions.check_followed(mesh, found.injection)
     yield from istio_config.check_namespaces(mesh, found.injection)
-    yield from control_plane_paths.check_tried(mesh, facts.ways)
+    yield from control_plane_paths.check_tried(mesh, facts.control_plane_reach)
     yield from control_plane_paths.check_ranges(mesh, found.inventory, found.gateways, found.api_servers)
 
 
-def _trust(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
-    found, choice = facts.trust, istio_trust.choose(mesh, facts.trust)
+def _trust(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
+    found = trust_facts(facts)
+    choice = istio_trust.choose(mesh, found)
     for name in mesh.clusters:
         yield ca.check_authority(found, name)
         yield from ca.check_signers(found, name)
@@ -316,44 +229,51 @@ def _trust(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
     yield from certificates.check_certificates(mesh, found.certificates)
 
 
-def _ways_in(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
-    known = facts.discovery.known
-    yield from control_plane.check_istiods(mesh, known.identity)
-    yield from control_plane.check_accepted(mesh, known.identity, facts.discovery.claims, facts.assess.inventory)
+def _ways_in(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
+    exposed = gateway_facts(facts)
+    yield from control_plane.check_istiods(mesh, facts.identity)
+    yield from control_plane.check_accepted(mesh, facts.identity, facts.claims, facts.inventory)
     if mesh.spec.topology.network != "multi":
         return
     for name in mesh.clusters:
-        yield gateways.check_gateway(mesh, known.gateways, name)
-        yield gateway_exposure.check_hosts(mesh, facts.gateways, name)
-        yield gateway_exposure.check_control_plane(mesh, facts.gateways, name)
-        yield gateway_exposure.check_own_network(mesh, facts.gateways, name)
+        yield gateways.check_gateway(mesh, facts.gateways, name)
+        yield gateway_exposure.check_hosts(mesh, exposed, name)
+        yield gateway_exposure.check_control_plane(mesh, exposed, name)
+        yield gateway_exposure.check_own_network(mesh, exposed, name)
     for reader, target in mesh.ordered_pairs:
-        yield from gateways.check_gateway_seen(mesh, known.gateways, known.gateways_seen, reader, target)
-    yield from gateway_exposure.check_mesh_networks(mesh, facts.gateways)
-    yield from control_plane_paths.check_hosts(mesh, facts.prepare.names, known.gateways, known.gateways_seen)
+        yield from gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, reader, target)
+    yield from gateway_exposure.check_mesh_networks(mesh, exposed, facts.mesh_networks)
+    yield from control_plane_paths.check_hosts(mesh, facts.dns_names, facts.gateways, facts.gateways_seen)
 
 
-def _joined(mesh: Mesh, facts: AuditFacts) -> Iterator[Finding]:
-    found, known = facts.discovery, facts.discovery.known
+def _joined(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
+    found = discovery_facts(facts)
     for name in mesh.clusters:
         yield remote_reader.check_server(mesh, found, name)
         yield remote_reader.check_claims(mesh, found, name)
         yield remote_reader.check_reader(mesh, found, name)
     for reader, target in mesh.ordered_pairs:
         yield remote_reader.check_reach(found.reach, reader, target)
-        yield from remote_secrets.check(mesh, known.identity, known.secrets, known.remotes, (reader, target))
-    yield from pairs.check(mesh, facts.links)
-    yield from service_merge.check_alike(found.services, found.merging)
+        pair = (reader, target)
+        yield from remote_secrets.check(mesh, facts.identity, facts.remote_secrets, facts.remote_clusters, pair)
+    yield from pairs.check(mesh, facts)
+    yield from service_merge.check_alike(facts.services, facts.merging)
     yield from istio_config.check_rules(mesh, facts.rules)
-    yield from istio_config.check_absent(mesh, facts.absent)
-    yield from istio_config.check_headless(mesh, found.services)
-    yield from service_view.check(mesh, facts.links.views)
+    yield from istio_config.check_absent(mesh, facts.missing_services)
+    yield from istio_config.check_headless(mesh, facts.services)
+    yield from service_view.check(mesh, facts.service_views)
+
+
+def _observed(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
+    found = facts.proxies()
+    yield from proxies.check_proxies(mesh, found)
+    yield from proxies.check_serving(mesh, found)
+    yield from merged_service.check(mesh, probing_merged_service.with_causes(facts.calls, facts.service_views))
 
 
 def findings_in_order(mesh: Mesh) -> list[Finding]:
     """Return what `meshkit check` reports of a mesh, the causes first."""
-    found = check(mesh, look(mesh))
-    return [finding for finding, _ in causes.in_order(found, mesh.clusters)]
+    return [finding for finding, _ in causes.in_order(check(look(mesh)), mesh.clusters)]
 
 
 def in_order(mesh: Mesh, findings: list[Finding]) -> pd.DataFrame:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
+from meshkit import clock
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.ca import model
@@ -90,7 +91,7 @@ def check_intermediate(facts: TrustFacts, name: str) -> Iterator[Finding]:
         )
         beyond = row["root"] != "" and row["not_after"] > row["root_not_after"]
         observed = f"until {row['not_after']:%Y-%m-%d}" + (", longer than its root" if beyond else "")
-        good = not beyond and row["not_after"] - datetime.now(UTC) >= LONG_INTERMEDIATE
+        good = not beyond and row["not_after"] - clock.now() >= LONG_INTERMEDIATE
         remedy = "renew it: istiod loads another intermediate of the same root without a restart"
         remedy = f"{row['owner']} keeps it: renew it by {row['owner_source']}" if row["owner"] else remedy
         yield ask.judge(good, observed, remedy, otherwise=Verdict.WARN)
@@ -137,7 +138,7 @@ def check_root(facts: TrustFacts, choice: Choice) -> Iterator[Finding]:
         expected = f"{LONG_ROOT.days} days of life, RSA {STRONG['RSA']} or ECDSA {STRONG['ECDSA']} at least"
         ask = Question("MK406", "the common root is good for years", choice.root[:SHORT], expected)
         kind, _, bits = row["root_key"].partition(" ")
-        left = row["root_not_after"] - datetime.now(UTC)
+        left = row["root_not_after"] - clock.now()
         good = left >= LONG_ROOT and int(bits) >= STRONG[kind]
         observed = f"{row['root_subject']}, {row['root_key']}, until {row['root_not_after']:%Y-%m-%d}"
         remedy = "a new root for a live mesh is an overlap of two roots: plan it before this one ends"

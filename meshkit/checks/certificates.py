@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
+from meshkit import clock
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.ca.trust_store import Certificates, unproved
@@ -34,7 +34,7 @@ def check_roots(mesh: Mesh, certificates: Certificates) -> Iterator[Finding]:
 
 def check_certificates(mesh: Mesh, certificates: Certificates) -> Iterator[Finding]:
     """MK808: every proxy's certificate is valid now and for a while."""
-    now, life = datetime.now(UTC), mesh.spec.gates.min_certificate_life
+    now, life = clock.now(), mesh.spec.gates.min_certificate_life
     for name in mesh.clusters:
         known = [one for one in certificates.of(name) if not one.reason]
         if not known:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
-import yaml
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
-from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_mesh
+from meshkit.istio.control_plane.cluster_domain import DEFAULT
 from meshkit.istio.control_plane.versions import Identity
 from meshkit.istio.multicluster import gateway_manifests
 from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
 from meshkit.istio.proxies import new_pods
 from meshkit.istio.reading import cell
-from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Row
 
@@ -78,8 +75,7 @@ def check_control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     answering = named[named["endpoints"] > 0]
     if len(answering):
         names = sorted({f"{r['service']}.{r['namespace']}:{r['port']}" for r in answering.to_dict("records")})
-        domain = next((one.cluster_domain for one in facts.identity if one.cluster_domain), DEFAULT)
-        sample = f"*.{mesh.spec.probe.namespace}.svc.{domain}"
+        sample = f"*.{mesh.spec.probe.namespace}.svc.{_domain(facts)}"
         remedy = f'narrow clusters[].gateway.hosts to what is shared, such as ["{sample}"]: one line for each namespace'
         return ask.answer(Verdict.WARN, f"{', '.join(names)} answer to other clusters", remedy)
     parts = ", ".join(sorted(set(named["part_of"])))
@@ -125,21 +121,20 @@ def _network_view(mesh: Mesh, facts: GatewayFacts, name: str) -> str:
     return f"kubectl --context {entry.context} set env {which} ISTIO_META_REQUESTED_NETWORK_VIEW={entry.network}"
 
 
-def check_mesh_networks(mesh: Mesh, facts: GatewayFacts) -> Iterator[Finding]:
+def check_mesh_networks(
+    mesh: Mesh, facts: GatewayFacts, configured: Mapping[str, gateway_manifests.Networks | Unknown]
+) -> Iterator[Finding]:
     """MK615: each istiod is configured with the networks of the mesh file, where it asks for that."""
     if not mesh.spec.topology.mesh_networks:
         return
-    suffix = f"-{mesh.spec.istio.revision}" if mesh.spec.istio.revision not in ("", "default") else ""
-    wanted = gateway_manifests.mesh_networks(mesh.spec, facts.gateways, of_mesh(mesh))
-
-    def read(cluster: Cluster) -> dict[str, Any]:
-        found = cluster.find("configmaps", mesh.root_namespace, f"istio{suffix}") or {}
-        document = yaml.safe_load(found.get("data", {}).get("meshNetworks", "")) or {}
-        return dict(document.get("networks") or {})
-
-    for name, found in mesh.each(read).items():
+    wanted = gateway_manifests.mesh_networks(mesh.spec, facts.gateways, _domain(facts))
+    for name, found in configured.items():
         ask = Question("MK615", "istiod has the mesh file's networks", name, f"meshNetworks: {', '.join(wanted)}")
         if isinstance(found, Unknown):
             yield ask.unknown(found.reason)
         else:
             yield ask.judge(found == wanted, ", ".join(found) or "none", "was it changed since? run stage 06 again")
+
+
+def _domain(facts: GatewayFacts) -> str:
+    return next((one.cluster_domain for one in facts.identity if one.cluster_domain), DEFAULT)

@@ -14,7 +14,7 @@ from meshkit.istio.multicluster import remote_secrets as multicluster_remote_sec
 from meshkit.istio.multicluster.remote_secrets import Credential
 from meshkit.kube.api_server import address_kind
 from meshkit.kube.mesh import Mesh
-from meshkit.probing.pair_survey import PairFacts
+from meshkit.snapshot.snapshot import Snapshot
 from meshkit.tables import Table, integer, moment, number, text
 
 CELLS: Final = {
@@ -104,7 +104,7 @@ PAIR_CELLS: Final = Table(
 _RANKS: Final = (Verdict.SKIPPED, Verdict.PASS, Verdict.WARN, Verdict.UNKNOWN, Verdict.FAIL)
 
 
-def table(mesh: Mesh, facts: PairFacts, findings: Iterable[Finding], sent: pd.DataFrame | None = None) -> pd.DataFrame:
+def table(mesh: Mesh, facts: Snapshot, findings: Iterable[Finding], sent: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return one row for each ordered pair and each istiod replica of the client, the worst first."""
     worst = _worst(mesh, findings)
     rows = []
@@ -121,16 +121,16 @@ def table(mesh: Mesh, facts: PairFacts, findings: Iterable[Finding], sent: pd.Da
     return frame.loc[rank.sort_values(kind="stable").index].reset_index(drop=True)
 
 
-def _istiods(facts: PairFacts, client: str) -> list[str]:
-    known = facts.known.remotes
+def _istiods(facts: Snapshot, client: str) -> list[str]:
+    known = facts.remote_clusters
     return sorted({one.istiod for one in known.of(client)} | {one.istiod for one in known.unread_in(client)})
 
 
-def _of_secret(mesh: Mesh, facts: PairFacts, client: str, server: str) -> dict[str, Any]:
-    secrets = facts.known.secrets
-    used = multicluster_remote_secrets.active_secrets(mesh, secrets, client, server, facts.known.remotes)
+def _of_secret(mesh: Mesh, facts: Snapshot, client: str, server: str) -> dict[str, Any]:
+    secrets = facts.remote_secrets
+    used = multicluster_remote_secrets.active_secrets(mesh, secrets, client, server, facts.remote_clusters)
     rows = used or multicluster_remote_secrets.candidate_secrets(secrets, client, server)
-    own, why = remote_secrets.actual_cluster_id(facts.known.identity, server)
+    own, why = remote_secrets.actual_cluster_id(facts.identity, server)
     row: dict[str, Any] = {"server_id": own, "secrets": len(used)}
     if unread := secrets.unknown(client):
         return {**row, "credential": "UNKNOWN", "rights": "UNKNOWN", "reason": unread}
@@ -142,7 +142,8 @@ def _of_secret(mesh: Mesh, facts: PairFacts, client: str, server: str) -> dict[s
         name: getattr(first, name) for name in ("key", "annotation", "tls_server_name", "account", "ends", "expires")
     }
     rights = {Credential.OK: "ok", Credential.FORBIDDEN: first.detail}.get(first.credential, "UNKNOWN")
-    asked = facts.reach[(facts.reach["cluster"] == client) & (facts.reach["target"] == server)]
+    reach = facts.remote_secret_reach
+    asked = reach[(reach["cluster"] == client) & (reach["target"] == server)]
     answer = asked.iloc[0] if len(asked) else {"answer": "", "asked_from": ""}
     return {
         **row,
@@ -157,16 +158,16 @@ def _of_secret(mesh: Mesh, facts: PairFacts, client: str, server: str) -> dict[s
     }
 
 
-def _of_replica(mesh: Mesh, facts: PairFacts, client: str, server: str, istiod: str) -> dict[str, Any]:
+def _of_replica(mesh: Mesh, facts: Snapshot, client: str, server: str, istiod: str) -> dict[str, Any]:
     def own(frame: pd.DataFrame) -> pd.DataFrame:
         return frame[(frame["cluster"] == client) & (frame["istiod"] == istiod)]
 
-    held, remotes = own(facts.shards), facts.known.remotes
+    held, remotes = own(facts.endpoint_shards), facts.remote_clusters
     seen = [one for one in remotes.of(client) if one.istiod == istiod]
     lost = [one.reason for one in remotes.unread_in(client) if one.istiod == istiod]
     states = [str(one.status) for one in seen if one.remote == server]
-    network, gates = mesh.spec.cluster(server).network, facts.known.gateways_seen
-    offered = [address for one in facts.known.gateways.of(server, network) for address in one.addresses]
+    network, gates = mesh.spec.cluster(server).network, facts.gateways_seen
+    offered = [address for one in facts.gateways.of(server, network) for address in one.addresses]
     known = {one.address for one in gates.of(client, network) if one.istiod == istiod}
     deaf = next((one.reason for one in gates.unread_in(client) if one.istiod == istiod), "")
     there = held[held["target"] == server]
@@ -182,7 +183,7 @@ def _of_replica(mesh: Mesh, facts: PairFacts, client: str, server: str, istiod: 
     }
 
 
-def _of_client(facts: PairFacts, client: str, server: str) -> dict[str, Any]:
+def _of_client(facts: Snapshot, client: str, server: str) -> dict[str, Any]:
     def own(frame: pd.DataFrame) -> list[dict[Any, Any]]:
         return frame[(frame["client"] == client) & (frame["server"] == server)].to_dict("records")
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
-from meshkit.istio.snapshot import VerifyFacts
 from meshkit.kube.mesh import Mesh
+from meshkit.snapshot.snapshot import Snapshot
 from meshkit.tables import Row
 
 
-def check_pair(mesh: Mesh, facts: VerifyFacts, row: Row) -> Iterator[Finding]:
+def check_pair(mesh: Mesh, facts: Snapshot, row: Row) -> Iterator[Finding]:
     """MK811 to MK814: which cluster answered, by which path, with which identity, and do both proxies count alike."""
     yield check_answers(row)
     if not row["sent"]:
@@ -46,7 +46,7 @@ def check_answers(row: Row) -> Finding:
     return ask.answer(Verdict.PASS, observed)
 
 
-def check_way(mesh: Mesh, facts: VerifyFacts, row: Row) -> Finding:
+def check_way(mesh: Mesh, facts: Snapshot, row: Row) -> Finding:
     """MK812: endpoints are the target's gateway where networks differ, else its pods."""
     client, server = row["client"], row["server"]
     through_gateway = client != server and mesh.spec.topology.network == "multi"
@@ -63,7 +63,7 @@ def check_way(mesh: Mesh, facts: VerifyFacts, row: Row) -> Finding:
     return ask.judge(right, ", ".join(found), f"{raw} is missing")
 
 
-def check_identity(facts: VerifyFacts, row: Row) -> Finding:
+def check_identity(facts: Snapshot, row: Row) -> Finding:
     """MK813: mutual TLS was used, and both sides are who their proxies say: certificate and identity."""
     client, expected = row["client"], "the client's own certificate, seen by a server of that identity"
     ask = Question("MK813", "mutual TLS, by the right identities", arrow(client, row["server"]), expected)

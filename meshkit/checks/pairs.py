@@ -1,4 +1,4 @@
-"""Checks of what `pair_survey` reads beyond stage 08's own tables: MK834 to MK842, and MK811 of its calls.
+"""Checks of what a snapshot reads of pairs beyond stage 08's own tables: MK834 to MK842, and MK811 of its calls.
 
 Each is about an ordered pair, reads only tables, and blames one link; what rests on it follows.
 """
@@ -16,13 +16,13 @@ from meshkit.istio.config.service_view import Link
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, pair_survey, sni_probe
-from meshkit.probing.pair_survey import PairFacts
+from meshkit.snapshot.snapshot import Snapshot
 from meshkit.tables import Row
 
 
-def check(mesh: Mesh, facts: PairFacts, mode: str = "audit") -> list[Finding]:
-    """Judge what `pair_survey.look` read beyond stage 08's own tables; in plan mode only where clusters are joined."""
-    if mode == "plan" and remote_secrets.unjoined(mesh, facts.known):
+def check(mesh: Mesh, facts: Snapshot, mode: str = "audit") -> list[Finding]:
+    """Judge what pairs depend on beyond stage 08's own tables; in plan mode only where clusters are joined."""
+    if mode == "plan" and remote_secrets.unjoined(mesh, facts):
         return []
     multi = mesh.spec.topology.network == "multi"
     return [
@@ -38,26 +38,27 @@ def check(mesh: Mesh, facts: PairFacts, mode: str = "audit") -> list[Finding]:
     ]
 
 
-def check_all(mesh: Mesh, facts: PairFacts, sent: pd.DataFrame | None = None) -> list[Finding]:
+def check_all(mesh: Mesh, facts: Snapshot, sent: pd.DataFrame | None = None) -> list[Finding]:
     """Judge all links of every pair, and nothing else: for `pair_table.table`, `cells` and `brief`."""
-    known, multi = facts.known, mesh.spec.topology.network == "multi"
-    findings = [*(gateways.check_gateway(mesh, known.gateways, name) for name in mesh.clusters if multi)]
+    multi = mesh.spec.topology.network == "multi"
+    findings = [*(gateways.check_gateway(mesh, facts.gateways, name) for name in mesh.clusters if multi)]
     for pair in mesh.ordered_pairs:
-        findings += remote_secrets.check(mesh, known.identity, known.secrets, known.remotes, pair)
+        findings += remote_secrets.check(mesh, facts.identity, facts.remote_secrets, facts.remote_clusters, pair)
         if multi:
-            findings += gateways.check_gateway_seen(mesh, known.gateways, known.gateways_seen, *pair)
+            findings += gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, *pair)
     findings += check(mesh, facts)
     return (
         findings if sent is None else [*findings, *(pair_traffic.check_answers(row) for row in sent.to_dict("records"))]
     )
 
 
-def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iterator[Finding]:
+def check_server(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterator[Finding]:
     """MK834: the address in the secret answers where the client's istiod runs.
 
     MK835: its certificate is good for that address, or for the secret's tls-server-name.
     """
-    rows = facts.reach[(facts.reach["cluster"] == client) & (facts.reach["target"] == server)]
+    reach = facts.remote_secret_reach
+    rows = reach[(reach["cluster"] == client) & (reach["target"] == server)]
     if rows.empty:
         return
     row = rows.iloc[0]
@@ -68,7 +69,7 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
         yield ask.unknown(row["detail"], "asked by curl in istiod or the probe's client")
         return
     if row["answer"] == "none":
-        if reason := facts.known.secrets.unknown(server):
+        if reason := facts.remote_secrets.unknown(server):
             yield ask.unknown(f"{said}; it does not answer us either: {reason}", f"is {server}'s API server up?")
             return
         remedy = (
@@ -80,7 +81,7 @@ def check_server(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iter
         yield ask.unknown(said, f"is {server}'s API server well?")
         return
     yield ask.answer(Verdict.PASS, said)
-    used = multicluster_remote_secrets.active_secrets(mesh, facts.known.secrets, client, server, facts.known.remotes)
+    used = multicluster_remote_secrets.active_secrets(mesh, facts.remote_secrets, client, server, facts.remote_clusters)
     name = used[0].tls_server_name if used else ""
     good = f"good for {name or 'that address'}, by {server}'s own CA"
     at = Question("MK835", "API server's certificate is for that name", arrow(client, server), good)
@@ -98,7 +99,7 @@ def _named(mesh: Mesh, client: str, server: str) -> str:
     return f"{head.partition(' --tls-server-name ')[0]} --tls-server-name NAME{pipe}{tail}"
 
 
-def check_known(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iterator[Finding]:
+def check_known(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterator[Finding]:
     """MK842: each istiod replica of the client holds the endpoints that are ready in the server's cluster now.
 
     `synced` does not show that: only that it read them once.
@@ -108,9 +109,10 @@ def check_known(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Itera
     ask = Question(
         "MK842", "istiod follows the other cluster", arrow(client, server), f"{what}'s ready endpoints there"
     )
-    rows = facts.shards[(facts.shards["cluster"] == client) & (facts.shards["target"] == server)]
+    shards = facts.endpoint_shards
+    rows = shards[(shards["cluster"] == client) & (shards["target"] == server)]
     context = mesh.spec.cluster(client).context
-    cause = service_view.named(mesh, facts.views, client, server, Link.DISCOVERY)
+    cause = service_view.named(mesh, facts.service_views, client, server, Link.DISCOVERY)
     for row in rows.to_dict("records"):
         if row["reason"]:
             yield ask.unknown(f"{row['istiod']}: {row['reason']}" if row["istiod"] else row["reason"])
@@ -130,19 +132,20 @@ def check_known(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Itera
         yield ask.judge(row["known"] == row["ready"], observed, cause or f"{remedy} {row['istiod']}", otherwise=worse)
 
 
-def check_replicas(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Finding:
+def check_replicas(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Finding:
     """MK837: all istiod replicas of the client report the same of the server: sync, gateway, endpoints.
 
     Proxies are spread over the replicas: a replica with another view breaks only some pods, and each restart may
     fix or break it.
     """
     ask = Question("MK837", "istiod's replicas agree", arrow(client, server), "one view of the other cluster")
-    known, network = facts.known, mesh.spec.cluster(server).network
-    remotes, gates = known.remotes.of(client), known.gateways_seen.of(client, network)
-    lost: list[Row] = [vars(one) for one in known.remotes.unread_in(client)]
-    rows = facts.shards[(facts.shards["cluster"] == client) & (facts.shards["target"] == server)]
+    network = mesh.spec.cluster(server).network
+    remotes, gates = facts.remote_clusters.of(client), facts.gateways_seen.of(client, network)
+    lost: list[Row] = [vars(one) for one in facts.remote_clusters.unread_in(client)]
+    shards = facts.endpoint_shards
+    rows = shards[(shards["cluster"] == client) & (shards["target"] == server)]
     lost += [r for r in rows.to_dict("records") if r["reason"]]
-    lost += [vars(one) for one in known.gateways_seen.unread_in(client)]
+    lost += [vars(one) for one in facts.gateways_seen.unread_in(client)]
     if lost:
         return ask.unknown(": ".join(filter(None, (lost[0]["istiod"], lost[0]["reason"]))))
     replicas = sorted({one.istiod for one in remotes})
@@ -171,7 +174,7 @@ def check_replicas(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Fi
     return ask.judge(not parts, "; ".join(parts) or agreed, f"{remedy} -n {mesh.root_namespace} delete pod NAME")
 
 
-def check_endpoints(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Finding:
+def check_endpoints(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Finding:
     """MK839: the client's Envoy reaches the server's endpoints by the expected path.
 
     By the gateway where networks differ, else by the pods' own addresses.
@@ -189,7 +192,7 @@ def check_endpoints(mesh: Mesh, facts: PairFacts, client: str, server: str) -> F
     if row["way"] == "none":
         if not row["ready"]:
             return ask.fail(f"none; {server} has no ready endpoint itself", f"is {spec.server} up in {server}?")
-        remedy = service_view.named(mesh, facts.views, client, server, Link.DISCOVERY, Link.ENDPOINTS)
+        remedy = service_view.named(mesh, facts.service_views, client, server, Link.DISCOVERY, Link.ENDPOINTS)
         remedy = remedy or "MK802 to MK806 of this pair; no object that was read hides them"
         return ask.fail(f"none of {row['ready']} ({others})", remedy)
     words = {"gateway": "gateway", "pods": "raw pod address", "both": "gateway and raw pod addresses"}
@@ -202,7 +205,7 @@ def check_endpoints(mesh: Mesh, facts: PairFacts, client: str, server: str) -> F
     return ask.judge(row["way"] == ("gateway" if multi else "pods"), observed, remedy if multi else "topology: flat?")
 
 
-def check_hello(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Iterator[Finding]:
+def check_hello(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterator[Finding]:
     """MK840: a TLS hello with the server's SNI comes through its gateway to a proxy.
 
     MK841: the certificate that is shown there ends at a root that the client's proxy holds.
@@ -211,7 +214,7 @@ def check_hello(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Itera
     ask = Question(
         "MK840", "gateway lets the SNI through", arrow(client, server), "a certificate, or another TLS answer"
     )
-    unread = facts.known.gateways.unknown(server)
+    unread = facts.gateways.unknown(server)
     if rows.empty:
         yield _untried(mesh, facts, ask, client, server)
     for row in rows.to_dict("records"):
@@ -227,16 +230,16 @@ def check_hello(mesh: Mesh, facts: PairFacts, client: str, server: str) -> Itera
             # Nobody knows whether this is still its address, or whether the cluster is up at all.
             yield ask.unknown(f"{said}; what {server} offers could not be read: {unread}", f"is {server} up?")
         else:
-            cause = service_view.named(mesh, facts.views, client, server, Link.GATEWAY)
+            cause = service_view.named(mesh, facts.service_views, client, server, Link.GATEWAY)
             closed = row["heard"] == sni_probe.CLOSED
             yield ask.fail(said, (closed and cause) or _hello_cure(mesh, row, server))
 
 
-def _untried(mesh: Mesh, facts: PairFacts, ask: Question, client: str, server: str) -> Finding:
+def _untried(mesh: Mesh, facts: Snapshot, ask: Question, client: str, server: str) -> Finding:
     """Return a failure only where every source of gateways could be read, and none names one."""
-    if pair_survey.gateways(mesh, facts.known, client, server):
+    if pair_survey.addresses(mesh, facts.gateways, facts.gateways_seen, client, server):
         return ask.unknown("no hello was sent")
-    why = facts.known.gateways_seen.unknown(client) or facts.known.gateways.unknown(server)
+    why = facts.gateways_seen.unknown(client) or facts.gateways.unknown(server)
     observed = "there is no gateway address to try"
     return ask.unknown(f"{observed}: {why}") if why else ask.fail(observed, "see MK805 and MK806")
 

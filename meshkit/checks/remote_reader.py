@@ -10,7 +10,6 @@ import pandas as pd
 from meshkit.checks import known_defects, remote_secrets
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
-from meshkit.istio import snapshot
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
@@ -19,6 +18,7 @@ from meshkit.istio.proxies import new_pods
 from meshkit.kube import api_server
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
+from meshkit.snapshot.snapshot import Snapshot
 from meshkit.tables import Row, row_of
 
 _DEFECTS = "upgrade to 1.30.4 or later first, which has no such defect: see MK240"
@@ -31,7 +31,7 @@ class DiscoveryFacts:
     `merging` has one row for each Service of the mesh, `services` one for each cluster that has it.
     """
 
-    known: snapshot.VerifyFacts
+    known: Snapshot
     claims: pd.DataFrame
     readers: pd.DataFrame
     reach: pd.DataFrame
@@ -152,16 +152,16 @@ def check_others(mesh: Mesh, facts: DiscoveryFacts, reader: str, target: str) ->
     """MK706: no secret of others conflicts with ours; one that works is left as it is."""
     ours = f"{PREFIX}{target}"
     ask = Question("MK706", "no other secret conflicts", arrow(reader, target), f"none, or {ours} only")
-    if folder := multicluster_remote_secrets.kubeconfig_folder(facts.known.remotes, reader):
-        return _read_from_files(ask, folder, target, known=bool(facts.known.remotes.of(reader, target)))
+    if folder := multicluster_remote_secrets.kubeconfig_folder(facts.known.remote_clusters, reader):
+        return _read_from_files(ask, folder, target, known=bool(facts.known.remote_clusters.of(reader, target)))
     return _conflict(mesh, facts, ask, reader, target)
 
 
 def _conflict(mesh: Mesh, facts: DiscoveryFacts, ask: Question, reader: str, target: str) -> Finding:
     known, ours = facts.known, f"{PREFIX}{target}"
-    if reason := known.secrets.unknown(reader):
+    if reason := known.remote_secrets.unknown(reader):
         return ask.unknown(reason)
-    held = known.secrets.of(reader)
+    held = known.remote_secrets.of(reader)
     seen = [secret for secret in held if usable(mesh, secret)]
     kubectl = f"kubectl --context {mesh.spec.cluster(reader).context}"
     remove = f"{kubectl} delete secret -n NAMESPACE NAME, or its key alone if it holds other clusters; then run again"
@@ -171,7 +171,8 @@ def _conflict(mesh: Mesh, facts: DiscoveryFacts, ask: Question, reader: str, tar
     if strange := _strange(held, seen, ours, target):
         several = len(mine) > 1
         return ask.fail(
-            strange, remote_secrets.keep_one(mesh, known.secrets, known.remotes, mine) if several else remove
+            strange,
+            remote_secrets.keep_one(mesh, known.remote_secrets, known.remote_clusters, mine) if several else remove,
         )
     for secret in mine:
         if secret.undecided:

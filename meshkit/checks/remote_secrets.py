@@ -25,9 +25,9 @@ from meshkit.istio.multicluster.remote_secrets import (
     usable,
 )
 from meshkit.istio.multicluster.secret_kubeconfig import Auth
-from meshkit.istio.snapshot import VerifyFacts
 from meshkit.kube.api_server import address_kind
 from meshkit.kube.mesh import Mesh
+from meshkit.snapshot.snapshot import Snapshot
 
 RESUMED_BY: Final = "run stage 04 again, to the end: its plan puts the label back once they trust each other"
 """The remedy of a paused remote secret; to put the label back by hand would lose requests."""
@@ -328,9 +328,9 @@ def check_life(
         yield ask.judge(not ends_soon(mesh, secret), observed, remedy, otherwise=worse)
 
 
-def unjoined(mesh: Mesh, facts: VerifyFacts) -> str:
+def unjoined(mesh: Mesh, facts: Snapshot) -> str:
     """Return what is missing for the clusters to be one mesh, or an empty text; what cannot be read is not missing."""
     bare = [name for name in mesh.clusters if facts.identity.lacks(name)]
-    missing = [arrow(*pair) for pair in mesh.ordered_pairs if facts.secrets.lacks(*pair)]
+    missing = [arrow(*pair) for pair in mesh.ordered_pairs if facts.remote_secrets.lacks(*pair)]
     told = [f"no istiod in {', '.join(bare)}"] if bare else []
     return "; ".join([*told, *([f"no remote secret for {', '.join(missing)}"] if missing else [])])

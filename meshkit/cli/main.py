@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from meshkit.changes.journal import Journal
     from meshkit.checks.finding import Finding
     from meshkit.notebook.terminal import Output
+    from meshkit.snapshot.snapshot import Snapshot
 
 
 INTERRUPTED = 130
@@ -48,6 +49,13 @@ settings = click.option(
 output = click.option(
     "-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="Format."
 )
+snapshot_file = click.option(
+    "--snapshot",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Take this file of `gather`; no cluster is asked.",
+)
+given_mesh_file = click.argument("mesh_file", metavar="MESH.yaml", type=click.Path(path_type=Path), required=False)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -60,6 +68,7 @@ def cli() -> None:
       meshkit demo                                a real two-cluster mesh on this machine, and its audit
       meshkit audit parameters/lab.yaml           is the mesh healthy? read-only, except for a probe
       meshkit check parameters/lab.yaml           what is wrong with the mesh, the cause first; read-only
+      meshkit gather parameters/lab.yaml -o FILE  all of that in one file, without secrets; check --snapshot FILE
       meshkit proxies parameters/lab.yaml         every proxy of every cluster, and its true xDS states
       meshkit pairs parameters/lab.yaml           every ordered pair, link by link: what is broken between them
       meshkit latency parameters/lab.yaml         how long each cluster takes to answer each other one
@@ -174,7 +183,10 @@ def undo(*, run: Path, mode: str, mesh_file: Path | None, consent: bool, out: Pa
 @out
 @settings
 @timeout
-def audit(mesh_file: Path, out: Path, settings: Sequence[tuple[str, str]], timeout: int) -> int:
+@click.option("--snapshot", hidden=True, type=click.Path(path_type=Path))
+def audit(
+    *, mesh_file: Path, out: Path, settings: Sequence[tuple[str, str]], timeout: int, snapshot: Path | None
+) -> int:
     """Verify and observe a mesh: stages 08 and 09, read-only except for the probe.
 
     The probe creates Services `meshkit-probe-…` in its namespace, and removes them at the end. Both stages run, even if
@@ -184,24 +196,71 @@ def audit(mesh_file: Path, out: Path, settings: Sequence[tuple[str, str]], timeo
     Example:
       meshkit audit parameters/lab.yaml
     """  # noqa: D301
+    if snapshot:
+        raise click.UsageError(
+            "an audit sends requests, so no file can replay it; `meshkit check --snapshot FILE` judges what was read"
+        )
     return _execute(mesh_file, AUDIT, "audit", out, parameters=dict(settings), cell_timeout=timeout, keep_going=True)
 
 
 @cli.command()
-@click.argument("mesh_file", metavar="MESH.yaml", type=click.Path(path_type=Path), required=False)
+@mesh_file
+@click.option(
+    "-o", "--output", "path", metavar="FILE", required=True, type=click.Path(path_type=Path), help="To write."
+)
+@click.option(
+    "--samples", default=0, show_default=True, type=click.IntRange(min=0), help="Requests per pair, as of `pairs`."
+)
+def gather(mesh_file: Path, path: Path, samples: int) -> int:
+    """Write all that is read of a mesh into one file, without secrets: for support, and to be judged later.
+
+    Read-only, as `check`; with --samples, as `pairs`: it creates Services `meshkit-probe-…`, and removes them. A file
+    whose name ends in .gz is compressed. `check`, `proxies` and `pairs` take it with --snapshot, on any machine. Exit
+    code 3: a cluster could not be read; the file says so.
+
+    \b
+    Examples:
+      meshkit gather parameters/lab.yaml -o mesh1.json.gz
+      meshkit check --snapshot mesh1.json.gz
+      meshkit record diff monday.json.gz tuesday.json.gz
+    """  # noqa: D301
+    from meshkit.notebook import terminal
+
+    with terminal.talk() as say:
+        taken = _snapshot(mesh_file, None)
+        if samples:
+            taken.try_pairs(samples, say)
+        size = taken.read(tell=say).write(path)
+    lost = taken.inventory[taken.inventory["reason"] != ""]
+    for row in lost.to_dict("records"):
+        click.echo(f"? {row['cluster']}: {row['reason']}", err=True)
+    told = f"{size / 1000:,.0f} kB, {len(taken.known)} readings, {len(taken.left_out)} secrets replaced"
+    click.echo(f"{path}: {told}", err=True)
+    return 3 if len(lost) else 0
+
+
+@cli.command()
+@given_mesh_file
+@snapshot_file
+@click.option("--since", metavar="FILE", type=click.Path(path_type=Path), help="Show what changed since this snapshot.")
 @click.option("--explain", metavar="ID", help="Print what one check is about, such as MK802, and end.")
 @output
-def check(*, mesh_file: Path | None, explain: str | None, output: Output) -> int:
+def check(
+    *, mesh_file: Path | None, snapshot: Path | None, since: Path | None, explain: str | None, output: Output
+) -> int:
     """Run all checks of all stages on a finished mesh: one list of findings, the causes first.
 
     Read-only: nothing is changed in any API server. The probe's client sends some requests, to test what cannot be
     read. A finding that may follow from another one names it in column follows_from, and comes after it: fix the
-    causes first. Exit code 1: a check failed. 3: something is unknown.
+    causes first. With --snapshot, the same is said of a file that `meshkit gather` wrote. Exit code 1: a check failed.
+    3: something is unknown.
 
     \b
     Examples:
       meshkit check parameters/lab.yaml
       meshkit check parameters/lab.yaml -o json | jq '.[] | select(.verdict == "fail" and .follows_from == "")'
+      meshkit check --snapshot mesh1.json.gz
+      meshkit check parameters/lab.yaml --since mesh1.json.gz
       meshkit check --explain MK802
     """  # noqa: D301
     from meshkit.checks import catalogue
@@ -209,32 +268,41 @@ def check(*, mesh_file: Path | None, explain: str | None, output: Output) -> int
     if explain is not None:
         click.echo(catalogue.explain(explain))
         return 0
-    if mesh_file is None:
-        raise click.UsageError("name the mesh file: meshkit check MESH.yaml")
-    from meshkit.checks import audit
-    from meshkit.kube.mesh import Mesh
+    from meshkit.checks import audit, comparison
     from meshkit.notebook import terminal
 
-    mesh = Mesh.open(mesh_file)
+    before = _snapshot(None, since) if since else None
     with terminal.talk() as say:
-        findings = audit.check(mesh, audit.look(mesh, say))
-    table = audit.in_order(mesh, findings)
-    _print(audit.for_people(table) if output == "table" else table, output)
+        taken = _snapshot(mesh_file, snapshot)
+        findings = audit.check(taken.read(tell=say) if taken.live else taken)
+    if before:
+        taken.require_same_mesh(before)
+        _print(comparison.table(audit.check(before), findings), output)
+    else:
+        table = audit.in_order(taken.mesh, findings)
+        _print(audit.for_people(table) if output == "table" else table, output)
     click.echo(audit.summary_text(findings), err=True)
     return _exit_code(findings)
 
 
 @cli.command()
-@mesh_file
+@given_mesh_file
+@snapshot_file
 @click.option("-n", "--namespace", default="", metavar="NS", help="Only proxies of this namespace; no others are read.")
 @click.option("--cluster", "clusters", multiple=True, metavar="NAME", help="Only proxies that run there.")
 @click.option("--state", "states", multiple=True, metavar="STATE", help="Only proxies with a type in this state.")
-@click.option("--since", metavar="RUN", type=click.Path(path_type=Path), help="Show what changed since an earlier run.")
+@click.option(
+    "--since",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Show what changed since an earlier run, or snapshot.",
+)
 @click.option("--all", "every", is_flag=True, help="A line for each proxy, however many there are.")
 @output
 def proxies(
     *,
-    mesh_file: Path,
+    mesh_file: Path | None,
+    snapshot: Path | None,
     namespace: str,
     clusters: Sequence[str],
     states: Sequence[str],
@@ -246,8 +314,9 @@ def proxies(
 
     Read-only: nothing is changed in any API server. One row for each proxy; of more than a hundred, those that are not
     in order, and the others counted by cluster, istiod, kind and version. JSON and CSV have one row for each proxy and
-    xDS type, with the proxy's message where it refused a configuration. --since takes a run folder, or a file of that
-    CSV or JSON, and shows only what changed. Exit code 1: a proxy is not in sync. 3: something could not be read.
+    xDS type, with the proxy's message where it refused a configuration. --since takes a run folder, a snapshot, or a
+    file of that CSV or JSON, and shows only what changed. Exit code 1: a proxy is not in sync. 3: something could not
+    be read.
 
     \b
     Examples:
@@ -257,15 +326,14 @@ def proxies(
       meshkit proxies parameters/lab.yaml -o json | jq '.[] | select(.state == "ERROR") | .nack'
     """  # noqa: D301
     from meshkit.checks import proxies
-    from meshkit.istio.proxies import reading as proxies_reading
     from meshkit.istio.proxies import status_summary
-    from meshkit.kube.mesh import Mesh
     from meshkit.runs import previous
 
     before, read_at = previous.proxy_status(since) if since else (None, None)
-    mesh = Mesh.open(mesh_file)
+    taken = _snapshot(mesh_file, snapshot)
+    mesh = taken.mesh
     choose = status_summary.status_filter(mesh.clusters, namespace, clusters, states)
-    facts = proxies_reading.look(mesh, namespace)
+    facts = taken.proxies(namespace)
     if before is not None:
         _print(status_summary.status_diff(choose(before), choose(facts.status), read_at), output)
     elif output == "table":
@@ -279,35 +347,41 @@ def proxies(
 
 
 @cli.command()
-@mesh_file
+@given_mesh_file
+@snapshot_file
 @click.option(
     "--samples", default=200, show_default=True, type=click.IntRange(min=0), help="Requests per pair; 0: none."
 )
 @output
-def pairs(mesh_file: Path, samples: int, output: Output) -> int:
+def pairs(mesh_file: Path | None, snapshot: Path | None, samples: int, output: Output) -> int:
     """Show for every ordered pair of clusters the links that a request depends on, and which link is broken.
 
     One line for each pair, the worst first; JSON and CSV have a row for each istiod replica, with every link: secret,
     address, credential, sync, gateway, endpoints, TLS through the gateway, answers and their times. Creates Services
-    `meshkit-probe-…` in the probe's namespace, and removes them at the end; with --samples 0 it only reads. Exit code
-    1: a link is broken. 3: something could not be read.
+    `meshkit-probe-…` in the probe's namespace, and removes them at the end; with --samples 0 it only reads. With
+    --snapshot, answers are those that `gather --samples` recorded. Exit code 1: a link is broken. 3: something could
+    not be read.
 
     \b
     Examples:
       meshkit pairs parameters/lab.yaml
       meshkit pairs parameters/lab.yaml --samples 0 -o json | jq '.[] | select(.verdict != "pass") | .why'
+      meshkit pairs --snapshot mesh1.json.gz
     """  # noqa: D301
+    from meshkit import clock
     from meshkit.checks import pair_table, pairs
-    from meshkit.kube.mesh import Mesh
     from meshkit.notebook import terminal
-    from meshkit.probing import pair_survey
+    from meshkit.snapshot.snapshot import PAIRS
 
-    mesh = Mesh.open(mesh_file)
     with terminal.talk() as say:
-        if samples:
-            say(f"trying {len(mesh.ordered_pairs)} pairs, {samples} requests each, every pair alone …")
-        facts, sent = pair_survey.survey(mesh, samples) if samples else (pair_survey.look(mesh), None)
-    findings = pairs.check_all(mesh, facts, sent)
+        facts = _snapshot(mesh_file, snapshot)
+        if facts.live and samples:
+            facts.try_pairs(samples, say)
+        elif facts.live:
+            facts.read(*PAIRS, tell=say)
+    mesh, sent = facts.mesh, facts.sent
+    with clock.at(facts.taken):
+        findings = pairs.check_all(mesh, facts, sent)
     rows = pair_table.table(mesh, facts, findings, sent)
     _print(pair_table.brief(rows) if output == "table" else rows, output)
     return _report(findings)
@@ -365,6 +439,24 @@ def verify(run: Path) -> int:
     return 1 if problems else 0
 
 
+@record.command()
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
+@output
+def diff(before: Path, after: Path, output: Output) -> int:
+    """Show the findings that changed between two snapshots, or between two runs: new, gone or changed.
+
+    \b
+    Examples:
+      meshkit record diff monday.json.gz tuesday.json.gz
+      meshkit record diff runs/mesh1/20260301T120000Z-audit runs/mesh1/20260302T120000Z-audit
+    """  # noqa: D301
+    from meshkit.runs import compare
+
+    _print(compare.diff(before, after), output)
+    return 0
+
+
 cli.add_command(ca)
 for plugin in entry_points(group="meshkit.commands"):
     cli.add_command(plugin.load())
@@ -415,6 +507,18 @@ def _choose(known: Sequence[str], first: str, last: str, only: Sequence[str]) ->
     if not chosen:
         raise InputError(f"no stage from {first} until {last}; there are {', '.join(sorted(known)) or 'none'}")
     return chosen
+
+
+def _snapshot(mesh_file: Path | None, snapshot: Path | None) -> Snapshot:
+    """Return the snapshot of a file, or one of a mesh that nothing was read of yet."""
+    if (mesh_file is None) == (snapshot is None):
+        raise click.UsageError("name the mesh file, or a file of `meshkit gather` with --snapshot, and not both")
+    from meshkit.kube.mesh import Mesh
+    from meshkit.snapshot.snapshot import Snapshot
+
+    if snapshot is not None:
+        return Snapshot.load(snapshot)
+    return Snapshot(Mesh.open(mesh_file or Path()))
 
 
 def _print(table: pd.DataFrame, output: Output) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pandas as pd
 
+from meshkit import clock
 from meshkit.istio.ca import ca_files, certificates, istiod_ca, model, strategy, trust_store
 from meshkit.istio.ca.model import SHORT, Choice, ClusterCaState, Offer
 from meshkit.istio.ca.trust_store import Certificates, Roots, RootSource
@@ -64,13 +65,24 @@ def with_offer(mesh: Mesh, facts: TrustFacts) -> TrustFacts:
     Raises:
         InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
     """
+    offer, own = offered(mesh)
+    if offer is None:
+        return facts
+    return replace(facts, authorities=pd.concat([facts.authorities, own], ignore_index=True), offer=offer)
+
+
+def offered(mesh: Mesh) -> tuple[Offer | None, pd.DataFrame]:
+    """Return the user's own CA, if the mesh file names one, and its root as a table of `istiod_ca.authorities`.
+
+    Raises:
+        InputError: trust.rootDirectory is named, and what it holds is no CA for all clusters.
+    """
     files = provided_ca(mesh)
     if files is None:
-        return facts
+        return None, istiod_ca.AUTHORITIES.frame([])
     row = {"secret": "trust.rootDirectory", **istiod_ca.parse_root(files.root)}
-    known = pd.concat([facts.authorities, istiod_ca.AUTHORITIES.frame([row])], ignore_index=True)
     signers = {name: certificates.fingerprint(one.certificate) for name, one in files.plugged.items()}
-    return replace(facts, authorities=known, offer=Offer(certificates.fingerprint(files.root), signers))
+    return Offer(certificates.fingerprint(files.root), signers), istiod_ca.AUTHORITIES.frame([row])
 
 
 def provided_ca(mesh: Mesh) -> ca_files.ProvidedCA | None:
@@ -105,7 +117,7 @@ def state_of(facts: TrustFacts, name: str, renew_before: float = 0.0) -> Cluster
         return _from_proxies(facts, name, known)
     row = used.iloc[0]
     plugged = row["secret"] == model.SECRET
-    left, beyond = row["not_after"] - datetime.now(UTC), row["root_not_after"] - row["not_after"]
+    left, beyond = row["not_after"] - clock.now(), row["root_not_after"] - row["not_after"]
     return ClusterCaState(
         name,
         **known,

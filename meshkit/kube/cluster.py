@@ -17,12 +17,12 @@ import http.client
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from meshkit.display import Shown, grid, styled
@@ -31,7 +31,10 @@ from meshkit.kube import transport
 from meshkit.kube.identity import Hidden
 from meshkit.kube.kubeconfig import Access, access, contexts, other_token
 from meshkit.kube.kubeconfig import files as paths_of
+from meshkit.kube.memory import Memory
 from meshkit.kube.transport import NotFoundError
+
+T = TypeVar("T")
 
 FIELD_MANAGER = "meshkit"
 PAGE = 500
@@ -90,6 +93,8 @@ class Cluster(Shown):
         self._lock = threading.Lock()
         self._session: transport.Session | None = None
         self._resources: list[_Resource] = []
+        self._memory: Memory | None = None
+        self._original: Self | None = None
 
     def bundle(self) -> dict[str, Any]:
         """Return its name and its context; nothing is sent."""
@@ -119,9 +124,28 @@ class Cluster(Shown):
         """Return the same API server at the address that we know it by, seen with another token (and another CA)."""
         return type(self)(self.name, "", functools.partial(other_token, self._access, Hidden(token), ca), timeout)
 
+    def remembering(self) -> Self:
+        """Return the same cluster, which sends the same read once: `get`, `get_json`, `find`, `can_i` and `http_get`.
+
+        For readings of one moment. What tries, waits or writes is always sent.
+        """
+        twin = type(self)(self.name, self.context, self._access, self.timeout)
+        vars(twin).update(_memory=Memory(), _original=self)
+        return twin
+
+    @property
+    def fresh(self) -> Self:
+        """The cluster without a memory: for what reads again to see a change."""
+        return self._original or self
+
+    @property
+    def requests(self) -> int:
+        """How many requests and streams were sent to its API server."""
+        return self.session.requests
+
     def __getstate__(self) -> dict[str, Any]:
         # An executor may run calls in another process: the lock and the open client stay in this one.
-        return {**self.__dict__, "_lock": None, "_session": None}
+        return {**self.__dict__, "_lock": None, "_session": None, "_memory": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -135,6 +159,8 @@ class Cluster(Shown):
     @property
     def session(self) -> transport.Session:
         """The connection to this context's API server, created at first use."""
+        if self._original:
+            return self._original.session
         # Not functools.cached_property: until Python 3.12 its lock is shared by all instances.
         with self._lock:
             if self._session is None:
@@ -205,8 +231,14 @@ class Cluster(Shown):
 
         Fields that are null are left out, as they are not there for any Kubernetes client.
         """
-        answer = self._request("GET", path, query=query, headers={"Accept": accept}, timeout=timeout)
+        answer = self._once(
+            (path, *query, accept),
+            lambda: self._request("GET", path, query=query, headers={"Accept": accept}, timeout=timeout),
+        )
         return self._decoded(answer, having)
+
+    def _once(self, question: Hashable, ask: Callable[[], T]) -> T:
+        return self._memory.answer(question, ask) if self._memory else ask()
 
     def kinds(self, wanted: Callable[[str], bool], *, namespaced: bool = False) -> list[str]:
         """Return every kind that can be listed now in the API groups wanted, as `virtualservices.networking.istio.io`.
@@ -257,7 +289,10 @@ class Cluster(Shown):
             "spec": {"resourceAttributes": {**attributes, "namespace": namespace or ""}},
         }
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-        answer = self._request("POST", path, body=review, content_type="application/json")
+        answer = self._once(
+            ("can", *attributes.values(), verb, namespace),
+            lambda: self._request("POST", path, body=review, content_type="application/json"),
+        )
         return bool(self._decoded(answer, "status")["status"].get("allowed"))
 
     # --- write ---
@@ -405,6 +440,9 @@ class Cluster(Shown):
             NotFoundError: no such pod, or no such path on that port.
             MeshkitError: it answers with another status than 200.
         """
+        return self._once((pod, namespace, port, path), lambda: self._http_get(pod, namespace, port, path, timeout))
+
+    def _http_get(self, pod: str, namespace: str, port: int, path: str, timeout: float) -> bytes:
         ask = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"
         with self.forward(pod, namespace, port, timeout) as tunnel:
             tunnel.write(ask.encode())

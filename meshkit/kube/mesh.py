@@ -204,6 +204,20 @@ class Mesh(Shown):
             )
         return cls(spec, clusters, executor)
 
+    def remembering(self) -> Self:
+        """Return the same mesh, whose clusters send the same read once: for the readings of one moment."""
+        return self._with({name: cluster.remembering() for name, cluster in self.clusters.items()})
+
+    @property
+    def fresh(self) -> Self:
+        """The mesh without a memory: for what reads again to see a change."""
+        return self._with({name: cluster.fresh for name, cluster in self.clusters.items()})
+
+    def _with(self, clusters: dict[str, Cluster]) -> Self:
+        twin = type(self)(self.spec, clusters, self._executor)
+        vars(twin).update(_silent=self._silent, unanswered=self.unanswered)
+        return twin
+
     @property
     def root_namespace(self) -> str:
         """The namespace of istiod and of mesh-wide configuration."""

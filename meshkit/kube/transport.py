@@ -73,7 +73,8 @@ progress: ContextVar[Progress] = ContextVar("progress")
 """Of the reading that runs in this thread."""
 
 
-def _note() -> None:
+def note() -> None:
+    """Note for the reading that runs in this thread that a piece of an answer arrived."""
     if current := progress.get(None):
         current.note()
 
@@ -88,6 +89,8 @@ class Session:
         self.settings.connection_pool_maxsize = 16
         self._lock = threading.Lock()
         self._client: ApiClient | None = None
+        self.requests = 0
+        """How many requests and streams were sent."""
         self._certificate: tuple[bytes, bytes] | None = None
 
     @property
@@ -139,6 +142,8 @@ class Session:
         method, url, plain, payload, form = client.param_serialize(
             method, path, query_params=list(query), header_params=dict(headers), body=body
         )
+        with self._lock:
+            self.requests += 1
         sent = HTTPHeaderDict(plain)
         for name, value in identity:
             # http.client encodes headers as Latin-1, but API servers read the names of impersonated users as UTF-8.
@@ -180,10 +185,10 @@ def request(
 
 def _read(response: Any, where: str, timeout: float) -> bytes:
     limit, pieces = time.monotonic() + DRIPS * timeout, []
-    _note()
+    note()
     while piece := response.read1(1 << 16):
         pieces.append(piece)
-        _note()
+        note()
         if time.monotonic() > limit:
             response.close()
             message = f"no complete answer within {DRIPS * timeout:.3g} s"
@@ -212,7 +217,7 @@ def lines(
         with translated(where, timeout, proxy=session.proxy):
             # read1 returns what has arrived; a plain read would wait until its buffer is full.
             while piece := answer.response.read1(1 << 16):
-                _note()
+                note()
                 *complete, rest = (rest + piece).split(b"\n")
                 for line in complete:
                     yield line.decode(errors="replace")
@@ -247,7 +252,7 @@ def stream(
             connection = websocket.create_connection(url.replace("http", "ws", 1), socket=opened, **options)
             if (status := connection.getstatus()) != _SWITCHED:
                 raise refused(status or 0, b"", where=where, method="GET", path=path)
-            _note()
+            note()
             yield Stream(connection, deadline)
     except websocket.WebSocketBadStatusException as error:
         body = error.resp_body or b""
@@ -300,7 +305,7 @@ class Stream:
             if opcode == _CLOSE:
                 return
             if opcode in _DATA and frame:
-                _note()
+                note()
                 yield frame[0], frame[1:]
 
 

@@ -14,6 +14,7 @@ from meshkit.tables import Table
 MODULES: Final = {
     "changes.plan": ("CHANGES", "PLAN", "REHEARSAL"),
     "checks.audit": ("FINDINGS",),
+    "checks.comparison": ("FINDING_CHANGES",),
     "checks.pair_table": ("LINKS",),
     "checks.prometheus": ("PAIRS",),
     "checks.service_merge": ("LOCAL",),
@@ -52,6 +53,7 @@ MODULES: Final = {
 _MODULE_OF: Final = {name: module for module, names in MODULES.items() for name in names}
 COMMANDS: Final = {
     "FINDINGS": "meshkit check",
+    "FINDING_CHANGES": "meshkit check --since, meshkit record diff",
     "GROUPS": "meshkit proxies",
     "TREND": "meshkit proxies --since",
     "CA_FILES": "meshkit ca show",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -132,14 +133,15 @@ def _endpoints(
     mesh: Mesh, side: ProbeTarget, cluster_of: dict[str, str], serving: set[str], patience: float
 ) -> set[str]:
     spec = mesh.spec.probe
-    deadline = time.monotonic() + patience
+    deadline, client = time.monotonic() + patience, side.client
     while True:
-        hosts = envoy_admin.clusters(side.client)
+        hosts = envoy_admin.clusters(client)
         ours = hosts["host"].str.startswith(f"{spec.server}.{spec.namespace}.svc.") & (hosts["port"] == spec.port)
         found = set(hosts[ours & (hosts["direction"] == "outbound")]["address"])
         if serving <= {cluster_of.get(_ip(address)) for address in found} or time.monotonic() > deadline:
             return found
         time.sleep(0.5)
+        client = replace(client, cluster=client.cluster.fresh)
 
 
 def _call(mesh: Mesh, side: ProbeTarget, sides: dict[str, ProbeTarget | Unknown]) -> dict[str, Any]:

@@ -1,27 +1,24 @@
 """Facts about every ordered pair of clusters: all links that a request between them depends on.
 
 A request from client to server depends on a chain of links: the remote secret, its address, its credential, the sync,
-the gateway, the endpoints, TLS through the gateway, the answer. `look` reads them, `traffic` sends requests. Only
-`survey` and `measure` change anything: they create the probe's Services, and remove them.
+the gateway, the endpoints, TLS through the gateway, the answer. Only `measure` changes anything: it creates the probe's
+Services, and removes them.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Final
 
 import pandas as pd
 
-from meshkit.istio import snapshot
-from meshkit.istio.ca import trust_store
-from meshkit.istio.config import service_view
-from meshkit.istio.control_plane import versions
-from meshkit.istio.multicluster import endpoint_shards, remote_secrets
 from meshkit.istio.multicluster import gateways as multicluster_gateways
+from meshkit.istio.multicluster import remote_secrets
+from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
+from meshkit.istio.multicluster.remote_secrets import RemoteClusters, RemoteSecrets
 from meshkit.kube.api_server import address_kind
 from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
-from meshkit.probing import api_server_reach, client_view, pair_probe
+from meshkit.probing import client_view, pair_probe
 from meshkit.probing.curl import Answer, failure_text, hostname
 from meshkit.probing.statistics import quantile
 from meshkit.tables import Table, integer, number, text
@@ -53,82 +50,45 @@ DEADLINE: Final = 60.0
 _QUANTILES: Final = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 
 
-@dataclass(frozen=True)
-class PairFacts:
-    """Stage 08's tables, and those of `endpoint_shards.known`, `api_server_reach.reach` and `client_view`."""
-
-    known: snapshot.VerifyFacts
-    shards: pd.DataFrame
-    reach: pd.DataFrame
-    paths: pd.DataFrame
-    hellos: pd.DataFrame
-    views: tuple[service_view.ServiceView, ...] = ()
-
-
-def look(mesh: Mesh, known: snapshot.VerifyFacts | None = None) -> PairFacts:
-    """Read the links of each pair; `known` is what stage 08 has read already. Changes nothing."""
-    spec = mesh.spec.probe
-    with ThreadPoolExecutor(4) as pool:
-        views = pool.submit(lambda: service_view.views(mesh))
-        joins = pool.submit(lambda: known or _known(mesh))
-        shards = pool.submit(lambda: endpoint_shards.known(mesh, spec.namespace, spec.server))
-        found = pool.submit(lambda: client_view.find(mesh))
-        facts, clients = joins.result(), found.result()
-        reached = pool.submit(lambda: api_server_reach.reach(mesh, _written(mesh, facts)))
-        multi = mesh.spec.topology.network == "multi"
-        at = {pair: gateways(mesh, facts, *pair) for pair in mesh.ordered_pairs} if multi else {}
-        hellos = pool.submit(lambda: client_view.hellos(mesh, clients, at))
-        gates = {name: {a for pair, known in at.items() for a, _ in known if pair[1] == name} for name in mesh.clusters}
-        paths = client_view.paths(mesh, clients, gates)
-        return PairFacts(facts, shards.result(), reached.result(), paths, hellos.result(), views.result())
-
-
-def _known(mesh: Mesh) -> snapshot.VerifyFacts:
-    """Read stage 08's tables, except those that need every proxy."""
-    tables = mesh.read_all(
-        identity=versions.identity,
-        secrets=remote_secrets.remote_secrets,
-        remotes=remote_secrets.remote_clusters,
-        gateways=multicluster_gateways.gateways,
-        gateways_seen=multicluster_gateways.gateways_seen,
-    )
-    return snapshot.VerifyFacts(
-        **tables, certificates=trust_store.certificate_reading(), roots=trust_store.root_reading()
-    )
-
-
-def _written(mesh: Mesh, known: snapshot.VerifyFacts) -> dict[tuple[str, str], tuple[str, str]]:
+def written(mesh: Mesh, secrets: RemoteSecrets, remotes: RemoteClusters) -> dict[tuple[str, str], tuple[str, str]]:
     """Return address and TLS name in the active remote secret of each pair that has one."""
     found = {}
     for pair in mesh.ordered_pairs:
-        secret = next(iter(remote_secrets.active_secrets(mesh, known.secrets, *pair, known.remotes)), None)
+        secret = next(iter(remote_secrets.active_secrets(mesh, secrets, *pair, remotes)), None)
         if secret and address_kind(secret.server) not in ("loopback", "nothing"):
             found[pair] = (secret.server, secret.tls_server_name)
     return found
 
 
-def gateways(mesh: Mesh, known: snapshot.VerifyFacts, client: str, server: str) -> list[client_view.Address]:
-    """Return the addresses of a server's gateway as the client's istiods know them, else as they are published."""
+def gateway_addresses(
+    mesh: Mesh, offered: Gateways, seen: GatewaysSeen
+) -> dict[tuple[str, str], list[client_view.Address]]:
+    """Return `addresses` of each ordered pair; of none in a flat network."""
+    multi = mesh.spec.topology.network == "multi"
+    return {pair: addresses(mesh, offered, seen, *pair) for pair in mesh.ordered_pairs} if multi else {}
+
+
+def addresses(mesh: Mesh, offered: Gateways, seen: GatewaysSeen, client: str, server: str) -> list[client_view.Address]:
+    """Return the addresses of a server's gateway as the client's istiods know them, else as they are published.
+
+    Args:
+        mesh: the mesh.
+        offered: of `gateways.gateways`.
+        seen: of `gateways.gateways_seen`.
+        client: cluster of the client.
+        server: cluster of the server.
+    """
     network = mesh.spec.cluster(server).network
-    seen = sorted({(one.address, one.port) for one in known.gateways_seen.of(client, network) if one.address})
-    found = seen or [(address, one.port) for one in known.gateways.of(server, network) for address in one.addresses]
+    known = sorted({(one.address, one.port) for one in seen.of(client, network) if one.address})
+    found = known or [(address, one.port) for one in offered.of(server, network) for address in one.addresses]
     return [(address, port or multicluster_gateways.PASSTHROUGH_PORT) for address, port in found]
 
 
-def survey(mesh: Mesh, samples: int) -> tuple[PairFacts, pd.DataFrame]:
-    """Read the links, and measure every ordered pair alone; xDS distributes the probe's Services meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(look, mesh)
-        with pair_probe.open(mesh) as probing:
-            probing.wait()
-            facts = reading.result()
-            return facts, traffic(probing, samples)
-
-
-def measure(mesh: Mesh, samples: int) -> pd.DataFrame:
-    """Create the probe's Services, and return `traffic`."""
+def measure(mesh: Mesh, samples: int, *, meanwhile: Callable[[], object] = lambda: None) -> pd.DataFrame:
+    """Create the probe's Services, and return `traffic`; `meanwhile` is awaited before the first request."""
     with pair_probe.open(mesh) as probing:
         probing.wait()
+        meanwhile()
         return traffic(probing, samples)
 
 

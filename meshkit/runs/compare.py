@@ -1,4 +1,4 @@
-"""Comparison with the previous run: findings with another verdict; added, removed and changed rows."""
+"""Comparison of runs, and of snapshots: findings that changed; added, removed and changed rows of tables."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from meshkit.checks import audit, comparison
 from meshkit.checks.catalogue import current
+from meshkit.errors import InputError
 from meshkit.runs.outcome import Outcome
 from meshkit.runs.record import to_csv
+from meshkit.snapshot.snapshot import Snapshot
 
 NOISE = 0.1
 
@@ -46,20 +51,52 @@ def compare(previous: Path, outcomes: Sequence[Outcome], tables: Mapping[str, di
     ran = {stage["stage"] for stage in json.loads((previous / "record.json").read_text())["stages"] if stage["files"]}
     both = [o for o in outcomes if o.stage in ran and o.status != "not run"]
     names = {o.stage for o in both}
-    before = {(f["stage"], current(f["id"]), f["subject"]): f for f in old["findings"] if f["stage"] in names}
-    now = {(o.stage, current(f.id), f.subject): f.to_dict() for o in both for f in o.findings}
+    known = {(f["stage"], current(f["id"]), f["subject"]): f for f in old["findings"] if f["stage"] in names}
+    found_now = {(o.stage, current(f.id), f.subject): f.to_dict() for o in both for f in o.findings}
     found = [
-        FindingChange(what=_title(now.get(k) or before[k]), before=_verdict(before.get(k)), now=_verdict(now.get(k)))
-        for k in [*now, *(k for k in before if k not in now)]
+        FindingChange(what=_title(now or before or {}), before=_verdict(before), now=_verdict(now))
+        for before, now in comparison.changes(known, found_now)
     ]
     common = [n for n, t in tables.items() if t["stage"] in names and t["key"] and n in old["tables"]]
     rows = {name: _rows(tables[name], previous / "tables" / f"{name}.csv") for name in common}
     return Comparison(
         run=previous.name,
         stages=[o.stage for o in both],
-        findings=[change for change in found if change.before != change.now],
+        findings=found,
         tables={name: changes for name, changes in rows.items() if changes},
     )
+
+
+def findings_of(source: Path) -> tuple[str, dict[tuple[str, ...], Mapping[str, str]]]:
+    """Return the mesh id and the findings of a snapshot's file or of a run's folder, by what identifies them.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if source.is_dir():
+        try:
+            known = json.loads((source / "results.json").read_text())["findings"]
+            mesh = json.loads((source / "record.json").read_text())["mesh"]
+            return str(mesh), {(f["stage"], current(f["id"]), f["subject"]): f for f in known}
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError("no run that has ended", where=str(source), remedy="name a run folder") from None
+    snapshot = Snapshot.load(source)
+    return snapshot.spec.mesh.id, {(f.id, f.subject): f.to_dict() for f in audit.check(snapshot)}
+
+
+def diff(before: Path, after: Path) -> pd.DataFrame:
+    """Return the findings that changed between two snapshots, or two runs: the table `comparison.FINDING_CHANGES`.
+
+    Raises:
+        InputError: one is neither, they are not of one kind, or not of one mesh.
+    """
+    if before.is_dir() != after.is_dir():
+        raise InputError("expected two snapshots, or two run folders", where=f"{before}, {after}")
+    (mesh, old), (other, new) = findings_of(before), findings_of(after)
+    if mesh != other:
+        raise InputError(f"they are of two meshes, {mesh} and {other}", where=f"{before}, {after}")
+    found = comparison.changes(old, new, observed=not before.is_dir())
+    return comparison.FINDING_CHANGES.frame(map(comparison.row, found), in_order=True)
 
 
 def _rows(table: Mapping[str, Any], old_csv: Path) -> list[FindingChange]:

@@ -11,19 +11,25 @@ import pandas as pd
 
 from meshkit.errors import InputError
 from meshkit.istio.proxies.proxy_status import PROXY_STATUS
+from meshkit.snapshot.file import is_snapshot
+from meshkit.snapshot.snapshot import Snapshot
 
-REMEDY = "name a run folder with stage 09, or what `meshkit proxies -o csv` or `-o json` printed"
+REMEDY = "name a run folder with stage 09, a snapshot, or what `meshkit proxies -o csv` or `-o json` printed"
 
 
 def proxy_status(source: Path) -> tuple[pd.DataFrame, datetime | None]:
     """Return the `proxy_status` of an earlier run and when that run began, where its folder tells.
 
     Args:
-        source: a run folder in which stage 09 ran, or a file that `meshkit proxies -o csv` or `-o json` was written to.
+        source: a run folder in which stage 09 ran, a snapshot, or a file that `meshkit proxies -o csv` or `-o json` was
+            written to.
 
     Raises:
         InputError: there is no such thing, or it is no table of proxies.
     """
+    if source.is_file() and is_snapshot(source):
+        snapshot = Snapshot.load(source)
+        return snapshot.proxy_status, snapshot.taken
     path = source / "tables" / "proxy-status.csv" if source.is_dir() else source
     try:
         text = path.read_text()

@@ -18,22 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_QUOTE = r"""(?:\\*["']|&quot;|&\#x27;|&\#39;)"""
-_GAP = r"(?:\s|\\+[nr])"
-_LABEL = "[A-Z0-9 ]*PRIVATE KEY"
-_PATTERNS = {
-    "private key": re.compile(
-        rf"-----BEGIN {_LABEL}-----(?:.*?-----END {_LABEL}-----|(?:[A-Za-z0-9+/=]|{_GAP})*)", re.DOTALL
-    ),
-    "JSON web token": re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}(?:\.[\w-]*)?"),
-    "bearer token": re.compile(r"(?i)(?P<keep>\bbearer\s+)(?=[^\s\d]*\d)[\w.~+/=-]{20,}"),
-    "kubeconfig credential": re.compile(
-        rf"""(?imx)(?P<keep>(?:^|[{{,\[]|\\n|<t[dh][^>]*>)(?:[\s-]|{_QUOTE})*
-        (?:client-key-data|client-secret|password|(?:id-|access-|refresh-)?token){_QUOTE}?
-        (?:[ \t]*:[ \t]*{_QUOTE}?|[ \t]*=[ \t]*{_QUOTE}))(?!\[redacted)[^\s"',}}\\&<]{{6,}}(?=\s*(?:$|["',}}\\&<]))"""
-    ),
-}
-_BASE64 = re.compile(rf"(?:[A-Za-z0-9+/]{{40,}}{_GAP}*)+[A-Za-z0-9+/]*={{0,2}}")
+from meshkit.redaction import BASE64, PATTERNS, holds_secret
 
 
 @dataclass(frozen=True)
@@ -95,18 +80,12 @@ class Redactor:
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, mark("known secret"))
-        for kind, pattern in _PATTERNS.items():
+        for kind, pattern in PATTERNS.items():
             text = pattern.sub(lambda m, kind=kind: (m.groupdict().get("keep") or "") + mark(kind), text)  # type: ignore[misc]
-        return _BASE64.sub(lambda m: mark("encoded credential") if self._hides(m[0]) else m[0], text)
+        return BASE64.sub(lambda m: mark("encoded credential") if holds_secret(m[0], self._known) else m[0], text)
 
-    def _hides(self, run: str) -> bool:
-        packed = re.sub(_GAP, "", run)
-        for shift in range(4):  # the run may begin with letters that are not part of it, as in `…/LS0t`
-            piece = packed[shift:].rstrip("=")
-            decoded = base64.b64decode(piece[: len(piece) // 4 * 4]).decode("latin-1")
-            if any(p.search(decoded) for p in _PATTERNS.values()) or any(s in decoded for s in self._secrets):
-                return True
-        return False
+    def _known(self, text: str) -> bool:
+        return any(secret in text for secret in self._secrets)
 
 
 def redact(text: str) -> str:

@@ -192,7 +192,7 @@ def prove(mesh: Mesh, facts: GatewayFacts, done: Plan) -> list[Finding]:
     for name in mesh.clusters:
         findings += [check_hosts(mesh, facts, name), check_control_plane(mesh, facts, name)]
         findings.append(check_own_network(mesh, facts, name))
-    return [*findings, *check_mesh_networks(mesh, facts)]
+    return [*findings, *check_mesh_networks(mesh, facts, gateway_manifests.configured(mesh))]
 
 
 def arrived(mesh: Mesh, done: Plan) -> GatewayFacts:

@@ -30,7 +30,6 @@ from meshkit.checks.namespaces import (
     wanted_label,
 )
 from meshkit.checks.question import Question, planned
-from meshkit.errors import MeshkitError
 from meshkit.istio.config import network_policies, services
 from meshkit.istio.control_plane import inventory, istioctl, revisions, versions
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
@@ -47,10 +46,7 @@ STAGE = "02 prepare"
 
 def look(mesh: Mesh) -> PrepareFacts:
     """Read every cluster, and try API servers and names from pods; changes nothing."""
-    try:
-        found, reason = istioctl.version(), ""
-    except MeshkitError as error:
-        found, reason = "", error.message
+    tool = istioctl.tool()
     readings = mesh.read_all(
         roots=inventory.root_namespaces,
         identity=versions.identity,
@@ -68,7 +64,7 @@ def look(mesh: Mesh) -> PrepareFacts:
         new_pods=new_pods.look,
         revisions=revisions.look,
     )
-    return PrepareFacts(**readings, istioctl=found, no_istioctl=reason)
+    return PrepareFacts(**readings, istioctl=tool.version, no_istioctl=tool.missing)
 
 
 def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:

@@ -30,6 +30,7 @@ from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import PROXY_CONTAINER
 from meshkit.notebook import tables
 from meshkit.probing import pod_reach
+from meshkit.snapshot.snapshot import Snapshot
 from meshkit.spec import MeshSpec
 from meshkit.stages import gateways, prepare
 from meshkit.stages.discovery import stage as discovery
@@ -229,7 +230,7 @@ def classify(line: str) -> Symptom | None:
     return next(symptoms, None)
 
 
-def look(mesh: Mesh, mode: str = "audit") -> audit.AuditFacts:
+def look(mesh: Mesh, mode: str = "audit") -> Snapshot:
     """Read everything that `meshkit check` reads.
 
     Raises:
@@ -239,9 +240,9 @@ def look(mesh: Mesh, mode: str = "audit") -> audit.AuditFacts:
     return audit.look(mesh)
 
 
-def check(mesh: Mesh, facts: audit.AuditFacts) -> list[Finding]:
+def check(facts: Snapshot) -> list[Finding]:
     """Ask all checks of all stages."""
-    return audit.check(mesh, facts)
+    return audit.check(facts)
 
 
 def diagnose(mesh: Mesh, findings: Sequence[Finding], symptom: Symptom | None) -> Diagnosis:
@@ -382,19 +383,20 @@ def remedy_steps(diagnosis: Diagnosis, mesh_file: str) -> pd.DataFrame:
     return CURE.frame(steps, in_order=True)
 
 
-def plan(mesh: Mesh, facts: audit.AuditFacts, diagnosis: Diagnosis) -> Plan:
+def plan(mesh: Mesh, facts: Snapshot, diagnosis: Diagnosis) -> Plan:
     """Plan the remedy where it is a matter of labels, gateways or remote secrets: shown by dry run, never applied here.
 
     Empty where meshkit cannot show it directly: the steps of `remedy_steps` say how it is done.
     """
     stage = fixing_stage(diagnosis.cause)
     if stage == "02":
-        return prepare.plan(mesh, facts.prepare)
+        return prepare.plan(mesh, audit.prepare_facts(facts))
     if stage == "06":
-        return gateways.plan(mesh, facts.gateways)
+        return gateways.plan(mesh, audit.gateway_facts(facts))
     if stage == "07":
-        tokens = discovery.plan_tokens(mesh, facts.discovery)
-        return tokens if tokens.changes else discovery.plan(mesh, facts.discovery)
+        found = audit.discovery_facts(facts)
+        tokens = discovery.plan_tokens(mesh, found)
+        return tokens if tokens.changes else discovery.plan(mesh, found)
     return Plan(mesh, STAGE)
 
 
@@ -457,7 +459,7 @@ class Troubleshoot(Stage):
     causes = Shows["Troubleshoot"](tables.CAUSES, lambda stage: named(stage.diagnosis))
     remedy = Shows["Troubleshoot"](tables.CURE, lambda stage: remedy_steps(stage.diagnosis, stage.mesh_file))
 
-    facts: audit.AuditFacts
+    facts: Snapshot
 
     def __init__(
         self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "audit", journal: str = "", symptom: str | int = ""
@@ -478,13 +480,13 @@ class Troubleshoot(Stage):
         """The symptom that was recognised."""
         return Record("symptom", self.recognised.name if self.recognised else "none named: everything is checked")
 
-    def _look(self) -> audit.AuditFacts:
+    def _look(self) -> Snapshot:
         facts = look(self.mesh, self.mode)
         self.lines = logs(self.mesh)
         return facts
 
     def _check(self) -> Iterable[Finding]:
-        return check(self.mesh, self.facts)
+        return check(self.facts)
 
     def check(self) -> Findings:
         """Judge everything, and separate the cause from its consequences: see `walk` and `diagnosis`."""

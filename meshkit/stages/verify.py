@@ -26,12 +26,11 @@ from meshkit.checks.pair_traffic import check_pair
 from meshkit.checks.question import Question, arrow
 from meshkit.checks.remote_secrets import unjoined
 from meshkit.display import Shown
-from meshkit.istio import snapshot
-from meshkit.istio.snapshot import VerifyFacts
 from meshkit.kube.mesh import Mesh
 from meshkit.notebook import charts, tables
 from meshkit.notebook import link_matrix as notebook_link_matrix
-from meshkit.probing import pair_probe, pair_survey
+from meshkit.probing import pair_probe
+from meshkit.snapshot.snapshot import PAIRS, VERIFIED, Snapshot
 from meshkit.spec import MeshSpec
 from meshkit.stages.sending import Sending
 from meshkit.stages.stage import Draws, Read, Shows
@@ -39,7 +38,7 @@ from meshkit.stages.stage import Draws, Read, Shows
 STAGE = "08 verify"
 
 
-def check(mesh: Mesh, facts: VerifyFacts, mode: str = "audit") -> list[Finding]:
+def check(mesh: Mesh, facts: Snapshot, mode: str = "audit") -> list[Finding]:
     """Judge what was read: remote secrets, sync state, gateways, trust; in plan mode only where clusters are joined.
 
     MK800: in plan mode there is nothing to verify before the clusters are one mesh.
@@ -53,7 +52,9 @@ def check(mesh: Mesh, facts: VerifyFacts, mode: str = "audit") -> list[Finding]:
         return [ask.answer(Verdict.SKIPPED, f"{missing}; stages 05 to 07 are to change that")]
     findings = [*check_istiods(mesh, facts.identity)]
     for reader, target in mesh.ordered_pairs:
-        findings += remote_secrets.check(mesh, facts.identity, facts.secrets, facts.remotes, (reader, target))
+        findings += remote_secrets.check(
+            mesh, facts.identity, facts.remote_secrets, facts.remote_clusters, (reader, target)
+        )
         if mesh.spec.topology.network == "multi":
             findings += gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, reader, target)
     if mesh.spec.topology.network == "multi":
@@ -61,7 +62,7 @@ def check(mesh: Mesh, facts: VerifyFacts, mode: str = "audit") -> list[Finding]:
     return [*findings, *check_roots(mesh, facts.certificates), *check_certificates(mesh, facts.certificates)]
 
 
-def prove(mesh: Mesh, facts: VerifyFacts, calls: pd.DataFrame) -> list[Finding]:
+def prove(mesh: Mesh, facts: Snapshot, calls: pd.DataFrame) -> list[Finding]:
     """Judge the traffic of `try_pairs` against what was read: one set of findings for each pair.
 
     MK810: where none was sent, as in plan mode, nothing is proved.
@@ -111,8 +112,8 @@ class Verify(Sending):
 
     name = STAGE
     identity = Shows["Verify"](tables.IDENTITY, lambda stage: stage.facts.identity.frame())
-    remote_secrets = Shows["Verify"](tables.REMOTE_SECRETS, lambda stage: stage.facts.secrets.frame())
-    remote_clusters = Shows["Verify"](tables.REMOTE_CLUSTERS, lambda stage: stage.facts.remotes.frame())
+    remote_secrets = Shows["Verify"](tables.REMOTE_SECRETS, lambda stage: stage.facts.remote_secrets.frame())
+    remote_clusters = Shows["Verify"](tables.REMOTE_CLUSTERS, lambda stage: stage.facts.remote_clusters.frame())
     gateways = Shows["Verify"](tables.GATEWAYS, lambda stage: stage.facts.gateways.frame())
     gateways_seen = Shows["Verify"](tables.GATEWAYS_SEEN, lambda stage: stage.facts.gateways_seen.frame())
     roots = Shows["Verify"](tables.ROOTS, lambda stage: stage.facts.roots.frame())
@@ -120,20 +121,18 @@ class Verify(Sending):
     lifetimes = Draws["Verify"](
         "certificate-lifetimes", lambda stage: charts.certificate_lifetimes(stage.facts.certificates.frame())
     )
-    hellos = Shows["Verify"](tables.HELLOS, lambda stage: stage.survey.hellos)
+    hellos = Shows["Verify"](tables.HELLOS, lambda stage: stage.facts.hellos)
     pairs = Shows["Verify"](tables.PAIRS, lambda stage: stage.answers)
     pair_matrix = Draws["Verify"](
         "pair-matrix", lambda stage: charts.pair_matrix(pairs(stage.mesh, stage.after.findings))
     )
-    links = Shows["Verify"](
-        tables.LINKS, lambda stage: pair_table.table(stage.mesh, stage.survey, stage.after.findings)
-    )
+    links = Shows["Verify"](tables.LINKS, lambda stage: pair_table.table(stage.mesh, stage.facts, stage.after.findings))
     link_matrix = Draws["Verify"](
         "link-matrix",
         lambda stage: notebook_link_matrix.link_matrix(pair_table.cells(stage.mesh, stage.after.findings)),
     )
 
-    facts: VerifyFacts
+    facts: Snapshot
     survey: Any = Read("look")
 
     def __init__(
@@ -144,14 +143,12 @@ class Verify(Sending):
         self.calls = calls
         self.answers: pd.DataFrame = prometheus.PAIRS.frame([])
 
-    def _look(self) -> VerifyFacts:
-        facts = snapshot.look(self.mesh)
-        self.survey = pair_survey.look(self.mesh, facts)
-        return facts
+    def _look(self) -> Snapshot:
+        return Snapshot(self.mesh).read(*{*VERIFIED, *PAIRS})
 
     def _check(self) -> Iterable[Finding]:
         vars(self).pop("after", None)  # of other findings
-        return [*check(self.mesh, self.facts, self.mode), *checks_pairs.check(self.mesh, self.survey, self.mode)]
+        return [*check(self.mesh, self.facts, self.mode), *checks_pairs.check(self.mesh, self.facts, self.mode)]
 
     def _requests(self) -> str:
         return f"{self.calls} requests"

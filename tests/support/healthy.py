@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from meshkit.checks.finding import Finding, Verdict
-from meshkit.istio import snapshot
 from meshkit.istio.ca import trust_store
 from meshkit.istio.ca.trust_store import Certificates, HeldRoot, ProxyCertificate, Roots, RootSource
 from meshkit.istio.control_plane import versions
@@ -25,6 +24,7 @@ from meshkit.istio.multicluster.remote_secrets import (
 from meshkit.istio.multicluster.secret_kubeconfig import Auth
 from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
+from meshkit.snapshot.snapshot import Snapshot
 from meshkit.spec import MeshSpec
 
 OTHER = {"east": "west", "west": "east"}
@@ -163,11 +163,10 @@ MAKERS: dict[str, tuple[Callable[[str], Row], Callable[[Sequence[Row]], Any]]] =
     "gateways_seen": (gateway_seen, seen),
     "certificates": (certificate, certificates),
 }
+READINGS = {"secrets": "remote_secrets", "remotes": "remote_clusters"}
 
 
-def facts(
-    spoiled: str = "", change: Row | None = None, *, only: Row | None = None, none: bool = False
-) -> snapshot.VerifyFacts:
+def facts(spoiled: str = "", change: Row | None = None, *, only: Row | None = None, none: bool = False) -> Snapshot:
     """Return the facts of the healthy mesh.
 
     Args:
@@ -182,8 +181,8 @@ def facts(
         if name == spoiled:
             rows[0] = {"cluster": "east", **only} if only else {**rows[0], **(change or {})}
             rows = rows[1:] if none else rows
-        tables[name] = reading(rows)
-    return snapshot.VerifyFacts(**tables, roots=trust_store.root_reading())
+        tables[READINGS.get(name, name)] = reading(rows)
+    return Snapshot(mesh(), {**tables, "roots": trust_store.root_reading()})
 
 
 def call(client: str, server: str, **change: Any) -> Row:

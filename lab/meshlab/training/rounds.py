@@ -328,7 +328,7 @@ def evidence(one: Round, say: Say) -> list[str]:
     # The checks need istioctl, which may not be on a notebook's PATH.
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), str(programs())])
     mesh = Mesh.open(meshfile.mesh_file())
-    findings = audit.check(mesh, audit.look(mesh, say))
+    findings = audit.check(audit.look(mesh, say))
     bad = [pair for pair in causes.in_order(findings, mesh.clusters) if pair[0].verdict not in GOOD]
     roots = [finding for finding, cause in bad if cause is None]
     lines = [f"  {f.verdict.symbol} {f.id} [{f.subject}] {f.observed}" for f in roots[:SHOWN]]

@@ -12,13 +12,14 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from meshkit import paths
-from meshkit.errors import ChangeError, InputError, UnreachableError
+from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.spec import ClusterSpec, MeshSpec, read_yaml
 
 MANAGER = "istio-operator"
@@ -152,6 +153,22 @@ def version() -> str:
         return str(printed["clientVersion"]["version"])
     except (ValueError, KeyError, TypeError):
         raise UnreachableError("`istioctl version` printed no version", remedy="is it the right program?") from None
+
+
+@dataclass(frozen=True)
+class Tool:
+    """The istioctl of this machine: its version, or why there is none."""
+
+    version: str = ""
+    missing: str = ""
+
+
+def tool() -> Tool:
+    """Return the istioctl that would install."""
+    try:
+        return Tool(version())
+    except MeshkitError as error:
+        return Tool(missing=error.message)
 
 
 def render(document: Operator) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ def known(mesh: Mesh, namespace: str, service: str) -> pd.DataFrame:
     found = _read(mesh, namespace, service)
     if (found["known"] != found["ready"]).any():
         time.sleep(AGAIN_AFTER)
-        found = _read(mesh, namespace, service)
+        found = _read(mesh.fresh, namespace, service)
     return found
 
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 from meshkit.istio.control_plane import istioctl
 from meshkit.istio.control_plane.cluster_domain import DEFAULT
 from meshkit.istio.multicluster.gateways import NETWORK, PASSTHROUGH_PORT, Gateways
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.spec import MeshSpec
 
 NAME = "istio-eastwestgateway"
@@ -18,6 +22,8 @@ OPERATOR = "eastwest"
 EXPOSURE = "cross-network-gateway"
 SELECTOR = {"istio": "eastwestgateway"}
 PORTS = {"status-port": 15021, "tls": PASSTHROUGH_PORT, "tls-istiod": 15012, "tls-webhook": 15017}
+Networks = dict[str, Any]
+"""`meshNetworks`: endpoints and gateways by network."""
 # The rest of an overlay is about the control plane, or would install other components a second time.
 _TAKEN = ("hub", "tag", "meshConfig", "values", "unvalidatedValues")
 
@@ -88,7 +94,7 @@ def exposure(spec: MeshSpec, name: str, selector: Mapping[str, str]) -> dict[str
     }
 
 
-def mesh_networks(spec: MeshSpec, gateways: Gateways | None = None, domain: str = DEFAULT) -> dict[str, Any]:
+def mesh_networks(spec: MeshSpec, gateways: Gateways | None = None, domain: str = DEFAULT) -> Networks:
     """Return `values.global.meshNetworks`: which cluster is on which network, behind which gateway Service.
 
     The Service is named, not its address: an istiod looks it up in the very cluster that the network is of, and
@@ -113,3 +119,17 @@ def mesh_networks(spec: MeshSpec, gateways: Gateways | None = None, domain: str 
         network["endpoints"].append({"fromRegistry": entry.name})
         network["gateways"] += [] if gateway in network["gateways"] else [gateway]
     return found
+
+
+def configured(mesh: Mesh) -> dict[str, Networks | Unknown]:
+    """Return the `meshNetworks` in the ConfigMap of each cluster's istiod, if the mesh file asks for them."""
+    if not mesh.spec.topology.mesh_networks:
+        return {}
+    suffix = f"-{mesh.spec.istio.revision}" if mesh.spec.istio.revision not in ("", "default") else ""
+
+    def read(cluster: Cluster) -> Networks:
+        found = cluster.find("configmaps", mesh.root_namespace, f"istio{suffix}") or {}
+        document = yaml.safe_load(found.get("data", {}).get("meshNetworks", "")) or {}
+        return dict(document.get("networks") or {})
+
+    return mesh.each(read)

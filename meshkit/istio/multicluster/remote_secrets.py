@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from meshkit import clock
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio.ca import certificates
 from meshkit.istio.control_plane import istio_objects
@@ -198,13 +199,13 @@ class RemoteSecret:
     @property
     def expired(self) -> bool:
         """Whether its token has ended."""
-        return self.expires is not None and self.expires < datetime.now(UTC)
+        return self.expires is not None and self.expires < clock.now()
 
     def ends_within(self, seconds: float) -> bool:
         """Tell whether it ends within so many seconds, or half its life where the API server granted less than that."""
         if self.ends in ("", "never") or self.expires is None:
             return False
-        left, limit = (self.expires - datetime.now(UTC)).total_seconds(), seconds
+        left, limit = (self.expires - clock.now()).total_seconds(), seconds
         return left <= (min(limit, (self.expires - self.issued).total_seconds() / 2) if self.issued else limit)
 
 

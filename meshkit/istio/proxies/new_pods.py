@@ -28,10 +28,14 @@ class NewPodFacts:
 
 def look(mesh: Mesh) -> NewPodFacts:
     """Read images and quotas of every cluster; changes nothing."""
-    found = mesh.read_all(images=images.images, refusals=quotas.refusals)
+    return NewPodFacts(**mesh.read_all(images=images_to_pull, refusals=quotas.refusals))
+
+
+def images_to_pull(mesh: Mesh) -> pd.DataFrame:
+    """Return `images.images`, with what stage 05 installs."""
     one = _installed(mesh)
     installed = images.IMAGES.frame({"cluster": name, **one} for name in mesh.clusters)
-    return NewPodFacts(pd.concat([found["images"], installed], ignore_index=True), found["refusals"])
+    return pd.concat([images.images(mesh), installed], ignore_index=True)
 
 
 def _installed(mesh: Mesh) -> dict[str, str]:

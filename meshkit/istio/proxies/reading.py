@@ -34,14 +34,26 @@ def read_versions(mesh: Mesh) -> pd.DataFrame:
 
 
 def look(mesh: Mesh, namespace: str = "") -> ProxyFacts:
-    """Read every istiod's view of its proxies, or of those of one namespace.
+    """Read every istiod's view of its proxies, or of those of one namespace, and what runs where."""
+    status = settled(mesh, namespace)
+    return facts(status, versions.versions(mesh, status))
+
+
+def facts(status: pd.DataFrame, found: pd.DataFrame) -> ProxyFacts:
+    """Return the facts of a table of proxies and one of versions."""
+    return ProxyFacts(status, status_summary.summary(status), found)
+
+
+def settled(mesh: Mesh, namespace: str = "") -> pd.DataFrame:
+    """Return `proxy_status` of every proxy, or of those of one namespace, once it has settled.
 
     A state that may be transient is read again: NOT CONNECTED, and STALE unless it has lasted for long.
     """
-    for attempt in range(TRIES):
+    for _ in range(TRIES - 1):
         status = proxy_status.proxy_status(mesh, namespace)
         transient = (status["state"] == "NOT CONNECTED") | (status["state"] == "STALE") & ~(status["age_s"] > LASTING)
-        if attempt + 1 == TRIES or not transient.any():
-            break
+        if not transient.any():
+            return status
         time.sleep(SETTLE)
-    return ProxyFacts(status, status_summary.summary(status), versions.versions(mesh, status))
+        mesh = mesh.fresh
+    return proxy_status.proxy_status(mesh, namespace)

@@ -41,7 +41,6 @@ from meshkit.checks.remote_reader import (
 )
 from meshkit.checks.remote_secrets import check_life
 from meshkit.display import Text
-from meshkit.istio import snapshot
 from meshkit.istio.config import services
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
@@ -52,6 +51,7 @@ from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait, in_turn
 from meshkit.probing import api_server_reach
 from meshkit.probing import merged_service as probing_merged_service
+from meshkit.snapshot.snapshot import Snapshot
 from meshkit.spec import MeshSpec
 from meshkit.stages import istiod_restart
 from meshkit.stages.discovery import token_rotation
@@ -85,7 +85,7 @@ def check(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: str = "
         findings += [*check_version(facts, name, [wish for (a, _), wish in wishes.items() if a == name])]
     for pair in mesh.ordered_pairs:
         findings += [check_reach(facts.reach, *pair, early=mode == "plan"), check_others(mesh, facts, *pair)]
-        findings += [*check_life(mesh, facts.known.secrets, *pair, renewed=bool(wishes[pair]))]
+        findings += [*check_life(mesh, facts.known.remote_secrets, *pair, renewed=bool(wishes[pair]))]
     begun = service_merge.check_merging(mesh, facts.services, facts.merging, _new(mesh, facts, renew))
     findings += [*begun, *service_merge.check_alike(facts.services, facts.merging)]
     findings += restarts.check(mesh, facts.new_pods)
@@ -190,9 +190,9 @@ def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame, old: Plan | None = None) 
     if plan.pending:
         asks = (*_questions(mesh), *merged_service.questions(mesh))
         return [*refused(plan), *findings, *(planned(*ask.known.values()) for ask in asks)]
-    now = snapshot.look(mesh)
+    now = Snapshot(mesh).read("identity", "remote_secrets", "remote_clusters", "gateways", "gateways_seen")
     for reader, target in mesh.ordered_pairs:
-        findings += remote_secrets.check(mesh, now.identity, now.secrets, now.remotes, (reader, target))
+        findings += remote_secrets.check(mesh, now.identity, now.remote_secrets, now.remote_clusters, (reader, target))
         if mesh.spec.topology.network == "multi":
             findings += gateways.check_gateway_seen(mesh, now.gateways, now.gateways_seen, reader, target)
     return [*findings, *merged_service.check(mesh, calls)]
@@ -212,7 +212,7 @@ class Discovery(Stage):
     readers = Shows["Discovery"](remote_secret_manifest.READERS, lambda stage: stage.facts.readers)
     api_servers = Shows["Discovery"](api_server_reach.REACH, lambda stage: stage.facts.reach)
     remote_secrets = Shows["Discovery"](
-        multicluster_remote_secrets.REMOTE_SECRETS, lambda stage: stage.facts.known.secrets.frame()
+        multicluster_remote_secrets.REMOTE_SECRETS, lambda stage: stage.facts.known.remote_secrets.frame()
     )
     claims = Shows["Discovery"](proxy_status.CLAIMS, lambda stage: stage.facts.claims)
     merging = Shows["Discovery"](services.MERGING, lambda stage: stage.facts.merging)

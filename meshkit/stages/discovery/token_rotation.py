@@ -66,7 +66,7 @@ def clusters_to_renew(mesh: Mesh, renew: str) -> set[str]:
 
 
 def _wanted(mesh: Mesh, facts: DiscoveryFacts, holder: str, target: str, *, anyway: bool) -> str:
-    if facts.known.secrets.unknown(holder) or kubeconfig_folder(facts.known.remotes, holder):
+    if facts.known.remote_secrets.unknown(holder) or kubeconfig_folder(facts.known.remote_clusters, holder):
         return ""
     held = held_by(mesh, facts, holder, target)
     if not held:
@@ -88,7 +88,7 @@ def _wanted(mesh: Mesh, facts: DiscoveryFacts, holder: str, target: str, *, anyw
 def held_by(mesh: Mesh, facts: DiscoveryFacts, holder: str, target: str) -> RemoteSecret | None:
     """Return the remote secret by which a cluster reads another, or None."""
     known = facts.known
-    used = remote_secrets.active_secrets(mesh, known.secrets, holder, target, known.remotes)
+    used = remote_secrets.active_secrets(mesh, known.remote_secrets, holder, target, known.remote_clusters)
     return next((secret for secret in used if secret.key == target), None)
 
 

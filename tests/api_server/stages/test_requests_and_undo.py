@@ -135,8 +135,7 @@ def test_verify_and_observe_send_in_apply_and_say_so_before(
     measured = observe.pair_probe.SAMPLES.frame([])
     monkeypatch.setattr(observe.pair_probe, "open", probe)
     monkeypatch.setattr(verify.prometheus, "ask", lambda *_: verify.prometheus.PAIRS.frame([]))
-    monkeypatch.setattr(verify.snapshot, "look", lambda _: healthy.facts())
-    monkeypatch.setattr(verify.pair_survey, "look", lambda *_: None)
+    monkeypatch.setattr(verify.Snapshot, "read", lambda *_: healthy.facts())
     monkeypatch.setattr(observe.reading, "look", lambda *_: None)
     for module in (verify, observe):
         monkeypatch.setattr(module, "check", lambda *_: [finding("MK801")])

@@ -19,11 +19,11 @@ import yaml
 
 from meshkit.checks import question
 from meshkit.checks.finding import Verdict
-from meshkit.istio import snapshot
 from meshkit.istio.proxies import reading as proxies_reading
 from meshkit.kube.mesh import Mesh
 from meshkit.paths import folder
 from meshkit.probing import pair_probe
+from meshkit.snapshot.snapshot import VERIFIED, Snapshot
 from meshkit.stages import observe, verify
 from tests.e2e.checks.test_faults import meshkit
 from tests.support.api_server import free_port
@@ -145,7 +145,7 @@ def test_a_dead_cluster_is_unknown_and_the_living_one_is_reported_rightly(meshed
     (tmp_path / "mesh.yaml").write_text(yaml.safe_dump(spec))
     began = time.monotonic()
     mesh = Mesh.open(tmp_path / "mesh.yaml")
-    facts = snapshot.look(mesh)
+    facts = Snapshot(mesh).read(*VERIFIED)
     findings = [*verify.check(mesh, facts), *verify.prove(mesh, facts, verify.try_pairs(mesh, 3))]
     findings += observe.check(mesh, proxies_reading.look(mesh))
     assert time.monotonic() - began < 60

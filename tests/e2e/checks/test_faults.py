@@ -14,9 +14,9 @@ import pytest
 
 from meshkit.checks import question
 from meshkit.checks.finding import Finding, Verdict, overall
-from meshkit.istio import snapshot
 from meshkit.istio.proxies import reading as proxies_reading
 from meshkit.kube.mesh import Mesh
+from meshkit.snapshot.snapshot import VERIFIED, Snapshot
 from meshkit.stages import observe, verify
 from tests.support.lab import Lab, broken, until
 
@@ -53,13 +53,13 @@ FAULTS = [
 def seen(lab: Lab) -> list[Finding]:
     """Return the findings of both stages before any traffic."""
     mesh = Mesh.open(lab.mesh_file)
-    return [*verify.check(mesh, snapshot.look(mesh)), *observe.check(mesh, proxies_reading.look(mesh))]
+    return [*verify.check(mesh, Snapshot(mesh).read(*VERIFIED)), *observe.check(mesh, proxies_reading.look(mesh))]
 
 
 def audit(lab: Lab) -> list[Finding]:
     """Return the findings of both stages, but for the measuring."""
     mesh = Mesh.open(lab.mesh_file)
-    facts = snapshot.look(mesh)
+    facts = Snapshot(mesh).read(*VERIFIED)
     told = [*verify.check(mesh, facts), *observe.check(mesh, proxies_reading.look(mesh))]
     return [*told, *verify.prove(mesh, facts, verify.try_pairs(mesh, 3))]
 

@@ -19,7 +19,7 @@ from meshkit.checks import pair_table, pairs
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.istio.ca import certificates
 from meshkit.kube.mesh import Mesh
-from meshkit.probing import pair_survey
+from meshkit.snapshot.snapshot import PAIRS, Snapshot
 from tests.support.api_server import write_kubeconfig
 from tests.support.lab import Lab, broken, until
 from tests.support.sick import Sickness, sick_api_server
@@ -30,9 +30,9 @@ PAIR, BACK = "east → west", "west → east"
 DEADLINE = 90.0
 
 
-def looked(mesh: Mesh) -> tuple[pair_survey.PairFacts, list[Finding]]:
+def looked(mesh: Mesh) -> tuple[Snapshot, list[Finding]]:
     """Return what was read, and all findings of it."""
-    facts = pair_survey.look(mesh)
+    facts = Snapshot(mesh).read(*PAIRS)
     return facts, pairs.check_all(mesh, facts)
 
 

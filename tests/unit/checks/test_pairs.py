@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from meshkit.istio.multicluster import endpoint_shards, remote_secrets
 from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, client_view, pair_survey
+from meshkit.snapshot.snapshot import PAIRS, Snapshot
 from meshkit.spec import MeshSpec
 from tests.support import healthy
 from tests.support.api_server import write_kubeconfig
@@ -58,9 +58,10 @@ MAKERS = {
     "paths": (way, client_view.PATHS.frame),
     "hellos": (hello_row, client_view.HELLOS.frame),
 }
+READINGS = {"shards": "endpoint_shards", "reach": "remote_secret_reach"}
 
 
-def facts(spoiled: str = "", change: Row | None = None, *, none: bool = False) -> pair_survey.PairFacts:
+def facts(spoiled: str = "", change: Row | None = None, *, none: bool = False) -> Snapshot:
     """Return the facts of a healthy mesh, one thing changed in the row of east; `none`: east has no row there."""
     tables = {}
     for name, (maker, columns) in MAKERS.items():
@@ -69,7 +70,7 @@ def facts(spoiled: str = "", change: Row | None = None, *, none: bool = False) -
             rows = rows[1:] if none else [{**rows[0], **(change or {})}, rows[1]]
         tables[name] = columns(rows)
     known = healthy.facts(spoiled, change, none=none) if spoiled in healthy.MAKERS else healthy.facts()
-    return pair_survey.PairFacts(known=known, **tables)
+    return known.with_readings(service_views=(), **{READINGS.get(name, name): rows for name, rows in tables.items()})
 
 
 def sent(client: str = "", **change: Any) -> pd.DataFrame:
@@ -80,7 +81,7 @@ def sent(client: str = "", **change: Any) -> pd.DataFrame:
     return pair_survey.PAIR_TRAFFIC.frame([{**r, **(change if r["client"] == client else {})} for r in rows])
 
 
-def line(known: pair_survey.PairFacts, traffic: pd.DataFrame | None = None, pair: str = PAIR) -> Row:
+def line(known: Snapshot, traffic: pd.DataFrame | None = None, pair: str = PAIR) -> Row:
     """Return the terminal's line of a pair."""
     findings = pairs.check_all(mesh(), known, traffic)
     shown = pair_table.brief(pair_table.table(mesh(), known, findings, traffic)).set_index("pair")
@@ -168,8 +169,8 @@ def test_a_table_without_a_row_is_no_pass(name: str) -> None:
 def test_an_api_server_that_does_not_answer_us_either_is_unknown_not_unreachable() -> None:
     """A cluster that is down is not a firewall between two others."""
     known = facts("reach", {"answer": "none", "detail": "timed out"})
-    rows = remote_secrets.secret_reading(known.known.secrets.of("east"), [Unread("west", "no answer")])
-    known = replace(known, known=replace(known.known, secrets=rows))
+    rows = remote_secrets.secret_reading(known.remote_secrets.of("east"), [Unread("west", "no answer")])
+    known = known.with_readings(remote_secrets=rows)
     assert judged(pairs.check_all(mesh(), known), "MK834", PAIR) == [UNKNOWN]
 
 
@@ -190,12 +191,11 @@ def test_no_gateway_to_try_is_a_failure_only_where_all_were_asked_who_could_name
     """East's istiods, and west, which offers it."""
     known = facts("hellos", none=True)
     blind = {"cluster": "east", "istiod": "istiod-east", **seen}
-    held = replace(
-        known.known,
+    held = known.with_readings(
         gateways_seen=healthy.seen([blind, healthy.gateway_seen("west")]),
         gateways=healthy.offered([{"cluster": "west", **offered}, healthy.gateway("east")]),
     )
-    assert judged(pairs.check_all(mesh(), replace(known, known=held)), "MK840", PAIR) == [verdict]
+    assert judged(pairs.check_all(mesh(), held), "MK840", PAIR) == [verdict]
 
 
 @pytest.mark.parametrize("word", ["closed", "refused", "silent", "no TLS"])
@@ -203,24 +203,23 @@ def test_a_hello_to_a_gateway_of_a_cluster_that_cannot_be_read_is_unknown(word: 
     """Whether the address is still its gateway's is what nobody knows; that it answers is known all the same."""
     unread = {"cluster": "west", "reason": "no answer within 10 s"}
     known = facts("hellos", {"heard": word})
-    held = replace(known.known, gateways=healthy.offered([unread, healthy.gateway("east")]))
-    assert judged(pairs.check_all(mesh(), replace(known, known=held)), "MK840", PAIR) == [UNKNOWN]
-    assert judged(pairs.check_all(mesh(), replace(facts(), known=held)), "MK840", PAIR) == [PASS]
+    held = healthy.offered([unread, healthy.gateway("east")])
+    assert judged(pairs.check_all(mesh(), known.with_readings(gateways=held)), "MK840", PAIR) == [UNKNOWN]
+    assert judged(pairs.check_all(mesh(), facts().with_readings(gateways=held)), "MK840", PAIR) == [PASS]
 
 
-def two_replicas(**second: Row) -> pair_survey.PairFacts:
+def two_replicas(**second: Row) -> Snapshot:
     """Return facts in which east has a second istiod; each table's row of it may differ."""
     known = facts()
 
     def rows(maker: Callable[[str], Row], name: str) -> list[Row]:
         return [*map(maker, OTHER), {**maker("east"), "istiod": "istiod-second", **second.get(name, {})}]
 
-    held = replace(
-        known.known,
-        remotes=healthy.remotes(rows(healthy.remote, "remotes")),
+    return known.with_readings(
+        remote_clusters=healthy.remotes(rows(healthy.remote, "remotes")),
         gateways_seen=healthy.seen(rows(healthy.gateway_seen, "gateways_seen")),
+        endpoint_shards=endpoint_shards.ENDPOINT_SHARDS.frame(rows(shard, "shards")),
     )
-    return replace(known, known=held, shards=endpoint_shards.ENDPOINT_SHARDS.frame(rows(shard, "shards")))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +314,7 @@ def test_clusters_that_are_down_slow_or_sick_are_unknown_rows_within_the_deadlin
         clusters = [{"name": n, "context": n, "kubeconfig": kubeconfig, "network": f"net-{n}"} for n in OTHER]
         sick = Mesh.open(MeshSpec.parse({"clusters": clusters}, where="test"), timeout=1.0)
         began = time.monotonic()
-        known = pair_survey.look(sick)
+        known = Snapshot(sick).read(*PAIRS)
         findings = pairs.check_all(sick, known)
         rows = pair_table.table(sick, known, findings)
         assert time.monotonic() - began < 20

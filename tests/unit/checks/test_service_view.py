@@ -121,7 +121,7 @@ def test_the_object_is_the_cause_and_what_follows_names_it(
     views: tuple[ServiceView, ...], spoiled: str, change: dict[str, Any], identifier: str, texts: tuple[str, str]
 ) -> None:
     """With its remedy, in place of a guess; and the effect follows from MK728."""
-    known = replace(facts(spoiled, change), views=views)
+    known = facts(spoiled, change).with_readings(service_views=views)
     effect, cause = of_pair(pairs.check(mesh(), known), identifier), of_pair(service_view.check(mesh(), views), "MK728")
     assert (effect.verdict, cause.verdict) == (Verdict.FAIL, Verdict.FAIL)
     assert all(text in effect.remedy for text in texts)
@@ -142,7 +142,7 @@ def test_without_such_an_object_none_is_blamed(spoiled: str, change: dict[str, A
     """Another link's object is no cause either."""
     refused = seen(west=policy("DENY", {"principals": [EAST]}))
     for views in (seen(), refused):
-        finding = of_pair(pairs.check(mesh(), replace(facts(spoiled, change), views=views)), identifier)
+        finding = of_pair(pairs.check(mesh(), facts(spoiled, change).with_readings(service_views=views)), identifier)
         assert "MK728" not in finding.remedy
         assert finding.remedy
 

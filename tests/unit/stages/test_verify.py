@@ -142,32 +142,38 @@ def test_the_secret_that_istiod_reads_decides_not_a_copy_elsewhere() -> None:
     """A dead copy in another namespace spoils neither MK802 nor MK803."""
     known = facts()
     copies = [
-        replace(one, namespace="another", credential=Credential.REFUSED) for one in known.secrets.of("east", "west")
+        replace(one, namespace="another", credential=Credential.REFUSED)
+        for one in known.remote_secrets.of("east", "west")
     ]
-    known = replace(known, secrets=known.secrets.with_items([*copies, *known.secrets]))
+    known = known.with_readings(remote_secrets=known.remote_secrets.with_items([*copies, *known.remote_secrets]))
     assert overall(verify.check(mesh(), known)) is PASS
 
 
 def test_two_secrets_of_one_cluster_fail() -> None:
     """Istiod takes the first and ignores the rest."""
     known = facts()
-    twice = [*known.secrets, *(replace(one, name="again") for one in known.secrets)]
-    known = replace(known, secrets=known.secrets.with_items(twice))
+    twice = [*known.remote_secrets, *(replace(one, name="again") for one in known.remote_secrets)]
+    known = known.with_readings(remote_secrets=known.remote_secrets.with_items(twice))
     assert judged(verify.check(mesh(), known), "MK831", PAIR) == [FAIL]
 
 
 def test_a_remedy_takes_nothing_away_that_others_need() -> None:
     """A secret of several clusters loses one key; a reader is made in the root namespace, whatever is current."""
     known = facts()
-    (own,) = known.secrets.of("east")
-    secrets = known.secrets.with_items([*known.secrets, *(replace(own, name="all", key=k) for k in ("west", "north"))])
-    watched = [replace(one, secret=own.place) for one in known.remotes]
-    findings = verify.check(mesh(), replace(known, secrets=secrets, remotes=known.remotes.with_items(watched)))
+    (own,) = known.remote_secrets.of("east")
+    secrets = known.remote_secrets.with_items(
+        [*known.remote_secrets, *(replace(own, name="all", key=k) for k in ("west", "north"))]
+    )
+    watched = [replace(one, secret=own.place) for one in known.remote_clusters]
+    findings = verify.check(
+        mesh(), known.with_readings(remote_secrets=secrets, remote_clusters=known.remote_clusters.with_items(watched))
+    )
     [found] = [f for f in findings if (f.id, f.subject) == ("MK831", PAIR)]
     kubectl = "kubectl --context east -n istio-system"
     assert found.remedy == f"""{kubectl} patch secret all --type=json -p '[{{"op":"remove","path":"/data/west"}}]'"""
     assert (
-        remote_secrets.delete_command(mesh(), known.secrets, own) == f"{kubectl} delete secret istio-remote-secret-west"
+        remote_secrets.delete_command(mesh(), known.remote_secrets, own)
+        == f"{kubectl} delete secret istio-remote-secret-west"
     )
     made, handed = remote_secrets.create_command(mesh(mesh={"rootNamespace": "system"}), "east", "west").split(" | ")
     assert made == "istioctl create-remote-secret --context west -n system --name west"
@@ -180,7 +186,7 @@ def test_a_second_gateway_that_lets_nothing_through_is_reported() -> None:
     (own,) = known.gateways.of("east")
     for change, verdict in (({"ready": 0}, FAIL), ({"ready": 0, "network": ""}, PASS), ({"addresses": ()}, PASS)):
         gateways = known.gateways.with_items([*known.gateways, replace(own, service="old", **change)])
-        findings = verify.check(mesh(), replace(known, gateways=gateways))
+        findings = verify.check(mesh(), known.with_readings(gateways=gateways))
         assert judged(findings, "MK805", "east") == [verdict]
 
 
@@ -338,15 +344,15 @@ def test_of_two_secrets_the_one_stays_that_istiod_has_taken(
 ) -> None:
     """MK831 and MK706: istiod does not load the other when the used one goes; if unknown, it is to restart."""
     known, name = facts(), "istio-remote-secret-"
-    (own,) = known.secrets.of("east")
-    secrets = known.secrets.with_items([*known.secrets, replace(own, name=f"{name}west-2")])
-    (seen,) = known.remotes.of("east")
+    (own,) = known.remote_secrets.of("east")
+    secrets = known.remote_secrets.with_items([*known.remote_secrets, replace(own, name=f"{name}west-2")])
+    (seen,) = known.remote_clusters.of("east")
     watched = [
         replace(seen, istiod=f"istiod-{n}", secret=f"istio-system/{name}{one}") for n, one in enumerate(taken) if one
     ]
     unread = [Unread("east", "no answer", "istiod-9")] if None in taken else []
-    remotes = multicluster_remote_secrets.seen_reading([*known.remotes.of("west"), *watched], unread)
-    known = replace(known, secrets=secrets, remotes=remotes)
+    remotes = multicluster_remote_secrets.seen_reading([*known.remote_clusters.of("west"), *watched], unread)
+    known = known.with_readings(remote_secrets=secrets, remote_clusters=remotes)
     kubectl = "kubectl --context east -n istio-system"
     wanted = f"{kubectl} delete secret {name}{deleted}"
     wanted += f"; {kubectl} rollout restart deployment -l app=istiod" if restart else ""
@@ -360,10 +366,14 @@ def test_of_two_secrets_the_one_stays_that_istiod_has_taken(
 def test_of_two_secrets_the_one_that_istiod_has_taken_is_judged() -> None:
     """MK803: the other's dead token reads nothing."""
     known = facts()
-    (own,) = known.secrets.of("east")
+    (own,) = known.remote_secrets.of("east")
     dead = replace(own, name="a-dead-one", credential=Credential.REFUSED, leads_to="")
-    (seen,) = known.remotes.of("east")
+    (seen,) = known.remote_clusters.of("east")
     for used, verdict in ((own, PASS), (dead, FAIL)):
-        remotes = known.remotes.with_items([*known.remotes.of("west"), replace(seen, secret=used.place)])
-        two = replace(known, secrets=known.secrets.with_items([*known.secrets, dead]), remotes=remotes)
+        remotes = known.remote_clusters.with_items(
+            [*known.remote_clusters.of("west"), replace(seen, secret=used.place)]
+        )
+        two = known.with_readings(
+            remote_secrets=known.remote_secrets.with_items([*known.remote_secrets, dead]), remote_clusters=remotes
+        )
         assert judged(verify.check(mesh(), two), "MK803", PAIR) == [verdict]

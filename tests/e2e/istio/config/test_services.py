@@ -13,7 +13,7 @@ from meshkit.checks import service_merge
 from meshkit.istio.config import services
 from meshkit.istio.control_plane import cluster_domain
 from meshkit.kube.mesh import Mesh
-from meshkit.probing import pair_survey
+from meshkit.snapshot.snapshot import Snapshot
 from tests.support.lab import Lab, until
 
 pytestmark = pytest.mark.lab
@@ -23,7 +23,7 @@ CONFIG = ("configmap", "istio", "-n", "istio-system")
 
 def ways(mesh: Mesh) -> dict[tuple[str, str], str]:
     """Return by which way each cluster's Envoy would reach the other for the probe's Service."""
-    found = pair_survey.look(mesh).paths
+    found = Snapshot(mesh).paths
     return dict(zip(zip(found["client"], found["server"], strict=True), found["way"], strict=True))
 
 

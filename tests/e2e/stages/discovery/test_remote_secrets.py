@@ -17,11 +17,11 @@ import yaml
 
 from meshkit.checks import remote_secrets as joined_checks
 from meshkit.checks.finding import Finding, Verdict, overall
-from meshkit.istio import snapshot
 from meshkit.istio.multicluster import reader_tokens, remote_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.paths import folder
 from meshkit.probing import failover_state
+from meshkit.snapshot.snapshot import VERIFIED, Snapshot
 from meshkit.stages.discovery import facts as discovery_facts
 from meshkit.stages.discovery import stage as discovery
 from tests.e2e.checks.test_audit import canaries, fragments, public_text
@@ -191,8 +191,8 @@ def test_istiods_that_a_change_affects_are_restarted_after_it(joined: Lab) -> No
 def credential(lab: Lab) -> Finding:
     """Return MK803 of east about west, or MK836 where that is no pass."""
     mesh = Mesh.open(lab.mesh_file)
-    known = snapshot.look(mesh)
-    tables = (mesh, known.secrets, known.remotes, "east", "west")
+    known = Snapshot(mesh).read(*VERIFIED)
+    tables = (mesh, known.remote_secrets, known.remote_clusters, "east", "west")
     found = [joined_checks.check_credential(*tables), *joined_checks.check_rights(*tables)]
     return next((f for f in found if f.verdict is not Verdict.PASS), found[0])
 

@@ -13,7 +13,6 @@ from meshkit.changes.plan import Change, Plan
 from meshkit.checks import merged_service, remote_reader, remote_secrets, service_merge
 from meshkit.checks.finding import Finding, Verdict, overall
 from meshkit.errors import UnreachableError
-from meshkit.istio import snapshot
 from meshkit.istio.config import services
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import remote_secret_manifest
@@ -107,7 +106,7 @@ def facts(
             ]
         tables[name] = columns(rows)
     known = healthy.facts("" if spoiled in MAKERS else spoiled, change, none=none)
-    known = snapshot.VerifyFacts(**{**vars(known), "secrets": tables.pop("secrets")})
+    known = known.with_readings(remote_secrets=tables.pop("secrets"))
     same = services.merging(tables["services"], list(OTHER), "istio-system")
     return remote_reader.DiscoveryFacts(known=known, merging=same, **tables)
 
@@ -115,7 +114,7 @@ def facts(
 def undiscovered(spoiled: str = "", change: Row | None = None) -> remote_reader.DiscoveryFacts:
     """Return the same before the stage: no remote secret."""
     known = facts(spoiled, change)
-    none = snapshot.VerifyFacts(**{**vars(known.known), "secrets": healthy.secrets([])})
+    none = known.known.with_readings(remote_secrets=healthy.secrets([]))
     return remote_reader.DiscoveryFacts(**{**vars(known), "known": none})
 
 
@@ -133,12 +132,11 @@ def test_an_istiod_that_reads_kubeconfig_files_is_given_no_secret(
 ) -> None:
     """A cluster without a file stops the stage; where all have one nothing is made, and nothing untried passes."""
     known = facts("remotes", {"kubeconfig_folder": "/kubeconfigs", "remote": watched})
-    known = replace(known, known=replace(known.known, secrets=healthy.secrets([])))
+    known = replace(known, known=known.known.with_readings(remote_secrets=healthy.secrets([])))
     assert token_rotation.token_actions(mesh(), known)["east", "west"] == ""
     assert judged(discovery.check(mesh(), known), "MK706", PAIR) == [verdicts[0]]
-    proofs = list(
-        remote_secrets.check(mesh(), known.known.identity, known.known.secrets, known.known.remotes, ("east", "west"))
-    )
+    read = (known.known.identity, known.known.remote_secrets, known.known.remote_clusters)
+    proofs = list(remote_secrets.check(mesh(), *read, ("east", "west")))
     assert {(f.id, f.verdict) for f in proofs} == {("MK802", verdicts[1]), ("MK803", SKIPPED), ("MK804", verdicts[1])}
     assert all("/kubeconfigs" in f.observed for f in proofs if f.id != "MK804")
 

@@ -114,8 +114,8 @@ def test_an_istiod_that_was_not_restarted_after_a_change_holds_the_revocation(
     monkeypatch.setattr(token_rotation, "secrets_changed_since_start", lambda _, name: late if name == "east" else [])
     known = facts("versions", {"version": "1.30.2"})
     monkeypatch.setattr(versions, "versions", lambda *_: known.versions)
-    monkeypatch.setattr(multicluster_remote_secrets, "remote_secrets", lambda _: known.known.secrets)
-    monkeypatch.setattr(multicluster_remote_secrets, "remote_clusters", lambda _: known.known.remotes)
+    monkeypatch.setattr(multicluster_remote_secrets, "remote_secrets", lambda _: known.known.remote_secrets)
+    monkeypatch.setattr(multicluster_remote_secrets, "remote_clusters", lambda _: known.known.remote_clusters)
     monkeypatch.setattr(multicluster_remote_secrets, "secret_events", lambda _: {})
     monkeypatch.setattr(reader_tokens, "tokens", lambda *_: [])
     restarted: list[str] = []
