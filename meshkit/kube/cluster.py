@@ -133,6 +133,10 @@ class Cluster(Shown):
         vars(twin).update(_memory=Memory(), _original=self)
         return twin
 
+    def forget(self) -> None:
+        """Drop what was remembered: it holds Secrets as the API server sent them, and may be large."""
+        self._memory = Memory() if self._memory else None
+
     @property
     def fresh(self) -> Self:
         """The cluster without a memory: for what reads again to see a change."""

@@ -160,8 +160,10 @@ class Snapshot(Shown):
                 done, pending = wait(pending, SPEAKS_AFTER, FIRST_COMPLETED)
                 if not done:
                     tell(_progress(len(futures), sorted(futures[one] for one in pending)))
-            for future in futures:
-                future.result()
+        for cluster in self.mesh.clusters.values() if self.live else ():
+            cluster.forget()
+        for future in futures:
+            future.result()
         return self
 
     def answer(self, one: Lazy[T]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,7 +136,7 @@ def test_verify_and_observe_send_in_apply_and_say_so_before(
     measured = observe.pair_probe.SAMPLES.frame([])
     monkeypatch.setattr(observe.pair_probe, "open", probe)
     monkeypatch.setattr(verify.prometheus, "ask", lambda *_: verify.prometheus.PAIRS.frame([]))
-    monkeypatch.setattr(verify.Snapshot, "read", lambda *_: healthy.facts())
+    monkeypatch.setattr(verify, "Snapshot", lambda _: SimpleNamespace(read=lambda *_: healthy.facts()))
     monkeypatch.setattr(observe.reading, "look", lambda *_: None)
     for module in (verify, observe):
         monkeypatch.setattr(module, "check", lambda *_: [finding("MK801")])

@@ -135,6 +135,10 @@ def test_a_mesh_that_remembers_sends_the_same_read_once(mesh: Mesh) -> None:
     mesh.each(pods)
     remembering.fresh.each(pods)
     assert max(Counted.seen.values()) == 3
+    remembering["east"].forget()
+    for _ in range(2):
+        remembering.each(pods)
+    assert max(Counted.seen.values()) == 4
 
 
 def test_nobody_changes_what_another_reads(mesh: Mesh) -> None:
