@@ -148,9 +148,13 @@ def test_talk_on_a_terminal_has_a_clock_unless_it_is_dumb(monkeypatch: pytest.Mo
         patched.setattr(sys, "stderr", stream)
         with talk() as say:
             say("reading [east]" + " and what it says of others" * 5)
+        stream.write(END)
         stream.flush()
-        printed = os.read(ours, 65536).decode()
+        read = b""
+        while not read.endswith(END.encode()):  # one read may bring less than was written
+            read += os.read(ours, 65536)
     os.close(ours)
+    printed = read.decode()
     assert "reading [east]" in printed
     assert ("0:00:00" in printed) is (term == "xterm")
     assert printed.count("\x1b[?25l") == printed.count("\x1b[?25h")
