@@ -139,7 +139,7 @@ class TestGates:
         found = finding_of(gates, "MK301")
         assert found.verdict is UNKNOWN
         assert "istio-system/secrets (403)" in found.observed
-        assert "get and list secrets" in found.remedy
+        assert "allow get and list of secrets" in found.remedy
         assert backup.write(mesh, facts, "apply", gates=gates) is None
         assert backup.latest(mesh) is None
 
