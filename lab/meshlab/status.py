@@ -97,11 +97,11 @@ def daemon(argv: list[str], home: Path, settings: Settings) -> Key | None:
     if "-m" in argv:
         module, *rest = argv[argv.index("-m") + 1 :]
         name = module.removeprefix("meshlab.")
-        if name == "box":
+        if name == "sandbox":
             return "", "keeper" if rest[:1] == ["keep"] else "box", ""
         if name == "node":
             return Site(int(rest[1])).name, "node", ""
-        return ("", "wan", "") if name == "wan" else None
+        return ("", "wan", "") if name == "wan_relay" else None
     # A controller manager that still waits for its API server is a shell with the whole command in it.
     program = next((Path(word).name for word in argv if Path(word).name in DAEMONS), None)
     cluster = next((s.name for s in sites(settings.clusters) if f"{home}/{s.name}/" in " ".join(argv)), None)
