@@ -239,6 +239,7 @@ def _ways_in(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
         yield gateways.check_gateway(mesh, facts.gateways, name)
         yield gateway_exposure.check_hosts(mesh, exposed, name)
         yield gateway_exposure.check_control_plane(mesh, exposed, name)
+        yield gateway_exposure.check_own_network(mesh, exposed, name)
     for reader, target in mesh.ordered_pairs:
         yield from gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, reader, target)
     yield from gateway_exposure.check_mesh_networks(mesh, exposed, facts.mesh_networks)

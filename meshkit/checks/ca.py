@@ -35,12 +35,12 @@ def check_authority(facts: TrustFacts, name: str) -> Finding:
     if rows.empty:
         return ask.answer(Verdict.SKIPPED, "it has no CA yet")
     row = rows[rows["used"]].iloc[0]
-    told = f"{row['secret']}: {row['subject']}, {row['sha256'][:SHORT]}"
+    observed = f"{row['secret']}: {row['subject']}, {row['sha256'][:SHORT]}"
     remedy = (
         "istiod would not start with it, or sign certificates that no proxy accepts: put a sound `cacerts` in its place"
     )
     remedy = f"{row['owner']} keeps it: change {row['owner_source']}" if row["owner"] else remedy
-    return ask.judge(not row["problem"], f"{row['secret']}: {row['problem']}" if row["problem"] else told, remedy)
+    return ask.judge(not row["problem"], f"{row['secret']}: {row['problem']}" if row["problem"] else observed, remedy)
 
 
 def _elsewhere(by: str) -> str:
@@ -62,12 +62,12 @@ def check_signers(facts: TrustFacts, name: str) -> Iterator[Finding]:
                 f"{who}: {row['reason']}", "does istiod sign certificates at all, and can 15012 be reached?"
             )
         elif lacking and row["signer"] != next_one:
-            told = f"{who}: {now}; {len(lacking)} proxies, e.g. {lacking[0]}, do not trust the CA of a restart"
-            cure = (
+            observed = f"{who}: {now}; {len(lacking)} proxies, e.g. {lacking[0]}, do not trust the CA of a restart"
+            remedy = (
                 "after a restart they would refuse its certificates: restore the present CA, with both roots in its "
                 "root-cert.pem, and change the signer once all of them hold both"
             )
-            yield ask.fail(told, cure)
+            yield ask.fail(observed, remedy)
         elif row["signs_with"]:
             yield ask.answer(Verdict.PASS, f"{who}: {now}")
         else:
@@ -90,11 +90,11 @@ def check_intermediate(facts: TrustFacts, name: str) -> Iterator[Finding]:
             "MK404", "the intermediate does not expire soon", name, f"{LONG_INTERMEDIATE.days} days, within its root's"
         )
         beyond = row["root"] != "" and row["not_after"] > row["root_not_after"]
-        told = f"until {row['not_after']:%Y-%m-%d}" + (", longer than its root" if beyond else "")
+        observed = f"until {row['not_after']:%Y-%m-%d}" + (", longer than its root" if beyond else "")
         good = not beyond and row["not_after"] - clock.now() >= LONG_INTERMEDIATE
         remedy = "renew it: istiod loads another intermediate of the same root without a restart"
         remedy = f"{row['owner']} keeps it: renew it by {row['owner_source']}" if row["owner"] else remedy
-        yield ask.judge(good, told, remedy, otherwise=Verdict.WARN)
+        yield ask.judge(good, observed, remedy, otherwise=Verdict.WARN)
 
 
 def check_cluster_id(facts: TrustFacts, name: str) -> Iterator[Finding]:
@@ -109,15 +109,15 @@ def check_cluster_id(facts: TrustFacts, name: str) -> Iterator[Finding]:
         if "istio-csr" not in row["signed_by_others"]:
             continue
         takes, says = row["others_cluster_id"], ids.get(row["istiod"], "")
-        cure = f"helm upgrade cert-manager-istio-csr … --reuse-values --set app.server.clusterID={name}"
+        remedy = f"helm upgrade cert-manager-istio-csr … --reuse-values --set app.server.clusterID={name}"
         if not takes or not says:
             lacking = "istio-csr's Deployment is not found" if not takes else "istiod's cluster id is unknown"
-            yield ask.unknown(lacking, f"does its --cluster-id say {name}? {cure}")
+            yield ask.unknown(lacking, f"does its --cluster-id say {name}? {remedy}")
             continue
-        told = f"istio-csr takes {takes}, proxies of {row['istiod']} say {says}"
-        at_once = f"{cure}; do it in the same hour as stage 05, which makes proxies say {name}"
+        observed = f"istio-csr takes {takes}, proxies of {row['istiod']} say {says}"
+        at_once = f"{remedy}; do it in the same hour as stage 05, which makes proxies say {name}"
         otherwise = Verdict.WARN if takes == says else Verdict.FAIL
-        yield ask.judge(takes == says == name, told, cure if says == name else at_once, otherwise=otherwise)
+        yield ask.judge(takes == says == name, observed, remedy if says == name else at_once, otherwise=otherwise)
 
 
 def check_trust_domain(mesh: Mesh, facts: TrustFacts, name: str) -> Iterator[Finding]:
@@ -127,8 +127,8 @@ def check_trust_domain(mesh: Mesh, facts: TrustFacts, name: str) -> Iterator[Fin
     for unread in facts.identity.unread_in(name):
         yield ask.unknown(f"{unread.istiod or 'cluster'}: {unread.reason}")
     for one in facts.identity.of(name):
-        cure = "change meshConfig.trustDomain, or mesh.trustDomain of the file"
-        yield ask.judge(one.trust_domain == expected, one.trust_domain, cure)
+        remedy = "change meshConfig.trustDomain, or mesh.trustDomain of the file"
+        yield ask.judge(one.trust_domain == expected, one.trust_domain, remedy)
 
 
 def check_root(facts: TrustFacts, choice: Choice) -> Iterator[Finding]:
@@ -140,9 +140,9 @@ def check_root(facts: TrustFacts, choice: Choice) -> Iterator[Finding]:
         kind, _, bits = row["root_key"].partition(" ")
         left = row["root_not_after"] - clock.now()
         good = left >= LONG_ROOT and int(bits) >= STRONG[kind]
-        told = f"{row['root_subject']}, {row['root_key']}, until {row['root_not_after']:%Y-%m-%d}"
-        cure = "a new root for a live mesh is an overlap of two roots: plan it before this one ends"
-        yield ask.judge(good, told, cure, otherwise=Verdict.WARN)
+        observed = f"{row['root_subject']}, {row['root_key']}, until {row['root_not_after']:%Y-%m-%d}"
+        remedy = "a new root for a live mesh is an overlap of two roots: plan it before this one ends"
+        yield ask.judge(good, observed, remedy, otherwise=Verdict.WARN)
 
 
 def check_key(facts: TrustFacts, choice: Choice) -> Iterator[Finding]:
@@ -151,15 +151,15 @@ def check_key(facts: TrustFacts, choice: Choice) -> Iterator[Finding]:
     rows = facts.authorities
     own = rows[(rows["root"] == choice.root) & (rows["sha256"] == choice.root)]
     places = ", ".join(f"{row['cluster']}'s Secret {row['secret']}" for row in own.to_dict("records"))
-    told = (
+    observed = (
         f"it is in {places}: anyone who can read that can sign any identity in every cluster"
         if places
         else "in no Secret"
     )
-    told += f"; {choice.cost}" if choice.cost and places else ""
+    observed += f"; {choice.cost}" if choice.cost and places else ""
     remedy = "once all is proved, keep a copy offline and delete it there; an undo, and another cluster, will need it"
     remedy += f"; or change to a root made offline: trust.strategy overlap, {model.NEW_ROOT}" if choice.cost else ""
-    yield ask.judge(not places, told, remedy, otherwise=Verdict.WARN)
+    yield ask.judge(not places, observed, remedy, otherwise=Verdict.WARN)
 
 
 def check_held(facts: TrustFacts, name: str, root: str, identifier: str) -> Finding:
@@ -191,5 +191,5 @@ def check_held(facts: TrustFacts, name: str, root: str, identifier: str) -> Find
     lacking = sum(one.of - one.holders for one in good)
     if not good or lacking:
         wrong.append(f"{lacking or 'all'} ConfigMaps istio-ca-root-cert have another root")
-    told = "; ".join(wrong[:3]) if wrong else f"{len(proxies)} proxies, and every namespace has it"
-    return ask.judge(not wrong, told, "run this stage again: its plan brings every proxy to this root")
+    observed = "; ".join(wrong[:3]) if wrong else f"{len(proxies)} proxies, and every namespace has it"
+    return ask.judge(not wrong, observed, "run this stage again: its plan brings every proxy to this root")

@@ -15,7 +15,7 @@ def check_roots(mesh: Mesh, certificates: Certificates) -> Iterator[Finding]:
     """MK807: every proxy's chain ends at a root that every other proxy of the mesh holds."""
     known = [one for one in certificates if not one.reason]
     everywhere = frozenset.intersection(*(one.bundle for one in known)) if known else frozenset()
-    cure = "give all clusters intermediates of one root (stage 04), and restart workloads that still hold old ones"
+    remedy = "give all clusters intermediates of one root (stage 04), and restart workloads that still hold old ones"
     for name in mesh.clusters:
         ask = Question("MK807", "chains end at a common root", name, "a root that every proxy of the mesh holds")
         if certificates.lacks(name):
@@ -29,7 +29,7 @@ def check_roots(mesh: Mesh, certificates: Certificates) -> Iterator[Finding]:
         anchors = ", ".join(sorted({one.anchor for one in lonely or good} - {""})) or "no root that it holds"
         proxies = f"{len(lonely)} of {len(good)} proxies" if lonely else f"{len(good)} proxies"
         observed = f"{proxies} end at {anchors}" + (", which others do not hold" if lonely else "")
-        yield ask.judge(not lonely, observed, cure)
+        yield ask.judge(not lonely, observed, remedy)
 
 
 def check_certificates(mesh: Mesh, certificates: Certificates) -> Iterator[Finding]:
@@ -50,5 +50,5 @@ def check_certificates(mesh: Mesh, certificates: Certificates) -> Iterator[Findi
         elif first.left(now) < 0:
             yield ask.fail(observed, "these proxies cannot renew: look for CSR errors in their logs and in istiod's")
         else:
-            cure = "does renewal work? see the proxy's log"
-            yield ask.judge(first.left(now) >= life, observed, cure, otherwise=Verdict.WARN)
+            remedy = "does renewal work? see the proxy's log"
+            yield ask.judge(first.left(now) >= life, observed, remedy, otherwise=Verdict.WARN)

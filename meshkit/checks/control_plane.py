@@ -76,11 +76,11 @@ def _accepted(  # noqa: PLR0917  (the question, the cluster, its istiods and pro
         installer, "what installs istiod (a pipeline, Argo CD?)"
     )
     entry = mesh.spec.cluster(name)
-    cure = (
+    remedy = (
         f"carry global.multiCluster.clusterName: {name}, global.network: {entry.network} and global.meshID:"
         f" {mesh.spec.mesh.id} into {by}, and apply that; then restart the workloads whose proxies claim another id"
     )
-    return ask.fail(observed, cure)
+    return ask.fail(observed, remedy)
 
 
 def _identity(cluster_id: str, network: str, mesh_id: str, trust_domain: str) -> str:

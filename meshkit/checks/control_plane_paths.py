@@ -33,24 +33,24 @@ def check_to_istiod(mesh: Mesh, row: Row, name: str) -> Finding:
     """MK731: pods reach istiod's port 15012. Proxies that are connected do not notice at once when they do not."""
     ask = Question("MK731", "pods reach istiod", name, f"a TLS answer of istiod on {XDS}")
     context = mesh.spec.cluster(name).context
-    cure = f"a firewall or NetworkPolicy between? kubectl --context {context} get networkpolicy -A; see MK209"
-    return _way(ask, row, cure)
+    remedy = f"a firewall or NetworkPolicy between? kubectl --context {context} get networkpolicy -A; see MK209"
+    return _way(ask, row, remedy)
 
 
 def check_to_webhook(mesh: Mesh, row: Row, name: str) -> Finding:
     """MK732: the API server reaches istiod's webhook (port 15017), which gives pods their sidecars."""
     ask = Question("MK732", "the API server reaches istiod's webhook", name, "a dry run of a pod gets a sidecar")
     context = mesh.spec.cluster(name).context
-    cure = f"kubectl --context {context} get mutatingwebhookconfiguration; does a firewall let it to {WEBHOOK}?"
-    return _way(ask, row, cure)
+    remedy = f"kubectl --context {context} get mutatingwebhookconfiguration; does a firewall let it to {WEBHOOK}?"
+    return _way(ask, row, remedy)
 
 
-def _way(ask: Question, row: Row, cure: str) -> Finding:
+def _way(ask: Question, row: Row, remedy: str) -> Finding:
     if row["state"] == "untried":
         return ask.answer(Verdict.SKIPPED, row["detail"])
     if row["state"] == "UNKNOWN":
-        return ask.unknown(row["detail"], cure)
-    return ask.judge(row["state"] == "ok", row["detail"] or "it does", cure)
+        return ask.unknown(row["detail"], remedy)
+    return ask.judge(row["state"] == "ok", row["detail"] or "it does", remedy)
 
 
 def check_hosts(mesh: Mesh, names: pd.DataFrame, gateways: Gateways, seen: GatewaysSeen) -> Iterator[Finding]:
@@ -81,9 +81,9 @@ def check_hosts(mesh: Mesh, names: pd.DataFrame, gateways: Gateways, seen: Gatew
             yield ask.unknown(f"{', '.join(sorted(hosts))} could not be resolved there", "see MK206")
             continue
         known, now = {one.address for one in seen.of(reader, network)} - {""}, set(resolved["address"])
-        told = f"istiod has {', '.join(sorted(known)) or 'none'}; the name leads to {', '.join(sorted(now))}"
-        cure = "a name of many addresses may differ for a while; else restart istiod, and look at its DNS"
-        yield ask.judge(now <= known, told, cure, otherwise=Verdict.WARN)
+        observed = f"istiod has {', '.join(sorted(known)) or 'none'}; the name leads to {', '.join(sorted(now))}"
+        remedy = "a name of many addresses may differ for a while; else restart istiod, and look at its DNS"
+        yield ask.judge(now <= known, observed, remedy, otherwise=Verdict.WARN)
 
 
 def check_ranges(
@@ -117,8 +117,8 @@ def check_ranges(
         ranges = [r for key in ("pod_ranges", "service_ranges") for r in str(rows[reader][key]).split(",") if r]
         own = [ipaddress.ip_network(text, strict=False) for text in ranges]
         hit = [f"{a} is in {net}" for a in theirs for net in own if ipaddress.ip_address(a) in net]
-        cure = f"give {target}'s gateway or API server another address, or {reader} other ranges"
-        yield ask.judge(not hit, "; ".join(hit) or f"{', '.join(theirs) or 'no number'}: none is", cure)
+        remedy = f"give {target}'s gateway or API server another address, or {reader} other ranges"
+        yield ask.judge(not hit, "; ".join(hit) or f"{', '.join(theirs) or 'no number'}: none is", remedy)
 
 
 def _proves(row: Row) -> bool:

@@ -27,8 +27,10 @@ def check(known: pd.DataFrame, states: Sequence[ClusterCaState]) -> Iterator[Fin
             yield ask.unknown(row["reason"])
             continue
         more = sorted(set(targets) - set(apart))
-        cure = "make one remote secret for each cluster (stage 07 does), or requests between them may be lost meanwhile"
-        yield ask.judge(not more, f"{row['secret']} also holds {', '.join(more)}" if more else row["secret"], cure)
+        remedy = (
+            "make one remote secret for each cluster (stage 07 does), or requests between them may be lost meanwhile"
+        )
+        yield ask.judge(not more, f"{row['secret']} also holds {', '.join(more)}" if more else row["secret"], remedy)
 
 
 def check_together(known: pd.DataFrame, name: str) -> Finding:
@@ -38,5 +40,5 @@ def check_together(known: pd.DataFrame, name: str) -> Finding:
     if reason := next((r for r in rows["reason"] if r), ""):
         return ask.unknown(reason)
     left = list(rows[rows["paused"]]["secret"])
-    told = f"paused: {', '.join(left)}" if left else f"none of {len(rows)}"
-    return ask.judge(not left, told, remote_secrets.RESUMED_BY)
+    observed = f"paused: {', '.join(left)}" if left else f"none of {len(rows)}"
+    return ask.judge(not left, observed, remote_secrets.RESUMED_BY)

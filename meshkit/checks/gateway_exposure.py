@@ -15,7 +15,9 @@ from meshkit.istio.multicluster import gateway_manifests
 from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
 from meshkit.istio.proxies import new_pods
+from meshkit.istio.reading import cell
 from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.tables import Row
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,16 @@ def check_hosts(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     services = {f"{r['service']}.{r['namespace']}" for r in names.to_dict("records")}
     beyond = sorted({n for n in names["sni"] if not _matches(n, hosts)})
     answering = len(set(names[names["endpoints"] > 0]["sni"]))
-    told = f"{len(set(names['sni']))} names of {len(services)} Services, {answering} with endpoints"
+    observed = f"{len(set(names['sni']))} names of {len(services)} Services, {answering} with endpoints"
     if unread := next((r for r in rows["reason"] if r), ""):
-        told += f"; not all of its pods could be asked: {unread}"
+        observed += f"; not all of its pods could be asked: {unread}"
     if beyond:
         return ask.answer(
             Verdict.WARN,
-            f"{told}; {len(beyond)} that the file does not name, e.g. {beyond[0]}",
+            f"{observed}; {len(beyond)} that the file does not name, e.g. {beyond[0]}",
             "another AUTO_PASSTHROUGH Gateway selects its pods: narrow or remove it, or extend gateway.hosts",
         )
-    return ask.unknown(told) if unread else ask.answer(Verdict.PASS, told)
+    return ask.unknown(observed) if unread else ask.answer(Verdict.PASS, observed)
 
 
 def _matches(sni: str, hosts: list[str]) -> bool:
@@ -74,11 +76,49 @@ def check_control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     if len(answering):
         names = sorted({f"{r['service']}.{r['namespace']}:{r['port']}" for r in answering.to_dict("records")})
         sample = f"*.{mesh.spec.probe.namespace}.svc.{_domain(facts)}"
-        cure = f'narrow clusters[].gateway.hosts to what is shared, such as ["{sample}"]: one line for each namespace'
-        return ask.answer(Verdict.WARN, f"{', '.join(names)} answer to other clusters", cure)
+        remedy = f'narrow clusters[].gateway.hosts to what is shared, such as ["{sample}"]: one line for each namespace'
+        return ask.answer(Verdict.WARN, f"{', '.join(names)} answer to other clusters", remedy)
     parts = ", ".join(sorted(set(named["part_of"])))
-    told = f"{parts}: named, without an endpoint, as none of it takes mutual TLS" if parts else "none is even named"
-    return ask.answer(Verdict.PASS, told)
+    observed = f"{parts}: named, without an endpoint, as none of it takes mutual TLS" if parts else "none is even named"
+    return ask.answer(Verdict.PASS, observed)
+
+
+def check_own_network(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
+    """MK616: behind the gateway are pods of its own network only, and no gateway of another.
+
+    Else part of the requests that others send here goes back to them, again and again, and no call fails.
+
+    Source: istiod shows a proxy the networks of its ISTIO_META_REQUESTED_NETWORK_VIEW, and all without it
+    (pilot/pkg/model/proxy_view.go, newProxyView).
+    """
+    network = mesh.spec.cluster(name).network
+    ask = Question("MK616", "the gateway serves its own network only", name, f"endpoints of {network}")
+    rows = facts.opened[facts.opened["cluster"] == name]
+    others = {address: one.network for one in facts.gateways if one.network != network for address in one.addresses}
+    others |= {one.address: one.network for one in facts.gateways_seen.of(name) if one.network not in ("", network)}
+    back = [(row, host) for row in rows.to_dict("records") for host in _hosts(row) if host in others]
+    if back:
+        row, host = back[0]
+        names = {one["sni"] for one, _ in back}
+        of = f"{host}, the gateway of {others[host]}"
+        observed = f"{row['gateway']}: {row['service']}.{row['namespace']}:{row['port']} leads to {of}"
+        observed += f"; so do {len(names) - 1} more" if len(names) > 1 else ""
+        return ask.fail(observed, _network_view(mesh, facts, name))
+    if reason := next((r for r in rows["reason"] if r), ""):
+        return ask.unknown(reason)
+    return ask.answer(Verdict.PASS, f"{int(rows['endpoints'].sum())} endpoints, none of them a gateway")
+
+
+def _hosts(row: Row) -> list[str]:
+    return [address.rpartition(":")[0] for address in str(row["addresses"]).split(",")]
+
+
+def _network_view(mesh: Mesh, facts: GatewayFacts, name: str) -> str:
+    """Return the command that limits a gateway's view to its network."""
+    entry = mesh.spec.cluster(name)
+    own = next((one for one in facts.gateways.of(name, entry.network) if one.selector), None)
+    which = f"-n {own.namespace} deployment -l {cell(own.selector)}" if own else "-n NAMESPACE deployment NAME"
+    return f"kubectl --context {entry.context} set env {which} ISTIO_META_REQUESTED_NETWORK_VIEW={entry.network}"
 
 
 def check_mesh_networks(

@@ -42,10 +42,10 @@ def check_gateway(mesh: Mesh, gateways: Gateways, name: str) -> Finding:
         behind = "MK840 asks what is behind it" if good.declared else f"{good.ready}/{good.pods} ready"
         return ask.answer(Verdict.PASS, f"{at}, {behind}")
     wrong = used if good else problems
-    told = [f"{one.service or 'no Service'}: {', '.join(missing)}" for one, missing in wrong]
-    told += ["istiods send calls there, too"] if good else []
+    observed = [f"{one.service or 'no Service'}: {', '.join(missing)}" for one, missing in wrong]
+    observed += ["istiods send calls there, too"] if good else []
     steps = dict.fromkeys(step for one, _ in wrong for step in _steps(one, entry.network, entry.context))
-    return ask.fail("; ".join(told), "; ".join(steps) or "run stage 06")
+    return ask.fail("; ".join(observed), "; ".join(steps) or "run stage 06")
 
 
 def unmet_requirements(gateway: NetworkGateway, network: str) -> list[str]:
@@ -133,5 +133,7 @@ def check_gateway_seen(
         if not addresses:
             yield at.unknown(f"{observed}; {target} offers no address to compare it with", "see MK805")
             continue
-        cure = "an old address stays while a name does not resolve; meshNetworks may name another; restart that istiod"
-        yield at.judge(known <= addresses, observed, cure)
+        remedy = (
+            "an old address stays while a name does not resolve; meshNetworks may name another; restart that istiod"
+        )
+        yield at.judge(known <= addresses, observed, remedy)

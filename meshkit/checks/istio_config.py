@@ -40,8 +40,8 @@ def check_rules(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
 def check_subsets(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
     """MK721: subsets of DestinationRules name existing clusters and networks; others have no endpoint, so 503."""
     ask = Question("MK721", "subsets name existing clusters", name, f"one of {', '.join(mesh.clusters)}, if any")
-    cure = f"{_edit(mesh, name)}: use the cluster's id as istiod has it"
-    yield from _judged(ask, rows, cure, {config_lint.UNKNOWN_CLUSTER_SUBSET: Verdict.FAIL})
+    remedy = f"{_edit(mesh, name)}: use the cluster's id as istiod has it"
+    yield from _judged(ask, rows, remedy, {config_lint.UNKNOWN_CLUSTER_SUBSET: Verdict.FAIL})
 
 
 def check_plain(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
@@ -52,10 +52,10 @@ def check_plain(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
     calls them from there. Among clusters of one network it is no matter of the mesh.
     """
     ask = Question("MK722", "mutual TLS is on between networks", name, "nothing turns it off for what others call")
-    cure = f"{_edit(mesh, name)}: PERMISSIVE or STRICT; ISTIO_MUTUAL in rules"
+    remedy = f"{_edit(mesh, name)}: PERMISSIVE or STRICT; ISTIO_MUTUAL in rules"
     if mesh.spec.topology.network == "multi":
         yield from _judged(
-            ask, rows, cure, {config_lint.MTLS_OFF: Verdict.FAIL, config_lint.MTLS_OFF_PARTLY: Verdict.WARN}
+            ask, rows, remedy, {config_lint.MTLS_OFF: Verdict.FAIL, config_lint.MTLS_OFF_PARTLY: Verdict.WARN}
         )
 
 
@@ -68,16 +68,16 @@ def check_identities(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Find
     """
     domain = mesh.spec.mesh.trust_domain
     ask = Question("MK723", "policies name existing identities", name, f"of {domain}, or of an alias of it")
-    cure = f"{_edit(mesh, name)}: whole principals, of {domain}; or add the domain to meshConfig.trustDomainAliases"
-    yield from _judged(ask, rows, cure, {config_lint.FOREIGN_TRUST_DOMAIN: Verdict.FAIL})
+    remedy = f"{_edit(mesh, name)}: whole principals, of {domain}; or add the domain to meshConfig.trustDomainAliases"
+    yield from _judged(ask, rows, remedy, {config_lint.FOREIGN_TRUST_DOMAIN: Verdict.FAIL})
 
 
 def check_blocks(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
     """MK724: no AuthorizationPolicy matches the caller's address: calls from other networks have the gateway's."""
     ask = Question("MK724", "policies do not match source addresses", name, "principals or namespaces instead")
-    cure = f"{_edit(mesh, name)}: name principals or namespaces instead"
+    remedy = f"{_edit(mesh, name)}: name principals or namespaces instead"
     if mesh.spec.topology.network == "multi":
-        yield from _judged(ask, rows, cure, {config_lint.BY_ADDRESS: Verdict.WARN})
+        yield from _judged(ask, rows, remedy, {config_lint.BY_ADDRESS: Verdict.WARN})
 
 
 def check_locality(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
@@ -86,23 +86,23 @@ def check_locality(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Findin
     Their own, their rule's where a subset asks, or that of meshConfig.defaultTrafficPolicy (Istio 1.31 and later).
     """
     ask = Question("MK725", "failover can happen", name, "outlierDetection beside each failover")
-    cure = f"{_edit(mesh, name)}: add trafficPolicy.outlierDetection"
-    yield from _judged(ask, rows, cure, {config_lint.NO_OUTLIER_DETECTION: Verdict.WARN})
+    remedy = f"{_edit(mesh, name)}: add trafficPolicy.outlierDetection"
+    yield from _judged(ask, rows, remedy, {config_lint.NO_OUTLIER_DETECTION: Verdict.WARN})
 
 
 def _edit(mesh: Mesh, name: str) -> str:
     return f"kubectl --context {mesh.spec.cluster(name).context} edit {{kind}} -n {{namespace}} {{name}}"
 
 
-def _judged(ask: Question, rows: pd.DataFrame, cure: str, troubles: Mapping[str, Verdict]) -> Iterator[Finding]:
+def _judged(ask: Question, rows: pd.DataFrame, remedy: str, troubles: Mapping[str, Verdict]) -> Iterator[Finding]:
     if reason := next((r for r in rows["reason"] if r), ""):
         yield ask.unknown(reason)
         return
     own = rows[rows["trouble"].isin(list(troubles))].to_dict("records")
     for row in own:
-        told = f"{row['kind']} {row['namespace']}/{row['name']}, {row['field']}: {row['says']}"
+        observed = f"{row['kind']} {row['namespace']}/{row['name']}, {row['field']}: {row['says']}"
         place = {"kind": str(row["kind"]).lower(), "namespace": row["namespace"], "name": row["name"]}
-        yield ask.answer(troubles[row["trouble"]], told, cure.format(**place))
+        yield ask.answer(troubles[row["trouble"]], observed, remedy.format(**place))
     if not own:
         yield ask.answer(Verdict.PASS, "none does otherwise")
 
@@ -125,20 +125,20 @@ def check_absent(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
         lost = rows[(rows["pods"] != "") | probes]
         for row in lost.to_dict("records"):
             there = f"its pods run there ({row['pods']})" if row["pods"] else "it is the probe's server"
-            told = f"{row['namespace']}/{row['service']}: {row['held_by']} has it, and {there}"
-            yield ask.fail(told, stub(mesh, name, str(row["held_by"]), row))
+            observed = f"{row['namespace']}/{row['service']}: {row['held_by']} has it, and {there}"
+            yield ask.fail(observed, stub(mesh, name, str(row["held_by"]), row))
         extra = rows[rows["instead"] != ""].drop(index=lost.index, errors="ignore")
         for row in extra.to_dict("records"):
             there = f"pods that it would select serve there as {row['instead']}: is it missing, or extra?"
-            told = f"{row['namespace']}/{row['service']}: {row['held_by']} has it, and {there}"
-            yield ask.answer(Verdict.WARN, told, stub(mesh, name, str(row["held_by"]), row))
+            observed = f"{row['namespace']}/{row['service']}: {row['held_by']} has it, and {there}"
+            yield ask.answer(Verdict.WARN, observed, stub(mesh, name, str(row["held_by"]), row))
         nameless = rows[~rows["resolves"]].drop(index=[*lost.index, *extra.index], errors="ignore")
         if len(nameless):
             first = nameless.to_dict("records")[0]
             example = stub(mesh, name, str(first["held_by"]), first)
-            cure = f"capture DNS (ISTIO_META_DNS_CAPTURE), or give it each as a stub: {example}"
-            told = f"{len(nameless)} names do not resolve there: {_some(nameless)}"
-            yield ask.answer(Verdict.WARN, told, cure)
+            remedy = f"capture DNS (ISTIO_META_DNS_CAPTURE), or give it each as a stub: {example}"
+            observed = f"{len(nameless)} names do not resolve there: {_some(nameless)}"
+            yield ask.answer(Verdict.WARN, observed, remedy)
         elif lost.empty and extra.empty:
             alone = f"; {len(rows)} are elsewhere only, and their names resolve" if len(rows) else ""
             yield ask.answer(Verdict.PASS, f"none{alone}")
@@ -168,13 +168,13 @@ def check_headless(mesh: Mesh, services: pd.DataFrame) -> Iterator[Finding]:
         yield Question("MK727", "no headless Service over networks", row["cluster"], "none").unknown(row["reason"])
     rows = services[services["headless"] & ~services["cluster_local"] & (services["namespace"] != mesh.root_namespace)]
     for (namespace, service), group in rows.groupby(["namespace", "service"]):
-        told = (
+        observed = (
             f"{namespace}/{service} in {', '.join(group['cluster'])}: clients reach the pods of their own cluster only"
         )
         domain = next((domain for domain in group["domain"] if domain), DEFAULT)
         local = local_words(f"{service}.{namespace}.svc.{domain}")
-        cure = f"call it by a Service with a ClusterIP; or declare it clusterLocal: {local}"
-        yield ask.answer(Verdict.WARN, told, cure)
+        remedy = f"call it by a Service with a ClusterIP; or declare it clusterLocal: {local}"
+        yield ask.answer(Verdict.WARN, observed, remedy)
     if rows.empty:
         yield ask.answer(Verdict.PASS, "none")
 
@@ -196,10 +196,10 @@ def check_namespaces(mesh: Mesh, injected: pd.DataFrame) -> Iterator[Finding]:
         unlike += 1
         subject = f"{', '.join(plain)}: namespace {namespace}"
         label = prerequisites.text(next(iter(asks.values()))).replace(",", "")
-        cure = f"kubectl --context {mesh.spec.cluster(plain[0]).context} label namespace {namespace} {label}"
-        told = f"no label there; {', '.join(sorted(asks))} has one"
+        remedy = f"kubectl --context {mesh.spec.cluster(plain[0]).context} label namespace {namespace} {label}"
+        observed = f"no label there; {', '.join(sorted(asks))} has one"
         there = Question("MK214", "namespaces are injected alike", subject, "in every cluster, or in none")
-        yield there.answer(Verdict.WARN, told, cure)
+        yield there.answer(Verdict.WARN, observed, remedy)
     if not unlike and not (injected[injected["namespace"] == ""]["reason"] != "").any():
         yield ask.answer(Verdict.PASS, f"{rows['namespace'].nunique()} namespaces besides the probe's")
 

@@ -113,8 +113,8 @@ def _of_version(ask: Question, text: str, reason: str, met: set[str]) -> Iterato
     for defect, said in found:
         free = f"free of it is {defect.free}" if defect.free else f"on {defect.looked_at} it was open"
         open_end = f"; {free}, and {text} was not looked at" if said == MAY_HAVE else ""
-        told = f"{text} {said} this ({defect.url}): {defect.breaks}{open_end}"
-        yield ask.answer(Verdict.WARN, told, defect.remedy)
+        observed = f"{text} {said} this ({defect.url}): {defect.breaks}{open_end}"
+        yield ask.answer(Verdict.WARN, observed, defect.remedy)
     if not found:
         yield ask.answer(Verdict.PASS, f"{text}: none of {len(asked)}")
 

@@ -46,11 +46,11 @@ def check_endpoints(mesh: Mesh, row: Row, target: str) -> Finding:
             f"{target} has no ready pod of {row['service']}", "deploy it there, or name yours in `probe:`"
         )
     if row["strange"]:
-        cure = "addresses of another network's pods: which proxy, pod or gateway lacks its network? see MK703, MK806"
-        return ask.fail(row["endpoints"], cure)
+        remedy = "addresses of another network's pods: which proxy, pod or gateway lacks its network? see MK703, MK806"
+        return ask.fail(row["endpoints"], remedy)
     there = target in row["leads_to"].split(",")
-    cure = _cause(row["hidden_by"], target) or "no object hides them: see MK804, MK806"
-    return ask.judge(there, row["endpoints"] or "no endpoint", cure)
+    remedy = _cause(row["hidden_by"], target) or "no object hides them: see MK804, MK806"
+    return ask.judge(there, row["endpoints"] or "no endpoint", remedy)
 
 
 def _cause(objects: str, *targets: str) -> str:
@@ -77,7 +77,7 @@ def check_calls(row: Row) -> Finding:
     if row["unread"]:
         return ask.unknown(f"{observed}; who serves is not known, {row['unread']}")
     missing = sorted(set(row["serving"].split(",")) - set(row["answered_in"].split(",")))
-    cure = _cause(row["hidden_by"], *missing) or _cause(row["refused_by"], *missing)
-    cure = cure or "locality rules may keep calls at home; stage 08 tries each pair alone"
-    cure = f"none from {', '.join(missing)}: {cure}"
-    return ask.judge(not missing, observed, cure, otherwise=Verdict.WARN)
+    remedy = _cause(row["hidden_by"], *missing) or _cause(row["refused_by"], *missing)
+    remedy = remedy or "locality rules may keep calls at home; stage 08 tries each pair alone"
+    remedy = f"none from {', '.join(missing)}: {remedy}"
+    return ask.judge(not missing, observed, remedy, otherwise=Verdict.WARN)

@@ -76,13 +76,13 @@ def check_network(
     if reason:
         return ask.unknown(reason)
     if network:
-        cure = f"say `network: {network}` in the mesh file: renaming a live network interrupts it"
-        return ask.judge(network == entry.network, network, cure)
+        remedy = f"say `network: {network}` in the mesh file: renaming a live network interrupts it"
+        return ask.judge(network == entry.network, network, remedy)
     if finished and exists and mesh.spec.topology.network == "flat":
         return ask.answer(Verdict.SKIPPED, "no label: one network needs none")
-    told = "no label yet" if exists else "no such namespace yet"
-    cure = f"kubectl --context {entry.context} label namespace {mesh.root_namespace} {label}"
-    return ask.fail(told, cure) if finished else ask.answer(Verdict.SKIPPED, f"{told}; {LATER}")
+    observed = "no label yet" if exists else "no such namespace yet"
+    remedy = f"kubectl --context {entry.context} label namespace {mesh.root_namespace} {label}"
+    return ask.fail(observed, remedy) if finished else ask.answer(Verdict.SKIPPED, f"{observed}; {LATER}")
 
 
 def check_ids(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
@@ -103,8 +103,8 @@ def _judge_ids(ask: Question, mesh: Mesh, name: str, one: ControlPlane) -> Findi
     lives, mesh_id, domain = one.cluster_id, one.mesh_id, one.trust_domain
     observed = f"cluster {lives}, mesh {mesh_id or 'none'}, trust domain {domain}"
     if domain != mesh.spec.mesh.trust_domain:
-        cure = f"say `trustDomain: {domain}`: all identities and policies depend on it"
-        return ask.fail(observed, cure)
+        remedy = f"say `trustDomain: {domain}`: all identities and policies depend on it"
+        return ask.fail(observed, remedy)
     if lives != name and lives in mesh.clusters:
         return ask.fail(
             f"{observed}: that is another cluster of the file", "are two contexts mixed up in the mesh file?"
@@ -182,12 +182,12 @@ def check_probe_namespace(mesh: Mesh, facts: PrepareFacts, *, finished: bool = F
         if missing:
             label = " ".join(f"{key}={value}" for key, value in wanted.items())
             context, namespace = mesh.spec.cluster(name).context, mesh.spec.probe.namespace
-            cure = f"kubectl --context {context} label namespace {namespace} {label}"
+            remedy = f"kubectl --context {context} label namespace {namespace} {label}"
             if isinstance(planes, ControlPlanes) and not answered(mesh, planes, wanted):
-                cure = checks_revisions.remedy(mesh, name, planes, namespace, wanted)
-                yield ask.fail(f"{missing}, and no webhook injects for {label}", cure)
+                remedy = checks_revisions.remedy(mesh, name, planes, namespace, wanted)
+                yield ask.fail(f"{missing}, and no webhook injects for {label}", remedy)
             else:
-                yield ask.fail(missing, cure) if finished else ask.answer(Verdict.SKIPPED, f"{missing}; {LATER}")
+                yield ask.fail(missing, remedy) if finished else ask.answer(Verdict.SKIPPED, f"{missing}; {LATER}")
         elif row["reason"]:
             yield ask.unknown(row["reason"])
         elif own.get(injection.INJECTION_LABEL) == "disabled":
@@ -197,18 +197,18 @@ def check_probe_namespace(mesh: Mesh, facts: PrepareFacts, *, finished: bool = F
         elif row["problem"] and not (isinstance(planes, ControlPlanes) and answered(mesh, planes, own)):
             yield _unanswered(mesh, ask, name, row, planes)
         else:
-            cure = "use the same label everywhere, unless revisions differ on purpose"
-            yield ask.judge(own == wanted, prerequisites.text(own), cure, otherwise=Verdict.WARN)
+            remedy = "use the same label everywhere, unless revisions differ on purpose"
+            yield ask.judge(own == wanted, prerequisites.text(own), remedy, otherwise=Verdict.WARN)
 
 
 def _unanswered(mesh: Mesh, ask: Question, name: str, row: Row, planes: ControlPlanes | Unknown | None) -> Finding:
     own, namespace = prerequisites.labels(row), mesh.spec.probe.namespace
-    told = f"{prerequisites.text(own)}: {row['problem']}"
+    observed = f"{prerequisites.text(own)}: {row['problem']}"
     if not isinstance(planes, ControlPlanes):
-        return ask.fail(told, "see MK215")
+        return ask.fail(observed, "see MK215")
     if planes.injection(namespace, own).unknown:
-        return ask.unknown(told, "meshkit evaluates selectors, and no CEL")
-    return ask.fail(told, checks_revisions.remedy(mesh, name, planes, namespace, own))
+        return ask.unknown(observed, "meshkit evaluates selectors, and no CEL")
+    return ask.fail(observed, checks_revisions.remedy(mesh, name, planes, namespace, own))
 
 
 def check_gateways(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
@@ -222,7 +222,7 @@ def check_gateways(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
             continue
         doors = [one for one in facts.gateways.of(entry.name, entry.network) if one.port]
         strangers = claims[(claims["network"] != entry.network) & (claims["kind"] == "sidecar")]
-        told = f"{len(doors)} gateways of {entry.network}, {len(strangers)} sidecars that do not claim it"
+        observed = f"{len(doors)} gateways of {entry.network}, {len(strangers)} sidecars that do not claim it"
         names = ", ".join(one.called for one in doors)
-        cure = f"take the label {NETWORK} off {names} until stage 05 has restarted the proxies"
-        yield ask.judge(not doors or strangers.empty, told, cure)
+        remedy = f"take the label {NETWORK} off {names} until stage 05 has restarted the proxies"
+        yield ask.judge(not doors or strangers.empty, observed, remedy)

@@ -29,13 +29,13 @@ def check_answers(row: Row) -> Finding:
     if not row["sent"]:
         return ask.unknown(row["error"], "the pair could not be tried")
     known = f"endpoints that the client's Envoy has: {row['endpoints'] or 'none'}; " if "endpoints" in row else ""
-    cure = f"{known}walk MK802 to MK807 of this pair"
+    remedy = f"{known}walk MK802 to MK807 of this pair"
     if row["error"]:
-        return ask.fail(f"{row['answered']} of {row['sent']} calls: {row['error']}", cure)
+        return ask.fail(f"{row['answered']} of {row['sent']} calls: {row['error']}", remedy)
     observed = f"{row['statuses']} from {row['answered_by'] or 'pods that do not report their names'}"
     where = set(row["answered_in"].split(",")) - {""}
     if where - {row["server"], "?"}:
-        return ask.fail(f"{observed}, of {row['answered_in']}", cure)
+        return ask.fail(f"{observed}, of {row['answered_in']}", remedy)
     if "?" in where:
         unseen = f"{observed}: pods that were in no cluster before, or have the same name in several"
         return ask.answer(
@@ -69,8 +69,8 @@ def check_identity(facts: Snapshot, row: Row) -> Finding:
     ask = Question("MK813", "mutual TLS, by the right identities", arrow(client, row["server"]), expected)
     shown = row["client_certificate"]
     if not shown:
-        cure = "PeerAuthentication or a DestinationRule turned mutual TLS off, or the server has no sidecar"
-        return ask.fail("the server saw no client certificate", cure)
+        remedy = "PeerAuthentication or a DestinationRule turned mutual TLS off, or the server has no sidecar"
+        return ask.fail("the server saw no client certificate", remedy)
     mine = next((one for one in facts.certificates.of(client) if one.sha256 == shown), None)
     observed = f"{row['client_identity']} ({shown[:16]}) to {row['server_identity']}"
     if mine is None:
@@ -88,5 +88,5 @@ def check_counters(row: Row) -> Finding:
     sent, client, server = row["sent"], row["client_counted"], row["server_counted"]
     expected = f"client {sent}, server {sent} or more"
     ask = Question("MK814", "both proxies counted the calls", arrow(row["client"], row["server"]), expected)
-    cure = "did a proxy restart, or was its configuration replaced meanwhile?"
-    return ask.judge(client == sent <= server, f"client {client}, server {server}", cure, otherwise=Verdict.WARN)
+    remedy = "did a proxy restart, or was its configuration replaced meanwhile?"
+    return ask.judge(client == sent <= server, f"client {client}, server {server}", remedy, otherwise=Verdict.WARN)

@@ -72,10 +72,10 @@ def check_server(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Itera
         if reason := facts.remote_secrets.unknown(server):
             yield ask.unknown(f"{said}; it does not answer us either: {reason}", f"is {server}'s API server up?")
             return
-        cure = (
+        remedy = (
             f"open the path from {client}'s istiod to {row['server']} (firewall, route, name), or set another apiServer"
         )
-        yield ask.fail(said, cure)
+        yield ask.fail(said, remedy)
         return
     if row["answer"] == "429" or row["answer"].startswith("5"):
         yield ask.unknown(said, f"is {server}'s API server well?")
@@ -88,10 +88,10 @@ def check_server(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Itera
     if row["detail"].startswith(api_server_reach.UNCHECKED):
         yield at.unknown(said, f"kubectl --context {mesh.spec.cluster(server).context} get configmap kube-root-ca.crt")
         return
-    cure = (
+    remedy = (
         f"istiod refuses it too: let the certificate name it, or use a name that it has: {_named(mesh, client, server)}"
     )
-    yield at.judge(row["answer"] != "refused", said, cure)
+    yield at.judge(row["answer"] != "refused", said, remedy)
 
 
 def _named(mesh: Mesh, client: str, server: str) -> str:
@@ -117,17 +117,19 @@ def check_known(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterat
         if row["reason"]:
             yield ask.unknown(f"{row['istiod']}: {row['reason']}" if row["istiod"] else row["reason"])
             continue
-        told = f"{row['istiod']} holds {row['known'] or 'none'}"
+        observed = f"{row['istiod']} holds {row['known'] or 'none'}"
         if not row["known"] and not row["ready"]:
-            yield ask.unknown(f"{told}, and {server} has no ready endpoint to compare it with", f"deploy {what} there")
+            yield ask.unknown(
+                f"{observed}, and {server} has no ready endpoint to compare it with", f"deploy {what} there"
+            )
             continue
         if row["known"] != row["ready"]:
-            told += f"; ready are {row['ready'] or 'none'}"
-        cure = f"kubectl --context {context} -n {mesh.root_namespace} logs {row['istiod']} names the cause; "
-        cure += f"MK803 and MK834 of this pair; then kubectl --context {context} -n {mesh.root_namespace} delete pod"
+            observed += f"; ready are {row['ready'] or 'none'}"
+        remedy = f"kubectl --context {context} -n {mesh.root_namespace} logs {row['istiod']} names the cause; "
+        remedy += f"MK803 and MK834 of this pair; then kubectl --context {context} -n {mesh.root_namespace} delete pod"
         apart = not set(row["known"].split(",")) & set(row["ready"].split(","))
         worse = Verdict.FAIL if apart else Verdict.WARN
-        yield ask.judge(row["known"] == row["ready"], told, cause or f"{cure} {row['istiod']}", otherwise=worse)
+        yield ask.judge(row["known"] == row["ready"], observed, cause or f"{remedy} {row['istiod']}", otherwise=worse)
 
 
 def check_replicas(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Finding:
@@ -165,11 +167,11 @@ def check_replicas(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Fin
         if len({view[n] for view in views.values()}) > 1
     ]
     context = mesh.spec.cluster(client).context
-    cure = (
+    remedy = (
         f"istioctl remote-clusters --context {context}; restart the replica that is behind: kubectl --context {context}"
     )
     agreed = f"{len(replicas)} replicas agree"
-    return ask.judge(not parts, "; ".join(parts) or agreed, f"{cure} -n {mesh.root_namespace} delete pod NAME")
+    return ask.judge(not parts, "; ".join(parts) or agreed, f"{remedy} -n {mesh.root_namespace} delete pod NAME")
 
 
 def check_endpoints(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Finding:
@@ -190,17 +192,17 @@ def check_endpoints(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Fi
     if row["way"] == "none":
         if not row["ready"]:
             return ask.fail(f"none; {server} has no ready endpoint itself", f"is {spec.server} up in {server}?")
-        cure = service_view.named(mesh, facts.service_views, client, server, Link.DISCOVERY, Link.ENDPOINTS)
-        cure = cure or "MK802 to MK806 of this pair; no object that was read hides them"
-        return ask.fail(f"none of {row['ready']} ({others})", cure)
+        remedy = service_view.named(mesh, facts.service_views, client, server, Link.DISCOVERY, Link.ENDPOINTS)
+        remedy = remedy or "MK802 to MK806 of this pair; no object that was read hides them"
+        return ask.fail(f"none of {row['ready']} ({others})", remedy)
     words = {"gateway": "gateway", "pods": "raw pod address", "both": "gateway and raw pod addresses"}
-    told = f"{row['endpoints']} ({words[row['way']]}), {others}"
-    cure = f"istiod knows no gateway of {server}'s network (MK805, MK806), or the label topology.istio.io/network is"
-    cure += (
+    observed = f"{row['endpoints']} ({words[row['way']]}), {others}"
+    remedy = f"istiod knows no gateway of {server}'s network (MK805, MK806), or the label topology.istio.io/network is"
+    remedy += (
         f" missing on istiod's namespace there: kubectl --context {mesh.spec.cluster(server).context} label namespace"
     )
-    cure += f" {mesh.root_namespace} topology.istio.io/network={mesh.spec.cluster(server).network}"
-    return ask.judge(row["way"] == ("gateway" if multi else "pods"), told, cure if multi else "topology: flat?")
+    remedy += f" {mesh.root_namespace} topology.istio.io/network={mesh.spec.cluster(server).network}"
+    return ask.judge(row["way"] == ("gateway" if multi else "pods"), observed, remedy if multi else "topology: flat?")
 
 
 def check_hello(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterator[Finding]:
@@ -238,8 +240,8 @@ def _untried(mesh: Mesh, facts: Snapshot, ask: Question, client: str, server: st
     if pair_survey.addresses(mesh, facts.gateways, facts.gateways_seen, client, server):
         return ask.unknown("no hello was sent")
     why = facts.gateways_seen.unknown(client) or facts.gateways.unknown(server)
-    told = "there is no gateway address to try"
-    return ask.unknown(f"{told}: {why}") if why else ask.fail(told, "see MK805 and MK806")
+    observed = "there is no gateway address to try"
+    return ask.unknown(f"{observed}: {why}") if why else ask.fail(observed, "see MK805 and MK806")
 
 
 def _hello_cure(mesh: Mesh, row: Row, server: str) -> str:

@@ -37,13 +37,13 @@ def judge_clocks(one: Row, other: Row, limit: float) -> Finding:
     if reason := one["reason"] or other["reason"]:
         return ask.unknown(reason)
     apart, doubt = abs(one["seconds"] - other["seconds"]), one["uncertainty"] + other["uncertainty"]
-    told = f"{apart:.1f} s apart, give or take {doubt:.1f} s"
-    cure = "synchronize both clusters' nodes by NTP"
+    observed = f"{apart:.1f} s apart, give or take {doubt:.1f} s"
+    remedy = "synchronize both clusters' nodes by NTP"
     if apart - doubt > GRACE:
-        return ask.fail(f"{told}: new certificates are not valid yet in the other", cure)
+        return ask.fail(f"{observed}: new certificates are not valid yet in the other", remedy)
     if apart + doubt > GRACE:
-        return ask.unknown(told, cure)
-    return ask.judge(apart - doubt <= limit, told, cure, otherwise=Verdict.WARN)
+        return ask.unknown(observed, remedy)
+    return ask.judge(apart - doubt <= limit, observed, remedy, otherwise=Verdict.WARN)
 
 
 def check_names(mesh: Mesh, names: pd.DataFrame) -> Iterator[Finding]:
@@ -55,15 +55,15 @@ def check_names(mesh: Mesh, names: pd.DataFrame) -> Iterator[Finding]:
             yield ask.answer(Verdict.SKIPPED, "no name is needed there yet; all addresses are numbers")
         for row in rows:
             ask = Question("MK206", "DNS names resolve in pods", cluster, f"{row['name']} ({row['of']}) resolves")
-            cure = f"kubectl exec in {cluster}: getent hosts {row['name']}; CoreDNS, private zones, stub domains?"
+            remedy = f"kubectl exec in {cluster}: getent hosts {row['name']}; CoreDNS, private zones, stub domains?"
             if row["state"] == "untried":
                 yield ask.answer(Verdict.SKIPPED, row["detail"])
             elif row["state"] == "UNKNOWN":
-                yield ask.unknown(row["detail"], cure)
+                yield ask.unknown(row["detail"], remedy)
             else:
                 good = row["state"] == "resolved"
-                told = f"{row['address']}, by {row['tried_from']}" if good else row["detail"]
-                yield ask.judge(good, told, cure)
+                observed = f"{row['address']}, by {row['tried_from']}" if good else row["detail"]
+                yield ask.judge(good, observed, remedy)
 
 
 def check_versions(mesh: Mesh, versions: pd.DataFrame, istioctl: str, reason: str) -> Iterator[Finding]:
@@ -79,14 +79,14 @@ def check_versions(mesh: Mesh, versions: pd.DataFrame, istioctl: str, reason: st
     wanted = said or istioctl
     expected = f"{wanted or 'one version'} ({gate})"
     ask = Question("MK207", "Istio's versions agree", "istioctl", expected)
-    cure = f"put istioctl {said} on the PATH, or say `istio: {{version: …}}` as it is"
+    remedy = f"put istioctl {said} on the PATH, or say `istio: {{version: …}}` as it is"
     good = agree(istioctl, wanted, gate)
     if not istioctl:
         yield ask.unknown(reason, "install istioctl, or `meshkit lab env` for the lab's")
     elif good is None:
-        yield ask.unknown(f"{istioctl} cannot be compared with {wanted}", cure)
+        yield ask.unknown(f"{istioctl} cannot be compared with {wanted}", remedy)
     else:
-        yield ask.judge(good, istioctl, cure)
+        yield ask.judge(good, istioctl, remedy)
     for name in mesh.clusters:
         rows = versions[(versions["cluster"] == name) & (versions["component"] != "kubernetes")]
         canary = mesh.spec.gates.revisions == "canary"
@@ -104,18 +104,20 @@ def _running(name: str, rows: Sequence[Row], wanted: str, gate: str, *, canary: 
             continue
         found = sorted({row["version"] for row in own})
         answers = {agree(version, wanted, gate) for version in found}
-        told = f"{component} {', '.join(found)}"
+        observed = f"{component} {', '.join(found)}"
         if None in answers and False not in answers:
-            yield ask.unknown(f"{told}: cannot be compared with {wanted or 'the wanted version, which is not known'}")
+            yield ask.unknown(
+                f"{observed}: cannot be compared with {wanted or 'the wanted version, which is not known'}"
+            )
             continue
         if component == "istiod" and canary and True in answers:
-            yield ask.answer(Verdict.PASS, f"{told}: a canary upgrade, as gates.revisions says")
+            yield ask.answer(Verdict.PASS, f"{observed}: a canary upgrade, as gates.revisions says")
             continue
-        cure = f"upgrade {name} to {wanted} first: a migration is no upgrade"
+        remedy = f"upgrade {name} to {wanted} first: a migration is no upgrade"
         if component != "istiod":
-            cure = "restart the workloads: their proxies get the version of their istiod then"
+            remedy = "restart the workloads: their proxies get the version of their istiod then"
         otherwise = Verdict.FAIL if component == "istiod" else Verdict.WARN
-        yield ask.judge(answers == {True}, told, cure, otherwise=otherwise)
+        yield ask.judge(answers == {True}, observed, remedy, otherwise=otherwise)
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,8 @@ def check_kubernetes(versions: pd.DataFrame, istio: str) -> Iterator[Finding]:
         if row["reason"] or found is None or target is None:
             yield ask.unknown(row["reason"] or f"Kubernetes {row['version'] or '?'}, Istio {istio or '?'}")
         elif known is None:
-            told = f"Kubernetes {row['version']}; of Istio {istio} meshkit's table says nothing"
-            yield ask.unknown(told, "compare with https://istio.io/latest/docs/releases/supported-releases/")
+            observed = f"Kubernetes {row['version']}; of Istio {istio} meshkit's table says nothing"
+            yield ask.unknown(observed, "compare with https://istio.io/latest/docs/releases/supported-releases/")
         else:
             yield _supported(ask, str(row["version"]), found, known)
 
@@ -166,18 +168,18 @@ def _supported(ask: Question, text: str, found: Version, known: Supported) -> Fi
     refused, least, newest = (_minor(bound) for bound in (known.refused_below, known.least, known.newest))
     minor, source = (found.major, found.minor), f"{known.source}, looked at {known.looked_at}"
     if minor < refused:
-        told = f"{text}: `istioctl x precheck` refuses below {known.refused_below} ({source})"
-        return ask.fail(told, f"upgrade Kubernetes to {known.least} or later before Istio {known.istio}")
+        observed = f"{text}: `istioctl x precheck` refuses below {known.refused_below} ({source})"
+        return ask.fail(observed, f"upgrade Kubernetes to {known.least} or later before Istio {known.istio}")
     if minor < least:
-        told = f"{text} is older than the oldest supported ({source})"
-        return ask.answer(Verdict.WARN, told, f"upgrade Kubernetes to {known.least} or later")
+        observed = f"{text} is older than the oldest supported ({source})"
+        return ask.answer(Verdict.WARN, observed, f"upgrade Kubernetes to {known.least} or later")
     if minor > newest:
-        told = f"{text} is newer than the newest supported ({source})"
+        observed = f"{text} is newer than the newest supported ({source})"
         later = next((one.istio for one in supported().values() if minor <= _minor(one.newest)), "")
         remedy = (
             f"Istio {later} is supported on it" if later else "no Istio of the table is supported on it: try it first"
         )
-        return ask.answer(Verdict.WARN, told, remedy)
+        return ask.answer(Verdict.WARN, observed, remedy)
     return ask.answer(Verdict.PASS, text)
 
 
@@ -204,11 +206,11 @@ def check_policies(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
 
 def _policy(ask: Question, name: str, row: Row) -> Finding:
     way = f"{row['way']}, {row['direction']} {row['port']}, of {row['pods']}"
-    cure = f"kubectl get networkpolicy -n {row['namespace']} in {name}: add a rule for TCP {row['port']}"
+    remedy = f"kubectl get networkpolicy -n {row['namespace']} in {name}: add a rule for TCP {row['port']}"
     if row["state"] == network_policies.BLOCKED:
-        return ask.fail(f"{row['policies']} of {row['namespace']} would block: {way}", cure)
-    told = f"{row['policies']} of {row['namespace']} allows by address only: {way}"
-    return ask.answer(Verdict.WARN, told, "is the other end in those ranges?")
+        return ask.fail(f"{row['policies']} of {row['namespace']} would block: {way}", remedy)
+    observed = f"{row['policies']} of {row['namespace']} allows by address only: {way}"
+    return ask.answer(Verdict.WARN, observed, "is the other end in those ranges?")
 
 
 def _gathered(rows: Iterable[Row]) -> list[Row]:
@@ -237,16 +239,16 @@ def check_injection(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
             continue
         both = rows[(rows["istio_injection"] != "") & (rows["revision"] != "")]
         for row in both.to_dict("records"):
-            told = f"{row['namespace']} has {text(labels(row))}: {injection.INJECTION_LABEL} wins"
+            observed = f"{row['namespace']} has {text(labels(row))}: {injection.INJECTION_LABEL} wins"
             yield ask.answer(
-                Verdict.WARN, told, f"{kubectl} label namespace {row['namespace']} {injection.REVISION_LABEL}-"
+                Verdict.WARN, observed, f"{kubectl} label namespace {row['namespace']} {injection.REVISION_LABEL}-"
             )
         bare = rows[rows["bare"] > 0]
         for row in bare.to_dict("records"):
-            told = f"{row['namespace']}: {row['bare']} pods without a sidecar, e.g. {row['example']}"
-            cure = f"{kubectl} rollout restart deployment -n {row['namespace']}"
-            cure = f"first MK210 and MK215 ({row['problem']}), then {cure}" if row["problem"] else cure
-            yield ask.answer(Verdict.WARN, told, cure)
+            observed = f"{row['namespace']}: {row['bare']} pods without a sidecar, e.g. {row['example']}"
+            remedy = f"{kubectl} rollout restart deployment -n {row['namespace']}"
+            remedy = f"first MK210 and MK215 ({row['problem']}), then {remedy}" if row["problem"] else remedy
+            yield ask.answer(Verdict.WARN, observed, remedy)
         if both.empty and bare.empty:
             injected = rows[rows["injected"] > 0]
             yield ask.answer(Verdict.PASS, f"{injected['injected'].sum()} pods in {len(injected)} namespaces injected")

@@ -29,8 +29,8 @@ def check_proxies(mesh: Mesh, facts: ProxyFacts, mode: str = "audit") -> Iterato
         )
         for _, alike in bad.groupby(["state", "type"], sort=False):
             for row, count in _few(alike):
-                told = " ".join(filter(None, (row["type"], row["state"])))
-                yield ask.fail(f"{_who(row)}{_and(count)} {told}{why(row)}", cure(row["state"], row, mesh))
+                observed = " ".join(filter(None, (row["type"], row["state"])))
+                yield ask.fail(f"{_who(row)}{_and(count)} {observed}{why(row)}", remedy(row["state"], row, mesh))
         for _, alike in unknown.groupby(["state", "type"], sort=False):
             for row, count in _few(alike):
                 who = row["proxy"] or row["istiod"] or "cluster"
@@ -66,7 +66,7 @@ def why(row: Row) -> str:
     return (lasted.get(row["state"], "") if known else "") + words
 
 
-def cure(state: str, row: Row, mesh: Mesh) -> str:
+def remedy(state: str, row: Row, mesh: Mesh) -> str:
     """Return what to do about a state of a proxy: the command that shows its cause."""
     context = next((f"--context {c.context} " for c in mesh.spec.clusters if c.name == row["cluster"]), "")
     pod = f"{context}-n {row['namespace']}"
@@ -97,17 +97,17 @@ def check_versions(mesh: Mesh, facts: ProxyFacts) -> Iterator[Finding]:
         return
     short = known["version"].map(lambda text: _label(text, gate))
     found = sorted(set(short))
-    told = "; ".join(f"{v}: {', '.join(sorted(set(known.loc[short == v, 'cluster'])))}" for v in found)
+    observed = "; ".join(f"{v}: {', '.join(sorted(set(known.loc[short == v, 'cluster'])))}" for v in found)
     mend = "bring all to one version before going on; restart proxies after an upgrade of istiod"
     good = versions.alike(set(known["version"]), gate)
     if good is False and mesh.spec.gates.revisions == "canary":
         led = set(short[known["component"] == "istiod"])
         two = len(led) <= CANARY and led >= set(found)
-        yield ask.judge(two, f"{told}: a canary upgrade, as gates.revisions says" if two else told, mend)
+        yield ask.judge(two, f"{observed}: a canary upgrade, as gates.revisions says" if two else observed, mend)
     elif good is None:
-        yield ask.unknown(f"{told}: not all of these are versions that can be compared", mend)
+        yield ask.unknown(f"{observed}: not all of these are versions that can be compared", mend)
     else:
-        yield ask.judge(good, told, mend)
+        yield ask.judge(good, observed, mend)
 
 
 def check_serving(mesh: Mesh, facts: ProxyFacts) -> list[Finding]:
@@ -191,12 +191,12 @@ def check_strangers(mesh: Mesh, facts: ProxyFacts) -> Iterator[Finding]:
         yield ask.unknown(f"{row['cluster']} {row['istiod']}: {row['nack']}")
     strange = facts.status[~facts.status["cluster"].isin(list(mesh.clusters)) & (facts.status["proxy"] != "")]
     alike = strange.drop_duplicates(["cluster", "namespace", "proxy"])
-    told = "; ".join(
+    observed = "; ".join(
         f"{len(rows)} of cluster id {cluster!r}, such as {_first(rows)}" for cluster, rows in alike.groupby("cluster")
     )
     remedy = "add the cluster to the mesh file; or, if these proxies have a wrong id, restart their workloads"
-    if told or unread.empty:
-        yield ask.judge(not told, told or "none else", remedy, otherwise=Verdict.WARN)
+    if observed or unread.empty:
+        yield ask.judge(not observed, observed or "none else", remedy, otherwise=Verdict.WARN)
 
 
 def _label(text: str, gate: str) -> str:

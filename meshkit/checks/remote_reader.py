@@ -62,8 +62,8 @@ def check_address(mesh: Mesh, name: str, address: str, reason: str) -> Finding:
     source = "apiServer" if mesh.spec.cluster(name).api_server else "kubeconfig"
     good = address.startswith("https://") and not api_server.is_local(address)
     number = [entry.name for entry in mesh.spec.clusters].index(name)
-    cure = f"say clusters[{number}].apiServer in the mesh file: the address by which the other clusters reach {name}"
-    return ask.judge(good, f"{address} (from {source})", cure)
+    remedy = f"say clusters[{number}].apiServer in the mesh file: the address by which the other clusters reach {name}"
+    return ask.judge(good, f"{address} (from {source})", remedy)
 
 
 def check_reach(reach: pd.DataFrame, reader: str, target: str, *, early: bool = False) -> Finding:
@@ -119,8 +119,8 @@ def check_claims(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
     named = ", ".join(f"{r['namespace']}/{r['proxy']}" for r in wrong.head(3).to_dict("records"))
     named += ", …" if len(wrong) > 3 else ""
     observed = f"{len(wrong)} of {len(rows)} proxies ({named}): {'; '.join(sorted(told))}"
-    cure = f"restart them (stage 05): kubectl --context {entry.context} rollout restart -n NAMESPACE deployment"
-    return ask.judge(wrong.empty, f"{len(rows)} proxies" if wrong.empty else observed, cure)
+    remedy = f"restart them (stage 05): kubectl --context {entry.context} rollout restart -n NAMESPACE deployment"
+    return ask.judge(wrong.empty, f"{len(rows)} proxies" if wrong.empty else observed, remedy)
 
 
 def check_reader(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
@@ -130,9 +130,9 @@ def check_reader(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
     ask = Question("MK704", "there is an account for readers", name, expected)
     if not row.get("server"):
         return ask.unknown(str(row.get("detail", "")) or "not read")
-    cure = "install Istio (stage 05), with values.global.enableReaderRBAC not false"
+    remedy = "install Istio (stage 05), with values.global.enableReaderRBAC not false"
     ours = "none yet; this stage makes it" if account == reader_tokens.LEAST else ""
-    return ask.judge(row["service_account"] or ours, "there" if row["service_account"] else ours or "none", cure)
+    return ask.judge(row["service_account"] or ours, "there" if row["service_account"] else ours or "none", remedy)
 
 
 def check_rights(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
@@ -144,8 +144,8 @@ def check_rights(mesh: Mesh, facts: DiscoveryFacts, name: str) -> Finding:
     if not row.get("server"):
         return ask.unknown(str(row.get("detail", "")) or "not read")
     lacking = str(row["lacking"])
-    cure = f"use a context with these rights in namespace {mesh.root_namespace}, or have them granted"
-    return ask.judge(not lacking, f"may not {lacking}" if lacking else "may", cure)
+    remedy = f"use a context with these rights in namespace {mesh.root_namespace}, or have them granted"
+    return ask.judge(not lacking, f"may not {lacking}" if lacking else "may", remedy)
 
 
 def check_others(mesh: Mesh, facts: DiscoveryFacts, reader: str, target: str) -> Finding:
@@ -220,8 +220,8 @@ def check_version(facts: DiscoveryFacts, name: str, wishes: list[str]) -> Iterat
             yield ask.unknown(row["reason"] or f"version {row['version'] or 'unknown'}")
             continue
         made, renewed = wishes.count("make"), wishes.count("renew")
-        told = f"{row['version']}; secrets to make: {made}, to renew: {renewed}"
+        observed = f"{row['version']}; secrets to make: {made}, to renew: {renewed}"
         hurt = known_defects.needs_restart_after_secret_change(rows, name)
-        told += "; istiod is restarted after it" if hurt and renewed else ""
+        observed += "; istiod is restarted after it" if hurt and renewed else ""
         later = "; to change or remove one later needs a restart of istiod" if hurt and not renewed else ""
-        yield ask.judge(not hurt or not any(wishes), told + later, _DEFECTS, otherwise=Verdict.WARN)
+        yield ask.judge(not hurt or not any(wishes), observed + later, _DEFECTS, otherwise=Verdict.WARN)

@@ -140,13 +140,13 @@ def check_key(mesh: Mesh, identity: Identity, secrets: RemoteSecrets, reader: st
     rows = active_secrets(mesh, secrets, reader, target) or candidate_secrets(secrets, reader, target)
     if not rows:
         return
-    told = "; ".join(f"{r.name}: key {r.key}, annotation {r.annotation or 'none'}" for r in rows)
+    observed = "; ".join(f"{r.name}: key {r.key}, annotation {r.annotation or 'none'}" for r in rows)
     if why:
-        yield ask.unknown(f"{told}; {why}")
+        yield ask.unknown(f"{observed}; {why}")
         return
     right = all(r.key == own and r.annotation in ("", own) for r in rows)
     again = f"{delete_command(mesh, secrets, rows[0])}; {create_command(mesh, reader, target)}"
-    yield ask.judge(right, told, again)
+    yield ask.judge(right, observed, again)
 
 
 def check_single(
@@ -163,12 +163,14 @@ def check_single(
         return
     (own, why), first = actual_cluster_id(identity, reader), rows[0]
     if first.key == own:
-        told = f"{first.name} has the key {own}, which is {reader}'s own id: istiod ignores it"
-        yield ask.fail(told, f"{delete_command(mesh, secrets, first)}; {create_command(mesh, reader, target)}")
+        observed = f"{first.name} has the key {own}, which is {reader}'s own id: istiod ignores it"
+        yield ask.fail(observed, f"{delete_command(mesh, secrets, first)}; {create_command(mesh, reader, target)}")
     elif len(rows) > 1:
         names, used = ", ".join(sorted(one.name for one in rows)), taken(seen, reader, first.key)
-        told = f"{len(rows)} secrets for {first.key}: {names}; istiod has taken {', '.join(sorted(used)) or 'unknown'}"
-        yield ask.fail(told, keep_one(mesh, secrets, seen, rows))
+        observed = (
+            f"{len(rows)} secrets for {first.key}: {names}; istiod has taken {', '.join(sorted(used)) or 'unknown'}"
+        )
+        yield ask.fail(observed, keep_one(mesh, secrets, seen, rows))
     elif why:
         yield ask.unknown(f"{first.name}; {why}")
     else:
@@ -205,16 +207,18 @@ def check_place(mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str) ->
         return
     row = rows[0]
     if row.namespace != mesh.root_namespace:
-        told = f"{row.name} is in namespace {row.namespace}: istiod ignores it"
-        yield ask.fail(told, f"{delete_command(mesh, secrets, row)}; {create_command(mesh, reader, target)}")
+        observed = f"{row.name} is in namespace {row.namespace}: istiod ignores it"
+        yield ask.fail(observed, f"{delete_command(mesh, secrets, row)}; {create_command(mesh, reader, target)}")
         return
     if row.paused:
-        told = f"{row.name} is paused: stage 04 took its label off while {reader} and {target} do not trust each other"
-        yield ask.fail(told, RESUMED_BY)
+        observed = (
+            f"{row.name} is paused: stage 04 took its label off while {reader} and {target} do not trust each other"
+        )
+        yield ask.fail(observed, RESUMED_BY)
         return
-    told = f"{row.name} is without the label {remote_secrets.LABEL}=true: istiod ignores it"
+    observed = f"{row.name} is without the label {remote_secrets.LABEL}=true: istiod ignores it"
     kubectl = f"kubectl --context {mesh.spec.cluster(reader).context} -n {row.namespace}"
-    yield ask.fail(told, f"{kubectl} label secret {row.name} {remote_secrets.LABEL}=true")
+    yield ask.fail(observed, f"{kubectl} label secret {row.name} {remote_secrets.LABEL}=true")
 
 
 def check_address(mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str) -> Iterator[Finding]:
@@ -226,10 +230,10 @@ def check_address(mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str) 
         if not secret.readable:
             continue
         kind = address_kind(secret.server)
-        told = f"{secret.server or 'none'} ({_NO_ADDRESS.get(kind, kind)})"
+        observed = f"{secret.server or 'none'} ({_NO_ADDRESS.get(kind, kind)})"
         number = [entry.name for entry in mesh.spec.clusters].index(target)
-        cure = f"say clusters[{number}].apiServer in the mesh file, then {create_command(mesh, reader, target)}"
-        yield ask.judge(kind not in _NO_ADDRESS, told, cure)
+        remedy = f"say clusters[{number}].apiServer in the mesh file, then {create_command(mesh, reader, target)}"
+        yield ask.judge(kind not in _NO_ADDRESS, observed, remedy)
 
 
 def check_credential(mesh: Mesh, secrets: RemoteSecrets, seen: RemoteClusters, reader: str, target: str) -> Finding:
@@ -263,13 +267,13 @@ def check_rights(
     for secret in active_secrets(mesh, secrets, reader, target):
         account = secret.account or "its account"
         if secret.credential is Credential.FORBIDDEN:
-            cure = f"give {account} of {target} these rights (ClusterRole istio-reader-clusterrole, stage 05)"
-            told = f"{account}: {secret.detail or 'forbidden'}{_still(seen, secret)}"
-            yield ask.fail(told, f"{cure}, or run stage 07")
+            remedy = f"give {account} of {target} these rights (ClusterRole istio-reader-clusterrole, stage 05)"
+            observed = f"{account}: {secret.detail or 'forbidden'}{_still(seen, secret)}"
+            yield ask.fail(observed, f"{remedy}, or run stage 07")
         elif secret.credential is Credential.OK:
             of_later = "istiods from 1.29 on look there for the other's trust domain; stage 05 of such gives the right"
-            told = f"{account}: {secret.detail}" if secret.detail else f"{account} may"
-            yield ask.judge(not secret.detail, told, of_later, otherwise=Verdict.WARN)
+            observed = f"{account}: {secret.detail}" if secret.detail else f"{account} may"
+            yield ask.judge(not secret.detail, observed, of_later, otherwise=Verdict.WARN)
         else:
             untried = f"unknown with that credential ({secret.credential.value}): see MK803"
             yield ask.answer(Verdict.SKIPPED, untried)
@@ -288,11 +292,11 @@ def check_sync(mesh: Mesh, seen: RemoteClusters, reader: str, target: str) -> It
         yield ask.fail("no istiod", "see MK801")
     for one in unread:
         yield ask.unknown(": ".join(filter(None, (one.istiod, one.reason))))
-    cure = f"istioctl remote-clusters --context {mesh.spec.cluster(reader).context}; its log names the cause"
+    remedy = f"istioctl remote-clusters --context {mesh.spec.cluster(reader).context}; its log names the cause"
     for istiod in sorted({one.istiod for one in own}):
         states = [one.status for one in own if (one.istiod, one.remote) == (istiod, target)]
-        told = ", ".join(map(str, states)) or "does not know it"
-        yield ask.judge(states == [SyncStatus.SYNCED], f"{istiod}: {told}", cure)
+        observed = ", ".join(map(str, states)) or "does not know it"
+        yield ask.judge(states == [SyncStatus.SYNCED], f"{istiod}: {observed}", remedy)
 
 
 def ends_soon(mesh: Mesh, secret: RemoteSecret) -> bool:
@@ -317,11 +321,11 @@ def check_life(
             yield ask.unknown("its token does not say when it ends", "Kubernetes did not issue it")
             continue
         over = secret.expired
-        told = "it never ends" if secret.ends == "never" else f"it {'ended' if over else 'ends'} {secret.ends}"
-        told += "; this run renews it" if renewed else ""
-        cure = "run stage 07: it issues a new one, distributes it, and revokes the old one"
+        observed = "it never ends" if secret.ends == "never" else f"it {'ended' if over else 'ends'} {secret.ends}"
+        observed += "; this run renews it" if renewed else ""
+        remedy = "run stage 07: it issues a new one, distributes it, and revokes the old one"
         worse = Verdict.FAIL if over and not renewed else Verdict.WARN
-        yield ask.judge(not ends_soon(mesh, secret), told, cure, otherwise=worse)
+        yield ask.judge(not ends_soon(mesh, secret), observed, remedy, otherwise=worse)
 
 
 def unjoined(mesh: Mesh, facts: Snapshot) -> str:

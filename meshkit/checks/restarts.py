@@ -76,13 +76,13 @@ def check_images(found: pd.DataFrame, name: str) -> Finding:
     users = list(dict.fromkeys(_user(row) for row, _ in bad))
     more = [f"{len(users) - _NAMED_AT_MOST} more"] if len(users) > _NAMED_AT_MOST else []
     hubs = ", ".join(sorted({str(row["image"]).rpartition("/")[0] for row, _ in bad}))
-    told = f"{hubs}: {', '.join([*users[:_NAMED_AT_MOST], *more])}; {when}"
+    observed = f"{hubs}: {', '.join([*users[:_NAMED_AT_MOST], *more])}; {when}"
     instead = next(iter(ends.values())).instead
-    cure = (
+    remedy = (
         f"set the hub to {instead}, or to a mirror of yours, before pods are restarted: `hub: {instead}` in"
         f" istio.overlay for istioctl, `--set global.hub={instead}` for Helm; then restart istiod, gateways, workloads"
     )
-    return ask.answer(Verdict.WARN, told, cure)
+    return ask.answer(Verdict.WARN, observed, remedy)
 
 
 def _user(row: Row) -> str:
@@ -104,10 +104,10 @@ def check_admitted(found: pd.DataFrame, name: str) -> Iterator[Finding]:
         yield ask.unknown(reason)
         return
     for row in rows.to_dict("records"):
-        told = f"{row['kind']} {row['namespace']}/{row['workload']}: {row['by']}: {row['says']}"
-        cure = f"raise {row['by']} of {row['namespace']}, or let the Deployment have maxSurge: 0"
+        observed = f"{row['kind']} {row['namespace']}/{row['workload']}: {row['by']}: {row['says']}"
+        remedy = f"raise {row['by']} of {row['namespace']}, or let the Deployment have maxSurge: 0"
         if row["by"] == quotas.POD_SECURITY:
-            cure = f"install istio-cni, so that pods need no such right, or relax the label of {row['namespace']}"
-        yield ask.answer(Verdict.WARN, told, cure)
+            remedy = f"install istio-cni, so that pods need no such right, or relax the label of {row['namespace']}"
+        yield ask.answer(Verdict.WARN, observed, remedy)
     if rows.empty:
         yield ask.answer(Verdict.PASS, "neither a quota nor PodSecurity refuses one")

@@ -49,22 +49,24 @@ def _judge(mesh: Mesh, found: Found, name: str, planes: ControlPlanes, ask: Ques
     if not here and planes.istiods:
         places = sorted({f"{one.revision} in namespace {one.namespace}" for one in planes.istiods})
         namespace = planes.istiods[0].namespace
-        told = f"none in {root}, but {', '.join(places)}"
-        return ask.fail(told, f"if that is this mesh's, say `mesh: {{rootNamespace: {namespace}}}` in the mesh file")
-    told = "; ".join(_described(planes, revision) for revision in here) or "no istiod"
+        observed = f"none in {root}, but {', '.join(places)}"
+        return ask.fail(
+            observed, f"if that is this mesh's, say `mesh: {{rootNamespace: {namespace}}}` in the mesh file"
+        )
+    observed = "; ".join(_described(planes, revision) for revision in here) or "no istiod"
     others = [revision for revision in here if revision != wanted]
     if not others:
-        return ask.answer(Verdict.PASS, told)
+        return ask.answer(Verdict.PASS, observed)
     if wanted not in here:
-        return ask.fail(*_not_running(mesh, found, name, planes, told))
+        return ask.fail(*_not_running(mesh, found, name, planes, observed))
     if mesh.spec.gates.revisions != "canary":
-        cure = (
+        remedy = (
             "while two are meant, say `gates: {revisions: canary}` in the mesh file; else move what still follows "
             f"{', '.join(others)} to {wanted}, and remove the rest of it by what installed it"
         )
-        return ask.fail(told, cure)
-    cure = f"end one upgrade before the next: a canary upgrade has {CANARY} revisions"
-    return ask.judge(len(here) <= CANARY, told, cure, otherwise=Verdict.WARN)
+        return ask.fail(observed, remedy)
+    remedy = f"end one upgrade before the next: a canary upgrade has {CANARY} revisions"
+    return ask.judge(len(here) <= CANARY, observed, remedy, otherwise=Verdict.WARN)
 
 
 def _described(planes: ControlPlanes, revision: str) -> str:
@@ -80,8 +82,8 @@ def _not_running(mesh: Mesh, found: Found, name: str, planes: ControlPlanes, tol
     known = {other: p for other, p in found.items() if isinstance(p, ControlPlanes) and other != name}
     alike = sorted(other for other, p in known.items() if wanted in p.running(mesh.root_namespace))
     if alike:
-        cure = f"the mesh file has one revision for all clusters: bring {name} to {wanted} by a canary upgrade first"
-        return f"{told}; {', '.join(alike)} runs {wanted}", cure
+        remedy = f"the mesh file has one revision for all clusters: bring {name} to {wanted} by a canary upgrade first"
+        return f"{told}; {', '.join(alike)} runs {wanted}", remedy
     if len(here) == 1:
         return told, _write(here[0])
     return told, _write(planes.default) if planes.default in here else f"name one of them: {_write(here[0])}"
@@ -118,12 +120,12 @@ def check_labels(mesh: Mesh, injected: pd.DataFrame, found: Found) -> Iterator[F
             if will_inject(planes, row["namespace"], own, mesh.spec.istio.revision):
                 continue  # before stage 05
             bad += 1
-            told = f"{row['namespace']}: {row['problem']}; {row['injected']} pods have a sidecar"
+            observed = f"{row['namespace']}: {row['problem']}; {row['injected']} pods have a sidecar"
             if planes.injection(row["namespace"], own).unknown:
-                yield ask.unknown(told, "meshkit evaluates selectors, and no CEL")
+                yield ask.unknown(observed, "meshkit evaluates selectors, and no CEL")
             else:
                 verdict = Verdict.FAIL if row["injected"] else Verdict.WARN
-                yield ask.answer(verdict, told, remedy(mesh, name, planes, row["namespace"], own))
+                yield ask.answer(verdict, observed, remedy(mesh, name, planes, row["namespace"], own))
         if not bad:
             yield ask.answer(Verdict.PASS, f"{(asked['injected_by'] != '').sum()} namespaces besides the probe's")
 
@@ -161,13 +163,15 @@ def check_followed(mesh: Mesh, injected: pd.DataFrame) -> Iterator[Finding]:
             continue
         context = mesh.spec.cluster(name).context
         for row in rows[rows["outdated"] > 0].to_dict("records"):
-            told = f"{row['namespace']}: {row['followed']}; {row['outdated']} would be of another revision now"
-            cure = f"kubectl --context {context} -n {row['namespace']} rollout restart deployment"
-            yield ask.answer(Verdict.WARN, told, cure)
+            observed = f"{row['namespace']}: {row['followed']}; {row['outdated']} would be of another revision now"
+            remedy = f"kubectl --context {context} -n {row['namespace']} rollout restart deployment"
+            yield ask.answer(Verdict.WARN, observed, remedy)
         counted: Counter[str] = Counter()
         for pair in ", ".join(text for text in rows["followed"] if text).split(", "):
             revision, _, count = pair.partition("×")
             counted[revision] += int(count or 0)
-        told = ", ".join(f"{revision}: {count}" for revision, count in sorted(counted.items()) if count)
+        observed = ", ".join(f"{revision}: {count}" for revision, count in sorted(counted.items()) if count)
         if not (rows["outdated"] > 0).any():
-            yield ask.answer(Verdict.PASS if told else Verdict.SKIPPED, told or "no proxy was injected by a revision")
+            yield ask.answer(
+                Verdict.PASS if observed else Verdict.SKIPPED, observed or "no proxy was injected by a revision"
+            )

@@ -64,15 +64,15 @@ def check_merging(
             yield ask.answer(Verdict.PASS, f"{_listed(group)}: one already")
             continue
         local = local_words(f"*.{namespace}.svc.{_domain(group)}")
-        cure = f"to keep them apart, set this in every cluster first: {local}"
+        remedy = f"to keep them apart, set this in every cluster first: {local}"
         meant, observed = namespace == mesh.spec.probe.namespace, f"{_listed(group[begins])}: will be one"
         if kept := [
             f"{row['service']} ({row['export_to']})"
             for row in group[begins & (group["export_to"] != "")].to_dict("records")
         ]:
             meant, observed = False, f"{observed}, but not for all clients or gateways: {', '.join(kept)}"
-            cure = _public(mesh, group[begins])
-        yield ask.judge(meant, observed, cure, otherwise=Verdict.WARN)
+            remedy = _public(mesh, group[begins])
+        yield ask.judge(meant, observed, remedy, otherwise=Verdict.WARN)
 
 
 def _public(mesh: Mesh, rows: pd.DataFrame) -> str:
@@ -103,8 +103,8 @@ def check_alike(services: pd.DataFrame, merging: pd.DataFrame) -> Iterator[Findi
     for row in unlike.to_dict("records"):
         name = f"{row['namespace']}/{row['service']}"
         ask = Question("MK709", "merging Services are alike", name, "the same ports and type everywhere")
-        cure = f"make them alike first, or keep them apart: {local_words(_host(row))}"
-        yield ask.answer(Verdict.WARN, row["conflict"], cure)
+        remedy = f"make them alike first, or keep them apart: {local_words(_host(row))}"
+        yield ask.answer(Verdict.WARN, row["conflict"], remedy)
     if unlike.empty and not unread:
         ask = Question("MK709", "merging Services are alike", "mesh", "the same ports and type everywhere")
         yield ask.answer(Verdict.PASS, f"{len(rows)} Services in several clusters")

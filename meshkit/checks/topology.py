@@ -197,8 +197,10 @@ def check_read(mesh: Mesh, facts: AssessFacts) -> Iterator[Finding]:
             more = "; more time: `requestTimeout` in the mesh file" if "no answer within" in row["reason"] else ""
             yield ask.unknown(row["reason"], f"can `kubectl --context {context} get nodes,pods -A` answer?{more}")
         else:
-            told = f"Kubernetes {row['kubernetes']}, {row['nodes']} nodes, {row['pods']} pods, {row['proxies']} proxies"
-            yield ask.answer(Verdict.PASS, told)
+            observed = (
+                f"Kubernetes {row['kubernetes']}, {row['nodes']} nodes, {row['pods']} pods, {row['proxies']} proxies"
+            )
+            yield ask.answer(Verdict.PASS, observed)
 
 
 def check_debug(inventory: pd.DataFrame) -> Iterator[Finding]:
@@ -217,8 +219,8 @@ def check_distinct(facts: AssessFacts) -> Iterator[Finding]:
     for uid, group in known.groupby("uid"):
         names = ", ".join(group["cluster"])
         ask = Question("MK102", "contexts lead to different clusters", names, "a kube-system of its own")
-        told = f"UID {str(uid)[:8]}… of kube-system"
-        yield ask.judge(len(group) == 1, told, "these contexts are one cluster: correct `context` in the mesh file")
+        observed = f"UID {str(uid)[:8]}… of kube-system"
+        yield ask.judge(len(group) == 1, observed, "these contexts are one cluster: correct `context` in the mesh file")
 
 
 def check_network(mesh: Mesh, facts: AssessFacts, advice: Recommendation) -> Finding:
@@ -235,15 +237,15 @@ def check_network(mesh: Mesh, facts: AssessFacts, advice: Recommendation) -> Fin
     if said == advice.network:
         return ask.answer(Verdict.PASS, f"{said}: {deciding}")
     if said == "multi":
-        cure = "say `network: flat` to spare the gateways; or leave it: multi works on a flat network too"
-        return ask.answer(Verdict.WARN, f"flat would do: {deciding}", cure)
+        remedy = "say `network: flat` to spare the gateways; or leave it: multi works on a flat network too"
+        return ask.answer(Verdict.WARN, f"flat would do: {deciding}", remedy)
     states = set(facts.pods["state"])
     if not states & {"no answer", "wrong certificate"} and not _overlapping(facts):
         verdict = Verdict.UNKNOWN if "UNKNOWN" in states else Verdict.WARN
     else:
         verdict = Verdict.FAIL
-    cure = "say `network: multi`, with a network for each cluster; or give pods a path to each other, and look again"
-    return ask.answer(verdict, f"multi: {deciding}", cure)
+    remedy = "say `network: multi`, with a network for each cluster; or give pods a path to each other, and look again"
+    return ask.answer(verdict, f"multi: {deciding}", remedy)
 
 
 def _overlapping(facts: AssessFacts) -> bool:
@@ -261,17 +263,17 @@ def check_control_plane(mesh: Mesh, facts: AssessFacts, advice: Recommendation) 
         return ask.unknown(f"not read: {unread}", "see MK101")
     deciding = _deciding(advice, CONTROL, advice.control_plane)
     if said != BUILT:
-        cure = f"say `controlPlane: {BUILT}`, or install by hand ({_PAGES}) and go on with `meshkit audit`"
-        return ask.fail(f"{said} is not yet built; the facts call for {advice.control_plane}: {deciding}", cure)
+        remedy = f"say `controlPlane: {BUILT}`, or install by hand ({_PAGES}) and go on with `meshkit audit`"
+        return ask.fail(f"{said} is not yet built; the facts call for {advice.control_plane}: {deciding}", remedy)
     if advice.control_plane == BUILT:
         return ask.answer(Verdict.PASS, deciding)
-    told = f"the facts call for {advice.control_plane}, which is not yet built: {deciding}"
-    cure = f"leave that cluster out of the mesh file, or install by hand ({_PAGES})"
+    observed = f"the facts call for {advice.control_plane}, which is not yet built: {deciding}"
+    remedy = f"leave that cluster out of the mesh file, or install by hand ({_PAGES})"
     if advice.control_plane == "primary-remote" and "API server" in set(
         _speaking(advice, CONTROL, "primary-remote")["fact"]
     ):
-        return ask.answer(Verdict.WARN, told, "make both API servers reachable: see MK701 and MK702 of stage 02")
-    return ask.fail(told, cure)
+        return ask.answer(Verdict.WARN, observed, "make both API servers reachable: see MK701 and MK702 of stage 02")
+    return ask.fail(observed, remedy)
 
 
 def _speaking(advice: Recommendation, about: str, topology: str) -> pd.DataFrame:
@@ -303,14 +305,14 @@ def check_installers(facts: AssessFacts) -> Iterator[Finding]:
         if row["control_plane"] == "none":
             yield ask.answer(Verdict.PASS, "no Istio yet: stage 05 installs it")
         elif by == "istioctl":
-            told = "by istioctl" + (f", profile {row['profile']}" if row["profile"] else "")
-            yield ask.answer(Verdict.PASS, told)
+            observed = "by istioctl" + (f", profile {row['profile']}" if row["profile"] else "")
+            yield ask.answer(Verdict.PASS, observed)
         elif row["control_plane"] == "elsewhere":
             yield ask.answer(Verdict.WARN, "proxies, but no istiod", "see MK104")
         else:
-            told = f"by {by}: the next {_NEXT.get(by, 'run of that')} reverts stage 05's changes"
-            cure = "carry the same values (global.meshID, network, multiCluster.clusterName) into it, before stage 05"
-            yield ask.answer(Verdict.WARN, told, cure)
+            observed = f"by {by}: the next {_NEXT.get(by, 'run of that')} reverts stage 05's changes"
+            remedy = "carry the same values (global.meshID, network, multiCluster.clusterName) into it, before stage 05"
+            yield ask.answer(Verdict.WARN, observed, remedy)
 
 
 _NEXT = {"helm": "`helm upgrade`", "operator": "reconciliation of the operator, in a moment,"}
@@ -348,8 +350,8 @@ def check_managers(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
                 yield ask.unknown(row["reason"], "see MK101")
                 continue
             known = known_managers()[row["manager"]]
-            told = f"{known.name} ({row['evidence']})"
-            yield ask.answer(Verdict(known.bad), told, f"{known.possible}; {known.source}")
+            observed = f"{known.name} ({row['evidence']})"
+            yield ask.answer(Verdict(known.bad), observed, f"{known.possible}; {known.source}")
         if rows.empty:
             yield ask.answer(Verdict.PASS, "no add-on, operator or vendor's build, and no ambient mode")
 
@@ -366,9 +368,9 @@ def check_load_balancers(mesh: Mesh, facts: AssessFacts) -> Iterator[Finding]:
         if reason := next((r for r in rows["reason"] if r), ""):
             yield ask.unknown(reason, "see MK101")
         elif len(pending):
-            told = ", ".join(f"{row.namespace}/{row.service}" for row in pending.itertuples())
-            cure = "has the cluster a load balancer? else say `gateway: {serviceType: NodePort}`"
-            yield ask.answer(Verdict.WARN, f"pending: {told}", cure)
+            observed = ", ".join(f"{row.namespace}/{row.service}" for row in pending.itertuples())
+            remedy = "has the cluster a load balancer? else say `gateway: {serviceType: NodePort}`"
+            yield ask.answer(Verdict.WARN, f"pending: {observed}", remedy)
         elif ready.empty:
             yield ask.answer(Verdict.SKIPPED, "no Service of type LoadBalancer to tell; stage 06 will see")
         else:

@@ -59,8 +59,10 @@ def check_domains(identity: Identity, certificates: Certificates, name: str) -> 
     foreign = [f"{domain} (of {', '.join(sorted(used[domain]))})" for domain in sorted(used) if domain not in known]
     takes = f"it takes {', '.join(sorted(known)) or 'none that all its istiods agree on'}"
     if foreign:
-        told = f"proxies are of {'; '.join(foreign)}, and {takes}: calls between them are refused, whatever the root"
-        return ask.fail(told, f"{ALIASES}, or give all one trust domain")
+        observed = (
+            f"proxies are of {'; '.join(foreign)}, and {takes}: calls between them are refused, whatever the root"
+        )
+        return ask.fail(observed, f"{ALIASES}, or give all one trust domain")
     if unread := [f"{one.proxy or one.cluster}: {one.reason}" for one in unproved(certificates)]:
         return ask.unknown("; ".join(unread[:3]), "can the proxies be asked? `istioctl proxy-config secret`")
     return ask.answer(Verdict.PASS, takes)
@@ -85,19 +87,19 @@ def check_policies(
         subject = f"{name}: {row['namespace']}/{row['policy']}"
         ask = Question("MK415", "policies name the mesh's identities", subject, expected)
         users = ", ".join(sorted({c for domain, where in used.items() if domain == row["trust_domain"] for c in where}))
-        told = f"{row['action']} {row['field']} {row['value']}: {_breaks(row, own, users)}"
-        cure = "write a whole principal, with" if row["literal"] else f"{ALIASES}, or write"
-        cure += (
+        observed = f"{row['action']} {row['field']} {row['value']}: {_breaks(row, own, users)}"
+        remedy = "write a whole principal, with" if row["literal"] else f"{ALIASES}, or write"
+        remedy += (
             f" {own if row['field'] in authorization_policies.DOMAINS else authorization_policies.OWN} in the policy"
         )
-        yield ask.answer(Verdict.FAIL if users else Verdict.WARN, told, cure)
+        yield ask.answer(Verdict.FAIL if users else Verdict.WARN, observed, remedy)
     if not strange:
         ask = Question("MK415", "policies name the mesh's identities", name, expected)
         if rows.empty and identity.lacks(name):
             yield ask.answer(Verdict.SKIPPED, "it has no istiod yet")
             return
-        told = f"all {len(rows)} values that name a trust domain" if len(rows) else "no policy names a trust domain"
-        yield ask.answer(Verdict.PASS, told)
+        observed = f"all {len(rows)} values that name a trust domain" if len(rows) else "no policy names a trust domain"
+        yield ask.answer(Verdict.PASS, observed)
 
 
 def _means(row: Row, own: str, aliases: frozenset[str]) -> bool:

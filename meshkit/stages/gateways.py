@@ -12,7 +12,13 @@ from typing import Any
 from meshkit.changes.plan import Plan, refused
 from meshkit.checks import control_plane, gateways, restarts
 from meshkit.checks.finding import Finding, Verdict
-from meshkit.checks.gateway_exposure import GatewayFacts, check_control_plane, check_hosts, check_mesh_networks
+from meshkit.checks.gateway_exposure import (
+    GatewayFacts,
+    check_control_plane,
+    check_hosts,
+    check_mesh_networks,
+    check_own_network,
+)
 from meshkit.checks.question import Question, arrow, awaits, planned
 from meshkit.istio.control_plane import istioctl, versions
 from meshkit.istio.control_plane.cluster_domain import of_mesh
@@ -185,6 +191,7 @@ def prove(mesh: Mesh, facts: GatewayFacts, done: Plan) -> list[Finding]:
         findings += check_others(mesh, facts, reader, target)
     for name in mesh.clusters:
         findings += [check_hosts(mesh, facts, name), check_control_plane(mesh, facts, name)]
+        findings.append(check_own_network(mesh, facts, name))
     return [*findings, *check_mesh_networks(mesh, facts, gateway_manifests.configured(mesh))]
 
 

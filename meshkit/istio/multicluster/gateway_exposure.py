@@ -26,6 +26,7 @@ OPENED: Final = Table(
         "service": text("that the gateway lets in"),
         "port": integer("of the Service"),
         "endpoints": integer("healthy ones of the gateway's Envoy; 0: the Service is exposed, and nothing answers"),
+        "addresses": text("of these endpoints, comma-joined"),
         "part_of": text("Kubernetes API, istiod or kube-system; empty for all else"),
         "sni": text("by which it is routed"),
         "gateway": text("pod"),
@@ -69,8 +70,12 @@ def _opened(proxy: Proxy, root_namespace: str) -> list[dict[str, Any]]:
     if not names:
         return []
     hosts = envoy_admin.clusters(proxy, _TIMEOUT)
-    healthy = hosts[hosts["health"] == "HEALTHY"].groupby("name").size()
-    return [{**_parts(sni, root_namespace), "endpoints": int(healthy.get(target, 0))} for sni, target in names]
+    healthy = hosts[hosts["health"] == "HEALTHY"].groupby("name")["address"].agg(list)
+    found = ((sni, sorted(healthy.get(target, []))) for sni, target in names)
+    return [
+        {**_parts(sni, root_namespace), "endpoints": len(addresses), "addresses": ",".join(addresses)}
+        for sni, addresses in found
+    ]
 
 
 def parse_names(configs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:

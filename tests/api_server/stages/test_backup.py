@@ -32,9 +32,9 @@ from tests.unit.stages.test_backup import (
     WARN,
     Manifest,
     core,
+    finding_of,
     mesh_of,
     thing,
-    told,
 )
 
 
@@ -136,10 +136,10 @@ class TestGates:
         finally:
             east.delete(binding)
             east.delete(role)
-        found = told(gates, "MK301")
+        found = finding_of(gates, "MK301")
         assert found.verdict is UNKNOWN
         assert "istio-system/secrets (403)" in found.observed
-        assert "get and list secrets" in found.remedy
+        assert "allow get and list of secrets" in found.remedy
         assert backup.write(mesh, facts, "apply", gates=gates) is None
         assert backup.latest(mesh) is None
 
@@ -148,7 +148,7 @@ class TestGates:
         mesh, hidden = mesh_of(east), definition("ghosts", served=False)
         east.apply(hidden)
         try:
-            found = told(backup.check(mesh, backup.look(mesh)), "MK301")
+            found = finding_of(backup.check(mesh, backup.look(mesh)), "MK301")
         finally:
             east.delete(hidden)
         assert found.verdict is UNKNOWN
@@ -167,7 +167,7 @@ class TestGates:
             east.delete(thing("shop"))
             east.delete(core("Secret", "shop-tls"))
         assert list(facts.secrets["name"]) == ["cacerts", "shop-tls"]
-        found = told(backup.check(mesh, facts), "MK302")
+        found = finding_of(backup.check(mesh, facts), "MK302")
         assert found.verdict is WARN
         assert "secret gone (named by Thing default/shop)" in found.observed
         assert "shop-tls" not in found.observed
@@ -180,7 +180,7 @@ class TestGates:
         folder.mkdir(mode=0o755)
         facts = backup.look(mesh)
         gates = backup.check(mesh, facts)
-        assert (told(gates, "MK303").verdict, told(gates, "MK303").observed) == (
+        assert (finding_of(gates, "MK303").verdict, finding_of(gates, "MK303").observed) == (
             FAIL,
             f"mode 0755, owner {os.getuid()}",
         )
@@ -193,7 +193,7 @@ class TestGates:
         facts = backup.look(mesh)
         usage = namedtuple("usage", "free")  # noqa: PYI024
         monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(2**20))
-        assert told(backup.check(mesh, facts), "MK304").verdict is FAIL
+        assert finding_of(backup.check(mesh, facts), "MK304").verdict is FAIL
 
     def test_a_plan_writes_nothing_and_proves_nothing(self, east: Cluster, state: Path) -> None:
         """No folder appears; the proof is skipped; another mode is an error."""
@@ -215,10 +215,13 @@ class TestDrill:
         facts, done = backed_up(mesh)
         _forge(done, lambda one: one["metadata"]["name"] != "two")
         found = backup.prove(mesh, facts, done)
-        assert told(found, "MK305").verdict is PASS
-        assert told(found, "MK306").verdict is FAIL
-        assert "Thing default/two" in told(found, "MK306").observed
-        assert (told(found, "MK307").verdict, told(found, "MK307").observed) == (FAIL, f"Thing.{GROUP}: 1 of 2")
+        assert finding_of(found, "MK305").verdict is PASS
+        assert finding_of(found, "MK306").verdict is FAIL
+        assert "Thing default/two" in finding_of(found, "MK306").observed
+        assert (finding_of(found, "MK307").verdict, finding_of(found, "MK307").observed) == (
+            FAIL,
+            f"Thing.{GROUP}: 1 of 2",
+        )
 
     def test_an_object_that_came_or_went_since_is_a_warning(self, east: Cluster) -> None:
         """MK306 names both; counts that differ for that reason warn, too."""
@@ -233,10 +236,10 @@ class TestDrill:
         finally:
             east.delete(thing("coming"))
             east.delete(thing("here-too"))
-        assert told(found, "MK306").verdict is told(found, "MK307").verdict is WARN
+        assert finding_of(found, "MK306").verdict is finding_of(found, "MK307").verdict is WARN
         for name in ("coming", "leaving"):
-            assert f"Thing default/{name}" in told(found, "MK306").observed
-        assert told(found, "MK308").verdict is told(found, "MK309").verdict is PASS
+            assert f"Thing default/{name}" in finding_of(found, "MK306").observed
+        assert finding_of(found, "MK308").verdict is finding_of(found, "MK309").verdict is PASS
 
     def test_a_webhook_that_does_not_answer_is_in_the_way_of_a_restore(self, east: Cluster) -> None:
         """MK308 and MK309 fail, and name the object and the webhook."""
@@ -262,14 +265,14 @@ class TestDrill:
             )
         finally:
             east.delete(webhook)
-            until(lambda: told(backup.prove(mesh, facts, done), "MK309").verdict is PASS, "the webhook is gone")
+            until(lambda: finding_of(backup.prove(mesh, facts, done), "MK309").verdict is PASS, "the webhook is gone")
         assert all("Thing default/one" in f.observed and "silent.drill.example" in f.observed for f in found)
 
     def test_who_may_not_write_cannot_try(self, east: Cluster, api_server: ApiServer) -> None:
         """MK306: another credential that may not even look leaves it unknown."""
         facts, done = backed_up(mesh_of(east))
         mesh = mesh_of(Cluster.connect("stranger", str(api_server.kubeconfig), name="east"))
-        assert told(backup.prove(mesh, facts, done), "MK306").verdict is UNKNOWN
+        assert finding_of(backup.prove(mesh, facts, done), "MK306").verdict is UNKNOWN
 
 
 def _forge(done: archive.Archive, keep: Any) -> None:

@@ -28,4 +28,4 @@ def test_a_command_that_makes_services_is_noticed(meshed_lab: Lab) -> None:
     before = versions(meshed_lab)
     assert meshkit("pairs", str(meshed_lab.mesh_file), "--samples", "4").returncode == 0
     assert versions(meshed_lab).keys() == before.keys()
-    assert meshkit("pairs", "--help").stdout.count("Makes Services") == 1
+    assert "Creates Services" in " ".join(meshkit("pairs", "--help").stdout.split())

@@ -34,7 +34,8 @@ def opened(cluster: str, service: str = "httpbin", namespace: str = "sample", en
     part = multicluster_gateway_exposure.part_of(service, namespace, SYSTEM)
     sni = f"outbound_.80_._.{service}.{namespace}.svc.cluster.local"
     row = {"cluster": cluster, "namespace": namespace, "service": service, "port": 80, "endpoints": endpoints}
-    return {**row, "part_of": part, "sni": sni, "gateway": f"gw-{cluster}"}
+    addresses = ",".join(f"10.0.0.{n}:8080" for n in range(endpoints))
+    return {**row, "addresses": addresses, "part_of": part, "sni": sni, "gateway": f"gw-{cluster}"}
 
 
 def claim(cluster: str, **change: str) -> Row:
@@ -67,7 +68,7 @@ def test_a_healthy_mesh_passes_every_check() -> None:
     mesh = healthy.mesh()
     findings = [*stages_gateways.check(mesh, facts()), *proved(mesh, facts())]
     assert {f.verdict for f in findings} == {PASS}
-    assert {f.id for f in findings} == {"MK602", "MK603", "MK613", "MK614", "MK801", "MK805", "MK806", "MK838"}
+    assert {f.id for f in findings} == {"MK602", "MK603", "MK613", "MK614", "MK616", "MK801", "MK805", "MK806", "MK838"}
     assert {f.subject for f in findings} == {"east", "west", PAIR, "west → east"}
 
 
@@ -173,3 +174,20 @@ def test_a_control_plane_that_answers_through_the_gateway_is_a_warning(east: lis
     findings = proved(healthy.mesh(), facts(opened=[*east, opened("west")]))
     assert judged(findings, "MK614", "east") == [verdict]
     assert all("hosts" in f.remedy for f in findings if f.verdict is WARN)
+
+
+@pytest.mark.parametrize(
+    ("east", "verdict"),
+    [
+        ([opened("east")], PASS),
+        ([opened("east") | {"addresses": "10.0.0.0:8080,192.0.2.2:15443"}], FAIL),
+        ([opened("east") | {"addresses": "192.0.2.1:15443"}], PASS),
+        ([{"cluster": "east", "reason": "no answer"}], UNKNOWN),
+        ([opened("east") | {"addresses": "192.0.2.2:15443"}, {"cluster": "east", "reason": "no answer"}], FAIL),
+    ],
+)
+def test_a_gateway_that_sends_requests_back_to_another_gateway_is_found(east: list[Row], verdict: Verdict) -> None:
+    """Its own address is no other network's; the remedy limits what istiod shows it."""
+    findings = [f for f in proved(healthy.mesh(), facts(opened=[*east, opened("west")])) if f.id == "MK616"]
+    assert [f.verdict for f in findings] == [verdict, PASS]
+    assert ("ISTIO_META_REQUESTED_NETWORK_VIEW=net-east" in findings[0].remedy) == (verdict is FAIL)

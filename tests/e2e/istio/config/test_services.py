@@ -11,6 +11,7 @@ import yaml
 
 from meshkit.checks import service_merge
 from meshkit.istio.config import services
+from meshkit.istio.control_plane import cluster_domain
 from meshkit.kube.mesh import Mesh
 from meshkit.snapshot.snapshot import Snapshot
 from tests.support.lab import Lab, until
@@ -37,7 +38,7 @@ def test_the_patch_keeps_a_service_at_home(meshed_lab: Lab, tmp_path: Path) -> N
     """Istioctl puts it into meshConfig; with that, east's clients have no endpoint of west, and west's still have."""
     mesh = Mesh.open(meshed_lab.mesh_file)
     spec = mesh.spec.probe
-    host = f"{spec.server}.{spec.namespace}.svc.{services.DOMAIN}"
+    host = f"{spec.server}.{spec.namespace}.svc.{cluster_domain.DEFAULT}"
     patch = service_merge.patch(mesh, service_merge.LOCAL.frame([{"host": host}]))
     (tmp_path / "patch.yaml").write_text(patch)
     made = meshed_lab.must("istioctl", "manifest", "generate", "-f", str(tmp_path / "patch.yaml"))
