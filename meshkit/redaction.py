@@ -72,7 +72,8 @@ STRICT: Final = {
     "user and password": re.compile(r"""(?P<keep>(?<![\w-])(?:-u|--user|--proxy-user)[ =]["']?)[^\s:"']+:[^\s"']+"""),
     "assignment": re.compile(rf"""(?i)(?P<keep>[\w.-]*{_NAME}{_END}[\w.-]*\\*["']?\s*:?=>?\s*\\*){_VALUE}"""),
     "field": re.compile(
-        rf"""(?im)(?P<keep>(?:^|[{{\[,"'\\]|\\n)[\s-]*\\*["']?[\w./-]*{_NAME}\\*["']?[ \t]*:[ \t]*\\*){_VALUE}"""
+        rf"""(?imx)(?P<keep>(?:^|[{{\[,"'\\]|\\n)[\s-]*\\*["']?[\w./-]*{_NAME}\\*["']?[ \t]*:[ \t]*\\*){_VALUE}
+        (?=[ \t]*(?:$|[\\"',}}\]&;]))"""
     ),
 }
 """What a reading must not keep besides: secrets by the word before them; rather too much than too little."""

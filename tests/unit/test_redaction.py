@@ -208,6 +208,7 @@ def test_no_secret_stays_in_ten_thousand_objects(seed: int) -> None:
         "ConfigMap istio-system/istio in east (mesh: discoverySelectors) leaves out namespace sample",
         "Sidecar sample/default in east (spec.egress.hosts) imports ./*: the proxies that it is for do not know it",
         "http://[fd00::1]:15443/path@2", "https://host:8443/a@b", "kubernetes.default.svc.cluster.local",
+        "sleep-1.auth: no answer within 10 s", "token: it could not be read",
         "neither cacerts nor istio-ca-secret in istio-system", "cert-manager.io/v1",
     ],
 )  # fmt: skip
