@@ -64,7 +64,7 @@ def test_each_workload_is_found_by_its_running_proxies(mesh: Mesh, east: Cluster
     pod(east, "alone", space)
     pod(east, "plain", space, proxy=False)
     found = workloads(mesh)
-    dropped = ["reason", "cluster", "namespace", "mesh_ids"]
+    dropped = ["reason", "cluster", "namespace", "mesh_ids", "remote_risk"]
     rows = found[found["namespace"] == space].sort_values("workload").drop(columns=dropped)
     anew = "a rollout cannot restart a Pod: delete it, and have its creator recreate it"
     assert [tuple(row) for row in rows.to_numpy()] == [
