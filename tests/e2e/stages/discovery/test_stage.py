@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import yaml
 
 from meshkit.checks.finding import Finding, Verdict, overall
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
-from meshkit.istio.multicluster.remote_secrets import LABEL
 from meshkit.kube.mesh import Mesh
 from meshkit.paths import folder
 from meshkit.stages.discovery import facts as discovery_facts
@@ -43,43 +41,6 @@ WITHOUT_SECRETS: dict[str, Any] = {
         {"apiGroups": ["discovery.k8s.io", "networking.istio.io"], "resources": ["*"], "verbs": ["*"]},
     ],
 }
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Journals go where the test ends."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-
-
-@pytest.fixture
-def undiscovered(meshed_lab: Lab) -> Iterator[Lab]:
-    """The lab as it is before stage 07; afterwards the clusters have discovered each other again."""
-    part(meshed_lab)
-    yield meshed_lab
-    part(meshed_lab)
-    for entry in Mesh.open(meshed_lab.mesh_file).spec.clusters:
-        command = ("create-remote-secret", f"--name={entry.name}", f"--server={entry.api_server}")
-        made = meshed_lab.istioctl(entry.context, *command)
-        for reader in {*CONTEXTS} - {entry.context}:
-            meshed_lab.kubectl(reader, "apply", "-f", "-", stdin=made)
-    until(lambda: watched(meshed_lab) == 2 * len(CONTEXTS), "each istiod watches both clusters", 60)
-
-
-def part(lab: Lab) -> None:
-    """Delete every remote secret and every reader's token.
-
-    Never while an istiod takes one in: a secret that goes during its first sync leaves its controller hanging.
-    """
-    for context in CONTEXTS:
-        lab.kubectl(context, "delete", "secret", "-A", "-l", f"{LABEL}=true")
-        for kind in (reader_tokens.TOKEN_TYPE, reader_tokens.EXPIRING_TYPE):
-            lab.kubectl(context, "delete", "secret", *SYSTEM, f"--field-selector=type={kind}")
-    until(lambda: watched(lab) == len(CONTEXTS), "each istiod watches its own cluster only", 60)
-
-
-def watched(lab: Lab) -> int:
-    """Return how many clusters the istiods have synced, their own included."""
-    return sum(lab.istioctl(context, "remote-clusters").count("synced") for context in CONTEXTS)
 
 
 def versions(lab: Lab) -> dict[tuple[str, str], str]:
