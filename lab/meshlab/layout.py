@@ -111,6 +111,8 @@ class Settings:
     flat: bool = False
     ports: tuple[int, ...] = ()
     live_roots: bool = False
+    shapes: tuple[str, ...] = ()
+    domain: str = "cluster.local"
 
     def save(self, home: Path) -> None:
         """Write settings.json atomically."""
@@ -120,7 +122,7 @@ class Settings:
     def load(cls, home: Path) -> Settings:
         """Read settings.json."""
         known = json.loads((home / "settings.json").read_text())
-        return cls(**{**known, "ports": tuple(known["ports"])})
+        return cls(**{**known, "ports": tuple(known["ports"]), "shapes": tuple(known["shapes"])})
 
 
 def replace(path: Path, text: str, mode: int = 0o644) -> None:

@@ -18,7 +18,7 @@ import urllib3
 from meshlab import cluster, network, services
 from meshlab.container import Logs, now
 from meshlab.kube import Kube, Object, Refused, Store, key
-from meshlab.layout import NODE_API_PORT, Site
+from meshlab.layout import NODE_API_PORT, Settings, Site
 from meshlab.pod import Pod
 
 # Native sidecars are decided by what the node says of itself (istiod reads kubeletVersion, 1.33 and later).
@@ -30,7 +30,7 @@ class Node:
     """One cluster's only node."""
 
     def __init__(self, home: Path, site: Site) -> None:
-        self.site = site
+        self.site, self.domain = site, Settings.load(home).domain
         self.kube = Kube(home / site.name / "node.kubeconfig")
         self.log_folder = home / "log" / f"{site.name}-pods"
         self.scratch = cluster.state(site).parent / "pods"
@@ -57,7 +57,7 @@ class Node:
         self.balancers = services.LoadBalancers(self.kube, self.site, self.services, self.routes)
         for each in (self.secrets, self.config_maps, self.services, self.slices, self.pods):
             each.synced.wait()
-        services.serve_names(self.site, self.services, self.slices)
+        services.serve_names(self.site, self.domain, self.services, self.slices)
 
     def _store(self, plural: str) -> Store:
         return Store(self.kube, f"/api/v1/{plural}", self.changed.set)

@@ -2,7 +2,7 @@
 
 The kernel here has no netem, so a user-space relay delays the bytes. The WAN's own rules redirect all that leaves a
 node to it; it looks up where the connection was going (SO_ORIGINAL_DST) and what stands there: an API server, a
-LoadBalancer Service (routes.json of each cluster), or, in a flat network, a pod. Anything else is refused.
+LoadBalancer or NodePort Service (routes.json of each cluster), or, in a flat network, a pod. Anything else is refused.
 `wan.json` {"rtt_ms": 40, "cut": ["west"]} is reloaded when it changes.
 """
 
