@@ -102,7 +102,7 @@ def start(
         end(home)
         wipe(home)
         ports, flat = tuple(free_ports(clusters)), flat or shape.flat
-        settings = Settings(clusters, rtt_ms, flat, ports, live_roots, tuple(shapes), shape.domain)
+        settings = Settings(clusters, rtt_ms, flat, ports, live_roots, tuple(shapes), shape.domain, shape.one_vpc)
         settings.save(home)
         for site in sites(clusters):
             cluster.prepare(home, site)

@@ -52,6 +52,7 @@ class Shape(_Model):
     about: str = ""
     of: list[str] = Field(default=[], description="the shapes that this one begins with")
     flat: bool = Field(default=False, description="as `meshkit lab up --flat`")
+    one_vpc: bool = Field(default=False, alias="oneVpc", description="pods of all clusters share one pod network")
     domain: str = Field(default="cluster.local", description="the cluster domain, of DNS and of Istio")
     kubeconfig: Literal["token", "token-file", "exec-plugin", "impersonation"] = "token"
     nodes: Literal["internal", "external"] = Field(default="internal", description="the kind of the nodes' address")
