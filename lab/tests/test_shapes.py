@@ -1,7 +1,7 @@
 """Meshes as people have them: is a healthy one called healthy, and is a live one migrated, or refused with the reason?
 
-One shape: `make drills DRILLS="lab/tests/test_shapes.py -k revisioned"`. What was seen is added to the JSON file
-$MESHKIT_TEST_TABLE. `python -m tests.support.shape_table FILE` prints the table of docs/lab-shapes.md from it.
+$MESHKIT_TEST_SHAPES chooses them: names with commas, or with + to combine shapes; unset, all. What was seen is added to
+the JSON file $MESHKIT_TEST_TABLE. `python -m tests.support.shape_table FILE` prints the table of docs/lab-shapes.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tests.support.lab_fixtures import need_programs
 from tests.support.sameness import differences, snapshot
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1800)]
+CHOSEN = (os.environ.get("MESHKIT_TEST_SHAPES") or ",".join(names())).split(",")
 SETTLES = 60.0
 HEALTHY: dict[str, set[str]] = {}
 """What is rightly said of a healthy mesh of a shape, by the ids of the checks."""
@@ -72,10 +73,10 @@ def ids(findings: list[dict[str, Any]]) -> set[str]:
     return {f["id"] for f in findings if f["verdict"] not in drill.GOOD}
 
 
-@pytest.mark.parametrize("shape", names())
+@pytest.mark.parametrize("shape", CHOSEN)
 def test_a_healthy_mesh_is_called_healthy(lab: Lab, shape: str, row: Row) -> None:
     """A finished mesh of the shape: calls are answered by both clusters, and `check` says nothing else."""
-    lab.start("meshed", shapes=[shape])
+    lab.start("meshed", shapes=shape.split("+"))
     row["calls"] = "<br>".join(drill.calls(lab))
     deadline = time.monotonic() + SETTLES
     while ids(findings := drill.check(lab)) != HEALTHY.get(shape, set()) and time.monotonic() < deadline:
@@ -85,12 +86,12 @@ def test_a_healthy_mesh_is_called_healthy(lab: Lab, shape: str, row: Row) -> Non
     assert ids(findings) == HEALTHY.get(shape, set()), row["healthy"]
 
 
-@pytest.mark.parametrize("shape", names())
+@pytest.mark.parametrize("shape", CHOSEN)
 def test_a_live_mesh_is_migrated_or_refused(
     lab: Lab, shape: str, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """East of the shape is live, west bare: plan, apply under load, an empty second plan, undo; or no change at all."""
-    lab.start("single", shapes=[shape])
+    lab.start("single", shapes=shape.split("+"))
     before, file = snapshot(lab), mesh_file(lab)
 
     plan = meshkit(tmp_path, "run", file, *SMALL)
