@@ -106,6 +106,7 @@ def prepare(tools: Tools, site: Site) -> None:
     """Make what a cluster of the shape has before Istio comes."""
     if tools.shape.nodes == "external":
         addresses = [{"type": kind, "address": site.node_ip} for kind in ("InternalIP", "ExternalIP")]
+        addresses.append({"type": "Hostname", "address": site.name})
         patch = json.dumps({"status": {"addresses": addresses}})
         tools.kubectl(site, "patch", "node", site.name, "--subresource=status", "--type=merge", "--patch", patch)
     if tools.shape.gateway_api:
