@@ -22,6 +22,7 @@ import yaml
 
 from meshkit.errors import ChangeError
 from meshlab import certificates, meshfile
+from meshlab.cluster import ACTS_AS
 from meshlab.layout import Say, Settings, Site, programs, sites
 from meshlab.programs import GATEWAY_API, share
 from meshlab.shapes.shape import Shape, combined
@@ -70,8 +71,12 @@ class Tools:
         return self.run("kubectl", "--context", site.context, *argv, stdin=stdin)
 
     def istioctl(self, site: Site, *argv: str, stdin: str = "") -> str:
-        """Run istioctl on a cluster."""
-        return self.run("istioctl", "--context", site.context, *argv, stdin=stdin)
+        """Run istioctl on a cluster.
+
+        It does not read from a kubeconfig as whom to act: it takes that from its flags only.
+        """
+        acts = (f"--as={ACTS_AS}", f"--as-group={ACTS_AS}") if self.shape.kubeconfig == "impersonation" else ()
+        return self.run("istioctl", "--context", site.context, *argv, *acts, stdin=stdin)
 
     def install(self, site: Site, *argv: str, stdin: str = "") -> None:
         """Run `istioctl install` with the lab's overlay, of the shape's revision."""

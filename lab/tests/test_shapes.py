@@ -27,8 +27,8 @@ from tests.support.sameness import differences, snapshot
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1800)]
 CHOSEN = (os.environ.get("MESHKIT_TEST_SHAPES") or ",".join(names())).split(",")
 SETTLES = 60.0
-HEALTHY: dict[str, set[str]] = {}
-"""What is rightly said of a healthy mesh of a shape, by the ids of the checks."""
+HEALTHY: dict[str, str] = {"no-debug": "MK108", "quota": "MK242"}
+"""What is rightly said of a healthy mesh of a shape: the id of a check; others may follow from it, or be unknown."""
 REFUSED: dict[str, str] = {}
 """Shapes that are not migrated, each with the check that must say so before the first change."""
 Row = dict[str, str]
@@ -73,17 +73,24 @@ def ids(findings: list[dict[str, Any]]) -> set[str]:
     return {f["id"] for f in findings if f["verdict"] not in drill.GOOD}
 
 
+def false_alarms(shape: str, findings: list[dict[str, Any]]) -> list[str]:
+    """Return what should not be said of a healthy mesh of a shape."""
+    right = HEALTHY.get(shape, "")
+    return bad([f for f in findings if not right or (f["id"] != right and f["verdict"] != "unknown")])
+
+
 @pytest.mark.parametrize("shape", CHOSEN)
 def test_a_healthy_mesh_is_called_healthy(lab: Lab, shape: str, row: Row) -> None:
     """A finished mesh of the shape: calls are answered by both clusters, and `check` says nothing else."""
     lab.start("meshed", shapes=shape.split("+"))
     row["calls"] = "<br>".join(drill.calls(lab))
     deadline = time.monotonic() + SETTLES
-    while ids(findings := drill.check(lab)) != HEALTHY.get(shape, set()) and time.monotonic() < deadline:
+    while false_alarms(shape, findings := drill.check(lab)) and time.monotonic() < deadline:
         time.sleep(2)
     row["healthy"] = "<br>".join(bad(findings)) or f"nothing; {len(findings)} findings"
     assert row["calls"].count(f"0 of {drill.CALLS} failed, answers of east and west") == 2, row["calls"]
-    assert ids(findings) == HEALTHY.get(shape, set()), row["healthy"]
+    assert false_alarms(shape, findings) == []
+    assert HEALTHY.get(shape, "") in {"", *ids(findings)}
 
 
 @pytest.mark.parametrize("shape", CHOSEN)
