@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -138,14 +137,14 @@ def check_mesh_networks(
             yield ask.judge(same, ", ".join(found) or "none", "was it changed since? run stage 06 again")
 
 
-def _resolved(networks: Mapping[str, Any], offered: Gateways) -> dict[str, Any]:
+def _resolved(networks: gateway_manifests.Networks, offered: Gateways) -> gateway_manifests.Networks:
     """Return meshNetworks with the addresses of its gateways, whichever of both ways names a gateway."""
 
-    def place(network: str, gateway: Mapping[str, Any]) -> tuple[frozenset[str], Any]:
+    def place(network: str, gateway: Mapping[str, str | int]) -> tuple[frozenset[str], int]:
         host = str(gateway.get("registryServiceName") or "")
         own = (one for one in offered if one.network == network and one.service)
         addresses = (one.addresses for one in own if host.startswith(f"{one.service}.{one.namespace}.svc."))
-        return frozenset(next(addresses, ()) or [host or str(gateway.get("address"))]), gateway.get("port")
+        return frozenset(next(addresses, ()) or [host or str(gateway.get("address"))]), int(gateway.get("port") or 0)
 
     return {
         name: (value.get("endpoints"), {place(name, gateway) for gateway in value.get("gateways") or []})

@@ -8,6 +8,7 @@ import pytest
 
 from meshkit.checks import gateway_exposure
 from meshkit.checks.finding import Verdict
+from meshkit.istio.multicluster import gateway_manifests
 from meshkit.kube.mesh import Mesh
 from tests.support import healthy
 from tests.support.healthy import judged
@@ -36,5 +37,5 @@ def test_a_gateway_of_mesh_networks_has_a_service_or_its_address(west: str, verd
     east = BY_NAME.format(service=healthy.gateway("east")["service"])
     both: Any = {n: Objects(n, configmaps=networks(TOLD.format(east=east, west=west))) for n in healthy.OTHER}
     mesh = Mesh(healthy.mesh(topology={"meshNetworks": True}).spec, both)
-    findings = list(gateway_exposure.check_mesh_networks(mesh, facts()))
+    findings = list(gateway_exposure.check_mesh_networks(mesh, facts(), gateway_manifests.configured(mesh)))
     assert judged(findings, "MK615", "east") == judged(findings, "MK615", "west") == [verdict]
