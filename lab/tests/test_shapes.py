@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -31,6 +32,8 @@ PLANNED, APPLIED = ("--until", "07"), ("--until", "08")
 """Stages 09 and 10 change nothing that is there afterwards."""
 HEALTHY: dict[str, str] = {"no-debug": "MK108", "quota": "MK242"}
 """What is rightly said of a healthy mesh of a shape: the id of a check; others may follow from it, or be unknown."""
+BY_ISTIOD = re.compile(r"ConfigMap istio-system/istio-|GatewayClass\.\S+ istio(-remote)?:")
+"""What an istiod wrote by itself, and what stays where its namespace was there before."""
 REFUSED: dict[str, str] = {}
 """Shapes that are not migrated, each with the check that must say so before the first change."""
 Row = dict[str, str]
@@ -116,7 +119,7 @@ def test_a_live_mesh_is_migrated_or_refused(
     changes = sum(map(len, again.plans()))
     row["second plan"] = outcome(again, "empty" if not changes else f"{changes} changes")
     undone = meshkit(tmp_path, "undo", str(done.folder), "--mode", "apply")
-    left = differences(before, snapshot(lab))
+    left = [line for line in differences(before, snapshot(lab)) if not BY_ISTIOD.search(line)]
     row["undo"] = outcome(undone, requests(undone)) + (f"; left: {'<br>'.join(left)}" if left else "")
     assert [each.code for each in (plan, done, again, undone)] == [0] * 4, row
     assert (changes, left) == (0, []), row
