@@ -11,10 +11,10 @@ COLUMNS = ("shape", "calls", "healthy", "plan", "apply", "second plan", "undo")
 
 def markdown(seen: dict[str, dict[str, str]]) -> str:
     """Return the table in markdown, a row for each shape."""
-    rows = [
-        [f"`{name}`", *(row.get(column, "").replace("|", "\\|") for column in COLUMNS[1:])]
-        for name, row in seen.items()
-    ]
+    rows = []
+    for name, row in seen.items():
+        shapes = " + ".join(f"`{one}`" for one in name.split("+"))
+        rows.append([shapes, *(row.get(column, "").replace("|", "\\|") for column in COLUMNS[1:])])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *rows))
 
 
