@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-COLUMNS = ("shape", "calls", "healthy", "plan", "apply", "second plan", "undo")
+COLUMNS = ("shape", "healthy", "plan", "apply", "second plan", "undo")
 
 
 def markdown(seen: dict[str, dict[str, str]]) -> str:
