@@ -1,7 +1,7 @@
 """One cluster's control plane: certificates, etcd, API server, controllers, node. Each is a plain process.
 
-Flags were tried on Kubernetes 1.37 and etcd 3.7. The API server believes three static tokens, all of them cluster
-administrators: the user's, the controllers' and the node's.
+Flags were tried on Kubernetes 1.37 and etcd 3.7. The API server believes four static tokens: the user's, the
+controllers' and the node's, who are cluster administrators, and a robot's, who is nothing by itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import yaml
 from cryptography import x509
@@ -26,8 +27,14 @@ CONTROLLERS = (
     "serviceaccount-controller", "serviceaccount-token-controller", "root-ca-certificate-publisher-controller",
     "namespace-controller", "endpointslice-controller", "endpoints-controller", "deployment-controller",
     "replicaset-controller", "statefulset-controller", "daemonset-controller", "job-controller",
-    "garbage-collector-controller", "clusterrole-aggregation-controller",
+    "garbage-collector-controller", "clusterrole-aggregation-controller", "resourcequota-controller",
 )  # fmt: skip
+ROBOT, ACTS_AS = "robot", "mesh-admins"
+"""Who impersonates, and as whom: a user and its group."""
+PLUGIN = """#!/bin/sh
+token=$(cat "$1")
+echo '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "'"$token"'"}}'
+"""
 # The API servers are most of the lab's memory; on a few objects the collector has time to be thorough.
 FRUGAL = {"GOGC": "40"}
 
@@ -44,20 +51,22 @@ def prepare(home: Path, site: Site) -> None:
     authority.issue(folder / "node", site.name, [site.name], [site.node_ip])
     authority.issue(folder / "client", "kube-apiserver-kubelet-client", [], [], client=True)
     write_key(folder / "sa.key", ec.generate_private_key(ec.SECP256R1()))
-    tokens = {user: secrets.token_hex(16) for user in ("admin", "controllers", "node")}
-    lines = [f'{token},{user},{user},"system:masters"' for user, token in tokens.items()]
+    tokens = {user: secrets.token_hex(16) for user in ("admin", "controllers", "node", ROBOT)}
+    lines = [f"{token},{user},{user}{'' if user == ROBOT else ',system:masters'}" for user, token in tokens.items()]
     replace(folder / "tokens.csv", "\n".join(lines) + "\n", 0o600)
     local = f"https://127.0.0.1:{API_PORT}"
     for user in ("controllers", "node"):
-        replace(folder / f"{user}.kubeconfig", kubeconfig([(site, local, authority.pem(), tokens[user])]), 0o600)
-    replace(folder / "admin.token", tokens["admin"], 0o600)
+        entry = (site, local, authority.pem(), {"token": tokens[user]})
+        replace(folder / f"{user}.kubeconfig", kubeconfig([entry]), 0o600)
+    for user in ("admin", ROBOT):
+        replace(folder / f"{user}.token", tokens[user] + "\n", 0o600)
 
 
-def kubeconfig(entries: Iterable[tuple[Site, str, str, str]]) -> str:
-    """Return a kubeconfig of (site, server, CA in PEM, token); the first is the current context."""
+def kubeconfig(entries: Iterable[tuple[Site, str, str, dict[str, Any]]]) -> str:
+    """Return a kubeconfig of (site, server, CA in PEM, user); the first is the current context."""
     entries = list(entries)
 
-    def named(key: str, site: Site, value: dict[str, str]) -> dict[str, object]:
+    def named(key: str, site: Site, value: dict[str, Any]) -> dict[str, Any]:
         return {"name": site.context, key: value}
 
     return yaml.safe_dump(
@@ -69,22 +78,36 @@ def kubeconfig(entries: Iterable[tuple[Site, str, str, str]]) -> str:
                 named("cluster", s, {"server": server, "certificate-authority-data": b64(ca)})
                 for s, server, ca, _ in entries
             ],
-            "users": [named("user", s, {"token": token}) for s, _, _, token in entries],
+            "users": [named("user", s, user) for s, _, _, user in entries],
             "contexts": [named("context", s, {"cluster": s.context, "user": s.context}) for s, _, _, _ in entries],
         },
         sort_keys=False,
     )
 
 
-def write_kubeconfig(home: Path, settings: Settings, all_sites: list[Site]) -> Path:
-    """Write the user's kubeconfig: contexts lab-east, lab-west, … on loopback ports."""
+def write_kubeconfig(home: Path, settings: Settings, all_sites: list[Site], kind: str = "token") -> Path:
+    """Write the user's kubeconfig: contexts lab-east, lab-west, … on loopback ports; `kind` is that of its users."""
     entries = []
     for site, port in zip(all_sites, settings.ports, strict=True):
-        folder = home / site.name
-        ca, token = (folder / "ca.crt").read_text(), (folder / "admin.token").read_text()
-        entries.append((site, f"https://127.0.0.1:{port}", ca, token))
+        ca = (home / site.name / "ca.crt").read_text()
+        entries.append((site, f"https://127.0.0.1:{port}", ca, user(home / site.name, kind)))
     replace(home / "kubeconfig", kubeconfig(entries), 0o600)
     return home / "kubeconfig"
+
+
+def user(folder: Path, kind: str) -> dict[str, Any]:
+    """Return the user of a kubeconfig: with the token itself, its file, a credential plugin, or as somebody else."""
+    file = folder / "admin.token"
+    if kind == "token-file":
+        return {"tokenFile": str(file)}
+    if kind == "exec-plugin":
+        plugin = folder / "credential-plugin"
+        replace(plugin, PLUGIN, 0o700)
+        exec_ = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "args": [str(file)]}
+        return {"exec": {**exec_, "interactiveMode": "Never", "installHint": "It is part of the lab."}}
+    if kind == "impersonation":
+        return {"token": (folder / f"{ROBOT}.token").read_text().strip(), "as": ACTS_AS, "as-groups": [ACTS_AS]}
+    return {"token": file.read_text().strip()}
 
 
 def start(home: Path, site: Site) -> list[subprocess.Popen[bytes]]:

@@ -60,9 +60,44 @@ def build() -> None:
 )
 @click.option("--flat", is_flag=True, help="Join the pod networks: pods reach each other without gateways.")
 @click.option("--live-roots", is_flag=True, help="Let istiod and proxies hot-reload a changed root bundle.")
-def up(*, clusters: int, rtt: int, scenario: str, flat: bool, live_roots: bool) -> None:
-    """Start the lab; it stays until `meshkit lab down`."""
-    start(clusters, rtt, scenario, flat=flat, live_roots=live_roots)
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME",
+    help="A mesh as people have it: see `meshkit lab shapes`. May be repeated. Without --start, a finished mesh.",
+)
+@click.pass_context
+def up(
+    context: click.Context,
+    *,
+    clusters: int,
+    rtt: int,
+    scenario: str,
+    flat: bool,
+    live_roots: bool,
+    shapes: tuple[str, ...],
+) -> None:
+    """Start the lab; it stays until `meshkit lab down`.
+
+    \b
+    Examples:
+      meshkit lab up --shape revisioned                  a finished mesh of two clusters
+      meshkit lab up --shape revisioned --start single   east only, to migrate from
+    """  # noqa: D301
+    if shapes and context.get_parameter_source("scenario") is click.core.ParameterSource.DEFAULT:
+        scenario = "meshed"
+    start(clusters, rtt, scenario, flat=flat, live_roots=live_roots, shapes=shapes)
+
+
+@lab.command()
+@output
+def shapes(output: Output) -> None:
+    """Show each shape that `up --shape` can make: how people have their meshes."""
+    from meshkit.notebook.terminal import show
+    from meshlab.shapes import shape
+
+    show(shape.table(), output)
 
 
 @lab.command()
@@ -311,23 +346,33 @@ def demo(*, clusters: int, down: bool) -> int:
     return code
 
 
-def start(clusters: int, rtt: int, scenario: str, *, flat: bool = False, live_roots: bool = False) -> None:
+def start(
+    clusters: int,
+    rtt: int,
+    scenario: str,
+    *,
+    flat: bool = False,
+    live_roots: bool = False,
+    shapes: tuple[str, ...] = (),
+) -> None:
     """Build what is missing, see what the machine lacks, start bare clusters and bring them to a scenario.
 
     Raises:
         MeshkitError: of each of these steps; a lab that only half came up is ended, one that is up but whose scenario
             failed is left for looking.
     """
-    from meshlab import doctor, lifecycle, programs, scenarios
+    from meshlab import doctor, lifecycle, meshfile, programs, scenarios
     from meshlab.layout import folder
+    from meshlab.shapes.shape import combined
 
     begun = time.monotonic()
+    combined(shapes)  # a wrong name is told before anything is built
     doctor.require()
     if programs.missing():
         programs.build(say)
     running = lifecycle.keeper(folder()) is not None
     try:
-        settings = lifecycle.start(clusters, rtt, flat, say, live_roots=live_roots)
+        settings = lifecycle.start(clusters, rtt, flat, say, live_roots=live_roots, shapes=shapes)
         scenarios.make(scenario, folder(), settings, say)
     except KeyboardInterrupt:
         if not running:
@@ -336,7 +381,9 @@ def start(clusters: int, rtt: int, scenario: str, *, flat: bool = False, live_ro
     except ChangeError as error:
         say("the lab is left as it is, for looking: `meshkit lab status`, `meshkit lab down`")
         raise ChangeError(f"--start {scenario}: {error.message}", where=error.where, remedy=error.remedy) from None
-    say(f"the lab is up ({scenario}) after {time.monotonic() - begun:.0f} s; kubeconfig {folder() / 'kubeconfig'}")
+    what = ", ".join((scenario, *shapes))
+    say(f"the lab is up ({what}) after {time.monotonic() - begun:.0f} s")
+    say(f"kubeconfig {folder() / 'kubeconfig'}; mesh file {meshfile.mesh_file()}")
 
 
 def existing_kubeconfig() -> Path:

@@ -61,7 +61,9 @@ def environment(pod: Object, spec: Object, ip: str, site: Site, sources: Volumes
     return env
 
 
-def mounts(pod: Object, spec: Object, ip: str, site: Site, *, sources: Volumes, folder: Path) -> dict[str, Path]:
+def mounts(
+    pod: Object, spec: Object, ip: str, site: Site, *, sources: Volumes, folder: Path, domain: str
+) -> dict[str, Path]:
     """Return what stands where in the container: its volumes, and the files that a kubelet writes."""
     meta = pod["metadata"]
     found = {}
@@ -73,7 +75,7 @@ def mounts(pod: Object, spec: Object, ip: str, site: Site, *, sources: Volumes, 
                 outside.mkdir(parents=True)
         found[m["mountPath"]] = outside
     folder.mkdir(parents=True, exist_ok=True)
-    search = f"search {meta['namespace']}.svc.cluster.local svc.cluster.local cluster.local"
+    search = f"search {meta['namespace']}.svc.{domain} svc.{domain} {domain}"
     files = {
         "/etc/resolv.conf": f"{search}\nnameserver {site.dns_ip}\noptions ndots:5\n",
         "/etc/hosts": f"127.0.0.1 localhost\n{ip} {meta['name']}\n",

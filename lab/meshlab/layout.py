@@ -23,9 +23,13 @@ PROXY_UID = 1337
 
 @dataclass(frozen=True)
 class Site:
-    """One cluster of the lab: its place in the address plan follows from its number, counted from 1."""
+    """One cluster of the lab: its place in the address plan follows from its number, counted from 1.
+
+    In one VPC the pods of all clusters take their addresses from one network: each cluster those of its number.
+    """
 
     number: int
+    one_vpc: bool = False
 
     @property
     def name(self) -> str:
@@ -48,6 +52,11 @@ class Site:
         return f"172.31.{self.number}.1"
 
     @property
+    def link(self) -> str:
+        """Device of the WAN's end of the node's link."""
+        return f"w-{self.name}"
+
+    @property
     def node_ip(self) -> str:
         """Address of the cluster's only node."""
         return f"172.31.{self.number}.2"
@@ -65,7 +74,17 @@ class Site:
     @property
     def pods(self) -> str:
         """First two bytes of the pod network."""
-        return f"10.{10 + self.number}"
+        return "10.0" if self.one_vpc else f"10.{10 + self.number}"
+
+    def pod_ip(self, index: int) -> str:
+        """Return the index-th address of the cluster's pods."""
+        number = 16 * index + self.number if self.one_vpc else index
+        return f"{self.pods}.{number // 256}.{number % 256}"
+
+    def has_pod(self, ip: str) -> bool:
+        """Return whether an address is one of this cluster's pods."""
+        mine = not self.one_vpc or int(ip.rpartition(".")[2]) % 16 == self.number
+        return ip.startswith(f"{self.pods}.") and mine
 
     @property
     def services(self) -> str:
@@ -82,9 +101,9 @@ class Site:
         return f"172.31.{100 + self.number}.{index}"
 
 
-def sites(clusters: int) -> list[Site]:
+def sites(clusters: int, *, one_vpc: bool = False) -> list[Site]:
     """Return the first so many sites."""
-    return [Site(n + 1) for n in range(clusters)]
+    return [Site(n + 1, one_vpc) for n in range(clusters)]
 
 
 def folder() -> Path:
@@ -111,6 +130,9 @@ class Settings:
     flat: bool = False
     ports: tuple[int, ...] = ()
     live_roots: bool = False
+    shapes: tuple[str, ...] = ()
+    domain: str = "cluster.local"
+    one_vpc: bool = False
 
     def save(self, home: Path) -> None:
         """Write settings.json atomically."""
@@ -120,7 +142,7 @@ class Settings:
     def load(cls, home: Path) -> Settings:
         """Read settings.json."""
         known = json.loads((home / "settings.json").read_text())
-        return cls(**{**known, "ports": tuple(known["ports"])})
+        return cls(**{**known, "ports": tuple(known["ports"]), "shapes": tuple(known["shapes"])})
 
 
 def replace(path: Path, text: str, mode: int = 0o644) -> None:

@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -19,6 +19,7 @@ from meshkit.errors import ChangeError, InputError, UnreachableError
 from meshlab import cluster
 from meshlab.kube import Kube, Refused
 from meshlab.layout import MAX_CLUSTERS, Say, Settings, Site, folder, programs, sites
+from meshlab.shapes.shape import combined
 
 PATIENCE = 90.0
 LONGEST_PATH = 80
@@ -70,15 +71,18 @@ def locked(descriptor: int, home: Path) -> bool:
     return home.exists() and os.fstat(descriptor).st_ino == home.stat().st_ino
 
 
-def start(clusters: int, rtt_ms: int, flat: bool, say: Say, *, live_roots: bool = False) -> Settings:
-    """Start bare clusters and wait until their API servers and nodes are ready.
+def start(
+    clusters: int, rtt_ms: int, flat: bool, say: Say, *, live_roots: bool = False, shapes: Sequence[str] = ()
+) -> Settings:
+    """Start bare clusters of a shape and wait until their API servers and nodes are ready.
 
     Raises:
-        InputError: the numbers make no lab, the folder is not a lab's, or a lab runs in it already.
+        InputError: the numbers make no lab, no shape has such a name, the folder is not a lab's, or a lab runs in it
+            already.
         UnreachableError: a program is not built.
         ChangeError: the box ended, or was not ready in time; the message names its log.
     """
-    home = folder()
+    home, shape = folder(), combined(shapes)
     if not 1 <= clusters <= MAX_CLUSTERS:
         raise InputError(f"--clusters: expected 1 to {MAX_CLUSTERS}, got {clusters}")
     if rtt_ms < 0:
@@ -97,14 +101,18 @@ def start(clusters: int, rtt_ms: int, flat: bool, say: Say, *, live_roots: bool 
                              remedy="use it (`meshkit lab status`), or end it: `meshkit lab down`")  # fmt: skip
         end(home)
         wipe(home)
-        settings = Settings(clusters, rtt_ms, flat, tuple(free_ports(clusters)), live_roots)
+        ports, flat = tuple(free_ports(clusters)), flat or shape.flat
+        settings = Settings(clusters, rtt_ms, flat, ports, live_roots, tuple(shapes), shape.domain, shape.one_vpc)
         settings.save(home)
         for site in sites(clusters):
             cluster.prepare(home, site)
-        cluster.write_kubeconfig(home, settings, sites(clusters))
+        cluster.write_kubeconfig(home, settings, sites(clusters), shape.kubeconfig)
         say(f"starting {clusters} cluster(s): {', '.join(s.context for s in sites(clusters))}")
         process = start_keeper(home)
         wait_ready(home, settings, process, say)
+        if shape.kubeconfig == "impersonation":
+            for site in sites(clusters):
+                allow_impersonation(client(home, settings, site))
     return settings
 
 
@@ -160,6 +168,20 @@ def client(home: Path, settings: Settings, site: Site) -> Kube:
     kube = Kube(home / site.name / "node.kubeconfig")
     kube.server = f"https://127.0.0.1:{settings.ports[site.number - 1]}"
     return kube
+
+
+def allow_impersonation(kube: Kube) -> None:
+    """Let the robot of a kubeconfig act as an administrator, and as nobody else."""
+    may = {"apiGroups": [""], "resources": ["users", "groups"], "resourceNames": [cluster.ACTS_AS]}
+    role = {"metadata": {"name": cluster.ROBOT}, "rules": [{**may, "verbs": ["impersonate"]}]}
+    kube.call("POST", "/apis/rbac.authorization.k8s.io/v1/clusterroles", role)
+    for kind, name, allowed in (("User", cluster.ROBOT, cluster.ROBOT), ("Group", cluster.ACTS_AS, "cluster-admin")):
+        api = "rbac.authorization.k8s.io"
+        kube.call("POST", f"/apis/{api}/v1/clusterrolebindings", {
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": allowed},
+            "subjects": [{"apiGroup": api, "kind": kind, "name": name}],
+        })  # fmt: skip
 
 
 def free_ports(count: int) -> list[int]:

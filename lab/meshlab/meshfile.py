@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 from meshkit import paths
-from meshlab.layout import Settings, folder, replace, sites
+from meshkit.istio.control_plane.istioctl import merge
+from meshlab.layout import Settings, Site, folder, replace, sites
+from meshlab.shapes.shape import Shape, combined
 
 _USUAL = "~/.local/state/meshkit/lab/kubeconfig"
 
@@ -20,43 +22,55 @@ def mesh_file() -> Path:
     in its folder does.
     """
     settings = Settings.load(folder())
-    usual = Path(_USUAL).expanduser() == folder() / "kubeconfig" and settings.clusters == 2
-    if usual and not settings.flat and not settings.live_roots:
+    usual = Settings(rtt_ms=settings.rtt_ms, ports=settings.ports)
+    if Path(_USUAL).expanduser() == folder() / "kubeconfig" and settings == usual:
         return paths.folder("parameters") / "lab.yaml"
     return write(folder(), settings)
 
 
 def write(home: Path, settings: Settings) -> Path:
-    """Write the mesh file of a lab into its folder, with the clusters and the networks that it has."""
-    examples = paths.folder("parameters")
-    document: dict[str, Any] = yaml.safe_load((examples / "lab.yaml").read_text())
-    document["istio"]["overlay"] = str(overlay(home, settings))
-    document["topology"]["network"] = "flat" if settings.flat else "multi"
-    document["clusters"] = [
-        {
-            "name": site.name,
-            "context": site.context,
-            "kubeconfig": str(home / "kubeconfig"),
-            "network": "net-flat" if settings.flat else site.network,
-            "apiServer": site.api_url,
-        }
-        for site in sites(settings.clusters)
-    ]
+    """Write the mesh file of a lab into its folder: the clusters and networks that it has, and what its shape says."""
+    shape = combined(settings.shapes)
+    usual: dict[str, Any] = yaml.safe_load((paths.folder("parameters") / "lab.yaml").read_text())
+    own = {
+        "istio": {"overlay": str(overlay(home, settings)), **({"revision": shape.revision} if shape.revision else {})},
+        "topology": {
+            "network": "flat" if settings.flat else "multi",
+            **({"meshNetworks": True} if shape.mesh_networks else {}),
+        },
+        "clusters": [entry(home, settings, site, shape) for site in sites(settings.clusters)],
+    }
     path = home / "lab.yaml"
-    replace(path, yaml.safe_dump(document, sort_keys=False))
+    replace(path, yaml.safe_dump(merge(merge(usual, own), shape.mesh_file), sort_keys=False))
     return path
 
 
+def entry(home: Path, settings: Settings, site: Site, shape: Shape) -> dict[str, Any]:
+    """Return a cluster as the mesh file has it."""
+    return {
+        "name": site.name,
+        "context": site.context,
+        "kubeconfig": str(home / "kubeconfig"),
+        "network": "net-flat" if settings.flat else site.network,
+        "apiServer": site.api_url,
+        **({"gateway": shape.gateway} if shape.gateway else {}),
+    }
+
+
 def overlay(home: Path, settings: Settings) -> Path:
-    """Return the lab's IstioOperator; the one that also takes roots live is merged into the lab's folder."""
+    """Return the lab's IstioOperator; one that differs from parameters/lab-overlay.yaml is in the lab's folder."""
     examples = paths.folder("parameters")
-    own = examples / "lab-overlay.yaml"
-    if not settings.live_roots:
-        return own
-    document, more = (yaml.safe_load(path.read_text()) for path in (own, examples / "live-roots-overlay.yaml"))
-    spec = document["spec"]
-    spec["meshConfig"]["defaultConfig"] |= more["spec"]["meshConfig"]["defaultConfig"]
-    spec["values"]["pilot"]["env"] |= more["spec"]["values"]["pilot"]["env"]
+    usual = examples / "lab-overlay.yaml"
+    more = [combined(settings.shapes).overlay]
+    if settings.domain != Settings.domain:
+        more.append({"values": {"global": {"proxy": {"clusterDomain": settings.domain}}}})
+    if settings.live_roots:
+        more.append(yaml.safe_load((examples / "live-roots-overlay.yaml").read_text())["spec"])
+    if not any(more):
+        return usual
+    document = yaml.safe_load(usual.read_text())
+    for spec in more:
+        document["spec"] = merge(document["spec"], spec)
     path = home / "overlay.yaml"
     replace(path, yaml.safe_dump(document))
     return path

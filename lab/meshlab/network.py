@@ -17,9 +17,11 @@ def make_bridge(site: Site) -> None:
     # A bridge without an address of its own takes its lowest port's: with each pod that comes or goes it might change,
     # and what others send to the old one is lost.
     mac = f"0a:00:00:00:{site.number:02x}:01"
-    batch(
-        f"link add {BRIDGE} address {mac} type bridge\naddr add {site.pods}.0.1/16 dev {BRIDGE}\nlink set {BRIDGE} up\n"
-    )
+    gateway = f"{site.pods}.0.1/{bits(site)}"
+    batch(f"link add {BRIDGE} address {mac} type bridge\naddr add {gateway} dev {BRIDGE}\nlink set {BRIDGE} up\n")
+    if site.one_vpc:  # its pods are told of no shorter way: it would be the link that they share with nobody
+        sysctl(f"net.ipv4.conf.{BRIDGE}.send_redirects=0")
+        sysctl("net.ipv4.conf.all.send_redirects=0")
     # The DNS server answers on the address that every kubelet gives its pods.
     batch(f"addr add {site.dns_ip}/32 dev lo\n")
 
@@ -32,7 +34,13 @@ def join(netns: str, ip: str, site: Site, sysctls: list[str]) -> None:
         f"link set {outer} master {BRIDGE} up\n"
     )
     gateway = f"{site.pods}.0.1"
-    batch(f"addr add {ip}/16 dev eth0\nlink set eth0 up\nlink set lo up\nroute add default via {gateway}\n", netns)
+    batch(
+        f"addr add {ip}/{bits(site)} dev eth0\nlink set eth0 up\nlink set lo up\n"
+        f"route replace {gateway} dev eth0\nroute add default via {gateway}\n",
+        netns,
+    )
+    if site.one_vpc:
+        batch(f"route replace {ip} dev {BRIDGE}\n")
     for setting in sysctls:
         name, value = setting.split("=", 1)
         path = "/proc/sys/" + name.replace(".", "/")
@@ -43,6 +51,11 @@ def join(netns: str, ip: str, site: Site, sysctls: list[str]) -> None:
             check=True,
             stdout=subprocess.DEVNULL,
         )
+
+
+def bits(site: Site) -> int:
+    """Return how much of a pod's address is its network: in one VPC no other pod is on its link."""
+    return 32 if site.one_vpc else 16
 
 
 def leave(netns: str) -> None:

@@ -18,7 +18,7 @@ import urllib3
 from meshlab import cluster, network, services
 from meshlab.container import Logs, now
 from meshlab.kube import Kube, Object, Refused, Store, key
-from meshlab.layout import NODE_API_PORT, Site
+from meshlab.layout import NODE_API_PORT, Settings, Site
 from meshlab.pod import Pod
 
 # Native sidecars are decided by what the node says of itself (istiod reads kubeletVersion, 1.33 and later).
@@ -29,8 +29,8 @@ PATIENCE = 60.0
 class Node:
     """One cluster's only node."""
 
-    def __init__(self, home: Path, site: Site) -> None:
-        self.site = site
+    def __init__(self, home: Path, site: Site, domain: str) -> None:
+        self.site, self.domain = site, domain
         self.kube = Kube(home / site.name / "node.kubeconfig")
         self.log_folder = home / "log" / f"{site.name}-pods"
         self.scratch = cluster.state(site).parent / "pods"
@@ -57,7 +57,7 @@ class Node:
         self.balancers = services.LoadBalancers(self.kube, self.site, self.services, self.routes)
         for each in (self.secrets, self.config_maps, self.services, self.slices, self.pods):
             each.synced.wait()
-        services.serve_names(self.site, self.services, self.slices)
+        services.serve_names(self.site, self.domain, self.services, self.slices)
 
     def _store(self, plural: str) -> Store:
         return Store(self.kube, f"/api/v1/{plural}", self.changed.set)
@@ -112,8 +112,7 @@ class Node:
 
     def next_ip(self) -> str:
         """Return an address that no pod had before."""
-        number = next(self._ips)
-        return f"{self.site.pods}.{number // 256}.{number % 256}"
+        return self.site.pod_ip(next(self._ips))
 
     def event(self, pod: Object, reason: str, message: str, *, warning: bool = False) -> None:
         """Record an event on a pod, as `kubectl describe` shows it; one said before is counted up."""
@@ -185,7 +184,8 @@ class Node:
 
 def main(home: Path, number: int) -> None:
     """Be the node of a site until the box ends."""
-    node = Node(home, Site(number))
+    settings = Settings.load(home)
+    node = Node(home, Site(number, settings.one_vpc), settings.domain)
     node.start()
     print("node is ready", flush=True)
     node.run()

@@ -35,6 +35,7 @@ class Node(Protocol):
     config_maps: Store
     logs: Logs
     site: Site
+    domain: str
     log_folder: Path
     state_folder: Path
     scratch: Path
@@ -242,7 +243,15 @@ class Pod:
                 env=env,
                 cwd=c.spec.get("workingDir") or "/",
                 user=user,
-                mounts=launch.mounts(self.object, c.spec, self.ip, site, sources=self.volumes, folder=self.folder),
+                mounts=launch.mounts(
+                    self.object,
+                    c.spec,
+                    self.ip,
+                    site,
+                    sources=self.volumes,
+                    folder=self.folder,
+                    domain=self.node.domain,
+                ),
                 logs=self.node.logs,
                 log=self._log(c, c.restarts),
             )

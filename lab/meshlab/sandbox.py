@@ -48,13 +48,15 @@ def keep(home: Path) -> int:
 def first(home: Path) -> None:
     """Be process 1: mounts, networks, daemons; then reap children until the end is requested."""
     settings = Settings.load(home)
-    all_sites = sites(settings.clusters)
+    all_sites = sites(settings.clusters, one_vpc=settings.one_vpc)
     run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run")
     Path("/run/netns").mkdir()
     Path("/run/lab").mkdir()
     # `ip netns exec` and /etc/resolv.conf belong to the machine; the lab never reads them.
     run("ip", "link", "set", "lo", "up")
-    network.sysctl("net.ipv4.ip_forward=1")
+    # In one VPC the pods of several clusters answer from one network, each by its own link.
+    for setting in ("ip_forward=1", "conf.all.rp_filter=0", "conf.default.rp_filter=0"):
+        network.sysctl(f"net.ipv4.{setting}")
     for site in all_sites:
         link(site)
     subprocess.run(["iptables-restore"], input=wan_rules(), text=True, check=True)
@@ -79,12 +81,12 @@ def reap(daemons: dict[int, object]) -> None:
 def link(site: Site) -> None:
     """Make the node's network namespace and its link to the WAN; no default route leads out of the WAN."""
     run("ip", "netns", "add", site.name)
-    wan_end, node_end = f"w-{site.name}", "wan0"
+    wan_end, node_end = site.link, "wan0"
     run("ip", "link", "add", wan_end, "type", "veth", "peer", "name", node_end, "netns", site.name)
     run("ip", "addr", "add", f"{site.wan_ip}/24", "dev", wan_end)
     run("ip", "link", "set", wan_end, "up")
     # In a flat network the other clusters' pods are reached through the relay as well.
-    run("ip", "route", "add", f"{site.pods}.0.0/16", "via", site.node_ip)
+    run("ip", "route", "add", f"{site.pods}.0.0/16", "via", site.node_ip, "metric", str(site.number))
     inside = ("ip", "-n", site.name)
     run(*inside, "addr", "add", f"{site.node_ip}/24", "dev", node_end)
     run(*inside, "link", "set", node_end, "up")

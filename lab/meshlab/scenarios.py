@@ -1,10 +1,12 @@
 """The lab's start scenarios `empty`, `single`, `meshed` and `strangers`, made as in Istio's documentation.
 
-Only istioctl, kubectl and openssl are used, so a meshed lab is the yardstick for what meshkit's migration leaves.
+Only istioctl, kubectl and openssl are used, so a meshed lab is the yardstick for what meshkit's migration leaves. A
+shape of the lab (`meshlab.shapes`) says what is made otherwise.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,25 +16,34 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import yaml
 
 from meshkit.errors import ChangeError
-from meshlab import meshfile
+from meshlab import certificates, meshfile
+from meshlab.cluster import ACTS_AS
 from meshlab.layout import Say, Settings, Site, programs, sites
+from meshlab.programs import GATEWAY_API, share
+from meshlab.shapes.shape import Shape, combined
 
 MANIFESTS = Path(__file__).parent / "manifests"
 PATIENCE = 180
 MESH_ID = "mesh1"
+OPERATOR = {"apiVersion": "install.istio.io/v1alpha1", "kind": "IstioOperator"}
+USUAL = Shape()
 Thing = TypeVar("Thing")
 
 
 class Tools:
-    """istioctl, kubectl and openssl against the lab's kubeconfig."""
+    """istioctl, kubectl and openssl against the lab's kubeconfig; and the shape that they are to make."""
 
     def __init__(self, home: Path) -> None:
+        settings = Settings.load(home)
         self.home = home
         self.kubeconfig = home / "kubeconfig"
-        self.overlay = str(meshfile.overlay(home, Settings.load(home)))
+        self.overlay = str(meshfile.overlay(home, settings))
+        self.shape = combined(settings.shapes)
 
     def run(self, program: str, *argv: str, stdin: str = "") -> str:
         """Run a tool and return what it printed.
@@ -60,25 +71,51 @@ class Tools:
         return self.run("kubectl", "--context", site.context, *argv, stdin=stdin)
 
     def istioctl(self, site: Site, *argv: str, stdin: str = "") -> str:
-        """Run istioctl on a cluster."""
-        return self.run("istioctl", "--context", site.context, *argv, stdin=stdin)
+        """Run istioctl on a cluster.
+
+        It does not read from a kubeconfig as whom to act: it takes that from its flags only.
+        """
+        acts = (f"--as={ACTS_AS}", f"--as-group={ACTS_AS}") if self.shape.kubeconfig == "impersonation" else ()
+        return self.run("istioctl", "--context", site.context, *argv, *acts, stdin=stdin)
+
+    def install(self, site: Site, *argv: str, stdin: str = "") -> None:
+        """Run `istioctl install` with the lab's overlay, of the shape's revision."""
+        revision = [f"--set=revision={self.shape.revision}"] if self.shape.revision else []
+        self.istioctl(site, "install", "-y", "-f", self.overlay, *argv, *revision, stdin=stdin)
 
     def apply(self, site: Site, manifest: str) -> None:
         """Apply one of the lab's manifests."""
         self.kubectl(site, "apply", "-f", str(MANIFESTS / manifest))
+
+    def apply_all(self, site: Site, objects: Iterable[dict[str, Any]]) -> None:
+        """Apply objects."""
+        self.kubectl(site, "apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
 
 def make(scenario: str, home: Path, settings: Settings, say: Say) -> None:
     """Bring fresh bare clusters to a scenario."""
     tools, all_sites = Tools(home), sites(settings.clusters)
     timed = Timed(say)
+    each(all_sites, lambda site: prepare(tools, site))
+    if scenario == "meshed" or (scenario == "single" and tools.shape.has_cacerts):
+        certificates.make_root(tools)
     if scenario == "single":
+        if tools.shape.certificates.form == "cert-manager":  # it serves clusters that have no Istio yet, too
+            each(all_sites, lambda site: root_namespace(tools, site, {}))
         install_single(tools, all_sites[0], timed)
-    elif scenario == "meshed":
-        make_root(tools)
+    elif scenario in ("meshed", "strangers"):
         install_meshed(tools, all_sites, settings, timed)
-    elif scenario == "strangers":
-        install_meshed(tools, all_sites, settings, timed)
+
+
+def prepare(tools: Tools, site: Site) -> None:
+    """Make what a cluster of the shape has before Istio comes."""
+    if tools.shape.nodes == "external":
+        addresses = [{"type": kind, "address": site.node_ip} for kind in ("InternalIP", "ExternalIP")]
+        addresses.append({"type": "Hostname", "address": site.name})
+        patch = json.dumps({"status": {"addresses": addresses}})
+        tools.kubectl(site, "patch", "node", site.name, "--subresource=status", "--type=merge", "--patch", patch)
+    if tools.shape.gateway_api:
+        tools.kubectl(site, "apply", "--server-side", "-f", str(share(programs()) / GATEWAY_API))
 
 
 class Timed:
@@ -97,19 +134,40 @@ class Timed:
 
 def install_single(tools: Tools, site: Site, timed: Timed) -> None:
     """Install Istio the ordinary way: default profile, self-signed root, no ids, no network; sample and load."""
-    timed(
-        f"{site.name}: istioctl install, default profile",
-        lambda: tools.istioctl(site, "install", "-y", "-f", tools.overlay),
-    )
+    root_namespace(tools, site, {})
+    timed(f"{site.name}: istioctl install, default profile", lambda: tools.install(site))
+    make_tags(tools, site)
     timed(f"{site.name}: httpbin, sleep and load are ready", lambda: sample(tools, site, load=True))
 
 
+def root_namespace(tools: Tools, site: Site, labels: dict[str, str | None]) -> None:
+    """Create istio-system where it must have labels, or cacerts, before istioctl creates it."""
+    labels = {key: value for key, value in (labels | tools.shape.labels.get("istio-system", {})).items() if value}
+    plugged = (tools.home / "certs").exists() and not (tools.home / "certs" / site.name).exists()
+    if labels or plugged:
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "istio-system", "labels": labels}}
+        tools.apply_all(site, [namespace])
+    if plugged:
+        certificates.plug(tools, site)
+
+
+def make_tags(tools: Tools, site: Site) -> None:
+    """Make the tags of the shape's revision."""
+    for tag in tools.shape.tags:
+        tools.istioctl(site, "tag", "set", tag, "--revision", tools.shape.revision)
+
+
 def sample(tools: Tools, site: Site, *, load: bool) -> None:
-    """Deploy httpbin and sleep, and the load where asked, and wait for them."""
-    tools.apply(site, "sample.yaml")
+    """Deploy httpbin and sleep, and the load where asked, and wait for them; then what users have beside them."""
+    namespace, *rest = yaml.safe_load_all((MANIFESTS / "sample.yaml").read_text())
+    labels = namespace["metadata"]["labels"] | tools.shape.labels.get("sample", {})
+    namespace["metadata"]["labels"] = {key: value for key, value in labels.items() if value is not None}
+    tools.apply_all(site, [namespace, *rest])
     if load:
         tools.apply(site, "load.yaml")
     tools.kubectl(site, "wait", "-n", "sample", "--for=condition=Available", "deployment", "--all", "--timeout=90s")
+    if tools.shape.objects:
+        tools.apply_all(site, tools.shape.objects)
 
 
 def install_meshed(tools: Tools, all_sites: list[Site], settings: Settings, timed: Timed) -> None:
@@ -139,106 +197,67 @@ def primary(tools: Tools, site: Site, timed: Timed, *, flat: bool) -> None:
 
 def control_plane(tools: Tools, site: Site, timed: Timed, *, network: str) -> None:
     """Install istiod with its ids, below the common root where there is one; else it makes a root of its own."""
-    tools.kubectl(site, "create", "namespace", "istio-system")
-    tools.kubectl(site, "label", "namespace", "istio-system", f"topology.istio.io/network={network}")
-    if (tools.home / "certs").exists():
-        plug_certificates(tools, site)
+    root_namespace(tools, site, {"topology.istio.io/network": network})
     values = {"global.meshID": MESH_ID, "global.multiCluster.clusterName": site.name, "global.network": network}
     flags = [f"--set=values.{name}={value}" for name, value in values.items()]
-    timed(f"{site.name}: istioctl install", lambda: tools.istioctl(site, "install", "-y", "-f", tools.overlay, *flags))
+    networks = mesh_networks(tools.shape)
+    more = ("-f", "-") if networks else ()
+    timed(f"{site.name}: istioctl install", lambda: tools.install(site, *more, *flags, stdin=networks))
+    make_tags(tools, site)
+
+
+def mesh_networks(shape: Shape) -> str:
+    """Return the IstioOperator with the meshNetworks of a shape, or nothing where gateways are known by labels."""
+    networks = {
+        name: {"endpoints": [{"fromRegistry": name.removeprefix("net-")}], "gateways": [gateway]}
+        for name, gateway in shape.mesh_networks.items()
+    }
+    spec = {"values": {"global": {"meshNetworks": networks}}}
+    return yaml.safe_dump({**OPERATOR, "spec": spec}) if networks else ""
 
 
 def eastwest_gateway(tools: Tools, site: Site, timed: Timed) -> None:
     """Install a cluster's east-west gateway, and expose all services through it."""
-    gateway, flags = eastwest_operator(site)
+    if tools.shape.gateway_api:
+        tools.apply_all(site, [gateway_object(site, tools.shape)])
+        wait = ("wait", "-n", "istio-system", "--for=condition=Programmed", "gateway/eastwestgateway", "--timeout=90s")
+        timed(f"{site.name}: east-west gateway", lambda: tools.kubectl(site, *wait))
+        return
+    operator, flags = eastwest_operator(site, tools.shape)
     # `-f -` reads the gateway's operator; the overlay names the lab's images.
-    install = ("install", "-y", "-f", tools.overlay, "-f", "-", *flags)
-    timed(f"{site.name}: east-west gateway", lambda: tools.istioctl(site, *install, stdin=gateway))
-    tools.apply(site, "expose-services.yaml")
+    timed(f"{site.name}: east-west gateway", lambda: tools.install(site, "-f", "-", *flags, stdin=operator))
+    tools.apply_all(site, exposure(tools.shape))
 
 
-def eastwest_operator(site: Site) -> tuple[str, list[str]]:
+def eastwest_operator(site: Site, shape: Shape = USUAL) -> tuple[str, list[str]]:
     """Return the IstioOperator of a cluster's east-west gateway, and the flags that istioctl takes with it."""
-    gateway = (MANIFESTS / "eastwest-gateway.yaml").read_text().replace("{network}", site.network)
+    document = yaml.safe_load((MANIFESTS / "eastwest-gateway.yaml").read_text().replace("{network}", site.network))
+    (gateway,) = document["spec"]["components"]["ingressGateways"]
+    if shape.mesh_networks:
+        del gateway["label"]["topology.istio.io/network"]
+    if kind := shape.gateway.get("serviceType"):
+        gateway["k8s"]["service"]["type"] = kind
+    if annotations := shape.gateway.get("annotations"):
+        gateway["k8s"]["serviceAnnotations"] = annotations
     values = {"global.meshID": MESH_ID, "global.multiCluster.clusterName": site.name}
-    return gateway, [f"--set=values.{name}={value}" for name, value in values.items()]
+    return yaml.safe_dump(document), [f"--set=values.{name}={value}" for name, value in values.items()]
 
 
-def make_root(tools: Tools) -> None:
-    """Make the common root with openssl."""
-    folder = tools.home / "certs"
-    folder.mkdir(mode=0o700)
-    tools.run(
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "3650",
-        "-sha256",
-        "-subj",
-        "/O=Istio/CN=Root CA",
-        "-addext",
-        "keyUsage=critical,keyCertSign,cRLSign",
-        "-keyout",
-        str(folder / "root-key.pem"),
-        "-out",
-        str(folder / "root-cert.pem"),
-    )
+def gateway_object(site: Site, shape: Shape) -> dict[str, Any]:
+    """Return the Gateway, of the Gateway API, that is a cluster's east-west gateway."""
+    text = (MANIFESTS / "eastwest-gateway-api.yaml").read_text()
+    gateway: dict[str, Any] = yaml.safe_load(text.replace("{network}", site.network))
+    if hosts := shape.gateway.get("hosts"):
+        gateway["spec"]["listeners"][0]["hostname"] = hosts[0]
+    return gateway
 
 
-def plug_certificates(tools: Tools, site: Site) -> None:
-    """Issue a cluster's intermediate with openssl and plug it in as the Secret cacerts."""
-    root, folder = tools.home / "certs", tools.home / "certs" / site.name
-    folder.mkdir(mode=0o700)
-    extensions = folder / "ca.ext"
-    extensions.write_text(
-        "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,digitalSignature,keyCertSign,cRLSign\n"
-        "subjectAltName=DNS:istiod.istio-system.svc\n"
-    )
-    request, certificate = str(folder / "ca.csr"), folder / "ca-cert.pem"
-    tools.run(
-        "openssl",
-        "req",
-        "-new",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-subj",
-        f"/O=Istio/CN=Intermediate CA/L={site.name}",
-        "-keyout",
-        str(folder / "ca-key.pem"),
-        "-out",
-        request,
-    )
-    tools.run(
-        "openssl",
-        "x509",
-        "-req",
-        "-days",
-        "730",
-        "-sha256",
-        "-CA",
-        str(root / "root-cert.pem"),
-        "-CAkey",
-        str(root / "root-key.pem"),
-        "-set_serial",
-        str(site.number + 1),
-        "-in",
-        request,
-        "-extfile",
-        str(extensions),
-        "-out",
-        str(certificate),
-    )
-    (folder / "cert-chain.pem").write_text(certificate.read_text() + (root / "root-cert.pem").read_text())
-    shutil.copy(root / "root-cert.pem", folder)
-    files = [
-        f"--from-file={folder / name}" for name in ("ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem")
-    ]
-    tools.kubectl(site, "create", "secret", "generic", "cacerts", "-n", "istio-system", *files)
+def exposure(shape: Shape) -> list[dict[str, Any]]:
+    """Return the Gateway that exposes the Services of a cluster to the others."""
+    gateway = yaml.safe_load((MANIFESTS / "expose-services.yaml").read_text())
+    if hosts := shape.gateway.get("hosts"):
+        gateway["spec"]["servers"][0]["hosts"] = hosts
+    return [gateway]
 
 
 def remote_secret(tools: Tools, reader: Site, target: Site) -> None:

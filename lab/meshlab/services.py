@@ -16,7 +16,6 @@ from dnslib.server import BaseResolver, DNSHandler, DNSLogger, DNSServer
 from meshlab.kube import Kube, Object, Refused, Store, key
 from meshlab.layout import API_PORT, Site, replace
 
-DOMAIN = "svc.cluster.local"
 SLICE_OF = "kubernetes.io/service-name"
 
 
@@ -109,10 +108,12 @@ class LoadBalancers:
         self.written: dict[str, int] = {}
 
     def sync(self) -> None:
-        """Assign missing addresses, and write routes.json where something changed."""
+        """Assign missing addresses, and write routes.json where something changed: those of node ports, too."""
         routes: dict[str, int] = {}
         for service in self.services:
             spec = service["spec"]
+            if spec.get("type") == "NodePort":
+                routes |= {f"{self.site.node_ip}:{p['nodePort']}": p["nodePort"] for p in spec["ports"]}
             if spec.get("type") != "LoadBalancer" or spec.get(
                 "loadBalancerClass"
             ):  # a class belongs to another controller
@@ -141,8 +142,8 @@ class LoadBalancers:
 class Names(BaseResolver):  # type: ignore[misc]  # dnslib has no types
     """Answers for the cluster's domain from the watched Services; everything else does not exist here."""
 
-    def __init__(self, services: Store, slices: Store) -> None:
-        self.services, self.slices = services, slices
+    def __init__(self, domain: str, services: Store, slices: Store) -> None:
+        self.suffix, self.services, self.slices = f".svc.{domain}", services, slices
 
     def resolve(self, request: DNSRecord, handler: DNSHandler) -> DNSRecord:  # noqa: ARG002 - dnslib's signature
         """Return the answer to one question."""
@@ -161,9 +162,9 @@ class Names(BaseResolver):  # type: ignore[misc]  # dnslib has no types
         return reply
 
     def _find(self, name: str) -> list[str] | str | None:
-        if not name.endswith("." + DOMAIN):
+        if not name.endswith(self.suffix):
             return None
-        parts = name.removesuffix("." + DOMAIN).split(".")
+        parts = name.removesuffix(self.suffix).split(".")
         service = self.services.get(parts[-1], parts[-2]) if len(parts) in (2, 3) else None
         if service is None:
             return None
@@ -184,9 +185,9 @@ class Names(BaseResolver):  # type: ignore[misc]  # dnslib has no types
         return ips if ips or host is None else None
 
 
-def serve_names(site: Site, services: Store, slices: Store) -> None:
+def serve_names(site: Site, domain: str, services: Store, slices: Store) -> None:
     """Start the DNS server of a cluster, by UDP and TCP, in threads of its own."""
-    resolver = Names(services, slices)
+    resolver = Names(domain, services, slices)
     for tcp in (False, True):
         # Answers come from memory: dnslib's thread for each datagram would cost more than they do.
         DNSServer(

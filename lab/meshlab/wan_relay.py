@@ -2,7 +2,7 @@
 
 The kernel here has no netem, so a user-space relay delays the bytes. The WAN's own rules redirect all that leaves a
 node to it; it looks up where the connection was going (SO_ORIGINAL_DST) and what stands there: an API server, a
-LoadBalancer Service (routes.json of each cluster), or, in a flat network, a pod. Anything else is refused.
+LoadBalancer or NodePort Service (routes.json of each cluster), or, in a flat network, a pod. Anything else is refused.
 `wan.json` {"rtt_ms": 40, "cut": ["west"]} is reloaded when it changes.
 """
 
@@ -29,7 +29,7 @@ class Wan:
         self.home = home
         settings = Settings.load(home)
         self.flat = settings.flat
-        self.sites = sites(settings.clusters)
+        self.sites = sites(settings.clusters, one_vpc=settings.one_vpc)
         self.rtt_ms: float = settings.rtt_ms
         self.open: dict[asyncio.StreamWriter, Site] = {}
         self._read: dict[Path, tuple[int, dict[str, object]]] = {}
@@ -70,7 +70,7 @@ class Wan:
             routes = self.file(self.home / site.name / "routes.json")
             if node_port := routes.get(f"{ip}:{port}"):
                 return site, site.node_ip, int(str(node_port))
-            if self.flat and ip.startswith(site.pods + "."):
+            if self.flat and site.has_pod(ip):
                 return site, ip, port
         return None
 
@@ -86,7 +86,7 @@ class Wan:
             return
         try:
             await asyncio.sleep(2 * delay)  # the handshake of TCP takes a round trip of its own
-            onward = await asyncio.open_connection(target[1], target[2])
+            onward = await connect(*target)
         except OSError:
             writer.transport.abort()
             return
@@ -95,6 +95,19 @@ class Wan:
             await join((reader, writer), onward, delay)
         finally:
             del self.open[writer], self.open[onward[1]]
+
+
+async def connect(site: Site, ip: str, port: int) -> Stream:
+    """Connect to an address in a cluster, by the link of that cluster: in one VPC their networks are the same."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, site.link.encode())
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, (ip, port))
+        return await asyncio.open_connection(sock=sock)
+    except OSError:
+        sock.close()
+        raise
 
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]

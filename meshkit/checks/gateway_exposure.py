@@ -133,7 +133,23 @@ def check_mesh_networks(
         if isinstance(found, Unknown):
             yield ask.unknown(found.reason)
         else:
-            yield ask.judge(found == wanted, ", ".join(found) or "none", "was it changed since? run stage 06 again")
+            same = _resolved(found, facts.gateways) == _resolved(wanted, facts.gateways)
+            yield ask.judge(same, ", ".join(found) or "none", "was it changed since? run stage 06 again")
+
+
+def _resolved(networks: gateway_manifests.Networks, offered: Gateways) -> gateway_manifests.Networks:
+    """Return meshNetworks with the addresses of its gateways, whichever of both ways names a gateway."""
+
+    def place(network: str, gateway: Mapping[str, str | int]) -> tuple[frozenset[str], int]:
+        host = str(gateway.get("registryServiceName") or "")
+        own = (one for one in offered if one.network == network and one.service)
+        addresses = (one.addresses for one in own if host.startswith(f"{one.service}.{one.namespace}.svc."))
+        return frozenset(next(addresses, ()) or [host or str(gateway.get("address"))]), int(gateway.get("port") or 0)
+
+    return {
+        name: (value.get("endpoints"), {place(name, gateway) for gateway in value.get("gateways") or []})
+        for name, value in networks.items()
+    }
 
 
 def _domain(facts: GatewayFacts) -> str:

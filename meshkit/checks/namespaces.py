@@ -42,6 +42,7 @@ class PrepareFacts:
     no_istioctl: str
     new_pods: new_pods.NewPodFacts | None = None
     revisions: Mapping[str, ControlPlanes | Unknown] = field(default_factory=dict)
+    discovery: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
 
 
 def namespace_row(rows: pd.DataFrame, cluster: str) -> Row:

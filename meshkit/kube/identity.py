@@ -278,12 +278,12 @@ class Identity:
 
     def __init__(self, source: Source, impersonated: Sequence[tuple[str, str]] = ()) -> None:
         self.source = source
-        self._impersonated = tuple(impersonated)
+        self.impersonated = tuple(impersonated)
 
     def headers(self) -> list[tuple[str, str]]:
         """Return the headers that every request and every stream needs; a name can occur more than once."""
         authorization = self.source.authorization()
-        return [*([("Authorization", authorization)] if authorization else []), *self._impersonated]
+        return [*([("Authorization", authorization)] if authorization else []), *self.impersonated]
 
 
 class Hidden(str):

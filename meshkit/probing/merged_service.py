@@ -91,6 +91,7 @@ def calls(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
         cluster_of = _cluster_of_address(mesh, cluster.name, own, seen)
         serving = [name for name, found in own.items() if found]
         unread = [f"{name}: {found.reason}" for name, found in own.items() if isinstance(found, Unknown)]
+        unread += _unseen(mesh, cluster.name, seen)
         found = _endpoints(mesh, side, cluster_of, set(serving), patience)
         return {
             "client": side.client.name,
@@ -123,6 +124,13 @@ def _cluster_of_address(
             addresses = {one.address for one in seen.of(reader, entry.network)} - {""}
         known |= {} if isinstance(addresses, Unknown) else dict.fromkeys(addresses, entry.name)
     return known
+
+
+def _unseen(mesh: Mesh, reader: str, seen: GatewaysSeen) -> list[str]:
+    """Return the clusters whose gateway no istiod of the reader could be asked for, and why."""
+    why = seen.unknown(reader) if mesh.spec.topology.network == "multi" else ""
+    others = [entry for entry in mesh.spec.clusters if entry.name != reader] if why else []
+    return [f"{entry.name}: {why}" for entry in others if not seen.of(reader, entry.network)]
 
 
 def _ip(address: str) -> str:

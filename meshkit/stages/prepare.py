@@ -30,7 +30,7 @@ from meshkit.checks.namespaces import (
     wanted_label,
 )
 from meshkit.checks.question import Question, planned
-from meshkit.istio.config import network_policies, services
+from meshkit.istio.config import discovery_labels, network_policies, services
 from meshkit.istio.control_plane import inventory, istioctl, revisions, versions
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
 from meshkit.istio.multicluster import gateways
@@ -42,6 +42,7 @@ from meshkit.probing import api_server_reach, pod_reach
 from meshkit.stages.stage import Shows, Stage
 
 STAGE = "02 prepare"
+DISCOVERY = "istiod reads the namespace then (discoverySelectors)"
 
 
 def look(mesh: Mesh) -> PrepareFacts:
@@ -63,6 +64,7 @@ def look(mesh: Mesh) -> PrepareFacts:
         gateways=gateways.gateways,
         new_pods=new_pods.look,
         revisions=revisions.look,
+        discovery=discovery_labels.missing,
     )
     return PrepareFacts(**readings, istioctl=tool.version, no_istioctl=tool.missing)
 
@@ -103,21 +105,27 @@ def check_api_servers(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
 
 
 def plan(mesh: Mesh, facts: PrepareFacts) -> Plan:
-    """Return what labels are missing: networks of root namespaces, injection of the probe's namespace."""
+    """Return what labels are missing: networks of root namespaces, injection of the probe's namespace, discovery."""
     wanted = Plan(mesh, STAGE, withheld=checks_revisions.stops(mesh, facts.revisions))
     if wanted.withheld:
         return wanted
     for entry in mesh.spec.clusters:
         root, probe = namespace_row(facts.roots, entry.name), probe_namespace_row(mesh, facts, entry.name)
-        if not root["reason"] and not root["network"]:
-            why = f"tells istiod that pods of {entry.name} are in {entry.network}"
-            manifest = _namespace(mesh.root_namespace, {gateways.NETWORK: entry.network})
+        lacks = facts.discovery.get(entry.name, {})
+        network = {} if root["network"] else {gateways.NETWORK: entry.network}
+        if not root["reason"] and (labels := {**network, **lacks.get(mesh.root_namespace, {})}):
+            why = f"tells istiod that pods of {entry.name} are in {entry.network}" if network else DISCOVERY
+            manifest = _namespace(mesh.root_namespace, labels)
             wanted.apply(entry.name, manifest, why, wait=_placed(mesh, entry.name, entry.network))
+        discovery = dict(lacks.get(mesh.spec.probe.namespace, {}))
         if probe["reason"] == "missing" or not (probe["reason"] or prerequisites.labels(probe)):
             label = wanted_label(mesh, facts, entry.name)
             if answered(mesh, facts.revisions.get(entry.name), label):
-                manifest = _namespace(mesh.spec.probe.namespace, label)
+                manifest = _namespace(mesh.spec.probe.namespace, label | discovery)
                 wanted.apply(entry.name, manifest, "the probe's pods get sidecars there")
+        elif discovery and not probe["reason"]:
+            manifest = _namespace(mesh.spec.probe.namespace, discovery)
+            wanted.apply(entry.name, manifest, DISCOVERY)
     return wanted
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,12 +97,19 @@ class Lab:
         return self.must("istioctl", "--context", context, *argv, stdin=stdin)
 
     def start(
-        self, scenario: str, clusters: int = 2, rtt_ms: int = 40, *, flat: bool = False, live_roots: bool = False
+        self,
+        scenario: str,
+        clusters: int = 2,
+        rtt_ms: int = 40,
+        *,
+        flat: bool = False,
+        live_roots: bool = False,
+        shapes: Sequence[str] = (),
     ) -> float:
         """Start the lab and bring it to a scenario; returns the seconds that the bare clusters took."""
         with in_folder(self.home):
             begun = time.monotonic()
-            settings = lifecycle.start(clusters, rtt_ms, flat, print, live_roots=live_roots)
+            settings = lifecycle.start(clusters, rtt_ms, flat, print, live_roots=live_roots, shapes=shapes)
             took = time.monotonic() - begun
             scenarios.make(scenario, self.home, settings, print)
         return took

@@ -27,7 +27,7 @@ from meshlab.programs.toolchain import Toolchain
 SOURCES = Path(__file__).parent
 OWN = ("nodeapi", "load")
 RENAMED = {"server": "etcd"}
-BOOTSTRAP = "envoy_bootstrap.json"
+BOOTSTRAP, GATEWAY_API = "envoy_bootstrap.json", "gateway-api.yaml"
 FLAGS = ("-trimpath", "-buildvcs=false")
 STAMPS = {
     "k8s.io/component-base/version.gitVersion": "{kubernetes}",
@@ -80,7 +80,7 @@ def missing() -> list[Program]:
     folder = layout.programs()
     built = remembered(folder)
     programs = [p for p in wanted() if built.get(p.name) != p.fingerprint or not os.access(folder / p.name, os.X_OK)]
-    if not programs and not (share(folder) / BOOTSTRAP).exists():
+    if not programs and not all((share(folder) / name).exists() for name in (BOOTSTRAP, GATEWAY_API)):
         return [p for p in wanted() if p.name == "pilot-agent"]
     return programs
 
@@ -139,7 +139,7 @@ def make(programs: list[Program], folder: Path, say: Say) -> None:
             origin = {new: old for old, new in RENAMED.items()}.get(program.name, program.name)
             (temporary / origin).replace(folder / program.name)
             built[program.name] = program.fingerprint
-        copy_bootstrap(go, share(folder))
+        copy_shared(go, share(folder))
         layout.replace(folder / "built.json", json.dumps(built, indent=1))
     finally:
         shutil.rmtree(temporary)
@@ -197,11 +197,13 @@ def ldflags(go: Toolchain) -> str:
     return " ".join(["-s", "-w", *(f"-X {name}={value.format(**values)}" for name, value in STAMPS.items())])
 
 
-def copy_bootstrap(go: Toolchain, target: Path) -> None:
-    """Copy the template of Envoy's bootstrap that belongs to this Istio."""
+def copy_shared(go: Toolchain, target: Path) -> None:
+    """Copy what belongs to this Istio: the template of Envoy's bootstrap, the CRDs of the Gateway API."""
     target.mkdir(parents=True, exist_ok=True)
     text = (go.module_folder("istio.io/istio") / "tools/packaging/common" / BOOTSTRAP).read_text()
     layout.replace(target / BOOTSTRAP, text)
+    crds = sorted((go.module_folder("sigs.k8s.io/gateway-api") / "config/crd/standard").glob("gateway.*.yaml"))
+    layout.replace(target / GATEWAY_API, "\n---\n".join(path.read_text() for path in crds))
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ import yaml
 
 from meshkit import paths
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
+from meshkit.kube import kubeconfig
 from meshkit.spec import ClusterSpec, MeshSpec, read_yaml
 
 MANAGER = "istio-operator"
@@ -246,10 +247,27 @@ def install(entry: ClusterSpec, document: Operator, say: Callable[[str], None]) 
     Raises:
         UnreachableError: there is no istioctl.
         ChangeError: it failed; its last words are in the message.
+        InputError: it could not act as the kubeconfig's user does.
     """
     context = ["--context", entry.context, *(["--kubeconfig", entry.kubeconfig] if entry.kubeconfig else [])]
+    context += _acts_as(entry)
     wait = ["--readiness-timeout", f"{INSTALL_TIMEOUT - 30:.0f}s"]
     _run(["install", "-y", "-f", "-", *wait, *context], json.dumps(document), timeout=INSTALL_TIMEOUT, say=say)
+
+
+def _acts_as(entry: ClusterSpec) -> list[str]:
+    """Return the flags for the user that a kubeconfig impersonates: istioctl takes it from flags only.
+
+    Source: istioctl/pkg/cli/context.go, newKubeClientWithRevision, which replaces what the kubeconfig says.
+    """
+    files = kubeconfig.files(entry.kubeconfig)
+    flags = {"Impersonate-User": "--as", "Impersonate-Uid": "--as-uid", "Impersonate-Group": "--as-group"}
+    found = kubeconfig.access(files, entry.context).identity.impersonated
+    if extra := sorted({header for header, _ in found} - flags.keys()):
+        raise InputError(f"istioctl cannot act as the user of context {entry.context}: it has no flag for"
+                         f" as-user-extra ({', '.join(extra)})", where=os.pathsep.join(files),
+                         remedy="name a user without as-user-extra")  # fmt: skip
+    return [f"{flags[header]}={value}" for header, value in found]
 
 
 def _run(words: Sequence[str], stdin: str = "", *, timeout: float, say: Callable[[str], None] = lambda _: None) -> str:

@@ -165,7 +165,7 @@ def gateways(mesh: Mesh) -> Gateways:
     unread = [Unread(name, known.reason) for name, known in found.items() if isinstance(known, Unknown)]
     read = {name: known for name, known in found.items() if not isinstance(known, Unknown)}
     declared = [one for known in read.values() for one in known.declared]
-    items = [one for known in read.values() for one in known.services]
+    items = [_at_address(one, mesh, declared) for known in read.values() for one in known.services]
     for name in found:
         items += _declared(mesh.spec.cluster(name).network, name, items, declared)
     bare = {name: known.network for name, known in read.items() if all(one.cluster != name for one in items)}
@@ -188,6 +188,14 @@ class _Found:
     services: list[NetworkGateway]
     declared: list[NetworkGateway]
     network: str
+
+
+def _at_address(one: NetworkGateway, mesh: Mesh, declared: Collection[NetworkGateway]) -> NetworkGateway:
+    """Return a Service of no network as the gateway of its cluster's, where somebody declares its address for that."""
+    network = mesh.spec.cluster(one.cluster).network
+    places = {(address, known.port) for known in declared if known.network == network for address in known.addresses}
+    declares = any((address, one.port) in places for address in one.addresses)
+    return replace(one, network=network) if declares and not one.network else one
 
 
 def _declared(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from meshlab import scenarios
+from meshlab import certificates, scenarios
 from meshlab.layout import programs, sites
 
 from meshkit.checks.finding import Verdict, overall
@@ -65,7 +65,7 @@ def lab(short_folder: Path) -> Iterator[Lab]:
 def install(lab: Lab) -> None:
     """Install istiods below one root, and the sample."""
     tools, timed = scenarios.Tools(lab.home), scenarios.Timed(print)
-    scenarios.make_root(tools)
+    certificates.make_root(tools)
 
     def one(site: Any) -> None:
         scenarios.control_plane(tools, site, timed, network=site.network)

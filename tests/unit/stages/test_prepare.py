@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from meshkit.checks import namespaces, prerequisites, remote_reader
 from meshkit.checks.finding import Verdict
-from meshkit.istio.config import network_policies, services
+from meshkit.istio.config import discovery_labels, network_policies, services
 from meshkit.istio.control_plane import inventory, versions
 from meshkit.istio.control_plane.versions import Version
 from meshkit.istio.proxies import injection, proxy_status
+from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, pod_reach
 from meshkit.stages import prepare
 from tests.support import healthy
@@ -324,3 +327,42 @@ def test_services_that_share_a_name_but_not_ports_are_said() -> None:
     )
     assert healthy.judged(found, "MK709", "sample/httpbin") == [WARN]
     assert healthy.judged(prepare.check(healthy.mesh(), facts()), "MK709", "mesh") == [PASS]
+
+
+def test_namespaces_get_the_labels_by_which_istiod_reads_them(tmp_path: Path) -> None:
+    """A bare cluster's before stage 05: without them its istiod gives their pods no root, and they never start."""
+    overlay = tmp_path / "overlay.yaml"
+    selectors = "[{matchLabels: {istio-discovery: enabled}}]"
+    overlay.write_text(f"kind: IstioOperator\nspec: {{meshConfig: {{discoverySelectors: {selectors}}}}}")
+    spec = healthy.mesh(istio={"overlay": str(overlay)}).spec
+    labels = {"east": {"istio-discovery": "enabled"}, "west": None}
+    clusters: Any = {name: Namespaces(name, own) for name, own in labels.items()}
+    made = Mesh(spec, clusters)
+    lacking = discovery_labels.missing(made)
+    own = {"istio-discovery": "enabled"}
+    assert lacking == {"east": {}, "west": {"istio-system": own, "sample": own}}
+    known = replace(facts(), discovery=lacking)
+    known.roots.loc[known.roots["cluster"] == "west", "network"] = ""
+    known.injection.loc[known.injection["cluster"] == "west", "reason"] = "missing"
+    planned: list[tuple[str, str, dict[str, str]]] = []
+    apply = lambda _, cluster, manifest, *__, **___: planned.append(  # noqa: E731
+        (cluster, manifest["metadata"]["name"], manifest["metadata"]["labels"])
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare.checks_revisions, "stops", lambda *_: "")
+        patch.setattr(prepare.Plan, "apply", apply)
+        prepare.plan(made, known)
+    network, injected = {"topology.istio.io/network": "net-west"}, {"istio-injection": "enabled"}
+    assert planned == [("west", "istio-system", network | own), ("west", "sample", injected | own)]
+    assert discovery_labels.missing(healthy.mesh()) == {}
+
+
+class Namespaces:
+    """A cluster whose namespaces have the same labels, or that has none."""
+
+    def __init__(self, name: str, labels: dict[str, str] | None) -> None:
+        self.name, self.labels = name, labels
+
+    def find(self, *_: str | None) -> Row | None:
+        """Return a namespace."""
+        return None if self.labels is None else {"metadata": {"labels": self.labels}}

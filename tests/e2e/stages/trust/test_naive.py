@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from meshlab import scenarios
+from meshlab import certificates, scenarios
 from meshlab.layout import sites
 
 from tests.support.lab import Lab
@@ -35,9 +35,9 @@ def replace_root(lab: Lab) -> None:
     """Replace west's cacerts by one below a root that no proxy holds; restart its istiod, then its httpbin."""
     tools, (_, west) = scenarios.Tools(lab.home), sites(2)
     shutil.rmtree(lab.home / "certs")
-    scenarios.make_root(tools)
+    certificates.make_root(tools)
     tools.kubectl(west, "delete", "secret", "cacerts", "-n", "istio-system")
-    scenarios.plug_certificates(tools, west)
+    certificates.plug(tools, west)
     for namespace, name in (("istio-system", "istiod"), ("sample", "httpbin")):
         tools.kubectl(west, "rollout", "restart", f"deployment/{name}", "-n", namespace)
         tools.kubectl(west, "rollout", "status", f"deployment/{name}", "-n", namespace, "--timeout=120s")

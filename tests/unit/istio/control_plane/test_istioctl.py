@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from meshkit.errors import InputError, UnreachableError
 from meshkit.istio.control_plane import istioctl as control_plane_istioctl
-from meshkit.spec import MeshSpec
+from meshkit.spec import ClusterSpec, MeshSpec
+from tests.support.api_server import write_kubeconfig
 
 OVERLAY = """
 apiVersion: install.istio.io/v1alpha1
@@ -70,3 +72,31 @@ def test_without_an_istioctl_the_error_says_where_to_get_one(tmp_path: Path, mon
     monkeypatch.setenv("MESHKIT_LAB_BIN", str(tmp_path))
     with pytest.raises(UnreachableError, match="there is no istioctl on the PATH"):
         control_plane_istioctl.render(control_plane_istioctl.operator(spec_of(tmp_path), "east"))
+
+
+class TestImpersonation:
+    """istioctl reads from no kubeconfig as whom to act."""
+
+    def installed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **user: Any) -> list[str]:
+        """Return the flags of an installation for a kubeconfig's user that begin with `--as`."""
+        path = write_kubeconfig(tmp_path / "kubeconfig", "https://127.0.0.1:1", None, {"east": "t"})
+        document = yaml.safe_load(path.read_text())
+        document["users"][0]["user"] |= user
+        path.write_text(yaml.safe_dump(document))
+        words: list[str] = []
+        monkeypatch.setattr(control_plane_istioctl, "_run", lambda given, *_, **__: words.extend(given))
+        entry = ClusterSpec(name="east", context="east", network="net-east", kubeconfig=str(path))
+        control_plane_istioctl.install(entry, {}, print)
+        return [word for word in words if word.startswith("--as")]
+
+    def test_it_acts_as_the_kubeconfigs_user_does(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """User, uid and each group by a flag; without impersonation none."""
+        assert self.installed(tmp_path, monkeypatch) == []
+        user = {"as": "jane", "as-uid": "7", "as-groups": ["mesh", "ops"]}
+        flags = ["--as=jane", "--as-uid=7", "--as-group=mesh", "--as-group=ops"]
+        assert self.installed(tmp_path, monkeypatch, **user) == flags
+
+    def test_what_it_has_no_flag_for_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """as-user-extra: istioctl would act as somebody with other rights."""
+        with pytest.raises(InputError, match="istioctl cannot act as the user of context east"):
+            self.installed(tmp_path, monkeypatch, **{"as": "jane", "as-user-extra": {"team": ["a"]}})

@@ -188,6 +188,19 @@ def test_an_address_in_mesh_networks_is_the_gateway_of_that_networks_cluster() -
     assert stage.check_place(mesh(east, west), facts, "east").verdict is Verdict.PASS
 
 
+def test_an_unlabelled_service_at_an_address_of_mesh_networks_is_that_gateway() -> None:
+    """Its pods and its exposure are known; at another port, or for another network, it is none."""
+    told = "networks: {{{network}: {{endpoints: [], gateways: [{{address: 192.0.2.1, port: {port}}}]}}}}"
+
+    def offered(network: str, port: int) -> NetworkGateway:
+        west = Objects("west", configmaps=networks(told.format(network=network, port=port)))
+        return next(one for one in found(Objects("east", services=[service()], pods=[POD]), west) if one.service)
+
+    one = offered("net-east", 15443)
+    assert (one.service, one.network, one.ready, one.type) == ("gw", "net-east", 1, GatewayType.LOAD_BALANCER)
+    assert [offered("net-east", 443).network, offered("net-west", 15443).network] == ["", ""]
+
+
 def test_a_remote_gateway_is_known_by_its_addresses() -> None:
     """Class istio-remote, in another cluster than the network's; istiod ignores an address without a type."""
     addresses = [{"type": "Hostname", "value": "gw.example"}, {"value": "192.0.2.8"}]

@@ -1,0 +1,150 @@
+"""Meshes as people have them: is a healthy one called healthy, and is a live one migrated, or refused with the reason?
+
+$MESHKIT_TEST_SHAPES chooses them: names with commas, or with + to combine shapes; unset, all. What was seen is added to
+the JSON file $MESHKIT_TEST_TABLE. `python -m tests.support.shape_table FILE` prints the table of docs/lab-shapes.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from meshlab.shapes.shape import names
+
+from tests.e2e.runs.test_migration import FORGIVEN, Done, mesh_file, meshkit
+from tests.support import drill
+from tests.support.lab import Lab
+from tests.support.lab_fixtures import need_programs
+from tests.support.sameness import differences, snapshot
+
+pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1800)]
+CHOSEN = (os.environ.get("MESHKIT_TEST_SHAPES") or ",".join(names())).split(",")
+SETTLES = 60.0
+PLANNED, APPLIED = ("--until", "07"), ("--until", "08")
+"""Stages 09 and 10 change nothing that is there afterwards."""
+HEALTHY: dict[str, str] = {"no-debug": "MK108", "quota": "MK242"}
+"""What is rightly said of a healthy mesh of a shape: the id of a check; others may follow from it, or be unknown."""
+BY_ISTIOD = re.compile(r"ConfigMap istio-system/istio-|GatewayClass\.\S+ istio(-remote)?:")
+"""What an istiod wrote by itself, and what stays where its namespace was there before."""
+REFUSED: dict[str, str] = {"no-debug": "MK108"}
+"""Shapes that are not migrated, each with the check that must say so before the first change."""
+Row = dict[str, str]
+
+
+@pytest.fixture
+def row(request: pytest.FixtureRequest) -> Iterator[Row]:
+    """What is seen of a shape; it is added to the table's file, whatever becomes of the test."""
+    seen: Row = {}
+    yield seen
+    path = Path(os.environ.get("MESHKIT_TEST_TABLE") or Path(tempfile.gettempdir()) / "shapes.json")
+    known: dict[str, Row] = json.loads(path.read_text()) if path.exists() else {}
+    name = request.node.callspec.params["shape"]
+    known[name] = known.get(name, {}) | seen
+    path.write_text(json.dumps(known, indent=1))
+    print(name, json.dumps(known[name], indent=1), f"in {path}", sep="\n")
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """A lab that does not run yet, in a short folder; it is ended afterwards."""
+    need_programs()
+    folder = Path(tempfile.mkdtemp(prefix="mk-"))
+    lab = Lab(folder / "lab")
+    try:
+        yield lab
+    finally:
+        if lab.home.exists():
+            lab.stop()
+        shutil.rmtree(folder)
+
+
+def bad(findings: list[dict[str, Any]]) -> list[str]:
+    """Return findings that are not good, as lines: verdict, id, subject, what was observed."""
+    return [
+        f"{f['verdict']} {f['id']} [{f['subject']}] {f['observed']}" for f in findings if f["verdict"] not in drill.GOOD
+    ]
+
+
+def ids(findings: list[dict[str, Any]]) -> set[str]:
+    """Return the ids of findings that are not good."""
+    return {f["id"] for f in findings if f["verdict"] not in drill.GOOD}
+
+
+def false_alarms(shape: str, findings: list[dict[str, Any]]) -> list[str]:
+    """Return what should not be said of a healthy mesh of a shape."""
+    right = HEALTHY.get(shape, "")
+    return bad([f for f in findings if not right or (f["id"] != right and f["verdict"] != "unknown")])
+
+
+@pytest.mark.parametrize("shape", CHOSEN)
+def test_a_healthy_mesh_is_called_healthy(lab: Lab, shape: str, row: Row) -> None:
+    """A finished mesh of the shape: calls are answered by both clusters, and `check` says nothing else."""
+    lab.start("meshed", shapes=shape.split("+"))
+    row["calls"] = "<br>".join(drill.calls(lab))
+    deadline = time.monotonic() + SETTLES
+    while false_alarms(shape, findings := drill.check(lab)) and time.monotonic() < deadline:
+        time.sleep(2)
+    unknown = sum(f["verdict"] == "unknown" for f in findings)
+    said = [*bad([f for f in findings if f["verdict"] != "unknown"]), *([f"{unknown} unknown"] if unknown else [])]
+    row["healthy"] = "<br>".join(said) or "nothing"
+    assert row["calls"].count(f"0 of {drill.CALLS} failed, answers of east and west") == 2, row["calls"]
+    assert false_alarms(shape, findings) == []
+    assert HEALTHY.get(shape, "") in {"", *ids(findings)}
+
+
+@pytest.mark.parametrize("shape", CHOSEN)
+def test_a_live_mesh_is_migrated_or_refused(
+    lab: Lab, shape: str, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """East of the shape is live, west bare: plan, apply under load, an empty second plan, undo; or no change at all."""
+    lab.start("single", shapes=shape.split("+"))
+    before, file = snapshot(lab), mesh_file(lab)
+
+    plan = meshkit(tmp_path, "run", file, *PLANNED)
+    row["plan"] = outcome(plan, f"{sum(map(len, plan.plans()))} changes")
+    done = meshkit(tmp_path, "run", file, "--mode", "apply", *APPLIED)
+    row["apply"] = outcome(done, requests(done))
+    if shape in REFUSED:
+        left = differences(before, snapshot(lab))
+        row["second plan"] = row["undo"] = "refused"
+        assert (done.code, REFUSED[shape] in ids(done.findings), left) == (1, True, []), row
+        return
+    again = meshkit(tmp_path, "run", file, *PLANNED)
+    changes = sum(map(len, again.plans()))
+    row["second plan"] = outcome(again, "empty" if not changes else f"{changes} changes")
+    undone = meshkit(tmp_path, "undo", str(done.folder), "--mode", "apply")
+    left = [line for line in differences(before, snapshot(lab)) if not BY_ISTIOD.search(line)]
+    row["undo"] = outcome(undone, requests(undone)) + (f"; left: {'<br>'.join(left)}" if left else "")
+    assert [each.code for each in (plan, done, again, undone)] == [0] * 4, row
+    assert (changes, left) == (0, []), row
+    for each in (done, undone):
+        assert each.record["requests"]["failed"] <= FORGIVEN * each.record["requests"]["sent"], row
+
+
+def outcome(run: Done, good: str) -> str:
+    """Return how a run ended: in a few words where it is good, else its exit code, failed findings or last words."""
+    if run.code == 0:
+        return good
+    if not (run.folder / "results.json").exists():
+        return f"exit {run.code}: {' '.join(run.said.split()[-60:])}"
+    stages = {s["stage"]: s["status"] for s in run.record["stages"]}
+    stopped = [f"{name} {status}" for name, status in stages.items() if status != "passed"]
+    failed = [line for line in bad(run.findings) if line.startswith(("fail", "unknown"))]
+    return "<br>".join([f"exit {run.code}, {good}: {', '.join(stopped)}", *failed])
+
+
+def requests(run: Done) -> str:
+    """Return how many of the load's requests failed during a run, and how long it took."""
+    if not (run.folder / "record.json").exists():
+        return "no record"
+    record = run.record
+    counted = record.get("requests") or {"failed": "?", "sent": "?"}
+    return f"{counted['failed']} of {counted['sent']} requests failed, {record['seconds']:.0f} s"
