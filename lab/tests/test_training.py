@@ -184,7 +184,7 @@ def test_what_is_broken_is_reported_nowhere_while_a_training_goes_on(state: Path
     note.begin("west", "2026-01-01T00:00:00Z", hidden=True)
     with in_folder(state):
         assert set(drills.table()["broken"]) == {"untold"}
-        with pytest.raises(InputError, match="a training goes on"):
+        with pytest.raises(InputError, match="a training round is open"):
             drills.refuse_in_training(state)
         note.end()
         assert set(drills.table()["broken"]) == {""}
