@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import yaml
 
 from meshkit.errors import ChangeError
-from meshlab import certificates, meshfile
+from meshlab import certificates, helm, meshfile
 from meshlab.cluster import ACTS_AS
 from meshlab.layout import Say, Settings, Site, programs, sites
 from meshlab.programs import GATEWAY_API, share
@@ -32,6 +32,7 @@ PATIENCE = 180
 MESH_ID = "mesh1"
 OPERATOR = {"apiVersion": "install.istio.io/v1alpha1", "kind": "IstioOperator"}
 USUAL = Shape()
+EASTWEST = "istio-eastwestgateway"
 Thing = TypeVar("Thing")
 
 
@@ -135,8 +136,11 @@ class Timed:
 def install_single(tools: Tools, site: Site, timed: Timed) -> None:
     """Install Istio the ordinary way: default profile, self-signed root, no ids, no network; sample and load."""
     root_namespace(tools, site, {})
-    timed(f"{site.name}: istioctl install, default profile", lambda: tools.install(site))
-    make_tags(tools, site)
+    if tools.shape.installer == "helm":
+        install_by_helm(tools, site, timed, {})
+    else:
+        timed(f"{site.name}: istioctl install, default profile", lambda: tools.install(site))
+        make_tags(tools, site)
     timed(f"{site.name}: httpbin, sleep and load are ready", lambda: sample(tools, site, load=True))
 
 
@@ -149,6 +153,12 @@ def root_namespace(tools: Tools, site: Site, labels: dict[str, str | None]) -> N
         tools.apply_all(site, [namespace])
     if plugged:
         certificates.plug(tools, site)
+
+
+def install_by_helm(tools: Tools, site: Site, timed: Timed, ids: dict[str, Any]) -> None:
+    """Install the charts of istiod and of an ingress gateway, as the default profile has them."""
+    timed(f"{site.name}: helm install, base and istiod", lambda: helm.install_istiod(tools, site, ids))
+    timed(f"{site.name}: helm install, gateway", lambda: helm.install_gateway(tools, site, "istio-ingressgateway"))
 
 
 def make_tags(tools: Tools, site: Site) -> None:
@@ -198,6 +208,10 @@ def primary(tools: Tools, site: Site, timed: Timed, *, flat: bool) -> None:
 def control_plane(tools: Tools, site: Site, timed: Timed, *, network: str) -> None:
     """Install istiod with its ids, below the common root where there is one; else it makes a root of its own."""
     root_namespace(tools, site, {"topology.istio.io/network": network})
+    if tools.shape.installer == "helm":
+        ids = {"meshID": MESH_ID, "multiCluster": {"clusterName": site.name}, "network": network}
+        install_by_helm(tools, site, timed, ids)
+        return
     values = {"global.meshID": MESH_ID, "global.multiCluster.clusterName": site.name, "global.network": network}
     flags = [f"--set=values.{name}={value}" for name, value in values.items()]
     networks = mesh_networks(tools.shape)
@@ -223,9 +237,13 @@ def eastwest_gateway(tools: Tools, site: Site, timed: Timed) -> None:
         wait = ("wait", "-n", "istio-system", "--for=condition=Programmed", "gateway/eastwestgateway", "--timeout=90s")
         timed(f"{site.name}: east-west gateway", lambda: tools.kubectl(site, *wait))
         return
-    operator, flags = eastwest_operator(site, tools.shape)
-    # `-f -` reads the gateway's operator; the overlay names the lab's images.
-    timed(f"{site.name}: east-west gateway", lambda: tools.install(site, "-f", "-", *flags, stdin=operator))
+    if tools.shape.installer == "helm":
+        install = lambda: helm.install_gateway(tools, site, EASTWEST, networkGateway=site.network)  # noqa: E731
+    else:
+        # `-f -` reads the gateway's operator; the overlay names the lab's images.
+        operator, flags = eastwest_operator(site, tools.shape)
+        install = lambda: tools.install(site, "-f", "-", *flags, stdin=operator)  # noqa: E731
+    timed(f"{site.name}: east-west gateway", install)
     tools.apply_all(site, exposure(tools.shape))
 
 

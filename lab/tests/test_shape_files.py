@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
-from meshlab import certificates, cluster, meshfile, scenarios
+from meshlab import certificates, cluster, helm, meshfile, scenarios
 from meshlab.layout import Settings, Site
 from meshlab.shapes.shape import FOLDER, combined, names, table
 
@@ -157,3 +157,13 @@ def test_the_files_of_cacerts(tmp_path: Path, shape: str, files: dict[str, str])
     (leaf, *_) = x509.load_pem_x509_certificates((folder / first).read_bytes())
     (anchor,) = x509.load_pem_x509_certificates(root.read_bytes())
     assert leaf.not_valid_after_utc <= anchor.not_valid_after_utc
+
+
+def test_the_values_of_the_charts_are_those_of_the_overlay() -> None:
+    """What is pilot's in an IstioOperator is at the top of the values; ids and images are global."""
+    overlay = yaml.safe_load(meshfile.overlay(Path("/none"), Settings()).read_text())["spec"]
+    values = helm.istiod_values(overlay, {"network": "net-east"})
+    assert values["env"] == overlay["values"]["pilot"]["env"]
+    assert (values["global"]["hub"], values["global"]["tag"]) == (overlay["hub"], overlay["tag"])
+    assert values["global"]["network"] == "net-east"
+    assert values["meshConfig"] == overlay["meshConfig"]

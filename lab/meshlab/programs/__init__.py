@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,13 @@ from meshlab.programs.toolchain import Toolchain
 
 SOURCES = Path(__file__).parent
 OWN = ("nodeapi", "load")
+OPTIONAL = ("helm",)
+"""Programs that only some shapes of the lab need."""
 RENAMED = {"server": "etcd"}
 BOOTSTRAP, GATEWAY_API = "envoy_bootstrap.json", "gateway-api.yaml"
+CHARTS = "charts"
+SHARED = (BOOTSTRAP, GATEWAY_API, CHARTS)
+ISTIO_CHARTS = {"base": "base", "istiod": "istio-control/istio-discovery", "gateway": "gateway"}
 FLAGS = ("-trimpath", "-buildvcs=false")
 STAMPS = {
     "k8s.io/component-base/version.gitVersion": "{kubernetes}",
@@ -53,14 +58,15 @@ class Program:
     fingerprint: str
 
 
-def wanted() -> list[Program]:
-    """Return every program of the lab: the module's tools and our own."""
+def wanted(also: Collection[str] = ()) -> list[Program]:
+    """Return every program of the lab: the module's tools and our own, and of the optional ones those of `also`."""
     module = (SOURCES / "go.mod").read_bytes()
     common = hashlib.sha256(module + (SOURCES / "go.sum").read_bytes() + repr((FLAGS, STAMPS)).encode())
     block = re.search(r"^tool \((.*?)^\)", module.decode(), re.DOTALL | re.MULTILINE)
     packages = block[1].split() if block else []
     programs = []
-    for package in [*packages, *(f"./{own}" for own in OWN)]:
+    skipped = {*OPTIONAL} - {*also}
+    for package in [*(p for p in packages if file_name(p) not in skipped), *(f"./{own}" for own in OWN)]:
         own = common.copy()
         if package.startswith("./"):
             for source in sorted((SOURCES / package).glob("*.go")):
@@ -75,12 +81,13 @@ def file_name(package: str) -> str:
     return RENAMED.get(parts[-1], parts[-1])
 
 
-def missing() -> list[Program]:
+def missing(also: Collection[str] = ()) -> list[Program]:
     """Return the programs that are not there or were made from something else than what is here now."""
     folder = layout.programs()
     built = remembered(folder)
-    programs = [p for p in wanted() if built.get(p.name) != p.fingerprint or not os.access(folder / p.name, os.X_OK)]
-    if not programs and not all((share(folder) / name).exists() for name in (BOOTSTRAP, GATEWAY_API)):
+    needed = wanted(also)
+    programs = [p for p in needed if built.get(p.name) != p.fingerprint or not os.access(folder / p.name, os.X_OK)]
+    if not programs and not all((share(folder) / name).exists() for name in SHARED):
         return [p for p in wanted() if p.name == "pilot-agent"]
     return programs
 
@@ -99,7 +106,7 @@ def remembered(folder: Path) -> dict[str, str]:
     return known
 
 
-def build(say: Say) -> list[str]:
+def build(say: Say, also: Collection[str] = ()) -> list[str]:
     """Build what is missing and return the names; says what it does, and shows progress on stderr.
 
     Raises:
@@ -107,12 +114,12 @@ def build(say: Say) -> list[str]:
         UnreachableError: modules could not be downloaded.
         ChangeError: the compiler failed; the message holds its last lines.
     """
-    if not missing():
+    if not missing(also):
         say(f"the lab's programs are up to date: {layout.programs()}")
         return []
     folder = layout.programs()
     with locked(folder, say):
-        programs = missing()
+        programs = missing(also)
         if not programs:
             say("the other build made all of them")
             return []
@@ -198,10 +205,17 @@ def ldflags(go: Toolchain) -> str:
 
 
 def copy_shared(go: Toolchain, target: Path) -> None:
-    """Copy what belongs to this Istio: the template of Envoy's bootstrap, the CRDs of the Gateway API."""
+    """Copy what belongs to this Istio: the template of Envoy's bootstrap, its charts, the CRDs of the Gateway API."""
     target.mkdir(parents=True, exist_ok=True)
-    text = (go.module_folder("istio.io/istio") / "tools/packaging/common" / BOOTSTRAP).read_text()
-    layout.replace(target / BOOTSTRAP, text)
+    istio = go.module_folder("istio.io/istio")
+    layout.replace(target / BOOTSTRAP, (istio / "tools/packaging/common" / BOOTSTRAP).read_text())
+    for name, source in ISTIO_CHARTS.items():
+        # The module cache is read-only, for directories too: only the content is copied.
+        for path in (istio / "manifests/charts" / source).rglob("*"):
+            copy = target / CHARTS / name / path.relative_to(istio / "manifests/charts" / source)
+            if path.is_file():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(path.read_bytes())
     crds = sorted((go.module_folder("sigs.k8s.io/gateway-api") / "config/crd/standard").glob("gateway.*.yaml"))
     layout.replace(target / GATEWAY_API, "\n---\n".join(path.read_text() for path in crds))
 

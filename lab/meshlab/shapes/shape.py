@@ -54,6 +54,7 @@ class Shape(_Model):
     flat: bool = Field(default=False, description="as `meshkit lab up --flat`")
     one_vpc: bool = Field(default=False, alias="oneVpc", description="pods of all clusters share one pod network")
     domain: str = Field(default="cluster.local", description="the cluster domain, of DNS and of Istio")
+    installer: Literal["istioctl", "helm"] = "istioctl"
     kubeconfig: Literal["token", "token-file", "exec-plugin", "impersonation"] = "token"
     nodes: Literal["internal", "external"] = Field(default="internal", description="the kind of the nodes' address")
     revision: str = Field(default="", description="of istiod")
