@@ -88,7 +88,7 @@ class _Everything(Follower):
         super().__init__(mesh)
         self.requests: list[Request] = []
 
-    def _take(self, cluster: Cluster, pod: str, text: str, offset: float) -> None:
+    def _count(self, cluster: Cluster, pod: str, text: str, offset: float) -> None:
         if request := parse(text, cluster.name, pod, offset):
             self.requests.append(request)
 
