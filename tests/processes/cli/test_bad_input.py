@@ -166,7 +166,7 @@ def test_an_api_server_that_refuses_the_connection_is_unreachable_not_failed(tmp
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     assert "refuses the connection" in done.stderr
-    assert seconds < 45
+    assert seconds < 120
 
 
 def test_an_api_server_that_never_answers_is_unreachable_in_time(tmp_path: Path, silent_server: int) -> None:
@@ -175,4 +175,4 @@ def test_an_api_server_that_never_answers_is_unreachable_in_time(tmp_path: Path,
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     assert "no answer within" in done.stderr
-    assert seconds < 120
+    assert seconds < 240
