@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from meshkit.kube import mesh as kube_mesh
@@ -41,6 +41,7 @@ WAYS = ("whole", "nodes", "status", "closes", "half")
 def mad(api_server: ApiServer, seed: int, ways: list[str]) -> Iterator[str]:
     """Yield the address of a server that answers as the real one does, but for some nonsense in each answer."""
     admin = api_server.connect("admin")
+    uid = admin.uid().encode()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -71,7 +72,8 @@ def mad(api_server: ApiServer, seed: int, ways: list[str]) -> Iterator[str]:
             answer = admin.session.client().rest_client.request(
                 self.command, f"{api_server.server}{path}", headers=headers, body=json.loads(sent) if sent else None
             )
-            return answer.status, answer.read() or b""
+            # Both clusters of these tests are one API server: as west it has another identity (MK102 compares them).
+            return answer.status, (answer.read() or b"").replace(uid, uid[::-1])
 
         do_POST = do_GET  # noqa: N815
 
@@ -149,6 +151,7 @@ def test_nonsense_of_one_cluster_ends_no_other_command(
 
 @pytest.mark.usefixtures("furnished")
 @settings(max_examples=8, suppress_health_check=list(HealthCheck))
+@example(seed=0, ways=[])
 @given(seed=st.integers(0, 2**32), ways=st.lists(st.sampled_from(WAYS), min_size=1, max_size=3, unique=True))
 def test_nonsense_of_one_cluster_leaves_what_is_found_of_the_other(
     api_server: ApiServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: int, ways: list[str]
