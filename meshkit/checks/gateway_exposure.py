@@ -104,7 +104,8 @@ def check_own_network(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         observed = f"{row['gateway']}: {row['service']}.{row['namespace']}:{row['port']} leads to {of}"
         observed += f"; so do {len(names) - 1} more" if len(names) > 1 else ""
         return ask.fail(observed, _network_view(mesh, facts, name))
-    if reason := next((r for r in rows["reason"] if r), ""):
+    # Its Envoy has no other gateway's address but from an istiod of its cluster: what those know decides.
+    if reason := next((r for r in rows["reason"] if r), "") or facts.gateways_seen.unknown(name):
         return ask.unknown(reason)
     return ask.answer(Verdict.PASS, f"{int(rows['endpoints'].sum())} endpoints, none of them a gateway")
 

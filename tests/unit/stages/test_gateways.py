@@ -191,3 +191,9 @@ def test_a_gateway_that_sends_requests_back_to_another_gateway_is_found(east: li
     findings = [f for f in proved(healthy.mesh(), facts(opened=[*east, opened("west")])) if f.id == "MK616"]
     assert [f.verdict for f in findings] == [verdict, PASS]
     assert ("ISTIO_META_REQUESTED_NETWORK_VIEW=net-east" in findings[0].remedy) == (verdict is FAIL)
+
+
+def test_a_gateway_is_not_passed_where_no_istiod_says_which_gateways_it_knows() -> None:
+    """Without that nobody can tell an endpoint from another network's gateway."""
+    silent = [{"cluster": "east", "reason": "no answer"}]
+    assert judged(proved(healthy.mesh(), facts(seen=silent)), "MK616", "east") == [UNKNOWN]
