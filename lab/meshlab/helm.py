@@ -32,17 +32,20 @@ def istiod_values(overlay: dict[str, Any], ids: dict[str, Any]) -> dict[str, Any
 def install_istiod(tools: Tools, site: Site, ids: dict[str, Any]) -> None:
     """Install charts base and istiod."""
     overlay = yaml.safe_load(Path(tools.overlay).read_text())["spec"]
-    revision = {"revision": tools.shape.revision} if tools.shape.revision else {}
     release(tools, site, "istio-base", "base", {"defaultRevision": tools.shape.revision or "default"})
     name = f"istiod-{tools.shape.revision}" if tools.shape.revision else "istiod"
     tags = {"revisionTags": tools.shape.tags} if tools.shape.tags else {}
-    release(tools, site, name, "istiod", {**istiod_values(overlay, ids), **revision, **tags})
+    release(tools, site, name, "istiod", {**istiod_values(overlay, ids), **revision_of(tools), **tags})
+
+
+def revision_of(tools: Tools) -> dict[str, str]:
+    """Return the value of a chart for the shape's revision."""
+    return {"revision": tools.shape.revision} if tools.shape.revision else {}
 
 
 def install_gateway(tools: Tools, site: Site, name: str, **values: Any) -> None:
     """Install a gateway."""
-    revision = {"revision": tools.shape.revision} if tools.shape.revision else {}
-    release(tools, site, name, "gateway", {"autoscaling": {"enabled": False}, **revision, **values})
+    release(tools, site, name, "gateway", {"autoscaling": {"enabled": False}, **revision_of(tools), **values})
 
 
 def release(tools: Tools, site: Site, name: str, chart: str, values: dict[str, Any]) -> None:

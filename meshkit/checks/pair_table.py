@@ -169,16 +169,16 @@ def _of_replica(mesh: Mesh, facts: Snapshot, client: str, server: str, istiod: s
     network, gates = mesh.spec.cluster(server).network, facts.gateways_seen
     offered = [address for one in facts.gateways.of(server, network) for address in one.addresses]
     known = {one.address for one in gates.of(client, network) if one.istiod == istiod}
-    deaf = next((one.reason for one in gates.unread_in(client) if one.istiod == istiod), "")
+    unread = next((one.reason for one in gates.unread_in(client) if one.istiod == istiod), "")
     there = held[held["target"] == server]
     counts = {name: sum(len([a for a in text.split(",") if a]) for text in there[name]) for name in ("known", "ready")}
-    reasons = [*lost, deaf, *there["reason"]]
+    reasons = [*lost, unread, *there["reason"]]
     return {
         "sync": "UNKNOWN" if lost or not seen else ",".join(states) or "none",
         "knows": counts["known"],
         "ready": counts["ready"],
         "gateway": ",".join(offered),
-        "gateway_seen": "UNKNOWN" if deaf else ",".join(sorted(known)),
+        "gateway_seen": "UNKNOWN" if unread else ",".join(sorted(known)),
         "reason": "; ".join(dict.fromkeys(r for r in reasons if r)),
     }
 

@@ -247,14 +247,14 @@ def _untried(mesh: Mesh, facts: Snapshot, ask: Question, client: str, server: st
 def _hello_cure(mesh: Mesh, row: Row, server: str) -> str:
     context = mesh.spec.cluster(server).context
     gateway = f"kubectl --context {context} -n {mesh.root_namespace} get gateways.networking.istio.io,service,pods"
-    cures = {
+    remedies = {
         sni_probe.CLOSED: f"filter_chain_not_found: no AUTO_PASSTHROUGH Gateway with hosts of {row['sni']} selects the "
         f"gateway, or no pod is behind it (MK805): {gateway}; stage 06 makes it",
         sni_probe.REFUSED: f"nothing listens on {row['port']} (MK805): {gateway}",
         sni_probe.SILENT: f"a firewall drops port {row['port']}: open it between the clusters' networks",
         sni_probe.STRANGE: "something other than the gateway answers there: is the address right (MK838)?",
     }
-    return cures.get(str(row["heard"]), gateway)
+    return remedies.get(str(row["heard"]), gateway)
 
 
 def _trusted(client: str, server: str, row: Row) -> Finding:

@@ -83,13 +83,13 @@ def check_reach(reach: pd.DataFrame, reader: str, target: str, *, early: bool = 
             return ask.answer(Verdict.SKIPPED, f"{row['detail']}; asked again once stage 05 has installed istiod")
         return ask.unknown(row["detail"], "asked by curl in istiod or the probe's client")
     observed = answer_of_api_server(row)
-    cures = {
+    remedies = {
         "none": f"does a firewall, route or name stand between? {reader}'s istiod needs the same path",
         "refused": f"istiod refuses it too: the certificate must name that address, and be of {target}'s own CA",
     }
-    if row["answer"] not in cures and row["detail"].startswith(api_server_reach.UNCHECKED):
+    if row["answer"] not in remedies and row["detail"].startswith(api_server_reach.UNCHECKED):
         return ask.unknown(observed, f"read there what the CA is: kubectl get configmap kube-root-ca.crt, of {target}")
-    return ask.judge(row["answer"] not in cures, observed, cures.get(row["answer"], ""))
+    return ask.judge(row["answer"] not in remedies, observed, remedies.get(row["answer"], ""))
 
 
 def answer_of_api_server(row: Row) -> str:
