@@ -170,7 +170,7 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
         findings.append(awaits(there, mode, "04 trust"))
     findings += installers.check_installers(mesh, facts.installers, facts.identity)
     findings += cluster_id_rename.check_former(facts.planes, facts.identities, drop_alias=drop_alias)
-    return [*findings, *check_restarts(mesh, facts), *restarts.check(mesh, facts.new_pods)]
+    return [*findings, *check_restarts(mesh, facts), *restarts.check(mesh, facts.new_pods, before_install=True)]
 
 
 def check_tool(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
@@ -219,7 +219,7 @@ def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
 
     Workloads that a restart would not recreate are named, and not restarted.
     """
-    for row in stale(mesh, facts.workloads).to_dict("records"):
+    for row in workloads.stale(mesh, facts.workloads).to_dict("records"):
         what = f": {row['kind']} {row['namespace']}/{row['workload']}" if row["workload"] else ""
         ask = Question(
             "MK506",
@@ -245,14 +245,6 @@ def _has_remote_clients(mesh: Mesh, facts: InstallFacts, name: str) -> bool:
     ids = {name, *facts.planes.loc[facts.planes["cluster"] == name, "cluster_id"]}
     read = any(one.secret and one.cluster != name and one.target in ids for one in facts.readers or ())
     return read and mesh.spec.topology.network == "multi"
-
-
-def stale(mesh: Mesh, found: pd.DataFrame) -> pd.DataFrame:
-    """Return the workloads whose proxies claim another cluster id, network or mesh id than the mesh file says."""
-    ids = found["cluster"]
-    nets = found["cluster"].map({c.name: c.network for c in mesh.spec.clusters})
-    right = (found["cluster_ids"] == ids) & (found["networks"] == nets) & (found["mesh_ids"] == mesh.spec.mesh.id)
-    return found[~right]
 
 
 def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
@@ -282,7 +274,7 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
 
 
 def _restarts(mesh: Mesh, facts: InstallFacts, wanted: Plan) -> None:
-    rows = stale(mesh, facts.workloads).to_dict("records")
+    rows = workloads.stale(mesh, facts.workloads).to_dict("records")
     reinstalled = {"istiod", "istio-ingressgateway", "istio-egressgateway"}
     for row in rows:
         own = row["namespace"] == mesh.root_namespace and row["workload"] in reinstalled
