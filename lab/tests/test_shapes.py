@@ -1,7 +1,8 @@
 """Meshes as people have them: is a healthy one called healthy, and is a live one migrated, or refused with the reason?
 
 $MESHKIT_TEST_SHAPES chooses them: names with commas, or with + to combine shapes; unset, all. What was seen is added to
-the JSON file $MESHKIT_TEST_TABLE. `python -m tests.support.shape_table FILE` prints the table of docs/lab-shapes.md.
+the JSON file $MESHKIT_TEST_TABLE, and snapshots to $MESHKIT_TEST_SNAPSHOTS: tests/fixtures/snapshots has those of a
+whole run. `python -m tests.support.shape_table FILE` prints the table of docs/lab-shapes.md.
 """
 
 from __future__ import annotations
@@ -19,15 +20,21 @@ from typing import Any
 import pytest
 from meshlab.shapes.shape import names
 
+from meshkit.checks import audit
+from meshkit.kube.mesh import Mesh
+from meshkit.snapshot.snapshot import Snapshot
 from tests.e2e.runs.test_migration import FORGIVEN, Done, mesh_file, meshkit
 from tests.support import drill
-from tests.support.lab import Lab
+from tests.support.lab import Lab, broken
 from tests.support.lab_fixtures import need_programs
 from tests.support.sameness import differences, snapshot
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1800)]
 CHOSEN = (os.environ.get("MESHKIT_TEST_SHAPES") or ",".join(names())).split(",")
 SETTLES = 60.0
+FAULT = "secret-in-wrong-namespace"
+"""One that every shape can have."""
+MOST_BYTES = 200_000
 PLANNED, APPLIED = ("--until", "07"), ("--until", "08")
 """Stages 09 and 10 change nothing that is there afterwards."""
 HEALTHY: dict[str, str] = {"no-debug": "MK108", "quota": "MK242"}
@@ -95,9 +102,21 @@ def test_a_healthy_mesh_is_called_healthy(lab: Lab, shape: str, row: Row) -> Non
     unknown = sum(f["verdict"] == "unknown" for f in findings)
     said = [*bad([f for f in findings if f["verdict"] != "unknown"]), *([f"{unknown} unknown"] if unknown else [])]
     row["healthy"] = "<br>".join(said) or "nothing"
+    keep(lab, f"{shape}-healthy")
+    with broken(lab, FAULT):
+        keep(lab, f"{shape}-{FAULT}")
     assert row["calls"].count(f"0 of {drill.CALLS} failed, answers of east and west") == 2, row["calls"]
     assert false_alarms(shape, findings) == []
     assert HEALTHY.get(shape, "") in {"", *ids(findings)}
+
+
+def keep(lab: Lab, name: str) -> None:
+    """Take a snapshot, whose file gives the findings of the live mesh; it is kept in $MESHKIT_TEST_SNAPSHOTS."""
+    folder = Path(os.environ.get("MESHKIT_TEST_SNAPSHOTS") or lab.home)
+    live = Snapshot(Mesh.open(lab.mesh_file)).read()
+    live.write(path := folder / f"{name}.json.gz")
+    assert audit.check(Snapshot.load(path)) == audit.check(live)
+    assert path.stat().st_size <= MOST_BYTES
 
 
 @pytest.mark.parametrize("shape", CHOSEN)
