@@ -44,12 +44,12 @@ def as_loaded(data: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return what istiod loads of a Secret, by the names of Istio's own form; what is missing is left out.
 
     In the form of kubernetes.io/tls the signing certificate is the first of `tls.crt`, the chain is `tls.crt` followed
-    by `ca.crt`, and the roots are `ca.crt`.
+    by `ca.crt`, with no line end between them, and the roots are `ca.crt`.
     """
     if not is_tls(data):
         return {name: data[name] for name in FILES if name in data}
     certificate, key, root = (data.get(name, b"") for name in TLS_FILES)
-    parts = (certificate, key, root, certificate + b"\n" + root)
+    parts = (certificate, key, root, certificate + root)
     return {name: part for name, part in zip(FILES, parts, strict=True) if part.strip()}
 
 
