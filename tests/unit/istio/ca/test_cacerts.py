@@ -325,6 +325,8 @@ OWNED = {
     "Helm": ({"annotations": {"meta.helm.sh/release-name": "ca", "meta.helm.sh/release-namespace": "pki"}},
              "release pki/ca"),
     "Terraform": (manager("HashiCorp"), "Terraform"),
+    "a copy": ({"annotations": {"replicator.v1.mittwald.de/replicate-from": "pki/ca"}}, "a copy of, pki/ca"),
+    "an agent": (manager("work-agent"), "work-agent"),
     "any controller": (manager("corp-pki-controller"), "corp-pki-controller"),
     "any that applies": (manager("corp-pki", "Apply"), "corp-pki"),
     "any owner": (reference("MeshCA", "one", "corp.example/v1"), "MeshCA istio-system/one"),
@@ -343,7 +345,10 @@ def test_who_keeps_a_secret_is_named_with_what_is_to_be_changed(metadata: dict[s
 @pytest.mark.parametrize(
     "metadata",
     [{}, manager("kubectl-create"), manager("kubectl", "Apply"), manager("meshkit", "Apply"), manager("node-fetch"),
-     {"labels": {"app.kubernetes.io/managed-by": "meshkit"}}, manager("pilot-discovery")],
+     {"labels": {"app.kubernetes.io/managed-by": "meshkit"}}, manager("pilot-discovery"),
+     # The source of copies, and one that cert-manager may inject from, are people's own.
+     {"annotations": {"replicator.v1.mittwald.de/replicate-to": "shop"}},
+     {"annotations": {"cert-manager.io/allow-direct-injection": "true"}}],
 )  # fmt: skip
 def test_what_a_person_made_is_nobodys(metadata: dict[str, Any]) -> None:
     """It may be changed."""
@@ -390,6 +395,11 @@ class TestOtherSigners:
             ({}, "ca.corp.example:443", "another CA at ca.corp.example:443"),
             ({"EXTERNAL_CA": "ISTIOD_RA_KUBERNETES_API", "PILOT_CERT_PROVIDER": "k8s.io/clusterissuers.x/corp"}, "",
              "the Kubernetes signer clusterissuers.x/corp"),
+            ({"EXTERNAL_CA": "ISTIOD_RA_KUBERNETES_API", "PILOT_CERT_PROVIDER": "istiod", "K8S_SIGNER": "x/corp"}, "",
+             "the Kubernetes signer x/corp"),
+            ({"EXTERNAL_CA": "ISTIOD_RA_KUBERNETES_API", "CERT_SIGNER_DOMAIN": "clusterissuers.x"}, "",
+             "the Kubernetes signer clusterissuers.x"),
+            ({"PILOT_CERT_PROVIDER": "k8s.io/x"}, "", ""),
         ],
     )  # fmt: skip
     def test_who_signs_is_seen_by_istiod_and_by_what_proxies_are_given(
