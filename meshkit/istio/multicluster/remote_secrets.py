@@ -175,6 +175,8 @@ class RemoteSecret:
     tried_at: str = ""
     leads_to: str = ""
     detail: str = ""
+    proxied: bool = False
+    """Whether istiod goes there through the proxy of its `proxy-url`."""
 
     @property
     def target(self) -> str:
@@ -277,6 +279,12 @@ def tls_server_names(mesh: Mesh) -> dict[tuple[str, str], str]:
     return {pair: name for pair, name in names.items() if name}
 
 
+def proxy_url(cluster: Cluster, secret: RemoteSecret) -> str:
+    """Return the `proxy-url` of a remote secret: it may hold a password, and is kept nowhere."""
+    found = cluster.find("secrets", secret.namespace, secret.name) if secret.proxied else None
+    return secret_kubeconfig.parse(found["data"][secret.key]).proxy_url if found else ""
+
+
 def replaced(before: Mapping[str, Any], live: Mapping[str, Any] | None) -> bool:
     """Tell whether an object held a credential that ends, and does not now: bound to a Secret's UID, it is dead."""
     if before.get("type") == reader_tokens.EXPIRING_TYPE or not before["metadata"]["name"].startswith(PREFIX):
@@ -369,6 +377,7 @@ def _keys(cluster: str, secret: dict[str, Any]) -> Iterator[tuple[RemoteSecret, 
                 issued=jwt.begun(held.token),
                 expires=jwt.ends(held.token),
                 ends=jwt.told_end(held.token) if held.auth is Auth.TOKEN else "",
+                proxied=bool(held.proxy_url),
             ),
             held,
         )

@@ -63,6 +63,7 @@ class SecretKubeconfig:
     token: str = field(default="", repr=False)
     ca: bytes = field(default=b"", repr=False)
     users: tuple[Entry, ...] = field(default=(), repr=False)
+    proxy_url: str = field(default="", repr=False)
     defect: str = ""
     unsure: str = ""
     insecure: bool = False
@@ -104,6 +105,7 @@ def parse(value: str) -> SecretKubeconfig:
             token=str(user.get("token") or ""),
             ca=_bytes(cluster.get("certificate-authority-data")),
             users=tuple(named["users"].values()),
+            proxy_url=str(cluster.get("proxy-url") or ""),
             defect=next(_defects(named, cluster), ""),
             unsure=next(_unsure(named, user), ""),
             insecure=cluster.get("insecure-skip-tls-verify") is True,

@@ -221,6 +221,22 @@ def test_what_an_authenticating_proxy_refuses_is_not_known_to_be_revoked(
     assert remote_secrets.try_token(cluster, token, b"", "istio-system").credential is credential
 
 
+def test_a_proxy_url_is_kept_at_a_renewal_and_is_nowhere_else() -> None:
+    """It may hold a password."""
+    url = "http://u:canary@proxy.example:3128"
+    made = remote_secret_manifest.manifest("west", "https://192.0.2.7", Token("s", "t"), "istio-system", "", url)
+    spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "east", "network": "n"}]}, where="test")
+    east: Any = East(made["data"]["west"], [])
+    east.find = lambda *_: made
+    east.with_token = lambda *_, **__: east
+    east.can_i = lambda *_: True
+    reading = remote_secrets.remote_secrets(Mesh(spec, {"east": east}))
+    (secret,) = reading
+    assert (secret.proxied, remote_secrets.proxy_url(east, secret)) == (True, url)
+    assert "canary" not in repr(reading.items) + reading.frame().to_csv()
+    assert "canary" not in repr(secret_kubeconfig.parse(made["data"]["west"]))
+
+
 def tried_with(cluster: Row, monkeypatch: pytest.MonkeyPatch) -> tuple[list[bytes], RemoteSecret]:
     """Return the CAs with which a secret's token was tried at an API server of a private CA, and the outcome."""
     cas: list[bytes] = []
