@@ -194,7 +194,7 @@ def _common_ground(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
     yield from revisions.check(mesh, found.revisions)
     yield from topology.check_distinct(seen)
     yield from topology.check_load_balancers(mesh, seen)
-    if mesh.spec.topology.network == "flat":
+    if mesh.spec.direct_pairs:
         yield topology.check_network(mesh, seen, topology.recommend(seen))
     yield from namespaces.check_networks(mesh, found, finished=True)
     yield from prerequisites.check_clocks(found.clocks, mesh.spec.gates.max_clock_skew)
@@ -241,7 +241,8 @@ def _ways_in(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
         yield gateway_exposure.check_control_plane(mesh, exposed, name)
         yield gateway_exposure.check_own_network(mesh, exposed, name)
     for reader, target in mesh.ordered_pairs:
-        yield from gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, reader, target)
+        if mesh.spec.crosses(reader, target):
+            yield from gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, reader, target)
     yield from gateway_exposure.check_mesh_networks(mesh, exposed, facts.mesh_networks)
     yield from control_plane_paths.check_hosts(mesh, facts.dns_names, facts.gateways, facts.gateways_seen)
 

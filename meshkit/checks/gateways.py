@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
+from meshkit.istio.multicluster import gateway_choice
 from meshkit.istio.multicluster.gateways import (
     NETWORK,
     NODE_SELECTOR,
@@ -21,15 +22,23 @@ from meshkit.kube.mesh import Mesh
 
 
 def check_gateway(mesh: Mesh, gateways: Gateways, name: str) -> Finding:
-    """MK805: the cluster offers a gateway of its network: labelled, addressed, listening, ready, exposed."""
+    """MK805: the cluster offers a gateway of its network: labelled, addressed, listening, ready, exposed.
+
+    One without is reached through the gateway of another cluster of its network.
+    """
     entry = mesh.spec.cluster(name)
     has = f"with an address, port {PASSTHROUGH_PORT}, ready pods and an AUTO_PASSTHROUGH Gateway"
     expected = f"a Service of {entry.network} {has}"
     ask = Question("MK805", "east-west gateway is offered", name, expected)
     if reason := gateways.unknown(name):
         return ask.unknown(reason)
-    offered = gateways.of(name)
+    offered, near = gateways.of(name), _neighbour(mesh, gateways, name)
+    if near and not any(one.used_for(entry.network) for one in offered):
+        at = f"{near.called} at {cell(near.addresses)}:{near.port}"
+        return ask.answer(Verdict.PASS, f"of {near.cluster}, on the same network: {at}")
     if not offered:
+        if reason := gateway_choice.unread(mesh, gateways, name):
+            return ask.unknown(f"none of its own; whether another cluster of {entry.network} has one: {reason}")
         none = next((one.reason for one in gateways.none_in(name)), "none")
         return ask.fail(none, "run stage 06, which installs one")
     lacking = [(one, unmet_requirements(one, entry.network)) for one in offered]
@@ -46,6 +55,17 @@ def check_gateway(mesh: Mesh, gateways: Gateways, name: str) -> Finding:
     observed += ["istiods send calls there, too"] if good else []
     steps = dict.fromkeys(step for one, _ in wrong for step in _steps(one, entry.network, entry.context))
     return ask.fail("; ".join(observed), "; ".join(steps) or "run stage 06")
+
+
+def _neighbour(mesh: Mesh, gateways: Gateways, name: str) -> NetworkGateway | None:
+    """Return a gateway of another cluster by which a cluster's network can be reached."""
+    network = mesh.spec.cluster(name).network
+    known = (
+        one
+        for one in gateways
+        if one.cluster != name and one.used_for(network) and not mesh.spec.crosses(name, one.cluster)
+    )
+    return next((one for one in known if not unmet_requirements(one, network)), None)
 
 
 def unmet_requirements(gateway: NetworkGateway, network: str) -> list[str]:
@@ -104,7 +124,7 @@ def check_gateway_seen(
     MK838: istiod's address for the remote gateway is one that the gateway has now.
     """
     network = mesh.spec.cluster(target).network
-    addresses = {address for one in gateways.of(target, network) for address in one.addresses}
+    addresses = {address for one in gateway_choice.offered(mesh, gateways, target) for address in one.addresses}
     expected = f"{network} at {', '.join(sorted(addresses)) or 'an address'}"
     own_view = reader == target
     check = "istiod knows its own network's gateway" if own_view else "istiod knows the other network's gateway"
@@ -115,11 +135,12 @@ def check_gateway_seen(
     istiods = {one.istiod for one in (*seen.of(reader), *seen.none_in(reader))}
     if not istiods and seen.lacks(reader):
         yield ask.unknown("no istiod to ask", "see MK801")
+    chosen = gateway_choice.seen(mesh, seen, reader, target)
     for istiod in sorted(istiods):
-        known = {one.address for one in seen.of(reader, network) if one.istiod == istiod}
+        known = {one.address for one in chosen if one.istiod == istiod}
         told = f"{network} at {', '.join(sorted(known))}" if known else f"no gateway of {network}"
         observed = f"{istiod}: {told}"
-        if known and (reason := gateways.unknown(target)):
+        if known and (reason := gateway_choice.unread(mesh, gateways, target)):
             yield ask.unknown(f"{observed}; what {target} offers could not be read: {reason}")
             continue
         yield ask.judge(known, observed, "without it, proxies get the pods' own addresses; see MK805")

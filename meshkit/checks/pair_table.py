@@ -10,6 +10,7 @@ import pandas as pd
 from meshkit.checks import remote_secrets
 from meshkit.checks.finding import SEVERITY, Finding, Verdict
 from meshkit.checks.question import arrow
+from meshkit.istio.multicluster import gateway_choice
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.istio.multicluster.remote_secrets import Credential
 from meshkit.kube.api_server import address_kind
@@ -29,6 +30,8 @@ CELLS: Final = {
     "answer": ("MK811",),
 }
 """The links of the chain in the order in which one depends on the other, and the checks that judge each."""
+BY_GATEWAY: Final = frozenset({"gateway", "hello"})
+"""The links that only pairs of different networks have."""
 LINKS: Final = Table(
     "links",
     "Every pair, link by link, the worst first",
@@ -166,9 +169,9 @@ def _of_replica(mesh: Mesh, facts: Snapshot, client: str, server: str, istiod: s
     seen = [one for one in remotes.of(client) if one.istiod == istiod]
     lost = [one.reason for one in remotes.unread_in(client) if one.istiod == istiod]
     states = [str(one.status) for one in seen if one.remote == server]
-    network, gates = mesh.spec.cluster(server).network, facts.gateways_seen
-    offered = [address for one in facts.gateways.of(server, network) for address in one.addresses]
-    known = {one.address for one in gates.of(client, network) if one.istiod == istiod}
+    gates, near = facts.gateways_seen, gateway_choice.offered(mesh, facts.gateways, server)
+    offered = [address for one in near for address in one.addresses]
+    known = {one.address for one in gateway_choice.seen(mesh, gates, client, server) if one.istiod == istiod}
     unread = next((one.reason for one in gates.unread_in(client) if one.istiod == istiod), "")
     there = held[held["target"] == server]
     counts = {name: sum(len([a for a in text.split(",") if a]) for text in there[name]) for name in ("known", "ready")}
@@ -218,6 +221,9 @@ def cells(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
             own = [f for f in found if f.id in ids and f.subject in subjects]
             worst = max(own, key=lambda f: SEVERITY.index(f.verdict), default=None)
             row = {"client": client, "server": server, "cell": cell}
+            if cell in BY_GATEWAY and not mesh.spec.crosses(client, server):
+                rows += [{**row, "verdict": "skipped"}] if cell in spoken else []
+                continue
             if worst is None:
                 rows += [{**row, "verdict": "unknown", "told": "no check looked at it"}] if cell in spoken else []
                 continue

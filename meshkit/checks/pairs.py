@@ -13,6 +13,7 @@ from meshkit.checks import gateways, pair_traffic, remote_reader, remote_secrets
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.config.service_view import Link
+from meshkit.istio.multicluster import gateway_choice
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, pair_survey, sni_probe
@@ -24,7 +25,6 @@ def check(mesh: Mesh, facts: Snapshot, mode: str = "audit") -> list[Finding]:
     """Judge what pairs depend on beyond stage 08's own tables; in plan mode only where clusters are joined."""
     if mode == "plan" and remote_secrets.unjoined(mesh, facts):
         return []
-    multi = mesh.spec.topology.network == "multi"
     return [
         finding
         for client, server in mesh.ordered_pairs
@@ -33,7 +33,7 @@ def check(mesh: Mesh, facts: Snapshot, mode: str = "audit") -> list[Finding]:
             *check_known(mesh, facts, client, server),
             check_replicas(mesh, facts, client, server),
             check_endpoints(mesh, facts, client, server),
-            *(check_hello(mesh, facts, client, server) if multi else ()),
+            *(check_hello(mesh, facts, client, server) if mesh.spec.crosses(client, server) else ()),
         )
     ]
 
@@ -44,7 +44,7 @@ def check_all(mesh: Mesh, facts: Snapshot, sent: pd.DataFrame | None = None) -> 
     findings = [*(gateways.check_gateway(mesh, facts.gateways, name) for name in mesh.clusters if multi)]
     for pair in mesh.ordered_pairs:
         findings += remote_secrets.check(mesh, facts.identity, facts.remote_secrets, facts.remote_clusters, pair)
-        if multi:
+        if mesh.spec.crosses(*pair):
             findings += gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, *pair)
     findings += check(mesh, facts)
     return (
@@ -139,8 +139,7 @@ def check_replicas(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Fin
     fix or break it.
     """
     ask = Question("MK837", "istiod's replicas agree", arrow(client, server), "one view of the other cluster")
-    network = mesh.spec.cluster(server).network
-    remotes, gates = facts.remote_clusters.of(client), facts.gateways_seen.of(client, network)
+    remotes, gates = facts.remote_clusters.of(client), gateway_choice.seen(mesh, facts.gateways_seen, client, server)
     lost: list[Row] = [vars(one) for one in facts.remote_clusters.unread_in(client)]
     shards = facts.endpoint_shards
     rows = shards[(shards["cluster"] == client) & (shards["target"] == server)]
@@ -179,10 +178,10 @@ def check_endpoints(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Fi
 
     By the gateway where networks differ, else by the pods' own addresses.
     """
-    multi = mesh.spec.topology.network == "multi"
+    apart = mesh.spec.crosses(client, server)
     spec = mesh.spec.probe
     what = f"{spec.server}.{spec.namespace}"
-    expected = f"{what} of {server} by {f'the gateway of {server}' if multi else 'pod addresses'}"
+    expected = f"{what} of {server} by {f'the gateway of {server}' if apart else 'pod addresses'}"
     ask = Question("MK839", "client has the server's endpoints", arrow(client, server), expected)
     rows = facts.paths[(facts.paths["client"] == client) & (facts.paths["server"] == server)]
     if rows.empty or rows.iloc[0]["way"] == "UNKNOWN":
@@ -197,12 +196,15 @@ def check_endpoints(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Fi
         return ask.fail(f"none of {row['ready']} ({others})", remedy)
     words = {"gateway": "gateway", "pods": "raw pod address", "both": "gateway and raw pod addresses"}
     observed = f"{row['endpoints']} ({words[row['way']]}), {others}"
+    if not apart:
+        same = f"are {client} and {server} on one network, as the mesh file says? see MK201 and MK703 of both"
+        return ask.judge(row["way"] == "pods", observed, same)
     remedy = f"istiod knows no gateway of {server}'s network (MK805, MK806), or the label topology.istio.io/network is"
     remedy += (
         f" missing on istiod's namespace there: kubectl --context {mesh.spec.cluster(server).context} label namespace"
     )
     remedy += f" {mesh.root_namespace} topology.istio.io/network={mesh.spec.cluster(server).network}"
-    return ask.judge(row["way"] == ("gateway" if multi else "pods"), observed, remedy if multi else "topology: flat?")
+    return ask.judge(row["way"] == "gateway", observed, remedy)
 
 
 def check_hello(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ every outgoing connection itself, so a connection proves nothing: only the certi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -93,8 +93,10 @@ def _caller(cluster: Cluster, mesh: Mesh) -> Caller | None:
     return None
 
 
-def _tried(mesh: Mesh, attempt: Callable[[Caller, Cluster], dict[str, Any]]) -> pd.DataFrame:
-    known = callers(mesh)
+def _tried(
+    mesh: Mesh, pairs: Sequence[tuple[str, str]], attempt: Callable[[Caller, Cluster], dict[str, Any]]
+) -> pd.DataFrame:
+    known = callers(mesh) if pairs else {}
 
     def try_pair(pair: tuple[str, str]) -> dict[str, Any]:
         caller = known[pair[0]]
@@ -105,9 +107,9 @@ def _tried(mesh: Mesh, attempt: Callable[[Caller, Cluster], dict[str, Any]]) -> 
             return {"state": "UNKNOWN", "detail": caller.reason}
         return {"tried_from": caller.pod, **attempt(caller, mesh.clusters[pair[1]])}
 
-    answers = gather(try_pair, mesh.ordered_pairs, deadline=DEADLINE)
+    answers = gather(try_pair, pairs, deadline=DEADLINE)
     rows = []
-    for (client, server), answer in zip(mesh.ordered_pairs, answers, strict=True):
+    for (client, server), answer in zip(pairs, answers, strict=True):
         outcome = {"state": "UNKNOWN", "detail": answer.reason} if isinstance(answer, Unknown) else answer
         rows.append({"client": client, "server": server, **outcome})
     return POD_TO_POD.frame(rows)
@@ -134,9 +136,13 @@ def _names(leaf: Certificate) -> list[str]:
     return [*names.get_values_for_type(DNSName), *(str(ip) for ip in names.get_values_for_type(IPAddress))]
 
 
-def pods(mesh: Mesh) -> pd.DataFrame:
-    """Try whether pods reach pods of other clusters by their addresses, at each istiod's webhook port."""
-    return _tried(mesh, lambda caller, server: _try_pod(mesh, caller, server))
+def pods(mesh: Mesh, pairs: Sequence[tuple[str, str]] | None = None) -> pd.DataFrame:
+    """Try whether pods reach pods of other clusters by their addresses, at each istiod's webhook port.
+
+    Of all pairs, or of those that are named.
+    """
+    chosen = mesh.ordered_pairs if pairs is None else pairs
+    return _tried(mesh, chosen, lambda caller, server: _try_pod(mesh, caller, server))
 
 
 def _try_pod(mesh: Mesh, caller: Caller, server: Cluster) -> dict[str, Any]:

@@ -440,9 +440,8 @@ class Snapshot(Shown):
 
     @reading(POD_TO_POD)
     def pod_reach(self) -> pd.DataFrame:
-        """Whether pods reach pods of other clusters; tried in a flat network only."""
-        flat = self.spec.topology.network == "flat"
-        return pod_reach.pods(self.mesh) if flat else pod_reach.POD_TO_POD.frame([])
+        """Whether pods reach pods of other clusters; tried within a network only."""
+        return pod_reach.pods(self.mesh, self.spec.direct_pairs)
 
     @reading(API_NAMES)
     def dns_names(self) -> pd.DataFrame:

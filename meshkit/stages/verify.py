@@ -55,7 +55,7 @@ def check(mesh: Mesh, facts: Snapshot, mode: str = "audit") -> list[Finding]:
         findings += remote_secrets.check(
             mesh, facts.identity, facts.remote_secrets, facts.remote_clusters, (reader, target)
         )
-        if mesh.spec.topology.network == "multi":
+        if mesh.spec.crosses(reader, target):
             findings += gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, reader, target)
     if mesh.spec.topology.network == "multi":
         findings += [gateways.check_gateway(mesh, facts.gateways, name) for name in mesh.clusters]

@@ -57,7 +57,7 @@ IDENTITY: Final = Table(
         "istiod": text("its pod"),
         "revision": text("its revision"),
         "cluster_id": text("its CLUSTER_ID; `Kubernetes` unless set"),
-        "network": text("label `topology.istio.io/network` of its namespace"),
+        "network": text("label `topology.istio.io/network` of its namespace, otherwise of meshNetworks (fromRegistry)"),
         "mesh_id": text("its mesh id"),
         "trust_domain": text("its trust domain"),
         "trust_domain_aliases": text("comma-joined"),
@@ -285,7 +285,8 @@ def identity_reading(items: Iterable[ControlPlane] = (), unread: Iterable[Unread
 def _identity(istiod: Istiod) -> ControlPlane:
     suffix = f"-{istiod.revision}" if istiod.revision not in ("", "default") else ""
     cluster, namespace = istiod.cluster, istiod.namespace
-    settings = _field(cluster.find("configmaps", namespace, f"istio{suffix}"), "mesh")
+    config = cluster.find("configmaps", namespace, f"istio{suffix}")
+    settings = _field(config, "mesh")
     injector = _field(cluster.find("configmaps", namespace, f"istio-sidecar-injector{suffix}"), "values")
     values = injector.get("global", {})
     own = cluster.find("namespaces", None, namespace) or {}
@@ -295,7 +296,7 @@ def _identity(istiod: Istiod) -> ControlPlane:
         istiod.name,
         revision=istiod.revision,
         cluster_id=cluster_id,
-        network=own.get("metadata", {}).get("labels", {}).get(NETWORK, ""),
+        network=own.get("metadata", {}).get("labels", {}).get(NETWORK, "") or _from_registry(config, cluster_id),
         mesh_id=settings.get("defaultConfig", {}).get("meshId", "") or values.get("meshID", ""),
         trust_domain=settings.get("trustDomain", "") or "cluster.local",
         trust_domain_aliases=tuple(settings.get("trustDomainAliases") or ()),
@@ -304,6 +305,16 @@ def _identity(istiod: Istiod) -> ControlPlane:
         injected_cluster_id=values.get("multiCluster", {}).get("clusterName", "") or "Kubernetes",
         injected_network=values.get("network", ""),
     )
+
+
+def _from_registry(config_map: dict[str, Any] | None, cluster_id: str) -> str:
+    """Return the network that meshNetworks give to all pods of a cluster, where no label does.
+
+    Source: pilot/pkg/serviceregistry/kube/controller, Network and reloadMeshNetworks.
+    """
+    networks = _field(config_map, "meshNetworks").get("networks") or {}
+    told = ((name, one.get("fromRegistry")) for name, known in networks.items() for one in known.get("endpoints") or [])
+    return next((str(name) for name, registry in told if registry == cluster_id), "")
 
 
 def aliases(arguments: Iterable[str], cluster_id: str) -> list[str]:

@@ -193,7 +193,7 @@ def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame, old: Plan | None = None) 
     now = Snapshot(mesh).read("identity", "remote_secrets", "remote_clusters", "gateways", "gateways_seen")
     for reader, target in mesh.ordered_pairs:
         findings += remote_secrets.check(mesh, now.identity, now.remote_secrets, now.remote_clusters, (reader, target))
-        if mesh.spec.topology.network == "multi":
+        if mesh.spec.crosses(reader, target):
             findings += gateways.check_gateway_seen(mesh, now.gateways, now.gateways_seen, reader, target)
     return [*findings, *merged_service.check(mesh, calls)]
 

@@ -244,10 +244,10 @@ def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
 
 
 def _has_remote_clients(mesh: Mesh, facts: InstallFacts, name: str) -> bool:
-    """Return whether an istiod of another cluster reads this one, so that clients come through its gateway."""
+    """Return whether an istiod of another network reads this cluster, so that clients come through its gateway."""
     ids = {name, *facts.planes.loc[facts.planes["cluster"] == name, "cluster_id"]}
-    read = any(one.secret and one.cluster != name and one.target in ids for one in facts.readers or ())
-    return read and mesh.spec.topology.network == "multi"
+    readers = {one.cluster for one in facts.readers or () if one.secret and one.target in ids}
+    return any(mesh.spec.crosses(reader, name) for reader in readers)
 
 
 def stale(mesh: Mesh, found: pd.DataFrame) -> pd.DataFrame:
