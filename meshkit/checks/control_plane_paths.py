@@ -14,6 +14,7 @@ import pandas as pd
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.config.network_policies import WEBHOOK, XDS
+from meshkit.istio.control_plane.versions import Identity, is_remote
 from meshkit.istio.multicluster import gateway_choice
 from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen, is_number
 from meshkit.kube.mesh import Mesh
@@ -54,13 +55,16 @@ def _way(ask: Question, row: Row, remedy: str) -> Finding:
     return ask.judge(row["state"] == "ok", row["detail"] or "it does", remedy)
 
 
-def check_hosts(mesh: Mesh, names: pd.DataFrame, gateways: Gateways, seen: GatewaysSeen) -> Iterator[Finding]:
+def check_hosts(
+    mesh: Mesh, identity: Identity, names: pd.DataFrame, gateways: Gateways, seen: GatewaysSeen
+) -> Iterator[Finding]:
     """MK733: where a gateway has a host name, each istiod has the address to which the name leads in its cluster now.
 
     istiod resolves it itself, now and then, and keeps what it had when that fails.
 
     Args:
         mesh: the mesh.
+        identity: of `versions.identity`.
         names: of `pod_reach.names`.
         gateways: of `gateways.gateways`.
         seen: of `gateways.gateways_seen`.
@@ -71,6 +75,9 @@ def check_hosts(mesh: Mesh, names: pd.DataFrame, gateways: Gateways, seen: Gatew
         ask = Question(
             "MK733", "istiod has the gateway's current address", arrow(reader, target), "as its name resolves"
         )
+        if is_remote(identity, reader):
+            yield ask.answer(Verdict.SKIPPED, f"no istiod runs in {reader}")
+            continue
         near = gateway_choice.offered(mesh, gateways, target)
         hosts = {a for one in near for a in one.addresses if not is_number(a)}
         resolved = names[(names["cluster"] == reader) & names["name"].isin(hosts) & (names["state"] == "resolved")]
@@ -90,16 +97,17 @@ def check_hosts(mesh: Mesh, names: pd.DataFrame, gateways: Gateways, seen: Gatew
 
 
 def check_ranges(
-    mesh: Mesh, inventory: pd.DataFrame, gateways: Gateways, api_servers: pd.DataFrame
+    mesh: Mesh, identity: Identity, inventory: pd.DataFrame, gateways: Gateways, api_servers: pd.DataFrame
 ) -> Iterator[Finding]:
     """MK734: gateways and API servers of other clusters have addresses that are none of the cluster's own.
 
     An address in the ranges that its pods and Services are given, or that one of them has, means that one there, and no
     packet leaves the cluster. An API server that answered from there with a certificate of its own CA is at the right
-    address, whatever the ranges. Gateways count between networks only.
+    address, whatever the ranges. Gateways count between networks only, API servers where an istiod asks them.
 
     Args:
         mesh: the mesh.
+        identity: of `versions.identity`.
         inventory: of `inventory.inventory`.
         gateways: of `gateways.gateways`.
         api_servers: of `api_server_reach.reach`.
@@ -116,7 +124,8 @@ def check_ranges(
             yield ask.unknown(reason)
             continue
         written = str(rows[target]["api_server"])
-        api = "" if proven.get((reader, target)) == written else urlsplit(written).hostname or ""
+        unasked = is_remote(identity, reader) or proven.get((reader, target)) == written
+        api = "" if unasked else urlsplit(written).hostname or ""
         near = gateways.of(target) or gateway_choice.offered(mesh, gateways, target)
         offered = [address for one in near for address in one.addresses] if apart else []
         theirs = sorted({address for address in [*offered, api] if is_number(address)})

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
+from meshkit.istio.control_plane.versions import Identity, home, outside
 from meshkit.istio.multicluster import gateway_choice
 from meshkit.istio.multicluster.gateways import (
     NETWORK,
@@ -116,19 +117,36 @@ def _no_address(gateway: NetworkGateway) -> str:
     return f"no address ({why})" if why else "no address"
 
 
+def check_pair(
+    mesh: Mesh, identity: Identity, gateways: Gateways, seen: GatewaysSeen, pair: tuple[str, str]
+) -> Iterator[Finding]:
+    """MK806 and MK838 of a pair of different networks, by the istiods that serve its client; of others nothing."""
+    client, server = pair
+    if not mesh.spec.crosses(*pair):
+        return
+    if reason := outside(identity, client):
+        expected = mesh.spec.cluster(server).network
+        ask = Question("MK806", "istiod knows the other network's gateway", arrow(*pair), expected)
+        yield ask.unknown(reason, "ask that istiod: /debug/networkz")
+        return
+    yield from check_gateway_seen(mesh, gateways, seen, home(identity, client), server, client=client)
+
+
 def check_gateway_seen(
-    mesh: Mesh, gateways: Gateways, seen: GatewaysSeen, reader: str, target: str
+    mesh: Mesh, gateways: Gateways, seen: GatewaysSeen, reader: str, target: str, *, client: str = ""
 ) -> Iterator[Finding]:
     """MK806: each istiod of the reader knows the gateway of the target's network; or of its own, if that is meant.
+
+    `client` is the cluster for whose proxies that is asked, where the reader's istiods serve another than their own.
 
     MK838: istiod's address for the remote gateway is one that the gateway has now.
     """
     network = mesh.spec.cluster(target).network
     addresses = {address for one in gateway_choice.offered(mesh, gateways, target) for address in one.addresses}
     expected = f"{network} at {', '.join(sorted(addresses)) or 'an address'}"
-    own_view = reader == target
+    own_view = (client or reader) == target
     check = "istiod knows its own network's gateway" if own_view else "istiod knows the other network's gateway"
-    subject = reader if own_view else arrow(reader, target)
+    subject = reader if own_view else arrow(client or reader, target)
     ask = Question("MK806", check, subject, expected)
     for one in seen.unread_in(reader):
         yield ask.unknown(one.reason)

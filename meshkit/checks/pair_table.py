@@ -10,6 +10,7 @@ import pandas as pd
 from meshkit.checks import remote_secrets
 from meshkit.checks.finding import SEVERITY, Finding, Verdict
 from meshkit.checks.question import arrow
+from meshkit.istio.control_plane.versions import home, is_remote, outside
 from meshkit.istio.multicluster import gateway_choice
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.istio.multicluster.remote_secrets import Credential
@@ -38,7 +39,7 @@ LINKS: Final = Table(
     {
         "client": text("cluster of the client"),
         "server": text("cluster of the server"),
-        "istiod": text("pod of the client's istiod; empty where none is known"),
+        "istiod": text("pod of the istiod that serves the client; empty where none is known"),
         "verdict": text("the worst of the pair"),
         "broken": text("its first link that is not in order"),
         "why": text("id and text of that finding"),
@@ -114,7 +115,7 @@ def table(mesh: Mesh, facts: Snapshot, findings: Iterable[Finding], sent: pd.Dat
     for pair in mesh.ordered_pairs:
         known = {**_of_secret(mesh, facts, *pair), **_of_client(facts, *pair), **_sent(sent, *pair)}
         why = known.pop("reason", "")
-        for istiod in _istiods(facts, pair[0]) or [""]:
+        for istiod in _istiods(facts, home(facts.identity, pair[0])) or [""]:
             seen = _of_replica(mesh, facts, *pair, istiod)
             reason = "; ".join(dict.fromkeys(r for r in (why, seen.pop("reason", "")) if r))
             rows.append({"client": pair[0], "server": pair[1], "istiod": istiod, **known, **seen, "reason": reason})
@@ -124,13 +125,15 @@ def table(mesh: Mesh, facts: Snapshot, findings: Iterable[Finding], sent: pd.Dat
     return frame.loc[rank.sort_values(kind="stable").index].reset_index(drop=True)
 
 
-def _istiods(facts: Snapshot, client: str) -> list[str]:
+def _istiods(facts: Snapshot, reader: str) -> list[str]:
     known = facts.remote_clusters
-    return sorted({one.istiod for one in known.of(client)} | {one.istiod for one in known.unread_in(client)})
+    return sorted({one.istiod for one in known.of(reader)} | {one.istiod for one in known.unread_in(reader)})
 
 
 def _of_secret(mesh: Mesh, facts: Snapshot, client: str, server: str) -> dict[str, Any]:
     secrets = facts.remote_secrets
+    if is_remote(facts.identity, client):
+        return {"reason": outside(facts.identity, client)}
     used = multicluster_remote_secrets.active_secrets(mesh, secrets, client, server, facts.remote_clusters)
     rows = used or multicluster_remote_secrets.candidate_secrets(secrets, client, server)
     own, why = remote_secrets.actual_cluster_id(facts.identity, server)
@@ -162,17 +165,19 @@ def _of_secret(mesh: Mesh, facts: Snapshot, client: str, server: str) -> dict[st
 
 
 def _of_replica(mesh: Mesh, facts: Snapshot, client: str, server: str, istiod: str) -> dict[str, Any]:
+    reader = home(facts.identity, client)
+
     def own(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame[(frame["cluster"] == client) & (frame["istiod"] == istiod)]
+        return frame[(frame["cluster"] == reader) & (frame["istiod"] == istiod)]
 
     held, remotes = own(facts.endpoint_shards), facts.remote_clusters
-    seen = [one for one in remotes.of(client) if one.istiod == istiod]
-    lost = [one.reason for one in remotes.unread_in(client) if one.istiod == istiod]
+    seen = [one for one in remotes.of(reader) if one.istiod == istiod]
+    lost = [one.reason for one in remotes.unread_in(reader) if one.istiod == istiod]
     states = [str(one.status) for one in seen if one.remote == server]
     gates, near = facts.gateways_seen, gateway_choice.offered(mesh, facts.gateways, server)
     offered = [address for one in near for address in one.addresses]
-    known = {one.address for one in gateway_choice.seen(mesh, gates, client, server) if one.istiod == istiod}
-    unread = next((one.reason for one in gates.unread_in(client) if one.istiod == istiod), "")
+    known = {one.address for one in gateway_choice.seen(mesh, gates, reader, server) if one.istiod == istiod}
+    unread = next((one.reason for one in gates.unread_in(reader) if one.istiod == istiod), "")
     there = held[held["target"] == server]
     counts = {name: sum(len([a for a in text.split(",") if a]) for text in there[name]) for name in ("known", "ready")}
     reasons = [*lost, unread, *there["reason"]]

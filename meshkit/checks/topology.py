@@ -18,7 +18,7 @@ from meshkit.istio.ca.trust_store import Roots
 from meshkit.istio.control_plane import inventory as control_plane_inventory
 from meshkit.istio.control_plane.istiods_and_proxies import DEBUG, DEBUG_REMEDY
 from meshkit.istio.control_plane.revisions import ControlPlanes
-from meshkit.istio.control_plane.versions import Identity
+from meshkit.istio.control_plane.versions import Identity, home
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Row, Table, text
 
@@ -138,6 +138,11 @@ def _pods(row: Row) -> Fact:
 
 def _control_planes(facts: AssessFacts) -> Iterator[Fact]:
     for row in facts.inventory[facts.inventory["reason"] == ""].to_dict("records"):
+        primary = home(facts.identity, row["cluster"])
+        if primary != row["cluster"]:
+            why = f"{primary}'s istiod serves its proxies; an istiod here would be a second one"
+            yield _fact(CONTROL, "istiod", row["cluster"], row["control_plane"], "primary-remote", why)
+            continue
         speaks, why = {
             "elsewhere": ("external", "its proxies are served from outside; an istiod here would be a second one"),
             "serves others": ("primary-remote", "its istiod serves proxies of other clusters (EXTERNAL_ISTIOD)"),
@@ -293,6 +298,24 @@ def check_control_plane(mesh: Mesh, facts: AssessFacts, advice: Recommendation) 
     ):
         return ask.answer(Verdict.WARN, observed, "make both API servers reachable: see MK701 and MK702 of stage 02")
     return ask.fail(observed, remedy)
+
+
+def check_served(mesh: Mesh, identity: Identity) -> Iterator[Finding]:
+    """MK104 before a stage that changes clusters: none is served by an istiod of another; nothing where that is so.
+
+    Labels, an istiod or remote secrets of such a cluster's own would be a second control plane beside that.
+    """
+    told = {name: one.reason for name in mesh.clusters for one in identity.none_in(name)}
+    ask = Question("MK104", "the control plane model fits", "the mesh", "each cluster has an istiod of its own, or none")
+    if told:
+        observed = "; ".join(f"{name}: {reason}" for name, reason in told.items())
+        remedy = f"leave {', '.join(told)} out of the mesh file, or install by hand ({_PAGES})"
+        yield ask.fail(f"{observed}: primary-remote and external are not yet built", remedy)
+
+
+def stops(mesh: Mesh, identity: Identity) -> str:
+    """Return why nothing may be planned: the failure of `check_served`, or an empty text."""
+    return next((f"{f.id} of {f.subject}: {f.observed}" for f in check_served(mesh, identity)), "")
 
 
 def _speaking(advice: Recommendation, about: str, topology: str) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pandas as pd
 
 from meshkit.istio.config import service_view
+from meshkit.istio.control_plane import primaries
 from meshkit.istio.multicluster import gateway_choice, gateways
 from meshkit.istio.multicluster.gateways import GatewaysSeen
 from meshkit.istio.proxies import envoy_admin
@@ -80,7 +81,7 @@ def with_causes(calls: pd.DataFrame, views: Iterable[service_view.ServiceView]) 
 def calls(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
     """Return the table of `look` without what is read of objects: hidden_by and refused_by are empty."""
     spec = mesh.spec.probe
-    seen = gateways.gateways_seen(mesh)
+    seen, remotes = gateways.gateways_seen(mesh), primaries.remotes(mesh)
     sides = mesh.each(lambda cluster: find_side(cluster, mesh))
     own = mesh.each(lambda cluster: endpoints(cluster, spec.namespace, spec.server))
 
@@ -88,10 +89,11 @@ def calls(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
         side = sides[cluster.name]
         if isinstance(side, Unknown):
             return {"reason": side.reason}
-        clusters_of = _clusters_of_address(mesh, cluster.name, own, seen)
+        reader, unasked = _reader(cluster.name, remotes)
+        clusters_of = _clusters_of_address(mesh, cluster.name, own, seen, reader)
         serving = [name for name, found in own.items() if found]
         unread = [f"{name}: {found.reason}" for name, found in own.items() if isinstance(found, Unknown)]
-        unread += _unseen(mesh, cluster.name, seen)
+        unread += _unseen(mesh, cluster.name, seen, reader, unasked)
         found = _endpoints(mesh, side, clusters_of, set(serving), patience)
         return {
             "client": side.client.name,
@@ -114,16 +116,16 @@ def calls(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
 
 
 def _clusters_of_address(
-    mesh: Mesh, reader: str, own: dict[str, set[str] | Unknown], seen: GatewaysSeen
+    mesh: Mesh, client: str, own: dict[str, set[str] | Unknown], seen: GatewaysSeen, reader: str
 ) -> dict[str, set[str]]:
-    """Return the clusters that each expected address leads to, for clients in the reader cluster.
+    """Return the clusters that each expected address leads to, for a cluster's clients, which a reader's istiods serve.
 
     Clusters of one network may be behind one gateway.
     """
     known: dict[str, set[str]] = {}
     for name in mesh.clusters:
         addresses = own[name]
-        if mesh.spec.crosses(reader, name):
+        if mesh.spec.crosses(client, name):
             addresses = {one.address for one in gateway_choice.seen(mesh, seen, reader, name)}
         for address in () if isinstance(addresses, Unknown) else addresses:
             known.setdefault(address, set()).add(name)
@@ -134,10 +136,21 @@ def _clusters(addresses: Iterable[str], known: Mapping[str, set[str]]) -> set[st
     return set().union(*(known.get(_ip(address), set()) for address in addresses))
 
 
-def _unseen(mesh: Mesh, reader: str, seen: GatewaysSeen) -> list[str]:
-    """Return the clusters whose gateway no istiod of the reader could be asked for, and why."""
-    why = seen.unknown(reader)
-    others = [name for name in mesh.clusters if mesh.spec.crosses(reader, name)] if why else []
+def _reader(client: str, remotes: Mapping[str, primaries.Remote | Unknown]) -> tuple[str, str]:
+    """Return the cluster whose istiods serve a client's, and why they cannot be asked, if that is so."""
+    remote = remotes.get(client)
+    if remote is None or (isinstance(remote, primaries.Remote) and remote.own):
+        return client, ""
+    if isinstance(remote, Unknown):
+        return client, remote.reason
+    return remote.primary or client, "" if remote.primary else remote.found_by
+
+
+def _unseen(mesh: Mesh, client: str, seen: GatewaysSeen, reader: str = "", unasked: str = "") -> list[str]:
+    """Return the clusters whose gateway no istiod that serves the client could be asked for, and why."""
+    reader = reader or client
+    why = unasked or seen.unknown(reader)
+    others = [name for name in mesh.clusters if mesh.spec.crosses(client, name)] if why else []
     return [f"{name}: {why}" for name in others if not gateway_choice.seen(mesh, seen, reader, name)]
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from meshkit.istio.control_plane.versions import Identity, home
 from meshkit.istio.multicluster import gateway_choice, remote_secrets
 from meshkit.istio.multicluster import gateways as multicluster_gateways
 from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
@@ -61,24 +62,24 @@ def written(mesh: Mesh, secrets: RemoteSecrets, remotes: RemoteClusters) -> dict
 
 
 def gateway_addresses(
-    mesh: Mesh, offered: Gateways, seen: GatewaysSeen
+    mesh: Mesh, identity: Identity, offered: Gateways, seen: GatewaysSeen
 ) -> dict[tuple[str, str], list[client_view.Address]]:
     """Return `addresses` of each ordered pair whose clusters are on different networks."""
     apart = [pair for pair in mesh.ordered_pairs if mesh.spec.crosses(*pair)]
-    return {pair: addresses(mesh, offered, seen, *pair) for pair in apart}
+    return {(a, b): addresses(mesh, offered, seen, home(identity, a), b) for a, b in apart}
 
 
-def addresses(mesh: Mesh, offered: Gateways, seen: GatewaysSeen, client: str, server: str) -> list[client_view.Address]:
+def addresses(mesh: Mesh, offered: Gateways, seen: GatewaysSeen, reader: str, server: str) -> list[client_view.Address]:
     """Return the addresses of a server's gateway as the client's istiods know them, else as they are published.
 
     Args:
         mesh: the mesh.
         offered: of `gateways.gateways`.
         seen: of `gateways.gateways_seen`.
-        client: cluster of the client.
+        reader: cluster of the istiods that serve the client.
         server: cluster of the server.
     """
-    known = sorted({(one.address, one.port) for one in gateway_choice.seen(mesh, seen, client, server)})
+    known = sorted({(one.address, one.port) for one in gateway_choice.seen(mesh, seen, reader, server)})
     near = gateway_choice.offered(mesh, offered, server)
     found = known or [(address, one.port) for one in near for address in one.addresses]
     return [(address, port or multicluster_gateways.PASSTHROUGH_PORT) for address, port in found]

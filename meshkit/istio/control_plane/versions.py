@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -14,8 +14,10 @@ import packaging.version
 import pandas as pd
 import yaml
 
+from meshkit.istio.control_plane import primaries
 from meshkit.istio.control_plane.cluster_domain import of_cluster
 from meshkit.istio.control_plane.istiods_and_proxies import NETWORK, Istiod, ask_istiods, istiods
+from meshkit.istio.control_plane.primaries import Remote
 from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
@@ -65,7 +67,8 @@ IDENTITY: Final = Table(
         "cluster_aliases": text("other cluster ids that it accepts as its own, comma-joined"),
         "injected_cluster_id": text("that new sidecars claim"),
         "injected_network": text("that new sidecars claim"),
-        "reason": text("why a row is empty"),
+        "serves": text("clusters without an istiod that it serves, comma-joined"),
+        "reason": text("why a row is empty: it could not be read, or another cluster's istiod serves the cluster"),
     },
     key=("cluster", "istiod"),
 )
@@ -242,6 +245,8 @@ class ControlPlane:
     cluster_aliases: tuple[str, ...] = ()
     injected_cluster_id: str = ""
     injected_network: str = ""
+    serves: tuple[Remote, ...] = ()
+    reason: str = ""
 
     @property
     def target(self) -> str:
@@ -263,23 +268,54 @@ Identity = Reading[ControlPlane]
 
 
 def identity(mesh: Mesh) -> Identity:
-    """Return who each istiod thinks it is, and what it injects into new pods.
+    """Return who each istiod thinks it is, what it injects into new pods, and which clusters without istiod it serves.
 
-    Source: the pod's environment, and the ConfigMaps `istio` and `istio-sidecar-injector` of its revision.
+    Source: the pod's environment, and the ConfigMaps `istio` and `istio-sidecar-injector` of its revision; see
+    `primaries`.
     """
+    served = primaries.remotes(mesh)
     items: list[ControlPlane] = []
     unread: list[Unread] = []
     for name, istiod, answer in ask_istiods(mesh, _identity):
         if isinstance(answer, Unknown):
             unread.append(Unread(name, answer.reason, istiod.name if istiod else ""))
         else:
-            items.append(answer)
-    return identity_reading(items, unread)
+            own = (one for one in served.values() if isinstance(one, Remote) and one.primary == name)
+            items.append(replace(answer, serves=tuple(own)))
+    unread += [Unread(name, one.reason) for name, one in served.items() if isinstance(one, Unknown)]
+    none = [ControlPlane(name, "", reason=_served(one)) for name, one in served.items() if isinstance(one, Remote)]
+    return identity_reading(
+        items, unread, [one for one in none if all(one.cluster != known.cluster for known in items)]
+    )
 
 
-def identity_reading(items: Iterable[ControlPlane] = (), unread: Iterable[Unread] = ()) -> Identity:
+def _served(remote: Remote) -> str:
+    return f"{remote.primary}'s istiod serves it: {remote.found_by}" if remote.primary else remote.found_by
+
+
+def identity_reading(
+    items: Iterable[ControlPlane] = (), unread: Iterable[Unread] = (), none: Iterable[ControlPlane] = ()
+) -> Identity:
     """Return the reading of who istiods are."""
-    return Reading(IDENTITY, items, unread, why="reason")
+    return Reading(IDENTITY, items, unread, none, why="reason")
+
+
+def home(identity: Identity, name: str) -> str:
+    """Return the cluster whose istiods serve a cluster: itself, unless it has none and another's do."""
+    served = (one.cluster for one in identity if name in map(str, one.serves))
+    return next(served, name) if identity.lacks(name) else name
+
+
+def is_remote(identity: Identity, name: str) -> bool:
+    """Tell whether a cluster has no istiod, and another's serves it, of the mesh file or not."""
+    return identity.lacks(name) and bool(identity.none_in(name))
+
+
+def outside(identity: Identity, name: str) -> str:
+    """Return why a cluster's istiods cannot be asked: they run in no cluster of the mesh file; or an empty text."""
+    if home(identity, name) != name or not identity.lacks(name):
+        return ""
+    return next((f"{one.reason}, in no cluster of the mesh file" for one in identity.none_in(name)), "")
 
 
 def _identity(istiod: Istiod) -> ControlPlane:

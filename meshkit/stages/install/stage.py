@@ -18,7 +18,7 @@ import pandas as pd
 
 from meshkit import parameters
 from meshkit.changes.plan import Plan, refused
-from meshkit.checks import certificates, control_plane, namespaces, proxies, restarts
+from meshkit.checks import certificates, control_plane, namespaces, proxies, restarts, topology
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, awaits, planned
@@ -29,6 +29,7 @@ from meshkit.istio.control_plane import inventory, istioctl, revisions, versions
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.control_plane.revisions import REVISION, ControlPlanes, named
+from meshkit.istio.control_plane.versions import Identity
 from meshkit.istio.multicluster import gateways, remote_secrets
 from meshkit.istio.multicluster.gateway_manifests import mesh_networks
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
@@ -82,6 +83,7 @@ class InstallFacts:
     new_pods: new_pods.NewPodFacts | None = None
     revisions: Mapping[str, ControlPlanes | Unknown] = field(default_factory=dict)
     readers: RemoteClusters | None = None
+    identity: Identity | None = None
 
 
 def look(mesh: Mesh) -> InstallFacts:
@@ -104,6 +106,7 @@ def look(mesh: Mesh) -> InstallFacts:
         new_pods.look(mesh),
         running,
         readers,
+        versions.identity(mesh),
     )
 
 
@@ -150,7 +153,8 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
     Raises:
         InputError: `drop_alias` is neither True nor False.
     """
-    findings = [*checks_revisions.check(mesh, facts.revisions)]
+    findings = [*(topology.check_served(mesh, facts.identity) if facts.identity else ())]
+    findings += checks_revisions.check(mesh, facts.revisions)
     findings += [*check_tool(mesh, facts), *check_running(mesh, facts)]
     for row in facts.planes.to_dict("records"):
         name, reason = row["cluster"], row["reason"]
@@ -263,7 +267,8 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
 
     With `drop_alias`, a control plane that was renamed before no longer accepts its former id.
     """
-    wanted = Plan(mesh, STAGE, withheld=checks_revisions.stops(mesh, facts.revisions))
+    held = topology.stops(mesh, facts.identity) if facts.identity else ""
+    wanted = Plan(mesh, STAGE, withheld=held or checks_revisions.stops(mesh, facts.revisions))
     if wanted.withheld:
         return wanted
     # Clusters without Istio first: nothing of theirs can suffer, and what is wrong with the tool shows there.
