@@ -306,7 +306,7 @@ def check_served(mesh: Mesh, identity: Identity) -> Iterator[Finding]:
     Labels, an istiod or remote secrets of such a cluster's own would be a second control plane beside that.
     """
     told = {name: one.reason for name in mesh.clusters for one in identity.none_in(name)}
-    ask = Question("MK104", "the control plane model fits", "the mesh", "each cluster has an istiod of its own, or none")
+    ask = Question("MK104", "the control plane model fits", "the mesh", "an istiod of another cluster serves none")
     if told:
         observed = "; ".join(f"{name}: {reason}" for name, reason in told.items())
         remedy = f"leave {', '.join(told)} out of the mesh file, or install by hand ({_PAGES})"
