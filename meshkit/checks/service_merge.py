@@ -133,7 +133,8 @@ def _rule(mesh: Mesh, row: Mapping[Any, Any], new: Collection[tuple[str, str]]) 
         return f"they differ ({row['conflict']}): two applications under one name"
     clusters = row["clusters"].split(",")
     if row["headless"] == "yes" and any(mesh.spec.crosses(a, b) for a, b in itertools.combinations(clusters, 2)):
-        return "headless: clients reach the pods of their own network only"
+        near = "network" if mesh.spec.direct_pairs else "cluster"
+        return f"headless: clients reach the pods of their own {near} only"
     if _begins(row["clusters"], new):
         return "each cluster serves only its own clients now; is it meant to be one?"
     return ""

@@ -37,7 +37,7 @@ class Objects:
     def __init__(self, name: str, **objects: list[Row]) -> None:
         self.name, self.objects = name, objects
 
-    def get(self, kind: str, namespace: str = "", *, labels: Row | None = None) -> list[Row]:
+    def get(self, kind: str, namespace: str = "", *, labels: Any = None, **_: Any) -> list[Row]:
         """Return the objects of a kind; of one that is not served an error, as an API server gives it."""
         kinds = {"gateways.networking.istio.io": "istio", "gateways.gateway.networking.k8s.io": "kubernetes"}
         name = kinds.get(kind, kind)
