@@ -104,7 +104,10 @@ class Mesh(_Model):
 
 
 class Topology(_Model):
-    """How control planes and networks relate."""
+    """How control planes and networks relate.
+
+    `network: multi` is of two networks or more; clusters of one network reach each other without a gateway.
+    """
 
     control_plane: Literal["multi-primary", "primary-remote", "external"] = Field(
         default="multi-primary", alias="controlPlane"
@@ -263,15 +266,12 @@ class MeshSpec(_Model):
             twice = sorted({value[0] for value in values if values.count(value) > 1})
             if twice:
                 raise ValueError(f"clusters must have distinct {field}s; {', '.join(twice)} occurs twice")
-        if self.topology.network == "multi":
-            networks = [c.network for c in self.clusters]
-            twice = sorted({n for n in networks if networks.count(n) > 1})
-            if twice:
-                raise ValueError(
-                    f"topology.network is multi, but {', '.join(twice)} is the network of two clusters; "
-                    "meshkit does not mix both yet: give each its own, so that calls between them go through gateways, "
-                    "or use `network: flat` where pods of all clusters reach each other"
-                )
+        networks = {c.network for c in self.clusters}
+        if self.topology.network == "multi" and len(networks) == 1 < len(self.clusters):
+            raise ValueError(
+                f"topology.network is multi, but {', '.join(networks)} is the network of all clusters; "
+                "name the network of each, or use `network: flat`"
+            )
         return self
 
     @classmethod
@@ -325,6 +325,19 @@ class MeshSpec(_Model):
         """Every ordered pair of cluster names, (client, server), in the file's order."""
         names = [c.name for c in self.clusters]
         return [(a, b) for a in names for b in names if a != b]
+
+    def crosses(self, client: str, server: str) -> bool:
+        """Tell whether calls between two clusters go through a gateway: they are on different networks.
+
+        Within a network pods reach each other by their own addresses; in a flat mesh all clusters are on one.
+        """
+        apart = self.cluster(client).network != self.cluster(server).network
+        return self.topology.network == "multi" and apart
+
+    @property
+    def direct_pairs(self) -> list[tuple[str, str]]:
+        """The pairs of clusters whose pods reach each other without a gateway."""
+        return [pair for pair in self.pairs if not self.crosses(*pair)]
 
     def cluster(self, name: str) -> ClusterSpec:
         """Return the cluster of that name.

@@ -43,6 +43,7 @@ from meshkit.checks.finding import SEVERITY, Finding, Verdict
 from meshkit.istio import trust as istio_trust
 from meshkit.istio.config import authorization_policies
 from meshkit.istio.control_plane import managed
+from meshkit.istio.control_plane.versions import is_remote
 from meshkit.istio.multicluster import discovery_pause
 from meshkit.istio.proxies import workloads
 from meshkit.istio.proxies.new_pods import NewPodFacts
@@ -194,7 +195,7 @@ def _common_ground(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
     yield from revisions.check(mesh, found.revisions)
     yield from topology.check_distinct(seen)
     yield from topology.check_load_balancers(mesh, seen)
-    if mesh.spec.topology.network == "flat":
+    if mesh.spec.direct_pairs:
         yield topology.check_network(mesh, seen, topology.recommend(seen))
     yield from namespaces.check_networks(mesh, found, finished=True)
     yield from prerequisites.check_clocks(found.clocks, mesh.spec.gates.max_clock_skew)
@@ -210,7 +211,9 @@ def _common_ground(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
     yield from revisions.check_followed(mesh, found.injection)
     yield from istio_config.check_namespaces(mesh, found.injection)
     yield from control_plane_paths.check_tried(mesh, facts.control_plane_reach)
-    yield from control_plane_paths.check_ranges(mesh, found.inventory, found.gateways, found.api_servers)
+    yield from control_plane_paths.check_ranges(
+        mesh, found.identity, found.inventory, found.gateways, found.api_servers
+    )
 
 
 def _trust(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
@@ -240,21 +243,22 @@ def _ways_in(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
         yield gateway_exposure.check_hosts(mesh, exposed, name)
         yield gateway_exposure.check_control_plane(mesh, exposed, name)
         yield gateway_exposure.check_own_network(mesh, exposed, name)
-    for reader, target in mesh.ordered_pairs:
-        yield from gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, reader, target)
+    for pair in mesh.ordered_pairs:
+        yield from gateways.check_pair(mesh, facts.identity, facts.gateways, facts.gateways_seen, pair)
     yield from gateway_exposure.check_mesh_networks(mesh, exposed, facts.mesh_networks)
-    yield from control_plane_paths.check_hosts(mesh, facts.dns_names, facts.gateways, facts.gateways_seen)
+    yield from control_plane_paths.check_hosts(
+        mesh, facts.identity, facts.dns_names, facts.gateways, facts.gateways_seen
+    )
 
 
 def _joined(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
     found = discovery_facts(facts)
+    read = {target for reader, target in mesh.ordered_pairs if not is_remote(facts.identity, reader)}
     for name in mesh.clusters:
-        yield remote_reader.check_server(mesh, found, name)
         yield remote_reader.check_claims(mesh, found, name)
-        yield remote_reader.check_reader(mesh, found, name)
-    for reader, target in mesh.ordered_pairs:
-        yield remote_reader.check_reach(found.reach, reader, target)
-        pair = (reader, target)
+        yield from remote_reader.check_readable(mesh, found, name, read=name in read)
+    for pair in mesh.ordered_pairs:
+        yield remote_reader.check_needed_reach(facts.identity, found.reach, *pair)
         yield from remote_secrets.check(mesh, facts.identity, facts.remote_secrets, facts.remote_clusters, pair)
     yield from pairs.check(mesh, facts)
     yield from service_merge.check_alike(facts.services, facts.merging)

@@ -8,18 +8,34 @@ import pandas as pd
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.installers import owner
-from meshkit.checks.question import Question
-from meshkit.istio.control_plane.versions import ControlPlane, Identity
+from meshkit.checks.question import Question, arrow
+from meshkit.istio.control_plane.primaries import ANNOTATION, EXTERNAL, Remote
+from meshkit.istio.control_plane.versions import ControlPlane, Identity, outside
 from meshkit.kube.mesh import Mesh
 
 
 def check_istiods(mesh: Mesh, identity: Identity) -> Iterator[Finding]:
-    """MK801: every cluster has an istiod that answers, with the ids, network and trust domain of the mesh file."""
+    """MK801: every cluster has an istiod that answers, with the ids, network and trust domain of the mesh file.
+
+    A remote cluster, which another's istiod serves, has none, and what that istiod needs there.
+    """
+    remotes = [remote for name in mesh.clusters for remote in _served(identity, name)]
+    for remote in remotes:
+        yield check_remote(mesh, identity, remote)
+    if mesh.spec.topology.control_plane == "primary-remote" and not remotes and not (identity.unread or identity.none):
+        ask = Question("MK801", "istiod is who the mesh file says", "mesh", "one that serves another cluster")
+        remedy = "say `controlPlane: multi-primary` in the mesh file, if each is to have its own"
+        yield ask.fail("no cluster's istiod serves another cluster", remedy)
     for entry in mesh.spec.clusters:
+        if entry.name in map(str, remotes):
+            continue
         expected = _identity(entry.name, entry.network, mesh.spec.mesh.id, mesh.spec.mesh.trust_domain)
         ask = Question("MK801", "istiod is who the mesh file says", entry.name, expected)
         kubectl = f"kubectl --context {entry.context} get pods"
-        if identity.lacks(entry.name):
+        if reason := outside(identity, entry.name):
+            told = "name that istiod's cluster under `clusters:` too, or ask there: istioctl remote-clusters"
+            yield ask.unknown(reason, told)
+        elif identity.lacks(entry.name):
             yield ask.fail("no istiod runs there", f"{kubectl} -n {mesh.root_namespace} -l app=istiod")
         for unread in identity.unread_in(entry.name):
             yield ask.unknown(unread.reason, f"can `{kubectl} -A` answer?")
@@ -30,6 +46,40 @@ def check_istiods(mesh: Mesh, identity: Identity) -> Iterator[Finding]:
             observed = _identity(one.cluster_id, network, one.mesh_id, one.trust_domain)
             wrong = "correct the mesh file, or the installation (values.global)"
             yield ask.judge(observed == expected, observed, wrong)
+
+
+def _served(identity: Identity, name: str) -> list[Remote]:
+    """Return the remote clusters of a primary, each once however many replicas it has."""
+    return list(dict.fromkeys(remote for one in identity.of(name) for remote in one.serves))
+
+
+def check_remote(mesh: Mesh, identity: Identity, remote: Remote) -> Finding:
+    """MK801 of a remote cluster: no istiod of its own, and the primary's can lead there and give its pods sidecars.
+
+    Source: pilot/pkg/serviceregistry/kube/controller/multicluster.go (checkShouldLead), pilot/pkg/bootstrap.
+    """
+    name, primary, said = remote.cluster, remote.primary, mesh.spec.topology.control_plane
+    ask = Question("MK801", "istiod is who the mesh file says", name, f"none of its own: {primary}'s serves it")
+    observed = f"{primary}'s istiod serves it: {remote.found_by}"
+    kubectl = f"kubectl --context {mesh.spec.cluster(name).context}"
+    if said == "multi-primary":
+        return ask.fail(observed, "say `topology: {controlPlane: primary-remote}` in the mesh file, if that is meant")
+    if remote.own:
+        remedy = f"remove one of the two: the installation in {name}, or the annotation {ANNOTATION} of its namespace"
+        return ask.fail(f"{observed}, and an istiod of its own runs there", f"{remedy} {mesh.root_namespace}")
+    if not remote.external:
+        remedy = f"install {primary} with values.global.externalIstiod: true; until then pods of {name} get no root"
+        return ask.fail(f"{observed}, without {EXTERNAL}", remedy)
+    ids = sorted({one.cluster_id for one in identity.of(primary)})
+    if name not in ids and not {*ids, "*"} & {*remote.leaders}:
+        annotate = f"{kubectl} annotate namespace {mesh.root_namespace} {ANNOTATION}={','.join(ids)} --overwrite"
+        again = f"kubectl --context {mesh.spec.cluster(primary).context} -n {mesh.root_namespace} rollout restart"
+        told = f"{observed}; {ANNOTATION} names {', '.join(remote.leaders) or 'nobody'}"
+        return ask.fail(told, f"{annotate}; istiod reads that at its start: {again} deployment -l app=istiod")
+    if remote.unsigned:
+        told = f"{observed}; no CA bundle yet in {', '.join(remote.unsigned)}: the API server refuses its pods"
+        return ask.fail(told, f"does {primary}'s istiod watch {name}? see MK802 to MK804 of {arrow(primary, name)}")
+    return ask.answer(Verdict.PASS, observed)
 
 
 def check_accepted(mesh: Mesh, identity: Identity, claims: pd.DataFrame, inventory: pd.DataFrame) -> Iterator[Finding]:
@@ -54,7 +104,7 @@ def check_accepted(mesh: Mesh, identity: Identity, claims: pd.DataFrame, invento
         if reason := next(filter(None, [identity.unknown(name), *rows["reason"]]), ""):
             yield ask.unknown(reason)
         elif not own or rows.empty:
-            yield ask.answer(Verdict.SKIPPED, "it has no proxy" if own else "it has no istiod")
+            yield ask.answer(Verdict.SKIPPED, "it has no proxy" if own else "it has no istiod of its own")
         else:
             yield _accepted(ask, mesh, name, own, rows, str(installers.get(name) or ""))
 

@@ -14,6 +14,8 @@ import pandas as pd
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.config.network_policies import WEBHOOK, XDS
+from meshkit.istio.control_plane.versions import Identity, is_remote
+from meshkit.istio.multicluster import gateway_choice
 from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen, is_number
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
@@ -53,25 +55,33 @@ def _way(ask: Question, row: Row, remedy: str) -> Finding:
     return ask.judge(row["state"] == "ok", row["detail"] or "it does", remedy)
 
 
-def check_hosts(mesh: Mesh, names: pd.DataFrame, gateways: Gateways, seen: GatewaysSeen) -> Iterator[Finding]:
+def check_hosts(
+    mesh: Mesh, identity: Identity, names: pd.DataFrame, gateways: Gateways, seen: GatewaysSeen
+) -> Iterator[Finding]:
     """MK733: where a gateway has a host name, each istiod has the address to which the name leads in its cluster now.
 
     istiod resolves it itself, now and then, and keeps what it had when that fails.
 
     Args:
         mesh: the mesh.
+        identity: of `versions.identity`.
         names: of `pod_reach.names`.
         gateways: of `gateways.gateways`.
         seen: of `gateways.gateways_seen`.
     """
     for reader, target in mesh.ordered_pairs:
+        if not mesh.spec.crosses(reader, target):
+            continue
         ask = Question(
             "MK733", "istiod has the gateway's current address", arrow(reader, target), "as its name resolves"
         )
-        network = mesh.spec.cluster(target).network
-        hosts = {a for one in gateways.of(target, network) for a in one.addresses if not is_number(a)}
+        if is_remote(identity, reader):
+            yield ask.answer(Verdict.SKIPPED, f"no istiod runs in {reader}")
+            continue
+        near = gateway_choice.offered(mesh, gateways, target)
+        hosts = {a for one in near for a in one.addresses if not is_number(a)}
         resolved = names[(names["cluster"] == reader) & names["name"].isin(hosts) & (names["state"] == "resolved")]
-        if reason := gateways.unknown(target) or seen.unknown(reader):
+        if reason := gateway_choice.unread(mesh, gateways, target) or seen.unknown(reader):
             yield ask.unknown(reason)
             continue
         if not hosts:
@@ -80,23 +90,24 @@ def check_hosts(mesh: Mesh, names: pd.DataFrame, gateways: Gateways, seen: Gatew
         if resolved.empty:
             yield ask.unknown(f"{', '.join(sorted(hosts))} could not be resolved there", "see MK206")
             continue
-        known, now = {one.address for one in seen.of(reader, network)} - {""}, set(resolved["address"])
+        known, now = {one.address for one in gateway_choice.seen(mesh, seen, reader, target)}, set(resolved["address"])
         observed = f"istiod has {', '.join(sorted(known)) or 'none'}; the name leads to {', '.join(sorted(now))}"
         remedy = "a name of many addresses may differ for a while; else restart istiod, and look at its DNS"
         yield ask.judge(now <= known, observed, remedy, otherwise=Verdict.WARN)
 
 
 def check_ranges(
-    mesh: Mesh, inventory: pd.DataFrame, gateways: Gateways, api_servers: pd.DataFrame
+    mesh: Mesh, identity: Identity, inventory: pd.DataFrame, gateways: Gateways, api_servers: pd.DataFrame
 ) -> Iterator[Finding]:
     """MK734: gateways and API servers of other clusters have addresses that are none of the cluster's own.
 
     An address in the ranges that its pods and Services are given, or that one of them has, means that one there, and no
     packet leaves the cluster. An API server that answered from there with a certificate of its own CA is at the right
-    address, whatever the ranges.
+    address, whatever the ranges. Gateways count between networks only, API servers where an istiod asks them.
 
     Args:
         mesh: the mesh.
+        identity: of `versions.identity`.
         inventory: of `inventory.inventory`.
         gateways: of `gateways.gateways`.
         api_servers: of `api_server_reach.reach`.
@@ -107,12 +118,16 @@ def check_ranges(
         ask = Question(
             "MK734", "remote addresses are not the cluster's own", arrow(reader, target), "outside its own ranges"
         )
-        if reason := rows[reader]["reason"] or rows[target]["reason"] or gateways.unknown(target):
+        apart = mesh.spec.crosses(reader, target)
+        unread = gateway_choice.unread(mesh, gateways, target) if apart else ""
+        if reason := rows[reader]["reason"] or rows[target]["reason"] or unread:
             yield ask.unknown(reason)
             continue
         written = str(rows[target]["api_server"])
-        api = "" if proven.get((reader, target)) == written else urlsplit(written).hostname or ""
-        offered = [address for one in gateways.of(target) for address in one.addresses]
+        unasked = is_remote(identity, reader) or proven.get((reader, target)) == written
+        api = "" if unasked else urlsplit(written).hostname or ""
+        near = gateways.of(target) or gateway_choice.offered(mesh, gateways, target)
+        offered = [address for one in near for address in one.addresses] if apart else []
         theirs = sorted({address for address in [*offered, api] if is_number(address)})
         ranges = [r for key in ("pod_ranges", "service_ranges") for r in str(rows[reader][key]).split(",") if r]
         own = [ipaddress.ip_network(text, strict=False) for text in ranges]

@@ -10,7 +10,7 @@ import pandas as pd
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.control_plane.cluster_domain import DEFAULT
-from meshkit.istio.control_plane.versions import Identity
+from meshkit.istio.control_plane.versions import Identity, home, is_remote, outside
 from meshkit.istio.multicluster import gateway_manifests
 from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
@@ -96,7 +96,8 @@ def check_own_network(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     ask = Question("MK616", "the gateway serves its own network only", name, f"endpoints of {network}")
     rows = facts.opened[facts.opened["cluster"] == name]
     others = {address: one.network for one in facts.gateways if one.network != network for address in one.addresses}
-    others |= {one.address: one.network for one in facts.gateways_seen.of(name) if one.network not in ("", network)}
+    reader = home(facts.identity, name)
+    others |= {one.address: one.network for one in facts.gateways_seen.of(reader) if one.network not in ("", network)}
     back = [(row, host) for row in rows.to_dict("records") for host in _hosts(row) if host in others]
     if back:
         row, host = back[0]
@@ -105,8 +106,12 @@ def check_own_network(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         observed = f"{row['gateway']}: {row['service']}.{row['namespace']}:{row['port']} leads to {of}"
         observed += f"; so do {len(names) - 1} more" if len(names) > 1 else ""
         return ask.fail(observed, _network_view(mesh, facts, name))
-    # Its Envoy has no other gateway's address but from an istiod of its cluster: what those know decides.
-    if reason := next((r for r in rows["reason"] if r), "") or facts.gateways_seen.unknown(name):
+    # Its Envoy has no other gateway's address but from an istiod that serves it: what those know decides.
+    if (
+        reason := next((r for r in rows["reason"] if r), "")
+        or facts.gateways_seen.unknown(reader)
+        or outside(facts.identity, name)
+    ):
         return ask.unknown(reason)
     return ask.answer(Verdict.PASS, f"{int(rows['endpoints'].sum())} endpoints, none of them a gateway")
 
@@ -131,6 +136,8 @@ def check_mesh_networks(
         return
     wanted = gateway_manifests.mesh_networks(mesh.spec, facts.gateways, _domain(facts))
     for name, found in configured.items():
+        if is_remote(facts.identity, name):
+            continue
         ask = Question("MK615", "istiod has the mesh file's networks", name, f"meshNetworks: {', '.join(wanted)}")
         if isinstance(found, Unknown):
             yield ask.unknown(found.reason)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
+from meshkit.istio.control_plane.versions import Identity, home, outside
+from meshkit.istio.multicluster import gateway_choice
 from meshkit.istio.multicluster.gateways import (
     NETWORK,
     NODE_SELECTOR,
@@ -21,15 +23,23 @@ from meshkit.kube.mesh import Mesh
 
 
 def check_gateway(mesh: Mesh, gateways: Gateways, name: str) -> Finding:
-    """MK805: the cluster offers a gateway of its network: labelled, addressed, listening, ready, exposed."""
+    """MK805: the cluster offers a gateway of its network: labelled, addressed, listening, ready, exposed.
+
+    One without is reached through the gateway of another cluster of its network.
+    """
     entry = mesh.spec.cluster(name)
     has = f"with an address, port {PASSTHROUGH_PORT}, ready pods and an AUTO_PASSTHROUGH Gateway"
     expected = f"a Service of {entry.network} {has}"
     ask = Question("MK805", "east-west gateway is offered", name, expected)
     if reason := gateways.unknown(name):
         return ask.unknown(reason)
-    offered = gateways.of(name)
+    offered, near = gateways.of(name), _neighbour(mesh, gateways, name)
+    if near and not any(one.used_for(entry.network) for one in offered):
+        at = f"{near.called} at {cell(near.addresses)}:{near.port}"
+        return ask.answer(Verdict.PASS, f"of {near.cluster}, on the same network: {at}")
     if not offered:
+        if reason := gateway_choice.unread(mesh, gateways, name):
+            return ask.unknown(f"none of its own; whether another cluster of {entry.network} has one: {reason}")
         none = next((one.reason for one in gateways.none_in(name)), "none")
         return ask.fail(none, "run stage 06, which installs one")
     lacking = [(one, unmet_requirements(one, entry.network)) for one in offered]
@@ -46,6 +56,17 @@ def check_gateway(mesh: Mesh, gateways: Gateways, name: str) -> Finding:
     observed += ["istiods send calls there, too"] if good else []
     steps = dict.fromkeys(step for one, _ in wrong for step in _steps(one, entry.network, entry.context))
     return ask.fail("; ".join(observed), "; ".join(steps) or "run stage 06")
+
+
+def _neighbour(mesh: Mesh, gateways: Gateways, name: str) -> NetworkGateway | None:
+    """Return a gateway of another cluster by which a cluster's network can be reached."""
+    network = mesh.spec.cluster(name).network
+    known = (
+        one
+        for one in gateways
+        if one.cluster != name and one.used_for(network) and not mesh.spec.crosses(name, one.cluster)
+    )
+    return next((one for one in known if not unmet_requirements(one, network)), None)
 
 
 def unmet_requirements(gateway: NetworkGateway, network: str) -> list[str]:
@@ -96,30 +117,48 @@ def _no_address(gateway: NetworkGateway) -> str:
     return f"no address ({why})" if why else "no address"
 
 
+def check_pair(
+    mesh: Mesh, identity: Identity, gateways: Gateways, seen: GatewaysSeen, pair: tuple[str, str]
+) -> Iterator[Finding]:
+    """MK806 and MK838 of a pair of different networks, by the istiods that serve its client; of others nothing."""
+    client, server = pair
+    if not mesh.spec.crosses(*pair):
+        return
+    if reason := outside(identity, client):
+        expected = mesh.spec.cluster(server).network
+        ask = Question("MK806", "istiod knows the other network's gateway", arrow(*pair), expected)
+        yield ask.unknown(reason, "ask that istiod: /debug/networkz")
+        return
+    yield from check_gateway_seen(mesh, gateways, seen, home(identity, client), server, client=client)
+
+
 def check_gateway_seen(
-    mesh: Mesh, gateways: Gateways, seen: GatewaysSeen, reader: str, target: str
+    mesh: Mesh, gateways: Gateways, seen: GatewaysSeen, reader: str, target: str, *, client: str = ""
 ) -> Iterator[Finding]:
     """MK806: each istiod of the reader knows the gateway of the target's network; or of its own, if that is meant.
+
+    `client` is the cluster for whose proxies that is asked, where the reader's istiods serve another than their own.
 
     MK838: istiod's address for the remote gateway is one that the gateway has now.
     """
     network = mesh.spec.cluster(target).network
-    addresses = {address for one in gateways.of(target, network) for address in one.addresses}
+    addresses = {address for one in gateway_choice.offered(mesh, gateways, target) for address in one.addresses}
     expected = f"{network} at {', '.join(sorted(addresses)) or 'an address'}"
-    own_view = reader == target
+    own_view = (client or reader) == target
     check = "istiod knows its own network's gateway" if own_view else "istiod knows the other network's gateway"
-    subject = reader if own_view else arrow(reader, target)
+    subject = reader if own_view else arrow(client or reader, target)
     ask = Question("MK806", check, subject, expected)
     for one in seen.unread_in(reader):
         yield ask.unknown(one.reason)
     istiods = {one.istiod for one in (*seen.of(reader), *seen.none_in(reader))}
     if not istiods and seen.lacks(reader):
         yield ask.unknown("no istiod to ask", "see MK801")
+    chosen = gateway_choice.seen(mesh, seen, reader, target)
     for istiod in sorted(istiods):
-        known = {one.address for one in seen.of(reader, network) if one.istiod == istiod}
+        known = {one.address for one in chosen if one.istiod == istiod}
         told = f"{network} at {', '.join(sorted(known))}" if known else f"no gateway of {network}"
         observed = f"{istiod}: {told}"
-        if known and (reason := gateways.unknown(target)):
+        if known and (reason := gateway_choice.unread(mesh, gateways, target)):
             yield ask.unknown(f"{observed}; what {target} offers could not be read: {reason}")
             continue
         yield ask.judge(known, observed, "without it, proxies get the pods' own addresses; see MK805")

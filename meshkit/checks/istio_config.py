@@ -168,9 +168,9 @@ def check_headless(mesh: Mesh, services: pd.DataFrame) -> Iterator[Finding]:
         yield Question("MK727", "no headless Service over networks", row["cluster"], "none").unknown(row["reason"])
     rows = services[services["headless"] & ~services["cluster_local"] & (services["namespace"] != mesh.root_namespace)]
     for (namespace, service), group in rows.groupby(["namespace", "service"]):
-        observed = (
-            f"{namespace}/{service} in {', '.join(group['cluster'])}: clients reach the pods of their own cluster only"
-        )
+        names = ", ".join(group["cluster"])
+        near = "network" if mesh.spec.direct_pairs else "cluster"
+        observed = f"{namespace}/{service} in {names}: clients reach the pods of their own {near} only"
         domain = next((domain for domain in group["domain"] if domain), DEFAULT)
         local = local_words(f"{service}.{namespace}.svc.{domain}")
         remedy = f"call it by a Service with a ClusterIP; or declare it clusterLocal: {local}"

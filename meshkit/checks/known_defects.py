@@ -90,7 +90,8 @@ def check(mesh: Mesh, versions: pd.DataFrame, services: pd.DataFrame, features: 
         rows = versions[versions["cluster"] == name]
         met = {"ambient"} if (rows["component"] == "ztunnel").any() else set()
         own = services[services["cluster"] == name]
-        met |= {"headless"} if mesh.spec.topology.network == "flat" and own["headless"].any() else set()
+        near = any(client == name for client, _ in mesh.spec.direct_pairs)
+        met |= {"headless"} if near and own["headless"].any() else set()
         has = features[features["cluster"] == name]
         # What could not be read may be in use.
         used = {*FEATURES} if (has["reason"] != "").any() else set(has["feature"])

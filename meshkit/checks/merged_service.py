@@ -29,8 +29,8 @@ def questions(mesh: Mesh) -> list[Question]:
 
 
 def _of_endpoints(mesh: Mesh, reader: str, target: str) -> Question:
-    multi = mesh.spec.topology.network == "multi"
-    expected = f"the gateway of {target}, and no pod of another network" if multi else f"pods of {target}"
+    apart = mesh.spec.crosses(reader, target)
+    expected = f"the gateway of {target}, and no pod of another network" if apart else f"pods of {target}"
     return Question("MK711", "clients have the other cluster's endpoints", arrow(reader, target), expected)
 
 

@@ -54,15 +54,24 @@ def check_networks(mesh: Mesh, facts: PrepareFacts, *, finished: bool = False) -
     """MK201, of each cluster."""
     for name in mesh.clusters:
         row = namespace_row(facts.roots, name)
-        yield check_network(mesh, name, row["network"], row["reason"], exists=row["exists"], finished=finished)
+        declared = next((one.network for one in facts.identity.of(name) if not row["network"]), "")
+        where = {"exists": row["exists"], "finished": finished, "declared": declared}
+        yield check_network(mesh, name, row["network"], row["reason"], **where)
 
 
 def check_network(
-    mesh: Mesh, name: str, network: str, reason: str, *, exists: bool = True, finished: bool = False
+    mesh: Mesh,
+    name: str,
+    network: str,
+    reason: str,
+    *,
+    exists: bool = True,
+    finished: bool = False,
+    declared: str = "",
 ) -> Finding:
     """MK201: a root namespace has the network label of the mesh file, or none before the mesh is `finished`.
 
-    Among clusters of one network it needs none.
+    In a flat mesh it needs none, nor where meshNetworks say the same.
 
     Args:
         mesh: the mesh.
@@ -71,14 +80,15 @@ def check_network(
         reason: why that could not be read.
         exists: whether the namespace does.
         finished: whether stage 02 has been there.
+        declared: the network of meshNetworks (fromRegistry), which counts where there is no label.
     """
     entry, label = mesh.spec.cluster(name), f"{NETWORK}={mesh.spec.cluster(name).network}"
     ask = Question("MK201", "network label", name, f"{label} on namespace {mesh.root_namespace}")
     if reason:
         return ask.unknown(reason)
-    if network:
-        remedy = f"say `network: {network}` in the mesh file: renaming a live network interrupts it"
-        return ask.judge(network == entry.network, network, remedy)
+    if known := network or declared:
+        remedy = f"say `network: {known}` in the mesh file: renaming a live network interrupts it"
+        return ask.judge(known == entry.network, network or f"{declared}, of meshNetworks", remedy)
     if finished and exists and mesh.spec.topology.network == "flat":
         return ask.answer(Verdict.SKIPPED, "no label: one network needs none")
     observed = "no label yet" if exists else "no such namespace yet"

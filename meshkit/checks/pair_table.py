@@ -10,6 +10,8 @@ import pandas as pd
 from meshkit.checks import remote_secrets
 from meshkit.checks.finding import SEVERITY, Finding, Verdict
 from meshkit.checks.question import arrow
+from meshkit.istio.control_plane.versions import home, is_remote, outside
+from meshkit.istio.multicluster import gateway_choice
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.istio.multicluster.remote_secrets import Credential
 from meshkit.kube.api_server import address_kind
@@ -29,13 +31,15 @@ CELLS: Final = {
     "answer": ("MK811",),
 }
 """The links of the chain in the order in which one depends on the other, and the checks that judge each."""
+BY_GATEWAY: Final = frozenset({"gateway", "hello"})
+"""The links that only pairs of different networks have."""
 LINKS: Final = Table(
     "links",
     "Every pair, link by link, the worst first",
     {
         "client": text("cluster of the client"),
         "server": text("cluster of the server"),
-        "istiod": text("pod of the client's istiod; empty where none is known"),
+        "istiod": text("pod of the istiod that serves the client; empty where none is known"),
         "verdict": text("the worst of the pair"),
         "broken": text("its first link that is not in order"),
         "why": text("id and text of that finding"),
@@ -111,7 +115,7 @@ def table(mesh: Mesh, facts: Snapshot, findings: Iterable[Finding], sent: pd.Dat
     for pair in mesh.ordered_pairs:
         known = {**_of_secret(mesh, facts, *pair), **_of_client(facts, *pair), **_sent(sent, *pair)}
         why = known.pop("reason", "")
-        for istiod in _istiods(facts, pair[0]) or [""]:
+        for istiod in _istiods(facts, home(facts.identity, pair[0])) or [""]:
             seen = _of_replica(mesh, facts, *pair, istiod)
             reason = "; ".join(dict.fromkeys(r for r in (why, seen.pop("reason", "")) if r))
             rows.append({"client": pair[0], "server": pair[1], "istiod": istiod, **known, **seen, "reason": reason})
@@ -121,13 +125,15 @@ def table(mesh: Mesh, facts: Snapshot, findings: Iterable[Finding], sent: pd.Dat
     return frame.loc[rank.sort_values(kind="stable").index].reset_index(drop=True)
 
 
-def _istiods(facts: Snapshot, client: str) -> list[str]:
+def _istiods(facts: Snapshot, reader: str) -> list[str]:
     known = facts.remote_clusters
-    return sorted({one.istiod for one in known.of(client)} | {one.istiod for one in known.unread_in(client)})
+    return sorted({one.istiod for one in known.of(reader)} | {one.istiod for one in known.unread_in(reader)})
 
 
 def _of_secret(mesh: Mesh, facts: Snapshot, client: str, server: str) -> dict[str, Any]:
     secrets = facts.remote_secrets
+    if is_remote(facts.identity, client):
+        return {"reason": outside(facts.identity, client)}
     used = multicluster_remote_secrets.active_secrets(mesh, secrets, client, server, facts.remote_clusters)
     rows = used or multicluster_remote_secrets.candidate_secrets(secrets, client, server)
     own, why = remote_secrets.actual_cluster_id(facts.identity, server)
@@ -159,17 +165,19 @@ def _of_secret(mesh: Mesh, facts: Snapshot, client: str, server: str) -> dict[st
 
 
 def _of_replica(mesh: Mesh, facts: Snapshot, client: str, server: str, istiod: str) -> dict[str, Any]:
+    reader = home(facts.identity, client)
+
     def own(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame[(frame["cluster"] == client) & (frame["istiod"] == istiod)]
+        return frame[(frame["cluster"] == reader) & (frame["istiod"] == istiod)]
 
     held, remotes = own(facts.endpoint_shards), facts.remote_clusters
-    seen = [one for one in remotes.of(client) if one.istiod == istiod]
-    lost = [one.reason for one in remotes.unread_in(client) if one.istiod == istiod]
+    seen = [one for one in remotes.of(reader) if one.istiod == istiod]
+    lost = [one.reason for one in remotes.unread_in(reader) if one.istiod == istiod]
     states = [str(one.status) for one in seen if one.remote == server]
-    network, gates = mesh.spec.cluster(server).network, facts.gateways_seen
-    offered = [address for one in facts.gateways.of(server, network) for address in one.addresses]
-    known = {one.address for one in gates.of(client, network) if one.istiod == istiod}
-    unread = next((one.reason for one in gates.unread_in(client) if one.istiod == istiod), "")
+    gates, near = facts.gateways_seen, gateway_choice.offered(mesh, facts.gateways, server)
+    offered = [address for one in near for address in one.addresses]
+    known = {one.address for one in gateway_choice.seen(mesh, gates, reader, server) if one.istiod == istiod}
+    unread = next((one.reason for one in gates.unread_in(reader) if one.istiod == istiod), "")
     there = held[held["target"] == server]
     counts = {name: sum(len([a for a in text.split(",") if a]) for text in there[name]) for name in ("known", "ready")}
     reasons = [*lost, unread, *there["reason"]]
@@ -218,6 +226,9 @@ def cells(mesh: Mesh, findings: Iterable[Finding]) -> pd.DataFrame:
             own = [f for f in found if f.id in ids and f.subject in subjects]
             worst = max(own, key=lambda f: SEVERITY.index(f.verdict), default=None)
             row = {"client": client, "server": server, "cell": cell}
+            if cell in BY_GATEWAY and not mesh.spec.crosses(client, server):
+                rows += [{**row, "verdict": "skipped"}] if cell in spoken else []
+                continue
             if worst is None:
                 rows += [{**row, "verdict": "unknown", "told": "no check looked at it"}] if cell in spoken else []
                 continue

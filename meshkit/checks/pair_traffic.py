@@ -49,7 +49,7 @@ def check_answers(row: Row) -> Finding:
 def check_way(mesh: Mesh, facts: Snapshot, row: Row) -> Finding:
     """MK812: endpoints are the target's gateway where networks differ, else its pods."""
     client, server = row["client"], row["server"]
-    through_gateway = client != server and mesh.spec.topology.network == "multi"
+    through_gateway = mesh.spec.crosses(client, server)
     expected = f"the gateway of {server}" if through_gateway else f"pods of {server}"
     ask = Question("MK812", "traffic takes the expected path", arrow(client, server), expected)
     found = [e for e in row["endpoints"].split(",") if e]

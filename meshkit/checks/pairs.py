@@ -13,6 +13,8 @@ from meshkit.checks import gateways, pair_traffic, remote_reader, remote_secrets
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.config.service_view import Link
+from meshkit.istio.control_plane.versions import home, is_remote
+from meshkit.istio.multicluster import gateway_choice
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach, pair_survey, sni_probe
@@ -24,7 +26,6 @@ def check(mesh: Mesh, facts: Snapshot, mode: str = "audit") -> list[Finding]:
     """Judge what pairs depend on beyond stage 08's own tables; in plan mode only where clusters are joined."""
     if mode == "plan" and remote_secrets.unjoined(mesh, facts):
         return []
-    multi = mesh.spec.topology.network == "multi"
     return [
         finding
         for client, server in mesh.ordered_pairs
@@ -33,7 +34,7 @@ def check(mesh: Mesh, facts: Snapshot, mode: str = "audit") -> list[Finding]:
             *check_known(mesh, facts, client, server),
             check_replicas(mesh, facts, client, server),
             check_endpoints(mesh, facts, client, server),
-            *(check_hello(mesh, facts, client, server) if multi else ()),
+            *(check_hello(mesh, facts, client, server) if mesh.spec.crosses(client, server) else ()),
         )
     ]
 
@@ -44,8 +45,7 @@ def check_all(mesh: Mesh, facts: Snapshot, sent: pd.DataFrame | None = None) -> 
     findings = [*(gateways.check_gateway(mesh, facts.gateways, name) for name in mesh.clusters if multi)]
     for pair in mesh.ordered_pairs:
         findings += remote_secrets.check(mesh, facts.identity, facts.remote_secrets, facts.remote_clusters, pair)
-        if multi:
-            findings += gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, *pair)
+        findings += gateways.check_pair(mesh, facts.identity, facts.gateways, facts.gateways_seen, pair)
     findings += check(mesh, facts)
     return (
         findings if sent is None else [*findings, *(pair_traffic.check_answers(row) for row in sent.to_dict("records"))]
@@ -60,6 +60,9 @@ def check_server(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Itera
     reach = facts.remote_secret_reach
     rows = reach[(reach["cluster"] == client) & (reach["target"] == server)]
     if rows.empty:
+        if is_remote(facts.identity, client):
+            none = Question("MK834", "API server answers where istiod runs", arrow(client, server), "no istiod asks it")
+            yield none.answer(Verdict.SKIPPED, f"no istiod runs in {client}")
         return
     row = rows.iloc[0]
     wanted = f"an HTTP answer of {row['server']}, inside {client}"
@@ -110,9 +113,9 @@ def check_known(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterat
     ask = Question(
         "MK842", "istiod follows the other cluster", arrow(client, server), f"{what}'s ready endpoints there"
     )
-    shards = facts.endpoint_shards
-    rows = shards[(shards["cluster"] == client) & (shards["target"] == server)]
-    context = mesh.spec.cluster(client).context
+    shards, reader = facts.endpoint_shards, home(facts.identity, client)
+    rows = shards[(shards["cluster"] == reader) & (shards["target"] == server)]
+    context = mesh.spec.cluster(reader).context
     cause = service_view.named(mesh, facts.service_views, client, server, Link.DISCOVERY)
     for row in rows.to_dict("records"):
         if row["reason"]:
@@ -140,13 +143,13 @@ def check_replicas(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Fin
     fix or break it.
     """
     ask = Question("MK837", "istiod's replicas agree", arrow(client, server), "one view of the other cluster")
-    network = mesh.spec.cluster(server).network
-    remotes, gates = facts.remote_clusters.of(client), facts.gateways_seen.of(client, network)
-    lost: list[Row] = [vars(one) for one in facts.remote_clusters.unread_in(client)]
+    reader = home(facts.identity, client)
+    remotes, gates = facts.remote_clusters.of(reader), gateway_choice.seen(mesh, facts.gateways_seen, reader, server)
+    lost: list[Row] = [vars(one) for one in facts.remote_clusters.unread_in(reader)]
     shards = facts.endpoint_shards
-    rows = shards[(shards["cluster"] == client) & (shards["target"] == server)]
+    rows = shards[(shards["cluster"] == reader) & (shards["target"] == server)]
     lost += [r for r in rows.to_dict("records") if r["reason"]]
-    lost += [vars(one) for one in facts.gateways_seen.unread_in(client)]
+    lost += [vars(one) for one in facts.gateways_seen.unread_in(reader)]
     if lost:
         return ask.unknown(": ".join(filter(None, (lost[0]["istiod"], lost[0]["reason"]))))
     replicas = sorted({one.istiod for one in remotes})
@@ -167,7 +170,7 @@ def check_replicas(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Fin
         for n, what in enumerate(("sync", "gateway", "endpoints"))
         if len({view[n] for view in views.values()}) > 1
     ]
-    context = mesh.spec.cluster(client).context
+    context = mesh.spec.cluster(reader).context
     remedy = (
         f"istioctl remote-clusters --context {context}; restart the replica that is behind: kubectl --context {context}"
     )
@@ -180,10 +183,10 @@ def check_endpoints(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Fi
 
     By the gateway where networks differ, else by the pods' own addresses.
     """
-    multi = mesh.spec.topology.network == "multi"
+    apart = mesh.spec.crosses(client, server)
     spec = mesh.spec.probe
     what = f"{spec.server}.{spec.namespace}"
-    expected = f"{what} of {server} by {f'the gateway of {server}' if multi else 'pod addresses'}"
+    expected = f"{what} of {server} by {f'the gateway of {server}' if apart else 'pod addresses'}"
     ask = Question("MK839", "client has the server's endpoints", arrow(client, server), expected)
     rows = facts.paths[(facts.paths["client"] == client) & (facts.paths["server"] == server)]
     if rows.empty or rows.iloc[0]["way"] == "UNKNOWN":
@@ -198,12 +201,15 @@ def check_endpoints(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Fi
         return ask.fail(f"none of {row['ready']} ({others})", remedy)
     words = {"gateway": "gateway", "pods": "raw pod address", "both": "gateway and raw pod addresses"}
     observed = f"{row['endpoints']} ({words[row['way']]}), {others}"
+    if not apart:
+        same = f"are {client} and {server} on one network, as the mesh file says? see MK201 and MK703 of both"
+        return ask.judge(row["way"] == "pods", observed, same)
     remedy = f"istiod knows no gateway of {server}'s network (MK805, MK806), or the label topology.istio.io/network is"
     remedy += (
         f" missing on istiod's namespace there: kubectl --context {mesh.spec.cluster(server).context} label namespace"
     )
     remedy += f" {mesh.root_namespace} topology.istio.io/network={mesh.spec.cluster(server).network}"
-    return ask.judge(row["way"] == ("gateway" if multi else "pods"), observed, remedy if multi else "topology: flat?")
+    return ask.judge(row["way"] == "gateway", observed, remedy)
 
 
 def check_hello(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterator[Finding]:
@@ -238,9 +244,10 @@ def check_hello(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterat
 
 def _untried(mesh: Mesh, facts: Snapshot, ask: Question, client: str, server: str) -> Finding:
     """Return a failure only where every source of gateways could be read, and none names one."""
-    if pair_survey.addresses(mesh, facts.gateways, facts.gateways_seen, client, server):
+    reader = home(facts.identity, client)
+    if pair_survey.addresses(mesh, facts.gateways, facts.gateways_seen, reader, server):
         return ask.unknown("no hello was sent")
-    why = facts.gateways_seen.unknown(client) or facts.gateways.unknown(server)
+    why = facts.gateways_seen.unknown(reader) or gateway_choice.unread(mesh, facts.gateways, server)
     observed = "there is no gateway address to try"
     return ask.unknown(f"{observed}: {why}") if why else ask.fail(observed, "see MK805 and MK806")
 

@@ -11,6 +11,7 @@ from meshkit.checks import known_defects, remote_secrets
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.control_plane import versions
+from meshkit.istio.control_plane.versions import Identity, is_remote
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
 from meshkit.istio.multicluster.remote_secrets import PREFIX, Credential, RemoteSecret, usable
@@ -64,6 +65,25 @@ def check_address(mesh: Mesh, name: str, address: str, reason: str) -> Finding:
     number = [entry.name for entry in mesh.spec.clusters].index(name)
     remedy = f"say clusters[{number}].apiServer in the mesh file: the address by which the other clusters reach {name}"
     return ask.judge(good, f"{address} (from {source})", remedy)
+
+
+def check_readable(mesh: Mesh, facts: DiscoveryFacts, name: str, *, read: bool) -> Iterator[Finding]:
+    """MK701 and MK704 of a cluster that istiods of others are to `read`; of one that none reads they are skipped."""
+    if read:
+        yield check_server(mesh, facts, name)
+        yield check_reader(mesh, facts, name)
+        return
+    nobody = "no istiod of another cluster reads it: they are served by its own"
+    yield Question("MK701", "API server has an address for others", name, "none needed").answer(Verdict.SKIPPED, nobody)
+    yield Question("MK704", "there is an account for readers", name, "none needed").answer(Verdict.SKIPPED, nobody)
+
+
+def check_needed_reach(identity: Identity, reach: pd.DataFrame, reader: str, target: str) -> Finding:
+    """MK702 of a finished mesh: only an istiod asks another cluster's API server, so a reader without one need not."""
+    if not is_remote(identity, reader):
+        return check_reach(reach, reader, target)
+    ask = Question("MK702", "API server answers the other cluster", arrow(reader, target), "no istiod asks it")
+    return ask.answer(Verdict.SKIPPED, f"no istiod runs in {reader}")
 
 
 def check_reach(reach: pd.DataFrame, reader: str, target: str, *, early: bool = False) -> Finding:

@@ -10,7 +10,7 @@ from typing import Final
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
-from meshkit.istio.control_plane.versions import Identity
+from meshkit.istio.control_plane.versions import Identity, home, is_remote, outside
 from meshkit.istio.multicluster import remote_secrets
 from meshkit.istio.multicluster.remote_secrets import (
     Credential,
@@ -50,6 +50,9 @@ def check(
         pair: (reader, target).
     """
     reader, target = pair
+    if is_remote(identity, reader):
+        yield from check_served(mesh, identity, seen, pair)
+        return
     if folder := kubeconfig_folder(seen, reader):
         yield from check_file(mesh, seen, folder, pair)
         yield from check_sync(mesh, seen, reader, target)
@@ -63,6 +66,28 @@ def check(
     yield from check_rights(mesh, secrets, seen, reader, target)
     yield from check_life(mesh, secrets, reader, target)
     yield from check_sync(mesh, seen, reader, target)
+
+
+def check_served(mesh: Mesh, identity: Identity, seen: RemoteClusters, pair: tuple[str, str]) -> Iterator[Finding]:
+    """MK802, MK803 and MK804 of a reader without an istiod: its primary's watches the target; it needs no secret."""
+    reader, target = pair
+    primary = home(identity, reader)
+    asks = [
+        Question("MK802", "remote secret is there", arrow(*pair), f"none: {reader} has no istiod to read it"),
+        Question("MK803", "credential opens the API server now", arrow(*pair), "none is needed"),
+        Question("MK804", "istiod watches the other cluster", arrow(*pair), "synced, by every replica"),
+    ]
+    if reason := outside(identity, reader):
+        yield from (ask.unknown(reason, "ask that istiod: istioctl remote-clusters") for ask in asks)
+        return
+    by = "its own cluster" if primary == target else f"{target} by a secret of its own: see {arrow(primary, target)}"
+    for ask in asks[:2]:
+        yield ask.answer(Verdict.SKIPPED, f"{primary}'s istiod serves {reader}, and reads {by}")
+    own, why = actual_cluster_id(identity, target) if primary == target else (target, "")
+    if why:
+        yield asks[2].unknown(why)
+    else:
+        yield from check_sync(mesh, seen, primary, own, ask=asks[2])
 
 
 def check_file(mesh: Mesh, seen: RemoteClusters, folder: str, pair: tuple[str, str]) -> Iterator[Finding]:
@@ -293,9 +318,12 @@ def _still(seen: RemoteClusters, secret: RemoteSecret) -> str:
     return "; istiod still says synced, and shows what it knew before" if synced else ""
 
 
-def check_sync(mesh: Mesh, seen: RemoteClusters, reader: str, target: str) -> Iterator[Finding]:
-    """MK804: each istiod replica of the reader reports the target as synced."""
-    ask = Question("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")
+def check_sync(
+    mesh: Mesh, seen: RemoteClusters, reader: str, target: str, *, ask: Question | None = None
+) -> Iterator[Finding]:
+    """MK804: each istiod replica of the reader reports the target as synced; `ask` is about whom it serves."""
+    wanted = "synced, by every replica"
+    ask = ask or Question("MK804", "istiod watches the other cluster", arrow(reader, target), wanted)
     own, unread = seen.of(reader), seen.unread_in(reader)
     if not own and not unread:
         yield ask.fail("no istiod", "see MK801")
@@ -339,7 +367,9 @@ def check_life(
 
 def unjoined(mesh: Mesh, facts: Snapshot) -> str:
     """Return what is missing for the clusters to be one mesh, or an empty text; what cannot be read is not missing."""
-    bare = [name for name in mesh.clusters if facts.identity.lacks(name)]
-    missing = [arrow(*pair) for pair in mesh.ordered_pairs if facts.remote_secrets.lacks(*pair)]
+    known = facts.identity
+    bare = [name for name in mesh.clusters if known.lacks(name) and not is_remote(known, name)]
+    readers = [pair for pair in mesh.ordered_pairs if not is_remote(known, pair[0])]
+    missing = [arrow(*pair) for pair in readers if facts.remote_secrets.lacks(*pair)]
     told = [f"no istiod in {', '.join(bare)}"] if bare else []
     return "; ".join([*told, *([f"no remote secret for {', '.join(missing)}"] if missing else [])])

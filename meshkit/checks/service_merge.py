@@ -6,6 +6,7 @@ why, as a patch of meshConfig; meshkit applies it only where the user makes it t
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
@@ -130,8 +131,10 @@ def proposals(mesh: Mesh, merging: pd.DataFrame, new: Collection[tuple[str, str]
 def _rule(mesh: Mesh, row: Mapping[Any, Any], new: Collection[tuple[str, str]]) -> str:
     if row["conflict"]:
         return f"they differ ({row['conflict']}): two applications under one name"
-    if row["headless"] == "yes" and mesh.spec.topology.network == "multi":
-        return "headless: clients reach the pods of their own cluster only"
+    clusters = row["clusters"].split(",")
+    if row["headless"] == "yes" and any(mesh.spec.crosses(a, b) for a, b in itertools.combinations(clusters, 2)):
+        near = "network" if mesh.spec.direct_pairs else "cluster"
+        return f"headless: clients reach the pods of their own {near} only"
     if _begins(row["clusters"], new):
         return "each cluster serves only its own clients now; is it meant to be one?"
     return ""

@@ -15,7 +15,7 @@ from meshkit.istio.ca.trust_store import Roots
 from meshkit.istio.control_plane import inventory as control_plane_inventory
 from meshkit.istio.control_plane.istiods_and_proxies import DEBUG, DEBUG_REMEDY
 from meshkit.istio.control_plane.revisions import ControlPlanes
-from meshkit.istio.control_plane.versions import Identity
+from meshkit.istio.control_plane.versions import Identity, home
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Row, Table, text
 
@@ -136,6 +136,11 @@ def _pods(row: Row) -> Fact:
 
 def _control_planes(facts: AssessFacts) -> Iterator[Fact]:
     for row in facts.inventory[facts.inventory["reason"] == ""].to_dict("records"):
+        primary = home(facts.identity, row["cluster"])
+        if primary != row["cluster"]:
+            why = f"{primary}'s istiod serves its proxies; an istiod here would be a second one"
+            yield _fact(CONTROL, "istiod", row["cluster"], row["control_plane"], "primary-remote", why)
+            continue
         speaks, why = {
             "elsewhere": ("external", "its proxies are served from outside; an istiod here would be a second one"),
             "serves others": ("primary-remote", "its istiod serves proxies of other clusters (EXTERNAL_ISTIOD)"),
@@ -224,31 +229,50 @@ def check_distinct(facts: AssessFacts) -> Iterator[Finding]:
 def check_network(mesh: Mesh, facts: AssessFacts, advice: Recommendation) -> Finding:
     """MK103: the file's network model works with what was found.
 
-    A flat network fails where pods were tried and do not reach each other, or where an address or an assigned range of
-    pods is in two clusters; where nobody could try it is a warning. A range around addresses proves nothing.
+    Clusters of one network fail where pods were tried and do not reach each other, or where an address or an assigned
+    range of pods is in two of them; where nobody could try it is a warning. A range around addresses proves nothing.
     """
-    said = mesh.spec.topology.network
+    said, near = mesh.spec.topology.network, mesh.spec.direct_pairs
     ask = Question("MK103", "the network model fits", "the mesh", f"topology.network: {said} works here")
     if unread := _unread(facts):
         return ask.unknown(f"not read: {unread}", "see MK101")
     deciding = _deciding(advice, NETWORK, advice.network)
-    if said == advice.network:
-        return ask.answer(Verdict.PASS, f"{said}: {deciding}")
-    if said == "multi":
+    if said == "multi" and not near:
+        if said == advice.network:
+            return ask.answer(Verdict.PASS, f"{said}: {deciding}")
         remedy = "say `network: flat` to spare the gateways; or leave it: multi works on a flat network too"
         return ask.answer(Verdict.WARN, f"flat would do: {deciding}", remedy)
-    states = set(facts.pods["state"])
-    if not states & {"no answer", "wrong certificate"} and not _overlapping(facts):
+    against, speaking = (_within(advice, near, topology) for topology in ("multi", "flat"))
+    if against.empty and len(speaking):
+        where = said if said == "flat" else f"multi, and within {_shared(mesh)}"
+        return ask.answer(Verdict.PASS, f"{where}: {_words(speaking)}")
+    states = {row["state"] for row in facts.pods.to_dict("records") if (row["client"], row["server"]) in near}
+    if not states & {"no answer", "wrong certificate"} and not _overlapping(facts, near):
         verdict = Verdict.UNKNOWN if "UNKNOWN" in states else Verdict.WARN
     else:
         verdict = Verdict.FAIL
     remedy = "say `network: multi`, with a network for each cluster; or give pods a path to each other, and look again"
-    return ask.answer(verdict, f"multi: {deciding}", remedy)
+    return ask.answer(
+        verdict,
+        f"multi: {_words(against)}" if said == "flat" else f"not within {_shared(mesh)}: {_words(against)}",
+        remedy,
+    )
 
 
-def _overlapping(facts: AssessFacts) -> bool:
-    texts = [text for text in facts.inventory["pod_ranges"] if text]
-    return any(control_plane_inventory.overlaps(a, b) for a, b in itertools.combinations(texts, 2))
+def _within(advice: Recommendation, near: list[tuple[str, str]], topology: str) -> pd.DataFrame:
+    """Return the facts about pairs of one network that speak for a topology."""
+    subjects = {arrow(*pair) for pair in near} | {", ".join(pair) for pair in near}
+    rows = _speaking(advice, NETWORK, topology)
+    return rows[rows["subject"].isin(subjects)]
+
+
+def _shared(mesh: Mesh) -> str:
+    return ", ".join(sorted({mesh.spec.cluster(name).network for name, _ in mesh.spec.direct_pairs}))
+
+
+def _overlapping(facts: AssessFacts, near: list[tuple[str, str]]) -> bool:
+    ranges = dict(zip(facts.inventory["cluster"], facts.inventory["pod_ranges"], strict=True))
+    return any(control_plane_inventory.overlaps(ranges.get(a, ""), ranges.get(b, "")) for a, b in near)
 
 
 def check_control_plane(mesh: Mesh, facts: AssessFacts, advice: Recommendation) -> Finding:
@@ -274,13 +298,34 @@ def check_control_plane(mesh: Mesh, facts: AssessFacts, advice: Recommendation) 
     return ask.fail(observed, remedy)
 
 
+def check_served(mesh: Mesh, identity: Identity) -> Iterator[Finding]:
+    """MK104 before a stage that changes clusters: none is served by an istiod of another; nothing where that is so.
+
+    Labels, an istiod or remote secrets of such a cluster's own would be a second control plane beside that.
+    """
+    told = {name: one.reason for name in mesh.clusters for one in identity.none_in(name)}
+    ask = Question("MK104", "the control plane model fits", "the mesh", "an istiod of another cluster serves none")
+    if told:
+        observed = "; ".join(f"{name}: {reason}" for name, reason in told.items())
+        remedy = f"leave {', '.join(told)} out of the mesh file, or install by hand ({_PAGES})"
+        yield ask.fail(f"{observed}: primary-remote and external are not yet built", remedy)
+
+
+def stops(mesh: Mesh, identity: Identity) -> str:
+    """Return why nothing may be planned: the failure of `check_served`, or an empty text."""
+    return next((f"{f.id} of {f.subject}: {f.observed}" for f in check_served(mesh, identity)), "")
+
+
 def _speaking(advice: Recommendation, about: str, topology: str) -> pd.DataFrame:
     rows = advice.facts
     return rows[(rows["about"] == about) & (rows["speaks_for"] == topology)]
 
 
 def _deciding(advice: Recommendation, about: str, topology: str) -> str:
-    rows = _speaking(advice, about, topology)
+    return _words(_speaking(advice, about, topology))
+
+
+def _words(rows: pd.DataFrame) -> str:
     if rows.empty:
         return "no fact speaks against it"
     return "; ".join(f"{row.fact} {row.subject}: {row.why}" for row in rows.head(2).itertuples())

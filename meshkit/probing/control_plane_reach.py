@@ -8,6 +8,7 @@ import pandas as pd
 
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio.config.network_policies import WEBHOOK, XDS
+from meshkit.istio.control_plane import revisions
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.proxies import injection
 from meshkit.kube.cluster import Cluster
@@ -61,9 +62,16 @@ def _to_istiod(mesh: Mesh, cluster: Cluster, caller: Caller | Unknown | None) ->
 
 
 def _istiod_service(cluster: Cluster, namespace: str) -> str:
-    revisions = [istiod.revision for istiod in istiods(cluster, namespace)]
-    names = [f"istiod-{r}" if r not in ("", "default") else "istiod" for r in revisions]
+    found = [istiod.revision for istiod in istiods(cluster, namespace)]
+    names = [f"istiod-{r}" if r not in ("", "default") else "istiod" for r in found]
+    # A remote's own webhooks call the Service by which its proxies find their istiod, too.
+    names = names or _of_webhooks(cluster, namespace)
     return next((name for name in names if cluster.find("services", namespace, name)), "")
+
+
+def _of_webhooks(cluster: Cluster, namespace: str) -> list[str]:
+    hooks = revisions.read(cluster).webhooks
+    return sorted({name for hook in hooks for place, _, name in [hook.service.partition("/")] if place == namespace})
 
 
 def _to_webhook(mesh: Mesh, cluster: Cluster, caller: Caller | Unknown | None) -> dict[str, str]:

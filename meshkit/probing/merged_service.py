@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -11,7 +11,8 @@ from typing import Any, Final
 import pandas as pd
 
 from meshkit.istio.config import service_view
-from meshkit.istio.multicluster import gateways
+from meshkit.istio.control_plane import primaries
+from meshkit.istio.multicluster import gateway_choice, gateways
 from meshkit.istio.multicluster.gateways import GatewaysSeen
 from meshkit.istio.proxies import envoy_admin
 from meshkit.kube.cluster import Cluster
@@ -80,7 +81,7 @@ def with_causes(calls: pd.DataFrame, views: Iterable[service_view.ServiceView]) 
 def calls(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
     """Return the table of `look` without what is read of objects: hidden_by and refused_by are empty."""
     spec = mesh.spec.probe
-    seen = gateways.gateways_seen(mesh)
+    seen, remotes = gateways.gateways_seen(mesh), primaries.remotes(mesh)
     sides = mesh.each(lambda cluster: find_side(cluster, mesh))
     own = mesh.each(lambda cluster: endpoints(cluster, spec.namespace, spec.server))
 
@@ -88,18 +89,19 @@ def calls(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
         side = sides[cluster.name]
         if isinstance(side, Unknown):
             return {"reason": side.reason}
-        cluster_of = _cluster_of_address(mesh, cluster.name, own, seen)
+        reader, unasked = _reader(cluster.name, remotes)
+        clusters_of = _clusters_of_address(mesh, cluster.name, own, seen, reader)
         serving = [name for name, found in own.items() if found]
         unread = [f"{name}: {found.reason}" for name, found in own.items() if isinstance(found, Unknown)]
-        unread += _unseen(mesh, cluster.name, seen)
-        found = _endpoints(mesh, side, cluster_of, set(serving), patience)
+        unread += _unseen(mesh, cluster.name, seen, reader, unasked)
+        found = _endpoints(mesh, side, clusters_of, set(serving), patience)
         return {
             "client": side.client.name,
             "serving": ",".join(serving),
             "unread": "; ".join(unread),
             "endpoints": ",".join(sorted(found)),
-            "leads_to": ",".join(name for name in mesh.clusters if name in {cluster_of.get(_ip(a)) for a in found}),
-            "strange": ",".join(sorted(a for a in found if _ip(a) not in cluster_of)),
+            "leads_to": ",".join(name for name in mesh.clusters if name in _clusters(found, clusters_of)),
+            "strange": ",".join(sorted(a for a in found if _ip(a) not in clusters_of)),
             **_call(mesh, side, sides),
         }
 
@@ -113,24 +115,43 @@ def calls(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
     )
 
 
-def _cluster_of_address(
-    mesh: Mesh, reader: str, own: dict[str, set[str] | Unknown], seen: GatewaysSeen
-) -> dict[str, str]:
-    """Return the cluster that each expected address leads to, for clients in the reader cluster."""
-    known: dict[str, str] = {}
-    for entry in mesh.spec.clusters:
-        addresses = own[entry.name]
-        if mesh.spec.topology.network == "multi" and entry.name != reader:
-            addresses = {one.address for one in seen.of(reader, entry.network)} - {""}
-        known |= {} if isinstance(addresses, Unknown) else dict.fromkeys(addresses, entry.name)
+def _clusters_of_address(
+    mesh: Mesh, client: str, own: dict[str, set[str] | Unknown], seen: GatewaysSeen, reader: str
+) -> dict[str, set[str]]:
+    """Return the clusters that each expected address leads to, for a cluster's clients, which a reader's istiods serve.
+
+    Clusters of one network may be behind one gateway.
+    """
+    known: dict[str, set[str]] = {}
+    for name in mesh.clusters:
+        addresses = own[name]
+        if mesh.spec.crosses(client, name):
+            addresses = {one.address for one in gateway_choice.seen(mesh, seen, reader, name)}
+        for address in () if isinstance(addresses, Unknown) else addresses:
+            known.setdefault(address, set()).add(name)
     return known
 
 
-def _unseen(mesh: Mesh, reader: str, seen: GatewaysSeen) -> list[str]:
-    """Return the clusters whose gateway no istiod of the reader could be asked for, and why."""
-    why = seen.unknown(reader) if mesh.spec.topology.network == "multi" else ""
-    others = [entry for entry in mesh.spec.clusters if entry.name != reader] if why else []
-    return [f"{entry.name}: {why}" for entry in others if not seen.of(reader, entry.network)]
+def _clusters(addresses: Iterable[str], known: Mapping[str, set[str]]) -> set[str]:
+    return set().union(*(known.get(_ip(address), set()) for address in addresses))
+
+
+def _reader(client: str, remotes: Mapping[str, primaries.Remote | Unknown]) -> tuple[str, str]:
+    """Return the cluster whose istiods serve a client's, and why they cannot be asked, if that is so."""
+    remote = remotes.get(client)
+    if remote is None or (isinstance(remote, primaries.Remote) and remote.own):
+        return client, ""
+    if isinstance(remote, Unknown):
+        return client, remote.reason
+    return remote.primary or client, "" if remote.primary else remote.found_by
+
+
+def _unseen(mesh: Mesh, client: str, seen: GatewaysSeen, reader: str = "", unasked: str = "") -> list[str]:
+    """Return the clusters whose gateway no istiod that serves the client could be asked for, and why."""
+    reader = reader or client
+    why = unasked or seen.unknown(reader)
+    others = [name for name in mesh.clusters if mesh.spec.crosses(client, name)] if why else []
+    return [f"{name}: {why}" for name in others if not gateway_choice.seen(mesh, seen, reader, name)]
 
 
 def _ip(address: str) -> str:
@@ -138,7 +159,7 @@ def _ip(address: str) -> str:
 
 
 def _endpoints(
-    mesh: Mesh, side: ProbeTarget, cluster_of: dict[str, str], serving: set[str], patience: float
+    mesh: Mesh, side: ProbeTarget, clusters_of: Mapping[str, set[str]], serving: set[str], patience: float
 ) -> set[str]:
     spec = mesh.spec.probe
     deadline, client = time.monotonic() + patience, side.client
@@ -146,7 +167,7 @@ def _endpoints(
         hosts = envoy_admin.clusters(client)
         ours = hosts["host"].str.startswith(f"{spec.server}.{spec.namespace}.svc.") & (hosts["port"] == spec.port)
         found = set(hosts[ours & (hosts["direction"] == "outbound")]["address"])
-        if serving <= {cluster_of.get(_ip(address)) for address in found} or time.monotonic() > deadline:
+        if serving <= _clusters(found, clusters_of) or time.monotonic() > deadline:
             return found
         time.sleep(0.5)
         client = replace(client, cluster=client.cluster.fresh)

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import pandas as pd
 
+from meshkit.istio.control_plane.versions import Identity, home
+from meshkit.istio.multicluster import gateway_choice, remote_secrets
 from meshkit.istio.multicluster import gateways as multicluster_gateways
-from meshkit.istio.multicluster import remote_secrets
 from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters, RemoteSecrets
 from meshkit.kube.api_server import address_kind
@@ -61,26 +62,26 @@ def written(mesh: Mesh, secrets: RemoteSecrets, remotes: RemoteClusters) -> dict
 
 
 def gateway_addresses(
-    mesh: Mesh, offered: Gateways, seen: GatewaysSeen
+    mesh: Mesh, identity: Identity, offered: Gateways, seen: GatewaysSeen
 ) -> dict[tuple[str, str], list[client_view.Address]]:
-    """Return `addresses` of each ordered pair; of none in a flat network."""
-    multi = mesh.spec.topology.network == "multi"
-    return {pair: addresses(mesh, offered, seen, *pair) for pair in mesh.ordered_pairs} if multi else {}
+    """Return `addresses` of each ordered pair whose clusters are on different networks."""
+    apart = [pair for pair in mesh.ordered_pairs if mesh.spec.crosses(*pair)]
+    return {(a, b): addresses(mesh, offered, seen, home(identity, a), b) for a, b in apart}
 
 
-def addresses(mesh: Mesh, offered: Gateways, seen: GatewaysSeen, client: str, server: str) -> list[client_view.Address]:
+def addresses(mesh: Mesh, offered: Gateways, seen: GatewaysSeen, reader: str, server: str) -> list[client_view.Address]:
     """Return the addresses of a server's gateway as the client's istiods know them, else as they are published.
 
     Args:
         mesh: the mesh.
         offered: of `gateways.gateways`.
         seen: of `gateways.gateways_seen`.
-        client: cluster of the client.
+        reader: cluster of the istiods that serve the client.
         server: cluster of the server.
     """
-    network = mesh.spec.cluster(server).network
-    known = sorted({(one.address, one.port) for one in seen.of(client, network) if one.address})
-    found = known or [(address, one.port) for one in offered.of(server, network) for address in one.addresses]
+    known = sorted({(one.address, one.port) for one in gateway_choice.seen(mesh, seen, reader, server)})
+    near = gateway_choice.offered(mesh, offered, server)
+    found = known or [(address, one.port) for one in near for address in one.addresses]
     return [(address, port or multicluster_gateways.PASSTHROUGH_PORT) for address, port in found]
 
 

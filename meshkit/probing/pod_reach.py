@@ -7,7 +7,7 @@ every outgoing connection itself, so a connection proves nothing: only the certi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,13 +15,16 @@ from urllib.parse import urlsplit
 import pandas as pd
 from cryptography.x509 import Certificate
 
-from meshkit.errors import MeshkitError
+from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio.ca import certificates as ca_certificates
+from meshkit.istio.control_plane.cluster_domain import of_cluster
 from meshkit.istio.multicluster import gateways
+from meshkit.istio.proxies import envoy_admin
 from meshkit.kube import api_server
 from meshkit.kube import pods as kube_pods
 from meshkit.kube.cluster import Cluster, ExecResult
 from meshkit.kube.mesh import Mesh, Unknown, gather
+from meshkit.probing import pair_probe, sni_probe
 from meshkit.tables import Table, integer, text
 
 CURL_TIMEOUT = 5
@@ -36,7 +39,7 @@ POD_TO_POD: Final = Table(
     {
         "client": text("cluster"),
         "server": text("cluster"),
-        "address": text("of the server's istiod"),
+        "address": text("of the server's istiod, or of a pod of the probe's server where it has none"),
         "tried_from": text("pod"),
         "state": text(
             "ok, no answer, wrong certificate (in overlapping ranges the address is another pod's), untried (no "
@@ -93,8 +96,10 @@ def _caller(cluster: Cluster, mesh: Mesh) -> Caller | None:
     return None
 
 
-def _tried(mesh: Mesh, attempt: Callable[[Caller, Cluster], dict[str, Any]]) -> pd.DataFrame:
-    known = callers(mesh)
+def _tried(
+    mesh: Mesh, pairs: Sequence[tuple[str, str]], attempt: Callable[[Caller, Cluster], dict[str, Any]]
+) -> pd.DataFrame:
+    known = callers(mesh) if pairs else {}
 
     def try_pair(pair: tuple[str, str]) -> dict[str, Any]:
         caller = known[pair[0]]
@@ -105,9 +110,9 @@ def _tried(mesh: Mesh, attempt: Callable[[Caller, Cluster], dict[str, Any]]) -> 
             return {"state": "UNKNOWN", "detail": caller.reason}
         return {"tried_from": caller.pod, **attempt(caller, mesh.clusters[pair[1]])}
 
-    answers = gather(try_pair, mesh.ordered_pairs, deadline=DEADLINE)
+    answers = gather(try_pair, pairs, deadline=DEADLINE)
     rows = []
-    for (client, server), answer in zip(mesh.ordered_pairs, answers, strict=True):
+    for (client, server), answer in zip(pairs, answers, strict=True):
         outcome = {"state": "UNKNOWN", "detail": answer.reason} if isinstance(answer, Unknown) else answer
         rows.append({"client": client, "server": server, **outcome})
     return POD_TO_POD.frame(rows)
@@ -134,16 +139,21 @@ def _names(leaf: Certificate) -> list[str]:
     return [*names.get_values_for_type(DNSName), *(str(ip) for ip in names.get_values_for_type(IPAddress))]
 
 
-def pods(mesh: Mesh) -> pd.DataFrame:
-    """Try whether pods reach pods of other clusters by their addresses, at each istiod's webhook port."""
-    return _tried(mesh, lambda caller, server: _try_pod(mesh, caller, server))
+def pods(mesh: Mesh, pairs: Sequence[tuple[str, str]] | None = None) -> pd.DataFrame:
+    """Try whether pods reach pods of other clusters by their addresses, at each istiod's webhook port.
+
+    Of a cluster without an istiod it is the probe's server, by a TLS hello to its proxy. Of all pairs, or of those that
+    are named.
+    """
+    chosen = mesh.ordered_pairs if pairs is None else pairs
+    return _tried(mesh, chosen, lambda caller, server: _try_pod(mesh, caller, server))
 
 
 def _try_pod(mesh: Mesh, caller: Caller, server: Cluster) -> dict[str, Any]:
     running = server.get("pods", mesh.root_namespace, labels="app=istiod", fields="status.phase=Running")
     address = next((p["status"].get("podIP", "") for p in running), "")
     if not address:
-        return {"state": "untried", "detail": f"no istiod in {server.name} to try"}
+        return _try_proxy(mesh, caller, server)
     host = f"[{address}]" if ":" in address else address
     answer = {"address": f"{address}:15017", **handshake(caller, f"https://{host}:15017/ready")}
     chain = answer.pop("chain")
@@ -151,6 +161,43 @@ def _try_pod(mesh: Mesh, caller: Caller, server: Cluster) -> dict[str, Any]:
     return (
         answer if istiod else {**answer, "state": "wrong certificate", "detail": "another pod has that address there"}
     )
+
+
+def _try_proxy(mesh: Mesh, caller: Caller, server: Cluster) -> dict[str, Any]:
+    """Send a TLS hello to a pod of the probe's server, whose own Envoy holds the certificate that must be shown."""
+    none = f"no istiod in {server.name} to try"
+    try:
+        side = pair_probe.find_side(server, mesh)
+    except UnreachableError as error:
+        return {"state": "untried", "detail": f"{none}; {error.message}"}
+    pods = {pod["metadata"]["name"]: pod for pod in server.get("pods", mesh.spec.probe.namespace)}
+    reachable = ((one, str(pods[one.name].get("status", {}).get("podIP", ""))) for one in side.servers)
+    proxy, address = next(((one, ip) for one, ip in reachable if ip), (None, ""))
+    port = _number(side.target_port, pods[proxy.name]) if proxy else 0
+    if proxy is None or not port:
+        return {"state": "untried", "detail": f"{none}, nor a ready pod of {mesh.spec.probe.server}"}
+    host = f"{mesh.spec.probe.server}.{mesh.spec.probe.namespace}.svc.{of_cluster(server, mesh.root_namespace)}"
+    places = [(caller.pod, caller.namespace, name) for name in (kube_pods.PROXY_CONTAINER, caller.container)]
+    hello = sni_probe.send_client_hello(
+        caller.cluster, places, address, port, sni_probe.sni(host, mesh.spec.probe.port)
+    )
+    answer = {"address": f"{address}:{port}", "detail": hello.detail}
+    if hello.word in (sni_probe.SILENT, sni_probe.REFUSED):
+        return {**answer, "state": "no answer"}
+    if not hello.chain:
+        return {**answer, "state": "UNKNOWN", "detail": f"{hello.word}: {hello.detail}"}
+    chains = [ca_certificates.parse_chain(one.pem) for one in envoy_admin.secrets(proxy) if one.kind == "chain"]
+    held = {ca_certificates.fingerprint(chain[0]) for chain in chains if chain}
+    if ca_certificates.fingerprint(hello.chain[0]) in held:
+        return {**answer, "state": "ok"}
+    return {**answer, "state": "wrong certificate", "detail": "another pod has that address there"}
+
+
+def _number(port: int | str, pod: dict[str, Any]) -> int:
+    """Return a target port as a number; a name is that of a container's port."""
+    named = (one for container in pod["spec"]["containers"] for one in container.get("ports") or [])
+    known = {one.get("name"): int(one["containerPort"]) for one in named}
+    return port if isinstance(port, int) else int(port) if port.isdigit() else known.get(port, 0)
 
 
 def names(mesh: Mesh) -> pd.DataFrame:

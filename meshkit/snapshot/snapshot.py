@@ -440,9 +440,8 @@ class Snapshot(Shown):
 
     @reading(POD_TO_POD)
     def pod_reach(self) -> pd.DataFrame:
-        """Whether pods reach pods of other clusters; tried in a flat network only."""
-        flat = self.spec.topology.network == "flat"
-        return pod_reach.pods(self.mesh) if flat else pod_reach.POD_TO_POD.frame([])
+        """Whether pods reach pods of other clusters; tried within a network only."""
+        return pod_reach.pods(self.mesh, self.spec.direct_pairs)
 
     @reading(API_NAMES)
     def dns_names(self) -> pd.DataFrame:
@@ -458,10 +457,14 @@ class Snapshot(Shown):
     def _clients(self) -> dict[str, client_view.Client | Unknown]:
         return client_view.find(self.mesh)
 
+    @derived
+    def _gateway_addresses(self) -> dict[tuple[str, str], list[client_view.Address]]:
+        return pair_survey.gateway_addresses(self.mesh, self.identity, self.gateways, self.gateways_seen)
+
     @reading(PATHS)
     def paths(self) -> pd.DataFrame:
         """How each client's Envoy would reach the other clusters."""
-        at = pair_survey.gateway_addresses(self.mesh, self.gateways, self.gateways_seen)
+        at = self._gateway_addresses
         gates: dict[str, set[str]] = {name: set() for name in self.mesh.clusters}
         for (_, server), known in at.items():
             gates[server] |= {address for address, _ in known}
@@ -470,8 +473,7 @@ class Snapshot(Shown):
     @reading(HELLOS)
     def hellos(self) -> pd.DataFrame:
         """What answers a TLS hello at the other's gateway."""
-        at = pair_survey.gateway_addresses(self.mesh, self.gateways, self.gateways_seen)
-        return client_view.hellos(self.mesh, self._clients, at)
+        return client_view.hellos(self.mesh, self._clients, self._gateway_addresses)
 
     @reading(MERGED)
     def calls(self) -> pd.DataFrame:

@@ -74,6 +74,7 @@ def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
     target = mesh.spec.istio.version or facts.istioctl
     return [
         *topology.check_debug(facts.inventory),
+        *topology.check_served(mesh, facts.identity),
         *checks_revisions.check(mesh, facts.revisions),
         *check_networks(mesh, facts),
         *check_ids(mesh, facts),
@@ -106,7 +107,8 @@ def check_api_servers(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
 
 def plan(mesh: Mesh, facts: PrepareFacts) -> Plan:
     """Return what labels are missing: networks of root namespaces, injection of the probe's namespace, discovery."""
-    wanted = Plan(mesh, STAGE, withheld=checks_revisions.stops(mesh, facts.revisions))
+    held = topology.stops(mesh, facts.identity) or checks_revisions.stops(mesh, facts.revisions)
+    wanted = Plan(mesh, STAGE, withheld=held)
     if wanted.withheld:
         return wanted
     for entry in mesh.spec.clusters:

@@ -51,12 +51,9 @@ def check(mesh: Mesh, facts: Snapshot, mode: str = "audit") -> list[Finding]:
         ask = Question("MK800", "the clusters are one mesh", "mesh", "an istiod in each, a remote secret for each pair")
         return [ask.answer(Verdict.SKIPPED, f"{missing}; stages 05 to 07 are to change that")]
     findings = [*check_istiods(mesh, facts.identity)]
-    for reader, target in mesh.ordered_pairs:
-        findings += remote_secrets.check(
-            mesh, facts.identity, facts.remote_secrets, facts.remote_clusters, (reader, target)
-        )
-        if mesh.spec.topology.network == "multi":
-            findings += gateways.check_gateway_seen(mesh, facts.gateways, facts.gateways_seen, reader, target)
+    for pair in mesh.ordered_pairs:
+        findings += remote_secrets.check(mesh, facts.identity, facts.remote_secrets, facts.remote_clusters, pair)
+        findings += gateways.check_pair(mesh, facts.identity, facts.gateways, facts.gateways_seen, pair)
     if mesh.spec.topology.network == "multi":
         findings += [gateways.check_gateway(mesh, facts.gateways, name) for name in mesh.clusters]
     return [*findings, *check_roots(mesh, facts.certificates), *check_certificates(mesh, facts.certificates)]

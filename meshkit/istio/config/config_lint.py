@@ -18,6 +18,7 @@ import pandas as pd
 from meshkit.istio.config.authorization_policies import named_domains
 from meshkit.istio.config.missing_services import selects
 from meshkit.istio.config.services import is_cluster_local, local_hosts, mesh_config
+from meshkit.istio.control_plane import primaries
 from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_cluster
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.control_plane.versions import Version, istiod_version
@@ -104,7 +105,8 @@ def rules(mesh: Mesh) -> pd.DataFrame:
 
     Source: pilot/pkg/xds/endpoints (ep_filters.go, mtls_checker.go), pilot/pkg/networking/core/loadbalancer.
     """
-    read = mesh.each(lambda cluster: _read(cluster, mesh))
+    sources = primaries.configured_in(mesh)
+    read = mesh.each(lambda cluster: _read(cluster, mesh, sources[cluster.name]))
     rows: list[Row] = []
     for name, own in read.items():
         if isinstance(own, Unknown):
@@ -115,7 +117,7 @@ def rules(mesh: Mesh) -> pd.DataFrame:
     return CONFIG_LINT.frame(rows)
 
 
-def _read(cluster: Cluster, mesh: Mesh) -> _Read:
+def _read(cluster: Cluster, mesh: Mesh, source: Cluster) -> _Read:
     pods: dict[str, list[dict[str, str]]] = defaultdict(list)
     for pod in cluster.get("pods", fields="status.phase=Running"):
         pods[pod["metadata"]["namespace"]].append(pod["metadata"].get("labels") or {})
@@ -124,10 +126,11 @@ def _read(cluster: Cluster, mesh: Mesh) -> _Read:
         name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
         behind = (labels for labels in pods[namespace] if selects(service["spec"].get("selector") or {}, labels))
         modes[f"{name}.{namespace}"] = frozenset(labels.get(TLS_MODE, "disabled") for labels in behind)
-    objects = [obj for kind in KINDS for obj in _get(cluster, kind)]
-    settings = mesh_config(cluster, mesh)
+    # No istiod reads those of a remote cluster; its primary's are judged there.
+    objects = [obj for kind in KINDS for obj in _get(cluster, kind)] if source is cluster else []
+    settings = mesh_config(source, mesh)
     domain = of_cluster(cluster, mesh.root_namespace)
-    return _Read(objects, modes, settings, domain, _inherited(cluster, settings, mesh.root_namespace))
+    return _Read(objects, modes, settings, domain, _inherited(source, settings, mesh.root_namespace))
 
 
 def _inherited(cluster: Cluster, settings: Manifest, root_namespace: str) -> bool:

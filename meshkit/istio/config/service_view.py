@@ -25,6 +25,7 @@ from meshkit.istio.config.services import (
     mesh_config_map,
     settings_of,
 )
+from meshkit.istio.control_plane import primaries
 from meshkit.istio.control_plane.cluster_domain import of_cluster
 from meshkit.istio.multicluster.gateways import is_gateway
 from meshkit.kube.cluster import Cluster
@@ -132,7 +133,8 @@ class Pod:
 class Configuration:
     """What of one cluster shapes views: meshConfig, namespaces' labels, the Service, its pods, and Istio's objects.
 
-    `objects` are those that the cluster's own istiod reads: its discoverySelectors leave out the others.
+    `objects` are those that the cluster's istiod reads: its discoverySelectors leave out the others. They and
+    meshConfig are in the cluster `source`: its own, or of a remote cluster its primary's.
     """
 
     cluster: str
@@ -147,6 +149,7 @@ class Configuration:
     clients: tuple[Pod, ...]
     gateways: tuple[str, ...]
     objects: Mapping[str, tuple[Manifest, ...]]
+    source: str = ""
 
     def reads(self, namespace: str, labels: Labels) -> bool:
         """Return whether this cluster's istiod reads a namespace with these labels, here or in another cluster.
@@ -191,7 +194,7 @@ class _Walk:
         )  # fmt: skip
 
     def _settings(self, where: Configuration, link: Link, field: str, effect: str, wanted: str = "") -> Hindrance:
-        place = (MESH_CONFIG, where.cluster, where.root, where.config_map or "istio")
+        place = (MESH_CONFIG, where.source or where.cluster, where.root, where.config_map or "istio")
         return Hindrance(link, Impact.BREAKS, *place, f"mesh: {field}", effect, wanted)
 
     def discovery(self) -> Iterator[Hindrance]:
@@ -468,7 +471,8 @@ class _Walk:
 
 def views(mesh: Mesh) -> tuple[ServiceView, ...]:
     """Return for each ordered pair what keeps clients from the other cluster's endpoints of the probe's Service."""
-    read = mesh.each(lambda cluster: configuration(cluster, mesh))
+    sources = primaries.configured_in(mesh)
+    read = mesh.each(lambda cluster: configuration(cluster, mesh, sources[cluster.name]))
     service = f"{mesh.spec.probe.namespace}/{mesh.spec.probe.server}"
     found = []
     for client, server in mesh.ordered_pairs:
@@ -490,14 +494,14 @@ def views(mesh: Mesh) -> tuple[ServiceView, ...]:
     return tuple(found)
 
 
-def configuration(cluster: Cluster, mesh: Mesh) -> Configuration:
-    """Read what of a cluster shapes views.
+def configuration(cluster: Cluster, mesh: Mesh, source: Cluster) -> Configuration:
+    """Read what of a cluster shapes views; its configuration comes from the cluster `source`.
 
     Raises:
         UnreachableError: the cluster does not answer, or does not let us read one of these kinds.
     """
     spec = mesh.spec.probe
-    config_map = mesh_config_map(cluster, mesh)
+    config_map = mesh_config_map(source, mesh)
     services = cluster.get("services")
     service = next((s for s in services if _name(s) == f"{spec.namespace}/{spec.server}"), None)
     selector = ((service or {}).get("spec") or {}).get("selector") or {}
@@ -515,8 +519,9 @@ def configuration(cluster: Cluster, mesh: Mesh) -> Configuration:
         clients=tuple(_pod(p) for p in running if workload(p) == spec.client),
         gateways=tuple(sorted({s["metadata"]["namespace"] for s in services if is_gateway(s)})),
         objects={},
+        source=source.name,
     )
-    objects = {kind: tuple(o for o in _get(cluster, kind) if _read_by(read, o)) for kind in KINDS}
+    objects = {kind: tuple(o for o in _get(source, kind) if _read_by(read, o)) for kind in KINDS}
     return Configuration(**{**vars(read), "objects": objects})
 
 
@@ -568,7 +573,7 @@ def _of(
     impact: Impact = Impact.BREAKS,
     part: bool = False,
 ) -> Hindrance:
-    place = (kind, where.cluster, obj["metadata"]["namespace"], obj["metadata"]["name"])
+    place = (kind, where.source or where.cluster, obj["metadata"]["namespace"], obj["metadata"]["name"])
     return Hindrance(link, Impact.PERHAPS if part else impact, *place, field, effect)
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -14,8 +14,10 @@ import packaging.version
 import pandas as pd
 import yaml
 
+from meshkit.istio.control_plane import mesh_networks, primaries
 from meshkit.istio.control_plane.cluster_domain import of_cluster
 from meshkit.istio.control_plane.istiods_and_proxies import NETWORK, Istiod, ask_istiods, istiods
+from meshkit.istio.control_plane.primaries import Remote
 from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
@@ -57,7 +59,7 @@ IDENTITY: Final = Table(
         "istiod": text("its pod"),
         "revision": text("its revision"),
         "cluster_id": text("its CLUSTER_ID; `Kubernetes` unless set"),
-        "network": text("label `topology.istio.io/network` of its namespace"),
+        "network": text("label `topology.istio.io/network` of its namespace, otherwise of meshNetworks (fromRegistry)"),
         "mesh_id": text("its mesh id"),
         "trust_domain": text("its trust domain"),
         "trust_domain_aliases": text("comma-joined"),
@@ -65,7 +67,8 @@ IDENTITY: Final = Table(
         "cluster_aliases": text("other cluster ids that it accepts as its own, comma-joined"),
         "injected_cluster_id": text("that new sidecars claim"),
         "injected_network": text("that new sidecars claim"),
-        "reason": text("why a row is empty"),
+        "serves": text("clusters without an istiod that it serves, comma-joined"),
+        "reason": text("why a row is empty: it could not be read, or another cluster's istiod serves the cluster"),
     },
     key=("cluster", "istiod"),
 )
@@ -242,6 +245,8 @@ class ControlPlane:
     cluster_aliases: tuple[str, ...] = ()
     injected_cluster_id: str = ""
     injected_network: str = ""
+    serves: tuple[Remote, ...] = ()
+    reason: str = ""
 
     @property
     def target(self) -> str:
@@ -263,29 +268,61 @@ Identity = Reading[ControlPlane]
 
 
 def identity(mesh: Mesh) -> Identity:
-    """Return who each istiod thinks it is, and what it injects into new pods.
+    """Return who each istiod thinks it is, what it injects into new pods, and which clusters without istiod it serves.
 
-    Source: the pod's environment, and the ConfigMaps `istio` and `istio-sidecar-injector` of its revision.
+    Source: the pod's environment, and the ConfigMaps `istio` and `istio-sidecar-injector` of its revision; see
+    `primaries`.
     """
+    served = primaries.remotes(mesh)
     items: list[ControlPlane] = []
     unread: list[Unread] = []
     for name, istiod, answer in ask_istiods(mesh, _identity):
         if isinstance(answer, Unknown):
             unread.append(Unread(name, answer.reason, istiod.name if istiod else ""))
         else:
-            items.append(answer)
-    return identity_reading(items, unread)
+            own = (one for one in served.values() if isinstance(one, Remote) and one.primary == name)
+            items.append(replace(answer, serves=tuple(own)))
+    unread += [Unread(name, one.reason) for name, one in served.items() if isinstance(one, Unknown)]
+    none = [ControlPlane(name, "", reason=_served(one)) for name, one in served.items() if isinstance(one, Remote)]
+    return identity_reading(
+        items, unread, [one for one in none if all(one.cluster != known.cluster for known in items)]
+    )
 
 
-def identity_reading(items: Iterable[ControlPlane] = (), unread: Iterable[Unread] = ()) -> Identity:
+def _served(remote: Remote) -> str:
+    return f"{remote.primary}'s istiod serves it: {remote.found_by}" if remote.primary else remote.found_by
+
+
+def identity_reading(
+    items: Iterable[ControlPlane] = (), unread: Iterable[Unread] = (), none: Iterable[ControlPlane] = ()
+) -> Identity:
     """Return the reading of who istiods are."""
-    return Reading(IDENTITY, items, unread, why="reason")
+    return Reading(IDENTITY, items, unread, none, why="reason")
+
+
+def home(identity: Identity, name: str) -> str:
+    """Return the cluster whose istiods serve a cluster: itself, unless it has none and another's do."""
+    served = (one.cluster for one in identity if name in map(str, one.serves))
+    return next(served, name) if identity.lacks(name) else name
+
+
+def is_remote(identity: Identity, name: str) -> bool:
+    """Tell whether a cluster has no istiod, and another's serves it, of the mesh file or not."""
+    return identity.lacks(name) and bool(identity.none_in(name))
+
+
+def outside(identity: Identity, name: str) -> str:
+    """Return why a cluster's istiods cannot be asked: they run in no cluster of the mesh file; or an empty text."""
+    if home(identity, name) != name or not identity.lacks(name):
+        return ""
+    return next((f"{one.reason}, in no cluster of the mesh file" for one in identity.none_in(name)), "")
 
 
 def _identity(istiod: Istiod) -> ControlPlane:
     suffix = f"-{istiod.revision}" if istiod.revision not in ("", "default") else ""
     cluster, namespace = istiod.cluster, istiod.namespace
-    settings = _field(cluster.find("configmaps", namespace, f"istio{suffix}"), "mesh")
+    config = cluster.find("configmaps", namespace, f"istio{suffix}")
+    settings = _field(config, "mesh")
     injector = _field(cluster.find("configmaps", namespace, f"istio-sidecar-injector{suffix}"), "values")
     values = injector.get("global", {})
     own = cluster.find("namespaces", None, namespace) or {}
@@ -295,7 +332,7 @@ def _identity(istiod: Istiod) -> ControlPlane:
         istiod.name,
         revision=istiod.revision,
         cluster_id=cluster_id,
-        network=own.get("metadata", {}).get("labels", {}).get(NETWORK, ""),
+        network=own.get("metadata", {}).get("labels", {}).get(NETWORK, "") or _from_registry(config, cluster_id),
         mesh_id=settings.get("defaultConfig", {}).get("meshId", "") or values.get("meshID", ""),
         trust_domain=settings.get("trustDomain", "") or "cluster.local",
         trust_domain_aliases=tuple(settings.get("trustDomainAliases") or ()),
@@ -304,6 +341,16 @@ def _identity(istiod: Istiod) -> ControlPlane:
         injected_cluster_id=values.get("multiCluster", {}).get("clusterName", "") or "Kubernetes",
         injected_network=values.get("network", ""),
     )
+
+
+def _from_registry(config_map: dict[str, Any] | None, cluster_id: str) -> str:
+    """Return the network that meshNetworks give to all pods of a cluster, where no label does.
+
+    Source: pilot/pkg/serviceregistry/kube/controller, Network and reloadMeshNetworks.
+    """
+    networks = mesh_networks.parse(config_map)
+    told = ((name, one.get("fromRegistry")) for name, known in networks.items() for one in known.get("endpoints") or [])
+    return next((str(name) for name, registry in told if registry == cluster_id), "")
 
 
 def aliases(arguments: Iterable[str], cluster_id: str) -> list[str]:

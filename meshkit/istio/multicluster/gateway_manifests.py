@@ -10,8 +10,8 @@ from typing import Any
 
 from meshkit.istio.control_plane import istioctl
 from meshkit.istio.control_plane.cluster_domain import DEFAULT
+from meshkit.istio.control_plane.mesh_networks import read
 from meshkit.istio.multicluster.gateways import NETWORK, PASSTHROUGH_PORT, Gateways
-from meshkit.istio.multicluster.mesh_networks import read
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.spec import MeshSpec
 

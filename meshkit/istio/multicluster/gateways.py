@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from meshkit.istio.control_plane import istiods_and_proxies
+from meshkit.istio.control_plane import istiods_and_proxies, mesh_networks, primaries
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
-from meshkit.istio.multicluster import mesh_networks
 from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
@@ -156,11 +155,13 @@ def gateways(mesh: Mesh) -> Gateways:
 
     A Service with the label `topology.istio.io/network`; one that meshNetworks of its own cluster name by
     registryServiceName; an address in meshNetworks; a Gateway of the Kubernetes Gateway API with that label and
-    addresses, such as one of class istio-remote. Services on port 15443 that are none of these are listed, too.
+    addresses, such as one of class istio-remote. Services on port 15443 that are none of these are listed, too. What
+    exposes a remote cluster's is in its primary: istiod reads no configuration elsewhere.
 
     Source: pilot/pkg/serviceregistry/kube/controller/network.go, pilot/pkg/model/network.go.
     """
-    found = mesh.each(lambda cluster: _gateways(cluster, mesh))
+    sources = primaries.configured_in(mesh)
+    found = mesh.each(lambda cluster: _gateways(cluster, mesh, sources[cluster.name]))
     unread = [Unread(name, known.reason) for name, known in found.items() if isinstance(known, Unknown)]
     read = {name: known for name, known in found.items() if not isinstance(known, Unknown)}
     declared = [one for known in read.values() for one in known.declared]
@@ -211,10 +212,10 @@ def _declared(
     return list(found.values())
 
 
-def _gateways(cluster: Cluster, mesh: Mesh) -> _Found:
+def _gateways(cluster: Cluster, mesh: Mesh, source: Cluster) -> _Found:
     root_namespace = mesh.root_namespace
     namespace = cluster.find("namespaces", None, root_namespace) or {}
-    networks = mesh_networks.read(cluster, mesh)
+    networks = mesh_networks.read(source, mesh)
     named = {
         str(gateway["registryServiceName"]): (network, int(gateway.get("port") or 0))
         for network, value in networks.items()
@@ -224,10 +225,12 @@ def _gateways(cluster: Cluster, mesh: Mesh) -> _Found:
     }
     services = [(service, _registered(service, named)) for service in cluster.get("services")]
     services = [(service, by) for service, by in services if is_gateway(service) or by]
-    resources = _resources(cluster)
-    exposures = _exposures(cluster) if services else []
+    resources = _resources(source)
+    exposures = _exposures(source) if services else []
     own = _labels(namespace).get(NETWORK, "")
     made = [_gateway(cluster, service, by, exposures, resources) for service, by in services]
+    if source is not cluster:
+        networks, resources = {}, []  # what is declared there is read of that cluster
     addresses = [
         _by_address(cluster, network, str(gateway["address"]), int(gateway.get("port") or 0))
         for network, value in networks.items()

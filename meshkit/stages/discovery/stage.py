@@ -196,10 +196,9 @@ def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame, old: Plan | None = None) 
         asks = (*_questions(mesh), *merged_service.questions(mesh))
         return [*refused(plan), *findings, *(planned(*ask.known.values()) for ask in asks)]
     now = Snapshot(mesh).read("identity", "remote_secrets", "remote_clusters", "gateways", "gateways_seen")
-    for reader, target in mesh.ordered_pairs:
-        findings += remote_secrets.check(mesh, now.identity, now.remote_secrets, now.remote_clusters, (reader, target))
-        if mesh.spec.topology.network == "multi":
-            findings += gateways.check_gateway_seen(mesh, now.gateways, now.gateways_seen, reader, target)
+    for pair in mesh.ordered_pairs:
+        findings += remote_secrets.check(mesh, now.identity, now.remote_secrets, now.remote_clusters, pair)
+        findings += gateways.check_pair(mesh, now.identity, now.gateways, now.gateways_seen, pair)
     return [*findings, *merged_service.check(mesh, calls)]
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from meshkit import parameters
 from meshkit.changes.plan import Plan, refused
-from meshkit.checks import certificates, control_plane, installers, namespaces, proxies, restarts
+from meshkit.checks import certificates, control_plane, installers, namespaces, proxies, restarts, topology
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, awaits, planned
@@ -150,7 +150,8 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
     Raises:
         InputError: `drop_alias` is neither True nor False.
     """
-    findings = [*checks_revisions.check(mesh, facts.revisions)]
+    findings = [*(topology.check_served(mesh, facts.identity) if facts.identity else ())]
+    findings += checks_revisions.check(mesh, facts.revisions)
     findings += [*check_tool(mesh, facts), *check_running(mesh, facts)]
     for row in facts.planes.to_dict("records"):
         name, reason = row["cluster"], row["reason"]
@@ -241,10 +242,10 @@ def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
 
 
 def _has_remote_clients(mesh: Mesh, facts: InstallFacts, name: str) -> bool:
-    """Return whether an istiod of another cluster reads this one, so that clients come through its gateway."""
+    """Return whether an istiod of another network reads this cluster, so that clients come through its gateway."""
     ids = {name, *facts.planes.loc[facts.planes["cluster"] == name, "cluster_id"]}
-    read = any(one.secret and one.cluster != name and one.target in ids for one in facts.readers or ())
-    return read and mesh.spec.topology.network == "multi"
+    readers = {one.cluster for one in facts.readers or () if one.secret and one.target in ids}
+    return any(mesh.spec.crosses(reader, name) for reader in readers)
 
 
 def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
@@ -252,7 +253,8 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
 
     With `drop_alias`, a control plane that was renamed before no longer accepts its former id.
     """
-    wanted = Plan(mesh, STAGE, withheld=checks_revisions.stops(mesh, facts.revisions))
+    held = topology.stops(mesh, facts.identity) if facts.identity else ""
+    wanted = Plan(mesh, STAGE, withheld=held or checks_revisions.stops(mesh, facts.revisions))
     if wanted.withheld:
         return wanted
     # Clusters without Istio first: nothing of theirs can suffer, and what is wrong with the tool shows there.

@@ -90,7 +90,7 @@ def manifest(mesh: Mesh, name: str, *, paused: bool) -> Object:
 def wait_until_unwatched(mesh: Mesh, reader: str, targets: Collection[str]) -> Wait:
     """Return a wait until no istiod of a reader watches the targets, and none of its proxies has an endpoint there."""
     alone = Mesh(mesh.spec, {reader: mesh.clusters[reader]})
-    ways = _addresses(mesh, targets)
+    ways = _addresses(mesh, reader, targets)
 
     def missing() -> str:
         watched = remote_secrets.remote_clusters(alone)
@@ -108,11 +108,12 @@ def wait_until_unwatched(mesh: Mesh, reader: str, targets: Collection[str]) -> W
     return missing
 
 
-def _addresses(mesh: Mesh, targets: Collection[str]) -> set[str]:
-    """Return the addresses (`IP:port`) by which proxies reach other clusters: gateways, and on a flat network pods."""
-    offered = (one for one in gateways.gateways(mesh) if one.cluster in targets)
+def _addresses(mesh: Mesh, reader: str, targets: Collection[str]) -> set[str]:
+    """Return the addresses (`IP:port`) by which a reader's proxies reach targets: gateways; pods of its own network."""
+    apart = {name for name in targets if name in mesh.clusters and mesh.spec.crosses(reader, name)}
+    offered = (one for one in gateways.gateways(mesh) if one.cluster in apart)
     found = {f"{address}:{one.port}" for one in offered for address in one.addresses}
-    return found if mesh.spec.topology.network == "multi" else found | set(_of_pods(mesh, targets))
+    return found | set(_of_pods(mesh, {*targets} - apart))
 
 
 def _of_pods(mesh: Mesh, targets: Collection[str]) -> Iterator[str]:

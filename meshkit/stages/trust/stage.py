@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from meshkit.changes.plan import Plan
-from meshkit.checks import certificates, discovery_pause, restarts, trust_domains
+from meshkit.checks import certificates, discovery_pause, restarts, topology, trust_domains
 from meshkit.checks.ca import (
     check_authority,
     check_cluster_id,
@@ -52,7 +52,7 @@ STAGE = "04 trust"
 def check(mesh: Mesh, facts: TrustFacts) -> list[Finding]:
     """Judge what was read: is a common root possible, and are the CAs sound?"""
     choice = choose(mesh, facts)
-    findings = [check_strategy(choice)]
+    findings = [*topology.check_served(mesh, facts.identity), check_strategy(choice)]
     for name in mesh.clusters:
         findings += [check_authority(facts, name), *check_signers(facts, name), *check_intermediate(facts, name)]
         findings += [*check_cluster_id(facts, name), *check_trust_domain(mesh, facts, name)]

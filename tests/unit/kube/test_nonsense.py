@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from meshkit.errors import UnreachableError
-from meshkit.istio.multicluster import mesh_networks
+from meshkit.istio.control_plane import mesh_networks
 from meshkit.kube import mesh as kube_mesh
 from meshkit.kube import transport
 from meshkit.kube.cluster import Cluster

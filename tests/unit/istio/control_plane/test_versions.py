@@ -60,13 +60,14 @@ def test_the_table_of_identities_has_aliases_with_commas_and_a_row_for_each_isti
         ("west", None, Unknown("no answer")),
     ]
     monkeypatch.setattr(versions, "ask_istiods", lambda *_: answers)
+    monkeypatch.setattr(versions.primaries, "remotes", lambda _: {})
     found = versions.identity(mesh())
     assert found.frame().to_csv(index=False) == (
         "cluster,istiod,revision,cluster_id,network,mesh_id,trust_domain,trust_domain_aliases,cluster_domain,"
-        "cluster_aliases,injected_cluster_id,injected_network,reason\n"
-        "east,istiod-a,,,,,,,,,,,404\n"
-        "east,istiod-a,default,Kubernetes,net-east,,cluster.local,,cluster.local,,Kubernetes,,\n"
-        'east,istiod-b,canary,east,net-east,mesh9,td.test,"b.test,a.test",cluster.local,"Kubernetes,old",east,net-east,\n'
-        "west,,,,,,,,,,,,no answer\n"
+        "cluster_aliases,injected_cluster_id,injected_network,serves,reason\n"
+        "east,istiod-a,,,,,,,,,,,,404\n"
+        "east,istiod-a,default,Kubernetes,net-east,,cluster.local,,cluster.local,,Kubernetes,,,\n"
+        'east,istiod-b,canary,east,net-east,mesh9,td.test,"b.test,a.test",cluster.local,"Kubernetes,old",east,net-east,,\n'
+        "west,,,,,,,,,,,,,no answer\n"
     )
     assert (found.unknown("west"), found.lacks("west"), found.lacks("north")) == ("no answer", False, True)

@@ -11,7 +11,8 @@ from meshkit.changes.plan import Plan
 from meshkit.checks.finding import Verdict
 from meshkit.checks.gateways import check_gateway
 from meshkit.errors import UnreachableError
-from meshkit.istio.multicluster import gateways, mesh_networks
+from meshkit.istio.control_plane import mesh_networks
+from meshkit.istio.multicluster import gateways
 from meshkit.istio.multicluster.gateways import (
     GATEWAY_NAME,
     GATEWAY_PORT_LABEL,
@@ -37,7 +38,7 @@ class Objects:
     def __init__(self, name: str, **objects: list[Row]) -> None:
         self.name, self.objects = name, objects
 
-    def get(self, kind: str, namespace: str = "", *, labels: Row | None = None) -> list[Row]:
+    def get(self, kind: str, namespace: str = "", *, labels: Any = None, **_: Any) -> list[Row]:
         """Return the objects of a kind; of one that is not served an error, as an API server gives it."""
         kinds = {"gateways.networking.istio.io": "istio", "gateways.gateway.networking.k8s.io": "kubernetes"}
         name = kinds.get(kind, kind)

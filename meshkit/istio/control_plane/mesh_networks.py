@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import yaml
@@ -25,9 +26,14 @@ def read(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
     revision = named(mesh.spec.istio.revision)
     for name in (f"istio-{revision}", "istio"):
         if found := cluster.find("configmaps", mesh.root_namespace, name):
-            told = yaml.safe_load((found.get("data") or {}).get("meshNetworks") or "") or {}
-            return dict(_in_camel_case(told).get("networks") or {})
+            return parse(found)
     return {}
+
+
+def parse(config_map: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the networks in the ConfigMap of an istiod."""
+    told = yaml.safe_load(((config_map or {}).get("data") or {}).get("meshNetworks") or "") or {}
+    return dict(_in_camel_case(told).get("networks") or {})
 
 
 def _in_camel_case(told: Any) -> Any:
