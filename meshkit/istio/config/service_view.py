@@ -28,7 +28,7 @@ from meshkit.istio.config.services import (
 from meshkit.istio.control_plane.cluster_domain import of_cluster
 from meshkit.istio.multicluster.gateways import is_gateway
 from meshkit.kube.cluster import Cluster
-from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.kube.mesh import Mesh, Unknown, understood
 from meshkit.kube.pods import workload
 from meshkit.kube.selectors import matches
 from meshkit.kube.transport import NotFoundError
@@ -181,6 +181,10 @@ class _Walk:
     def apart(self) -> bool:
         """Whether calls need the server's gateway."""
         return self.client.network != self.server.network
+
+    def hindrances(self) -> tuple[Hindrance, ...]:
+        """Walk all steps; what several find is one."""
+        return tuple(dict.fromkeys(one for step in self.steps for one in step()))
 
     @property
     def steps(self) -> Sequence[Callable[[], Iterator[Hindrance]]]:
@@ -482,11 +486,14 @@ def views(mesh: Mesh) -> tuple[ServiceView, ...]:
             continue
         first = min(client, server, key=list(mesh.clusters).index)
         walk = _Walk(ours, theirs, mesh.spec.probe, first)
-        once = dict.fromkeys(one for step in walk.steps for one in step())
+        once = understood(walk.hindrances)
+        if isinstance(once, Unknown):
+            found.append(ServiceView(client, server, service, reason=once.reason))
+            continue
         lacking = [f"no pod of {mesh.spec.probe.client} in {client}"] if not ours.clients else []
         lacking += [f"no pod of {service} in {server}"] if not theirs.servers else []
         unread = f"{' and '.join(lacking)}: policies by labels or accounts are not known" if lacking else ""
-        found.append(ServiceView(client, server, service, tuple(once), unread))
+        found.append(ServiceView(client, server, service, once, unread))
     return tuple(found)
 
 

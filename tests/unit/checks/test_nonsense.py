@@ -118,7 +118,7 @@ def furnished(name: str) -> MemoryApi:
     istiod = {
         "/version": {"version": "1.31.0"},
         "/debug/clusterz": [{"id": other, "secretName": f"{ROOT}/istio-remote-secret-{other}", "syncStatus": "synced"}],
-        "/debug/networkz": [{"network": f"net-{other}", "cluster": other, "addr": "192.0.2.7", "port": 15443}],
+        "/debug/networkz": [{"Network": f"net-{other}", "Cluster": other, "Addr": "192.0.2.7", "Port": 15443}],
         "/debug/syncz": [
             {
                 "proxy": proxy,
@@ -197,6 +197,31 @@ def test_nonsense_of_one_cluster_leaves_what_is_found_of_the_other(
 ) -> None:
     """Nothing is raised, no credential is shown, and east is judged as beside a dead cluster."""
     assert of_east(mad(WEST, seed, ways)) == alone
+
+
+SHARDS = {"Shards": {"Kubernetes/east": [{"Addresses": [None]}]}}
+
+
+@pytest.mark.parametrize(
+    ("path", "document"),
+    [
+        ("pod/istiod-1:15014/debug/clusterz", ["x"]),
+        ("pod/istiod-1:15014/debug/clusterz", [{"id": "east", "secretName": []}]),
+        ("pod/istiod-1:15014/debug/networkz", {"x": None}),
+        ("pod/istiod-1:15014/debug/endpointShardz", {"httpbin.sample.svc.cluster.local": {"sample": SHARDS}}),
+        ("/apis/networking.istio.io/v1/destinationrules", {"items": [{"kind": "x", "metadata": {"name": "some"}}]}),
+        ("/apis/networking.istio.io/v1/virtualservices", {"items": [{"spec": 3, "metadata": {"name": "some"}}]}),
+        ("/api/v1/namespaces/istio-system/secrets", {"items": [{"data": "x", "metadata": {"name": "some"}}]}),
+    ],
+)
+def test_what_ended_all_commands_once_is_unknown(alone: list[tuple[str, str, str]], path: str, document: Any) -> None:
+    """Answers of the right outline with wrong fields, which were read after their cluster's own reading."""
+    whole = {"kind": "List", "metadata": {}, **document} if path.startswith("/") else document
+
+    def answer(method: str, asked: str, query: Mapping[str, str]) -> Answer:
+        return (200, json.dumps(whole).encode()) if asked == path else WEST(method, asked, query)
+
+    assert of_east(answer) == alone
 
 
 def test_of_a_healthy_cluster_most_is_known(alone: list[tuple[str, str, str]]) -> None:
