@@ -171,9 +171,11 @@ def _filled(values: list[Any], dtype: str) -> list[Any]:
 def _column(values: list[Any], dtype: str) -> pd.Series[Any]:
     """Return values as a column. A frame of all rows would have pandas guess the dtypes first, for thrice the time."""
     if dtype.startswith("datetime64"):
-        return pd.to_datetime(pd.Series(values, dtype="object"), utc=True).astype(dtype)  # type: ignore[call-overload]
+        moments: pd.Series[Any] = pd.to_datetime(pd.Series(values, dtype="object"), utc=True)
+        typed: pd.Series[Any] = moments.astype(dtype)  # type: ignore[call-overload]
+        return typed
     plain = pd.Series(values, dtype="object") if dtype in ("int64", "bool") else values
-    return pd.Series(plain, dtype=dtype)  # type: ignore[call-overload]
+    return pd.Series(plain, dtype=dtype)
 
 
 def row_of(rows: pd.DataFrame, cluster: str) -> dict[str, Any]:

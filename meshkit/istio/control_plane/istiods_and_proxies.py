@@ -67,10 +67,10 @@ class Istiod:
             raise UnreachableError(f"istiod {self.name} answered {path} with something other than JSON") from None
 
     def listed(self, path: str, **fields: type) -> list[dict[str, Any]]:
-        """Return the entries of a list that it answers to `/debug/<path>`, whose fields have these types, or are missing.
+        """Return these fields of each entry of the list that it answers to `/debug/<path>`; what is missing is empty.
 
         Raises:
-            UnreachableError: as of `debug`, or an entry is something else.
+            UnreachableError: as of `debug`, or an entry, or a field of one, is something else.
         """
         found = self.debug(path) or []
         whole = isinstance(found, list) and all(isinstance(entry, dict) for entry in found)
