@@ -49,10 +49,15 @@ class Defect:
     looked_at: str
 
     def in_version(self, version: Version) -> str:
-        """Return whether a release has it: `has`, `may have` (nobody looked, or it names no patch), or nothing."""
+        """Return whether a release has it: `has`, `may have` (nobody looked, or it names no patch), or nothing.
+
+        A build before the release that has it first, or is free of it first, may have it.
+        """
         first, free = Version.parse(self.first) or Version(0, 0), Version.parse(self.free) or Version(_ANY, 0)
         last, named = Version.parse(self.last) or free, version.patch >= 0
         earliest, latest = (version, version) if named else (replace(version, patch=0), replace(version, patch=_ANY))
+        if named and version.build and version in (first, free):
+            return MAY_HAVE
         if earliest >= free or latest < first:
             return ""
         return HAS if named and version <= last else MAY_HAVE

@@ -12,7 +12,7 @@ import pandas as pd
 from meshkit.checks import gateways, pair_traffic, remote_reader, remote_secrets, service_view
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
-from meshkit.istio.config.service_view import Link
+from meshkit.istio.config.hindrances import Link
 from meshkit.istio.control_plane.versions import home, is_remote
 from meshkit.istio.multicluster import gateway_choice
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
-from meshkit.istio.config.service_view import MESH_CONFIG, SERVICE, Hindrance, Impact, Link, ServiceView
+from meshkit.istio.config.hindrances import MESH_CONFIG, POD, SERVICE, Hindrance, Impact, Link
+from meshkit.istio.config.service_view import ServiceView
 from meshkit.istio.config.services import EXPORT_TO
 from meshkit.kube.mesh import Mesh
 
@@ -52,4 +53,6 @@ def remedy(mesh: Mesh, view: ServiceView, one: Hindrance) -> str:
     if one.kind == SERVICE and one.wanted:
         patch = f'{{"spec":{{"ports":[{{"port":{mesh.spec.probe.port},"name":"{one.wanted}"}}]}}}}'
         return f"{kubectl} patch service -n {one.namespace} {one.name} -p '{patch}'"
+    if one.kind == POD:
+        return f"{kubectl} rollout restart deployment -n {one.namespace} {one.wanted}; injection is of stage 02"
     return f"{kubectl} edit {one.kind} -n {one.namespace} {one.name}"

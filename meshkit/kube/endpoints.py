@@ -17,7 +17,11 @@ def endpoints(cluster: Cluster, namespace: str, service: str) -> set[str]:
 def ready_addresses(slices: Iterable[Mapping[str, Any]]) -> set[tuple[str, str, str]]:
     """Return namespace, Service and address of each endpoint of EndpointSlices that is ready."""
     return {
-        (item["metadata"]["namespace"], (item["metadata"].get("labels") or {})["kubernetes.io/service-name"], address)
+        (
+            item["metadata"]["namespace"],
+            (item["metadata"].get("labels") or {})["kubernetes.io/service-name"],
+            str(address),
+        )
         for item in slices
         if "kubernetes.io/service-name" in (item["metadata"].get("labels") or {})
         for endpoint in item.get("endpoints") or []

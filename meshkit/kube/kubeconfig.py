@@ -15,6 +15,7 @@ import ipaddress
 import os
 import re
 import shutil
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -139,8 +140,31 @@ def _settings(cluster: Mapping[str, Any], user: Mapping[str, Any], where: str) -
     load_kube_config_from_dict(  # type: ignore[no-untyped-call]
         document, "it", settings, persist_config=False, temp_file_path=_private_directory()
     )
+    if settings.verify_ssl and settings.ssl_ca_cert and not _loads(settings.ssl_ca_cert):
+        raise InputError("certificate-authority of its cluster holds no certificate in PEM", where=where)
+    if not is_pair(settings.cert_file, settings.key_file):
+        raise InputError("client-certificate and client-key of its user are no certificate with its key", where=where)
     _set_proxy(settings, str(cluster.get("proxy-url") or ""), where)
     return settings
+
+
+def _loads(authority: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(authority)
+    except (OSError, ValueError):  # ssl.SSLError is an OSError
+        return False
+    return True
+
+
+def is_pair(certificate: str | None, key: str | None) -> bool:
+    """Return whether two files are a client certificate with its key, unencrypted; neither is good, too."""
+    if not certificate or not key:
+        return not certificate and not key
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _server(cluster: Mapping[str, Any], where: str) -> str:
@@ -151,11 +175,14 @@ def _server(cluster: Mapping[str, Any], where: str) -> str:
     if "://" not in server:
         server = f"{'https' if _TLS & {*cluster} else 'http'}://{server}"
     parts = urlsplit(server)
+    if "@" in parts.netloc:
+        remedy = "write them as username and password of its user: the address is shown in tables and remote secrets"
+        raise InputError("server of its cluster holds a user or a password", where=where, remedy=remedy)
     try:
         good = parts.scheme in ("http", "https") and parts.port != 0 and re.fullmatch(r"[^\s/]+", parts.netloc)
     except ValueError:
         good = None
-    if not good or not parts.hostname or not server.isprintable():
+    if not good or not parts.hostname or not server.isprintable() or server != server.strip():
         raise InputError("expected https://HOST:PORT as server of its cluster", where=where)
     return server
 

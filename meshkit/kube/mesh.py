@@ -121,12 +121,28 @@ def _reading(function: Callable[[U], T], subject: U, progress: transport.Progres
     except _WRONG_SHAPE as error:
         if not progress.answers or mistakes_are_raised:
             raise
-        frames = traceback.extract_tb(error.__traceback__)
-        frame = next((one for one in reversed(frames) if Path(one.filename).is_relative_to(_PACKAGE)), frames[-1])
-        place = f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
-        raise UnreachableError(f"its answer cannot be read ({place})") from error
+        raise UnreachableError(_malformed(error)) from error
     finally:
         transport.progress.reset(before)
+
+
+def understood(function: Callable[..., T], *read: Any) -> T | Unknown:
+    """Return what a function makes of what was read; Unknown where that does not have the fields of its kind.
+
+    For what can only be judged once several clusters are read: within one reading, `gather` does the same.
+    """
+    try:
+        return function(*read)
+    except _WRONG_SHAPE as error:
+        if mistakes_are_raised:
+            raise
+        return Unknown(_malformed(error))
+
+
+def _malformed(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((one for one in reversed(frames) if Path(one.filename).is_relative_to(_PACKAGE)), frames[-1])
+    return f"its answer cannot be read ({type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno})"
 
 
 mistakes_are_raised = False

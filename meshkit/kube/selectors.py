@@ -28,3 +28,11 @@ def _expression(expression: Mapping[str, Any], labels: Labels) -> bool:
         "Exists": key in labels,
         "DoesNotExist": key not in labels,
     }[expression["operator"]]
+
+
+def valid(selector: Mapping[str, Any]) -> bool:
+    """Return whether Kubernetes takes a label selector: In and NotIn need values, Exists and DoesNotExist take none."""
+    wanted = {"In": True, "NotIn": True, "Exists": False, "DoesNotExist": False}
+    return all(
+        wanted.get(str(e.get("operator"))) is bool(e.get("values")) for e in selector.get("matchExpressions") or []
+    )

@@ -114,6 +114,9 @@ class Session:
             if self._client is None or certificate != self._certificate:
                 if certificate:
                     self.settings.cert_file, self.settings.key_file = map(kubeconfig.write_private, certificate)
+                    if not kubeconfig.is_pair(self.settings.cert_file, self.settings.key_file):
+                        message = "the certificate of the exec plugin is none, or has another key"
+                        raise UnreachableError(message, remedy="run the plugin in a terminal; log in again")
                 self._client, self._certificate = ApiClient(self.settings), certificate
             return self._client
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pandas as pd
 
 from meshkit.istio.config import service_view
+from meshkit.istio.config.hindrances import Link
 from meshkit.istio.control_plane import primaries
 from meshkit.istio.multicluster import gateway_choice, gateways
 from meshkit.istio.multicluster.gateways import GatewaysSeen
@@ -66,8 +67,8 @@ def look(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
 def with_causes(calls: pd.DataFrame, views: Iterable[service_view.ServiceView]) -> pd.DataFrame:
     """Return a table of `calls` with its columns hidden_by and refused_by."""
     links = {
-        "hidden_by": (service_view.Link.DISCOVERY, service_view.Link.ENDPOINTS),
-        "refused_by": (service_view.Link.GATEWAY, service_view.Link.ANSWERS),
+        "hidden_by": (Link.DISCOVERY, Link.ENDPOINTS),
+        "refused_by": (Link.GATEWAY, Link.ANSWERS),
     }
     known = list(views)
 

@@ -197,7 +197,7 @@ def symptoms() -> pd.DataFrame:
     return SYMPTOMS.frame(rows, in_order=True)
 
 
-def recognise(text: str | int) -> Symptom | None:
+def recognise(text: str | float) -> Symptom | None:
     """Return the symptom of a name or of a log line; of an empty text none.
 
     Papermill gives `-p symptom 503` as a number.
@@ -205,7 +205,7 @@ def recognise(text: str | int) -> Symptom | None:
     Raises:
         InputError: nothing is known by it; the nearest is named.
     """
-    asked = str(text).strip()
+    asked = re.sub(r"^(\d+)\.0$", r"\1", str(text).strip())
     if not asked:
         return None
     names = {name.casefold(): one for name, one in known().items()}

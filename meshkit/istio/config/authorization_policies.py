@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from meshkit.istio.control_plane.istiods_and_proxies import is_on
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
@@ -162,12 +163,16 @@ def _alike(pattern: str, text: str) -> bool:
 
 @dataclass(frozen=True)
 class Call:
-    """A call as a server's sidecar sees it: a GET without a token, of a client with a certificate of the mesh."""
+    """A call as a server's sidecar sees it: a GET without a token, of a client with a certificate of the mesh.
+
+    To a port that is not `http`, it is a connection: nothing of HTTP is known of it.
+    """
 
     trust_domain: str
     namespace: str
     account: str
     port: int
+    http: bool = True
 
     @property
     def principal(self) -> str:
@@ -185,7 +190,7 @@ def selected(policies: Iterable[Manifest], namespace: str, labels: Mapping[str, 
         spec, metadata = policy.get("spec") or {}, policy["metadata"]
         wanted = (spec.get("selector") or {}).get("matchLabels") or {}
         aimed = spec.get("targetRef") or spec.get("targetRefs")
-        dry = (metadata.get("annotations") or {}).get("istio.io/dry-run") == "true"
+        dry = is_on(metadata.get("annotations") or {}, "istio.io/dry-run")
         if metadata["namespace"] in (namespace, root) and not aimed and not dry and wanted.items() <= labels.items():
             found.append(policy)
     return found
@@ -200,11 +205,30 @@ def matching_rule(policy: Manifest, call: Call, domains: Collection[str]) -> tup
     for number, rule in enumerate((policy.get("spec") or {}).get("rules") or []):
         if rule is None:
             continue
-        answer = _rule(rule, policy["metadata"]["namespace"], call, domains)
+        kept = rule if call.http else _of_connection(rule, str((policy.get("spec") or {}).get("action", "ALLOW")))
+        answer = kept is not None and _rule(kept, policy["metadata"]["namespace"], call, domains)
         if answer:
             return True, number
         perhaps = number if answer is None and perhaps < 0 else perhaps
     return (False, -1) if perhaps < 0 else (None, perhaps)
+
+
+def _of_connection(rule: Manifest, action: str) -> Manifest | None:
+    """Return what istiod makes of a rule for a port that is not HTTP: an ALLOW goes, others lose what is of HTTP.
+
+    Source: checkError (pilot/pkg/security/authz/model/model.go).
+    """
+    sources = [entry.get("source") or {} for entry in rule.get("from") or []]
+    operations = [entry.get("operation") or {} for entry in rule.get("to") or []]
+    conditions = rule.get("when") or []
+    plain = {
+        "from": [{"source": {k: v for k, v in one.items() if k not in _OF_HTTP}} for one in sources],
+        "to": [{"operation": {k: v for k, v in one.items() if k not in _OF_HTTP}} for one in operations],
+        "when": [one for one in conditions if not str(one.get("key", "")).startswith("request.")],
+    }
+    spoiled = any(key in _OF_HTTP for one in [*sources, *operations] for key in one)
+    lost = action == "ALLOW" and (spoiled or len(plain["when"]) < len(conditions))
+    return None if lost else plain
 
 
 def _rule(rule: Manifest, home: str, call: Call, domains: Collection[str]) -> Answer:
@@ -212,7 +236,7 @@ def _rule(rule: Manifest, home: str, call: Call, domains: Collection[str]) -> An
     sources = [_fields(one.get("source") or {}, _SOURCE, ask) for one in rule.get("from") or []]
     operations = [_fields(one.get("operation") or {}, _OPERATION, ask) for one in rule.get("to") or []]
     conditions = [
-        _asked(ask.get(one.get("key", ""), _unknown), one.get("values"), one.get("notValues"))
+        _asked(ask.get(_attribute(one), _unknown), one.get("values"), one.get("notValues"))
         for one in rule.get("when") or []
     ]
     return _every([_some(sources) if sources else True, _some(operations) if operations else True, *conditions])
@@ -224,6 +248,11 @@ _SOURCE: Final = {
     "ipBlocks": "source.ip", "remoteIpBlocks": "remote.ip",
 }  # fmt: skip
 _OPERATION: Final = {"ports": "destination.port", "methods": "method", "hosts": "host", "paths": "path"}
+_OF_HTTP: Final = frozenset(
+    f"{negated}{name}"
+    for field in ("requestPrincipals", "methods", "hosts", "paths")
+    for negated, name in (("", field), ("not", f"{field[0].upper()}{field[1:]}"))
+)
 Asker = Callable[[list[str]], Answer]
 
 
@@ -239,8 +268,14 @@ def _attributes(home: str, call: Call, domains: Collection[str]) -> dict[str, As
         "method": lambda v: any(_alike(one, "GET") for one in v),
     }
     # The call carries no token.
-    none = ("principal", "audiences", "presenter")
+    none = ("principal", "audiences", "presenter", "claims")
     return {**known, **dict.fromkeys((f"request.auth.{one}" for one in none), lambda _: False)}
+
+
+def _attribute(condition: Manifest) -> str:
+    """Return what a condition asks for, all claims of a token as one (`request.auth.claims[iss]`)."""
+    key = str(condition.get("key", ""))
+    return key.partition("[")[0] if key.startswith("request.auth.claims") else key
 
 
 def _unknown(values: list[str]) -> Answer:

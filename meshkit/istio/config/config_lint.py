@@ -23,7 +23,7 @@ from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_cluster
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.control_plane.versions import Version, istiod_version
 from meshkit.kube.cluster import Cluster
-from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.kube.mesh import Mesh, Unknown, understood
 from meshkit.kube.transport import NotFoundError
 from meshkit.tables import Table, text
 
@@ -109,12 +109,14 @@ def rules(mesh: Mesh) -> pd.DataFrame:
     read = mesh.each(lambda cluster: _read(cluster, mesh, sources[cluster.name]))
     rows: list[Row] = []
     for name, own in read.items():
-        if isinstance(own, Unknown):
-            rows.append({"cluster": name, "reason": own.reason})
-        else:
-            known = _known(mesh, name, own, read)
-            rows += [{"cluster": name, **row} for obj in own.objects for row in _judged(obj, known)]
+        found = own if isinstance(own, Unknown) else understood(_rows, own, _known(mesh, name, own, read))
+        known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
+        rows += [{"cluster": name, **row} for row in known]
     return CONFIG_LINT.frame(rows)
+
+
+def _rows(own: _Read, known: Known) -> list[Row]:
+    return [row for obj in own.objects for row in _judged(obj, known)]
 
 
 def _read(cluster: Cluster, mesh: Mesh, source: Cluster) -> _Read:

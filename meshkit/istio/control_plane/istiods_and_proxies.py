@@ -66,6 +66,18 @@ class Istiod:
         except ValueError:
             raise UnreachableError(f"istiod {self.name} answered {path} with something other than JSON") from None
 
+    def listed(self, path: str, **fields: type) -> list[dict[str, Any]]:
+        """Return these fields of each entry of the list that it answers to `/debug/<path>`; what is missing is empty.
+
+        Raises:
+            UnreachableError: as of `debug`, or an entry, or a field of one, is something else.
+        """
+        found = self.debug(path) or []
+        whole = isinstance(found, list) and all(isinstance(entry, dict) for entry in found)
+        if not whole or not all(isinstance(entry.get(f) or k(), k) for entry in found for f, k in fields.items()):
+            raise UnreachableError(f"istiod {self.name} answered {path} as no istiod does")
+        return [{field: entry.get(field) or kind() for field, kind in fields.items()} for entry in found]
+
 
 @dataclass(frozen=True)
 class Proxy:

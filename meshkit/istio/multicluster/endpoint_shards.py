@@ -73,7 +73,7 @@ def parse(document: Any, host: str, namespace: str) -> dict[str, set[str]]:
         addresses = found.setdefault(shard.partition("/")[2], set())
         for endpoint in held or []:
             healthy = endpoint.get("HealthStatus", _HEALTHY) == _HEALTHY
-            addresses |= set(endpoint.get("Addresses") or [endpoint.get("Address", "")]) if healthy else set()
+            addresses |= {*map(str, endpoint.get("Addresses") or [endpoint.get("Address", "")])} if healthy else set()
     return {name: addresses - {""} for name, addresses in found.items()}
 
 

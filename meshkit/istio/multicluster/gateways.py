@@ -455,18 +455,8 @@ def seen_reading(
 
 
 def _seen_by(istiod: Istiod) -> list[GatewaySeen]:
-    return [
-        GatewaySeen(
-            istiod.cluster.name,
-            istiod.name,
-            network=entry.get("Network", ""),
-            gateway_cluster=entry.get("Cluster", ""),
-            address=entry.get("Addr", ""),
-            port=int(entry.get("Port", 0)),
-            hbone_port=int(entry.get("HBONEPort", 0)),
-        )
-        for entry in istiod.debug("networkz") or []
-    ]
+    entries = istiod.listed("networkz", Network=str, Cluster=str, Addr=str, Port=int, HBONEPort=int)
+    return [GatewaySeen(istiod.cluster.name, istiod.name, *entry.values()) for entry in entries]
 
 
 def is_number(address: str) -> bool:

@@ -222,15 +222,16 @@ def remote_clusters(mesh: Mesh) -> RemoteClusters:
     """
     items: list[RemoteCluster] = []
     unread: list[Unread] = []
-    for name, istiod, answer in ask_istiods(mesh, lambda istiod: istiod.debug("clusterz")):
+    asked = ask_istiods(mesh, lambda istiod: istiod.listed("clusterz", id=str, syncStatus=str, secretName=str))
+    for name, istiod, answer in asked:
         pod, revision = (istiod.name, istiod.revision) if istiod else ("", "")
         folder = istiod.env.get(KUBECONFIG_FOLDER, "") if istiod else ""
         if isinstance(answer, Unknown):
             unread.append(Unread(name, answer.reason, pod, revision))
             continue
         for entry in answer:
-            status, secret = entry.get("syncStatus") or "", entry.get("secretName") or ""
-            items.append(RemoteCluster(name, pod, entry["id"], _status(status), secret, revision, folder))
+            status, secret = _status(entry["syncStatus"]), entry["secretName"]
+            items.append(RemoteCluster(name, pod, entry["id"], status, secret, revision, folder))
     return seen_reading(items, unread)
 
 
@@ -272,11 +273,14 @@ def tls_server_names(mesh: Mesh) -> dict[tuple[str, str], str]:
 
     Source: pkg/kube/util.go: istiod asks for that name in the certificate, as client-go does.
     """
-    found = mesh.each(lambda cluster: cluster.get("secrets", mesh.root_namespace, labels={LABEL: "true"}))
-    held = ((name, one) for name, known in found.items() if not isinstance(known, Unknown) for one in known)
-    keys = ((name, key, value) for name, secret in held for key, value in (secret.get("data") or {}).items())
-    names = {(name, key): secret_kubeconfig.parse(value).tls_server_name for name, key, value in keys}
-    return {pair: name for pair, name in names.items() if name}
+
+    def named(cluster: Cluster) -> dict[str, str]:
+        held = cluster.get("secrets", mesh.root_namespace, labels={LABEL: "true"})
+        keys = [pair for secret in held for pair in (secret.get("data") or {}).items()]
+        return {key: secret_kubeconfig.parse(value).tls_server_name for key, value in keys}
+
+    read = {name: found for name, found in mesh.each(named).items() if not isinstance(found, Unknown)}
+    return {(name, key): wanted for name, found in read.items() for key, wanted in found.items() if wanted}
 
 
 def proxy_url(cluster: Cluster, secret: RemoteSecret) -> str:

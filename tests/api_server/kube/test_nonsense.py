@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -22,16 +21,11 @@ from meshkit.kube.mesh import Mesh, Unknown
 from tests.api_server.cli.test_sick_clusters import mesh_file
 from tests.support.api_server import ApiServer, write_kubeconfig
 from tests.support.between import recorder, serving
+from tests.support.nonsense import BROKEN, spoiled
 from tests.support.objects import core, create, deployment
 from tests.unit.cli.test_main import call
 
 ROOT = "nonsense-system"
-
-
-NONSENSE = (None, [], {}, 0, -1, True, "", "x", [None], [[]], {"x": None}, [{}], ["x"], 1e300, "\u2028", {"name": []})
-
-
-BROKEN = (b"", b"{", b"[]", b"null", b"3", b'"x"', b"<html>", b"\xff\xfe", b"[" * 100_000, b'{"items": 3}', b"{}")
 
 
 WAYS = ("whole", "nodes", "status", "closes", "half")
@@ -53,7 +47,7 @@ def mad(api_server: ApiServer, seed: int, ways: list[str]) -> Iterator[str]:
             if way == "whole":
                 status, body = 200, chance.choice(BROKEN)
             elif way == "nodes":
-                body = _spoiled(body, chance)
+                body = spoiled(body, chance)
             elif way == "status":
                 status = chance.choice((201, 204, 301, 400, 500, 503))
             with contextlib.suppress(ConnectionError):
@@ -82,29 +76,6 @@ def mad(api_server: ApiServer, seed: int, ways: list[str]) -> Iterator[str]:
 
     with serving(Handler) as port:
         yield f"http://127.0.0.1:{port}"
-
-
-def _spoiled(body: bytes, chance: Random) -> bytes:
-    try:
-        document = json.loads(body)
-    except ValueError:
-        return body
-    for _ in range(chance.randint(1, 4)):
-        places = [
-            (node, key) for node in _nodes(document) for key in (node if isinstance(node, dict) else range(len(node)))
-        ]
-        if places:
-            node, key = chance.choice(places)
-            # A copy: what is put in may be spoiled itself, and one list in two places can end inside itself.
-            node[key] = copy.deepcopy(chance.choice(NONSENSE))
-    return json.dumps(document).encode()
-
-
-def _nodes(document: Any) -> Iterator[Any]:
-    if isinstance(document, dict | list):
-        yield document
-        for child in document.values() if isinstance(document, dict) else document:
-            yield from _nodes(child)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from meshkit.checks import control_plane_paths, istio_config
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.errors import ChangeError, MeshkitError, UnreachableError
 from meshkit.istio.config import config_lint, missing_services, services
-from meshkit.istio.control_plane import inventory
+from meshkit.istio.control_plane import inventory, versions
 from meshkit.istio.proxies import injection
 from meshkit.probing import api_server_reach, control_plane_reach, pod_reach
 from tests.support import healthy
@@ -200,7 +200,7 @@ def hosts(known: str, now: str, address: str = "lb.example") -> dict[tuple[str, 
         healthy.offered([offered]),
         healthy.seen([seen]),
     )
-    return verdicts(control_plane_paths.check_hosts(mesh(), *tables))
+    return verdicts(control_plane_paths.check_hosts(mesh(), versions.identity_reading(), *tables))
 
 
 def test_istiod_must_have_the_address_to_which_a_load_balancers_name_leads_now() -> None:
@@ -221,7 +221,11 @@ def test_an_address_within_ones_own_ranges_leads_nowhere() -> None:
     offered = healthy.offered([{"cluster": "west", "addresses": ("192.0.2.7", "lb.example")}])
     for url in ("https://10.2.0.9:6443", "https://10.2.0.9"):
         read = inventory.INVENTORY.frame([known[0], known[1] | {"api_server": url}])
-        found = verdicts(control_plane_paths.check_ranges(mesh(), read, offered, api_server_reach.REACH.frame([])))
+        found = verdicts(
+            control_plane_paths.check_ranges(
+                mesh(), versions.identity_reading(), read, offered, api_server_reach.REACH.frame([])
+            )
+        )
         assert found == {("MK734", "east → west"): Verdict.FAIL, ("MK734", "west → east"): Verdict.PASS}
 
 
@@ -244,7 +248,11 @@ def test_neighbours_in_a_vpc_are_not_ones_own(east: dict[str, str], answer: str,
     asked = {"cluster": "east", "target": "west", "server": url, "answer": answer, "detail": detail}
     offered = healthy.offered([{"cluster": "west", "addresses": ("10.0.12.200",)}])
     read = inventory.INVENTORY.frame(known)
-    found = verdicts(control_plane_paths.check_ranges(mesh(), read, offered, api_server_reach.REACH.frame([asked])))
+    found = verdicts(
+        control_plane_paths.check_ranges(
+            mesh(), versions.identity_reading(), read, offered, api_server_reach.REACH.frame([asked])
+        )
+    )
     assert found["MK734", "east → west"] is verdict
 
 
@@ -255,10 +263,14 @@ def test_addresses_of_a_gateway_that_could_not_be_read_are_neither_right_nor_wro
     seen = {"cluster": "east", "istiod": "istiod", "network": "net-west", "address": "192.0.2.1"}
     for gateway, view in ((lost, seen), (offered, {**lost, "cluster": "east"})):
         tables = healthy.offered([gateway]), healthy.seen([view])
-        found = verdicts(control_plane_paths.check_hosts(mesh(), pod_reach.API_NAMES.frame([]), *tables))
+        found = verdicts(
+            control_plane_paths.check_hosts(mesh(), versions.identity_reading(), pod_reach.API_NAMES.frame([]), *tables)
+        )
         assert found["MK733", "east → west"] is Verdict.UNKNOWN
     ranges = [{"cluster": name, "pod_ranges": "10.1.0.0/16"} for name in ("east", "west")]
     read = inventory.INVENTORY.frame(ranges)
     unasked = api_server_reach.REACH.frame([])
-    found = verdicts(control_plane_paths.check_ranges(mesh(), read, healthy.offered([lost]), unasked))
+    found = verdicts(
+        control_plane_paths.check_ranges(mesh(), versions.identity_reading(), read, healthy.offered([lost]), unasked)
+    )
     assert found == {("MK734", "east → west"): Verdict.UNKNOWN, ("MK734", "west → east"): Verdict.PASS}

@@ -11,17 +11,9 @@ import pytest
 from meshkit.checks import causes, merged_service, pairs, service_merge, service_view
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.istio.config import services
-from meshkit.istio.config.service_view import (
-    AUTHORIZATION_POLICY,
-    MESH_CONFIG,
-    SERVICE,
-    SIDECAR,
-    VIRTUAL_SERVICE,
-    Hindrance,
-    Impact,
-    Link,
-    ServiceView,
-)
+from meshkit.istio.config.configuration import AUTHORIZATION_POLICY, SIDECAR, VIRTUAL_SERVICE
+from meshkit.istio.config.hindrances import MESH_CONFIG, SERVICE, Hindrance, Impact, Link
+from meshkit.istio.config.service_view import ServiceView
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import merged_service as probing
 from meshkit.stages import troubleshoot

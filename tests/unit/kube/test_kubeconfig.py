@@ -40,6 +40,7 @@ def test_the_environments_proxy_is_not_for_loopback(tmp_path: Path, monkeypatch:
         "https://x:y",
         "https://x:99999",
         "https://x\n",
+        " https://x",
         3,
         ["a"],
     ],
@@ -57,3 +58,24 @@ def test_a_server_without_a_scheme_is_found(tmp_path: Path) -> None:
         assert cluster_of(tmp_path / "k", {"server": server}, {"token": "t"}).version() == "v1.37.2"
         told = {"server": server, "insecure-skip-tls-verify": True}
         assert cluster_of(tmp_path / "k", told, {"token": "t"}).server == f"https://{server}"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user", "words"),
+    [
+        ({"certificate-authority-data": "aGVsbG8="}, {"token": "t"}, "certificate-authority of its cluster"),
+        ({"certificate-authority-data": "%%%"}, {"token": "t"}, "certificate-authority of its cluster"),
+        ({}, {"client-certificate-data": "eA==", "client-key-data": "Y2FuYXJ5"}, "client-certificate and client-key"),
+        ({}, {"client-certificate-data": "eA=="}, "client-certificate and client-key"),
+        ({}, {"client-key-data": "Y2FuYXJ5"}, "client-certificate and client-key"),
+        ({"server": "https://admin:canary@192.0.2.1"}, {}, "holds a user or a password"),
+        ({"server": " https://192.0.2.1"}, {}, "expected https://HOST:PORT"),
+    ],
+)
+def test_what_no_connection_could_use_is_an_error_of_the_file(
+    tmp_path: Path, cluster: dict[str, str], user: dict[str, str], words: str
+) -> None:
+    """Not of TLS, whose remedy is another one; and nothing of it is shown."""
+    with pytest.raises(InputError, match=words) as caught:
+        cluster_of(tmp_path / "k", {"server": "https://192.0.2.1", **cluster}, user).version()
+    assert "canary" not in str(caught.value)

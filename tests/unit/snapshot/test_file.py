@@ -16,7 +16,8 @@ import pytest
 
 from meshkit.errors import InputError
 from meshkit.istio.ca.model import Offer
-from meshkit.istio.config.service_view import Hindrance, Impact, Link, ServiceView
+from meshkit.istio.config.hindrances import Hindrance, Impact, Link
+from meshkit.istio.config.service_view import ServiceView
 from meshkit.istio.control_plane.istioctl import Tool
 from meshkit.istio.control_plane.revisions import ControlPlanes, InjectionWebhook, Injector, RunningIstiod, Tag
 from meshkit.istio.multicluster.remote_secrets import SyncStatus, seen_reading

@@ -40,6 +40,7 @@ LINES = {
     "failed calling webhook": 'failed calling webhook "namespace.sidecar-injector.istio.io": failed to call webhook: Post '
     '"https://istiod.istio-system.svc:443/inject?timeout=10s": context deadline exceeded',
     "pods refused": 'pods "app-7d-x" is forbidden: exceeded quota: compute, requested: limits.cpu=2, used: limits.cpu=4',
+    "images not pulled": 'Failed to pull image "gcr.io/istio-release/proxyv2:1.29.6": not found; ErrImagePull',
     "kubeconfig refused": "Add cluster: create remote cluster failed: kubeconfig is not allowed: exec is not allowed",
     "API server's name refused": 'watch error in cluster west: failed to list *v1.Node: Get "https://35.1.2.3:6443/api/v1/'
     'nodes": tls: failed to verify certificate: x509: certificate is valid for 10.0.0.1, 10.96.0.1, not 35.1.2.3',
@@ -62,6 +63,7 @@ FAMILIES = {
         "remote cluster west failed to sync handler",
         "remote cluster west is timed out, omitting it from the clusters collection",
         "Timed out waiting for cluster west to sync {nodes}",
+        "Timed out waiting for remote config source to sync",
     ],
     "API server not reached": [
         f'watch error in cluster west: failed to list *v1.Pod: Get "https://api.west.example:6443/api/v1/pods": {why}'
@@ -70,6 +72,8 @@ FAMILIES = {
             "dial tcp: lookup api.west.example on 10.96.0.10:53: no such host",
             "dial tcp 10.0.0.9:6443: connect: no route to host",
             "net/http: TLS handshake timeout",
+            "http: server gave HTTP response to HTTPS client",
+            "tls: first record does not look like a TLS handshake",
             "context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
             "proxyconnect tcp: dial tcp 10.1.1.1:3128: connect: connection refused",
         )
@@ -85,6 +89,8 @@ FAMILIES = {
         "x509: cannot validate certificate for 35.1.2.3 because it doesn't contain any IP SANs",
     ],
     "CERTIFICATE_VERIFY_FAILED": [
+        "TLS_error:|268436526:SSL routines:OPENSSL_internal:TLSV1_ALERT_UNKNOWN_CA:TLS_error_end",
+        "TLS_error:|268436502:SSL routines:OPENSSL_internal:SSLV3_ALERT_CERTIFICATE_UNKNOWN:TLS_error_end",
         "x509: certificate signed by unknown authority",
         'failed to sign CSR: rpc error: connection error: desc = "transport: authentication handshake failed: tls: failed to '
         'verify certificate: x509: certificate signed by unknown authority"',
@@ -100,6 +106,15 @@ FAMILIES = {
         "certificate signed by unknown authority",
         'failed calling webhook "namespace.sidecar-injector.istio.io": dial tcp 10.96.1.1:443: connect: connection refused',
     ],
+    "images not pulled": [
+        'Back-off pulling image "gcr.io/istio-release/pilot:1.29.6"', "ImagePullBackOff",
+        'Failed to pull image "docker.io/istio/proxyv2:1.2": failed to pull and unpack image: toomanyrequests',
+    ],
+    "unknown cluster id": [
+        "Failed to sign: rpc error: code = Unauthenticated desc = request authenticate failure",
+        "StreamAggregatedResources gRPC config stream closed: 16, authentication failure",
+    ],
+    "remote secret ignored": ["remote config a/b has conflicting file-backed kubeconfigs for the same cluster ID"],
     "pods refused": [
         'Error creating: pods "app-x" is forbidden: exceeded quota: q, requested: pods=1, used: pods=5, limited: pods=5',
         'pods "app-x" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false',
@@ -110,10 +125,10 @@ FAMILIES = {
         '"GET / HTTP/2" 503 LR - - ',
     ],
     "504 UT": ["UT", "504", "upstream request timeout", '"GET / HTTP/2" 408 SI stream_idle_timeout - '],
-    "503 UPE": ["503 UPE", '"GET / HTTP/1.1" 400 DPE http1.codec_error - '],
-    "503 UO": ["UO", '"GET / HTTP/1.1" 429 RL local_rate_limited - ', "reset reason: overflow"],
-    "503 NR": ["NC", "NR", '"GET / HTTP/1.1" 404 NR route_not_found - '],
-    "503 UF": ["503 URX,UF", '"- - -" 0 UF,URX - - "-"', "UF"],
+    "503 UPE": ["503 UPE", "502", '"GET / HTTP/1.1" 400 DPE http1.codec_error - '],
+    "503 UO": ["UO", "429", '"GET / HTTP/1.1" 429 RL local_rate_limited - ', "reset reason: overflow"],
+    "503 NR": ["NC", "NR", "404", '"GET / HTTP/1.1" 404 NR route_not_found - '],
+    "503 UF": ["503 URX,UF", "transport failure reason: TLS_error:|33554536:system library:Connection reset by peer", '"- - -" 0 UF,URX - - "-"', "UF"],
     "503 UH": ["UH", '"- - -" 0 UH - - "-"'],
     "503 URX": ["URX"],
     "DC": ["dc", "0 DC", '"- - -" 0 DC - - "-" 120 0 3'],

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from meshkit.istio.config import service_view
-from meshkit.istio.config.service_view import Impact, Link
+from meshkit.istio.config.hindrances import WORDS, Impact, Link
 from meshkit.kube.mesh import Mesh
 from tests.support.healthy import mesh
 from tests.support.held import Held, held
 
 HOST = "httpbin.sample.svc.cluster.local"
+MUTUAL = {"security.istio.io/tlsMode": "istio"}
 PORT = {"name": "http", "port": 8000, "targetPort": 8080}
 Object = dict[str, Any]
 Objects = Mapping[str, list[Object]]
@@ -43,7 +44,13 @@ def service(annotations: Object | None = None, ports: list[Object] | None = None
 def cluster(name: str, **more: list[Object]) -> Any:
     """Return a healthy cluster with other objects."""
     pods = [
-        held("Pod", f"{app}-1", "sample", labels={"app": app}, spec={"containers": [], "serviceAccountName": app})
+        held(
+            "Pod",
+            f"{app}-1",
+            "sample",
+            labels={"app": app, **MUTUAL},
+            spec={"containers": [], "serviceAccountName": app},
+        )
         for app in ("sleep", "httpbin")
     ]
     namespaces = [held("Namespace", "sample", labels={"team": "a"}), held("Namespace", "istio-system")]
@@ -61,10 +68,7 @@ def named(east: Objects | None = None, west: Objects | None = None, **spec: Any)
     """Return link, impact, cluster with the object's name, and field of each hindrance."""
     view = walked(east, west, **spec)
     assert not view.reason
-    return [
-        (h.link, h.impact, f"{h.cluster} {service_view.WORDS[h.kind]} {h.namespace}/{h.name}", h.field)
-        for h in view.hindrances
-    ]
+    return [(h.link, h.impact, f"{h.cluster} {WORDS[h.kind]} {h.namespace}/{h.name}", h.field) for h in view.hindrances]
 
 
 def test_nothing_stands_between_healthy_clusters() -> None:
@@ -230,7 +234,7 @@ def test_a_route_to_a_subset_of_one_cluster_is_named() -> None:
     """5.7: all calls, or some; one to the other cluster's subset is in nobody's way."""
     pinned = (Link.ANSWERS, STEERS, "east VirtualService sample/pin", "spec.http[0].route")
     assert named(only("east")) == [pinned]
-    assert named(only("west")) == []
+    assert named(only("west"), {"destinationrules": only("west")["destinationrules"]}) == []
     assert named(west=only("east")) == []
     (some,) = named(only("east", match=[{"headers": {"x": {"exact": "1"}}}]))
     assert some[1] is PERHAPS
@@ -246,8 +250,17 @@ def test_a_route_to_a_subset_of_one_cluster_is_named() -> None:
         ({"http": [{"route": [{"destination": {"host": "other"}}]}]}, 1),
         ({"http": [{"route": [{"destination": {"host": "httpbin", "subset": "gone"}}]}]}, 1),
         ({"gateways": ["istio-system/public"], "http": [{"route": [{"destination": {"host": "other"}}]}]}, 0),
+        ({"http": [{"match": [{"sourceNamespace": "other"}], "route": [{"destination": {"host": "other"}}]}]}, 0),
+        ({"http": [{"match": [{"sourceLabels": {"app": "web"}}], "route": [{"destination": {"host": "other"}}]}]}, 0),
+        ({"http": [{"match": [{"gateways": ["public"]}], "route": [{"destination": {"host": "other"}}]}]}, 0),
+        ({"http": [{"match": [{"port": 9}], "route": [{"destination": {"host": "other"}}]}]}, 0),
+        ({"http": [{"match": [{"port": 8000}], "route": [{"destination": {"host": "other"}}]}]}, 1),
+        ({"tcp": [{"route": [{"destination": {"host": "other"}}]}]}, 0),
+        ({"tls": [{"match": [{"sniHosts": [HOST]}], "route": [{"destination": {"host": "other"}}]}]}, 0),
         ({"exportTo": ["other"], "http": [{"route": [{"destination": {"host": "other"}}]}]}, 0),
-        ({"http": [{"redirect": {"uri": "/"}}]}, 0),
+        ({"http": [{"redirect": {"uri": "/"}}]}, 1),
+        ({"http": [{"directResponse": {"status": 503}}]}, 1),
+        ({"http": [{"match": [{"uri": {"prefix": "/old"}}], "redirect": {"uri": "/"}}]}, 1),
         (
             {
                 "http": [
@@ -331,10 +344,11 @@ def test_in_one_network_client_and_server_must_agree_on_mutual_tls() -> None:
 
 
 def test_a_service_entry_of_the_same_host_is_named() -> None:
-    """Of the same namespace, or another that is visible."""
-    entry = istio("ServiceEntry", {"hosts": [HOST]}, "other")
-    assert named(entry) == [(Link.ANSWERS, PERHAPS, "east ServiceEntry other/one", "spec.hosts")]
-    assert named(istio("ServiceEntry", {"hosts": [HOST], "exportTo": ["."]}, "other")) == []
+    """Of the same namespace: those of others stand back behind the client's own."""
+    entry = istio("ServiceEntry", {"hosts": [HOST]})
+    assert named(entry) == [(Link.ANSWERS, PERHAPS, "east ServiceEntry sample/one", "spec.hosts")]
+    assert named(istio("ServiceEntry", {"hosts": [HOST]}, "other")) == []
+    assert named(istio("ServiceEntry", {"hosts": [HOST], "exportTo": ["~"]})) == []
     assert named(istio("ServiceEntry", {"hosts": ["web.example"]})) == []
 
 
@@ -398,6 +412,222 @@ def test_what_an_istiod_does_not_read_shapes_nothing() -> None:
     settings = configured(SELECTED)
     off = istio("ServiceEntry", {"hosts": [HOST]}, "other")
     assert named({**settings, **off, "namespaces": sample}, {"namespaces": sample}) == []
+
+
+def test_a_route_of_the_clients_own_pods_is_for_all_calls() -> None:
+    """Conditions that hold for each of them are none."""
+    match = [{"sourceLabels": {"app": "sleep"}, "sourceNamespace": "sample", "port": 8000}]
+    (found,) = named(only("east", match=match))
+    assert found[:2] == (Link.ANSWERS, STEERS)
+
+
+def test_a_delegate_has_the_routes_and_is_named() -> None:
+    """The VirtualService that names it has none; one that the other may not see is none."""
+    root = istio(
+        "VirtualService", {"hosts": ["httpbin"], "http": [{"delegate": {"name": "part", "namespace": "shop"}}]}
+    )
+    spec = {"http": [{"route": [{"destination": {"host": "other"}}]}]}
+    part = istio("VirtualService", spec, "shop", "part")
+    both = {"virtualservices": [*root["virtualservices"], *part["virtualservices"]]}
+    assert named(both) == [(Link.ANSWERS, STEERS, "east VirtualService shop/part", "spec.http[0].route")]
+    hidden = istio("VirtualService", {**spec, "exportTo": ["."]}, "shop", "part")
+    assert named({"virtualservices": [*root["virtualservices"], *hidden["virtualservices"]]}) == []
+
+
+def elsewhere(namespace: str = "sample", name: str = "one", **spec: Any) -> list[Object]:
+    """Return a VirtualService that sends the Service's calls to another."""
+    away = {"http": [{"route": [{"destination": {"host": "other"}}]}]}
+    return istio("VirtualService", {"hosts": [HOST], **away, **spec}, namespace, name)["virtualservices"]
+
+
+def test_of_several_virtual_services_the_private_one_counts() -> None:
+    """Before an older one that is for all; and only what a Sidecar imports counts at all."""
+    home = {"http": [{"route": [{"destination": {"host": "httpbin"}}]}]}
+    private = istio(
+        "VirtualService", {"hosts": ["httpbin"], "exportTo": ["."], **home}, name="young", creationTimestamp="2"
+    )
+    old = elsewhere("istio-system", "old")
+    assert [one[2] for one in named({"virtualservices": old})] == ["east VirtualService istio-system/old"]
+    assert named({"virtualservices": [*old, *private["virtualservices"]]}) == []
+    assert named({"virtualservices": old, **istio("Sidecar", {"egress": [{"hosts": ["./*"]}]})}) == []
+    assert len(named({"virtualservices": old, **istio("Sidecar", {"egress": [{"hosts": ["./*", "*/*"]}]})})) == 1
+
+
+def subset(labels: Object, **more: Any) -> Objects:
+    """Return a DestinationRule with one subset, v1."""
+    return istio("DestinationRule", {"host": HOST, "subsets": [{"name": "v1", "labels": labels, **more}]})
+
+
+TO_V1 = istio(
+    "VirtualService", {"hosts": ["httpbin"], "http": [{"route": [{"destination": {"host": HOST, "subset": "v1"}}]}]}
+)
+
+
+def test_a_gateway_forwards_only_the_subsets_that_its_own_cluster_has() -> None:
+    """The SNI has the subset's name; on one network nobody reads it."""
+    rule = subset({"app": "httpbin"})
+    assert named({**TO_V1, **rule}) == [(Link.GATEWAY, BREAKS, "east VirtualService sample/one", "spec.http[0].route")]
+    assert named({**TO_V1, **rule}, rule) == []
+    assert named({**TO_V1, **rule}, topology={"network": "flat"}) == []
+    hidden = istio("DestinationRule", {**rule["destinationrules"][0]["spec"], "exportTo": ["."]})
+    assert len(named({**TO_V1, **rule}, hidden)) == 1
+
+
+def test_the_tls_of_the_subset_counts_that_is_called() -> None:
+    """It is its own, else its rule's; and not asked where no call goes there."""
+    plain = subset({"app": "httpbin"}, trafficPolicy={"tls": {"mode": "SIMPLE"}})
+    west = subset({"app": "httpbin"})
+    assert named(plain) == []
+    assert named({**TO_V1, **plain}, west) == [
+        (Link.ENDPOINTS, BREAKS, "east DestinationRule sample/one", "spec.subsets.v1.trafficPolicy.tls.mode")
+    ]
+
+
+def rules(*specs: Object, namespace: str = "sample") -> Objects:
+    """Return DestinationRules of the Service, the oldest first."""
+    made = [istio("DestinationRule", {"host": HOST, **spec}, namespace, f"r{n}") for n, spec in enumerate(specs)]
+    return {"destinationrules": [one for objects in made for one in objects["destinationrules"]]}
+
+
+PLAIN: Object = {"trafficPolicy": {"tls": {"mode": "DISABLE"}}}
+SUBSETS: Object = {"subsets": [{"name": "v1", "labels": {"app": "httpbin"}}]}
+
+
+@pytest.mark.parametrize(
+    ("east", "found"),
+    [
+        (rules(SUBSETS, PLAIN), "r1"),
+        (rules({"trafficPolicy": {"tls": {"mode": "ISTIO_MUTUAL"}}}, PLAIN), ""),
+        (rules({"trafficPolicy": {}}, PLAIN), ""),
+        (rules({**PLAIN, "workloadSelector": {"matchLabels": {"app": "sleep"}}}), "r0"),
+        (rules({**PLAIN, "workloadSelector": {"matchLabels": {"app": "web"}}}), ""),
+        (rules({"trafficPolicy": {}}, {**PLAIN, "workloadSelector": {"matchLabels": {"app": "sleep"}}}), "r1"),
+        (rules({**PLAIN, "host": "*.sample.svc.cluster.local"}, {"trafficPolicy": {}}), ""),
+        (rules({**PLAIN, "exportTo": ["other"]}), ""),
+        (rules(PLAIN, namespace="istio-system"), "r0"),
+        (rules({**PLAIN, "exportTo": ["."]}, namespace="istio-system"), ""),
+        (rules(PLAIN, namespace="other"), ""),
+    ],
+)
+def test_destination_rules_of_one_host_are_merged_and_selected_as_istiod_does(east: Objects, found: str) -> None:
+    """The first policy of several, for the pods that a rule selects; the author is named."""
+    names = [one[2].rpartition("/")[2] for one in named(east)]
+    assert names == ([found] if found else [])
+
+
+def test_a_subset_may_be_in_another_rule_of_the_same_host() -> None:
+    """It is not missing then."""
+    both = rules({"trafficPolicy": {}}, SUBSETS)
+    assert named({**TO_V1, **both}, both) == []
+
+
+def shaped(**spec: Any) -> Objects:
+    """Return the probe's Service with other fields."""
+    found = service()
+    found["services"][0]["spec"] |= spec
+    return found
+
+
+@pytest.mark.parametrize(
+    ("east", "west", "impact", "field"),
+    [
+        (shaped(internalTrafficPolicy="Local"), {}, BREAKS, "spec.internalTrafficPolicy Local"),
+        (shaped(internalTrafficPolicy="Cluster"), {}, None, ""),
+        ({}, shaped(internalTrafficPolicy="Local"), None, ""),
+        (shaped(clusterIP="None"), {}, STEERS, "spec.clusterIP None"),
+        ({}, shaped(clusterIP="None"), None, ""),
+        ({"services": []}, shaped(clusterIP="None"), STEERS, "spec.clusterIP None"),
+        (shaped(type="ExternalName", externalName="a.example"), {}, BREAKS, "spec.type ExternalName"),
+        ({}, shaped(type="ExternalName", externalName="a.example"), BREAKS, "spec.type ExternalName"),
+        (service(ports=[{**PORT, "port": 80}]), {}, BREAKS, "spec.ports 8000"),
+        ({"services": []}, {}, None, ""),
+    ],
+)
+def test_a_service_that_has_no_endpoints_for_others_is_named(
+    east: Objects, west: Objects, impact: Impact | None, field: str
+) -> None:
+    """Its own cluster's object counts for clients."""
+    found = [(one[1], one[3]) for one in named(east, west)]
+    assert found == ([(impact, field)] if impact else [])
+
+
+def test_a_selector_that_leaves_its_pods_out_is_named() -> None:
+    """Where the workload runs there; without pods nothing is known."""
+    view = walked(west=shaped(selector={"app": "httpbin", "version": "v2"}))
+    assert "Service sample/httpbin in west (spec.selector) does not select httpbin-1" in str(view.hindrances[0])
+    without = {"pods": cluster("west").objects["pods"][:1]}
+    assert walked(west=without).hindrances == ()
+    assert "no pod of sample/httpbin" in walked(west=without).reason
+
+
+def test_a_server_without_a_sidecar_is_named_between_networks() -> None:
+    """Its endpoints are left out; on one network clients call it in plain text."""
+    sleep, httpbin = cluster("west").objects["pods"]
+    for labels in ({"app": "httpbin"}, {"app": "httpbin", "security.istio.io/tlsMode": "disabled"}):
+        bare = {"pods": [sleep, held("Pod", "httpbin-1", "sample", labels=labels)]}
+        assert {(one[0], one[2]) for one in named(west=bare)} == {
+            (Link.ENDPOINTS, "west Pod sample/httpbin-1"),
+            (Link.GATEWAY, "west Pod sample/httpbin-1"),
+        }
+        assert named(west=bare, topology={"network": "flat"}) == []
+        both = {"pods": [*bare["pods"], {**httpbin, "metadata": {**httpbin["metadata"], "name": "httpbin-2"}}]}
+        assert {one[1] for one in named(west=both)} == {PERHAPS}
+
+
+def test_a_mesh_without_automatic_mutual_tls_is_named() -> None:
+    """Unless the client's DestinationRule says how."""
+    off = configured("enableAutoMtls: false")
+    found = (Link.ENDPOINTS, BREAKS, ISTIO, "mesh: enableAutoMtls")
+    assert named(off) == [found]
+    assert named({**off, **rules({"trafficPolicy": {"tls": {"mode": "ISTIO_MUTUAL"}}})}) == []
+
+
+@pytest.mark.parametrize("dry", ["true", "True", "1", "t", "TRUE"])
+def test_a_dry_run_is_one_in_all_the_words_of_go(dry: str) -> None:
+    """As strconv.ParseBool takes them; others are none."""
+    assert named(west=istio("AuthorizationPolicy", {}, annotations={"istio.io/dry-run": dry})) == []
+    assert len(named(west=istio("AuthorizationPolicy", {}, annotations={"istio.io/dry-run": "yes"}))) == 1
+
+
+@pytest.mark.parametrize(
+    ("action", "rule", "impact"),
+    [
+        ("ALLOW", {"to": [{"operation": {"methods": ["GET"]}}]}, BREAKS),
+        ("ALLOW", {"when": [{"key": "request.headers[x]", "notValues": ["1"]}]}, BREAKS),
+        ("ALLOW", {"from": [{"source": {"principals": [EAST]}}]}, None),
+        ("DENY", {"to": [{"operation": {"methods": ["POST"]}}]}, BREAKS),
+        ("DENY", {"to": [{"operation": {"ports": ["9"], "paths": ["/a"]}}]}, None),
+        ("DENY", {"from": [{"source": {"notRequestPrincipals": ["*"], "namespaces": ["other"]}}]}, None),
+    ],
+)
+def test_what_a_policy_says_of_http_is_another_thing_on_other_ports(
+    action: str, rule: Object, impact: Impact | None
+) -> None:
+    """An ALLOW of it allows nothing; a DENY of it denies more."""
+    tcp = service(ports=[{**PORT, "name": "tcp"}])
+    west = istio("AuthorizationPolicy", {"action": action, "rules": [rule]})
+    assert [one[1] for one in named(tcp, {**tcp, **west})] == ([impact] if impact else [])
+
+
+def test_cluster_domains_that_differ_are_named_between_networks() -> None:
+    """The SNI has the client's own; on one network nobody reads it."""
+    values = "{global: {proxy: {clusterDomain: k8s.corp}}}"
+    injector = held("ConfigMap", "istio-sidecar-injector", "istio-system", data={"values": values})
+    west = {"configmaps": [*configured("{}")["configmaps"], injector]}
+    found = (Link.GATEWAY, BREAKS, "east Deployment istio-system/istiod", "--domain cluster.local")
+    assert named(west=west) == [found]
+    assert named(west, west) == []
+    assert named(west=west, topology={"network": "flat"}) == []
+
+
+def test_a_selector_that_is_none_makes_istiod_read_all() -> None:
+    """As it says in its log; no KeyError."""
+    for words in (
+        "{key: a, operator: in, values: [b]}",
+        "{key: a, operator: In}",
+        "{key: a, operator: Exists, values: [b]}",
+    ):
+        assert named(configured(f"discoverySelectors: [{{matchExpressions: [{words}]}}]")) == []
 
 
 def test_several_objects_are_reported_in_istios_order() -> None:

@@ -1,0 +1,160 @@
+"""What of one cluster shapes how clients see a Service: meshConfig, namespaces, Services, pods, and Istio's objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from meshkit.istio.config import authorization_policies
+from meshkit.istio.config.authorization_policies import OWN
+from meshkit.istio.config.missing_services import selects
+from meshkit.istio.config.services import mesh_config_map, settings_of
+from meshkit.istio.control_plane.cluster_domain import of_cluster
+from meshkit.istio.multicluster.gateways import is_gateway
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh
+from meshkit.kube.pods import workload
+from meshkit.kube.selectors import matches, valid
+from meshkit.kube.transport import NotFoundError
+
+SIDECAR, VIRTUAL_SERVICE, DESTINATION_RULE, SERVICE_ENTRY, PEER_AUTHENTICATION, AUTHORIZATION_POLICY = KINDS = (
+    "sidecars.networking.istio.io",
+    "virtualservices.networking.istio.io",
+    "destinationrules.networking.istio.io",
+    "serviceentries.networking.istio.io",
+    "peerauthentications.security.istio.io",
+    authorization_policies.KIND,
+)
+TLS_MODE: Final = "security.istio.io/tlsMode"
+Manifest = dict[str, Any]
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What selectors, policies and ports see of a pod, its name and its workload's."""
+
+    labels: Labels
+    account: str
+    ports: Mapping[str, int]
+    name: str = ""
+    workload: str = ""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What of one cluster shapes views: meshConfig, namespaces' labels, the Service, its pods, and Istio's objects.
+
+    `servers` are the pods that the Service selects, `unselected` those of the server's workload that it does not.
+    `objects` are those that the cluster's istiod reads: its discoverySelectors leave out the others. They and
+    meshConfig are in the cluster `source`: its own, or of a remote cluster its primary's.
+    """
+
+    cluster: str
+    network: str
+    config_map: str
+    settings: Manifest
+    domain: str
+    root: str
+    namespaces: Mapping[str, Labels]
+    service: Manifest | None
+    servers: tuple[Pod, ...]
+    unselected: tuple[Pod, ...]
+    clients: tuple[Pod, ...]
+    gateways: tuple[str, ...]
+    objects: Mapping[str, tuple[Manifest, ...]]
+    source: str = ""
+
+    def reads(self, namespace: str, labels: Labels) -> bool:
+        """Return whether this cluster's istiod reads a namespace with these labels, here or in another cluster.
+
+        An istiod that meets a selector that is none reads all. Source: discoveryNamespacesFilter
+        (pkg/kube/namespace/filter.go), which each remote cluster has, too (pkg/kube/multicluster/cluster.go).
+        """
+        selectors = [selector or {} for selector in self.settings.get("discoverySelectors") or []]
+        known = {"kubernetes.io/metadata.name": namespace, **labels}
+        return not all(map(valid, selectors)) or not selectors or any(matches(one, known) for one in selectors)
+
+    @property
+    def trust_domains(self) -> list[str]:
+        """The trust domain, then its aliases."""
+        return [str(self.settings.get("trustDomain") or OWN), *(self.settings.get("trustDomainAliases") or [])]
+
+
+def configuration(cluster: Cluster, mesh: Mesh, source: Cluster) -> Configuration:
+    """Read what of a cluster shapes views of the probe's Service; its configuration comes from the cluster `source`.
+
+    Raises:
+        UnreachableError: the cluster does not answer, or does not let us read one of these kinds.
+    """
+    spec = mesh.spec.probe
+    config_map = mesh_config_map(source, mesh)
+    services = cluster.get("services")
+    service = next((s for s in services if named(s) == f"{spec.namespace}/{spec.server}"), None)
+    selector = ((service or {}).get("spec") or {}).get("selector") or {}
+    running = [p for p in cluster.get("pods", spec.namespace) if p["metadata"]["namespace"] == spec.namespace]
+    read = Configuration(
+        cluster=cluster.name,
+        network=mesh.spec.cluster(cluster.name).network if mesh.spec.topology.network == "multi" else "",
+        config_map=(config_map.get("metadata") or {}).get("name", ""),
+        settings=settings_of(config_map),
+        domain=of_cluster(cluster, mesh.root_namespace),
+        root=mesh.root_namespace,
+        namespaces={n["metadata"]["name"]: n["metadata"].get("labels") or {} for n in cluster.get("namespaces")},
+        service=service,
+        servers=tuple(_pod(p) for p in running if selects(selector, _labels(p))),
+        unselected=tuple(
+            _pod(p) for p in running if selector and workload(p) == spec.server and not selects(selector, _labels(p))
+        ),
+        clients=tuple(_pod(p) for p in running if workload(p) == spec.client),
+        gateways=tuple(sorted({s["metadata"]["namespace"] for s in services if is_gateway(s)})),
+        objects={},
+        source=source.name,
+    )
+    objects = {kind: tuple(o for o in _get(source, kind) if _read_by(read, o)) for kind in KINDS}
+    return Configuration(**{**vars(read), "objects": objects})
+
+
+def _read_by(where: Configuration, obj: Manifest) -> bool:
+    namespace = obj["metadata"]["namespace"]
+    return where.reads(namespace, where.namespaces.get(namespace, {}))
+
+
+def _get(cluster: Cluster, kind: str) -> list[Manifest]:
+    try:
+        return cluster.get(kind)
+    except NotFoundError:  # Istio's definitions are not installed
+        return []
+
+
+def _pod(pod: Manifest) -> Pod:
+    spec = pod.get("spec") or {}
+    ports = [port for one in spec.get("containers") or [] for port in one.get("ports") or []]
+    numbers = {port["name"]: int(port["containerPort"]) for port in ports if port.get("name")}
+    return Pod(
+        _labels(pod), spec.get("serviceAccountName") or "default", numbers, pod["metadata"]["name"], workload(pod)
+    )
+
+
+def _labels(obj: Manifest) -> dict[str, str]:
+    return obj["metadata"].get("labels") or {}
+
+
+def named(obj: Manifest) -> str:
+    """Return `namespace/name` of an object."""
+    return f"{obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}"
+
+
+def home(obj: Manifest) -> str:
+    """Return an object's namespace."""
+    return str(obj["metadata"]["namespace"])
+
+
+def age(obj: Manifest) -> tuple[str, str, str]:
+    """Return what istiod sorts objects of a kind by: the oldest first, then by name and namespace.
+
+    Source: sortConfigByCreationTime (pilot/pkg/model/config.go).
+    """
+    metadata = obj["metadata"]
+    return str(metadata.get("creationTimestamp", "")), metadata["name"], metadata.get("namespace", "")
