@@ -147,7 +147,8 @@ def _see(cluster: Cluster, namespace: str) -> _Seen:
         for hook in obj.get("webhooks") or []
         if hook["name"].endswith(_INJECTOR)
     ]
-    unsigned = tuple(sorted({name for name, client in hooks if not client.get("caBundle")}))
+    # One that calls a URL may do without: the certificate there can be of a public CA.
+    unsigned = tuple(sorted({name for name, one in hooks if one.get("service") and not one.get("caBundle")}))
     return _Seen(leads_to=_leads_to(cluster, namespace, hooks), leaders=leaders, unsigned=unsigned)
 
 

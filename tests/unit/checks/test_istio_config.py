@@ -91,6 +91,7 @@ def test_a_service_whose_pods_serve_by_another_name_is_a_question() -> None:
     assert lacking(instead="api", pods="cart-1").verdict is Verdict.FAIL
 
 
+NOBODY = versions.identity_reading()
 PORT = {"name": "http", "port": 80, "nodePort": 30080}
 WHOLE = {"type": "LoadBalancer", "clusterIP": "10.0.0.9", "clusterIPs": ["10.0.0.9"], "selector": {"app": "cart"}}
 
@@ -200,7 +201,7 @@ def hosts(known: str, now: str, address: str = "lb.example") -> dict[tuple[str, 
         healthy.offered([offered]),
         healthy.seen([seen]),
     )
-    return verdicts(control_plane_paths.check_hosts(mesh(), versions.identity_reading(), *tables))
+    return verdicts(control_plane_paths.check_hosts(mesh(), NOBODY, *tables))
 
 
 def test_istiod_must_have_the_address_to_which_a_load_balancers_name_leads_now() -> None:
@@ -222,9 +223,7 @@ def test_an_address_within_ones_own_ranges_leads_nowhere() -> None:
     for url in ("https://10.2.0.9:6443", "https://10.2.0.9"):
         read = inventory.INVENTORY.frame([known[0], known[1] | {"api_server": url}])
         found = verdicts(
-            control_plane_paths.check_ranges(
-                mesh(), versions.identity_reading(), read, offered, api_server_reach.REACH.frame([])
-            )
+            control_plane_paths.check_ranges(mesh(), NOBODY, read, offered, api_server_reach.REACH.frame([]))
         )
         assert found == {("MK734", "east → west"): Verdict.FAIL, ("MK734", "west → east"): Verdict.PASS}
 
@@ -249,9 +248,7 @@ def test_neighbours_in_a_vpc_are_not_ones_own(east: dict[str, str], answer: str,
     offered = healthy.offered([{"cluster": "west", "addresses": ("10.0.12.200",)}])
     read = inventory.INVENTORY.frame(known)
     found = verdicts(
-        control_plane_paths.check_ranges(
-            mesh(), versions.identity_reading(), read, offered, api_server_reach.REACH.frame([asked])
-        )
+        control_plane_paths.check_ranges(mesh(), NOBODY, read, offered, api_server_reach.REACH.frame([asked]))
     )
     assert found["MK734", "east → west"] is verdict
 
@@ -263,14 +260,10 @@ def test_addresses_of_a_gateway_that_could_not_be_read_are_neither_right_nor_wro
     seen = {"cluster": "east", "istiod": "istiod", "network": "net-west", "address": "192.0.2.1"}
     for gateway, view in ((lost, seen), (offered, {**lost, "cluster": "east"})):
         tables = healthy.offered([gateway]), healthy.seen([view])
-        found = verdicts(
-            control_plane_paths.check_hosts(mesh(), versions.identity_reading(), pod_reach.API_NAMES.frame([]), *tables)
-        )
+        found = verdicts(control_plane_paths.check_hosts(mesh(), NOBODY, pod_reach.API_NAMES.frame([]), *tables))
         assert found["MK733", "east → west"] is Verdict.UNKNOWN
     ranges = [{"cluster": name, "pod_ranges": "10.1.0.0/16"} for name in ("east", "west")]
     read = inventory.INVENTORY.frame(ranges)
     unasked = api_server_reach.REACH.frame([])
-    found = verdicts(
-        control_plane_paths.check_ranges(mesh(), versions.identity_reading(), read, healthy.offered([lost]), unasked)
-    )
+    found = verdicts(control_plane_paths.check_ranges(mesh(), NOBODY, read, healthy.offered([lost]), unasked))
     assert found == {("MK734", "east → west"): Verdict.UNKNOWN, ("MK734", "west → east"): Verdict.PASS}

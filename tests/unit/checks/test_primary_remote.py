@@ -155,7 +155,7 @@ def outside() -> Any:
 
 
 def test_of_an_istiod_outside_the_mesh_nothing_is_known_and_nothing_fails() -> None:
-    """Its reason is said, and no secret is asked for."""
+    """Its reason is reported, and no secret is asked for."""
     mesh, known = primary_remote(), facts(identity=outside())
     findings = [*pairs.check_all(mesh, known), *control_plane.check_istiods(mesh, known.identity)]
     for number in ("MK802", "MK803", "MK804", "MK806"):

@@ -112,6 +112,8 @@ def test_what_a_remote_lacks_is_read() -> None:
     """The annotation, EXTERNAL_ISTIOD, the CA bundle; and an istiod of its own beside the other's."""
     found = served(primary(external=False), remote(leaders="north", bundle=""))
     assert (found.leaders, found.external, found.unsigned) == (("north",), False, ("istio-sidecar-injector",))
+    by_url = webhook({"url": "https://192.0.2.9:15017/inject"}, "")
+    assert served(primary(), remote(mutatingwebhookconfigurations=[by_url])).unsigned == ()
     both = primary("west")
     both.objects["namespaces"] = [topologies.namespace("net-west", "east")]
     assert served(primary(), both).own
