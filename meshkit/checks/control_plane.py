@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.installers import owner
 from meshkit.checks.question import Question
 from meshkit.istio.control_plane.versions import ControlPlane, Identity
 from meshkit.kube.mesh import Mesh
@@ -72,13 +73,11 @@ def _accepted(  # noqa: PLR0917  (the question, the cluster, its istiods and pro
     observed = (
         f"{len(refused)} of {told}: it refuses those that claim {ids}, such as {first['namespace']}/{first['proxy']}"
     )
-    by = {"helm": "the values of its Helm release", "operator": "spec.values of its Istio resource"}.get(
-        installer, "what installs istiod (a pipeline, Argo CD?)"
-    )
     entry = mesh.spec.cluster(name)
     remedy = (
         f"carry global.multiCluster.clusterName: {name}, global.network: {entry.network} and global.meshID:"
-        f" {mesh.spec.mesh.id} into {by}, and apply that; then restart the workloads whose proxies claim another id"
+        f" {mesh.spec.mesh.id} into {owner(installer)}, and apply that; then restart the workloads whose proxies claim"
+        " another id"
     )
     return ask.fail(observed, remedy)
 

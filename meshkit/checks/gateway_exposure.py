@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -31,6 +31,7 @@ class GatewayFacts:
     opened: pd.DataFrame
     claims: pd.DataFrame
     new_pods: new_pods.NewPodFacts | None = None
+    installers: Mapping[str, str | Unknown] = field(default_factory=dict)
 
 
 def check_hosts(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:

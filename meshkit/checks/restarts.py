@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import Final
@@ -45,11 +45,18 @@ def retired() -> tuple[Retired, ...]:
     return tuple(Retired(**row) for row in csv.DictReader(text.splitlines()))
 
 
-def check(mesh: Mesh, facts: NewPodFacts | None) -> Iterator[Finding]:
-    """Judge what was read; without facts nothing: the stage restarts nothing."""
+def check(mesh: Mesh, facts: NewPodFacts | None, *, before_install: bool = False) -> Iterator[Finding]:
+    """Judge what was read; without facts nothing: the stage restarts nothing.
+
+    Args:
+        mesh: the mesh.
+        facts: of `new_pods.look`.
+        before_install: whether stage 05 is still to come, which restarts workloads: what it could not, fails.
+    """
     for name in mesh.clusters if facts else ():
         yield check_images(facts.images, name)  # type: ignore[union-attr]
-        yield from check_admitted(facts.refusals, name)  # type: ignore[union-attr]
+        restarted = facts.restarted if before_install else ()  # type: ignore[union-attr]
+        yield from check_admitted(facts.refusals, name, restarted)  # type: ignore[union-attr]
 
 
 def check_images(found: pd.DataFrame, name: str) -> Finding:
@@ -92,11 +99,16 @@ def _user(row: Row) -> str:
     return f"every new sidecar ({what})" if row["source"] == images.INJECTOR else what
 
 
-def check_admitted(found: pd.DataFrame, name: str) -> Iterator[Finding]:
+def check_admitted(found: pd.DataFrame, name: str, restarted: Collection[tuple[str, ...]] = ()) -> Iterator[Finding]:
     """MK242: neither a ResourceQuota nor PodSecurity refuses the new pods of a rolling restart.
 
-    Where one does, the restart stands still: the Deployment says ReplicaFailure, and its old pods stay. Webhooks that
-    refuse pods cannot be known before.
+    Where one does, the restart stands still: the Deployment says ReplicaFailure, and its old pods stay. So it fails for
+    a workload that stage 05 restarts. Webhooks that refuse pods cannot be known before.
+
+    Args:
+        found: of `quotas.refusals`.
+        name: the cluster.
+        restarted: as `NewPodFacts` has them.
     """
     ask = Question("MK242", "new pods of a restart are admitted", name, "room for one more pod, and nothing forbidden")
     rows = found[found["cluster"] == name]
@@ -108,6 +120,9 @@ def check_admitted(found: pd.DataFrame, name: str) -> Iterator[Finding]:
         remedy = f"raise {row['by']} of {row['namespace']}, or let the Deployment have maxSurge: 0"
         if row["by"] == quotas.POD_SECURITY:
             remedy = f"install istio-cni, so that pods need no such right, or relax the label of {row['namespace']}"
-        yield ask.answer(Verdict.WARN, observed, remedy)
+        held = (name, row["namespace"], row["kind"], row["workload"]) in restarted
+        yield ask.answer(
+            Verdict.FAIL if held else Verdict.WARN, observed + ("; stage 05 restarts it" if held else ""), remedy
+        )
     if rows.empty:
         yield ask.answer(Verdict.PASS, "neither a quota nor PodSecurity refuses one")

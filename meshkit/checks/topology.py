@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Final
 
 import pandas as pd
@@ -55,6 +52,7 @@ class AssessFacts:
     pods: pd.DataFrame
     managers: pd.DataFrame
     revisions: Mapping[str, ControlPlanes | Unknown] = field(default_factory=dict)
+    installers: Mapping[str, str | Unknown] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -290,70 +288,6 @@ def _deciding(advice: Recommendation, about: str, topology: str) -> str:
 
 def _unread(facts: AssessFacts) -> str:
     return ", ".join(facts.inventory[facts.inventory["reason"] != ""]["cluster"])
-
-
-def check_installers(facts: AssessFacts) -> Iterator[Finding]:
-    """MK105: Istio was installed by istioctl, or is not installed yet."""
-    for row in facts.inventory[facts.inventory["reason"] == ""].to_dict("records"):
-        ask = Question(
-            "MK105",
-            "Istio is absent or installed by istioctl",
-            row["cluster"],
-            "no Istio yet, or installed by istioctl",
-        )
-        by = row["installer"]
-        if row["control_plane"] == "none":
-            yield ask.answer(Verdict.PASS, "no Istio yet: stage 05 installs it")
-        elif by == "istioctl":
-            observed = "by istioctl" + (f", profile {row['profile']}" if row["profile"] else "")
-            yield ask.answer(Verdict.PASS, observed)
-        elif row["control_plane"] == "elsewhere":
-            yield ask.answer(Verdict.WARN, "proxies, but no istiod", "see MK104")
-        else:
-            observed = f"by {by}: the next {_NEXT.get(by, 'run of that')} reverts stage 05's changes"
-            remedy = "carry the same values (global.meshID, network, multiCluster.clusterName) into it, before stage 05"
-            yield ask.answer(Verdict.WARN, observed, remedy)
-
-
-_NEXT = {"helm": "`helm upgrade`", "operator": "reconciliation of the operator, in a moment,"}
-
-
-@dataclass(frozen=True)
-class Manager:
-    """One line of `managed.csv`: who runs a cluster's Istio, the verdict on it, and what is possible."""
-
-    manager: str
-    name: str
-    bad: str
-    possible: str
-    source: str
-    looked_at: str
-
-
-@functools.cache
-def known_managers() -> Mapping[str, Manager]:
-    """Return every line of `managed.csv` by its manager, as `control_plane.managed.managers` names it."""
-    text = resources.files("meshkit.checks").joinpath("managed.csv").read_text(encoding="utf-8")
-    return {row["manager"]: Manager(**row) for row in csv.DictReader(text.splitlines())}
-
-
-def check_managers(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
-    """MK107: nobody else runs the cluster's Istio: no add-on of a cloud, no operator, no vendor's build, no other mode.
-
-    What is possible with each: meshkit/checks/managed.csv.
-    """
-    for name in mesh.clusters:
-        ask = Question("MK107", "Istio is run by its owner", name, "a self-managed Istio, with sidecars")
-        rows = found[found["cluster"] == name]
-        for row in rows.to_dict("records"):
-            if row["reason"]:
-                yield ask.unknown(row["reason"], "see MK101")
-                continue
-            known = known_managers()[row["manager"]]
-            observed = f"{known.name} ({row['evidence']})"
-            yield ask.answer(Verdict(known.bad), observed, f"{known.possible}; {known.source}")
-        if rows.empty:
-            yield ask.answer(Verdict.PASS, "no add-on, operator or vendor's build, and no ambient mode")
 
 
 def check_load_balancers(mesh: Mesh, facts: AssessFacts) -> Iterator[Finding]:

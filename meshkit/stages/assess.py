@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from meshkit.checks import installers
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding
 from meshkit.checks.topology import (
@@ -16,9 +17,7 @@ from meshkit.checks.topology import (
     check_control_plane,
     check_debug,
     check_distinct,
-    check_installers,
     check_load_balancers,
-    check_managers,
     check_network,
     check_read,
     recommend,
@@ -48,6 +47,7 @@ def look(mesh: Mesh) -> AssessFacts:
             pods=pod_reach.pods,
             managers=managed.managers,
             revisions=revisions.look,
+            installers=inventory.installers,
         )
     )
 
@@ -61,8 +61,8 @@ def check(mesh: Mesh, facts: AssessFacts) -> list[Finding]:
         *check_distinct(facts),
         check_network(mesh, facts, advice),
         check_control_plane(mesh, facts, advice),
-        *check_installers(facts),
-        *check_managers(mesh, facts.managers),
+        *installers.check_installers(mesh, facts.installers, facts.identity),
+        *installers.check_managers(mesh, facts.managers),
         *checks_revisions.check(mesh, facts.revisions),
         *check_load_balancers(mesh, facts),
     ]

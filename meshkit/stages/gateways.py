@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from meshkit.changes.plan import Plan, refused
-from meshkit.checks import control_plane, gateways, restarts
+from meshkit.checks import control_plane, gateways, installers, restarts
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.gateway_exposure import (
     GatewayFacts,
@@ -20,7 +20,7 @@ from meshkit.checks.gateway_exposure import (
     check_own_network,
 )
 from meshkit.checks.question import Question, arrow, awaits, planned
-from meshkit.istio.control_plane import istioctl, versions
+from meshkit.istio.control_plane import inventory, istioctl, versions
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.multicluster import gateway_exposure, gateway_manifests, remote_secrets
 from meshkit.istio.multicluster import gateways as multicluster_gateways
@@ -48,6 +48,7 @@ def look(mesh: Mesh) -> GatewayFacts:
             opened=gateway_exposure.opened,
             claims=proxy_status.claims,
             new_pods=new_pods.look,
+            installers=inventory.installers,
         )
     )
 
@@ -61,6 +62,8 @@ def check(mesh: Mesh, facts: GatewayFacts, mode: str = "apply") -> list[Finding]
     gates += [check_networks(mesh, facts, name) for name in mesh.clusters]
     places = [check_place(mesh, facts, name) for name in mesh.clusters]
     gates = [awaits(finding, mode, BEFORE) for finding in gates]
+    if mesh.spec.topology.mesh_networks:  # they are written only into what istioctl installed
+        gates += installers.check_installers(mesh, facts.installers, facts.identity)
     return [*gates, *places, *restarts.check(mesh, facts.new_pods)]
 
 
@@ -129,6 +132,8 @@ def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
         _plan_gateway(made, mesh, facts, name)
     if mesh.spec.topology.mesh_networks:
         for name in known:
+            if facts.installers.get(name) != inventory.ISTIOCTL:
+                continue  # of somebody else, or unknown: MK105
             why = "istiods get the networks by meshNetworks, as the mesh file asks"
             made.install(name, _control_plane(mesh, facts, name), why)
     return made
@@ -153,7 +158,7 @@ def _plan_gateway(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> Non
 
 def _control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> dict[str, Any]:
     # As stage 05 installs it, the old cluster id that it goes on accepting included.
-    istiods = mesh.clusters[name].get("deployments.v1.apps", mesh.root_namespace, labels="app=istiod")
+    istiods = inventory.deployments(mesh, mesh.clusters[name])
     alias = istioctl.alias_of(istiods[0], name) if istiods else ""
     known = gateway_manifests.mesh_networks(mesh.spec, facts.gateways, of_mesh(mesh))
     return istioctl.operator(mesh.spec, name, alias=alias, mesh_networks=known)

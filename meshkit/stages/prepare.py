@@ -92,7 +92,7 @@ def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
             facts.services, services.merging(facts.services, list(mesh.clusters), mesh.root_namespace)
         ),
         *check_gateways(mesh, facts),
-        *restarts.check(mesh, facts.new_pods),
+        *restarts.check(mesh, facts.new_pods, before_install=True),
     ]
 
 

@@ -12,12 +12,14 @@ import pandas as pd
 import yaml
 
 from meshkit.istio.control_plane.istiods_and_proxies import NETWORK, istiods, proxies
+from meshkit.istio.control_plane.revisions import REVISION, named
 from meshkit.kube.api_server import is_local, server
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
 from meshkit.tables import Table, flag, integer, number, text
 
+ISTIOCTL, ELSEWHERE = "istioctl", "elsewhere"
 LOOPBACK, PRIVATE, PUBLIC, NAME = "loopback", "private", "public", "name"
 INVENTORY: Final = Table(
     "inventory",
@@ -217,8 +219,12 @@ def _installation(cluster: Cluster, namespace: str) -> dict[str, str]:
         local = "serves others" if env.get("EXTERNAL_ISTIOD", "").lower() == "true" else "local"
         plane = {"control_plane": local, "installer": installer(deployments), "debug": debug}
         return {**plane, "profile": _profile(cluster, namespace)}
-    remote = any(injected_from(hook) == "elsewhere" for hook in cluster.get("mutatingwebhookconfigurations"))
-    return {"control_plane": "elsewhere" if remote or proxies(cluster) else "none", "installer": "", "profile": ""}
+    return {"control_plane": ELSEWHERE if _served_elsewhere(cluster) else "none", "installer": "", "profile": ""}
+
+
+def _served_elsewhere(cluster: Cluster) -> bool:
+    hooks = cluster.get("mutatingwebhookconfigurations")
+    return any(injected_from(hook) == ELSEWHERE for hook in hooks) or bool(proxies(cluster))
 
 
 def injected_from(webhooks: dict[str, Any]) -> str:
@@ -227,7 +233,28 @@ def injected_from(webhooks: dict[str, Any]) -> str:
     A remote whose webhook calls a Service without pods looks like `cluster`; its proxies without istiod tell it.
     """
     hooks = [h for h in webhooks.get("webhooks") or [] if "sidecar-injector.istio.io" in h["name"]]
-    return "elsewhere" if any(h["clientConfig"].get("url") for h in hooks) else "cluster" if hooks else ""
+    return ELSEWHERE if any(h["clientConfig"].get("url") for h in hooks) else "cluster" if hooks else ""
+
+
+def deployments(mesh: Mesh, cluster: Cluster) -> list[dict[str, Any]]:
+    """Return the Deployments of a cluster's istiod of the mesh file's revision."""
+    found = cluster.get("deployments.v1.apps", mesh.root_namespace, labels="app=istiod")
+    wanted = named(mesh.spec.istio.revision)
+    return [one for one in found if named((one["metadata"].get("labels") or {}).get(REVISION, "")) == wanted]
+
+
+def installers(mesh: Mesh) -> dict[str, str | Unknown]:
+    """Return for each cluster who installed its istiod of the mesh file's revision.
+
+    Empty where it has no Istio, ELSEWHERE where it has proxies or webhooks and no istiod.
+    """
+
+    def read(cluster: Cluster) -> str:
+        if found := deployments(mesh, cluster):
+            return installer(found)
+        return ELSEWHERE if _served_elsewhere(cluster) else ""
+
+    return mesh.each(read)
 
 
 def installer(deployments: Iterable[dict[str, Any]]) -> str:
@@ -240,7 +267,7 @@ def installer(deployments: Iterable[dict[str, Any]]) -> str:
     # istioctl renders Helm's charts and keeps their labels, so only managers and release annotations tell them apart.
     if "helm" in managers or labels - {""}:
         return "helm"
-    return "istioctl" if managers & {"istio-operator", "istioctl"} else "other"
+    return ISTIOCTL if managers & {"istio-operator", "istioctl"} else "other"
 
 
 def _profile(cluster: Cluster, namespace: str) -> str:

@@ -54,6 +54,14 @@ def workloads(mesh: Mesh) -> pd.DataFrame:
     return WORKLOADS.frame(rows)
 
 
+def stale(mesh: Mesh, found: pd.DataFrame) -> pd.DataFrame:
+    """Return the workloads whose proxies claim another cluster id, network or mesh id than the mesh file says."""
+    ids = found["cluster"]
+    nets = found["cluster"].map({c.name: c.network for c in mesh.spec.clusters})
+    right = (found["cluster_ids"] == ids) & (found["networks"] == nets) & (found["mesh_ids"] == mesh.spec.mesh.id)
+    return found[~right]
+
+
 def _workloads(cluster: Cluster) -> list[dict[str, Any]]:
     owners = {kind: {_key(o): o for o in cluster.get(f"{kind}.v1.apps")} for kind in RESTARTABLE}
     sets = {_key(o): o for o in cluster.get("replicasets.v1.apps")}

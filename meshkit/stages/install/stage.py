@@ -18,7 +18,7 @@ import pandas as pd
 
 from meshkit import parameters
 from meshkit.changes.plan import Plan, refused
-from meshkit.checks import certificates, control_plane, namespaces, proxies, restarts
+from meshkit.checks import certificates, control_plane, installers, namespaces, proxies, restarts
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, awaits, planned
@@ -28,7 +28,8 @@ from meshkit.istio.ca import cacerts, istiod_ca, trust_store
 from meshkit.istio.control_plane import inventory, istioctl, revisions, versions, workload_copies
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
-from meshkit.istio.control_plane.revisions import REVISION, ControlPlanes, named
+from meshkit.istio.control_plane.revisions import ControlPlanes, named
+from meshkit.istio.control_plane.versions import Identity, identity_reading
 from meshkit.istio.multicluster import gateways, remote_secrets
 from meshkit.istio.multicluster.gateway_manifests import mesh_networks
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
@@ -82,6 +83,8 @@ class InstallFacts:
     new_pods: new_pods.NewPodFacts | None = None
     revisions: Mapping[str, ControlPlanes | Unknown] = field(default_factory=dict)
     readers: RemoteClusters | None = None
+    identity: Identity = field(default_factory=identity_reading)
+    installers: Mapping[str, str | Unknown] = field(default_factory=dict)
 
 
 def look(mesh: Mesh) -> InstallFacts:
@@ -104,6 +107,8 @@ def look(mesh: Mesh) -> InstallFacts:
         new_pods.look(mesh),
         running,
         readers,
+        versions.identity(mesh),
+        inventory.installers(mesh),
     )
 
 
@@ -119,11 +124,7 @@ def _plane(mesh: Mesh, name: str) -> dict[str, str]:
     cluster, root = mesh.clusters[name], mesh.root_namespace
     revision = named(mesh.spec.istio.revision)
     running = [one for one in istiods(cluster, root) if named(one.revision) == revision]
-    deployments = [
-        one
-        for one in cluster.get("deployments.v1.apps", root, labels="app=istiod")
-        if named((one["metadata"].get("labels") or {}).get(REVISION, "")) == revision
-    ]
+    deployments = inventory.deployments(mesh, cluster)
     live = running[0].env.get("CLUSTER_ID", "") or istioctl.DEFAULT_ID if running else ""
     accepts = istioctl.alias_of(deployments[0], live) if deployments else ""
     namespace = cluster.find("namespaces", None, root) or {"metadata": {}}
@@ -144,7 +145,6 @@ def _plane(mesh: Mesh, name: str) -> dict[str, str]:
 def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: bool = False) -> list[Finding]:
     """Judge what was read: tool, running versions, who installed, what earlier stages brought, restarts, former ids.
 
-    MK503: istioctl installed what runs; another installer would take this stage's changes back.
     MK505: there is a Secret `cacerts`, so that istiod does not sign with a root of its own; or others sign.
 
     Raises:
@@ -157,14 +157,10 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
         label = namespaces.check_network(mesh, name, row["network_label"], reason, finished=True)
         # Another network than the mesh file's is nothing that stage 02 changes.
         findings.append(label if row["network_label"] else awaits(label, mode, "02 prepare"))
-        hands = Question("MK503", "Istio is managed by istioctl", name, "nothing, or installed by istioctl")
         certs = Question("MK505", "the common root is plugged in", name, f"Secret cacerts in {mesh.root_namespace}")
         if reason:
-            findings += [ask.unknown(reason) for ask in (hands, certs)]
+            findings.append(certs.unknown(reason))
             continue
-        by = row["installed_by"]
-        remedy = "meshkit installs by istioctl only; upgrade by what installed it, and begin at stage 06"
-        findings.append(hands.judge(by in ("", "istioctl"), by or "nothing is installed", remedy))
         if row["signed_by_others"]:
             findings.append(certs.answer(Verdict.SKIPPED, f"certificates come from {row['signed_by_others']}"))
             continue
@@ -172,8 +168,9 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
             row["cacerts"] == "yes", "it is there" if row["cacerts"] == "yes" else "it is not there", "run stage 04"
         )
         findings.append(awaits(there, mode, "04 trust"))
+    findings += installers.check_installers(mesh, facts.installers, facts.identity)
     findings += cluster_id_rename.check_former(facts.planes, facts.identities, drop_alias=drop_alias)
-    return [*findings, *check_restarts(mesh, facts), *restarts.check(mesh, facts.new_pods)]
+    return [*findings, *check_restarts(mesh, facts), *restarts.check(mesh, facts.new_pods, before_install=True)]
 
 
 def check_tool(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
@@ -222,7 +219,7 @@ def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
 
     Workloads that a restart would not recreate are named, and not restarted.
     """
-    for row in stale(mesh, facts.workloads).to_dict("records"):
+    for row in workloads.stale(mesh, facts.workloads).to_dict("records"):
         what = f": {row['kind']} {row['namespace']}/{row['workload']}" if row["workload"] else ""
         ask = Question(
             "MK506",
@@ -250,14 +247,6 @@ def _has_remote_clients(mesh: Mesh, facts: InstallFacts, name: str) -> bool:
     return read and mesh.spec.topology.network == "multi"
 
 
-def stale(mesh: Mesh, found: pd.DataFrame) -> pd.DataFrame:
-    """Return the workloads whose proxies claim another cluster id, network or mesh id than the mesh file says."""
-    ids = found["cluster"]
-    nets = found["cluster"].map({c.name: c.network for c in mesh.spec.clusters})
-    right = (found["cluster_ids"] == ids) & (found["networks"] == nets) & (found["mesh_ids"] == mesh.spec.mesh.id)
-    return found[~right]
-
-
 def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
     """Plan the installation of every cluster, the restarts that follow, and the probe's workloads where missing.
 
@@ -272,7 +261,7 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
         mesh_networks(mesh.spec, gateways.gateways(mesh), of_mesh(mesh)) if mesh.spec.topology.mesh_networks else None
     )
     for row in by_age:
-        if not row["reason"]:
+        if not row["reason"] and facts.installers.get(row["cluster"]) in ("", inventory.ISTIOCTL):
             name, going = row["cluster"], cluster_id_rename.dropped(row, drop_alias=drop_alias)
             alias = "" if going == row["alias"] else row["alias"]
             document = istioctl.operator(mesh.spec, name, alias=alias, mesh_networks=addresses)
@@ -285,11 +274,12 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
 
 
 def _restarts(mesh: Mesh, facts: InstallFacts, wanted: Plan) -> None:
-    rows = stale(mesh, facts.workloads).to_dict("records")
+    rows = workloads.stale(mesh, facts.workloads).to_dict("records")
     reinstalled = {"istiod", "istio-ingressgateway", "istio-egressgateway"}
     for row in rows:
+        by_istioctl = facts.installers.get(row["cluster"]) == inventory.ISTIOCTL
         own = row["namespace"] == mesh.root_namespace and row["workload"] in reinstalled
-        if row["workload"] and not (row["stuck"] or own):
+        if row["workload"] and not (row["stuck"] or (own and by_istioctl)):
             network = "no network" if row["networks"] == "-" else f"network {row['networks']}"
             claim = f"its proxies claim {row['cluster_ids']}, {network} and mesh {row['mesh_ids']}"
             wanted.restart(row["cluster"], row["kind"], row["namespace"], row["workload"], claim)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshkit.checks import restarts, topology
+from meshkit.checks import installers, restarts
 from meshkit.checks.finding import Verdict
 from meshkit.istio.control_plane import cluster_domain, managed, versions
 from meshkit.istio.proxies import new_pods
@@ -20,5 +20,5 @@ def test_kinds_that_a_cluster_does_not_have_are_no_error(east: Cluster, space: s
     assert managed.managers(mesh).empty
     assert versions.features(mesh).empty
     assert cluster_domain.of_mesh(mesh) == "cluster.local"
-    findings = [*restarts.check(mesh, new_pods.look(mesh)), *topology.check_managers(mesh, managed.managers(mesh))]
+    findings = [*restarts.check(mesh, new_pods.look(mesh)), *installers.check_managers(mesh, managed.managers(mesh))]
     assert {(f.id, f.verdict) for f in findings} == {(i, Verdict.PASS) for i in ("MK107", "MK241", "MK242")}

@@ -15,7 +15,7 @@ from meshkit.kube.mesh import Mesh
 from tests.support.healthy import mesh
 from tests.support.held import Held, held
 
-PASS, WARN, UNKNOWN = Verdict.PASS, Verdict.WARN, Verdict.UNKNOWN
+PASS, WARN, FAIL, UNKNOWN = Verdict.PASS, Verdict.WARN, Verdict.FAIL, Verdict.UNKNOWN
 OLD, NEXT, NEW = "gcr.io/istio-release", "registry.istio.io/release", "docker.io/istio"
 
 
@@ -183,8 +183,11 @@ def test_only_a_rollout_that_starts_a_pod_beside_needs_room(strategy: dict[str, 
         "pods": [pod("web", MAIN, PROXY), pod("bare", MAIN)],
     }
     both: Any = {"east": Held(**objects), "west": Held("west")}
-    found = list(restarts.check_admitted(quotas.refusals(Mesh(mesh().spec, both)), "east"))
+    refused = quotas.refusals(Mesh(mesh().spec, both))
+    found = list(restarts.check_admitted(refused, "east"))
     assert [f.verdict for f in found] == [verdict]
+    before = restarts.check_admitted(refused, "east", {("east", "shop", "Deployment", "web")})
+    assert [f.verdict for f in before] == [FAIL if verdict is WARN else verdict], "stage 05 would wait for it"
     assert verdict is PASS or "Deployment shop/web: ResourceQuota compute: pods: 2 of 2 used" in found[0].observed
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from meshkit.checks import installers
 from meshkit.checks import topology as checks_topology
-from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.finding import Verdict
 from meshkit.istio.ca import trust_store
 from meshkit.istio.control_plane import inventory as control_plane_inventory
 from meshkit.istio.control_plane import managed, versions
@@ -187,23 +188,6 @@ def test_two_contexts_of_one_cluster_fail() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "verdict", "words"),
-    [
-        ({}, PASS, "istioctl"),
-        ({"control_plane": "none", "installer": ""}, PASS, "stage 05"),
-        ({"installer": "helm"}, WARN, "helm upgrade"),
-        ({"installer": "operator"}, WARN, "operator"),
-        ({"control_plane": "elsewhere", "installer": ""}, WARN, "no istiod"),
-    ],
-)
-def test_istio_by_helm_is_said_with_what_that_means(row: Row, verdict: Verdict, words: str) -> None:
-    """MK105: what another tool made, that tool will make again."""
-    found: list[Finding] = [f for f in checks_topology.check_installers(facts(east=row)) if f.subject == "east"]
-    assert [f.verdict for f in found] == [verdict]
-    assert words in found[0].observed
-
-
-@pytest.mark.parametrize(
     ("row", "verdict"),
     [
         ({"state": "pending", "namespace": "ns", "service": "lb"}, WARN),
@@ -283,9 +267,9 @@ def test_who_else_runs_istio_is_named_with_what_is_possible(
     both: Any = {"east": Held(**objects), "west": Held("west")}
     found = managed.managers(Mesh(healthy.mesh().spec, both))
     assert [(row["cluster"], row["manager"]) for row in found.to_dict("records")] == [("east", manager)]
-    east, west = checks_topology.check_managers(healthy.mesh(), found)
+    east, west = installers.check_managers(healthy.mesh(), found)
     assert (east.verdict, west.verdict) == (verdict, PASS)
-    known = checks_topology.known_managers()[manager]
+    known = installers.known_managers()[manager]
     assert known.name in east.observed
     assert known.possible in east.remedy
     assert date.fromisoformat(known.looked_at)

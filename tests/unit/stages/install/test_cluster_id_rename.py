@@ -142,7 +142,7 @@ def workload(**change: Any) -> Row:
 )
 def test_who_must_be_restarted(change: Row, stale: bool) -> None:
     """Whoever claims another cluster id, network or mesh id."""
-    assert len(install.stale(mesh(), workloads.WORKLOADS.frame([workload(**change)]))) == stale
+    assert len(workloads.stale(mesh(), workloads.WORKLOADS.frame([workload(**change)]))) == stale
 
 
 def test_what_no_restart_recreates_is_named_with_the_remedy() -> None:
