@@ -216,7 +216,9 @@ def _served(mesh: Mesh, row: Row, planes: ControlPlanes | Unknown | None) -> boo
     """Return whether the probe's pods get sidecars by the labels that are there, now or after stage 05."""
     if not isinstance(planes, ControlPlanes):
         return not row["problem"]
-    return bool(row["injected_by"]) or planes.to_come(prerequisites.labels(row), mesh.spec.istio.revision)
+    own = prerequisites.labels(row)
+    now = not row["problem"] and answered(mesh, planes, own)
+    return bool(row["injected_by"]) or now or planes.to_come(own, mesh.spec.istio.revision)
 
 
 def _unanswered(mesh: Mesh, ask: Question, name: str, row: Row, planes: ControlPlanes | Unknown | None) -> Finding:

@@ -12,7 +12,7 @@ from meshkit.checks import namespaces, prerequisites, proxies
 from meshkit.checks import revisions as checks
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.istio.control_plane import versions
-from meshkit.istio.control_plane.revisions import ControlPlanes
+from meshkit.istio.control_plane.revisions import ControlPlanes, Injector
 from meshkit.istio.proxies import injection
 from meshkit.istio.proxies.reading import ProxyFacts
 from meshkit.kube.mesh import Unknown
@@ -210,9 +210,11 @@ def test_a_label_of_its_own_that_a_webhook_leaves_out_is_no_pass() -> None:
 
 def test_the_probes_pods_have_to_ask_where_others_do() -> None:
     """Its namespace is served, and its pods are not: no tag gives them sidecars."""
-    known, mesh = labelled(planes.named(), revision="prod-stable")
-    _, west = namespaces.check_probe_namespace(mesh, known, finished=True)
-    assert (west.verdict, "sidecar.istio.io/inject=true" in west.remedy) == (FAIL, True)
+    for policy, verdict in (("disabled", FAIL), ("enabled", PASS)):
+        west = replace(planes.named(), injectors={"1-31-0": Injector(policy)})
+        known, mesh = labelled(west, revision="prod-stable")
+        _, told = namespaces.check_probe_namespace(mesh, known, finished=True)
+        assert (told.verdict, "sidecar.istio.io/inject=true" in told.remedy) == (verdict, policy == "disabled")
 
 
 def test_who_follows_which_revision() -> None:

@@ -75,6 +75,8 @@ SPOILED = [
     ("MK838", BACK, "gateways", {"addresses": ("192.0.2.9",)}, FAIL),
     ("MK838", BACK, "gateways", {"addresses": ()}, UNKNOWN),
     ("MK838", BACK, "gateways", {"addresses": ("eastwest.example.com",)}, SKIPPED),
+    ("MK838", BACK, "gateways", {"addresses": ("eastwest.example.com", "192.0.2.9")}, SKIPPED),
+    ("MK838", BACK, "gateways", {"addresses": ("eastwest.example.com", "192.0.2.1")}, PASS),
     ("MK838", BACK, "gateways", {"addresses": ("2001:db8::1",)}, FAIL),
     ("MK838", PAIR, "gateways_seen", {"address": "192.0.2.9"}, FAIL),
     ("MK806", PAIR, "gateways_seen", {"network": "net-north"}, FAIL),
