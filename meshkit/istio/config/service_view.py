@@ -8,15 +8,19 @@ the other cluster's endpoints away or changes how they are called. NetworkPolici
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import Any, Final
 
+from meshkit.errors import UnreachableError
 from meshkit.istio.config import authorization_policies
 from meshkit.istio.config.authorization_policies import OWN, Call
+from meshkit.istio.config.locality import distribution, leaves_out, locality_of
 from meshkit.istio.config.missing_services import selects
+from meshkit.istio.config.rule_fields import covers, full, imports, protocol, rank, routes, tls_mode
 from meshkit.istio.config.services import (
     EXPORT_TO,
     exported,
@@ -43,6 +47,8 @@ SIDECAR, VIRTUAL_SERVICE, DESTINATION_RULE, SERVICE_ENTRY, PEER_AUTHENTICATION, 
     authorization_policies.KIND,
 )
 MESH_CONFIG: Final = "configmaps"
+MESH: Final = "mesh: "
+"""How fields of meshConfig begin."""
 SERVICE: Final = "services"
 WORDS: Final = {
     **dict(zip(KINDS, (
@@ -123,16 +129,19 @@ class ServiceView:
 class Pod:
     """What selectors, policies and ports see of a pod."""
 
+    name: str
     labels: Labels
     account: str
     ports: Mapping[str, int]
+    locality: str = ""
 
 
 @dataclass(frozen=True)
 class Configuration:
     """What of one cluster shapes views: meshConfig, namespaces' labels, the Service, its pods, and Istio's objects.
 
-    `objects` are those that the cluster's own istiod reads: its discoverySelectors leave out the others.
+    `servers` are the pods that the Service selects, `pods` all that run in its namespace. `objects` are those that the
+    cluster's own istiod reads: its discoverySelectors leave out the others.
     """
 
     cluster: str
@@ -145,6 +154,7 @@ class Configuration:
     service: Manifest | None
     servers: tuple[Pod, ...]
     clients: tuple[Pod, ...]
+    pods: tuple[Pod, ...]
     gateways: tuple[str, ...]
     objects: Mapping[str, tuple[Manifest, ...]]
 
@@ -178,6 +188,16 @@ class _Walk:
         return f"{self.probe.server}.{self.probe.namespace}.svc.{self.client.domain}"
 
     @property
+    def servers(self) -> tuple[Pod, ...]:
+        """The pods that the server's Service selects, else those that it is meant to select."""
+        return self.server.servers or self.meant
+
+    @property
+    def meant(self) -> tuple[Pod, ...]:
+        """The server's pods that the client's Service would select."""
+        return tuple(pod for pod in self.server.pods if selects(_selector(self.client.service), pod.labels))
+
+    @property
     def apart(self) -> bool:
         """Whether calls need the server's gateway."""
         return self.client.network != self.server.network
@@ -186,13 +206,13 @@ class _Walk:
     def steps(self) -> Sequence[Callable[[], Iterator[Hindrance]]]:
         """In the order in which istiod takes them."""
         return (
-            self.discovery, self.exports, self.cluster_local, self.sidecars, self.service_entries, self.ports,
-            self.mutual_tls, self.routes, self.authorization,
+            self.discovery, self.selectors, self.exports, self.cluster_local, self.sidecars, self.service_entries,
+            self.ports, self.mutual_tls, self.localities, self.routes, self.authorization,
         )  # fmt: skip
 
     def _settings(self, where: Configuration, link: Link, field: str, effect: str, wanted: str = "") -> Hindrance:
         place = (MESH_CONFIG, where.cluster, where.root, where.config_map or "istio")
-        return Hindrance(link, Impact.BREAKS, *place, f"mesh: {field}", effect, wanted)
+        return Hindrance(link, Impact.BREAKS, *place, f"{MESH}{field}", effect, wanted)
 
     def discovery(self) -> Iterator[Hindrance]:
         """`discoverySelectors`: of the client's istiod, for the server's namespace; and of the server's own istiod."""
@@ -205,6 +225,18 @@ class _Walk:
             words = ",".join(f"{k}={v}" for k, v in sorted(labels.items()) if not k.startswith("kubernetes.io/"))
             effect = f"leaves out namespace {namespace} of {self.server.cluster}, whose labels are {words or 'none'}"
             yield self._settings(where, link, "discoverySelectors", effect, _label(where.settings))
+
+    def selectors(self) -> Iterator[Hindrance]:
+        """The server's Service selects none of its pods, which run: the client's own selects them by its labels."""
+        theirs = _selector(self.server.service)
+        if self.server.servers or not self.meant or not theirs:
+            return
+        ours = _selector(self.client.service)
+        effect = f"selects no pod there; {self.client.cluster}'s {_words(ours)} selects {self.meant[0].name}"
+        place = (SERVICE, self.server.cluster, self.probe.namespace, self.probe.server)
+        # A merge patch: what only the wrong selector has is taken away.
+        wanted = json.dumps({"spec": {"selector": {**dict.fromkeys(theirs.keys() - ours.keys()), **ours}}})
+        yield Hindrance(Link.DISCOVERY, Impact.BREAKS, *place, f"spec.selector {_words(theirs)}", effect, wanted)
 
     def exports(self) -> Iterator[Hindrance]:
         """`exportTo`: where several clusters have the Service, that of the client's own counts for its clients.
@@ -339,7 +371,7 @@ class _Walk:
         if rule and mode:
             effect = f"turns mutual TLS off (mode {mode}), and gateways forward no plain text"
             return [] if mode == _MUTUAL else [_of(where, DESTINATION_RULE, rule, field, effect, link=Link.ENDPOINTS)]
-        found = [peer_mode(where, self.probe.namespace, pod, self._target(pod)) for pod in self.server.servers]
+        found = [peer_mode(where, self.probe.namespace, pod, self._target(pod)) for pod in self.servers]
         off = {_name(policy): (policy, field) for mode, policy, field in found if mode == "DISABLE" and policy}
         part = len([mode for mode, *_ in found if mode == "DISABLE"]) < len(found)
         effect = "turns mutual TLS off for the server's pods, and gateways forward no plain text"
@@ -350,7 +382,7 @@ class _Walk:
 
     def _disagree(self, off: list[Hindrance]) -> Iterator[Hindrance]:
         """Yield why client and server of one network do not agree on mutual TLS."""
-        modes = [peer_mode(self.server, self.probe.namespace, pod, self._target(pod)) for pod in self.server.servers]
+        modes = [peer_mode(self.server, self.probe.namespace, pod, self._target(pod)) for pod in self.servers]
         said = {mode for mode, *_ in modes}
         if off and "STRICT" in said:
             effect = f"makes clients call in plain text, which {self.server.cluster} refuses (STRICT)"
@@ -366,6 +398,23 @@ class _Walk:
         target = port.get("targetPort") or self.probe.port
         return pod.ports.get(target, self.probe.port) if isinstance(target, str) else int(target)
 
+    def localities(self) -> Iterator[Hindrance]:
+        """The distribution by locality: endpoints of localities that it does not name are taken away."""
+        rule = destination_rule(self.client, self.probe.namespace, self.probe.namespace, self.host)
+        shares, field = distribution(rule, self.client.settings, self.probe.port)
+        pairs = [(c.locality, s.locality) for c in self.client.clients for s in self.servers]
+        left = [leaves_out(shares, *pair) for pair in pairs]
+        if not any(left):
+            return
+        part = not all(left) or not all(one for pair in pairs for one in pair)
+        effect = f"distributes calls {next(filter(None, left))}, and so not to {self.server.cluster}"
+        effect += f" ({next((s for (_, s), one in zip(pairs, left, strict=True) if one), '') or 'locality not known'})"
+        if field.startswith(MESH):
+            one = self._settings(self.client, Link.ENDPOINTS, field.removeprefix(MESH), effect)
+            yield _linked(one, one.link, impact=Impact.PERHAPS if part else None)
+        elif rule:
+            yield _of(self.client, DESTINATION_RULE, rule, field, effect, link=Link.ENDPOINTS, part=part)
+
     def routes(self) -> Iterator[Hindrance]:
         """The VirtualService that clients go by: what of it leads past the server's cluster.
 
@@ -379,7 +428,8 @@ class _Walk:
                     continue
                 effect = f"sends {'some' if some else 'all'} calls past {self.server.cluster}: "
                 effect += ", ".join(dict.fromkeys(self._past(one, home) for one in used))
-                impact = Impact.PERHAPS if some else Impact.STEERS
+                lost = all(self._is_lost(one, home) for one in used)
+                impact = Impact.PERHAPS if some else Impact.BREAKS if lost else Impact.STEERS
                 yield _of(self.client, VIRTUAL_SERVICE, rule, f"spec.{field}", effect, link=Link.ANSWERS, impact=impact)
 
     def _virtual_services(self, *, any_host: bool = False) -> list[Manifest]:
@@ -387,7 +437,7 @@ class _Walk:
         for rule in self.client.objects[VIRTUAL_SERVICE]:
             spec, home = rule.get("spec") or {}, rule["metadata"]["namespace"]
             hosts = [full(str(host), home, self.client.domain) for host in spec.get("hosts") or []]
-            ranks = [_rank(host) for host in hosts if covers(host, self.host)]
+            ranks = [rank(host) for host in hosts if covers(host, self.host)]
             meant = bool(ranks) or any_host
             if (
                 meant
@@ -401,6 +451,16 @@ class _Walk:
         host = str((route.get("destination") or {}).get("host", ""))
         return full(host, home, self.client.domain) == self.host
 
+    def _is_lost(self, route: Manifest, home: str) -> bool:
+        """Return whether a destination is a subset that no DestinationRule has: its calls get 503."""
+        name = (route.get("destination") or {}).get("subset", "")
+        return bool(name) and self._is_ours(route, home) and self._subset(name) is None
+
+    def _subset(self, name: str) -> Manifest | None:
+        rule = destination_rule(self.client, self.probe.namespace, self.probe.namespace, self.host)
+        subsets = ((rule or {}).get("spec") or {}).get("subsets") or []
+        return next((one for one in subsets if one.get("name") == name), None)
+
     def _past(self, route: Manifest, home: str) -> str:
         """Return why a destination is not in the server's cluster; nothing if it may be."""
         destination = route.get("destination") or {}
@@ -408,14 +468,11 @@ class _Walk:
             return f"its destination is {destination.get('host', '')}"
         if not (name := destination.get("subset", "")):
             return ""
-        rule = destination_rule(self.client, self.probe.namespace, self.probe.namespace, self.host)
-        subsets = ((rule or {}).get("spec") or {}).get("subsets") or []
-        subset = next((one for one in subsets if one.get("name") == name), None)
-        if subset is None:
+        if (subset := self._subset(name)) is None:
             return f"no DestinationRule has its subset {name}"
         wanted = {k: v for k, v in (subset.get("labels") or {}).items() if not k.startswith(_NOT_READ)}
         places = {"topology.istio.io/cluster": self.server.cluster, "topology.istio.io/network": self.server.network}
-        if any(wanted.items() <= {**pod.labels, **places}.items() for pod in self.server.servers):
+        if any(wanted.items() <= {**pod.labels, **places}.items() for pod in self.servers):
             return ""
         return f"its subset {name} is {', '.join(f'{k}={v}' for k, v in wanted.items())}"
 
@@ -428,7 +485,7 @@ class _Walk:
         accounts = {pod.account for pod in self.client.clients}
         calls = [
             (pod, Call(self.client.trust_domains[0], self.probe.namespace, account, self._target(pod)))
-            for pod in self.server.servers
+            for pod in self.servers
             for account in sorted(accounts)
         ]
         for pod, call in calls:
@@ -484,7 +541,7 @@ def views(mesh: Mesh) -> tuple[ServiceView, ...]:
         walk = _Walk(ours, theirs, mesh.spec.probe, first)
         once = dict.fromkeys(one for step in walk.steps for one in step())
         lacking = [f"no pod of {mesh.spec.probe.client} in {client}"] if not ours.clients else []
-        lacking += [f"no pod of {service} in {server}"] if not theirs.servers else []
+        lacking += [f"no pod of {service} in {server}"] if not walk.servers else []
         unread = f"{' and '.join(lacking)}: policies by labels or accounts are not known" if lacking else ""
         found.append(ServiceView(client, server, service, tuple(once), unread))
     return tuple(found)
@@ -500,8 +557,9 @@ def configuration(cluster: Cluster, mesh: Mesh) -> Configuration:
     config_map = mesh_config_map(cluster, mesh)
     services = cluster.get("services")
     service = next((s for s in services if _name(s) == f"{spec.namespace}/{spec.server}"), None)
-    selector = ((service or {}).get("spec") or {}).get("selector") or {}
-    running = [p for p in cluster.get("pods", spec.namespace) if p["metadata"]["namespace"] == spec.namespace]
+    found = [p for p in cluster.get("pods", spec.namespace) if p["metadata"]["namespace"] == spec.namespace]
+    nodes = _nodes(cluster)
+    running = [(p, _pod(p, nodes)) for p in found]
     read = Configuration(
         cluster=cluster.name,
         network=mesh.spec.cluster(cluster.name).network if mesh.spec.topology.network == "multi" else "",
@@ -511,8 +569,9 @@ def configuration(cluster: Cluster, mesh: Mesh) -> Configuration:
         root=mesh.root_namespace,
         namespaces={n["metadata"]["name"]: n["metadata"].get("labels") or {} for n in cluster.get("namespaces")},
         service=service,
-        servers=tuple(_pod(p) for p in running if selects(selector, _labels(p))),
-        clients=tuple(_pod(p) for p in running if workload(p) == spec.client),
+        servers=tuple(pod for _, pod in running if selects(_selector(service), pod.labels)),
+        clients=tuple(pod for p, pod in running if workload(p) == spec.client),
+        pods=tuple(pod for _, pod in running),
         gateways=tuple(sorted({s["metadata"]["namespace"] for s in services if is_gateway(s)})),
         objects={},
     )
@@ -532,11 +591,28 @@ def _get(cluster: Cluster, kind: str) -> list[Manifest]:
         return []
 
 
-def _pod(pod: Manifest) -> Pod:
+def _nodes(cluster: Cluster) -> dict[str, Labels]:
+    """Return the labels of nodes; none where they may not be read, so that localities are unknown."""
+    try:
+        return {node["metadata"]["name"]: _labels(node) for node in cluster.get("nodes")}
+    except UnreachableError:
+        return {}
+
+
+def _pod(pod: Manifest, nodes: Mapping[str, Labels]) -> Pod:
     spec = pod.get("spec") or {}
     ports = [port for one in spec.get("containers") or [] for port in one.get("ports") or []]
     named = {port["name"]: int(port["containerPort"]) for port in ports if port.get("name")}
-    return Pod(_labels(pod), spec.get("serviceAccountName") or "default", named)
+    place = locality_of(_labels(pod), nodes.get(str(spec.get("nodeName", "")), {}))
+    return Pod(pod["metadata"]["name"], _labels(pod), spec.get("serviceAccountName") or "default", named, place)
+
+
+def _selector(service: Manifest | None) -> dict[str, str]:
+    return ((service or {}).get("spec") or {}).get("selector") or {}
+
+
+def _words(labels: Labels) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
 def _labels(obj: Manifest) -> dict[str, str]:
@@ -580,60 +656,6 @@ def _ports(service: Manifest | None) -> list[Manifest]:
     return ((service or {}).get("spec") or {}).get("ports") or []
 
 
-def protocol(port: Manifest) -> str:
-    """Return the protocol that istiod takes a Service's port for: of appProtocol, else of its name; else `any`.
-
-    Source: ConvertProtocol (pkg/config/kube/conversion.go), Parse (pkg/config/protocol/instance.go).
-    """
-    if port.get("protocol") == "UDP":
-        return "udp"
-    named = str(port.get("appProtocol") or port.get("name") or "").lower()
-    named = {"kubernetes.io/h2c": "http2", "kubernetes.io/ws": "http", "kubernetes.io/wss": "https"}.get(named, named)
-    word = "grpc-web" if named.startswith("grpc-web") else named.partition("-")[0]
-    known = ("tcp", "udp", "grpc", "grpc-web", "http", "http2", "https", "tls", "mongo", "redis", "mysql", "hbone")
-    fallback = "tcp" if port.get("port") in (25, 53, 3306, 27017) else "any"
-    return word if word in known else fallback
-
-
-def full(host: str, namespace: str, domain: str) -> str:
-    """Return a host of a rule as a full name: a short one is of the rule's namespace.
-
-    Source: ResolveShortnameToFQDN (pilot/pkg/model/config.go).
-    """
-    return host if "." in host or host.startswith("*") else f"{host}.{namespace}.svc.{domain}"
-
-
-def covers(pattern: str, host: str) -> bool:
-    """Return whether a host is, or is below, a host that may begin with `*`. Source: SubsetOf (pkg/config/host)."""
-    if not pattern.startswith("*"):
-        return pattern == host
-    return host.lstrip("*").endswith(pattern[1:])
-
-
-def _rank(host: str) -> int:
-    """Return how specific a host is: exact ones before wildcards, of those the longest."""
-    return len(host) + (0 if host.startswith("*") else 1000)
-
-
-def imports(hosts: Iterable[str], host: str, home: str, namespace: str) -> bool:
-    """Return whether a Sidecar's egress hosts import a host of a home namespace into proxies of a namespace.
-
-    Each is `namespace/host`: `.` is the proxies' own namespace, `*` any, and `~` before it leaves the host out.
-
-    Source: convertIstioListenerToWrapper, selectServices (pilot/pkg/model/sidecar.go).
-    """
-    found = False
-    for entry in hosts:
-        space, slash, pattern = str(entry).partition("/")
-        out, space = space.startswith("~"), space.removeprefix("~")
-        space = "*" if out and not space else namespace if space == "." else space
-        if slash and space in ("*", home) and covers(pattern, host):
-            if out:
-                return False
-            found = True
-    return found
-
-
 def sidecar_of(where: Configuration, namespace: str, labels: Labels) -> Manifest | None:
     """Return a pod's Sidecar: the oldest of those that select it, else its namespace's, else the root namespace's."""
     found = sorted(where.objects[SIDECAR], key=_age)
@@ -667,22 +689,11 @@ def destination_rule(where: Configuration, caller: str, home: str, host: str) ->
             pattern = full(str(spec.get("host", "")), rule["metadata"]["namespace"], where.domain)
             own = rule["metadata"]["namespace"] == space and not spec.get("workloadSelector")
             if own and covers(pattern, host) and _seen(spec, space, caller, where, "DestinationRule"):
-                found.append((-_rank(pattern), *_age(rule), rule))
+                found.append((-rank(pattern), *_age(rule), rule))
         if found:
             best: Manifest = min(found, key=lambda one: one[:3])[3]
             return best
     return None
-
-
-def tls_mode(rule: Manifest | None, port: int) -> tuple[str, str]:
-    """Return the TLS mode that a DestinationRule sets for a port, and where; nothing if it leaves it to istiod."""
-    policy = ((rule or {}).get("spec") or {}).get("trafficPolicy") or {}
-    for settings in policy.get("portLevelSettings") or []:
-        if (settings.get("port") or {}).get("number") == port and settings.get("tls") is not None:
-            return str(settings["tls"].get("mode", "DISABLE")), "spec.trafficPolicy.portLevelSettings.tls.mode"
-    if policy.get("tls") is None:
-        return "", ""
-    return str(policy["tls"].get("mode", "DISABLE")), "spec.trafficPolicy.tls.mode"
 
 
 def peer_mode(where: Configuration, namespace: str, pod: Pod, port: int) -> tuple[str, Manifest | None, str]:
@@ -710,20 +721,3 @@ def peer_mode(where: Configuration, namespace: str, pod: Pod, port: int) -> tupl
     ports = (policy.get("spec") or {}).get("portLevelMtls") or {}
     own = (ports.get(str(port)) or {}).get("mode", "UNSET")
     return (str(own), policy, f"spec.portLevelMtls.{port}.mode") if own != "UNSET" else (mode, said, field)
-
-
-def routes(rule: Manifest) -> Iterator[tuple[str, bool, list[Manifest]]]:
-    """Yield each route of a VirtualService: its place, whether it is for some calls only, and its destinations.
-
-    What stands behind the first that is for all calls is never asked; one that redirects or answers has none.
-    """
-    for layer in ("http", "tls", "tcp"):
-        for number, one in enumerate((rule.get("spec") or {}).get(layer) or []):
-            some = bool(one.get("match")) and not any(_matches_all(match) for match in one["match"])
-            yield f"{layer}[{number}].route", some, one.get("route") or []
-            if not some:
-                break
-
-
-def _matches_all(match: Manifest) -> bool:
-    return not match or match == {"uri": {"prefix": "/"}}

@@ -36,6 +36,7 @@ from tests.unit.istio.config.test_service_view import (
     istio,
     only,
     policy,
+    selecting,
     service,
 )
 
@@ -112,6 +113,17 @@ CASES = [
             """-p '{"spec":{"ports":[{"port":8000,"name":"http"}]}}'""",
         ),
         id="5.5",
+    ),
+    pytest.param(
+        seen(west=selecting(app="httpbin", version="v2")),
+        "paths",
+        {"way": "none", "ready": 0},
+        "MK839",
+        (
+            "Service sample/httpbin in west (spec.selector app=httpbin,version=v2)",
+            "kubectl --context west patch service -n sample httpbin --type merge",
+        ),
+        id="no pod",
     ),
 ]
 

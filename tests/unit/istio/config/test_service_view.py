@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from meshkit.istio.config import service_view
+from meshkit.istio.config import locality, service_view
 from meshkit.istio.config.service_view import Impact, Link
 from meshkit.kube.mesh import Mesh
 from tests.support.healthy import mesh
@@ -271,6 +272,13 @@ def test_routes_count_where_clients_go_by_them(spec: Object, count: int) -> None
 OFF = {"host": HOST, "trafficPolicy": {"tls": {"mode": "DISABLE"}}}
 
 
+def test_a_route_to_a_subset_that_no_rule_has_breaks() -> None:
+    """Its calls get 503: that is no matter of taste."""
+    route = {"route": [{"destination": {"host": "httpbin", "subset": "gone"}}]}
+    found = (Link.ANSWERS, BREAKS, "east VirtualService sample/one", "spec.http[0].route")
+    assert named(istio("VirtualService", {"hosts": ["httpbin"], "http": [route]})) == [found]
+
+
 def test_mutual_tls_that_is_off_is_named_by_the_object_that_decides() -> None:
     """The caller's DestinationRule before PeerAuthentications; its own port before the whole."""
     field = "spec.trafficPolicy.tls.mode"
@@ -398,6 +406,80 @@ def test_what_an_istiod_does_not_read_shapes_nothing() -> None:
     settings = configured(SELECTED)
     off = istio("ServiceEntry", {"hosts": [HOST]}, "other")
     assert named({**settings, **off, "namespaces": sample}, {"namespaces": sample}) == []
+
+
+def selecting(**labels: str) -> Objects:
+    """Return the probe's Service with another selector."""
+    found = service()
+    found["services"][0]["spec"] = {"selector": labels, "ports": [PORT]}
+    return found
+
+
+def test_a_selector_that_selects_none_of_the_pods_is_named() -> None:
+    """The pods run, as the client's own Service knows; the patch takes the wrong label away."""
+    (one,) = walked(west=selecting(app="httpbin", version="v2")).hindrances
+    assert (one.link, one.impact) == (Link.DISCOVERY, BREAKS)
+    assert "Service sample/httpbin in west (spec.selector app=httpbin,version=v2) selects no pod there" in str(one)
+    assert "east's app=httpbin selects httpbin-1" in str(one)
+    assert json.loads(one.wanted) == {"spec": {"selector": {"app": "httpbin", "version": None}}}
+    assert not walked(west=selecting(app="httpbin", version="v2")).reason
+    assert "no pod of sample/httpbin in west" in walked(selecting(app="x"), selecting(app="x")).reason
+
+
+def nodes(name: str, *, zone: str = "a") -> Objects:
+    """Return a cluster's node in a region of its name, with pods on it."""
+    labels = {"topology.kubernetes.io/region": name, "topology.kubernetes.io/zone": zone}
+    pods: list[Object] = [{**pod, "spec": {**pod["spec"], "nodeName": "node"}} for pod in cluster(name).get("pods")]
+    return {"nodes": [held("Node", "node", labels=labels)], "pods": pods}
+
+
+def distributed(to: Object, start: str = "east/*") -> Objects:
+    """Return a DestinationRule that distributes calls by locality."""
+    setting = {"localityLbSetting": {"distribute": [{"from": start, "to": to}]}}
+    return istio("DestinationRule", {"host": HOST, "trafficPolicy": {"loadBalancer": setting}})
+
+
+FIELD = "spec.trafficPolicy.loadBalancer.localityLbSetting.distribute"
+
+
+@pytest.mark.parametrize(
+    ("rule", "impact"),
+    [
+        (distributed({"east/*": 100}), BREAKS),
+        (distributed({"east/a/*": 100}, "east/a"), BREAKS),
+        (distributed({"east/*": 80, "west/*": 20}), None),
+        (distributed({"east/*": 80, "*": 20}), None),
+        (distributed({"east/*": 80, "west/b/*": 20}), BREAKS),
+        (distributed({"east/*": 100}, "north/*"), None),
+    ],
+)
+def test_a_distribution_by_locality_that_leaves_the_other_cluster_out_is_named(
+    rule: Objects, impact: Impact | None
+) -> None:
+    """Istiod takes away what no share is for."""
+    rules = [(Link.ENDPOINTS, impact, "east DestinationRule sample/one", FIELD)] if impact else []
+    assert named({**nodes("east"), **rule}, nodes("west")) == rules
+
+
+def test_the_distribution_of_mesh_config_counts_where_no_rule_has_one() -> None:
+    """And where nobody knows the localities, it may hinder."""
+    shares = "localityLbSetting: {distribute: [{from: 'east/*', to: {'east/*': 100}}]}"
+    found = [(Link.ENDPOINTS, BREAKS, ISTIO, "mesh: localityLbSetting.distribute")]
+    assert named({**nodes("east"), **configured(shares)}, nodes("west")) == found
+    off = istio("DestinationRule", {"host": HOST, "trafficPolicy": {"loadBalancer": {"localityLbSetting": {}}}})
+    assert named({**nodes("east"), **configured(shares), **off}, nodes("west")) == []
+    anywhere = distributed({"east/*": 100}, "*")
+    (unknown,) = named({**nodes("east"), **anywhere})
+    assert unknown[1] is PERHAPS
+
+
+def test_a_pods_own_label_says_its_locality() -> None:
+    """Before its node's."""
+    node = {"topology.kubernetes.io/region": "r", "topology.kubernetes.io/zone": "z"}
+    assert locality.locality_of({}, node) == "r/z"
+    assert locality.locality_of({"istio-locality": "a.b.c"}, node) == "a/b/c"
+    assert locality.locality_of({"topology.istio.io/locality": "a/b.c"}, node) == "a/b.c"
+    assert not locality.locality_of({}, {})
 
 
 def test_several_objects_are_reported_in_istios_order() -> None:
