@@ -9,43 +9,43 @@ the other cluster's endpoints away or changes how they are called. NetworkPolici
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-from meshkit.errors import UnreachableError
 from meshkit.istio.config import authorization_policies
-from meshkit.istio.config.authorization_policies import OWN, Call
-from meshkit.istio.config.locality import distribution, leaves_out, locality_of
+from meshkit.istio.config.authorization_policies import Call
+from meshkit.istio.config.cluster_view import (
+    AUTHORIZATION_POLICY,
+    DESTINATION_RULE,
+    KINDS,
+    PEER_AUTHENTICATION,
+    SERVICE_ENTRY,
+    SIDECAR,
+    VIRTUAL_SERVICE,
+    Configuration,
+    Manifest,
+    Pod,
+    age_of,
+    configuration,
+    destination_rule,
+    is_seen,
+    name_of,
+    peer_mode,
+    ports_of,
+    selector_of,
+    sidecar_of,
+)
+from meshkit.istio.config.locality import distribution, leaves_out
 from meshkit.istio.config.missing_services import selects
 from meshkit.istio.config.rule_fields import covers, full, imports, protocol, rank, routes, tls_mode
-from meshkit.istio.config.services import (
-    EXPORT_TO,
-    exported,
-    is_cluster_local,
-    local_hosts,
-    mesh_config_map,
-    settings_of,
-)
-from meshkit.istio.control_plane.cluster_domain import of_cluster
-from meshkit.istio.multicluster.gateways import is_gateway
-from meshkit.kube.cluster import Cluster
+from meshkit.istio.config.services import EXPORT_TO, exported, is_cluster_local, local_hosts
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.kube.pods import workload
-from meshkit.kube.selectors import matches
-from meshkit.kube.transport import NotFoundError
+from meshkit.kube.selectors import Labels
 from meshkit.spec import Probe
 
-SIDECAR, VIRTUAL_SERVICE, DESTINATION_RULE, SERVICE_ENTRY, PEER_AUTHENTICATION, AUTHORIZATION_POLICY = KINDS = (
-    "sidecars.networking.istio.io",
-    "virtualservices.networking.istio.io",
-    "destinationrules.networking.istio.io",
-    "serviceentries.networking.istio.io",
-    "peerauthentications.security.istio.io",
-    authorization_policies.KIND,
-)
 MESH_CONFIG: Final = "configmaps"
 MESH: Final = "mesh: "
 """How fields of meshConfig begin."""
@@ -59,8 +59,6 @@ WORDS: Final = {
 _MUTUAL: Final = "ISTIO_MUTUAL"
 _NOT_READ: Final = ("topology.kubernetes.io/", "kubernetes.io/")
 """Labels that istiod gives endpoints by their nodes, which are not read here."""
-Manifest = dict[str, Any]
-Labels = Mapping[str, str]
 
 
 class Link(StrEnum):
@@ -126,55 +124,6 @@ class ServiceView:
 
 
 @dataclass(frozen=True)
-class Pod:
-    """What selectors, policies and ports see of a pod."""
-
-    name: str
-    labels: Labels
-    account: str
-    ports: Mapping[str, int]
-    locality: str = ""
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """What of one cluster shapes views: meshConfig, namespaces' labels, the Service, its pods, and Istio's objects.
-
-    `servers` are the pods that the Service selects, `pods` all that run in its namespace. `objects` are those that the
-    cluster's own istiod reads: its discoverySelectors leave out the others.
-    """
-
-    cluster: str
-    network: str
-    config_map: str
-    settings: Manifest
-    domain: str
-    root: str
-    namespaces: Mapping[str, Labels]
-    service: Manifest | None
-    servers: tuple[Pod, ...]
-    clients: tuple[Pod, ...]
-    pods: tuple[Pod, ...]
-    gateways: tuple[str, ...]
-    objects: Mapping[str, tuple[Manifest, ...]]
-
-    def reads(self, namespace: str, labels: Labels) -> bool:
-        """Return whether this cluster's istiod reads a namespace with these labels, here or in another cluster.
-
-        Source: discoveryNamespacesFilter (pkg/kube/namespace/filter.go), which each remote cluster has, too
-        (pkg/kube/multicluster/cluster.go).
-        """
-        selectors = self.settings.get("discoverySelectors") or []
-        known = {"kubernetes.io/metadata.name": namespace, **labels}
-        return not selectors or any(matches(selector or {}, known) for selector in selectors)
-
-    @property
-    def trust_domains(self) -> list[str]:
-        """The trust domain, then its aliases."""
-        return [str(self.settings.get("trustDomain") or OWN), *(self.settings.get("trustDomainAliases") or [])]
-
-
-@dataclass(frozen=True)
 class _Walk:
     """One pair, with what both clusters have: each step of the walk is a method that yields hindrances."""
 
@@ -195,7 +144,7 @@ class _Walk:
     @property
     def meant(self) -> tuple[Pod, ...]:
         """The server's pods that the client's Service would select."""
-        return tuple(pod for pod in self.server.pods if selects(_selector(self.client.service), pod.labels))
+        return tuple(pod for pod in self.server.pods if selects(selector_of(self.client.service), pod.labels))
 
     @property
     def apart(self) -> bool:
@@ -228,10 +177,10 @@ class _Walk:
 
     def selectors(self) -> Iterator[Hindrance]:
         """The server's Service selects none of its pods, which run: the client's own selects them by its labels."""
-        theirs = _selector(self.server.service)
+        theirs = selector_of(self.server.service)
         if self.server.servers or not self.meant or not theirs:
             return
-        ours = _selector(self.client.service)
+        ours = selector_of(self.client.service)
         effect = f"selects no pod there; {self.client.cluster}'s {_words(ours)} selects {self.meant[0].name}"
         place = (SERVICE, self.server.cluster, self.probe.namespace, self.probe.server)
         # A merge patch: what only the wrong selector has is taken away.
@@ -273,11 +222,11 @@ class _Walk:
         Source: doGetSidecarScope, initSidecarScopes (pilot/pkg/model/push_context.go), sidecar.go.
         """
         found = [sidecar_of(self.client, self.probe.namespace, pod.labels) for pod in self.client.clients]
-        for sidecar in {_name(one): one for one in found if one}.values():
+        for sidecar in {name_of(one): one for one in found if one}.values():
             egress = (sidecar.get("spec") or {}).get("egress") or []
             if not egress or any(self._imports(listener) for listener in egress) or self._routed_to(egress):
                 continue
-            part = len({_name(one) if one else "" for one in found}) > 1
+            part = len({name_of(one) if one else "" for one in found}) > 1
             hosts = ", ".join(h for listener in egress for h in listener.get("hosts") or []) or "nothing"
             effect = f"imports {hosts}: the proxies that it is for do not know {self.host}"
             yield _of(self.client, SIDECAR, sidecar, "spec.egress.hosts", effect, link=Link.ENDPOINTS, part=part)
@@ -302,24 +251,39 @@ class _Walk:
     def service_entries(self) -> Iterator[Hindrance]:
         """ServiceEntries of the same host, which clients may get in its place, or beside it.
 
-        Source: selectServices (sidecar.go): of several namespaces, the client's own is preferred.
+        Endpoints belong to a host of a namespace, whatever object names them: those of its own namespace's add up.
+
+        Source: selectServices (sidecar.go): of several namespaces, the client's own is preferred;
+        pushServiceEndpointUpdates (pilot/pkg/serviceregistry/serviceentry).
         """
         namespace = self.probe.namespace
         for entry in self.client.objects[SERVICE_ENTRY]:
             spec, home = entry.get("spec") or {}, entry["metadata"]["namespace"]
-            if self.host in (spec.get("hosts") or []) and _seen(spec, home, namespace, self.client, "Service"):
-                instead = "gives its own endpoints beside" if home == namespace else "may stand in place of"
-                effect = f"{instead} those of the Service: it names the same host"
-                yield _of(
-                    self.client, SERVICE_ENTRY, entry, "spec.hosts", effect, link=Link.ANSWERS, impact=Impact.PERHAPS
-                )
+            if self.host not in (spec.get("hosts") or []) or not is_seen(spec, home, namespace, self.client, "Service"):
+                continue
+            own = home == namespace
+            instead = "gives its own endpoints beside" if own else "may stand in place of"
+            field, effect = "spec.hosts", f"{instead} those of the Service: it names the same host"
+            added = self._added(spec) if own else []
+            if added:
+                field = "spec.endpoints"
+                effect = f"adds {', '.join(added)} to the Service's endpoints, and part of the calls go there"
+            impact = Impact.BREAKS if added else Impact.PERHAPS
+            yield _of(self.client, SERVICE_ENTRY, entry, field, effect, link=Link.ANSWERS, impact=impact)
+
+    def _added(self, spec: Manifest) -> list[str]:
+        """Return the addresses that a ServiceEntry gives the port that is called, if it has one of that name."""
+        name = next((p.get("name", "") for p in ports_of(self.client.service) if p["port"] == self.probe.port), "")
+        if spec.get("resolution") != "STATIC" or name not in [port.get("name") for port in spec.get("ports") or []]:
+            return []
+        return [str(one["address"]) for one in spec.get("endpoints") or [] if one.get("address")]
 
     def ports(self) -> Iterator[Hindrance]:
         """The port: endpoints belong to it by its name in their own cluster, and the SNI names its number.
 
         Source: BuildClusterLoadAssignment (pilot/pkg/xds/endpoints/endpoint_builder.go: ServicePortName).
         """
-        ours, theirs = _ports(self.client.service), _ports(self.server.service)
+        ours, theirs = ports_of(self.client.service), ports_of(self.server.service)
         own = next((port for port in ours if port["port"] == self.probe.port), None)
         if own is None:
             return
@@ -344,7 +308,7 @@ class _Walk:
         """Blame the cluster that comes later in the mesh file, so that both directions name one change."""
         later = self.client if self.client.cluster != self.first else self.server
         first = self.server if later is self.client else self.client
-        ours = next((port for port in _ports(first.service) if port["port"] == self.probe.port), {})
+        ours = next((port for port in ports_of(first.service) if port["port"] == self.probe.port), {})
         place = (SERVICE, later.cluster, self.probe.namespace, self.probe.server)
         wanted = str(ours.get("name", "")) if at else ""
         return Hindrance(link, impact, *place, f"spec.ports {self.probe.port}", effect, wanted)
@@ -372,7 +336,7 @@ class _Walk:
             effect = f"turns mutual TLS off (mode {mode}), and gateways forward no plain text"
             return [] if mode == _MUTUAL else [_of(where, DESTINATION_RULE, rule, field, effect, link=Link.ENDPOINTS)]
         found = [peer_mode(where, self.probe.namespace, pod, self._target(pod)) for pod in self.servers]
-        off = {_name(policy): (policy, field) for mode, policy, field in found if mode == "DISABLE" and policy}
+        off = {name_of(policy): (policy, field) for mode, policy, field in found if mode == "DISABLE" and policy}
         part = len([mode for mode, *_ in found if mode == "DISABLE"]) < len(found)
         effect = "turns mutual TLS off for the server's pods, and gateways forward no plain text"
         return [
@@ -389,12 +353,12 @@ class _Walk:
             yield from (_linked(one, Link.ANSWERS, effect) for one in off)
         if off or "DISABLE" not in said:
             return
-        for policy, field in {_name(p): (p, f) for mode, p, f in modes if mode == "DISABLE" and p}.values():
+        for policy, field in {name_of(p): (p, f) for mode, p, f in modes if mode == "DISABLE" and p}.values():
             effect = f"turns mutual TLS off, and clients of {self.client.cluster} call with it"
             yield _of(self.server, PEER_AUTHENTICATION, policy, field, effect, link=Link.ANSWERS, part=len(said) > 1)
 
     def _target(self, pod: Pod) -> int:
-        port = next((port for port in _ports(self.server.service) if port["port"] == self.probe.port), {})
+        port = next((port for port in ports_of(self.server.service) if port["port"] == self.probe.port), {})
         target = port.get("targetPort") or self.probe.port
         return pod.ports.get(target, self.probe.port) if isinstance(target, str) else int(target)
 
@@ -442,10 +406,10 @@ class _Walk:
             if (
                 meant
                 and "mesh" in (spec.get("gateways") or ["mesh"])
-                and _seen(spec, home, self.probe.namespace, self.client, "VirtualService")
+                and is_seen(spec, home, self.probe.namespace, self.client, "VirtualService")
             ):
                 found.append((max(ranks, default=0), rule))
-        return [rule for _, rule in sorted(found, key=lambda pair: (-pair[0], *_age(pair[1])))]
+        return [rule for _, rule in sorted(found, key=lambda pair: (-pair[0], *age_of(pair[1])))]
 
     def _is_ours(self, route: Manifest, home: str) -> bool:
         host = str((route.get("destination") or {}).get("host", ""))
@@ -547,90 +511,14 @@ def views(mesh: Mesh) -> tuple[ServiceView, ...]:
     return tuple(found)
 
 
-def configuration(cluster: Cluster, mesh: Mesh) -> Configuration:
-    """Read what of a cluster shapes views.
-
-    Raises:
-        UnreachableError: the cluster does not answer, or does not let us read one of these kinds.
-    """
-    spec = mesh.spec.probe
-    config_map = mesh_config_map(cluster, mesh)
-    services = cluster.get("services")
-    service = next((s for s in services if _name(s) == f"{spec.namespace}/{spec.server}"), None)
-    found = [p for p in cluster.get("pods", spec.namespace) if p["metadata"]["namespace"] == spec.namespace]
-    nodes = _nodes(cluster)
-    running = [(p, _pod(p, nodes)) for p in found]
-    read = Configuration(
-        cluster=cluster.name,
-        network=mesh.spec.cluster(cluster.name).network if mesh.spec.topology.network == "multi" else "",
-        config_map=(config_map.get("metadata") or {}).get("name", ""),
-        settings=settings_of(config_map),
-        domain=of_cluster(cluster, mesh.root_namespace),
-        root=mesh.root_namespace,
-        namespaces={n["metadata"]["name"]: n["metadata"].get("labels") or {} for n in cluster.get("namespaces")},
-        service=service,
-        servers=tuple(pod for _, pod in running if selects(_selector(service), pod.labels)),
-        clients=tuple(pod for p, pod in running if workload(p) == spec.client),
-        pods=tuple(pod for _, pod in running),
-        gateways=tuple(sorted({s["metadata"]["namespace"] for s in services if is_gateway(s)})),
-        objects={},
-    )
-    objects = {kind: tuple(o for o in _get(cluster, kind) if _read_by(read, o)) for kind in KINDS}
-    return Configuration(**{**vars(read), "objects": objects})
-
-
-def _read_by(where: Configuration, obj: Manifest) -> bool:
-    namespace = obj["metadata"]["namespace"]
-    return where.reads(namespace, where.namespaces.get(namespace, {}))
-
-
-def _get(cluster: Cluster, kind: str) -> list[Manifest]:
-    try:
-        return cluster.get(kind)
-    except NotFoundError:  # Istio's definitions are not installed
-        return []
-
-
-def _nodes(cluster: Cluster) -> dict[str, Labels]:
-    """Return the labels of nodes; none where they may not be read, so that localities are unknown."""
-    try:
-        return {node["metadata"]["name"]: _labels(node) for node in cluster.get("nodes")}
-    except UnreachableError:
-        return {}
-
-
-def _pod(pod: Manifest, nodes: Mapping[str, Labels]) -> Pod:
-    spec = pod.get("spec") or {}
-    ports = [port for one in spec.get("containers") or [] for port in one.get("ports") or []]
-    named = {port["name"]: int(port["containerPort"]) for port in ports if port.get("name")}
-    place = locality_of(_labels(pod), nodes.get(str(spec.get("nodeName", "")), {}))
-    return Pod(pod["metadata"]["name"], _labels(pod), spec.get("serviceAccountName") or "default", named, place)
-
-
-def _selector(service: Manifest | None) -> dict[str, str]:
-    return ((service or {}).get("spec") or {}).get("selector") or {}
-
-
 def _words(labels: Labels) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
-
-
-def _labels(obj: Manifest) -> dict[str, str]:
-    return obj["metadata"].get("labels") or {}
 
 
 def _label(settings: Manifest) -> str:
     """Return the labels by which the first selector that has nothing else selects a namespace."""
     selectors = [one for one in settings.get("discoverySelectors") or [] if not (one or {}).get("matchExpressions")]
     return " ".join(f"{k}={v}" for k, v in ((selectors[0] or {}).get("matchLabels") or {}).items()) if selectors else ""
-
-
-def _name(obj: Manifest) -> str:
-    return f"{obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}"
-
-
-def _age(obj: Manifest) -> tuple[str, str]:
-    return str(obj["metadata"].get("creationTimestamp", "")), _name(obj)
 
 
 def _of(
@@ -650,74 +538,3 @@ def _of(
 
 def _linked(one: Hindrance, link: Link, effect: str = "", impact: Impact | None = None) -> Hindrance:
     return Hindrance(**{**vars(one), "link": link, "effect": effect or one.effect, "impact": impact or one.impact})
-
-
-def _ports(service: Manifest | None) -> list[Manifest]:
-    return ((service or {}).get("spec") or {}).get("ports") or []
-
-
-def sidecar_of(where: Configuration, namespace: str, labels: Labels) -> Manifest | None:
-    """Return a pod's Sidecar: the oldest of those that select it, else its namespace's, else the root namespace's."""
-    found = sorted(where.objects[SIDECAR], key=_age)
-    for home, picks in ((namespace, True), (namespace, False), (where.root, False)):
-        for one in found:
-            selector = (one.get("spec") or {}).get("workloadSelector")
-            meant = selector is not None if picks else selector is None
-            wanted = ((selector or {}).get("labels") or {}).items()
-            if one["metadata"]["namespace"] == home and meant and wanted <= labels.items():
-                return one
-    return None
-
-
-def _seen(spec: Manifest, home: str, namespace: str, where: Configuration, kind: str) -> bool:
-    """Return whether proxies of a namespace see an object of Istio: by its exportTo, else by meshConfig's default."""
-    to = spec.get("exportTo") or where.settings.get(f"default{kind}ExportTo") or ["*"]
-    return "*" in to or ("~" not in to and (namespace in to or ("." in to and namespace == home)))
-
-
-def destination_rule(where: Configuration, caller: str, home: str, host: str) -> Manifest | None:
-    """Return the DestinationRule that a caller of a namespace goes by for a host of its home namespace.
-
-    The caller's namespace first, then the Service's, then the root namespace; in each the most specific host, the
-    oldest. Source: destinationRule (pilot/pkg/model/push_context.go).
-    """
-    spaces = [*([caller] if caller != where.root else []), home, where.root]
-    for space in dict.fromkeys(spaces):
-        found = []
-        for rule in where.objects[DESTINATION_RULE]:
-            spec = rule.get("spec") or {}
-            pattern = full(str(spec.get("host", "")), rule["metadata"]["namespace"], where.domain)
-            own = rule["metadata"]["namespace"] == space and not spec.get("workloadSelector")
-            if own and covers(pattern, host) and _seen(spec, space, caller, where, "DestinationRule"):
-                found.append((-rank(pattern), *_age(rule), rule))
-        if found:
-            best: Manifest = min(found, key=lambda one: one[:3])[3]
-            return best
-    return None
-
-
-def peer_mode(where: Configuration, namespace: str, pod: Pod, port: int) -> tuple[str, Manifest | None, str]:
-    """Return the mutual TLS mode of a pod's port as a cluster's PeerAuthentications say, which one, and its field.
-
-    The oldest that selects the pod wins over its namespace's, and that over the root namespace's; UNSET inherits.
-
-    Source: ComposePeerAuthentication (pilot/pkg/security/authn/policy_applier.go).
-    """
-    oldest: dict[str, Manifest] = {}
-    for policy in sorted(where.objects[PEER_AUTHENTICATION], key=_age):
-        home = policy["metadata"]["namespace"]
-        labels = ((policy.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
-        if not labels and home in (namespace, where.root):
-            oldest.setdefault("mesh" if home == where.root else "namespace", policy)
-        elif labels and home == namespace != where.root and labels.items() <= pod.labels.items():
-            oldest.setdefault("workload", policy)
-    mode, said, field = "PERMISSIVE", None, ""
-    for scope in ("mesh", "namespace", "workload"):
-        policy = oldest.get(scope, {})
-        own = ((policy.get("spec") or {}).get("mtls") or {}).get("mode", "UNSET")
-        if own != "UNSET":
-            mode, said, field = str(own), policy, "spec.mtls.mode"
-    policy = oldest.get("workload", {})
-    ports = (policy.get("spec") or {}).get("portLevelMtls") or {}
-    own = (ports.get(str(port)) or {}).get("mode", "UNSET")
-    return (str(own), policy, f"spec.portLevelMtls.{port}.mode") if own != "UNSET" else (mode, said, field)

@@ -11,12 +11,10 @@ import pytest
 from meshkit.checks import causes, merged_service, pairs, service_merge, service_view
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.istio.config import services
+from meshkit.istio.config.cluster_view import AUTHORIZATION_POLICY, SIDECAR, VIRTUAL_SERVICE
 from meshkit.istio.config.service_view import (
-    AUTHORIZATION_POLICY,
     MESH_CONFIG,
     SERVICE,
-    SIDECAR,
-    VIRTUAL_SERVICE,
     Hindrance,
     Impact,
     Link,

@@ -346,6 +346,30 @@ def test_a_service_entry_of_the_same_host_is_named() -> None:
     assert named(istio("ServiceEntry", {"hosts": ["web.example"]})) == []
 
 
+ENTRY: Object = {
+    "hosts": [HOST],
+    "ports": [{"number": 8000, "name": "http"}],
+    "resolution": "STATIC",
+    "endpoints": [{"address": "192.0.2.7"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "namespace", "impact"),
+    [
+        ({}, "sample", BREAKS),
+        ({}, "other", PERHAPS),
+        ({"ports": [{"number": 8000, "name": "web"}]}, "sample", PERHAPS),
+        ({"resolution": "NONE", "endpoints": []}, "sample", PERHAPS),
+    ],
+)
+def test_a_service_entry_that_adds_endpoints_breaks(change: Object, namespace: str, impact: Impact) -> None:
+    """Those of the Service's namespace and of a port of its name are the host's, too."""
+    (one,) = walked(istio("ServiceEntry", {**ENTRY, **change}, namespace)).hindrances
+    assert one.impact is impact
+    assert ("adds 192.0.2.7 to the Service's endpoints" in one.effect) == (impact is BREAKS)
+
+
 EAST = "cluster.local/ns/sample/sa/sleep"
 
 
