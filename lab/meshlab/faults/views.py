@@ -51,29 +51,6 @@ def sidecar_without_the_server(bench: Bench) -> None:
     bench.create(bench.site, made("Sidecar", NETWORKING, "sleep", spec))
 
 
-@fault(behind="P18", users=OWN_ANSWERS + ", and 503 when that has none", finding="MK728")
-def route_to_own_subset(bench: Bench) -> None:
-    """A VirtualService sends all calls of httpbin to the subset of its own cluster."""
-    subset = {"name": "here", "labels": {"topology.istio.io/cluster": bench.site.name}}
-    bench.create(bench.site, made("DestinationRule", NETWORKING, "here", {"host": HOST, "subsets": [subset]}))
-    route = [{"destination": {"host": HOST, "subset": "here"}}]
-    bench.create(bench.site, made("VirtualService", NETWORKING, "here", {"hosts": [HOST], "http": [{"route": route}]}))
-
-
-@fault(behind="P18", users="callers in the cluster get 503, no cluster", finding="MK728")
-def route_without_subset(bench: Bench) -> None:
-    """A VirtualService sends calls to a subset v1, and the DestinationRule that has it was not copied."""
-    route = [{"destination": {"host": HOST, "subset": "v1"}}]
-    bench.create(bench.site, made("VirtualService", NETWORKING, "v1", {"hosts": [HOST], "http": [{"route": route}]}))
-
-
-@fault(behind="F11", users=OWN_ANSWERS + ", in plain text", finding="MK722")
-def rule_without_mutual_tls(bench: Bench) -> None:
-    """A DestinationRule of the cluster turns TLS off for httpbin (mode DISABLE)."""
-    spec = {"host": HOST, "trafficPolicy": {"tls": {"mode": "DISABLE"}}}
-    bench.create(bench.site, made("DestinationRule", NETWORKING, "plain", spec))
-
-
 @fault(behind="P18 F18", users=OWN_ANSWERS + ", and 503 when that has none", finding="MK728")
 def locality_without_the_others(bench: Bench) -> None:
     """A DestinationRule distributes the calls of its own region to that region alone."""
@@ -124,13 +101,6 @@ def denied_client(bench: Bench) -> None:
     rule = {"from": [{"source": {"principals": [f"cluster.local/ns/{SAMPLE}/sa/sleep"]}}]}
     spec = {"selector": {"matchLabels": {"app": "httpbin"}}, "action": "DENY", "rules": [rule]}
     bench.create(bench.site, made("AuthorizationPolicy", SECURITY, "no-sleep", spec))
-
-
-@fault(behind="F11", users="others get no answer from the cluster's pods; their retries hide 503s", finding="MK722")
-def port_without_mutual_tls(bench: Bench) -> None:
-    """A PeerAuthentication of the cluster turns mutual TLS off for httpbin's port."""
-    spec = {"selector": {"matchLabels": {"app": "httpbin"}}, "portLevelMtls": {"8080": {"mode": "DISABLE"}}}
-    bench.create(bench.site, made("PeerAuthentication", SECURITY, "plain-port", spec))
 
 
 def edit_mesh_config(bench: Bench, site: Site, change: Callable[[Object], object]) -> None:

@@ -51,12 +51,8 @@ LOOK: Final[Mapping[str, str]] = {
         "export-to-own-namespace port-named-otherwise selector-without-pods"
     ),
     "kubectl --context {site} get configmap istio -n istio-system -o yaml": "cluster-local-service discovery-selectors",
-    "kubectl --context {site} get sidecars,serviceentries,authorizationpolicies -n sample -o yaml": (
-        "sidecar-without-the-server service-entry-of-the-same-host denied-client"
-    ),
-    "kubectl --context {site} get peerauthentications,destinationrules,virtualservices -n sample -o yaml": (
-        "route-to-own-subset route-without-subset rule-without-mutual-tls locality-without-the-others"
-        " port-without-mutual-tls"
+    "kubectl --context {site} get sidecars,serviceentries,destinationrules,authorizationpolicies -n sample -o yaml": (
+        "sidecar-without-the-server service-entry-of-the-same-host locality-without-the-others denied-client"
     ),
     "kubectl --context {peer} get peerauthentications,destinationrules,virtualservices -n sample -o yaml": (
         "mtls-disabled subset-pinned-to-old-cluster-name"
@@ -141,7 +137,7 @@ def check_answer(answer: str, fault: Fault) -> tuple[RoundOutcome | None, str]:
 
 
 def family(fault: Fault) -> str:
-    """Return what a fault is about: credentials, gateways, trust, proxies or services."""
+    """Return what a fault is about: credentials, gateways, trust, proxies, services or views."""
     return fault.make.__module__.rpartition(".")[2]
 
 
