@@ -47,6 +47,18 @@ NAMES = [
     "service-missing",
     "headless-over-networks",
     "stale-istiod-replica",
+    "wrong-tls-server-name",
+    "gateway-of-all-networks",
+    "former-values",
+    "discovery-selectors",
+    "selector-without-pods",
+    "export-to-own-namespace",
+    "cluster-local-service",
+    "sidecar-without-the-server",
+    "service-entry-of-the-same-host",
+    "port-named-otherwise",
+    "locality-without-the-others",
+    "denied-client",
 ]
 GIVEN = ("uid", "resourceVersion", "creationTimestamp", "generation")
 TOUCHED = "services,secrets,gateways.networking.istio.io,namespaces"

@@ -45,7 +45,8 @@ def follows(effect: Finding, cause: Finding, clusters: Collection[str]) -> bool:
     """Tell whether a bad finding may be due to another one, by what both are about: the pair, or a cluster of it.
 
     A warning is no reason for a failure; what is unknown is none for anything, but for a cluster that cannot be read.
-    What names no cluster of the mesh is about all of them.
+    What names no cluster of the mesh is about all of them; of an object (`namespace/name`), it follows from what names
+    that, too.
     """
     if SEVERITY.index(cause.verdict) < SEVERITY.index(effect.verdict):
         return False
@@ -56,6 +57,8 @@ def follows(effect: Finding, cause: Finding, clusters: Collection[str]) -> bool:
         return False
     if ARROW in effect.subject and ARROW in cause.subject:
         return bool(ours == theirs)
+    if not ours and re.fullmatch(r"[\w.-]+/[\w.-]+", effect.subject):
+        return bool(re.search(rf"(?<![\w./-]){re.escape(effect.subject)}(?![\w-])", cause.observed))
     return not ours or not theirs or bool({*ours} & {*theirs})
 
 

@@ -123,9 +123,8 @@ def check_known(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterat
             continue
         observed = f"{row['istiod']} holds {row['known'] or 'none'}"
         if not row["known"] and not row["ready"]:
-            yield ask.unknown(
-                f"{observed}, and {server} has no ready endpoint to compare it with", f"deploy {what} there"
-            )
+            lacking = f"{observed}, and {server} has no ready endpoint to compare it with"
+            yield ask.unknown(lacking, cause or f"deploy {what} there")
             continue
         if row["known"] != row["ready"]:
             observed += f"; ready are {row['ready'] or 'none'}"
@@ -194,9 +193,11 @@ def check_endpoints(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Fi
     row = rows.iloc[0]
     others = f"{row['local']} local" + (f", strange {row['strange']}" if row["strange"] else "")
     if row["way"] == "none":
-        if not row["ready"]:
-            return ask.fail(f"none; {server} has no ready endpoint itself", f"is {spec.server} up in {server}?")
         remedy = service_view.named(mesh, facts.service_views, client, server, Link.DISCOVERY, Link.ENDPOINTS)
+        if not row["ready"]:
+            return ask.fail(
+                f"none; {server} has no ready endpoint itself", remedy or f"is {spec.server} up in {server}?"
+            )
         remedy = remedy or "MK802 to MK806 of this pair; no object that was read hides them"
         return ask.fail(f"none of {row['ready']} ({others})", remedy)
     words = {"gateway": "gateway", "pods": "raw pod address", "both": "gateway and raw pod addresses"}
@@ -237,7 +238,9 @@ def check_hello(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterat
             # Nobody knows whether this is still its address, or whether the cluster is up at all.
             yield ask.unknown(f"{said}; what {server} offers could not be read: {unread}", f"is {server} up?")
         else:
-            cause = service_view.named(mesh, facts.service_views, client, server, Link.GATEWAY)
+            ready = facts.paths[(facts.paths["client"] == client) & (facts.paths["server"] == server)]["ready"]
+            links = [Link.GATEWAY] if ready.any() else [Link.DISCOVERY, Link.GATEWAY]
+            cause = service_view.named(mesh, facts.service_views, client, server, *links)
             closed = row["heard"] == sni_probe.CLOSED
             yield ask.fail(said, (closed and cause) or _hello_cure(mesh, row, server))
 

@@ -50,6 +50,8 @@ def remedy(mesh: Mesh, view: ServiceView, one: Hindrance) -> str:
         return f"kubectl --context {mesh.spec.cluster(view.server).context} label namespace {namespace} {one.wanted}"
     if one.kind == SERVICE and EXPORT_TO in one.field:
         return f"{kubectl} annotate service -n {one.namespace} {one.name} {EXPORT_TO}-"
+    if one.kind == SERVICE and one.wanted and one.field == "spec.selector":
+        return f"{kubectl} patch service -n {one.namespace} {one.name} --type merge -p '{one.wanted}'"
     if one.kind == SERVICE and one.wanted:
         patch = f'{{"spec":{{"ports":[{{"port":{mesh.spec.probe.port},"name":"{one.wanted}"}}]}}}}'
         return f"{kubectl} patch service -n {one.namespace} {one.name} -p '{patch}'"

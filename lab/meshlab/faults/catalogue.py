@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 
 from meshkit.errors import InputError
-from meshlab.faults import credentials, gateways, proxies, services, trust
+from meshlab.faults import credentials, gateways, proxies, services, trust, views
 from meshlab.faults.fault import Fault
 
-MODULES = (credentials, gateways, trust, proxies, services)
+MODULES = (credentials, gateways, trust, proxies, services, views)
 KNOWN = {each.name: each for module in MODULES for each in vars(module).values() if isinstance(each, Fault)}
 
 

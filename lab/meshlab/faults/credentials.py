@@ -79,6 +79,13 @@ def loopback_server(bench: Bench) -> None:
     rewrite(bench, lambda kubeconfig: kubeconfig["clusters"][0]["cluster"].update(server=server))
 
 
+@fault(behind="P14", users=UNSEEN, finding="MK835")
+def wrong_tls_server_name(bench: Bench) -> None:
+    """The remote secret in the other cluster expects a name that the API server's certificate does not have."""
+    name = f"api.{bench.site.name}.example"
+    rewrite(bench, lambda kubeconfig: kubeconfig["clusters"][0]["cluster"].update({"tls-server-name": name}))
+
+
 @fault(behind="P9 F4", users=UNSEEN + "; a new istiod is not ready for 30 s and then knows nothing", finding="MK702")
 def unreachable_api_server(bench: Bench) -> None:
     """A firewall drops what the other clusters send to the API server."""

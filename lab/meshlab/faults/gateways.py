@@ -10,7 +10,7 @@ from meshlab.kube import Object
 GATEWAY = "istio-eastwestgateway"
 SERVICE, DEPLOYMENT = Ref("Service", GATEWAY), Ref("Deployment", GATEWAY)
 EXPOSURE = Ref("Gateway", "cross-network-gateway")
-NETWORK = "topology.istio.io/network"
+NETWORK, NETWORK_VIEW = "topology.istio.io/network", "ISTIO_META_REQUESTED_NETWORK_VIEW"
 SNI_PORT = 15443
 HOME_ONLY = "only answers from their own cluster; without an endpoint at home, 503"
 
@@ -64,6 +64,18 @@ def exposure_missing(bench: Bench) -> None:
 def exposure_selector_wrong(bench: Bench) -> None:
     """The Gateway object that exposes services selects a gateway that does not exist."""
     bench.edit(bench.site, EXPOSURE, lambda item: item["spec"].update(selector={"istio": "eastwest-gateway"}))
+
+
+@fault(behind="P11 F12", users="others get few answers from the cluster; no call fails", finding="MK616")
+def gateway_of_all_networks(bench: Bench) -> None:
+    """The east-west gateway lacks ISTIO_META_REQUESTED_NETWORK_VIEW: it sends requests back to the other gateways."""
+
+    def unset(item: Object) -> None:
+        (proxy,) = item["spec"]["template"]["spec"]["containers"]
+        proxy["env"] = [each for each in proxy["env"] if each["name"] != NETWORK_VIEW]
+
+    bench.edit(bench.site, DEPLOYMENT, unset)
+    bench.settle(bench.site)
 
 
 @fault(behind="P11", users=f"others get {HOME_ONLY}; calls wait for a connection that never comes", finding="MK840")

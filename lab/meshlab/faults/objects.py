@@ -10,7 +10,9 @@ from meshkit.errors import ChangeError
 from meshlab.kube import Kube, Object, Refused
 
 CORE, APPS, ISTIO = "/api/v1", "/apis/apps/v1", "/apis/networking.istio.io/v1"
+SECURITY = "/apis/security.istio.io/v1"
 PLACES: Mapping[str, tuple[str, str]] = {
+    "AuthorizationPolicy": (SECURITY, "authorizationpolicies"),
     "ClusterRoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
     "ConfigMap": (CORE, "configmaps"),
     "Deployment": (APPS, "deployments"),
@@ -18,10 +20,12 @@ PLACES: Mapping[str, tuple[str, str]] = {
     "EnvoyFilter": ("/apis/networking.istio.io/v1alpha3", "envoyfilters"),
     "Gateway": (ISTIO, "gateways"),
     "Namespace": (CORE, "namespaces"),
-    "PeerAuthentication": ("/apis/security.istio.io/v1", "peerauthentications"),
+    "PeerAuthentication": (SECURITY, "peerauthentications"),
     "Pod": (CORE, "pods"),
     "Secret": (CORE, "secrets"),
     "Service": (CORE, "services"),
+    "ServiceEntry": (ISTIO, "serviceentries"),
+    "Sidecar": (ISTIO, "sidecars"),
     "VirtualService": (ISTIO, "virtualservices"),
 }
 GIVEN = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "deletionTimestamp")

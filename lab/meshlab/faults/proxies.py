@@ -11,6 +11,7 @@ from meshlab.faults.fault import fault
 from meshlab.faults.objects import Ref
 from meshlab.faults.pods import ISTIOD, PROXIES
 from meshlab.faults.services import HOST, SAMPLE, made
+from meshlab.faults.views import edit_mesh_config
 from meshlab.kube import Object
 from meshlab.layout import API_PORT
 
@@ -59,6 +60,30 @@ def version_skew(bench: Bench) -> None:
     bench.edit(bench.site, Ref("Deployment", "istiod"), run_old)
     bench.settle(bench.site)
     bench.restart(bench.site, PROXIES)
+
+
+@fault(
+    behind="P4 F6",
+    users="nothing, until proxies need certificates: istiod refuses them; new pods are of no network",
+    finding="MK843",
+)
+def former_values(bench: Bench) -> None:
+    """The values of before the mesh were applied again: istiod forgot its cluster id, mesh id and network."""
+
+    def inject(config: Object) -> None:
+        values = json.loads(config["data"]["values"])
+        values["global"] |= {"meshID": "", "network": "", "multiCluster": {"enabled": False, "clusterName": ""}}
+        config["data"]["values"] = json.dumps(values)
+
+    def forget(deployment: Object) -> None:
+        for each in deployment["spec"]["template"]["spec"]["containers"][0]["env"]:
+            if each["name"] == "CLUSTER_ID":
+                each["value"] = "Kubernetes"
+
+    bench.edit(bench.site, Ref("ConfigMap", "istio-sidecar-injector"), inject)
+    edit_mesh_config(bench, bench.site, lambda config: config["defaultConfig"].pop("meshId"))
+    bench.edit(bench.site, Ref("Deployment", "istiod"), forget)
+    bench.settle(bench.site)
 
 
 @fault(

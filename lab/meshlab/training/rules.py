@@ -25,12 +25,13 @@ RULES: Final = (
 )
 LOOK: Final[Mapping[str, str]] = {
     "meshkit pairs {mesh} --samples 0": (
-        "expired-credential revoked-credential unreachable-api-server loopback-server"
+        "expired-credential revoked-credential unreachable-api-server loopback-server wrong-tls-server-name"
     ),
     "meshkit pairs {mesh} --samples 20": "firewall-15443",
     "meshkit proxies {mesh} --cluster {cluster}": "nacked-envoyfilter paused-proxy",
     "istioctl --context {peer} remote-clusters": "stale-istiod-replica",
     "istioctl --context {site} version": "version-skew",
+    "kubectl --context {site} logs -n istio-system deploy/istiod --tail 20": "former-values",
     "istioctl --context {site} proxy-config secret deploy/sleep.sample": "different-roots combined-root-missing",
     "date -u; kubectl --context {site} get --raw /healthz -v 8 2>&1 | grep Date": "skewed-clock",
     "kubectl --context {peer} get secrets -A -l istio/multiCluster=true": (
@@ -44,7 +45,15 @@ LOOK: Final[Mapping[str, str]] = {
     "kubectl --context {site} get gateways.networking.istio.io -n istio-system -o yaml": (
         "exposure-missing exposure-selector-wrong"
     ),
+    "kubectl --context {site} get deploy -n istio-system -o yaml": "gateway-of-all-networks",
     "kubectl --context {site} get services -n sample": "service-missing headless-over-networks",
+    "kubectl --context {site} get services -n sample -o yaml": (
+        "export-to-own-namespace port-named-otherwise selector-without-pods"
+    ),
+    "kubectl --context {site} get configmap istio -n istio-system -o yaml": "cluster-local-service discovery-selectors",
+    "kubectl --context {site} get sidecars,serviceentries,destinationrules,authorizationpolicies -n sample -o yaml": (
+        "sidecar-without-the-server service-entry-of-the-same-host locality-without-the-others denied-client"
+    ),
     "kubectl --context {peer} get peerauthentications,destinationrules,virtualservices -n sample -o yaml": (
         "mtls-disabled subset-pinned-to-old-cluster-name"
     ),
@@ -128,7 +137,7 @@ def check_answer(answer: str, fault: Fault) -> tuple[RoundOutcome | None, str]:
 
 
 def family(fault: Fault) -> str:
-    """Return what a fault is about: credentials, gateways, trust, proxies or services."""
+    """Return what a fault is about: credentials, gateways, trust, proxies, services or views."""
     return fault.make.__module__.rpartition(".")[2]
 
 

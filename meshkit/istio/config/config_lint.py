@@ -6,8 +6,9 @@ on as it is, and nothing refuses it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
@@ -59,13 +60,21 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Behind:
+    """A pod behind a Service: its labels, and the numbers of its ports that the Service leads to."""
+
+    labels: Mapping[str, str]
+    ports: frozenset[int]
+
+
+@dataclass(frozen=True)
 class Known:
     """What a mesh has, that a cluster's objects may name: clusters, networks, Services (`name.namespace`), identities.
 
     Services are those of the cluster (`hosts`); those that its clients may call in other networks (`abroad`); and those
     of its own that are in no other network, as far as these were read, but may be called from there (`alone`).
     `trust_domain` is the mesh's, with `aliases`; `domain` is the cluster's; and `outlier_detection` says whether rules
-    inherit one.
+    inherit one. `behind` has each Service's pods of all clusters, with the port numbers that it leads to.
     """
 
     places: dict[str, Collection[str]]
@@ -77,20 +86,28 @@ class Known:
     root: str
     domain: str = DEFAULT
     outlier_detection: bool = False
+    behind: Mapping[str, Sequence[Behind]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A cluster's objects of Istio; its Services, with the TLS modes of the pods of each; its meshConfig and domain.
+    """A cluster's objects of Istio; its Services, with the pods behind each; its meshConfig and domain.
 
     `outlier_detection` says whether every rule inherits one from meshConfig.
     """
 
     objects: list[Manifest]
-    modes: Mapping[str, frozenset[str]]
+    behind: Mapping[str, Sequence[Behind]]
     settings: Manifest
     domain: str
     outlier_detection: bool
+
+    @property
+    def modes(self) -> Mapping[str, frozenset[str]]:
+        """The TLS modes of the pods behind each Service."""
+        return {
+            host: frozenset(pod.labels.get(TLS_MODE, "disabled") for pod in pods) for host, pods in self.behind.items()
+        }
 
 
 def rules(mesh: Mesh) -> pd.DataFrame:
@@ -120,19 +137,31 @@ def _rows(own: _Read, known: Known) -> list[Row]:
 
 
 def _read(cluster: Cluster, mesh: Mesh, source: Cluster) -> _Read:
-    pods: dict[str, list[dict[str, str]]] = defaultdict(list)
+    pods: dict[str, list[Manifest]] = defaultdict(list)
     for pod in cluster.get("pods", fields="status.phase=Running"):
-        pods[pod["metadata"]["namespace"]].append(pod["metadata"].get("labels") or {})
-    modes = {}
+        pods[pod["metadata"]["namespace"]].append(pod)
+    behind = {}
     for service in cluster.get("services"):
         name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
-        behind = (labels for labels in pods[namespace] if selects(service["spec"].get("selector") or {}, labels))
-        modes[f"{name}.{namespace}"] = frozenset(labels.get(TLS_MODE, "disabled") for labels in behind)
+        behind[f"{name}.{namespace}"] = [
+            Behind(pod["metadata"].get("labels") or {}, frozenset(_target_ports(service, pod)))
+            for pod in pods[namespace]
+            if selects(service["spec"].get("selector") or {}, pod["metadata"].get("labels") or {})
+        ]
     # No istiod reads those of a remote cluster; its primary's are judged there.
     objects = [obj for kind in KINDS for obj in _get(cluster, kind)] if source is cluster else []
     settings = mesh_config(source, mesh)
     domain = of_cluster(cluster, mesh.root_namespace)
-    return _Read(objects, modes, settings, domain, _inherited(source, settings, mesh.root_namespace))
+    return _Read(objects, behind, settings, domain, _inherited(source, settings, mesh.root_namespace))
+
+
+def _target_ports(service: Manifest, pod: Manifest) -> Iterator[int]:
+    ports = [port for one in pod["spec"].get("containers") or [] for port in one.get("ports") or []]
+    named = {port["name"]: int(port["containerPort"]) for port in ports if port.get("name")}
+    for port in service["spec"].get("ports") or []:
+        target = port.get("targetPort") or port["port"]
+        if number := named.get(target, 0) if isinstance(target, str) else int(target):
+            yield number
 
 
 def _inherited(cluster: Cluster, settings: Manifest, root_namespace: str) -> bool:
@@ -173,6 +202,7 @@ def _known(mesh: Mesh, name: str, own: _Read, read: Mapping[str, _Read | Unknown
         root=mesh.root_namespace,
         domain=own.domain,
         outlier_detection=own.outlier_detection,
+        behind={host: [pod for found in others.values() for pod in found.behind.get(host, ())] for host in modes},
     )
 
 
@@ -269,11 +299,23 @@ def _peer_authentication(obj: Manifest, known: Known) -> Iterator[Row]:
     labels = (spec.get("selector") or {}).get("matchLabels") or {}
     if (spec.get("mtls") or {}).get("mode") == "DISABLE":
         some = f" for pods with {', '.join(f'{k}={v}' for k, v in labels.items())}" if labels else ""
-        yield from _plain(f"mtls mode DISABLE{some}", "mtls", means, known, in_part=bool(labels))
+        part = bool(labels) and not _whole(namespace, labels, known)
+        yield from _plain(f"mtls mode DISABLE{some}", "mtls", means, known, in_part=part)
     for port, mtls in (spec.get("portLevelMtls") or {}).items():
         if (mtls or {}).get("mode") == "DISABLE":
             says = f"mtls mode DISABLE for port {port}"
-            yield from _plain(says, f"portLevelMtls {port}", means, known, in_part=True)
+            # Ports count only beside a selector: ComposePeerAuthentication (pilot/pkg/security/authn).
+            part = not labels or not _whole(namespace, labels, known, int(port))
+            yield from _plain(says, f"portLevelMtls {port}", means, known, in_part=part)
+
+
+def _whole(namespace: str, labels: Mapping[str, str], known: Known, port: int = 0) -> bool:
+    """Return whether labels select all pods behind a Service that other networks call, which leads to the port."""
+    hosts = (host for host in known.abroad if namespace == host.partition(".")[2])
+    return any(
+        pods and all(labels.items() <= pod.labels.items() and (not port or port in pod.ports) for pod in pods)
+        for pods in (known.behind.get(host, ()) for host in hosts)
+    )
 
 
 def _authorization_policy(obj: Manifest, known: Known) -> Iterator[Row]:

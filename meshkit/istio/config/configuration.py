@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from meshkit.errors import UnreachableError
 from meshkit.istio.config import authorization_policies
 from meshkit.istio.config.authorization_policies import OWN
+from meshkit.istio.config.locality import locality_of
 from meshkit.istio.config.missing_services import selects
 from meshkit.istio.config.services import mesh_config_map, settings_of
 from meshkit.istio.control_plane.cluster_domain import of_cluster
@@ -40,6 +43,7 @@ class Pod:
     ports: Mapping[str, int]
     name: str = ""
     workload: str = ""
+    locality: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ def configuration(cluster: Cluster, mesh: Mesh, source: Cluster) -> Configuratio
     service = next((s for s in services if named(s) == f"{spec.namespace}/{spec.server}"), None)
     selector = ((service or {}).get("spec") or {}).get("selector") or {}
     running = [p for p in cluster.get("pods", spec.namespace) if p["metadata"]["namespace"] == spec.namespace]
+    pod = functools.partial(_pod, _nodes(cluster))
     read = Configuration(
         cluster=cluster.name,
         network=mesh.spec.cluster(cluster.name).network if mesh.spec.topology.network == "multi" else "",
@@ -103,11 +108,11 @@ def configuration(cluster: Cluster, mesh: Mesh, source: Cluster) -> Configuratio
         root=mesh.root_namespace,
         namespaces={n["metadata"]["name"]: n["metadata"].get("labels") or {} for n in cluster.get("namespaces")},
         service=service,
-        servers=tuple(_pod(p) for p in running if selects(selector, _labels(p))),
+        servers=tuple(pod(p) for p in running if selects(selector, _labels(p))),
         unselected=tuple(
-            _pod(p) for p in running if selector and workload(p) == spec.server and not selects(selector, _labels(p))
+            pod(p) for p in running if selector and workload(p) == spec.server and not selects(selector, _labels(p))
         ),
-        clients=tuple(_pod(p) for p in running if workload(p) == spec.client),
+        clients=tuple(pod(p) for p in running if workload(p) == spec.client),
         gateways=tuple(sorted({s["metadata"]["namespace"] for s in services if is_gateway(s)})),
         objects={},
         source=source.name,
@@ -128,12 +133,25 @@ def _get(cluster: Cluster, kind: str) -> list[Manifest]:
         return []
 
 
-def _pod(pod: Manifest) -> Pod:
+def _nodes(cluster: Cluster) -> dict[str, Labels]:
+    """Return the labels of nodes; none where they may not be read, so that localities are unknown."""
+    try:
+        return {node["metadata"]["name"]: _labels(node) for node in cluster.get("nodes")}
+    except UnreachableError:
+        return {}
+
+
+def _pod(nodes: Mapping[str, Labels], pod: Manifest) -> Pod:
     spec = pod.get("spec") or {}
     ports = [port for one in spec.get("containers") or [] for port in one.get("ports") or []]
     numbers = {port["name"]: int(port["containerPort"]) for port in ports if port.get("name")}
     return Pod(
-        _labels(pod), spec.get("serviceAccountName") or "default", numbers, pod["metadata"]["name"], workload(pod)
+        _labels(pod),
+        spec.get("serviceAccountName") or "default",
+        numbers,
+        pod["metadata"]["name"],
+        workload(pod),
+        locality_of(_labels(pod), nodes.get(str(spec.get("nodeName", "")), {})),
     )
 
 

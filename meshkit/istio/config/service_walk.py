@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from meshkit.istio.config.hindrances import (
     linked,
     of_object,
 )
+from meshkit.istio.config.locality import MESH, distribution, leaves_out
 from meshkit.istio.config.peer_authentications import peer_mode
 from meshkit.istio.config.services import EXPORT_TO, exported, is_cluster_local, local_hosts
 from meshkit.istio.config.virtual_services import Caller, Route
@@ -88,12 +90,12 @@ class Walk:
         """In the order in which istiod takes them."""
         return (
             self.discovery, self.domains, self.service, self.exports, self.cluster_local, self.sidecars,
-            self.service_entries, self.ports, self.mutual_tls, self.routes, self.authorization,
+            self.service_entries, self.ports, self.mutual_tls, self.localities, self.routes, self.authorization,
         )  # fmt: skip
 
     def _settings(self, where: Configuration, link: Link, field: str, effect: str, wanted: str = "") -> Hindrance:
         place = (MESH_CONFIG, where.source or where.cluster, where.root, where.config_map or "istio")
-        return Hindrance(link, Impact.BREAKS, *place, f"mesh: {field}", effect, wanted)
+        return Hindrance(link, Impact.BREAKS, *place, f"{MESH}{field}", effect, wanted)
 
     def discovery(self) -> Iterator[Hindrance]:
         """`discoverySelectors`: of the client's istiod, for the server's namespace; and of the server's own istiod."""
@@ -151,8 +153,13 @@ class Walk:
                 effect = f"is an alias of {spec.get('externalName', '')}, and has no endpoints of its own"
                 yield self._service(where, Link.ENDPOINTS, "spec.type ExternalName", effect)
         if not self.server.servers and self.server.unselected:
-            pods = ", ".join(pod.name for pod in self.server.unselected[:3])
-            yield self._service(self.server.cluster, Link.ENDPOINTS, "spec.selector", f"does not select {pods}")
+            pods, ours, theirs = [p.name for p in self.server.unselected], _selector(of_client), _selector(of_server)
+            one = self._service(
+                self.server.cluster, Link.DISCOVERY, "spec.selector", f"does not select {', '.join(pods[:3])}"
+            )
+            # A merge patch: what only the wrong selector has is taken away.
+            right = {"spec": {"selector": {**dict.fromkeys(theirs.keys() - ours.keys()), **ours}}}
+            yield replace(one, wanted=json.dumps(right) if ours != theirs else "")
         if of_client.get("internalTrafficPolicy") == "Local":
             effect = "keeps each call on the client's node"
             yield self._service(self.holder.cluster, Link.ENDPOINTS, "spec.internalTrafficPolicy Local", effect)
@@ -205,11 +212,21 @@ class Walk:
         for entry in self.client.objects[SERVICE_ENTRY]:
             spec, place = entry.get("spec") or {}, home(entry)
             seen = visible(spec, place, namespace, self.client, "Service")
-            if place == namespace and seen and self.host in (spec.get("hosts") or []):
-                effect = "gives its own endpoints beside those of the Service: it names the same host"
-                yield of_object(
-                    self.client, SERVICE_ENTRY, entry, "spec.hosts", effect, link=Link.ANSWERS, impact=Impact.PERHAPS
-                )
+            if not (place == namespace and seen and self.host in (spec.get("hosts") or [])):
+                continue
+            field, effect = "spec.hosts", "gives its own endpoints beside those of the Service: it names the same host"
+            if added := self._added(spec):
+                field = "spec.endpoints"
+                effect = f"adds {', '.join(added)} to the Service's endpoints, and part of the calls go there"
+            impact = Impact.BREAKS if added else Impact.PERHAPS
+            yield of_object(self.client, SERVICE_ENTRY, entry, field, effect, link=Link.ANSWERS, impact=impact)
+
+    def _added(self, spec: Manifest) -> list[str]:
+        """Return the addresses that a ServiceEntry gives the port that is called, if it has one of that name."""
+        name = next((p.get("name", "") for p in _ports(self.holder.service) if p["port"] == self.probe.port), "")
+        if spec.get("resolution") != "STATIC" or name not in [port.get("name") for port in spec.get("ports") or []]:
+            return []
+        return [str(one["address"]) for one in spec.get("endpoints") or [] if one.get("address")]
 
     def ports(self) -> Iterator[Hindrance]:
         """The port: endpoints belong to it by its name in their own cluster, and the SNI names its number.
@@ -332,6 +349,29 @@ class Walk:
         port = next((port for port in _ports(self.server.service) if port["port"] == self.probe.port), {})
         target = port.get("targetPort") or self.probe.port
         return pod.ports.get(target, self.probe.port) if isinstance(target, str) else int(target)
+
+    def localities(self) -> Iterator[Hindrance]:
+        """The distribution by locality: endpoints of localities that it does not name are taken away."""
+        found = [one for labels in self._callers() for one in self._localities(labels)]
+        yield from dict.fromkeys(found)
+
+    def _localities(self, labels: Labels) -> Iterator[Hindrance]:
+        rule = self._rule(labels)
+        policy, author = (rule.policy, rule.author) if rule else ({}, None)
+        shares, field = distribution(policy, self.client.settings, self.probe.port)
+        pairs = [(c.locality, s.locality) for c in self.client.clients for s in self.server.servers]
+        left = [leaves_out(shares, *pair) for pair in pairs]
+        if not any(left):
+            return
+        part = not all(left) or not all(one for pair in pairs for one in pair)
+        there = next((server for (_, server), one in zip(pairs, left, strict=True) if one), "")
+        effect = f"distributes calls {next(filter(None, left))}, and so not to {self.server.cluster}"
+        effect += f" ({there or 'locality not known'})"
+        if field.startswith(MESH):
+            one = self._settings(self.client, Link.ENDPOINTS, field.removeprefix(MESH), effect)
+            yield linked(one, one.link, impact=_impact(part=part))
+        elif author:
+            yield of_object(self.client, DESTINATION_RULE, author, field, effect, link=Link.ENDPOINTS, part=part)
 
     def routes(self) -> Iterator[Hindrance]:
         """The VirtualService that clients go by: what of it leads past the server's cluster, or ends at its gateway."""
@@ -457,6 +497,10 @@ def _used(route: Route) -> list[Manifest]:
 def _spec(service: Manifest | None) -> Manifest:
     found: Manifest = (service or {}).get("spec") or {}
     return found
+
+
+def _selector(spec: Manifest) -> dict[str, str]:
+    return spec.get("selector") or {}
 
 
 def _ports(service: Manifest | None) -> list[Manifest]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from meshkit.checks.causes import consequences, follows, in_order, reasons
 from meshkit.checks.finding import Finding, Verdict
 
@@ -123,3 +125,21 @@ def test_an_istiod_without_debug_answers_is_reported_first_and_is_the_cause_of_u
     assert ("MK803", EAST_WEST, "MK108") in found
     assert ("MK901", "east", "MK108") in found
     assert ("MK201", "west", "") in found
+
+
+def test_what_names_an_object_follows_from_what_names_it_too() -> None:
+    """A port of another name is the cause of two unlike Services; a policy of another one is not."""
+    unlike = finding("MK709", "sample/httpbin", Verdict.WARN)
+    port = replace(
+        finding("MK728", EAST_WEST), observed="Service sample/httpbin in west (spec.ports 8000) is `tcp-http`"
+    )
+    assert follows(unlike, port, CLUSTERS)
+    for other in ("Service sample/httpbin-2 in west", "AuthorizationPolicy sample/guard in west"):
+        assert not follows(unlike, replace(port, observed=other), CLUSTERS)
+
+
+def test_what_a_forgotten_id_and_a_wrong_name_lead_to() -> None:
+    """Nobody must fix the secret of a cluster that has forgotten who it is, nor the path of a wrong name."""
+    assert follows(finding("MK830", EAST_WEST), finding("MK843", "west"), CLUSTERS)
+    refused = finding("MK702", EAST_WEST), finding("MK835", EAST_WEST)
+    assert [row[::2] for row in order(*refused)] == [("MK835", ""), ("MK702", "MK835")]

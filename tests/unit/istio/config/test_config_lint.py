@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -132,6 +133,35 @@ def test_peer_authentications_that_turn_mutual_tls_off_are_found() -> None:
         ("plain perhaps", "mtls mode DISABLE for pods with app=a")
     ]
     assert not [*config_lint._peer_authentication(obj("PeerAuthentication", None), KNOWN)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "trouble"),
+    [
+        ({"mtls": {"mode": "DISABLE"}}, "plain"),
+        ({"portLevelMtls": {"8080": {"mode": "DISABLE"}}}, "plain"),
+        ({"portLevelMtls": {"9090": {"mode": "DISABLE"}}}, "plain perhaps"),
+    ],
+)
+@pytest.mark.parametrize(("version", "whole"), [({}, True), ({"version": "v1"}, False)])
+def test_what_selects_all_pods_of_a_service_turns_it_off_for_sure(
+    spec: dict[str, Any], trouble: str, version: dict[str, str], whole: bool
+) -> None:
+    """All that others call: no matter of some pods, nor of a port that nobody may use."""
+    pods = [config_lint.Behind({"app": "httpbin", "version": v}, frozenset({8080})) for v in ("v1", "v2")]
+    known = replace(KNOWN, behind={"httpbin.sample": pods})
+    selector = {"selector": {"matchLabels": {"app": "httpbin", **version}}}
+    found = config_lint._peer_authentication(obj("PeerAuthentication", {**selector, **spec}), known)
+    assert [row["trouble"] for row in found] == [trouble if whole else "plain perhaps"]
+
+
+def test_the_ports_behind_a_service_are_read_by_number_and_name() -> None:
+    """As its pods call them."""
+    ports = [{"name": "web", "containerPort": 8080}]
+    pod = held("Pod", "a", "sample", labels={"app": "a"}, spec={"containers": [{"ports": ports}]})
+    wanted = [{"port": 80, "targetPort": "web"}, {"port": 9090}, {"port": 1, "targetPort": "none"}]
+    service = held("Service", "a", "sample", spec={"selector": {"app": "a"}, "ports": wanted})
+    assert {*config_lint._target_ports(service, pod)} == {8080, 9090}
 
 
 def test_policies_of_other_trust_domains_and_of_addresses_are_found() -> None:
