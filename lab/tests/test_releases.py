@@ -190,7 +190,7 @@ def test_meshkit_finds_the_istioctl_of_the_lab(cache: Path, monkeypatch: pytest.
     assert paths.program("istioctl") == str(cache / "istioctl")
 
 
-class Told(scenarios.Tools):
+class Recorder(scenarios.Tools):
     """Keeps what would be run."""
 
     def run(self, program: str, *argv: str, stdin: str = "") -> str:
@@ -206,7 +206,7 @@ def test_each_cluster_is_installed_by_its_istioctl(cache: Path, shape: str, expe
     home.mkdir()
     settings = Settings(shapes=(shape,), istio=one.release())
     settings.save(home)
-    tools = Told(home)
+    tools = Recorder(home)
     for site, release in zip(sites(2), expected, strict=True):
         tools.install(site)
         assert tools.said[0] == str(layout.programs(release) / "istioctl")
