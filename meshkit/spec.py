@@ -269,7 +269,8 @@ class MeshSpec(_Model):
             if twice:
                 raise ValueError(
                     f"topology.network is multi, but {', '.join(twice)} is the network of two clusters; "
-                    "give each its own, or use `network: flat`"
+                    "meshkit does not mix both yet: give each its own, so that calls between them go through gateways, "
+                    "or use `network: flat` where pods of all clusters reach each other"
                 )
         return self
 

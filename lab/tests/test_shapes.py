@@ -1,7 +1,8 @@
 """Meshes as people have them: is a healthy one called healthy, and is a live one migrated, or refused with the reason?
 
 $MESHKIT_TEST_SHAPES chooses them: names with commas, or with + to combine shapes; unset, all. What was seen is added to
-the JSON file $MESHKIT_TEST_TABLE. `python -m tests.support.shape_table FILE` prints the table of docs/lab-shapes.md.
+the JSON file $MESHKIT_TEST_TABLE, and snapshots to $MESHKIT_TEST_SNAPSHOTS: tests/fixtures/snapshots has those of a
+whole run. `python -m tests.support.shape_table FILE` prints the table of docs/lab-shapes.md.
 """
 
 from __future__ import annotations
@@ -9,25 +10,34 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from meshlab.layout import programs
+from meshlab.programs import CHARTS, share
 from meshlab.shapes.shape import names
 
+from meshkit.checks import audit
+from meshkit.kube.mesh import Mesh
+from meshkit.snapshot.snapshot import Snapshot
 from tests.e2e.runs.test_migration import FORGIVEN, Done, mesh_file, meshkit
 from tests.support import drill
-from tests.support.lab import Lab, in_folder
+from tests.support.lab import Lab, broken, in_folder
 from tests.support.lab_fixtures import need_programs
 from tests.support.sameness import differences, snapshot
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1800)]
 CHOSEN = (os.environ.get("MESHKIT_TEST_SHAPES") or ",".join(names())).split(",")
 SETTLES = 60.0
+FAULT = "secret-in-wrong-namespace"
+"""One that every shape can have."""
+MOST_BYTES = 200_000
 PLANNED, APPLIED = ("--until", "07"), ("--until", "08")
 """Stages 09 and 10 change nothing that is there afterwards."""
 HEALTHY: dict[str, str] = {"no-debug": "MK108", "quota": "MK242", "older": "MK240", "skew": "MK207 MK240 MK910"}
@@ -96,32 +106,67 @@ def test_a_healthy_mesh_is_called_healthy(lab: Lab, shape: str, row: Row) -> Non
     unknown = sum(f["verdict"] == "unknown" for f in findings)
     said = [*bad([f for f in findings if f["verdict"] != "unknown"]), *([f"{unknown} unknown"] if unknown else [])]
     row["healthy"] = "<br>".join(said) or "nothing"
+    keep(lab, f"{shape}-healthy")
+    with broken(lab, FAULT):
+        keep(lab, f"{shape}-{FAULT}")
     assert row["calls"].count(f"0 of {drill.CALLS} failed, answers of east and west") == 2, row["calls"]
     assert false_alarms(shape, findings) == []
     assert {*HEALTHY.get(shape, "").split()[:1]} <= ids(findings)
 
 
+def keep(lab: Lab, name: str) -> None:
+    """Take a snapshot, whose file gives the findings of the live mesh; it is kept in $MESHKIT_TEST_SNAPSHOTS."""
+    folder = Path(os.environ.get("MESHKIT_TEST_SNAPSHOTS") or lab.home)
+    live = Snapshot(Mesh.open(lab.mesh_file)).read()
+    live.write(path := folder / f"{name}.json.gz")
+    assert audit.check(Snapshot.load(path)) == audit.check(live)
+    assert path.stat().st_size <= MOST_BYTES
+
+
 @pytest.mark.parametrize("shape", CHOSEN)
-def test_a_live_mesh_is_migrated_or_refused(
-    lab: Lab, shape: str, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_live_mesh_is_migrated_or_refused(lab: Lab, shape: str, row: Row, tmp_path: Path) -> None:
     """East of the shape is live, west bare: plan, apply under load, an empty second plan, undo; or no change at all."""
     lab.start("single", shapes=shape.split("+"))
+    if shape not in REFUSED:
+        migrate(lab, row, tmp_path)
+        return
     before, file = snapshot(lab), mesh_file(lab)
-
     plan = meshkit(tmp_path, "run", file, *PLANNED)
     row["plan"] = outcome(plan, f"{sum(map(len, plan.plans()))} changes")
     done = meshkit(tmp_path, "run", file, "--mode", "apply", *APPLIED)
     row["apply"] = outcome(done, requests(done))
-    if shape in REFUSED:
-        left = differences(before, snapshot(lab))
-        row["second plan"] = row["undo"] = "refused"
-        assert (done.code, REFUSED[shape] in ids(done.findings), left) == (1, True, []), row
-        return
-    again = meshkit(tmp_path, "run", file, *PLANNED)
+    left = differences(before, snapshot(lab))
+    row["second plan"] = row["undo"] = "refused"
+    assert (done.code, REFUSED[shape] in ids(done.findings), left) == (1, True, []), row
+
+
+@pytest.mark.parametrize("shape", ["helm"])
+def test_what_helm_installed_is_migrated_once_its_owner_gave_it_its_ids(
+    lab: Lab, shape: str, row: Row, tmp_path: Path
+) -> None:
+    """MK105's remedy, followed word by word; Helm's own next run of the same values changes nothing after."""
+    lab.start("single", shapes=[shape])
+    refused = meshkit(tmp_path, "run", mesh_file(lab), "--only", "01")
+    (remedy,) = [f["remedy"] for f in refused.findings if f["id"] == "MK105" and f["verdict"] == "fail"]
+    chart = str(share(programs()) / CHARTS / "istiod")
+    where = ("--kube-context", "lab-east", "--namespace", "istio-system", "--wait")
+    values = shlex.split(" ".join(re.findall(r"--set (?:'[^']*'|[^ ;]+)", remedy)))
+    lab.must("helm", "upgrade", "istiod", chart, *where, "--reuse-values", *values)
+    migrate(lab, row, tmp_path, after=lambda: lab.must("helm", "upgrade", "istiod", chart, *where, "--reuse-values"))
+
+
+def migrate(lab: Lab, row: Row, state: Path, *, after: Callable[[], object] = lambda: None) -> None:
+    """Plan, apply under load, plan again, undo; what users do `after` it leaves the second plan empty."""
+    before, file = snapshot(lab), mesh_file(lab)
+    plan = meshkit(state, "run", file, *PLANNED)
+    row["plan"] = outcome(plan, f"{sum(map(len, plan.plans()))} changes")
+    done = meshkit(state, "run", file, "--mode", "apply", *APPLIED)
+    row["apply"] = outcome(done, requests(done))
+    after()
+    again = meshkit(state, "run", file, *PLANNED)
     changes = sum(map(len, again.plans()))
     row["second plan"] = outcome(again, "empty" if not changes else f"{changes} changes")
-    undone = meshkit(tmp_path, "undo", str(done.folder), "--mode", "apply")
+    undone = meshkit(state, "undo", str(done.folder), "--mode", "apply")
     left = [line for line in differences(before, snapshot(lab)) if not BY_ISTIOD.search(line)]
     row["undo"] = outcome(undone, requests(undone)) + (f"; left: {'<br>'.join(left)}" if left else "")
     assert [each.code for each in (plan, done, again, undone)] == [0] * 4, row

@@ -189,15 +189,19 @@ def check_namespaces(mesh: Mesh, injected: pd.DataFrame) -> Iterator[Finding]:
     unlike = 0
     for namespace, group in rows.groupby("namespace"):
         labels = {row["cluster"]: prerequisites.labels(row) for row in group.to_dict("records")}
-        asks = {name: own for name, own in labels.items() if injection.asks(own)}
+        # Where all namespaces are injected by default, no label asks for it.
+        by_default = set(group[group["injected_by"] != ""]["cluster"])
+        asks = {name: own for name, own in labels.items() if injection.asks(own) or name in by_default}
         plain = [name for name in labels if name not in asks]
         if not plain or not asks:
             continue
         unlike += 1
         subject = f"{', '.join(plain)}: namespace {namespace}"
-        label = prerequisites.text(next(iter(asks.values()))).replace(",", "")
+        label = prerequisites.text(next(filter(None, asks.values()), {injection.INJECTION_LABEL: "enabled"})).replace(
+            ",", ""
+        )
         remedy = f"kubectl --context {mesh.spec.cluster(plain[0]).context} label namespace {namespace} {label}"
-        observed = f"no label there; {', '.join(sorted(asks))} has one"
+        observed = f"no label there; {', '.join(sorted(asks))} {'has one' if any(asks.values()) else 'needs none'}"
         there = Question("MK214", "namespaces are injected alike", subject, "in every cluster, or in none")
         yield there.answer(Verdict.WARN, observed, remedy)
     if not unlike and not (injected[injected["namespace"] == ""]["reason"] != "").any():

@@ -11,7 +11,7 @@ from meshkit.checks import prerequisites
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
-from meshkit.istio.control_plane.revisions import ControlPlanes, will_inject
+from meshkit.istio.control_plane.revisions import INJECT, ControlPlanes, will_inject
 from meshkit.istio.control_plane.versions import ControlPlane, Identity
 from meshkit.istio.multicluster.gateways import NETWORK, Gateways
 from meshkit.istio.proxies import injection, new_pods
@@ -195,16 +195,26 @@ def check_probe_namespace(mesh: Mesh, facts: PrepareFacts, *, finished: bool = F
             yield ask.fail(
                 prerequisites.text(own), "injection is turned off there; name another namespace under `probe:`"
             )
-        elif row["problem"] and not (isinstance(planes, ControlPlanes) and answered(mesh, planes, own)):
+        elif not _served(mesh, row, planes):
             yield _unanswered(mesh, ask, name, row, planes)
         else:
             remedy = "use the same label everywhere, unless revisions differ on purpose"
             yield ask.judge(own == wanted, prerequisites.text(own), remedy, otherwise=Verdict.WARN)
 
 
+def _served(mesh: Mesh, row: Row, planes: ControlPlanes | Unknown | None) -> bool:
+    """Return whether the probe's pods get sidecars by the labels that are there, now or after stage 05."""
+    if not isinstance(planes, ControlPlanes):
+        return not row["problem"]
+    return bool(row["injected_by"]) or planes.to_come(prerequisites.labels(row), mesh.spec.istio.revision)
+
+
 def _unanswered(mesh: Mesh, ask: Question, name: str, row: Row, planes: ControlPlanes | Unknown | None) -> Finding:
     own, namespace = prerequisites.labels(row), mesh.spec.probe.namespace
-    observed = f"{prerequisites.text(own)}: {row['problem']}"
+    observed = f"{prerequisites.text(own)}: {row['problem'] or 'istiod injects there only pods that ask for it'}"
+    if not row["problem"]:
+        asking = f"{INJECT}=true"
+        return ask.fail(observed, f"give the probe's pods the label {asking}, or istiod the injection policy `enabled`")
     if not isinstance(planes, ControlPlanes):
         return ask.fail(observed, "see MK215")
     if planes.injection(namespace, own).unknown:

@@ -64,9 +64,11 @@ def check_server(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Itera
     row = rows.iloc[0]
     wanted = f"an HTTP answer of {row['server']}, inside {client}"
     ask = Question("MK834", "API server answers where istiod runs", arrow(client, server), wanted)
+    used = multicluster_remote_secrets.active_secrets(mesh, facts.remote_secrets, client, server, facts.remote_clusters)
     said = remote_reader.answer_of_api_server(row.to_dict())
-    if row["answer"] == "UNKNOWN":
-        yield ask.unknown(row["detail"], "asked by curl in istiod or the probe's client")
+    proxied = f"istiod goes there through the proxy-url of {used[0].name}" if used and used[0].proxied else ""
+    if proxied or row["answer"] == "UNKNOWN":
+        yield ask.unknown(proxied or row["detail"], "asked by curl in istiod or the probe's client")
         return
     if row["answer"] == "none":
         if reason := facts.remote_secrets.unknown(server):
@@ -81,7 +83,6 @@ def check_server(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Itera
         yield ask.unknown(said, f"is {server}'s API server well?")
         return
     yield ask.answer(Verdict.PASS, said)
-    used = multicluster_remote_secrets.active_secrets(mesh, facts.remote_secrets, client, server, facts.remote_clusters)
     name = used[0].tls_server_name if used else ""
     good = f"good for {name or 'that address'}, by {server}'s own CA"
     at = Question("MK835", "API server's certificate is for that name", arrow(client, server), good)

@@ -154,6 +154,8 @@ def check_single(
 ) -> Iterator[Finding]:
     """MK831: no other secret has the same key, and it is not the reader's own id: istiod ignores both without an error.
 
+    Nor does one with another key lead there, too: istiod would know each of its endpoints twice.
+
     Source: pkg/kube/multicluster/secretcontroller.go, addRemoteConfig.
     """
     reader, target = pair
@@ -173,8 +175,15 @@ def check_single(
         yield ask.fail(observed, keep_one(mesh, secrets, seen, rows))
     elif why:
         yield ask.unknown(f"{first.name}; {why}")
+    elif twice := [one for one in secrets.of(reader) if usable(mesh, one) and _again(one, target, first.key, own)]:
+        observed = f"{twice[0].name} has the key {twice[0].key}, and leads to {target}, too: istiod reads it twice"
+        yield ask.fail(observed, delete_command(mesh, secrets, twice[0]))
     else:
         yield ask.answer(Verdict.PASS, first.name)
+
+
+def _again(secret: RemoteSecret, target: str, key: str, own: str) -> bool:
+    return secret.leads_to == target and secret.key not in (key, own)
 
 
 def keep_one(mesh: Mesh, secrets: RemoteSecrets, seen: RemoteClusters, rows: Collection[RemoteSecret]) -> str:
@@ -218,7 +227,7 @@ def check_place(mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str) ->
         return
     observed = f"{row.name} is without the label {remote_secrets.LABEL}=true: istiod ignores it"
     kubectl = f"kubectl --context {mesh.spec.cluster(reader).context} -n {row.namespace}"
-    yield ask.fail(observed, f"{kubectl} label secret {row.name} {remote_secrets.LABEL}=true")
+    yield ask.fail(observed, f"{kubectl} label secret {row.name} {remote_secrets.LABEL}=true --overwrite")
 
 
 def check_address(mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str) -> Iterator[Finding]:

@@ -16,9 +16,9 @@ from meshkit.istio.control_plane.revisions import (
     REVISION,
     ControlPlanes,
     named,
-    will_inject,
 )
 from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.parameters import BUILT
 
 Found = Mapping[str, ControlPlanes | Unknown]
 NOT_READ = Unknown("its control planes were not read")
@@ -53,6 +53,8 @@ def _judge(mesh: Mesh, found: Found, name: str, planes: ControlPlanes, ask: Ques
         return ask.fail(
             observed, f"if that is this mesh's, say `mesh: {{rootNamespace: {namespace}}}` in the mesh file"
         )
+    if not here and (left := _left(mesh, name, planes)):
+        return ask.fail(*left)
     observed = "; ".join(_described(planes, revision) for revision in here) or "no istiod"
     others = [revision for revision in here if revision != wanted]
     if not others:
@@ -67,6 +69,28 @@ def _judge(mesh: Mesh, found: Found, name: str, planes: ControlPlanes, ask: Ques
         return ask.fail(observed, remedy)
     remedy = f"end one upgrade before the next: a canary upgrade has {CANARY} revisions"
     return ask.judge(len(here) <= CANARY, observed, remedy, otherwise=Verdict.WARN)
+
+
+def _left(mesh: Mesh, name: str, planes: ControlPlanes) -> tuple[str, str] | None:
+    """Return what injects in a cluster where no istiod runs, and the remedy; None where stage 05 may install.
+
+    It may where nothing is installed, or the mesh file's revision, whose istiods are down. Of a mesh whose file has
+    another control plane model it installs nothing.
+    """
+    root, context = mesh.root_namespace, mesh.spec.cluster(name).context
+    hooks = [hook for hook in planes.webhooks if not hook.tag]
+    if mesh.spec.topology.control_plane != BUILT:
+        return None
+    if outside := next((hook for hook in hooks if hook.served_by), None):
+        observed = f"no istiod, but {outside.configuration} calls one outside of the cluster ({outside.service})"
+        return observed, "an istiod here would be a second control plane: leave that cluster out of the mesh file"
+    down = {hook.revision: hook for hook in hooks if hook.service.startswith(f"{root}/")}
+    if not down or named(mesh.spec.istio.revision) in down:
+        return None
+    revision, hook = next(iter(down.items()))
+    remedy = f"`kubectl --context {context} -n {root} get deployments,pods -l app=istiod` shows why none runs; then "
+    remedy += f"{_write(revision)}, or remove what is left of {revision} by what installed it"
+    return f"no istiod runs, but revision {revision} is installed ({hook.configuration})", remedy
 
 
 def _described(planes: ControlPlanes, revision: str) -> str:
@@ -117,7 +141,7 @@ def check_labels(mesh: Mesh, injected: pd.DataFrame, found: Found) -> Iterator[F
         bad = 0
         for row in asked[asked["problem"] != ""].to_dict("records"):
             own = prerequisites.labels(row)
-            if will_inject(planes, row["namespace"], own, mesh.spec.istio.revision):
+            if planes.to_come(own, mesh.spec.istio.revision):
                 continue  # before stage 05
             bad += 1
             observed = f"{row['namespace']}: {row['problem']}; {row['injected']} pods have a sidecar"

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import yaml
+
 from meshkit.display import Shown
 from meshkit.errors import InputError, MeshkitError, UnreachableError
 from meshkit.kube import transport
@@ -33,8 +35,9 @@ SILENCE = 20.0
 LONGEST = 10
 """How many times its deadline a reading may take in all, as long as answers arrive."""
 _LATE = "no answer within"
-_WRONG_SHAPE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""Errors of reading a document that does not have the fields of its kind."""
+_WRONG_SHAPE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, yaml.YAMLError)
+"""Errors of reading a document that does not have the fields of its kind, or holds a text that is no YAML."""
+_PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ def _reading(function: Callable[[U], T], subject: U, progress: transport.Progres
     except _WRONG_SHAPE as error:
         if not progress.answers or mistakes_are_raised:
             raise
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        frame = next((one for one in reversed(frames) if Path(one.filename).is_relative_to(_PACKAGE)), frames[-1])
         place = f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
         raise UnreachableError(f"its answer cannot be read ({place})") from error
     finally:

@@ -17,12 +17,22 @@ from cryptography.x509 import Certificate
 
 from meshkit.errors import InputError
 from meshkit.istio.ca import cacerts
-from meshkit.istio.ca.certificates import fingerprint, parse_bundle, parse_chain, paths, signed_by
+from meshkit.istio.ca.certificates import (
+    CertificateError,
+    blocks,
+    fingerprint,
+    kinds,
+    parse_bundle,
+    parse_chain,
+    paths,
+    signed_by,
+)
 from meshkit.istio.ca.model import FILES, MAKE, Authority, CaCerts
 from meshkit.istio.ca.x509_rules import PrivateKey, defects, key_matches, self_signed
 from meshkit.spec import expanded
 
 VAULT = "vault.json"
+CERTIFICATE = "CERTIFICATE"
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 
@@ -72,11 +82,11 @@ def load(certificate: bytes, key: bytes, *, passphrase: bytes = b"", where: str,
 
 def _certificates(pem: bytes, where: str) -> list[Certificate]:
     try:
-        chain = parse_chain(pem)
-    except ValueError:
-        chain = []
+        chain, why = parse_chain(pem), "no certificate in PEM"
+    except CertificateError as error:
+        chain, why = [], error.message
     if not chain:
-        raise InputError("no certificate in PEM", where=where, remedy=MAKE) from None
+        raise InputError(why, where=where, remedy=MAKE) from None
     return chain
 
 
@@ -106,6 +116,28 @@ def load_key(pem: bytes, passphrase: bytes, where: str) -> PrivateKey:
     return key
 
 
+def _unseen(pem: bytes, *, first: bool) -> str:
+    """Return what istiod does not see of a file's certificates, or of a file whose `first` block counts alone."""
+    seen, there = kinds(pem), len(blocks(pem))
+    if first and seen and seen[0] != CERTIFICATE:
+        return f"begins with {seen[0]}: istiod takes its first block for the certificate"
+    lost = there - seen.count(CERTIFICATE)
+    where = "on lines of their own: is there a byte order mark, or no line end before it?"
+    return f"has {lost} of {there} certificates that do not begin and end {where}" if lost else ""
+
+
+def key_problem(pem: bytes) -> str:
+    """Return why istiod does not take a sound key as it stands in ca-key.pem, or an empty text.
+
+    Source: ParsePemEncodedKey, security/pkg/pki/util/crypto.go: the first block counts. `openssl ecparam -genkey` puts
+    another before it.
+    """
+    kind = next(iter(kinds(pem)), "")
+    good = kind in ("RSA PRIVATE KEY", "EC PRIVATE KEY", "PRIVATE KEY")
+    told = kind or "something before its first line (a byte order mark?)"
+    return "" if good else f"ca-key.pem begins with {told}: istiod takes its first block for the key"
+
+
 def load_plugged(files: Mapping[str, bytes], *, passphrase: bytes = b"", where: str) -> CaCerts:
     """Return the `cacerts` of a cluster's four files, after checking that istiod would load them.
 
@@ -117,6 +149,9 @@ def load_plugged(files: Mapping[str, bytes], *, passphrase: bytes = b"", where: 
     signer = load(
         files["ca-cert.pem"], files["ca-key.pem"], passphrase=passphrase, where=where, signs_authorities=False
     )
+    for name in ("ca-cert.pem", "cert-chain.pem", "root-cert.pem"):
+        if unseen := _unseen(files[name], first=name == "ca-cert.pem"):
+            raise InputError(f"{name} {unseen}", where=where, remedy=MAKE)
     root = verify_chain(files, where=where)
     # istiod cannot open an encrypted key.
     from meshkit.istio.ca.issuing import key_pem

@@ -1,7 +1,7 @@
 """The Secret `cacerts` as istiod loads it, in both of its forms, and who signs where istiod does not.
 
 Source: pilot/pkg/bootstrap/istio_ca.go (`detectSigningCABundleAndCRL`, `checkCABundleCompleteness`) and server.go
-(`maybeCreateCA`).
+(`maybeCreateCA`, `startCA`).
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def as_loaded(data: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return what istiod loads of a Secret, by the names of Istio's own form; what is missing is left out.
 
     In the form of kubernetes.io/tls the signing certificate is the first of `tls.crt`, the chain is `tls.crt` followed
-    by `ca.crt`, and the roots are `ca.crt`.
+    by `ca.crt`, with no line end between them, and the roots are `ca.crt`.
     """
     if not is_tls(data):
         return {name: data[name] for name in FILES if name in data}
     certificate, key, root = (data.get(name, b"") for name in TLS_FILES)
-    parts = (certificate, key, root, certificate + b"\n" + root)
+    parts = (certificate, key, root, certificate + root)
     return {name: part for name, part in zip(FILES, parts, strict=True) if part.strip()}
 
 
@@ -70,7 +70,11 @@ def signed_by_others(cluster: Cluster, namespace: str) -> str:
 
 
 def other_signer(cluster: Cluster, istiod: Istiod) -> str:
-    """Return `signed_by_others` of one istiod."""
+    """Return `signed_by_others` of one istiod.
+
+    With EXTERNAL_CA the Kubernetes API signs for workloads, also where istiod signs its own certificate by another
+    PILOT_CERT_PROVIDER (startCA).
+    """
     env, address = istiod.env, ca_address(cluster, istiod)
     # An external istiod has an address of its own, which proxies are given so, too: it signs by itself.
     own = address.startswith("istiod") or address.endswith(f":{SECURE_PORT}")
@@ -78,8 +82,11 @@ def other_signer(cluster: Cluster, istiod: Istiod) -> str:
     provider = env.get("PILOT_CERT_PROVIDER", "")
     if not is_on(env, "ENABLE_CA_SERVER", default=True):
         return f"{_named(address)} (ENABLE_CA_SERVER=false)"
-    if env.get("EXTERNAL_CA") and provider.startswith(KUBERNETES_SIGNER):
-        return f"the Kubernetes signer {provider.removeprefix(KUBERNETES_SIGNER)} (PILOT_CERT_PROVIDER={provider})"
+    if external := env.get("EXTERNAL_CA"):
+        if provider.startswith(KUBERNETES_SIGNER):
+            return f"the Kubernetes signer {provider.removeprefix(KUBERNETES_SIGNER)} (PILOT_CERT_PROVIDER={provider})"
+        signer = env.get("K8S_SIGNER") or env.get("CERT_SIGNER_DOMAIN") or "that proxies name"
+        return f"the Kubernetes signer {signer} (EXTERNAL_CA={external})"
     return f"{_named(outside)} (global.caAddress)" if outside else ""
 
 

@@ -13,6 +13,10 @@ from meshkit.errors import MeshkitError
 
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 _BLOCK = re.compile(_BEGIN + rb"(?:(?!-----BEGIN ).)*?-----END CERTIFICATE-----", re.DOTALL)
+_OF_GO = re.compile(
+    rb"^-----BEGIN ([A-Z0-9 ]+)-----[ \t]*\r?$(?:(?!-----BEGIN ).)*?^-----END \1-----[ \t]*\r?$",
+    re.DOTALL | re.MULTILINE,
+)
 SHORT = 16
 SIGNATURES = 100
 """Signatures that are verified for one certificate at most, as Go does (crypto/x509)."""
@@ -36,6 +40,15 @@ def blocks(pem: bytes) -> list[bytes]:
     `pemToRawCertSet`).
     """
     return _BLOCK.findall(pem)
+
+
+def kinds(pem: bytes) -> list[str]:
+    """Return what each block of PEM text is that istiod sees, such as `CERTIFICATE` or `EC PARAMETERS`.
+
+    A block begins and ends on lines of its own (Go's encoding/pem): one after a byte order mark or spaces, or right
+    behind another, is none.
+    """
+    return [found[1].decode() for found in _OF_GO.finditer(pem)]
 
 
 def same(block: bytes) -> bytes:

@@ -137,6 +137,7 @@ def parse_authority(name: str, data: dict[str, bytes]) -> dict[str, Any]:
     problem = ""
     try:
         ca_files.load_plugged(files, where=name)
+        problem = ca_files.key_problem(files["ca-key.pem"])
     except InputError as error:
         problem = error.message
     if cacerts.is_tls(data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,11 +53,34 @@ def defects(certificate: Certificate, *, below: int) -> list[str]:
         and not {Oid.SERVER_AUTH, Oid.CLIENT_AUTH} <= {*purposes}
     ):
         wrong.append("may not stand above servers and clients of TLS (extendedKeyUsage names other purposes)")
+    wrong += _constraints(certificate)
     if certificate.not_valid_after_utc <= now:
         wrong.append(f"expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
     if certificate.not_valid_before_utc > now:
         wrong.append(f"is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
     return wrong
+
+
+def _constraints(certificate: Certificate) -> Iterator[str]:
+    """Yield what of nameConstraints keeps proxies and API servers from istiod, whose names are NAME.NAMESPACE.svc.
+
+    Source: pilot/pkg/bootstrap, GenKeyCert; Go's crypto/x509, checkNameConstraints and parseNameConstraintsExtension,
+    which does not know all kinds of names, and refuses a certificate with another kind.
+    """
+    from cryptography.x509 import DNSName, IPAddress, NameConstraints, RFC822Name, UniformResourceIdentifier
+
+    found = extension(certificate, NameConstraints)
+    allowed, excluded = (
+        (list(found.permitted_subtrees or []), list(found.excluded_subtrees or [])) if found else ([], [])
+    )
+    known = (DNSName, IPAddress, RFC822Name, UniformResourceIdentifier)
+    if any(not isinstance(one, known) for one in (*allowed, *excluded)):
+        yield "has nameConstraints that are no names of DNS, mail, IP or URI: Go refuses them"
+    names = [one.value.strip(".") for one in allowed if isinstance(one, DNSName)]
+    if names and not any(f".{name}".endswith(".svc") or not name for name in names):
+        yield f"permits names of {', '.join(names)} only (nameConstraints), and istiod's is istiod.NAMESPACE.svc"
+    if any(isinstance(one, DNSName) and one.value.strip(".") in ("", "svc") for one in excluded):
+        yield "excludes the names of istiod, which end in .svc (nameConstraints)"
 
 
 def key_matches(certificate: Certificate, key: PrivateKey) -> bool:

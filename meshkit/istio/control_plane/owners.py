@@ -74,13 +74,14 @@ def _helm(marks: Marks, place: str, _name: str) -> str:
 
 
 def _copied(marks: Marks, _place: str, _name: str) -> str:
-    keys = ("reflector.v1.k8s.emberstack.com/reflects", "replicator.v1.mittwald.de/replicated-from")
+    keys = ("reflector.v1.k8s.emberstack.com/reflects", "replicator.v1.mittwald.de/replicate-from")
     return f"the Secret that it is a copy of{f', {source}' if (source := _marked(*keys)(marks)) else ''}"
 
 
 _KINDS: Final = (
-    _Kind("cert-manager", r"cert-manager.*", ("cert-manager.io/", "controller.cert-manager.io/"), ("Certificate",),
-          _certificate),
+    _Kind("cert-manager", r"cert-manager.*",
+          ("cert-manager.io/certificate-name", "cert-manager.io/issuer-", "controller.cert-manager.io/"),
+          ("Certificate",), _certificate),
     _Kind("External Secrets", r"external-?secrets.*", ("reconcile.external-secrets.io/",),
           ("ExternalSecret", "ClusterExternalSecret"),
           lambda _, place, name: f"ExternalSecret {place}/{name}, or what its store holds"),
@@ -93,8 +94,8 @@ _KINDS: Final = (
     _Kind("Secrets Store CSI driver", r"secrets-store-csi.*", ("secrets-store.csi.k8s.io/",), (),
           lambda _, place, _name: f"the SecretProviderClass in {place}, or what its store holds"),
     _Kind("a copier of Secrets", r"reflector|kubernetes-replicator|config-syncer",
-          ("reflector.v1.k8s.emberstack.com/reflects", "replicator.v1.mittwald.de/", "kubed.appscode.com/origin"), (),
-          _copied),
+          ("reflector.v1.k8s.emberstack.com/reflects", "replicator.v1.mittwald.de/replicate-from",
+           "replicator.v1.mittwald.de/replicated-", "kubed.appscode.com/origin"), (), _copied),
     _Kind("Argo CD", r"argocd.*", ("argocd.argoproj.io/",), (), _argo),
     _Kind("Flux", r"kustomize-controller|helm-controller", ("kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/"),
           (), _flux),
@@ -118,7 +119,7 @@ _PERSON: Final = re.compile(
     r"kubectl.*|oc|k9s|node-fetch|mozilla|curl|python.*|openapi-generator|before-first-apply", re.IGNORECASE
 )
 """Tools that write when a person says so, and never again by themselves."""
-_CONTROLLER: Final = re.compile(r".*(controller|operator|manager|-sync|syncer).*", re.IGNORECASE)
+_CONTROLLER: Final = re.compile(r".*(controller|operator|manager|-sync|syncer|-agent).*", re.IGNORECASE)
 
 
 def owner_of(obj: Mapping[str, Any]) -> Owner | None:

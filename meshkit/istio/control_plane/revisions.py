@@ -33,6 +33,8 @@ _IGNORED: Final = frozenset({"kube-system", "kube-public", "kube-node-lease", "l
 Pod = Mapping[str, Any]
 PLAIN: Final[Pod] = {"metadata": {}, "spec": {}}
 """A pod of which only its namespace tells whether it is injected."""
+ASKING: Final[Pod] = {"metadata": {"labels": {INJECT: "true"}}, "spec": {}}
+"""A pod that asks for it itself: an injector whose policy is `disabled` injects no other."""
 
 
 def named(revision: str) -> str:
@@ -172,7 +174,17 @@ class ControlPlanes:
         if refusing or (silent and len(silent) == len(called)):
             return Injection(configurations, problem=_silent((refusing or silent)[0]))
         served = dict.fromkeys(revision for hook in called for revision in hook.served_by)
-        return Injection(configurations, tuple(r for r in served if self._injector(r).injects(namespace, pod)))
+        by = tuple(r for r in served if self._injector(r).injects(namespace, pod))
+        declined = f"{configurations[0]} is called, and istiod leaves them alone" if served and not by else ""
+        return Injection(configurations, by, problem=declined)
+
+    def to_come(self, labels: Labels, revision: str) -> bool:
+        """Return whether stage 05 will serve a namespace with these labels: it installs `revision` where none runs."""
+        if self.istiods:
+            return False
+        if INJECTION in labels:
+            return labels[INJECTION] == "enabled"
+        return labels.get(REVISION, "") in (named(revision), DEFAULT)
 
     def _injector(self, revision: str) -> Injector:
         return self.injectors.get(revision, Injector())
@@ -188,11 +200,7 @@ def will_inject(planes: ControlPlanes, namespace: str, labels: Labels, revision:
 
     Where no istiod runs, stage 05 installs `revision`, and istioctl makes the tag `default` for it.
     """
-    if planes.istiods:
-        return bool(planes.injection(namespace, labels).revisions)
-    if INJECTION in labels:
-        return labels[INJECTION] == "enabled"
-    return labels.get(REVISION, "") in (named(revision), DEFAULT)
+    return bool(planes.injection(namespace, labels).revisions) or planes.to_come(labels, revision)
 
 
 def look(mesh: Mesh) -> dict[str, ControlPlanes | Unknown]:
@@ -265,6 +273,8 @@ def _for_pods(rule: Mapping[str, Any]) -> bool:
     wanted = {"operations": "CREATE", "apiGroups": "", "apiVersions": "v1", "resources": "pods"}
     scope = rule.get("scope") or "*"
     said = {key: rule.get(key) or [] for key in wanted}
+    # `pods/*` are pods and what is below them, `*` is everything but what is below.
+    said["resources"] = [resource.removesuffix("/*") for resource in said["resources"]]
     return scope != "Cluster" and all({value, "*"} & {*said[key]} for key, value in wanted.items())
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from meshkit.istio.control_plane import istioctl
 from meshkit.istio.control_plane.cluster_domain import DEFAULT
 from meshkit.istio.multicluster.gateways import NETWORK, PASSTHROUGH_PORT, Gateways
-from meshkit.kube.cluster import Cluster
+from meshkit.istio.multicluster.mesh_networks import read
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.spec import MeshSpec
 
@@ -125,11 +123,4 @@ def configured(mesh: Mesh) -> dict[str, Networks | Unknown]:
     """Return the `meshNetworks` in the ConfigMap of each cluster's istiod, if the mesh file asks for them."""
     if not mesh.spec.topology.mesh_networks:
         return {}
-    suffix = f"-{mesh.spec.istio.revision}" if mesh.spec.istio.revision not in ("", "default") else ""
-
-    def read(cluster: Cluster) -> Networks:
-        found = cluster.find("configmaps", mesh.root_namespace, f"istio{suffix}") or {}
-        document = yaml.safe_load(found.get("data", {}).get("meshNetworks", "")) or {}
-        return dict(document.get("networks") or {})
-
-    return mesh.each(read)
+    return mesh.each(lambda cluster: read(cluster, mesh))

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
-import yaml
-
 from meshkit.istio.control_plane import istiods_and_proxies
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
+from meshkit.istio.multicluster import mesh_networks
 from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
@@ -29,7 +28,7 @@ GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 LISTENER_MODE = "gateway.istio.io/listener-protocol"
 OWNER = "install.operator.istio.io/owning-resource"
 PASSTHROUGH_PORT = 15443
-HBONE_PORT = 15008
+PASSTHROUGH = "Passthrough"
 GATEWAYS: Final = Table(
     "gateways",
     "East-west gateways offered",
@@ -215,7 +214,7 @@ def _declared(
 def _gateways(cluster: Cluster, mesh: Mesh) -> _Found:
     root_namespace = mesh.root_namespace
     namespace = cluster.find("namespaces", None, root_namespace) or {}
-    networks = _mesh_networks(cluster, mesh)
+    networks = mesh_networks.read(cluster, mesh)
     named = {
         str(gateway["registryServiceName"]): (network, int(gateway.get("port") or 0))
         for network, value in networks.items()
@@ -239,15 +238,6 @@ def _gateways(cluster: Cluster, mesh: Mesh) -> _Found:
     return _Found([replace(one, namespace_network=own) for one in made], addresses, own)
 
 
-def _mesh_networks(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
-    revision = mesh.spec.istio.revision
-    for name in filter(None, (f"istio-{revision}" if revision else "", "istio")):
-        data = (cluster.find("configmaps", mesh.root_namespace, name) or {}).get("data") or {}
-        if told := yaml.safe_load(data.get("meshNetworks") or ""):
-            return told.get("networks") or {}
-    return {}
-
-
 def _registered(service: dict[str, Any], named: dict[str, tuple[str, int]]) -> tuple[str, int] | None:
     """Return network and port for which meshNetworks name a Service by its host name; its own label comes first."""
     host = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc."
@@ -261,11 +251,11 @@ def _by_address(cluster: Cluster, network: str, address: str, port: int) -> Netw
 
 
 def _by_resource(cluster: Cluster, resource: dict[str, Any]) -> Iterator[NetworkGateway]:
-    """Yield each address and passthrough listener of a Gateway API Gateway; an address without a type is ignored."""
+    """Yield each address and listener of a Gateway API Gateway; an address without a type is ignored."""
     kind, network = _type(resource["spec"].get("gatewayClassName", "")), _labels(resource).get(NETWORK, "")
     for address in resource["spec"].get("addresses") or [] if network else []:
         if address.get("type") in ("IPAddress", "Hostname"):
-            for listener in _passthrough_listeners(resource):
+            for listener in _listeners(resource):
                 yield NetworkGateway(
                     cluster.name,
                     network=network,
@@ -293,27 +283,26 @@ def _exposures(cluster: Cluster) -> list[dict[str, Any]]:
 
 
 def _resources(cluster: Cluster) -> list[dict[str, Any]]:
-    """Return the Gateways of the Kubernetes Gateway API that pass mutual TLS through."""
+    """Return the Gateways of the Kubernetes Gateway API that istiod takes for a network's."""
     try:
         found = cluster.get("gateways.gateway.networking.k8s.io")
     except NotFoundError:  # its definitions are not installed
         return []
-    return [gateway for gateway in found if _passthrough_listeners(gateway)]
+    return [gateway for gateway in found if _listeners(gateway)]
 
 
-def _passthrough_listeners(resource: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the listeners that pass mutual TLS through by SNI, as an AUTO_PASSTHROUGH server does.
+def _listeners(resource: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the listeners that istiod takes for a network's gateway; one that serves it has the mode Passthrough, too.
 
     Source: pilot/pkg/serviceregistry/kube/conversion.go, IsAutoPassthrough.
     """
     labels = _labels(resource)
     wanted = labels.get(GATEWAY_PORT_LABEL, str(PASSTHROUGH_PORT)) if NETWORK in labels else ""
-    tls = [(one, one.get("tls") or {}) for one in resource["spec"].get("listeners") or []]
     return [
         one
-        for one, said in tls
-        if said.get("mode") == "Passthrough"
-        and (str(one.get("port")) == wanted or (said.get("options") or {}).get(LISTENER_MODE) == "auto-passthrough")
+        for one in resource["spec"].get("listeners") or []
+        if (tls := one.get("tls")) is not None
+        and (str(one.get("port")) == wanted or (tls.get("options") or {}).get(LISTENER_MODE) == "auto-passthrough")
     ]
 
 
@@ -343,12 +332,14 @@ def _gateway(
     told = _labels(service).get(GATEWAY_PORT_LABEL) or ""
     wanted = int(told) if told.isdigit() else PASSTHROUGH_PORT  # istiod warns of another text, and takes this
     network, at = registered or (_labels(service).get(NETWORK, ""), wanted)
-    port = next((p for p in (at, HBONE_PORT) if _listens(service, p)), 0)
-    lets_in = {_name(g): _hosts(g) for g in exposures if _selects(g, labels)}
+    # One that listens for HBONE only (ambient mode) is none to sidecars: ep_filters.go, selectNetworkGateways.
+    port = at if _listens(service, at) else 0
+    lets_in = {_name(g): hosts for g in exposures if _selects(g, labels) and (hosts := _hosts(g, service, port))}
     lets_in |= {
         _name(r): [str(one.get("hostname") or "*") for one in listeners]
         for r in resources
-        if (listeners := _passthrough_listeners(r)) and _serves(r, service, labels)
+        if (listeners := [one for one in _listeners(r) if one["tls"].get("mode") == PASSTHROUGH])
+        and _serves(r, service, labels)
     }
     return NetworkGateway(
         cluster.name,
@@ -367,8 +358,16 @@ def _gateway(
     )
 
 
-def _hosts(gateway: dict[str, Any]) -> list[str]:
+def _hosts(gateway: dict[str, Any], service: dict[str, Any], port: int) -> list[str]:
+    """Return the hosts that a Gateway lets in on a port of a Service; 0: on any.
+
+    Its own port is the Service's, or else that of the pods: pilot/pkg/model/gateway.go, resolvePorts. The pods' port
+    may have a name, which only they know.
+    """
+    target = next((p.get("targetPort", port) for p in service["spec"].get("ports") or [] if p.get("port") == port), 0)
     servers = [s for s in gateway["spec"]["servers"] if (s.get("tls") or {}).get("mode") == "AUTO_PASSTHROUGH"]
+    if port and not isinstance(target, str):
+        servers = [s for s in servers if (s.get("port") or {}).get("number") in (port, target)]
     return [str(host) for server in servers for host in server.get("hosts") or []]
 
 
@@ -387,7 +386,8 @@ def _node_port(service: dict[str, Any], port: int) -> int:
 def _addresses(cluster: Cluster, service: dict[str, Any]) -> list[str]:
     if _by_nodes(service):
         return _of_nodes(cluster, service)
-    ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
+    given = service.get("status", {}) if service["spec"].get("type") == GatewayType.LOAD_BALANCER else {}
+    ingress = given.get("loadBalancer", {}).get("ingress") or []
     addresses = [entry.get("ip") or entry.get("hostname", "") for entry in ingress]
     return [*filter(None, addresses), *(service["spec"].get("externalIPs") or [])]
 
@@ -405,7 +405,9 @@ def _of_nodes(cluster: Cluster, service: dict[str, Any]) -> list[str]:
         told = {}
     labels = {k: v if isinstance(v, str) else "" for k, v in told.items()} if isinstance(told, dict) else {}
     nodes = [node for node in cluster.get("nodes") if labels.items() <= _labels(node).items()]
-    external = ([a["address"] for a in _node_addresses(node) if a["type"] == "ExternalIP"] for node in nodes)
+    external = (
+        [a["address"] for a in _node_addresses(node) if a["type"] == "ExternalIP" and a["address"]] for node in nodes
+    )
     return [addresses[0] for addresses in external if addresses]
 
 

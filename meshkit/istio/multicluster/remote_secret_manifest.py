@@ -7,6 +7,7 @@ manifest that `manifest` returns.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any, Final
 
 import pandas as pd
@@ -45,8 +46,12 @@ READERS: Final = Table(
 )
 
 
-def manifest(name: str, server: str, token: Token, namespace: str, tls_server_name: str = "") -> dict[str, Any]:
+def manifest(  # noqa: PLR0917  (what a remote secret holds)
+    name: str, server: str, token: Token, namespace: str, tls_server_name: str = "", proxy_url: str = ""
+) -> dict[str, Any]:
     """Return the remote secret of cluster `name`, for another cluster's istiod."""
+    said = {"tls-server-name": tls_server_name, "proxy-url": proxy_url}
+    more = {key: value for key, value in said.items() if value}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -56,13 +61,12 @@ def manifest(name: str, server: str, token: Token, namespace: str, tls_server_na
             "annotations": {ANNOTATION: name},
             "labels": {LABEL: "true"},
         },
-        "data": {name: base64.b64encode(_kubeconfig(name, server, token, tls_server_name).encode()).decode()},
+        "data": {name: base64.b64encode(_kubeconfig(name, server, token, more).encode()).decode()},
     }
 
 
-def _kubeconfig(name: str, server: str, token: Token, tls_server_name: str) -> str:
-    cluster = {"certificate-authority-data": base64.b64encode(token.ca).decode(), "server": server}
-    cluster |= {"tls-server-name": tls_server_name} if tls_server_name else {}
+def _kubeconfig(name: str, server: str, token: Token, more: Mapping[str, str]) -> str:
+    cluster = {"certificate-authority-data": base64.b64encode(token.ca).decode(), "server": server, **more}
     document = {
         "apiVersion": "v1",
         "clusters": [{"cluster": cluster, "name": name}],

@@ -175,6 +175,8 @@ class RemoteSecret:
     tried_at: str = ""
     leads_to: str = ""
     detail: str = ""
+    proxied: bool = False
+    """Whether istiod goes there through the proxy of its `proxy-url`."""
 
     @property
     def target(self) -> str:
@@ -277,6 +279,12 @@ def tls_server_names(mesh: Mesh) -> dict[tuple[str, str], str]:
     return {pair: name for pair, name in names.items() if name}
 
 
+def proxy_url(cluster: Cluster, secret: RemoteSecret) -> str:
+    """Return the `proxy-url` of a remote secret: it may hold a password, and is kept nowhere."""
+    found = cluster.find("secrets", secret.namespace, secret.name) if secret.proxied else None
+    return secret_kubeconfig.parse(found["data"][secret.key]).proxy_url if found else ""
+
+
 def replaced(before: Mapping[str, Any], live: Mapping[str, Any] | None) -> bool:
     """Tell whether an object held a credential that ends, and does not now: bound to a Secret's UID, it is dead."""
     if before.get("type") == reader_tokens.EXPIRING_TYPE or not before["metadata"]["name"].startswith(PREFIX):
@@ -342,8 +350,8 @@ def _options(cluster: Cluster, namespace: str) -> list[set[str]]:
 
 def _refusal(held: SecretKubeconfig, options: Collection[Collection[str]]) -> _Refusal:
     plain = held.refusal(())
-    if plain and held.users and not options:
-        return _Refusal(plain, certain=False)
+    if held.defect or (plain and not options):
+        return _Refusal(plain, certain=bool(held.defect))
     return _Refusal(next(filter(None, map(held.refusal, options)), "") if options else plain)
 
 
@@ -369,6 +377,7 @@ def _keys(cluster: str, secret: dict[str, Any]) -> Iterator[tuple[RemoteSecret, 
                 issued=jwt.begun(held.token),
                 expires=jwt.ends(held.token),
                 ends=jwt.told_end(held.token) if held.auth is Auth.TOKEN else "",
+                proxied=bool(held.proxy_url),
             ),
             held,
         )
@@ -383,6 +392,8 @@ def _untried(held: SecretKubeconfig, refusal: _Refusal) -> Proof | None:
     if refusal.reason:
         unless = f"istiod refuses it ({refusal.reason}) unless its {secret_kubeconfig.ALLOWED} names that"
         return Proof(Credential.NOT_TESTED, unless)
+    if held.unsure:
+        return Proof(Credential.NOT_TESTED, f"{held.unsure}: only a token and a CA inside the file are tried from here")
     if held.auth is not Auth.TOKEN:
         return Proof(Credential.NOT_TESTED, f"istiod takes it ({held.auth.value}); only tokens are tried from here")
     return None
@@ -394,7 +405,10 @@ def _prove(mesh: Mesh, secret: RemoteSecret, held: SecretKubeconfig, refusal: _R
     key = secret.key
     named = Proof(Credential.NOT_TESTED, f"the mesh file has no cluster {key!r} to try it at")
     for cluster in sorted(mesh.clusters.values(), key=lambda cluster: cluster.name != key):
-        proof = replace(try_token(cluster, held.token, held.ca, mesh.root_namespace), tried_at=cluster.server)
+        proof = try_token(cluster, held.token, held.authorities, mesh.root_namespace)
+        proof = replace(proof, tried_at=cluster.server)
+        if proof.credential is Credential.WRONG_CA and not held.ca:
+            proof = replace(proof, detail="it names no CA, and the API server's certificate is of the cluster's own")
         if cluster.name == key:
             named = proof
             if proof.credential not in (Credential.REFUSED, Credential.NOT_TESTED):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 
+import certifi
 import yaml
 
 ALLOWED: Final = "PILOT_INSECURE_MULTICLUSTER_KUBECONFIG_OPTIONS"
@@ -20,6 +22,8 @@ _FILES: Final = {
     "exec": "exec",
 }
 """Fields of a user that read a file of istiod's or run a program there, and the option that allows each."""
+_INCOMPLETE: Final = "it is no complete kubeconfig"
+Entry = Mapping[str, Any]
 
 
 class Auth(StrEnum):
@@ -48,14 +52,26 @@ _KINDS: Final = {
 
 @dataclass(frozen=True)
 class SecretKubeconfig:
-    """What one key of a remote secret holds. Its token and its CA are for a live try only, and never shown."""
+    """What one key of a remote secret holds. Its token and its CA are for a live try only, and never shown.
+
+    `defect` is why no client takes it, `unsure` what of it a try from here does not show; `insecure`: no CA is asked.
+    """
 
     server: str = ""
     tls_server_name: str = ""
     auth: Auth = Auth.NONE
     token: str = field(default="", repr=False)
     ca: bytes = field(default=b"", repr=False)
-    users: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    users: tuple[Entry, ...] = field(default=(), repr=False)
+    proxy_url: str = field(default="", repr=False)
+    defect: str = ""
+    unsure: str = ""
+    insecure: bool = False
+
+    @property
+    def authorities(self) -> bytes:
+        """What istiod verifies the API server by: without a CA in the file, the public ones of its image."""
+        return self.ca or (b"" if self.insecure else Path(certifi.where()).read_bytes())
 
     def refusal(self, allowed: Collection[str]) -> str:
         """Return why an istiod refuses it, or an empty text; every user of the file counts, not only the current one.
@@ -65,12 +81,10 @@ class SecretKubeconfig:
 
         Source: pkg/kube/util.go, sanitizeKubeConfig and NewUntrustedRestConfig.
         """
-        if self.auth is Auth.UNREADABLE:
-            return "it is no complete kubeconfig"
-        return next(filter(None, (_refused(user, allowed) for user in self.users)), "")
+        return self.defect or next(filter(None, (_refused(user, allowed) for user in self.users)), "")
 
 
-def _refused(user: Mapping[str, Any], allowed: Collection[str]) -> str:
+def _refused(user: Entry, allowed: Collection[str]) -> str:
     provider = str((user.get("auth-provider") or {}).get("name", ""))
     if user.get("auth-provider") and provider != "oidc" and provider not in allowed:
         return f"auth provider {provider} is not allowed"
@@ -81,16 +95,72 @@ def parse(value: str) -> SecretKubeconfig:
     """Return the kubeconfig in a base64 value of a Secret; one that istiod could not load is `Auth.UNREADABLE`."""
     try:
         document = yaml.safe_load(base64.b64decode(value))
-        named = {kind: {e["name"]: e[kind[:-1]] for e in document[kind]} for kind in ("clusters", "contexts", "users")}
+        named = {kind: _named(document.get(kind), kind[:-1]) for kind in ("clusters", "contexts", "users")}
         context = named["contexts"][document["current-context"]]
-        cluster, user = named["clusters"][context["cluster"]], named["users"].get(context["user"]) or {}
+        cluster, user = named["clusters"][context["cluster"]], named["users"][context["user"]]
         return SecretKubeconfig(
             server=str(cluster["server"]),
-            tls_server_name=str(cluster.get("tls-server-name", "")),
+            tls_server_name=str(cluster.get("tls-server-name") or ""),
             auth=next((kind for name, kind in _KINDS.items() if user.get(name)), Auth.NONE),
-            token=str(user.get("token", "")),
-            ca=base64.b64decode(cluster.get("certificate-authority-data", "")),
-            users=tuple(dict(one or {}) for one in named["users"].values()),
+            token=str(user.get("token") or ""),
+            ca=_bytes(cluster.get("certificate-authority-data")),
+            users=tuple(named["users"].values()),
+            proxy_url=str(cluster.get("proxy-url") or ""),
+            defect=next(_defects(named, cluster), ""),
+            unsure=next(_unsure(named, user), ""),
+            insecure=cluster.get("insecure-skip-tls-verify") is True,
         )
     except (yaml.YAMLError, binascii.Error, KeyError, TypeError, AttributeError, ValueError):
-        return SecretKubeconfig(auth=Auth.UNREADABLE)
+        return SecretKubeconfig(auth=Auth.UNREADABLE, defect=_INCOMPLETE)
+
+
+def _named(entries: Any, field_name: str) -> dict[str, Entry]:
+    return {one["name"]: dict(one.get(field_name) or {}) for one in entries or []}
+
+
+def _bytes(text: Any) -> bytes:
+    """Return base64 as Go reads it: line ends count for nothing, and any other strange letter is an error."""
+    return base64.b64decode("".join(str(text or "").splitlines()), validate=True)
+
+
+def _defects(named: Mapping[str, Mapping[str, Entry]], current: Entry) -> Iterator[str]:
+    """Yield why client-go takes it nowhere: every entry of the file counts, not only the current one.
+
+    Source: k8s.io/client-go, tools/clientcmd/validation.go (Validate), transport/transport.go (TLSConfigFor).
+    """
+    for name, context in named["contexts"].items():
+        for kind, known in (("user", named["users"]), ("cluster", named["clusters"])):
+            if context.get(kind) not in known:
+                yield f"its context {name} names no {kind} of the file"
+    for name, cluster in named["clusters"].items():
+        _bytes(cluster.get("certificate-authority-data"))
+        if not cluster.get("server"):
+            yield f"its cluster {name} has no server"
+        if cluster.get("certificate-authority") and cluster.get("certificate-authority-data"):
+            yield f"its cluster {name} has both certificate-authority and certificate-authority-data"
+    if current.get("insecure-skip-tls-verify") is True and current.get("certificate-authority-data"):
+        yield "it has both a CA and insecure-skip-tls-verify"
+    for name, user in named["users"].items():
+        yield from (f"its user {name} has {wrong}" for wrong in _contradictions(user))
+
+
+def _contradictions(user: Entry) -> Iterator[str]:
+    if user.get("token") and (user.get("username") or user.get("password")):
+        yield "both a token and a password"
+    pair = ("client-certificate", "client-key")
+    for what in pair:
+        if user.get(what) and user.get(f"{what}-data"):
+            yield f"both {what} and {what}-data"
+    certificate, key = (bool(user.get(what) or user.get(f"{what}-data")) for what in pair)
+    if certificate and not key:
+        yield "a client certificate without its key"
+    if not user.get("as") and any(user.get(what) for what in ("as-uid", "as-groups", "as-user-extra")):
+        yield "as-uid, as-groups or as-user-extra without as"
+
+
+def _unsure(named: Mapping[str, Mapping[str, Entry]], user: Entry) -> Iterator[str]:
+    for cluster in named["clusters"].values():
+        if path := cluster.get("certificate-authority"):
+            yield f"istiod reads a CA from a file of its own pod ({path}), and refuses the kubeconfig without that file"
+    if user.get("as"):
+        yield f"istiod acts as {user['as']} with it"

@@ -59,9 +59,12 @@ def asks(labels: Mapping[str, str]) -> bool:
 
 
 def unanswered(planes: ControlPlanes, namespace: str, labels: Mapping[str, str]) -> str:
-    """Return why nobody injects new pods of a namespace that asks for sidecars, or nothing."""
+    """Return why nobody injects new pods of a namespace that asks for sidecars, or nothing.
+
+    Where pods have to ask, too, somebody does.
+    """
     found = planes.injection(namespace, labels)
-    if not asks(labels) or found.revisions:
+    if not asks(labels) or found.revisions or planes.injection(namespace, labels, revisions.ASKING).revisions:
         return ""
     key = INJECTION_LABEL if labels.get(INJECTION_LABEL) else REVISION_LABEL
     return found.problem or f"no webhook injects for {key}={labels[key]}"
@@ -80,13 +83,14 @@ def _namespaces(cluster: Cluster, probe: str) -> list[dict[str, Any]]:
 
 def _row(planes: ControlPlanes, name: str, own: Mapping[str, str], pods: list[dict[str, Any]]) -> dict[str, Any]:
     injected = [pod for pod in pods if carries(pod)]
+    now, problem = planes.injection(name, own), unanswered(planes, name, own)
     # Where labels ask and no webhook answers, pods lack their sidecars all the same.
     bare = [
         pod["metadata"]["name"]
         for pod in pods
-        if not carries(pod) and (planes.injection(name, own, pod).revisions or (asks(own) and not opted_out(pod)))
+        if not carries(pod)
+        and (planes.injection(name, own, pod).revisions or (problem and revisions.Injector().injects(name, pod)))
     ]
-    now = planes.injection(name, own)
     followed = Counter(revision for pod in injected if (revision := injected_by(pod)))
     return {
         "namespace": name,
@@ -96,7 +100,7 @@ def _row(planes: ControlPlanes, name: str, own: Mapping[str, str], pods: list[di
         "bare": len(bare),
         "example": min(bare, default=""),
         "injected_by": ",".join(now.revisions),
-        "problem": unanswered(planes, name, own),
+        "problem": problem,
         "followed": ", ".join(f"{revision}×{count}" for revision, count in sorted(followed.items())),
         "outdated": sum(_outdated(planes, name, own, pod) for pod in injected),
         "asks": asks(own) or bool(now.revisions),
@@ -121,10 +125,3 @@ def carries(pod: dict[str, Any]) -> bool:
     return any(
         c["name"] == PROXY_CONTAINER for c in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
     )
-
-
-def opted_out(pod: dict[str, Any]) -> bool:
-    """Return whether injection skips a pod: by its label or annotation, or because it is on the host network."""
-    metadata = pod["metadata"]
-    value = {**(metadata.get("annotations") or {}), **(metadata.get("labels") or {})}.get(revisions.INJECT, "")
-    return str(value).lower() == "false" or bool(pod["spec"].get("hostNetwork"))

@@ -142,7 +142,8 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
             token = None if to_come(name, target) else found[target]
             held = token_rotation.held_by(mesh, facts, name, target)
             kept = held.tls_server_name if held else ""
-            _plan_secret(made, name, target, token, None if hurt and renewed else wait, kept=kept)
+            proxy = multicluster_remote_secrets.proxy_url(mesh.clusters[name], held) if held else ""
+            _plan_secret(made, name, target, token, None if hurt and renewed else wait, kept=kept, proxy=proxy)
             waits += [wait] if len(made.changes) > before and renewed else []
         if hurt and not waits:
             waits = [
@@ -161,14 +162,18 @@ def _plan_secret(
     wait: Wait | None,
     *,
     kept: str = "",
+    proxy: str = "",
 ) -> None:
-    """Plan one remote secret; `kept` is the TLS server name of the one before, unless the mesh file says another."""
+    """Plan one remote secret.
+
+    `kept` is the TLS server name of the one before, unless the mesh file says another, and `proxy` its `proxy-url`.
+    """
     mesh = made.mesh
     name = mesh.spec.cluster(target).tls_server_name or kept
     parameters.secret_id(mesh.spec, target)
     address = api_server.server(mesh.spec.cluster(target), mesh.clusters[target])
     known = token if isinstance(token, reader_tokens.Token) and token else reader_tokens.Token("", "to come", b"-")
-    manifest = remote_secret_manifest.manifest(target, address, known, mesh.root_namespace, name)
+    manifest = remote_secret_manifest.manifest(target, address, known, mesh.root_namespace, name, proxy)
     before = len(made.changes)
     made.apply(holder, manifest, f"lets {holder} discover {target}", wait=wait)
     if not token and len(made.changes) > before:

@@ -277,8 +277,9 @@ def _restarts(mesh: Mesh, facts: InstallFacts, wanted: Plan) -> None:
     rows = workloads.stale(mesh, facts.workloads).to_dict("records")
     reinstalled = {"istiod", "istio-ingressgateway", "istio-egressgateway"}
     for row in rows:
+        by_istioctl = facts.installers.get(row["cluster"]) == inventory.ISTIOCTL
         own = row["namespace"] == mesh.root_namespace and row["workload"] in reinstalled
-        if row["workload"] and not (row["stuck"] or own):
+        if row["workload"] and not (row["stuck"] or (own and by_istioctl)):
             network = "no network" if row["networks"] == "-" else f"network {row['networks']}"
             claim = f"its proxies claim {row['cluster_ids']}, {network} and mesh {row['mesh_ids']}"
             wanted.restart(row["cluster"], row["kind"], row["namespace"], row["workload"], claim)

@@ -108,6 +108,7 @@ SPOILED = [
     ("MK834", "server", "reach", {"answer": "UNKNOWN", "detail": "no curl"}, UNKNOWN),
     ("MK834", "server", "reach", {"answer": "503"}, UNKNOWN),
     ("MK834", "server", "reach", {"answer": "429"}, UNKNOWN),
+    ("MK834", "server", "secrets", {"proxied": True}, UNKNOWN),
     ("MK835", "server", "reach", {"answer": "refused", "detail": "no alternative name matches"}, FAIL),
     ("MK835", "server", "reach", {"detail": f"{api_server_reach.UNCHECKED}: no answer"}, UNKNOWN),
     ("MK842", "sync", "shards", {"known": ""}, FAIL),

@@ -68,6 +68,48 @@ def test_the_file_and_what_runs(revision: str, east: ControlPlanes, policy: str,
     assert remedy in found.remedy
 
 
+def held(*webhooks: dict[str, Any], selector: bool = True) -> ControlPlanes:
+    """Return a cluster with webhooks and without an istiod."""
+    service = planes.service("1-31-0")
+    found = planes.cluster(services=[service], mutatingwebhookconfigurations=list(webhooks))
+    service["spec"] = service["spec"] if selector else {"ports": [{"port": 443}]}
+    return planes.revisions.read(found)  # type: ignore[arg-type]
+
+
+def by_url() -> ControlPlanes:
+    """Return a cluster whose webhooks call an external istiod by its URL."""
+    hooks = planes.webhooks("unnamed")
+    for hook in (hook for obj in hooks for hook in obj["webhooks"]):
+        hook["clientConfig"] = {"url": "https://istiod.example:15017/inject"}
+    return held(*hooks)
+
+
+@pytest.mark.parametrize(
+    ("revision", "east", "verdict", "words"),
+    [
+        # Its istiods are down (an image that cannot be pulled, no replicas): nothing may be installed beside it.
+        ("", held(*planes.webhooks("revision")), FAIL, "revision 1-31-0 is installed"),
+        ("1-31-0", held(*planes.webhooks("revision")), PASS, "no istiod"),
+        ("", held(*planes.webhooks("unnamed")), PASS, "no istiod"),
+        # An external istiod, or the primary of another cluster.
+        ("", by_url(), FAIL, "outside of the cluster (https://istiod.example:15017/inject)"),
+        ("1-31-0", held(*planes.webhooks("revision"), selector=False), FAIL, "(istio-system/istiod-1-31-0)"),
+    ],
+)
+def test_what_is_installed_counts_also_where_no_istiod_runs(
+    revision: str, east: ControlPlanes, verdict: Verdict, words: str
+) -> None:
+    """Stage 05 would install a second control plane there."""
+    [found, _] = gate({"east": east, "west": ControlPlanes()}, revision)
+    assert (found.verdict, words in found.observed) == (verdict, True)
+
+
+def test_clusters_that_another_model_serves_are_no_failure() -> None:
+    """Of such a mesh file stage 05 installs nothing."""
+    mesh = healthy.mesh(topology={"controlPlane": "external"})
+    assert {f.verdict for f in checks.check(mesh, {"east": by_url(), "west": by_url()})} == {PASS}
+
+
 def test_clusters_of_different_revisions_do_not_get_the_advice_to_change_the_file() -> None:
     """What one of them would ask for, the other would refuse."""
     _, west = gate({"east": planes.named(), "west": planes.unnamed()}, "1-31-0")
@@ -152,6 +194,25 @@ def test_labels_that_lead_nowhere(injected: int, verdict: Verdict) -> None:
     east, west = checks.check_labels(mesh, injection.INJECTION.frame([row]), found)
     assert (east.verdict, west.verdict) == (PASS, verdict)
     assert "tag set prod-stable --revision 1-31-0" in west.remedy
+
+
+def test_a_label_of_its_own_that_a_webhook_leaves_out_is_no_pass() -> None:
+    """The reading has all labels of the namespace, the table of it the two of injection only."""
+    problem = "no webhook injects for istio.io/rev=prod-stable"
+    row = {"cluster": "east", "namespace": "shop", "revision": "prod-stable", "injected": 2, "problem": problem}
+    mesh, found = healthy.mesh(istio={"revision": "1-31-0"}), {"east": planes.named(), "west": planes.NONE}
+    east, _ = checks.check_labels(mesh, injection.INJECTION.frame([row]), found)
+    assert (east.verdict, problem in east.observed) == (FAIL, True)
+    known, mesh = labelled(planes.named(), revision="prod-stable", problem=problem)
+    _, west = namespaces.check_probe_namespace(mesh, known, finished=True)
+    assert (west.verdict, problem in west.observed) == (FAIL, True)
+
+
+def test_the_probes_pods_have_to_ask_where_others_do() -> None:
+    """Its namespace is served, and its pods are not: no tag gives them sidecars."""
+    known, mesh = labelled(planes.named(), revision="prod-stable")
+    _, west = namespaces.check_probe_namespace(mesh, known, finished=True)
+    assert (west.verdict, "sidecar.istio.io/inject=true" in west.remedy) == (FAIL, True)
 
 
 def test_who_follows_which_revision() -> None:

@@ -12,12 +12,17 @@ import pytest
 import yaml
 
 from meshkit.errors import UnreachableError
+from meshkit.istio.multicluster import mesh_networks
+from meshkit.kube import mesh as kube_mesh
+from meshkit.kube import transport
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
 from tests.api_server.cli.test_sick_clusters import mesh_file
+from tests.support import healthy
 from tests.support.api_server import write_kubeconfig
 from tests.support.between import cluster_of, recorder, serving
+from tests.support.held import Held
 
 DISCOVERY = {
     "kind": "APIGroupDiscoveryList",
@@ -103,6 +108,24 @@ def test_null_is_nothing(tmp_path: Path) -> None:
         assert cluster.get_json("/n", query=[("limit", "1")], having="items")["items"] == []
         (found,) = cluster.get("/x")
         assert (found["metadata"], found["spec"], found["kind"]) == ({"name": "a"}, {"b": 1}, "X")
+
+
+def test_a_config_map_that_is_no_yaml_is_unknown_of_its_cluster_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MeshNetworks, meshConfig and the injector's configuration are texts that people write."""
+    monkeypatch.setattr(kube_mesh, "mistakes_are_raised", False)
+
+    def held(told: str) -> Held:
+        found = Held(configmaps=[{"metadata": {"name": "istio"}, "data": {"meshNetworks": told}}])
+        get = found.get
+        monkeypatch.setattr(found, "get", lambda *words: (transport.note(), get(*words))[1])  # type: ignore[func-returns-value]
+        return found
+
+    both: Any = {"east": held("networks: {"), "west": held("networks: {n: {}}")}
+    mesh = healthy.mesh()
+    found = Mesh(mesh.spec, both).each(lambda cluster: mesh_networks.read(cluster, mesh))
+    assert found["west"] == {"n": {}}
+    assert isinstance(found["east"], Unknown)
+    assert "ParserError in mesh_networks.py, line " in found["east"].reason
 
 
 def test_a_long_list_may_take_longer_than_one_page(tmp_path: Path) -> None:

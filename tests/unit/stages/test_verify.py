@@ -157,6 +157,16 @@ def test_two_secrets_of_one_cluster_fail() -> None:
     assert judged(verify.check(mesh(), known), "MK831", PAIR) == [FAIL]
 
 
+def test_a_cluster_that_is_read_twice_by_two_ids_fails() -> None:
+    """Istiod would know each endpoint there twice, and send it more than its share."""
+    known = facts()
+    (own,) = known.remote_secrets.of("east")
+    second = replace(own, name="old", key="Kubernetes", credential=Credential.WRONG_CLUSTER, leads_to="west")
+    for change, verdict in (({}, FAIL), ({"key": "east"}, PASS), ({"labelled": False}, PASS)):
+        rows = known.remote_secrets.with_items([*known.remote_secrets, replace(second, **change)])
+        assert judged(verify.check(mesh(), known.with_readings(remote_secrets=rows)), "MK831", PAIR) == [verdict]
+
+
 def test_a_remedy_takes_nothing_away_that_others_need() -> None:
     """A secret of several clusters loses one key; a reader is made in the root namespace, whatever is current."""
     known = facts()

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from meshkit.errors import InputError
 from meshkit.istio.ca import ca_files, cacerts, certificates, istiod_ca, trust_store
 from meshkit.istio.control_plane import owners
 from meshkit.istio.proxies import envoy_admin
@@ -34,7 +35,7 @@ class Ca:
     """A CA of a test, under another one or self-signed; `again` is another certificate of the same name and key."""
 
     def __init__(
-        self, name: str, above: Ca | None = None, *, days: int = 100, ca: bool = True, key: Any = None
+        self, name: str, above: Ca | None = None, *, days: int = 100, ca: bool = True, key: Any = None, more: Any = None
     ) -> None:
         self.key = key or ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
@@ -44,6 +45,7 @@ class Ca:
             issuer.name, self.name, self.key.public_key(), x509.random_serial_number(), begin, NOW + days * DAY
         )
         builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
+        builder = builder.add_extension(more, critical=True) if more else builder
         self.certificate = builder.sign(issuer.key, hashes.SHA256())
         self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
         self.key_pem = self.key.private_bytes(
@@ -211,6 +213,87 @@ class TestOrder:
         assert certificates.fingerprint(plugged.root) == ROOT.sha256
 
 
+BOM = b"\xef\xbb\xbf"
+CHAIN = OWN.pem + ISSUING.pem
+PARAMETERS = b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+"""As `openssl ecparam -genkey` writes them before the key."""
+
+
+class TestAsGoReads:
+    """A block of PEM begins and ends on lines of its own; of the certificate and the key the first block counts."""
+
+    GOOD = four_files((OWN, ISSUING, ROOT))
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("cert-chain.pem", CHAIN.replace(b"\n", b"\r\n")),
+            ("cert-chain.pem", b"\n\n# ours\n" + CHAIN.replace(b"-----BEGIN", b"\n\nsubject=x\n-----BEGIN")),
+            ("cert-chain.pem", BOM + b"# a comment\n" + CHAIN),
+            ("root-cert.pem", Ca("other").pem + ROOT.pem.rstrip(b"\n")),
+            ("root-cert.pem", ROOT.pem + ROOT.pem),
+            ("ca-key.pem", b"# ours\n" + OWN.key_pem),
+        ],
+    )
+    def test_what_stands_on_other_lines_does_not_matter(self, name: str, text: bytes) -> None:
+        """Line ends of Windows, empty lines, texts of openssl, more roots."""
+        assert istiod_ca.parse_authority("cacerts", {**self.GOOD, name: text})["problem"] == ""
+
+    @pytest.mark.parametrize(
+        ("name", "text", "why"),
+        [
+            ("ca-cert.pem", BOM + OWN.pem, "has 1 of 1 certificates that do not begin"),
+            ("ca-cert.pem", OWN.key_pem + OWN.pem, "begins with PRIVATE KEY"),
+            ("cert-chain.pem", CHAIN.replace(b"-----\n-----", b"----------"), "has 2 of 2 certificates"),
+            ("cert-chain.pem", CHAIN.replace(b"-----BEGIN", b"  -----BEGIN"), "has 2 of 2 certificates"),
+            ("root-cert.pem", BOM + ROOT.pem, "has 1 of 1 certificates"),
+            ("ca-key.pem", OWN.pem + OWN.key_pem, "begins with CERTIFICATE"),
+            ("ca-key.pem", PARAMETERS + OWN.key_pem, "begins with EC PARAMETERS"),
+        ],
+    )  # fmt: skip
+    def test_what_istiod_does_not_see_is_a_problem(self, name: str, text: bytes, why: str) -> None:
+        """It would not start, or proxies would show or trust less than what stands there."""
+        told = istiod_ca.parse_authority("cacerts", {**self.GOOD, name: text})["problem"]
+        assert told.startswith(f"{name} {why}")
+
+    def test_tls_crt_without_a_last_line_end_runs_into_ca_crt(self) -> None:
+        """Istiod joins the two files as they are: both certificates there are lost to the chain that proxies show."""
+        told = istiod_ca.parse_authority("cacerts", tls_form(**{"tls.crt": (OWN.pem + ISSUING.pem).rstrip()}))[
+            "problem"
+        ]
+        assert told.startswith("tls.crt and ca.crt has 2 of 3 certificates")
+        assert istiod_ca.parse_authority("cacerts", tls_form(**{"ca.crt": ROOT.pem.rstrip()}))["problem"] == ""
+
+    def test_a_users_folder_is_refused_for_the_same(self) -> None:
+        """Its files are written as they are, but for the key."""
+        ca_files.load_plugged({**self.GOOD, "ca-key.pem": PARAMETERS + OWN.key_pem}, where="the test")
+        with pytest.raises(InputError, match=r"cert-chain\.pem has 1 of 2"):
+            ca_files.load_plugged({**self.GOOD, "cert-chain.pem": BOM + CHAIN}, where="the test")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "excluded", "why"),
+    [
+        ([x509.DNSName("corp.example")], [], "permits names of corp.example only"),
+        ([x509.DNSName("corp.example"), x509.DNSName("svc")], [], ""),
+        ([x509.DNSName(".istio-system.svc")], [], ""),
+        ([x509.DNSName("")], [], ""),
+        ([x509.UniformResourceIdentifier("cluster.local")], [], ""),
+        ([], [x509.DNSName("corp.example")], ""),
+        ([], [x509.DNSName("svc")], "excludes the names of istiod"),
+        ([x509.DirectoryName(ROOT.name)], [], "Go refuses them"),
+    ],
+)
+def test_name_constraints_of_a_company_s_ca_keep_istiod_out(allowed: list[Any], excluded: list[Any], why: str) -> None:
+    """Its serving certificate is for istiod.NAMESPACE.svc; proxies and the API server ask for that name."""
+    constraints = x509.NameConstraints(allowed or None, excluded or None)
+    issuing = Ca("Issuing", ROOT, more=constraints)
+    own = Ca("Istio CA", issuing)
+    files = {"ca-cert.pem": own.pem, "ca-key.pem": own.key_pem, "root-cert.pem": ROOT.pem}
+    told = istiod_ca.parse_authority("cacerts", {**files, "cert-chain.pem": own.pem + issuing.pem})["problem"]
+    assert (why in told, bool(told)) == (True, bool(why))
+
+
 def manager(name: str, operation: str = "Update") -> dict[str, Any]:
     """Return the metadata of what a field manager wrote."""
     return {"managedFields": [{"manager": name, "operation": operation, "fieldsV1": {"f:data": {}}}]}
@@ -242,6 +325,8 @@ OWNED = {
     "Helm": ({"annotations": {"meta.helm.sh/release-name": "ca", "meta.helm.sh/release-namespace": "pki"}},
              "release pki/ca"),
     "Terraform": (manager("HashiCorp"), "Terraform"),
+    "a copy": ({"annotations": {"replicator.v1.mittwald.de/replicate-from": "pki/ca"}}, "a copy of, pki/ca"),
+    "an agent": (manager("work-agent"), "work-agent"),
     "any controller": (manager("corp-pki-controller"), "corp-pki-controller"),
     "any that applies": (manager("corp-pki", "Apply"), "corp-pki"),
     "any owner": (reference("MeshCA", "one", "corp.example/v1"), "MeshCA istio-system/one"),
@@ -260,7 +345,10 @@ def test_who_keeps_a_secret_is_named_with_what_is_to_be_changed(metadata: dict[s
 @pytest.mark.parametrize(
     "metadata",
     [{}, manager("kubectl-create"), manager("kubectl", "Apply"), manager("meshkit", "Apply"), manager("node-fetch"),
-     {"labels": {"app.kubernetes.io/managed-by": "meshkit"}}, manager("pilot-discovery")],
+     {"labels": {"app.kubernetes.io/managed-by": "meshkit"}}, manager("pilot-discovery"),
+     # The source of copies, and one that cert-manager may inject from, are people's own.
+     {"annotations": {"replicator.v1.mittwald.de/replicate-to": "shop"}},
+     {"annotations": {"cert-manager.io/allow-direct-injection": "true"}}],
 )  # fmt: skip
 def test_what_a_person_made_is_nobodys(metadata: dict[str, Any]) -> None:
     """It may be changed."""
@@ -307,6 +395,11 @@ class TestOtherSigners:
             ({}, "ca.corp.example:443", "another CA at ca.corp.example:443"),
             ({"EXTERNAL_CA": "ISTIOD_RA_KUBERNETES_API", "PILOT_CERT_PROVIDER": "k8s.io/clusterissuers.x/corp"}, "",
              "the Kubernetes signer clusterissuers.x/corp"),
+            ({"EXTERNAL_CA": "ISTIOD_RA_KUBERNETES_API", "PILOT_CERT_PROVIDER": "istiod", "K8S_SIGNER": "x/corp"}, "",
+             "the Kubernetes signer x/corp"),
+            ({"EXTERNAL_CA": "ISTIOD_RA_KUBERNETES_API", "CERT_SIGNER_DOMAIN": "clusterissuers.x"}, "",
+             "the Kubernetes signer clusterissuers.x"),
+            ({"PILOT_CERT_PROVIDER": "k8s.io/x"}, "", ""),
         ],
     )  # fmt: skip
     def test_who_signs_is_seen_by_istiod_and_by_what_proxies_are_given(

@@ -88,6 +88,54 @@ def test_a_webhook_without_an_istiod_behind_it_injects_nothing() -> None:
     assert "pods are refused" in told.problem
 
 
+@pytest.mark.parametrize(
+    ("resources", "called"),
+    [
+        (["pods"], True),
+        (["*"], True),
+        (["*/*"], True),
+        (["pods/*"], True),
+        (["pods/exec"], False),
+        (["services"], False),
+    ],
+)
+def test_a_rule_is_about_pods_as_the_api_server_reads_it(resources: list[str], called: bool) -> None:
+    """Source: k8s.io/apiserver, admission/plugin/webhook/predicates/rules (splitResource)."""
+    hooks = planes.webhooks("revision")
+    for rule in (rule for obj in hooks for hook in obj["webhooks"] for rule in hook["rules"]):
+        rule["resources"] = resources
+    held = planes.cluster(run=planes.NAMED, mutatingwebhookconfigurations=hooks)
+    found = revisions.read(held).injection("shop", {REV: "1-31-0"})  # type: ignore[arg-type]
+    assert bool(found.revisions) is called
+
+
+def test_where_pods_have_to_ask_nothing_is_wrong_with_the_namespace() -> None:
+    """global.proxy.autoInject `disabled`: pods without the label, or that are never injected, lack no sidecar."""
+    never = "neverInjectSelector: [{matchLabels: {app: db}}]"
+    for config, bare in (("policy: disabled", 0), (f"policy: enabled\n{never}", 1)):
+        injector = {"metadata": {"name": "istio-sidecar-injector-1-31-0"}, "data": {"config": config}}
+        held = planes.cluster("revision", run=planes.NAMED, configmaps=[injector])
+        held.objects["namespaces"] = [{"metadata": {"name": "shop", "labels": {REV: "prod-stable"}}}]
+        for name in ("db", "web"):
+            metadata = {"name": name, "namespace": "shop", "labels": {"app": name}}
+            held.objects["pods"].append({"metadata": metadata, "spec": {"containers": [{"name": "main"}]}})
+        (row,) = injection._namespaces(held, "shop")  # type: ignore[arg-type]
+        assert (row["problem"], row["bare"]) == ("", bare)
+
+
+def test_pods_that_a_webhook_excludes_are_not_bare() -> None:
+    """Where the namespace is served, its webhook's objectSelector is meant."""
+    hooks = planes.webhooks("revision")
+    for hook in (hook for obj in hooks for hook in obj["webhooks"]):
+        hook["objectSelector"]["matchExpressions"].append({"key": "job-name", "operator": "DoesNotExist"})
+    held = planes.cluster(run=planes.NAMED, mutatingwebhookconfigurations=hooks)
+    held.objects["namespaces"] = [{"metadata": {"name": "shop", "labels": {REV: "1-31-0"}}}]
+    metadata = {"name": "job", "namespace": "shop", "labels": {"job-name": "backup"}}
+    held.objects["pods"].append({"metadata": metadata, "spec": {"containers": [{"name": "main"}]}})
+    (row,) = injection._namespaces(held, "shop")  # type: ignore[arg-type]
+    assert (row["injected_by"], row["bare"]) == ("1-31-0", 0)
+
+
 def test_conditions_that_are_no_selectors_are_not_guessed() -> None:
     """CEL is the API server's: what it says is unknown here."""
     hooks = planes.webhooks("revision")

@@ -11,7 +11,7 @@ from meshkit.changes.plan import Plan
 from meshkit.checks.finding import Verdict
 from meshkit.checks.gateways import check_gateway
 from meshkit.errors import UnreachableError
-from meshkit.istio.multicluster import gateways
+from meshkit.istio.multicluster import gateways, mesh_networks
 from meshkit.istio.multicluster.gateways import (
     GATEWAY_NAME,
     GATEWAY_PORT_LABEL,
@@ -170,6 +170,69 @@ networks:
     assert none.reason == "no Service has the label topology.istio.io/network, none listens on 15443"
 
 
+@pytest.mark.parametrize(
+    ("revision", "held", "found"),
+    [("", {"istio": "gw"}, True), ("1-31-0", {"istio-1-31-0": "gw"}, True), ("default", {"istio": "gw"}, True),
+     ("1-31-0", {"istio-1-31-0": "", "istio": "gw"}, False)],
+)  # fmt: skip
+def test_mesh_networks_are_those_of_the_files_revision_by_either_name_of_a_field(
+    revision: str, held: dict[str, str], found: bool
+) -> None:
+    """Each istiod reads the ConfigMap of its revision only; protobuf takes camel case and snake case."""
+    told = "networks: {net-east: {endpoints: [{from_registry: east}], gateways: [{registry_service_name: %s}]}}"
+    maps = [
+        {
+            "metadata": {"name": name, "namespace": SYSTEM},
+            "data": {"meshNetworks": told % "gw.edge.svc.local"} if of else {},
+        }
+        for name, of in held.items()
+    ]
+    east = Objects("east", services=[service(port=443)], pods=[POD], configmaps=maps)
+    both = mesh(east)
+    read = Mesh(both.spec.model_copy(update={"istio": both.spec.istio.model_copy(update={"revision": revision})}),
+                both.clusters)  # fmt: skip
+    assert bool(gateways.gateways(read).of("east")) is found
+    assert bool(mesh_networks.read(east, read)) is found  # type: ignore[arg-type]
+
+
+def passing(number: int) -> Row:
+    """Return an AUTO_PASSTHROUGH Gateway on a port."""
+    server = {"port": {"number": number}, "tls": {"mode": "AUTO_PASSTHROUGH"}, "hosts": ["*.local"]}
+    held = {"selector": {GATEWAY_NAME: "gw"}, "servers": [server]}
+    return {"metadata": {"name": "cross", "namespace": SYSTEM}, "spec": held}
+
+
+@pytest.mark.parametrize(
+    ("number", "target", "exposed"),
+    [(15443, 15443, True), (15443, None, True), (8443, 15443, False), (15443, 8443, True), (8443, 8443, True),
+     (8443, "tls", True), (443, 15443, False)],
+)  # fmt: skip
+def test_a_gateway_exposes_a_service_on_the_services_port_or_that_of_its_pods(
+    number: int, target: int | str | None, exposed: bool
+) -> None:
+    """Source: pilot/pkg/model/gateway.go, resolvePorts."""
+    held = service({NETWORK: "net-east"})
+    held["spec"]["ports"][0] |= {"targetPort": target} if target else {}
+    (one,) = found(Objects("east", services=[held], pods=[POD], istio=[passing(number)]))
+    assert bool(one.exposed_by) is exposed
+
+
+def test_a_gateway_for_hbone_only_is_none_to_sidecars() -> None:
+    """Class istio-east-west of ambient mode: nothing is sent there, and nothing may be exposed on its pods."""
+    east = Objects("east", services=[service({NETWORK: "net-east"}, port=15008)], pods=[POD], istio=[passing(15443)])
+    offered = gateways.gateways(mesh(east))
+    assert [one.port for one in offered.of("east")] == [0]
+    told = check_gateway(mesh(east), offered, "east")
+    assert (told.verdict, "does not listen on 15443" in told.observed) == (Verdict.FAIL, True)
+
+
+@pytest.mark.parametrize(("kind", "addresses"), [("LoadBalancer", ("192.0.2.1",)), ("ClusterIP", ()), ("NodePort", ())])
+def test_an_address_of_a_load_balancer_counts_of_that_type_only(kind: str, addresses: tuple[str, ...]) -> None:
+    """What another type has left in its status, istiod does not read."""
+    (one,) = found(Objects("east", services=[service({NETWORK: "net-east"}, type=kind)], pods=[POD]))
+    assert one.addresses == addresses
+
+
 def test_an_address_in_mesh_networks_is_the_gateway_of_that_networks_cluster() -> None:
     """Whichever cluster it is declared in; nothing is planned for it."""
     told = "networks: {net-east: {endpoints: [], gateways: [{address: 192.0.2.9, port: 15443}]}}"
@@ -204,7 +267,8 @@ def test_an_unlabelled_service_at_an_address_of_mesh_networks_is_that_gateway() 
 def test_a_remote_gateway_is_known_by_its_addresses() -> None:
     """Class istio-remote, in another cluster than the network's; istiod ignores an address without a type."""
     addresses = [{"type": "Hostname", "value": "gw.example"}, {"value": "192.0.2.8"}]
-    west = Objects("west", kubernetes=[resource(cls="istio-remote", addresses=addresses)])
+    # Which TLS mode its listener has, nobody serves: istiod does not ask.
+    west = Objects("west", kubernetes=[resource(cls="istio-remote", addresses=addresses, mode="Terminate")])
     (one,) = found(Objects("east"), west)
     assert (one.addresses, one.port, one.type) == (("gw.example",), 15443, GatewayType.ISTIO_REMOTE)
     assert one.made_by == "Gateway edge/gw of west"

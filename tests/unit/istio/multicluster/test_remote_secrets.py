@@ -22,13 +22,14 @@ from meshkit.spec import MeshSpec
 Row = dict[str, Any]
 
 
-def kubeconfig(**users: Row) -> str:
+def kubeconfig(*, cluster: Row | None = None, change: Row | None = None, **users: Row) -> str:
     """Return a kubeconfig with these users; the current one is `west`."""
     document = {
-        "clusters": [{"name": "west", "cluster": {"server": "https://192.0.2.7:6443"}}],
+        "clusters": [{"name": "west", "cluster": {"server": "https://192.0.2.7:6443", **(cluster or {})}}],
         "contexts": [{"name": "west", "context": {"cluster": "west", "user": "west"}}],
         "current-context": "west",
         "users": [{"name": name, "user": user} for name, user in users.items()],
+        **(change or {}),
     }
     return base64.b64encode(yaml.safe_dump(document).encode()).decode()
 
@@ -63,6 +64,52 @@ def test_files_and_programs_are_refused_of_every_user(user: Row, why: str) -> No
     assert beside.refusal(["exec", "tokenFile", "clientCertificate", "clientKey", "gcp"]) == ""
 
 
+@pytest.mark.parametrize(
+    ("user", "why"),
+    [
+        ({"token": "t", "username": "u"}, "both a token and a password"),
+        ({"token": "t", "password": "p"}, "both a token and a password"),
+        ({"client-certificate-data": "YQ=="}, "a client certificate without its key"),
+        ({"client-certificate-data": "YQ==", "client-certificate": "/c"}, "both client-certificate and"),
+        ({"client-key-data": "YQ==", "client-key": "/k"}, "both client-key and client-key-data"),
+        ({"token": "t", "as-groups": ["g"]}, "without as"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_of_every_user_whatever_istiod_allows(user: Row, why: str) -> None:
+    """As client-go's Validate does; a token beside it would open the API server from here."""
+    for held in ({"west": user}, {"west": {"token": "t"}, "other": user}):
+        assert why in secret_kubeconfig.parse(kubeconfig(**held)).refusal(["clientCertificate", "clientKey"])
+
+
+CONTEXT = {"name": "west", "context": {"cluster": "west", "user": "west"}}
+BAD = [
+    ({"certificate-authority-data": "YQ==", "certificate-authority": "/ca"}, {}, "has both certificate-authority and"),
+    ({"certificate-authority-data": "YQ==", "insecure-skip-tls-verify": True}, {}, "both a CA and insecure-skip"),
+    ({"certificate-authority-data": "no base64"}, {}, "no complete kubeconfig"),
+    ({"server": ""}, {}, "its cluster west has no server"),
+    ({}, {"current-context": ""}, "no complete kubeconfig"),
+    ({}, {"users": None}, "no complete kubeconfig"),
+    ({}, {"users": [{"name": "another"}]}, "no complete kubeconfig"),
+    ({}, {"contexts": [CONTEXT, {"name": "old", "context": {"cluster": "west"}}]}, "context old names no user"),
+    ({}, {"contexts": [CONTEXT, {"name": "old", "context": {"user": "west"}}]}, "context old names no cluster"),
+]
+
+
+@pytest.mark.parametrize(("cluster", "change", "why"), BAD)
+def test_what_client_go_does_not_load_is_refused(cluster: Row, change: Row, why: str) -> None:
+    """Also for what is not the current context."""
+    held = secret_kubeconfig.parse(kubeconfig(cluster=cluster, change=change, west={"token": "t"}))
+    assert why in held.refusal(())
+
+
+def test_line_ends_in_a_ca_and_empty_fields_are_no_defect() -> None:
+    """A current context with a user is enough; `certificate-authority-data` may be wrapped, or null."""
+    wrapped, empty = "YQ\n==", {"certificate-authority-data": None, "tls-server-name": None}
+    for said in ({"certificate-authority-data": wrapped}, empty):
+        held = secret_kubeconfig.parse(kubeconfig(cluster=said, west={"token": "t"}))
+        assert (held.refusal(()), held.tls_server_name, held.auth) == ("", "", Auth.TOKEN)
+
+
 class East:
     """A cluster with one remote secret, and istiods with these environments."""
 
@@ -94,7 +141,9 @@ OPTION = secret_kubeconfig.ALLOWED
         ({"exec": {"command": "x"}}, [[{"name": OPTION, "value": "exec"}], []], Credential.REJECTED, "istiod refuses"),
         ({"exec": {"command": "x"}}, [], Credential.NOT_TESTED, "unless its PILOT_INSECURE"),
         ({"exec": {"command": "x"}}, [[{"name": OPTION, "valueFrom": {}}]], Credential.NOT_TESTED, "unless its PILOT"),
-        ({"client-certificate-data": "YQ=="}, [[]], Credential.NOT_TESTED, "istiod takes it (clientCertificate)"),
+        (TAKEN[1], [[]], Credential.NOT_TESTED, "istiod takes it (clientCertificate)"),
+        ({"token": "t", "username": "u"}, [], Credential.REJECTED, "its user west has both a token and a password"),
+        ({"token": "t", "as": "root"}, [[]], Credential.NOT_TESTED, "istiod acts as root with it"),
         ({"username": "u"}, [[]], Credential.NOT_TESTED, "istiod takes it (basic)"),
         ({"auth-provider": {"name": "oidc"}}, [[]], Credential.NOT_TESTED, "istiod takes it (authProvider)"),
     ],
@@ -170,3 +219,53 @@ def test_what_an_authenticating_proxy_refuses_is_not_known_to_be_revoked(
     found = None if gone else {"metadata": {"uid": ""}}
     cluster: Any = SimpleNamespace(server=server, find=lambda *_: found, with_token=lambda *_, **__: None)
     assert remote_secrets.try_token(cluster, token, b"", "istio-system").credential is credential
+
+
+def test_a_proxy_url_is_kept_at_a_renewal_and_is_nowhere_else() -> None:
+    """It may hold a password."""
+    url = "http://u:canary@proxy.example:3128"
+    made = remote_secret_manifest.manifest("west", "https://192.0.2.7", Token("s", "t"), "istio-system", "", url)
+    spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "east", "network": "n"}]}, where="test")
+    east: Any = East(made["data"]["west"], [])
+    east.find = lambda *_: made
+    east.with_token = lambda *_, **__: east
+    east.can_i = lambda *_: True
+    reading = remote_secrets.remote_secrets(Mesh(spec, {"east": east}))
+    (secret,) = reading
+    assert (secret.proxied, remote_secrets.proxy_url(east, secret)) == (True, url)
+    assert "canary" not in repr(reading.items) + reading.frame().to_csv()
+    assert "canary" not in repr(secret_kubeconfig.parse(made["data"]["west"]))
+
+
+def tried_with(cluster: Row, monkeypatch: pytest.MonkeyPatch) -> tuple[list[bytes], RemoteSecret]:
+    """Return the CAs with which a secret's token was tried at an API server of a private CA, and the outcome."""
+    cas: list[bytes] = []
+    spec = MeshSpec.parse({"clusters": [{"name": "west", "context": "west", "network": "n"}]}, where="test")
+    west: Any = East(kubeconfig(cluster=cluster, west={"token": "t"}), [])
+    west.name = "west"
+
+    def with_token(_: str, ca: bytes = b"", **__: Any) -> int:
+        cas.append(ca)
+        return len(cas)
+
+    west.with_token = with_token
+    private, good = remote_secrets.Proof(Credential.UNREACHABLE, "no issuer"), remote_secrets.Proof(Credential.OK)
+    monkeypatch.setattr(remote_secrets, "_ask", lambda at, _: private if at == 1 else good)
+    monkeypatch.setattr(remote_secrets, "_strange", lambda *_: True)
+    (secret,) = remote_secrets.remote_secrets(Mesh(spec, {"west": west}))
+    return cas, secret
+
+
+def test_a_secret_without_a_ca_is_tried_with_public_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As istiod does; our own CA would open a private API server that istiod refuses."""
+    cas, secret = tried_with({}, monkeypatch)
+    assert b"BEGIN CERTIFICATE" in cas[0]
+    assert (secret.credential, secret.detail[:18]) == (Credential.WRONG_CA, "it names no CA, an")
+
+
+def test_a_secret_that_asks_no_certificate_is_tried_as_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a CA in a file of istiod's pod cannot be tried at all."""
+    assert tried_with({"insecure-skip-tls-verify": True}, monkeypatch)[0][0] == b""
+    cas, secret = tried_with({"certificate-authority": "/etc/ca.crt"}, monkeypatch)
+    assert (cas, secret.credential) == ([], Credential.NOT_TESTED)
+    assert "a file of its own pod (/etc/ca.crt)" in secret.detail

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from meshkit.checks import istio_config
+from meshkit.checks.finding import Verdict
 from meshkit.istio.proxies import injection
 from tests.support.healthy import mesh
 
@@ -55,3 +56,14 @@ def test_namespaces_that_nobody_asks_for_are_no_rows() -> None:
     """Also where injection was turned off by name."""
     found = Shop(east={"istio-injection": "disabled"}, west={}).read()
     assert set(found["namespace"]) == {"sample"}
+
+
+def test_a_namespace_that_is_injected_by_default_needs_no_label() -> None:
+    """One cluster injects all namespaces (enableNamespacesByDefault), the other by label: both are of the mesh."""
+    shop = {"namespace": "shop", "injected": 1, "injected_by": "default"}
+    rows = [{"cluster": "east", "istio_injection": "enabled", **shop}, {"cluster": "west", **shop}]
+    [told] = istio_config.check_namespaces(mesh(), injection.INJECTION.frame(rows))
+    assert told.verdict is Verdict.PASS
+    rows = [{"cluster": "east", "namespace": "shop", "injected": 1}, {"cluster": "west", **shop}]
+    [told] = istio_config.check_namespaces(mesh(), injection.INJECTION.frame(rows))
+    assert (told.verdict, "label namespace shop istio-injection=enabled" in told.remedy) == (Verdict.WARN, True)

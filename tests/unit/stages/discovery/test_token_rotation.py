@@ -146,7 +146,8 @@ def test_a_tls_server_name_is_kept_unless_the_mesh_file_says_another(
     clusters = [{"name": n, "context": n, "network": f"net-{n}"} for n in ("east", "west")]
     two = Mesh(MeshSpec.parse({"clusters": [clusters[0], {**clusters[1], "tlsServerName": said}]}, where="test"), {})
     two.clusters.update({n: SimpleNamespace(server="https://192.0.2.9:6443") for n in ("east", "west")})  # type: ignore[misc]
-    known = facts("secrets", {"tls_server_name": held})
+    known = facts("secrets", {"tls_server_name": held, "proxied": True})
+    monkeypatch.setattr(multicluster_remote_secrets, "proxy_url", lambda *_: "socks5://proxy.example")
     assert token_rotation.token_actions(two, known)["east", "west"] == wish
     monkeypatch.setattr(multicluster_remote_secrets, "secret_events", lambda _: {})
     token = reader_tokens.Token("token", "t", b"ca")
@@ -156,4 +157,5 @@ def test_a_tls_server_name_is_kept_unless_the_mesh_file_says_another(
     monkeypatch.setattr(Plan, "apply", lambda _, holder, manifest, *__, **___: made.append({holder: manifest}))
     discovery.plan(two, known, "west")
     (secret,) = (one["east"] for one in made if "east" in one)
-    assert secret_kubeconfig.parse(secret["data"]["west"]).tls_server_name == written
+    renewed = secret_kubeconfig.parse(secret["data"]["west"])
+    assert (renewed.tls_server_name, renewed.proxy_url) == (written, "socks5://proxy.example")
