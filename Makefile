@@ -67,7 +67,7 @@ e2e: prometheus
 	@$(RUN)/python -m pytest -m "not drill" tests/e2e lab/tests
 
 drills: $(READY)
-	@$(RUN)/meshkit lab build
+	@$(RUN)/meshkit lab build --helm --istio 1.30
 	@MESHKIT_TEST_KILLS=$(KILLS) MESHKIT_TEST_CELLS=$(CELLS) $(RUN)/python -m pytest -m drill $(DRILLS)
 
 checks: $(READY)

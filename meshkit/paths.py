@@ -20,7 +20,7 @@ def folder(name: str) -> Path:
 def program(name: str) -> str | None:
     """Return the path of a program: the user's on the PATH, else one that a plugin provides, as the lab does istioctl.
 
-    Plugins name their folder by the entry point group `meshkit.programs`.
+    Plugins name their folders, as a PATH does, by the entry point group `meshkit.programs`.
     """
     folders = [str(plugin.load()()) for plugin in entry_points(group="meshkit.programs")]
     return shutil.which(name) or shutil.which(name, path=os.pathsep.join(folders))

@@ -32,6 +32,7 @@ def istiod_values(overlay: dict[str, Any], ids: dict[str, Any]) -> dict[str, Any
 def install_istiod(tools: Tools, site: Site, ids: dict[str, Any]) -> None:
     """Install charts base and istiod."""
     overlay = yaml.safe_load(Path(tools.overlay).read_text())["spec"]
+    overlay["tag"] = tools.shape.release(site.name) or overlay["tag"]
     release(tools, site, "istio-base", "base", {"defaultRevision": tools.shape.revision or "default"})
     name = f"istiod-{tools.shape.revision}" if tools.shape.revision else "istiod"
     tags = {"revisionTags": tools.shape.tags} if tools.shape.tags else {}
@@ -49,8 +50,9 @@ def install_gateway(tools: Tools, site: Site, name: str, **values: Any) -> None:
 
 
 def release(tools: Tools, site: Site, name: str, chart: str, values: dict[str, Any]) -> None:
-    """Install a release of a chart, and wait until it is ready."""
+    """Install a release of a chart, that of the cluster's Istio, and wait until it is ready."""
+    charts = share(programs(tools.shape.release(site.name))) / CHARTS
     where = ("--kube-context", site.context, "--namespace", NAMESPACE, "--create-namespace")
     text = yaml.safe_dump(values)
-    tools.run("helm", "upgrade", "--install", name, str(share(programs()) / CHARTS / chart), *where, "--wait",
+    tools.run("helm", "upgrade", "--install", name, str(charts / chart), *where, "--wait",
               "--values", "-", stdin=text)  # fmt: skip

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meshlab.layout import PROXY_UID, programs
+from meshlab.programs import BOOTSTRAP, releases, share
 
 # The version that Istio's linker sets, alone between zeros.
 STAMP = re.compile(rb"\0(\d+\.\d+)-[0-9a-f]{12}\0")
@@ -29,10 +30,18 @@ class Image:
     files: dict[str, Path] = field(default_factory=dict)
 
 
-def find(reference: str) -> Image | None:
-    """Return what stands for an image reference, or None for one that this node does not know."""
+class NotFoundError(Exception):
+    """This node has nothing for an image; the text says why."""
+
+
+def find(reference: str) -> Image:
+    """Return what stands for an image reference.
+
+    Raises:
+        NotFoundError: this node does not know it, or that release of Istio is not built.
+    """
     name, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
-    local, share = programs(), programs().parent / "share"
+    local = programs()
 
     def program(file: str, **more: Path) -> dict[str, Path]:
         return {f"/usr/local/bin/{file}": local / file, **more}
@@ -47,7 +56,7 @@ def find(reference: str) -> Image | None:
             files={
                 **istio("pilot-agent"),
                 "/usr/local/bin/envoy": envoy(),
-                "/var/lib/istio/envoy/envoy_bootstrap_tmpl.json": share / "envoy_bootstrap.json",
+                "/var/lib/istio/envoy/envoy_bootstrap_tmpl.json": share(release_folder(tag)) / BOOTSTRAP,
             },
         ),
         r"(go-)?httpbin": lambda: Image(("/usr/local/bin/go-httpbin",), uid=1000, files=program("go-httpbin")),
@@ -57,20 +66,36 @@ def find(reference: str) -> Image | None:
     for pattern, image in known.items():
         if re.fullmatch(pattern, name):
             return image()
-    return None
+    raise NotFoundError("not found: this node has programs for known images only")
+
+
+def release_folder(tag: str) -> Path:
+    """Return the folder of the Istio that an image's tag stands for: a release that can be built, or the lab's own.
+
+    Raises:
+        NotFoundError: that release is not built.
+    """
+    if tag not in releases.RELEASES:
+        return programs()
+    if releases.missing(tag):
+        raise NotFoundError(f"not found: Istio {tag} is not built here; `{releases.command(tag)}` builds it")
+    return programs(tag)
 
 
 def of_version(program: Path, tag: str) -> Path:
-    """Return a program of Istio in the version of an image's tag: itself, or a copy of it with another stamp.
+    """Return a program of Istio in the version of an image's tag.
 
-    A release has other code, too; but what istiod, istioctl and meshkit see of a version is what the program says.
+    That is the program of the release, where that can be built. Of any other version it is a copy of the lab's own with
+    another stamp: the code is not of that version, but what istiod, istioctl and meshkit see of it is what it says.
     """
+    if (folder := release_folder(tag)) != program.parent:
+        return folder / program.name
     if not TAG.fullmatch(tag) or not program.exists():
         return program
     own, at = stamp(program)
     if own in ("", tag):
         return program
-    copy = program.parent.parent / "versions" / tag / program.name
+    copy = programs(tag) / program.name
     if not copy.exists() or copy.stat().st_mtime < program.stat().st_mtime:
         copy.parent.mkdir(parents=True, exist_ok=True)
         new = copy.with_name(f"{copy.name}.{os.getpid()}")

@@ -113,12 +113,24 @@ def folder() -> Path:
     return paths.state() / "lab"
 
 
-def programs() -> Path:
-    """Return the folder of built programs: $MESHKIT_LAB_BIN, else meshkit/lab/bin under the user's cache folder."""
-    if named := os.environ.get("MESHKIT_LAB_BIN"):
-        return Path(named)
+def programs(release: str = "") -> Path:
+    """Return the folder of built programs: $MESHKIT_LAB_BIN, else meshkit/lab/bin under the user's cache folder.
+
+    Those of another release of Istio (`1.30`) are in versions/RELEASE/bin beside it.
+    """
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "meshkit/lab/bin"
+    usual = Path(os.environ.get("MESHKIT_LAB_BIN") or Path(cache) / "meshkit/lab/bin")
+    return usual.parent / "versions" / release / "bin" if release else usual
+
+
+def tool_path(home: Path | None = None) -> str:
+    """Return the folders of a lab's programs, as in a PATH: those of its release of Istio come first.
+
+    By this, the entry point `meshkit.programs`, meshkit finds an istioctl that fits the lab.
+    """
+    settings = (home or folder()) / "settings.json"
+    release = json.loads(settings.read_text()).get("istio") if settings.exists() else ""
+    return os.pathsep.join(str(path) for path in (release and programs(release), programs()) if path)
 
 
 @dataclass(frozen=True)
@@ -133,6 +145,7 @@ class Settings:
     shapes: tuple[str, ...] = ()
     domain: str = "cluster.local"
     one_vpc: bool = False
+    istio: str = ""
 
     def save(self, home: Path) -> None:
         """Write settings.json atomically."""

@@ -19,6 +19,7 @@ from meshkit.errors import ChangeError, InputError, UnreachableError
 from meshlab import cluster
 from meshlab.kube import Kube, Refused
 from meshlab.layout import MAX_CLUSTERS, Say, Settings, Site, folder, programs, sites
+from meshlab.programs import releases
 from meshlab.shapes.shape import combined
 
 PATIENCE = 90.0
@@ -94,6 +95,8 @@ def start(
     if lacking:
         raise UnreachableError(f"programs are not built: {', '.join(lacking)}", where=str(programs()),
                                remedy="build them: `meshkit lab build`")  # fmt: skip
+    for release in shape.releases:
+        releases.require(release)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with exclusively(home):
         if keeper(home):
@@ -102,7 +105,8 @@ def start(
         end(home)
         wipe(home)
         ports, flat = tuple(free_ports(clusters)), flat or shape.flat
-        settings = Settings(clusters, rtt_ms, flat, ports, live_roots, tuple(shapes), shape.domain, shape.one_vpc)
+        settings = Settings(clusters, rtt_ms, flat, ports, live_roots, tuple(shapes), shape.domain, shape.one_vpc,
+                            shape.release())  # fmt: skip
         settings.save(home)
         for site in sites(clusters):
             cluster.prepare(home, site)

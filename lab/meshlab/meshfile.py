@@ -33,7 +33,11 @@ def write(home: Path, settings: Settings) -> Path:
     shape = combined(settings.shapes)
     usual: dict[str, Any] = yaml.safe_load((paths.folder("parameters") / "lab.yaml").read_text())
     own = {
-        "istio": {"overlay": str(overlay(home, settings)), **({"revision": shape.revision} if shape.revision else {})},
+        "istio": {
+            "overlay": str(overlay(home, settings)),
+            **({"revision": shape.revision} if shape.revision else {}),
+            **({"version": settings.istio} if settings.istio else {}),
+        },
         "topology": {
             "network": "flat" if settings.flat else "multi",
             **({"meshNetworks": True} if shape.mesh_networks else {}),
@@ -62,6 +66,8 @@ def overlay(home: Path, settings: Settings) -> Path:
     examples = paths.folder("parameters")
     usual = examples / "lab-overlay.yaml"
     more = [combined(settings.shapes).overlay]
+    if settings.istio:
+        more.append({"tag": settings.istio})
     if settings.domain != Settings.domain:
         more.append({"values": {"global": {"proxy": {"clusterDomain": settings.domain}}}})
     if settings.live_roots:

@@ -218,9 +218,10 @@ class Pod:
     # Starting ----------------------------------------------------------------------------------------------------
 
     def _start(self, c: Container) -> None:
-        image = images.find(c.spec["image"])
-        if image is None:
-            self._no_image(c)
+        try:
+            image = images.find(c.spec["image"])
+        except images.NotFoundError as error:
+            self._no_image(c, str(error))
             return
         site = self.node.site
         try:
@@ -265,10 +266,10 @@ class Pod:
     def _scratch(self, c: Container) -> Path:
         return self.folder / c.name / str(c.restarts)
 
-    def _no_image(self, c: Container) -> None:
+    def _no_image(self, c: Container, reason: str) -> None:
         image = c.spec["image"]
         first = c.waiting[0] != "ErrImagePull"
-        text = f'failed to pull and unpack image "{image}": not found: this node has programs for known images only'
+        text = f'failed to pull and unpack image "{image}": {reason}'
         c.waiting = ("ErrImagePull", text) if first else ("ImagePullBackOff", f'Back-off pulling image "{image}"')
         c.not_before = time.monotonic() + (SHORTLY if first else BACKOFF)
         message = f'Failed to pull image "{image}": {text}' if first else c.waiting[1]

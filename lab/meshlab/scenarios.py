@@ -23,7 +23,7 @@ import yaml
 from meshkit.errors import ChangeError
 from meshlab import certificates, helm, meshfile
 from meshlab.cluster import ACTS_AS
-from meshlab.layout import Say, Settings, Site, programs, sites
+from meshlab.layout import Say, Settings, Site, programs, sites, tool_path
 from meshlab.programs import GATEWAY_API, share
 from meshlab.shapes.shape import Shape, combined
 
@@ -52,7 +52,7 @@ class Tools:
         Raises:
             ChangeError: it failed; the message holds the last lines it said.
         """
-        path = os.pathsep.join([str(programs()), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        path = os.pathsep.join([tool_path(self.home), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         command = [shutil.which(program, path=path) or program, *argv]
         env = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
         try:
@@ -60,11 +60,11 @@ class Tools:
                 command, input=stdin, text=True, capture_output=True, env=env, timeout=PATIENCE, check=False
             )
         except subprocess.TimeoutExpired:
-            words = f"`{program} {' '.join(argv[:4])}` was not done after {PATIENCE} s"
+            words = f"`{Path(program).name} {' '.join(argv[:4])}` was not done after {PATIENCE} s"
             raise ChangeError(words, where="lab", remedy="look at `kubectl get pods -A` and the lab's logs") from None
         if done.returncode:
             output = " | ".join((done.stderr or done.stdout).strip().splitlines()[-4:])
-            raise ChangeError(f"`{program} {' '.join(argv[:4])}` failed: {output}", where="lab")
+            raise ChangeError(f"`{Path(program).name} {' '.join(argv[:4])}` failed: {output}", where="lab")
         return done.stdout
 
     def kubectl(self, site: Site, *argv: str, stdin: str = "") -> str:
@@ -72,17 +72,19 @@ class Tools:
         return self.run("kubectl", "--context", site.context, *argv, stdin=stdin)
 
     def istioctl(self, site: Site, *argv: str, stdin: str = "") -> str:
-        """Run istioctl on a cluster.
+        """Run istioctl on a cluster: that of the cluster's release.
 
         It does not read from a kubeconfig as whom to act: it takes that from its flags only.
         """
         acts = (f"--as={ACTS_AS}", f"--as-group={ACTS_AS}") if self.shape.kubeconfig == "impersonation" else ()
-        return self.run("istioctl", "--context", site.context, *argv, *acts, stdin=stdin)
+        program = str(programs(self.shape.release(site.name)) / "istioctl")
+        return self.run(program, "--context", site.context, *argv, *acts, stdin=stdin)
 
     def install(self, site: Site, *argv: str, stdin: str = "") -> None:
-        """Run `istioctl install` with the lab's overlay, of the shape's revision."""
-        revision = [f"--set=revision={self.shape.revision}"] if self.shape.revision else []
-        self.istioctl(site, "install", "-y", "-f", self.overlay, *argv, *revision, stdin=stdin)
+        """Run `istioctl install` with the lab's overlay, of the shape's revision and of the cluster's release."""
+        chosen = {"revision": self.shape.revision, "tag": self.shape.release(site.name)}
+        flags = [f"--set={name}={value}" for name, value in chosen.items() if value]
+        self.istioctl(site, "install", "-y", "-f", self.overlay, *argv, *flags, stdin=stdin)
 
     def apply(self, site: Site, manifest: str) -> None:
         """Apply one of the lab's manifests."""
@@ -116,7 +118,8 @@ def prepare(tools: Tools, site: Site) -> None:
         patch = json.dumps({"status": {"addresses": addresses}})
         tools.kubectl(site, "patch", "node", site.name, "--subresource=status", "--type=merge", "--patch", patch)
     if tools.shape.gateway_api:
-        tools.kubectl(site, "apply", "--server-side", "-f", str(share(programs()) / GATEWAY_API))
+        crds = share(programs(tools.shape.release(site.name))) / GATEWAY_API
+        tools.kubectl(site, "apply", "--server-side", "-f", str(crds))
 
 
 class Timed:

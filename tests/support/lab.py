@@ -19,7 +19,7 @@ import pandas as pd
 from meshlab import lifecycle, meshfile, scenarios
 from meshlab import status as meshlab_status
 from meshlab.faults import drills
-from meshlab.layout import Settings, programs
+from meshlab.layout import Settings, tool_path
 
 Object = dict[str, Any]
 Fact = TypeVar("Fact")
@@ -70,7 +70,7 @@ class Lab:
 
     def command(self, program: str, *argv: str) -> tuple[list[str], dict[str, str]]:
         """Return the command line and the environment of a tool on this lab."""
-        path = os.pathsep.join([str(programs()), str(Path(sys.executable).parent), os.environ["PATH"]])
+        path = os.pathsep.join([tool_path(self.home), str(Path(sys.executable).parent), os.environ["PATH"]])
         found = shutil.which(program, path=path)
         assert found, f"{program} is not installed"
         return [found, *argv], {**os.environ, "KUBECONFIG": str(self.kubeconfig)}

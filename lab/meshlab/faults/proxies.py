@@ -15,7 +15,7 @@ from meshlab.faults.views import edit_mesh_config
 from meshlab.kube import Object
 from meshlab.layout import API_PORT
 
-OLD = "1.30"
+OLD = "1.29"
 ISTIOD_PORT = 15012
 
 
@@ -45,7 +45,7 @@ def paused_proxy(bench: Bench) -> None:
     finding="MK207",
 )
 def version_skew(bench: Bench) -> None:
-    """Istiod and all proxies of the cluster are of version 1.30: the same programs, built with that stamp."""
+    """Istiod and all proxies of the cluster are of version 1.29: the same programs, built with that stamp."""
 
     def inject(config: Object) -> None:
         values = json.loads(config["data"]["values"])

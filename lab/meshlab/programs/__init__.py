@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from meshlab.layout import Say
 from meshlab.programs.toolchain import Toolchain
 
 SOURCES = Path(__file__).parent
+ISTIO = "istio.io/istio"
 OWN = ("nodeapi", "load")
 OPTIONAL = ("helm",)
 """Programs that only some shapes of the lab need."""
@@ -84,12 +85,16 @@ def file_name(package: str) -> str:
 def missing(also: Collection[str] = ()) -> list[Program]:
     """Return the programs that are not there or were made from something else than what is here now."""
     folder = layout.programs()
-    built = remembered(folder)
-    needed = wanted(also)
-    programs = [p for p in needed if built.get(p.name) != p.fingerprint or not os.access(folder / p.name, os.X_OK)]
+    programs = outdated(wanted(also), folder)
     if not programs and not all((share(folder) / name).exists() for name in SHARED):
         return [p for p in wanted() if p.name == "pilot-agent"]
     return programs
+
+
+def outdated(needed: list[Program], folder: Path) -> list[Program]:
+    """Return those of some programs that are not in a folder as they are now."""
+    built = remembered(folder)
+    return [p for p in needed if built.get(p.name) != p.fingerprint or not os.access(folder / p.name, os.X_OK)]
 
 
 def share(folder: Path) -> Path:
@@ -130,11 +135,20 @@ def build(say: Say, also: Collection[str] = ()) -> list[str]:
 def make(programs: list[Program], folder: Path, say: Say) -> None:
     """Build programs beside their folder and move them in one by one: a running lab keeps the file it has open."""
     go = Toolchain.find(SOURCES)
-    room(go, folder)
+    room({
+        go.module_cache: MODULES_GIB - used(go.module_cache) / GIB,
+        go.build_cache: CACHE_GIB - used(go.build_cache) / GIB,
+        folder: PROGRAMS_GIB,
+    })  # fmt: skip
     names = ", ".join(p.name for p in programs)
     say(f"building {names} by {go.version} into {folder}")
     go.download(say)
-    flags = [*FLAGS, f"-ldflags={ldflags(go)}"]
+    compile_(go, programs, ldflags(go), folder, say)
+
+
+def compile_(go: Toolchain, programs: list[Program], linked: str, folder: Path, say: Say) -> None:
+    """Compile programs of the toolchain's module, whose dependencies are there; `linked` are the linker's flags."""
+    flags = [*FLAGS, f"-ldflags={linked}"]
     packages = [p.package for p in programs]
     stale = go.stale(flags, packages)
     announce(len(stale), say)
@@ -161,20 +175,18 @@ def announce(packages: int, say: Say) -> None:
         say(f"{packages} packages are to be compiled: about {minutes} min on 2 cores, once; the next build is quick")
 
 
-def room(go: Toolchain, folder: Path) -> None:
-    """Refuse a build that would fill the disk: what is cached already needs no room.
+def room(needs: Mapping[Path, float]) -> None:
+    """Refuse a build that would fill the disk, by the GiB that each folder will grow.
 
     Raises:
         InputError: a file system has too little room left.
     """
-    needs = {go.module_cache: MODULES_GIB, go.build_cache: CACHE_GIB, folder: PROGRAMS_GIB}
     by_device: dict[int, tuple[Path, float]] = {}
     for path, gib in needs.items():
-        have = used(path) / GIB if path != folder else 0.0
         existing = next(p for p in (path, *path.parents) if p.exists())
         device = existing.stat().st_dev
         first, sum_so_far = by_device.get(device, (existing, 0.0))
-        by_device[device] = (first, sum_so_far + max(gib - have, 0.3))
+        by_device[device] = (first, sum_so_far + max(gib, 0.3))
     for path, gib in by_device.values():
         free = shutil.disk_usage(path).free / GIB
         if free < gib:
@@ -195,19 +207,28 @@ def used(folder: Path) -> int:
 
 def ldflags(go: Toolchain) -> str:
     """Return the linker's flags: no debug tables, and the versions as go.mod has them."""
-    kubernetes, istio = go.required("k8s.io/kubernetes"), go.required("istio.io/istio")
+    kubernetes, istio = go.required("k8s.io/kubernetes"), go.required(ISTIO)
     major, minor, _ = kubernetes.removeprefix("v").split(".", 2)
-    commit = istio.rsplit("-", 1)[-1]
-    release = (go.module_folder("istio.io/istio") / "VERSION").read_text().strip()
-    values = {"kubernetes": kubernetes, "major": major, "minor": minor, "commit": commit}
-    values["istio"] = f"{release}-{commit}"
-    return " ".join(["-s", "-w", *(f"-X {name}={value.format(**values)}" for name, value in STAMPS.items())])
+    release = (go.module_folder(ISTIO) / "VERSION").read_text().strip()
+    return stamped(kubernetes=kubernetes, major=major, minor=minor, **of_istio(release, istio))
+
+
+def of_istio(release: str, module: str) -> dict[str, str]:
+    """Return what the stamps say of a release of Istio, whose module's version ends in a commit."""
+    commit = module.rsplit("-", 1)[-1]
+    return {"istio": f"{release}-{commit}", "commit": commit}
+
+
+def stamped(**values: str) -> str:
+    """Return the linker's flags for what the stamps are to say; those of Kubernetes may be left out."""
+    stamps = {name: form for name, form in STAMPS.items() if "kubernetes" in values or name.startswith(ISTIO)}
+    return " ".join(["-s", "-w", *(f"-X {name}={form.format(**values)}" for name, form in stamps.items())])
 
 
 def copy_shared(go: Toolchain, target: Path) -> None:
     """Copy what belongs to this Istio: the template of Envoy's bootstrap, its charts, the CRDs of the Gateway API."""
     target.mkdir(parents=True, exist_ok=True)
-    istio = go.module_folder("istio.io/istio")
+    istio = go.module_folder(ISTIO)
     layout.replace(target / BOOTSTRAP, (istio / "tools/packaging/common" / BOOTSTRAP).read_text())
     for name, source in ISTIO_CHARTS.items():
         # The module cache is read-only, for directories too: only the content is copied.

@@ -55,6 +55,7 @@ class Shape(_Model):
     one_vpc: bool = Field(default=False, alias="oneVpc", description="pods of all clusters share one pod network")
     domain: str = Field(default="cluster.local", description="the cluster domain, of DNS and of Istio")
     installer: Literal["istioctl", "helm"] = "istioctl"
+    istio: str | dict[str, str] = Field(default="", description="its release (`1.30`), or those of clusters by name")
     kubeconfig: Literal["token", "token-file", "exec-plugin", "impersonation"] = "token"
     nodes: Literal["internal", "external"] = Field(default="internal", description="the kind of the nodes' address")
     revision: str = Field(default="", description="of istiod")
@@ -67,6 +68,15 @@ class Shape(_Model):
     mesh_networks: Document = Field(default={}, alias="meshNetworks", description="the gateway of each network")
     objects: list[Document] = Field(default=[], description="what users made in each cluster, after the sample")
     mesh_file: Document = Field(default={}, alias="meshFile", description="what the mesh file says of it")
+
+    @property
+    def releases(self) -> set[str]:
+        """The releases of Istio that it needs beside the lab's own."""
+        return {self.istio} - {""} if isinstance(self.istio, str) else {*self.istio.values()}
+
+    def release(self, cluster: str = "") -> str:
+        """Return the release of Istio, with its istioctl, of a cluster or else of all; empty for the lab's own."""
+        return self.istio if isinstance(self.istio, str) else self.istio.get(cluster, "")
 
     @property
     def has_cacerts(self) -> bool:

@@ -17,7 +17,7 @@ from meshkit.errors import ChangeError, CheckFailed, InputError, UnreachableErro
 from meshkit.tables import View
 from meshlab import meshfile
 from meshlab.faults import drills, health
-from meshlab.layout import Say, Settings, programs
+from meshlab.layout import Say, Settings, tool_path
 from meshlab.training import rules, sheet
 from meshlab.training.rules import RoundOutcome
 from meshlab.training.sheet import Round
@@ -326,7 +326,7 @@ def evidence(one: Round, say: Say) -> list[str]:
     from meshkit.kube.mesh import Mesh
 
     # The checks need istioctl, which may not be on a notebook's PATH.
-    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), str(programs())])
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), tool_path()])
     mesh = Mesh.open(meshfile.mesh_file())
     findings = audit.check(audit.look(mesh, say))
     bad = [pair for pair in causes.in_order(findings, mesh.clusters) if pair[0].verdict not in GOOD]
