@@ -141,7 +141,8 @@ def understood(function: Callable[..., T], *read: Any) -> T | Unknown:
 
 def _malformed(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    frame = next((one for one in reversed(frames) if Path(one.filename).is_relative_to(_PACKAGE)), frames[-1])
+    ours = [one for one in frames if Path(one.filename).is_relative_to(_PACKAGE) and one.filename != __file__]
+    frame = ours[-1] if ours else frames[-1]
     return f"its answer cannot be read ({type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno})"
 
 
