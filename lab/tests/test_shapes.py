@@ -46,7 +46,7 @@ HEALTHY: dict[str, str] = {"no-debug": "MK108", "quota": "MK242", "older": "MK24
 BY_OTHERS = re.compile(
     r"ConfigMap istio-system/istio-|GatewayClass\.\S+ istio(-remote)?:|Secret \S+/sh\.helm\.release\."
 )
-"""What an istiod wrote by itself, and stays where its namespace was there before; and what Helm notes of its releases."""
+"""What an istiod wrote by itself, and stays where its namespace was before; and Helm's notes of its releases."""
 REFUSED: dict[str, str] = {"no-debug": "MK108", "quota": "MK242", "helm": "MK105", "skew": "MK207"}
 """Shapes that are not migrated, each with the check that must say so before the first change."""
 Row = dict[str, str]
