@@ -41,6 +41,7 @@ class PrepareFacts:
     istioctl: str
     no_istioctl: str
     new_pods: new_pods.NewPodFacts | None = None
+    stale: pd.DataFrame | None = None
     revisions: Mapping[str, ControlPlanes | Unknown] = field(default_factory=dict)
     discovery: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
 

@@ -45,17 +45,18 @@ def retired() -> tuple[Retired, ...]:
     return tuple(Retired(**row) for row in csv.DictReader(text.splitlines()))
 
 
-def check(mesh: Mesh, facts: NewPodFacts | None, *, before_install: bool = False) -> Iterator[Finding]:
+def check(mesh: Mesh, facts: NewPodFacts | None, stale: pd.DataFrame | None = None) -> Iterator[Finding]:
     """Judge what was read; without facts nothing: the stage restarts nothing.
 
     Args:
         mesh: the mesh.
         facts: of `new_pods.look`.
-        before_install: whether stage 05 is still to come, which restarts workloads: what it could not, fails.
+        stale: of `workloads.stale`: what stage 05 restarts, where that is still to come. What it could not, fails.
     """
+    columns = ("cluster", "namespace", "kind", "workload")
+    restarted = () if stale is None else {*zip(*(stale[column] for column in columns), strict=True)}
     for name in mesh.clusters if facts else ():
         yield check_images(facts.images, name)  # type: ignore[union-attr]
-        restarted = facts.restarted if before_install else ()  # type: ignore[union-attr]
         yield from check_admitted(facts.refusals, name, restarted)  # type: ignore[union-attr]
 
 
@@ -108,7 +109,7 @@ def check_admitted(found: pd.DataFrame, name: str, restarted: Collection[tuple[s
     Args:
         found: of `quotas.refusals`.
         name: the cluster.
-        restarted: as `NewPodFacts` has them.
+        restarted: cluster, namespace, kind and name of the workloads that stage 05 restarts.
     """
     ask = Question("MK242", "new pods of a restart are admitted", name, "room for one more pod, and nothing forbidden")
     rows = found[found["cluster"] == name]

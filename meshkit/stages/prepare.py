@@ -34,7 +34,7 @@ from meshkit.istio.config import discovery_labels, network_policies, services
 from meshkit.istio.control_plane import inventory, istioctl, revisions, versions
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
 from meshkit.istio.multicluster import gateways
-from meshkit.istio.proxies import injection, new_pods, proxy_status, reading
+from meshkit.istio.proxies import injection, new_pods, proxy_status, reading, workloads
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import Wait
 from meshkit.notebook import tables
@@ -63,6 +63,7 @@ def look(mesh: Mesh) -> PrepareFacts:
         services=services.services,
         gateways=gateways.gateways,
         new_pods=new_pods.look,
+        stale=lambda mesh: workloads.stale(mesh, workloads.workloads(mesh)),
         revisions=revisions.look,
         discovery=discovery_labels.missing,
     )
@@ -93,7 +94,7 @@ def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
             facts.services, services.merging(facts.services, list(mesh.clusters), mesh.root_namespace)
         ),
         *check_gateways(mesh, facts),
-        *restarts.check(mesh, facts.new_pods, before_install=True),
+        *restarts.check(mesh, facts.new_pods, facts.stale),
     ]
 
 

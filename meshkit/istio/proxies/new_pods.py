@@ -10,7 +10,7 @@ import pandas as pd
 from meshkit.errors import MeshkitError
 from meshkit.istio.control_plane import istioctl
 from meshkit.istio.control_plane.versions import Version
-from meshkit.istio.proxies import images, quotas, workloads
+from meshkit.istio.proxies import images, quotas
 from meshkit.kube.mesh import Mesh
 
 INSTALL: Final = "istioctl install"
@@ -20,24 +20,15 @@ _DEFAULT_HUBS: Final = {(1, 30): "registry.istio.io/release"}
 
 @dataclass(frozen=True)
 class NewPodFacts:
-    """What was looked at: `images` of workloads and of what stage 05 installs; `refusals` by quotas and PodSecurity.
-
-    `restarted` has the cluster, namespace, kind and name of the workloads that stage 05 restarts.
-    """
+    """What was looked at: `images` of workloads and of what stage 05 installs; `refusals` by quotas and PodSecurity."""
 
     images: pd.DataFrame
     refusals: pd.DataFrame
-    restarted: frozenset[tuple[str, ...]] = frozenset()
 
 
 def look(mesh: Mesh) -> NewPodFacts:
     """Read images and quotas of every cluster; changes nothing."""
-    return NewPodFacts(**mesh.read_all(images=images_to_pull, refusals=quotas.refusals, restarted=_restarted))
-
-
-def _restarted(mesh: Mesh) -> frozenset[tuple[str, ...]]:
-    rows = workloads.stale(mesh, workloads.workloads(mesh))
-    return frozenset(zip(rows["cluster"], rows["namespace"], rows["kind"], rows["workload"], strict=True))
+    return NewPodFacts(**mesh.read_all(images=images_to_pull, refusals=quotas.refusals))
 
 
 def images_to_pull(mesh: Mesh) -> pd.DataFrame:

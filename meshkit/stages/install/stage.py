@@ -150,7 +150,7 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
     Raises:
         InputError: `drop_alias` is neither True nor False.
     """
-    findings = [*(topology.check_served(mesh, facts.identity) if facts.identity else ())]
+    findings = [*topology.check_served(mesh, facts.identity)]
     findings += checks_revisions.check(mesh, facts.revisions)
     findings += [*check_tool(mesh, facts), *check_running(mesh, facts)]
     for row in facts.planes.to_dict("records"):
@@ -171,7 +171,8 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
         findings.append(awaits(there, mode, "04 trust"))
     findings += installers.check_installers(mesh, facts.installers, facts.identity)
     findings += cluster_id_rename.check_former(facts.planes, facts.identities, drop_alias=drop_alias)
-    return [*findings, *check_restarts(mesh, facts), *restarts.check(mesh, facts.new_pods, before_install=True)]
+    findings += check_restarts(mesh, facts)
+    return [*findings, *restarts.check(mesh, facts.new_pods, workloads.stale(mesh, facts.workloads))]
 
 
 def check_tool(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
@@ -253,7 +254,7 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
 
     With `drop_alias`, a control plane that was renamed before no longer accepts its former id.
     """
-    held = topology.stops(mesh, facts.identity) if facts.identity else ""
+    held = topology.stops(mesh, facts.identity)
     wanted = Plan(mesh, STAGE, withheld=held or checks_revisions.stops(mesh, facts.revisions))
     if wanted.withheld:
         return wanted

@@ -10,7 +10,7 @@ import pytest
 from meshkit.checks import restarts
 from meshkit.checks.finding import Verdict
 from meshkit.istio.control_plane import istioctl as control_plane_istioctl
-from meshkit.istio.proxies import images, new_pods, quotas
+from meshkit.istio.proxies import images, new_pods, quotas, workloads
 from meshkit.kube.mesh import Mesh
 from tests.support.healthy import mesh
 from tests.support.held import Held, held
@@ -189,6 +189,21 @@ def test_only_a_rollout_that_starts_a_pod_beside_needs_room(strategy: dict[str, 
     before = restarts.check_admitted(refused, "east", {("east", "shop", "Deployment", "web")})
     assert [f.verdict for f in before] == [FAIL if verdict is WARN else verdict], "stage 05 would wait for it"
     assert verdict is PASS or "Deployment shop/web: ResourceQuota compute: pods: 2 of 2 used" in found[0].observed
+
+
+def test_what_stage_05_restarts_must_be_admitted_before_it() -> None:
+    """MK242 is a failure where stage 05 is to come, and a warning where it is not."""
+    row = {"cluster": "east", "namespace": "shop", "kind": "Deployment", "workload": "web"}
+    refusals = quotas.REFUSALS.frame([{**row, "by": "ResourceQuota pods", "says": "2 of 2 used"}])
+    facts = new_pods.NewPodFacts(images.IMAGES.frame([]), refusals)
+    claims = {"networks": "net-east", "mesh_ids": "mesh1"}
+    verdicts = {}
+    for ids in ("Kubernetes", "east"):
+        stale = workloads.stale(mesh(), workloads.WORKLOADS.frame([{**row, **claims, "cluster_ids": ids}]))
+        found = restarts.check(mesh(), facts, stale)
+        verdicts[ids] = [f.verdict for f in found if (f.id, f.subject) == ("MK242", "east")]
+    assert verdicts == {"Kubernetes": [FAIL], "east": [WARN]}
+    assert [f.verdict for f in restarts.check(mesh(), facts) if (f.id, f.subject) == ("MK242", "east")] == [WARN]
 
 
 INIT = {"name": "istio-init", "securityContext": {"capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]}}}
