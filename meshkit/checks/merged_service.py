@@ -46,11 +46,20 @@ def check_endpoints(mesh: Mesh, row: Row, target: str) -> Finding:
             f"{target} has no ready pod of {row['service']}", "deploy it there, or name yours in `probe:`"
         )
     if row["strange"]:
-        remedy = "addresses of another network's pods: which proxy, pod or gateway lacks its network? see MK703, MK806"
-        return ask.fail(row["endpoints"], remedy)
+        return ask.fail(row["endpoints"], _stranger(row, target))
     there = target in row["leads_to"].split(",")
     remedy = _cause(row["hidden_by"], target) or "no object hides them: see MK804, MK806"
     return ask.judge(there, row["endpoints"] or "no endpoint", remedy)
+
+
+def _stranger(row: Row, target: str) -> str:
+    """Return what put addresses of no cluster and no gateway there: a ServiceEntry that names one, else networks."""
+    addresses = [address.rpartition(":")[0] for address in row["strange"].split(",")]
+    entries = [one for one in row["refused_by"].split("; ") if any(address in one for address in addresses)]
+    return _cause("; ".join(entries), target) or (
+        f"{row['strange']}: an address of another network's pod? which proxy, pod or gateway lacks its network? see "
+        "MK703, MK806"
+    )
 
 
 def _cause(objects: str, *targets: str) -> str:

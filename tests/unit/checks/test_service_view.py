@@ -172,6 +172,18 @@ def test_the_object_that_hides_endpoints_is_named_for_the_merged_service() -> No
     assert "AuthorizationPolicy" not in refused.remedy
 
 
+def test_the_service_entry_that_adds_an_address_is_named_for_it() -> None:
+    """MK711: an address of no cluster is another network's pod only where no object of ours adds it."""
+    spec = {"hosts": ["httpbin.sample.svc.cluster.local"], "resolution": "STATIC"}
+    spec |= {"ports": [{"name": "http", "number": 8000}], "endpoints": [{"address": "198.51.100.7"}]}
+    entry = istio("ServiceEntry", spec)
+    added = {"endpoints": "198.51.100.7:8080", "strange": "198.51.100.7:8080"}
+    blamed, other = (calls(views, **added)[0].remedy for views in (seen(entry), seen()))
+    assert "ServiceEntry sample/one in east (spec.endpoints)" in blamed
+    assert "which proxy, pod or gateway lacks its network" in other
+    assert "198.51.100.7:8080" in other
+
+
 def merged(**west: Any) -> Finding:
     """Return MK708 of a Service of both clusters that do not discover each other yet."""
     rows = [{"cluster": name, "namespace": "sample", "service": "httpbin", "endpoints": 1} for name in ("east", "west")]
