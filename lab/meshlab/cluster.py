@@ -6,22 +6,17 @@ controllers' and the node's, who are cluster administrators, and a robot's, who 
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from meshlab.layout import API_PORT, NODE_API_PORT, Settings, Site, programs, replace
+from meshlab import kubeconfig
+from meshlab.authority import Authority, write_key
+from meshlab.kubeconfig import ROBOT
+from meshlab.layout import API_PORT, NODE_API_PORT, Site, programs, replace
 
 CONTROLLERS = (
     "serviceaccount-controller", "serviceaccount-token-controller", "root-ca-certificate-publisher-controller",
@@ -29,12 +24,6 @@ CONTROLLERS = (
     "replicaset-controller", "statefulset-controller", "daemonset-controller", "job-controller",
     "garbage-collector-controller", "clusterrole-aggregation-controller", "resourcequota-controller",
 )  # fmt: skip
-ROBOT, ACTS_AS = "robot", "mesh-admins"
-"""Who impersonates, and as whom: a user and its group."""
-PLUGIN = """#!/bin/sh
-token=$(cat "$1")
-echo '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "'"$token"'"}}'
-"""
 # The API servers are most of the lab's memory; on a few objects the collector has time to be thorough.
 FRUGAL = {"GOGC": "40"}
 
@@ -56,58 +45,10 @@ def prepare(home: Path, site: Site) -> None:
     replace(folder / "tokens.csv", "\n".join(lines) + "\n", 0o600)
     local = f"https://127.0.0.1:{API_PORT}"
     for user in ("controllers", "node"):
-        entry = (site, local, authority.pem(), {"token": tokens[user]})
-        replace(folder / f"{user}.kubeconfig", kubeconfig([entry]), 0o600)
+        entry = (site, kubeconfig.cluster(local, authority.pem()), {"token": tokens[user]})
+        replace(folder / f"{user}.kubeconfig", kubeconfig.document([entry]), 0o600)
     for user in ("admin", ROBOT):
         replace(folder / f"{user}.token", tokens[user] + "\n", 0o600)
-
-
-def kubeconfig(entries: Iterable[tuple[Site, str, str, dict[str, Any]]]) -> str:
-    """Return a kubeconfig of (site, server, CA in PEM, user); the first is the current context."""
-    entries = list(entries)
-
-    def named(key: str, site: Site, value: dict[str, Any]) -> dict[str, Any]:
-        return {"name": site.context, key: value}
-
-    return yaml.safe_dump(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": entries[0][0].context,
-            "clusters": [
-                named("cluster", s, {"server": server, "certificate-authority-data": b64(ca)})
-                for s, server, ca, _ in entries
-            ],
-            "users": [named("user", s, user) for s, _, _, user in entries],
-            "contexts": [named("context", s, {"cluster": s.context, "user": s.context}) for s, _, _, _ in entries],
-        },
-        sort_keys=False,
-    )
-
-
-def write_kubeconfig(home: Path, settings: Settings, all_sites: list[Site], kind: str = "token") -> Path:
-    """Write the user's kubeconfig: contexts lab-east, lab-west, … on loopback ports; `kind` is that of its users."""
-    entries = []
-    for site, port in zip(all_sites, settings.ports, strict=True):
-        ca = (home / site.name / "ca.crt").read_text()
-        entries.append((site, f"https://127.0.0.1:{port}", ca, user(home / site.name, kind)))
-    replace(home / "kubeconfig", kubeconfig(entries), 0o600)
-    return home / "kubeconfig"
-
-
-def user(folder: Path, kind: str) -> dict[str, Any]:
-    """Return the user of a kubeconfig: with the token itself, its file, a credential plugin, or as somebody else."""
-    file = folder / "admin.token"
-    if kind == "token-file":
-        return {"tokenFile": str(file)}
-    if kind == "exec-plugin":
-        plugin = folder / "credential-plugin"
-        replace(plugin, PLUGIN, 0o700)
-        exec_ = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "args": [str(file)]}
-        return {"exec": {**exec_, "interactiveMode": "Never", "installHint": "It is part of the lab."}}
-    if kind == "impersonation":
-        return {"token": (folder / f"{ROBOT}.token").read_text().strip(), "as": ACTS_AS, "as-groups": [ACTS_AS]}
-    return {"token": file.read_text().strip()}
 
 
 def start(home: Path, site: Site) -> list[subprocess.Popen[bytes]]:
@@ -180,63 +121,3 @@ def node_api(bin_folder: Path, folder: Path, site: Site) -> list[str]:
 def state(site: Site) -> Path:
     """Return the folder, inside the box, where the node says which containers run."""
     return Path("/run/lab") / site.name / "state"
-
-
-def b64(text: str) -> str:
-    """Return text in base64, as kubeconfig and Secrets want it."""
-    import base64
-
-    return base64.b64encode(text.encode()).decode()
-
-
-def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    """Write a private key for its owner's eyes only."""
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    )
-    replace(path, pem.decode(), 0o600)
-
-
-class Authority:
-    """A cluster's certificate authority; it lives as long as the lab is being prepared."""
-
-    def __init__(self, name: str) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = self._builder(self.name, self.key.public_key())
-        self.certificate = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True).sign(
-            self.key, hashes.SHA256()
-        )
-
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        now = dt.datetime.now(dt.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.name)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(minutes=5))
-            .not_valid_after(now + dt.timedelta(days=30))
-        )
-
-    def pem(self) -> str:
-        """Return the certificate in PEM."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-    def write(self, path: Path) -> None:
-        """Write the certificate to PATH.crt; the key stays in memory."""
-        replace(path.with_suffix(".crt"), self.pem())
-
-    def issue(self, path: Path, name: str, dns: list[str], ips: list[str], *, client: bool = False) -> None:
-        """Write a certificate and its key to PATH.crt and PATH.key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
-        builder = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key())
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        if dns or ips:
-            names = [x509.DNSName(n) for n in dns] + [x509.IPAddress(ipaddress.ip_address(i)) for i in ips]
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        certificate = builder.sign(self.key, hashes.SHA256())
-        write_key(path.with_suffix(".key"), key)
-        replace(path.with_suffix(".crt"), certificate.public_bytes(serialization.Encoding.PEM).decode())

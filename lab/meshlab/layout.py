@@ -146,6 +146,8 @@ class Settings:
     domain: str = "cluster.local"
     one_vpc: bool = False
     istio: str = ""
+    front: int = 0
+    """Loopback port of what stands before the API servers, in shapes that have that."""
 
     def save(self, home: Path) -> None:
         """Write settings.json atomically."""

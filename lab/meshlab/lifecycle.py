@@ -16,8 +16,9 @@ import psutil
 import urllib3
 
 from meshkit.errors import ChangeError, InputError, UnreachableError
-from meshlab import cluster
+from meshlab import cluster, front, kubeconfig
 from meshlab.kube import Kube, Refused
+from meshlab.kubeconfig import ACTS_AS, ROBOT
 from meshlab.layout import MAX_CLUSTERS, Say, Settings, Site, folder, programs, sites
 from meshlab.programs import releases
 from meshlab.shapes.shape import combined
@@ -104,13 +105,14 @@ def start(
                              remedy="use it (`meshkit lab status`), or end it: `meshkit lab down`")  # fmt: skip
         end(home)
         wipe(home)
-        ports, flat = tuple(free_ports(clusters)), flat or shape.flat
-        settings = Settings(clusters, rtt_ms, flat, ports, live_roots, tuple(shapes), shape.domain, shape.one_vpc,
-                            shape.release())  # fmt: skip
+        *ports, before_all = free_ports(clusters + 1)
+        settings = Settings(clusters, rtt_ms, flat or shape.flat, tuple(ports), live_roots, tuple(shapes), shape.domain,
+                            shape.one_vpc, shape.release(), before_all)  # fmt: skip
         settings.save(home)
         for site in sites(clusters):
             cluster.prepare(home, site)
-        cluster.write_kubeconfig(home, settings, sites(clusters), shape.kubeconfig)
+        front.prepare(home)
+        kubeconfig.write(home, settings, sites(clusters), shape.kubeconfig)
         say(f"starting {clusters} cluster(s): {', '.join(s.context for s in sites(clusters))}")
         process = start_keeper(home)
         wait_ready(home, settings, process, say)
@@ -176,10 +178,13 @@ def client(home: Path, settings: Settings, site: Site) -> Kube:
 
 def allow_impersonation(kube: Kube) -> None:
     """Let the robot of a kubeconfig act as an administrator, and as nobody else."""
-    may = {"apiGroups": [""], "resources": ["users", "groups"], "resourceNames": [cluster.ACTS_AS]}
-    role = {"metadata": {"name": cluster.ROBOT}, "rules": [{**may, "verbs": ["impersonate"]}]}
+    may = {"apiGroups": [""], "resources": ["users", "groups"], "resourceNames": [ACTS_AS]}
+    role = {"metadata": {"name": ROBOT}, "rules": [{**may, "verbs": ["impersonate"]}]}
     kube.call("POST", "/apis/rbac.authorization.k8s.io/v1/clusterroles", role)
-    for kind, name, allowed in (("User", cluster.ROBOT, cluster.ROBOT), ("Group", cluster.ACTS_AS, "cluster-admin")):
+    for kind, name, allowed in (
+        ("User", ROBOT, ROBOT),
+        ("Group", ACTS_AS, "cluster-admin"),
+    ):
         api = "rbac.authorization.k8s.io"
         kube.call("POST", f"/apis/{api}/v1/clusterrolebindings", {
             "metadata": {"name": name},

@@ -22,7 +22,7 @@ def mesh_file() -> Path:
     in its folder does.
     """
     settings = Settings.load(folder())
-    usual = Settings(rtt_ms=settings.rtt_ms, ports=settings.ports)
+    usual = Settings(rtt_ms=settings.rtt_ms, ports=settings.ports, front=settings.front)
     if Path(_USUAL).expanduser() == folder() / "kubeconfig" and settings == usual:
         return paths.folder("parameters") / "lab.yaml"
     return write(folder(), settings)

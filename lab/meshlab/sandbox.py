@@ -15,9 +15,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from meshlab import cluster, network, wan_relay
+from meshlab import cluster, front, network, wan_relay
 from meshlab.layout import RELAY_PORT, Settings, Site, sites
 from meshlab.process import die_with_parent, run, spawn
+from meshlab.shapes.shape import combined
 
 
 def command(home: Path) -> list[str]:
@@ -40,6 +41,7 @@ def keep(home: Path) -> int:
             loop.add_signal_handler(number, box.kill)  # `unshare` puts off SIGTERM for as long as the box lives
         for site, port in zip(sites(settings.clusters), settings.ports, strict=True):
             await wan_relay.join_port_to_socket(port, home / site.name / "api.sock")
+        await front.serve(home, settings, combined(settings.shapes).kubeconfig)
         return await loop.run_in_executor(None, box.wait)
 
     return asyncio.run(relay())

@@ -22,7 +22,7 @@ import yaml
 
 from meshkit.errors import ChangeError
 from meshlab import certificates, helm, meshfile
-from meshlab.cluster import ACTS_AS
+from meshlab.kubeconfig import ACTS_AS
 from meshlab.layout import Say, Settings, Site, programs, sites, tool_path
 from meshlab.programs import GATEWAY_API, share
 from meshlab.shapes.shape import Shape, combined

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from meshlab import certificates, cluster, helm, meshfile, scenarios
+from meshlab import certificates, helm, kubeconfig, meshfile, scenarios
 from meshlab.layout import Settings, Site
 from meshlab.shapes.shape import FOLDER, combined, names, table
 
@@ -85,21 +85,25 @@ def test_without_shapes_the_lab_is_that_of_the_documentation(tmp_path: Path) -> 
     ("kind", "expected"),
     [
         ("token", {"token": "secret"}),
-        ("token-file", {"tokenFile": "{folder}/admin.token"}),
+        ("token-file", {"tokenFile": "{folder}/east/admin.token"}),
         ("impersonation", {"token": "other", "as": "mesh-admins", "as-groups": ["mesh-admins"]}),
+        ("socks-proxy", {"token": "secret"}),
+        ("path-proxy", {"token": "the proxy's"}),
     ],
 )
 def test_users_of_a_kubeconfig(tmp_path: Path, kind: str, expected: dict[str, Any]) -> None:
     """Each kind of user as kubectl reads it."""
-    (tmp_path / "admin.token").write_text("secret\n")
-    (tmp_path / "robot.token").write_text("other\n")
-    assert cluster.user(tmp_path, kind) == json.loads(json.dumps(expected).replace("{folder}", str(tmp_path)))
+    for file, token in {"east/admin": "secret", "east/robot": "other", "front/user": "the proxy's"}.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{file}.token").write_text(f"{token}\n")
+    assert kubeconfig.user(tmp_path, SITE, kind) == json.loads(json.dumps(expected).replace("{folder}", str(tmp_path)))
 
 
 def test_the_credential_plugin_prints_a_credential(tmp_path: Path) -> None:
     """What client-go expects of a plugin."""
-    (tmp_path / "admin.token").write_text("secret\n")
-    plugin = cluster.user(tmp_path, "exec-plugin")["exec"]
+    (tmp_path / "east").mkdir()
+    (tmp_path / "east/admin.token").write_text("secret\n")
+    plugin = kubeconfig.user(tmp_path, SITE, "exec-plugin")["exec"]
     told = subprocess.run([plugin["command"], *plugin["args"]], capture_output=True, text=True, check=True).stdout
     assert json.loads(told) == {
         "apiVersion": plugin["apiVersion"], "kind": "ExecCredential", "status": {"token": "secret"},

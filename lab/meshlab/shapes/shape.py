@@ -56,7 +56,7 @@ class Shape(_Model):
     domain: str = Field(default="cluster.local", description="the cluster domain, of DNS and of Istio")
     installer: Literal["istioctl", "helm"] = "istioctl"
     istio: str | dict[str, str] = Field(default="", description="its release (`1.30`), or those of clusters by name")
-    kubeconfig: Literal["token", "token-file", "exec-plugin", "impersonation"] = "token"
+    kubeconfig: Literal["token", "token-file", "exec-plugin", "impersonation", "socks-proxy", "path-proxy"] = "token"
     nodes: Literal["internal", "external"] = Field(default="internal", description="the kind of the nodes' address")
     revision: str = Field(default="", description="of istiod")
     tags: list[str] = Field(default=[], description="of the revision")
