@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from meshlab.layout import PROXY_UID, programs
@@ -18,6 +18,9 @@ from meshlab.programs import BOOTSTRAP, releases, share
 # The version that Istio's linker sets, alone between zeros.
 STAMP = re.compile(rb"\0(\d+\.\d+)-[0-9a-f]{12}\0")
 TAG = re.compile(r"\d\.\d\d")
+DISTROLESS = "-distroless"
+SHELL = ("sh", "bash", "curl")
+"""What an image with this ending of its tag does not have, of what meshkit might run in it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ def find(reference: str) -> Image:
         NotFoundError: this node does not know it, or that release of Istio is not built.
     """
     name, _, tag = reference.partition("@")[0].rpartition("/")[2].partition(":")
+    if tag.endswith(DISTROLESS):
+        full = find(reference.removesuffix(DISTROLESS))
+        return replace(full, files=full.files | sealed())
     local = programs()
 
     def program(file: str, **more: Path) -> dict[str, Path]:
@@ -67,6 +73,12 @@ def find(reference: str) -> Image:
         if re.fullmatch(pattern, name):
             return image()
     raise NotFoundError("not found: this node has programs for known images only")
+
+
+def sealed() -> dict[str, Path]:
+    """Return files that hide the machine's shells and curl: who runs one gets no program."""
+    found = {Path(path).resolve() for path in map(shutil.which, SHELL) if path}
+    return {str(path): Path("/dev/null") for path in found}
 
 
 def release_folder(tag: str) -> Path:

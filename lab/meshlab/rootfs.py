@@ -26,7 +26,11 @@ def start_script(root: Path, hostname: str, mounts: dict[str, Path], cwd: str, u
     for inside, outside in sorted(mounts.items()):
         # /var/run is a link to /run: followed from outside, it would lead out of the container's root.
         target = shlex.quote(f"{root}{re.sub('^/var/run(?=/|$)', '/run', inside)}")
-        make = f"mkdir -p {target}" if outside.is_dir() else f"mkdir -p $(dirname {target}); touch {target}"
+        make = (
+            f"mkdir -p {target}"
+            if outside.is_dir()
+            else f"mkdir -p $(dirname {target}); [ -e {target} ] || touch {target}"
+        )
         lines.append(f"{make}; mount --bind {shlex.quote(str(outside))} {target}")
     uid, gid = user
     lines.append(f'exec chroot --userspec={uid}:{gid} --groups= {root} /usr/bin/env -C {shlex.quote(cwd)} "$@"')

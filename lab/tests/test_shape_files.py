@@ -12,7 +12,7 @@ import pytest
 import yaml
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from meshlab import certificates, helm, kubeconfig, meshfile, scenarios
+from meshlab import certificates, helm, images, kubeconfig, meshfile, scenarios
 from meshlab.layout import Settings, Site
 from meshlab.shapes.shape import FOLDER, combined, names, table
 
@@ -172,3 +172,12 @@ def test_the_values_of_the_charts_are_those_of_the_overlay() -> None:
     assert (values["global"]["hub"], values["global"]["tag"]) == (overlay["hub"], overlay["tag"])
     assert values["global"]["network"] == "net-east"
     assert values["meshConfig"] == overlay["meshConfig"]
+
+
+def test_a_distroless_image_has_neither_shell_nor_curl() -> None:
+    """They are hidden by a file that nobody can execute; what the image brings stays."""
+    sealed, full = (images.find(f"meshkit-lab/sleep:1.31{variant}") for variant in ("-distroless", ""))
+    hidden = {path: outside for path, outside in sealed.files.items() if path not in full.files}
+    assert set(hidden.values()) == {Path("/dev/null")}
+    assert str(Path(shutil.which("sh") or "").resolve()) in hidden
+    assert sealed.command == full.command
