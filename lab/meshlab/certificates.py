@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from meshlab.layout import Site
-
-if TYPE_CHECKING:
-    from meshlab.scenarios import Tools
+from meshlab.tools import Tools
 
 ROOT, ISSUING = "root", "issuing"
 CONFIG = "[req]\ndistinguished_name=subject\n[subject]\n"

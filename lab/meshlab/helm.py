@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from meshlab.layout import Site, programs
 from meshlab.programs import CHARTS, share
-
-if TYPE_CHECKING:
-    from meshlab.scenarios import Tools
+from meshlab.tools import Tools
 
 NAMESPACE = "istio-system"
 

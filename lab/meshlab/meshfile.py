@@ -40,6 +40,7 @@ def write(home: Path, settings: Settings) -> Path:
         },
         "topology": {
             "network": "flat" if settings.flat else "multi",
+            "controlPlane": shape.control_plane,
             **({"meshNetworks": True} if shape.mesh_networks else {}),
         },
         "clusters": [entry(home, settings, site, shape) for site in sites(settings.clusters)],

@@ -7,92 +7,23 @@ shape of the lab (`meshlab.shapes`) says what is made otherwise.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any
 
 import yaml
 
-from meshkit.errors import ChangeError
-from meshlab import certificates, helm, meshfile
-from meshlab.kubeconfig import ACTS_AS
-from meshlab.layout import Say, Settings, Site, programs, sites, tool_path
+from meshlab import certificates, helm, primary_remote
+from meshlab.layout import Say, Settings, Site, programs, sites
 from meshlab.programs import GATEWAY_API, share
-from meshlab.shapes.shape import Shape, combined
+from meshlab.shapes.shape import Shape
+from meshlab.tools import MANIFESTS, Timed, Tools, each
 
-MANIFESTS = Path(__file__).parent / "manifests"
-PATIENCE = 180
 MESH_ID = "mesh1"
 OPERATOR = {"apiVersion": "install.istio.io/v1alpha1", "kind": "IstioOperator"}
 USUAL = Shape()
 EASTWEST = "istio-eastwestgateway"
-Thing = TypeVar("Thing")
-
-
-class Tools:
-    """istioctl, kubectl and openssl against the lab's kubeconfig; and the shape that they are to make."""
-
-    def __init__(self, home: Path) -> None:
-        settings = Settings.load(home)
-        self.home = home
-        self.kubeconfig = home / "kubeconfig"
-        self.overlay = str(meshfile.overlay(home, settings))
-        self.shape = combined(settings.shapes)
-
-    def run(self, program: str, *argv: str, stdin: str = "") -> str:
-        """Run a tool and return what it printed.
-
-        Raises:
-            ChangeError: it failed; the message holds the last lines it said.
-        """
-        path = os.pathsep.join([tool_path(self.home), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        command = [shutil.which(program, path=path) or program, *argv]
-        env = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
-        try:
-            done = subprocess.run(
-                command, input=stdin, text=True, capture_output=True, env=env, timeout=PATIENCE, check=False
-            )
-        except subprocess.TimeoutExpired:
-            words = f"`{Path(program).name} {' '.join(argv[:4])}` was not done after {PATIENCE} s"
-            raise ChangeError(words, where="lab", remedy="look at `kubectl get pods -A` and the lab's logs") from None
-        if done.returncode:
-            output = " | ".join((done.stderr or done.stdout).strip().splitlines()[-4:])
-            raise ChangeError(f"`{Path(program).name} {' '.join(argv[:4])}` failed: {output}", where="lab")
-        return done.stdout
-
-    def kubectl(self, site: Site, *argv: str, stdin: str = "") -> str:
-        """Run kubectl on a cluster."""
-        return self.run("kubectl", "--context", site.context, *argv, stdin=stdin)
-
-    def istioctl(self, site: Site, *argv: str, stdin: str = "") -> str:
-        """Run istioctl on a cluster: that of the cluster's release.
-
-        It does not read from a kubeconfig as whom to act: it takes that from its flags only.
-        """
-        acts = (f"--as={ACTS_AS}", f"--as-group={ACTS_AS}") if self.shape.kubeconfig == "impersonation" else ()
-        program = str(programs(self.shape.release(site.name)) / "istioctl")
-        return self.run(program, "--context", site.context, *argv, *acts, stdin=stdin)
-
-    def install(self, site: Site, *argv: str, stdin: str = "") -> None:
-        """Run `istioctl install` with the lab's overlay, of the shape's revision and of the cluster's release."""
-        chosen = {"revision": self.shape.revision, "tag": self.shape.release(site.name)}
-        flags = [f"--set={name}={value}" for name, value in chosen.items() if value]
-        self.istioctl(site, "install", "-y", "-f", self.overlay, *argv, *flags, stdin=stdin)
-
-    def apply(self, site: Site, manifest: str) -> None:
-        """Apply one of the lab's manifests."""
-        self.kubectl(site, "apply", "-f", str(MANIFESTS / manifest))
-
-    def apply_all(self, site: Site, objects: Iterable[dict[str, Any]]) -> None:
-        """Apply objects."""
-        self.kubectl(site, "apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
 
 def make(scenario: str, home: Path, settings: Settings, say: Say) -> None:
@@ -120,20 +51,6 @@ def prepare(tools: Tools, site: Site) -> None:
     if tools.shape.gateway_api:
         crds = share(programs(tools.shape.release(site.name))) / GATEWAY_API
         tools.kubectl(site, "apply", "--server-side", "-f", str(crds))
-
-
-class Timed:
-    """Prints each step with the seconds it took; thread-safe."""
-
-    def __init__(self, say: Say) -> None:
-        self.say, self.lock = say, threading.Lock()
-
-    def __call__(self, words: str, step: Callable[[], object]) -> None:
-        """Do a step, then say it."""
-        begun = time.monotonic()
-        step()
-        with self.lock:
-            self.say(f"{words} ({time.monotonic() - begun:.1f} s)")
 
 
 def install_single(tools: Tools, site: Site, timed: Timed) -> None:
@@ -184,10 +101,13 @@ def sample(tools: Tools, site: Site, *, load: bool) -> None:
 
 
 def install_meshed(tools: Tools, all_sites: list[Site], settings: Settings, timed: Timed) -> None:
-    """Make a multi-primary mesh: ids, gateways, remote secrets, sample everywhere; one root only where it was made."""
-    each(all_sites, lambda site: primary(tools, site, timed, flat=settings.flat))
-    pairs = [(a, b) for a in all_sites for b in all_sites if a != b]
-    timed("remote secrets of every ordered pair", lambda: each(pairs, lambda pair: remote_secret(tools, *pair)))
+    """Make a finished mesh: ids, gateways, remote secrets, sample everywhere; one root only where it was made."""
+    if tools.shape.control_plane == "primary-remote":
+        install_remotes(tools, all_sites, settings, timed)
+    else:
+        each(all_sites, lambda site: primary(tools, site, timed, flat=settings.flat))
+        pairs = [(a, b) for a in all_sites for b in all_sites if a != b]
+        timed("remote secrets of every ordered pair", lambda: each(pairs, lambda pair: remote_secret(tools, *pair)))
 
     def workloads(site: Site) -> None:
         timed(f"{site.name}: sample is ready", lambda: sample(tools, site, load=site.number == 1))
@@ -195,31 +115,59 @@ def install_meshed(tools: Tools, all_sites: list[Site], settings: Settings, time
     each(all_sites, workloads)
 
 
-def each(things: Iterable[Thing], work: Callable[[Thing], object]) -> None:
-    """Do the same work for several things side by side; the first failure is raised."""
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(work, things))
+def install_remotes(tools: Tools, all_sites: list[Site], settings: Settings, timed: Timed) -> None:
+    """Make the first cluster's istiod serve the others, by a remote secret of each."""
+    first, *remotes = all_sites
+    primary(tools, first, timed, flat=settings.flat, more=primary_remote.PRIMARY)
+    address = primary_remote.offer(tools, first)
+
+    def remote(site: Site) -> None:
+        network = network_of(site, flat=settings.flat)
+        values = {"profile": "remote"} | {
+            f"values.{name}": value for name, value in primary_remote.remote_values(site, address, network).items()
+        }
+        control_plane(tools, site, timed, network=network, more=values)
+        primary_remote.served_by(tools, site, first)
+        remote_secret(tools, first, site)
+        timed(f"{site.name}: webhooks", lambda: primary_remote.wait_for_webhooks(tools, site))
+        if not settings.flat:
+            eastwest_gateway(tools, site, timed, expose=False)  # istiod reads that of the primary only
+
+    each(remotes, remote)
 
 
-def primary(tools: Tools, site: Site, timed: Timed, *, flat: bool) -> None:
+def primary(
+    tools: Tools, site: Site, timed: Timed, *, flat: bool, more: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Install one primary as Istio's multi-primary pages tell it; its gateway, too, unless networks are flat."""
-    control_plane(tools, site, timed, network="net-flat" if flat else site.network)
+    control_plane(tools, site, timed, network=network_of(site, flat=flat), more=more)
     if not flat:
         eastwest_gateway(tools, site, timed)
 
 
-def control_plane(tools: Tools, site: Site, timed: Timed, *, network: str) -> None:
-    """Install istiod with its ids, below the common root where there is one; else it makes a root of its own."""
+def network_of(site: Site, *, flat: bool) -> str:
+    """Return the name of a cluster's network."""
+    return "net-flat" if flat else site.network
+
+
+def control_plane(
+    tools: Tools, site: Site, timed: Timed, *, network: str, more: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Install istiod with its ids, below the common root where there is one; else it makes a root of its own.
+
+    `more` are settings of istioctl; with some it is the part of a remote, which has no istiod.
+    """
     root_namespace(tools, site, {"topology.istio.io/network": network})
     if tools.shape.installer == "helm":
         ids = {"meshID": MESH_ID, "multiCluster": {"clusterName": site.name}, "network": network}
         install_by_helm(tools, site, timed, ids)
         return
     values = {"global.meshID": MESH_ID, "global.multiCluster.clusterName": site.name, "global.network": network}
-    flags = [f"--set=values.{name}={value}" for name, value in values.items()]
+    settings = {**{f"values.{name}": value for name, value in values.items()}, **more}
+    flags = [f"--set={name}={value}" for name, value in settings.items()]
     networks = mesh_networks(tools.shape)
-    more = ("-f", "-") if networks else ()
-    timed(f"{site.name}: istioctl install", lambda: tools.install(site, *more, *flags, stdin=networks))
+    files = ("-f", "-") if networks else ()
+    timed(f"{site.name}: istioctl install", lambda: tools.install(site, *files, *flags, stdin=networks))
     make_tags(tools, site)
 
 
@@ -233,7 +181,7 @@ def mesh_networks(shape: Shape) -> str:
     return yaml.safe_dump({**OPERATOR, "spec": spec}) if networks else ""
 
 
-def eastwest_gateway(tools: Tools, site: Site, timed: Timed) -> None:
+def eastwest_gateway(tools: Tools, site: Site, timed: Timed, *, expose: bool = True) -> None:
     """Install a cluster's east-west gateway, and expose all services through it."""
     if tools.shape.gateway_api:
         tools.apply_all(site, [gateway_object(site, tools.shape)])
@@ -247,7 +195,8 @@ def eastwest_gateway(tools: Tools, site: Site, timed: Timed) -> None:
         operator, flags = eastwest_operator(site, tools.shape)
         install = lambda: tools.install(site, "-f", "-", *flags, stdin=operator)  # noqa: E731
     timed(f"{site.name}: east-west gateway", install)
-    tools.apply_all(site, exposure(tools.shape))
+    if expose:
+        tools.apply_all(site, exposure(tools.shape))
 
 
 def eastwest_operator(site: Site, shape: Shape = USUAL) -> tuple[str, list[str]]:

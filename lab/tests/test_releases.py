@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
-from meshlab import commands, doctor, helm, images, layout, lifecycle, meshfile, programs, scenarios
+from meshlab import commands, doctor, helm, images, layout, lifecycle, meshfile, programs
 from meshlab.layout import Settings, sites
 from meshlab.programs import releases
 from meshlab.programs.releases import RELEASES, Release
 from meshlab.shapes.shape import combined
+from meshlab.tools import Tools
 
 from meshkit import paths
 from meshkit.errors import ChangeError, InputError, UnreachableError
@@ -190,7 +191,7 @@ def test_meshkit_finds_the_istioctl_of_the_lab(cache: Path, monkeypatch: pytest.
     assert paths.program("istioctl") == str(cache / "istioctl")
 
 
-class Recorder(scenarios.Tools):
+class Recorder(Tools):
     """Keeps what would be run."""
 
     def run(self, program: str, *argv: str, stdin: str = "") -> str:

@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 from meshlab import certificates, helm, images, kubeconfig, meshfile, scenarios
 from meshlab.layout import Settings, Site
 from meshlab.shapes.shape import FOLDER, combined, names, table
+from meshlab.tools import MANIFESTS
 
 from meshkit.errors import InputError
 from meshkit.spec import MeshSpec
@@ -77,7 +78,7 @@ def test_without_shapes_the_lab_is_that_of_the_documentation(tmp_path: Path) -> 
     """Its overlay is that of parameters/, and its gateway has no more than the manifest."""
     assert meshfile.overlay(tmp_path, Settings()).parent.name == "parameters"
     operator, _ = scenarios.eastwest_operator(SITE)
-    text = (scenarios.MANIFESTS / "eastwest-gateway.yaml").read_text().replace("{network}", SITE.network)
+    text = (MANIFESTS / "eastwest-gateway.yaml").read_text().replace("{network}", SITE.network)
     assert yaml.safe_load(operator) == yaml.safe_load(text)
 
 

@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 
 import yaml
 from meshlab.layout import Settings, Site, sites
-from meshlab.scenarios import MANIFESTS, each
+from meshlab.tools import MANIFESTS, each
 
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh

@@ -9,12 +9,11 @@ from pathlib import Path
 import urllib3
 
 from meshkit.errors import ChangeError
-from meshlab import scenarios
 from meshlab.faults import pods
 from meshlab.kube import Kube, Refused
 from meshlab.layout import Settings, Site, sites
 from meshlab.lifecycle import client
-from meshlab.scenarios import Tools
+from meshlab.tools import Tools, each
 
 PATIENCE = 120.0
 CALLS = 40
@@ -49,7 +48,7 @@ def complaints(home: Path) -> list[str]:
             problems = [f"the API server does not answer ({type(error).__name__})"]
         found.extend(f"{site.name}: {words}" for words in problems)
 
-    scenarios.each(all_sites, look)
+    each(all_sites, look)
     return sorted(found)
 
 

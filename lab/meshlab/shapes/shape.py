@@ -55,6 +55,7 @@ class Shape(_Model):
     one_vpc: bool = Field(default=False, alias="oneVpc", description="pods of all clusters share one pod network")
     domain: str = Field(default="cluster.local", description="the cluster domain, of DNS and of Istio")
     installer: Literal["istioctl", "helm"] = "istioctl"
+    control_plane: Literal["multi-primary", "primary-remote"] = Field(default="multi-primary", alias="controlPlane")
     istio: str | dict[str, str] = Field(default="", description="its release (`1.30`), or those of clusters by name")
     kubeconfig: Literal["token", "token-file", "exec-plugin", "impersonation", "socks-proxy", "path-proxy"] = "token"
     nodes: Literal["internal", "external"] = Field(default="internal", description="the kind of the nodes' address")

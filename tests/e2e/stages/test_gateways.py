@@ -13,6 +13,7 @@ import pytest
 import yaml
 from meshlab import certificates, scenarios
 from meshlab.layout import programs, sites
+from meshlab.tools import Timed, Tools, each
 
 from meshkit.checks.finding import Verdict, overall
 from meshkit.istio.control_plane import istioctl
@@ -64,14 +65,14 @@ def lab(short_folder: Path) -> Iterator[Lab]:
 
 def install(lab: Lab) -> None:
     """Install istiods below one root, and the sample."""
-    tools, timed = scenarios.Tools(lab.home), scenarios.Timed(print)
+    tools, timed = Tools(lab.home), Timed(print)
     certificates.make_root(tools)
 
     def one(site: Any) -> None:
         scenarios.control_plane(tools, site, timed, network=site.network)
         scenarios.sample(tools, site, load=False)
 
-    scenarios.each(sites(2), one)
+    each(sites(2), one)
 
 
 def mesh_of(lab: Lab, **west: Any) -> Mesh:

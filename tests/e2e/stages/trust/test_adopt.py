@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from meshlab import lifecycle, scenarios
 from meshlab.layout import sites
+from meshlab.tools import Timed, Tools, each
 
 from meshkit.istio.ca import ca_files, certificates, issuing, istiod_ca, model
 from meshkit.kube.manifests import MANAGED
@@ -69,12 +70,12 @@ def adopting(short_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     try:
         with in_folder(lab.home):
             settings = lifecycle.start(2, 40, False, print)
-        tools, (east, west), timed = scenarios.Tools(lab.home), sites(settings.clusters), scenarios.Timed(print)
+        tools, (east, west), timed = Tools(lab.home), sites(settings.clusters), Timed(print)
         scenarios.primary(tools, east, timed, flat=False)
         take_root(lab)
         scenarios.primary(tools, west, timed, flat=False)
-        scenarios.each([(east, west), (west, east)], lambda pair: scenarios.remote_secret(tools, *pair))
-        scenarios.each([east, west], lambda site: scenarios.sample(tools, site, load=False))
+        each([(east, west), (west, east)], lambda pair: scenarios.remote_secret(tools, *pair))
+        each([east, west], lambda site: scenarios.sample(tools, site, load=False))
         with Loads(lab) as loads:
             time.sleep(QUIET)
             yield Adopting(lab, loads, tmp_path_factory.mktemp("adopt"))

@@ -24,7 +24,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from meshlab import certificates, scenarios
+from meshlab import certificates
+from meshlab.tools import Tools
 
 from meshkit.changes import plan
 from meshkit.changes.journal import Entry
@@ -271,7 +272,7 @@ def on(lab: Lab, folder: Path) -> Iterator[Bench]:
     """Put load on a lab of strangers, and keep what is noted of runs in a folder."""
     root = lab.home / "certs"
     if not root.exists():
-        certificates.make_root(scenarios.Tools(lab.home))
+        certificates.make_root(Tools(lab.home))
     with Loads(lab, RATE) as loads:
         mesh_file = loads.mesh_file("local", trust={"strategy": "overlap", "rootDirectory": str(root)})
         new = Trust(fingerprint((root / "root-cert.pem").read_bytes()), "cacerts")

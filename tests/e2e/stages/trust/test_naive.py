@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from meshlab import certificates, scenarios
+from meshlab import certificates
 from meshlab.layout import sites
+from meshlab.tools import Tools
 
 from tests.support.lab import Lab
 from tests.support.loads import Loads, clock
@@ -33,7 +34,7 @@ def lab(short_folder: Path) -> Iterator[Lab]:
 
 def replace_root(lab: Lab) -> None:
     """Replace west's cacerts by one below a root that no proxy holds; restart its istiod, then its httpbin."""
-    tools, (_, west) = scenarios.Tools(lab.home), sites(2)
+    tools, (_, west) = Tools(lab.home), sites(2)
     shutil.rmtree(lab.home / "certs")
     certificates.make_root(tools)
     tools.kubectl(west, "delete", "secret", "cacerts", "-n", "istio-system")

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from meshlab import scenarios
 from meshlab.certificates import make_root
+from meshlab.tools import Tools
 
 from meshkit.changes.journal import Journal
 from meshkit.istio.ca import certificates, trust_store
@@ -54,7 +55,7 @@ def overlapped(request: pytest.FixtureRequest, short_folder: Path) -> Iterator[O
     lab = Lab(short_folder / f"overlap-{int(request.param)}")
     try:
         lab.start("strangers", live_roots=request.param)
-        make_root(scenarios.Tools(lab.home))
+        make_root(Tools(lab.home))
         with Loads(lab) as loads:
             found = overlap(lab, loads)
             print("", summary(found), sep="\n")

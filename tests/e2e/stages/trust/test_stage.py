@@ -17,6 +17,7 @@ import pytest
 import yaml
 from meshlab import scenarios
 from meshlab.layout import sites
+from meshlab.tools import Timed, Tools
 
 from meshkit.changes.journal import Journal
 from meshkit.changes.plan import Plan
@@ -271,8 +272,8 @@ def test_a_dead_cluster_is_unknown_and_holds_the_plan(lab: Lab) -> None:
 
 def test_two_live_meshes_of_two_roots_need_an_overlap(lab: Lab, mesh: Mesh) -> None:
     """Every phase is planned for both, the roots are named, and no key is needed but the one that east holds."""
-    tools = scenarios.Tools(lab.home)
-    scenarios.install_single(tools, sites(2)[1], scenarios.Timed(print))
+    tools = Tools(lab.home)
+    scenarios.install_single(tools, sites(2)[1], Timed(print))
     facts = istio_trust.look(mesh)
     choice = istio_trust.choose(mesh, facts)
     assert choice.outcome is StrategyOutcome.OVERLAP
