@@ -127,11 +127,14 @@ class Istio(_Model):
 
 
 class Gateway(_Model):
-    """The east-west gateway: its Service, and the hosts that it lets other clusters reach."""
+    """The east-west gateway: its Service, and the hosts that it lets other clusters reach.
+
+    `hosts` are all Services of the mesh unless given: "*.local", or those of another cluster domain.
+    """
 
     annotations: dict[str, str] = {}
     service_type: Literal["LoadBalancer", "NodePort", "ClusterIP"] = Field(default="LoadBalancer", alias="serviceType")
-    hosts: list[str] = Field(default=["*.local"], min_length=1)
+    hosts: list[str] | None = Field(default=None, min_length=1)
 
 
 class ClusterSpec(_Model):

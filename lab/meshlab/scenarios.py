@@ -217,15 +217,21 @@ def gateway_object(site: Site, shape: Shape) -> dict[str, Any]:
     """Return the Gateway, of the Gateway API, that is a cluster's east-west gateway."""
     text = (MANIFESTS / "eastwest-gateway-api.yaml").read_text()
     gateway: dict[str, Any] = yaml.safe_load(text.replace("{network}", site.network))
-    if hosts := shape.gateway.get("hosts"):
+    if hosts := exposed_hosts(shape):
         gateway["spec"]["listeners"][0]["hostname"] = hosts[0]
     return gateway
+
+
+def exposed_hosts(shape: Shape) -> list[str]:
+    """Return the hosts that are exposed, or none where those of Istio's page are right: they are of cluster.local."""
+    elsewhere = [] if shape.domain == USUAL.domain else [f"*.{shape.domain}"]
+    return list(shape.gateway.get("hosts") or elsewhere)
 
 
 def exposure(shape: Shape) -> list[dict[str, Any]]:
     """Return the Gateway that exposes the Services of a cluster to the others."""
     gateway = yaml.safe_load((MANIFESTS / "expose-services.yaml").read_text())
-    if hosts := shape.gateway.get("hosts"):
+    if hosts := exposed_hosts(shape):
         gateway["spec"]["servers"][0]["hosts"] = hosts
     return [gateway]
 

@@ -52,7 +52,8 @@ def test_shapes_combine(tmp_path: Path) -> None:
     three = combined(["cert-manager-three-tiers"]).certificates
     assert (three.form, three.tiers) == ("cert-manager", 3)
     spec = MeshSpec.load(meshfile.write(tmp_path, settings("revisioned", "cluster-domain")))
-    assert spec.clusters[1].gateway.hosts == ["*.k8s.corp"]
+    (exposure,) = scenarios.exposure(both)
+    assert (exposure["spec"]["servers"][0]["hosts"], spec.clusters[1].gateway.hosts) == (["*.k8s.corp"], None)
     overlay = yaml.safe_load(Path(spec.istio.overlay).read_text())["spec"]
     assert overlay["values"]["global"]["proxy"]["clusterDomain"] == "k8s.corp"
     assert overlay["hub"] == "meshkit-lab"

@@ -134,6 +134,7 @@ def gateway_facts(facts: Snapshot) -> gateway_exposure.GatewayFacts:
         remotes=facts.remote_clusters,
         claims=facts.claims,
         opened=facts.opened,
+        revisions=facts.revisions,
     )
 
 

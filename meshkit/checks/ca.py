@@ -97,27 +97,47 @@ def check_intermediate(facts: TrustFacts, name: str) -> Iterator[Finding]:
         yield ask.judge(good, observed, remedy, otherwise=Verdict.WARN)
 
 
-def check_cluster_id(facts: TrustFacts, name: str) -> Iterator[Finding]:
+def check_cluster_id(facts: TrustFacts, name: str, *, renamed_next: bool = False) -> Iterator[Finding]:
     """MK421, where istio-csr signs: it takes the cluster id that proxies say now, and that they will say.
 
     It takes one id only (app.server.clusterID) and refuses every other proxy's request for a certificate; that shows
-    when certificates end. So it has to change together with values.global.multiCluster.clusterName.
+    when certificates end. So it has to change together with values.global.multiCluster.clusterName: first it, then
+    stage 05. With `renamed_next`, which is before stage 05, neither step of that order fails.
     """
-    ask = Question("MK421", "istio-csr takes the cluster's id", name, f"clusterID {name}")
+    ask = _csr_id(name)
     ids = {one.istiod: one.cluster_id for one in facts.identity.of(name)}
     for row in of_cluster(facts.signers, name).to_dict("records"):
         if "istio-csr" not in row["signed_by_others"]:
             continue
         takes, says = row["others_cluster_id"], ids.get(row["istiod"], "")
-        remedy = f"helm upgrade cert-manager-istio-csr … --reuse-values --set app.server.clusterID={name}"
+        remedy = _set_csr_id(name)
         if not takes or not says:
             lacking = "istio-csr's Deployment is not found" if not takes else "istiod's cluster id is unknown"
             yield ask.unknown(lacking, f"does its --cluster-id say {name}? {remedy}")
             continue
         observed = f"istio-csr takes {takes}, proxies of {row['istiod']} say {says}"
-        at_once = f"{remedy}; do it in the same hour as stage 05, which makes proxies say {name}"
-        otherwise = Verdict.WARN if takes == says else Verdict.FAIL
-        yield ask.judge(takes == says == name, observed, remedy if says == name else at_once, otherwise=otherwise)
+        if takes == name != says:
+            remedy = f"run stage 05 before a certificate ends: it makes proxies say {name}"
+        elif says != name:
+            remedy = f"{remedy}, and stage 05 in the same hour, which makes proxies say {name}"
+        harmless = takes == says or (renamed_next and takes == name)
+        yield ask.judge(takes == says == name, observed, remedy, otherwise=Verdict.WARN if harmless else Verdict.FAIL)
+
+
+def check_csr_id_before_rename(name: str, takes: str) -> Finding:
+    """MK421 for stage 05: proxies that it restarts say the cluster's name, and istio-csr has to take that by then."""
+    observed = f"istio-csr takes {takes or 'an unknown id'}; restarted proxies will say {name}, and get no certificate"
+    if not takes:
+        return _csr_id(name).unknown("istio-csr's Deployment is not found", _set_csr_id(name))
+    return _csr_id(name).judge(takes == name, takes if takes == name else observed, _set_csr_id(name))
+
+
+def _csr_id(name: str) -> Question:
+    return Question("MK421", "istio-csr takes the cluster's id", name, f"clusterID {name}")
+
+
+def _set_csr_id(name: str) -> str:
+    return f"helm upgrade cert-manager-istio-csr … --reuse-values --set app.server.clusterID={name}"
 
 
 def check_trust_domain(mesh: Mesh, facts: TrustFacts, name: str) -> Iterator[Finding]:

@@ -10,8 +10,10 @@ import pandas as pd
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.control_plane.cluster_domain import DEFAULT
+from meshkit.istio.control_plane.revisions import ControlPlanes
 from meshkit.istio.control_plane.versions import Identity, home, is_remote, outside
 from meshkit.istio.multicluster import gateway_manifests
+from meshkit.istio.multicluster.gateway_exposure import REFUSED
 from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
 from meshkit.istio.proxies import new_pods
@@ -32,14 +34,20 @@ class GatewayFacts:
     claims: pd.DataFrame
     new_pods: new_pods.NewPodFacts | None = None
     installers: Mapping[str, str | Unknown] = field(default_factory=dict)
+    revisions: Mapping[str, ControlPlanes | Unknown] = field(default_factory=dict)
 
 
 def check_hosts(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     """MK613: the gateway's own Envoy lets in names that the mesh file's hosts match, and no others."""
-    hosts = mesh.spec.cluster(name).gateway.hosts
+    hosts = gateway_manifests.hosts(mesh.spec, name, domain(facts))
     ask = Question("MK613", "the gateway lets in what the file says", name, f"names of {', '.join(hosts)}")
     rows = facts.opened[facts.opened["cluster"] == name]
     names = rows[rows["sni"] != ""]
+    if refused := next((r for r in rows["reason"] if r.startswith(REFUSED)), ""):
+        entry = mesh.spec.cluster(name)
+        kinds = "gateways.networking.istio.io,gateways.gateway.networking.k8s.io"
+        remedy = f"do two Gateways match the same names? kubectl --context {entry.context} get {kinds} -A; narrow one"
+        return ask.fail(f"{refused}; it goes on with the one before", remedy)
     if names.empty:
         reason = next(iter(rows["reason"]), "nothing was read")
         if reason.startswith("no gateway"):
@@ -60,6 +68,20 @@ def check_hosts(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     return ask.unknown(observed) if unread else ask.answer(Verdict.PASS, observed)
 
 
+def check_hosts_exist(mesh: Mesh, facts: GatewayFacts, name: str) -> Iterator[Finding]:
+    """MK613, before there is a gateway: hosts of the mesh file that no Service of the cluster domain has let nobody in.
+
+    Silent where one may match: what the gateway's Envoy accepts is then judged by `check_hosts`.
+    """
+    suffix = f".svc.{domain(facts)}"
+    hosts = gateway_manifests.hosts(mesh.spec, name, domain(facts))
+    ends = [host.rpartition("/")[2].removeprefix("*") for host in hosts]
+    if not any(suffix.endswith(end) or end.endswith(suffix) for end in ends):
+        ask = Question("MK613", "the gateway lets in what the file says", name, f"hosts that end in {suffix}")
+        remedy = f"leave gateway.hosts of {name} out of the mesh file, which means all, or name them as *{suffix}"
+        yield ask.fail(f"{', '.join(hosts)}: no Service has such a name", remedy)
+
+
 def _matches(sni: str, hosts: list[str]) -> bool:
     host = sni.split("_", 3)[-1].removeprefix(".")
     patterns = [pattern.rpartition("/")[2] for pattern in hosts]
@@ -76,7 +98,7 @@ def check_control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     answering = named[named["endpoints"] > 0]
     if len(answering):
         names = sorted({f"{r['service']}.{r['namespace']}:{r['port']}" for r in answering.to_dict("records")})
-        sample = f"*.{mesh.spec.probe.namespace}.svc.{_domain(facts)}"
+        sample = f"*.{mesh.spec.probe.namespace}.svc.{domain(facts)}"
         remedy = f'narrow clusters[].gateway.hosts to what is shared, such as ["{sample}"]: one line for each namespace'
         return ask.answer(Verdict.WARN, f"{', '.join(names)} answer to other clusters", remedy)
     parts = ", ".join(sorted(set(named["part_of"])))
@@ -134,7 +156,7 @@ def check_mesh_networks(
     """MK615: each istiod is configured with the networks of the mesh file, where it asks for that."""
     if not mesh.spec.topology.mesh_networks:
         return
-    wanted = gateway_manifests.mesh_networks(mesh.spec, facts.gateways, _domain(facts))
+    wanted = gateway_manifests.mesh_networks(mesh.spec, facts.gateways, domain(facts))
     for name, found in configured.items():
         if is_remote(facts.identity, name):
             continue
@@ -161,5 +183,6 @@ def _resolved(networks: gateway_manifests.Networks, offered: Gateways) -> gatewa
     }
 
 
-def _domain(facts: GatewayFacts) -> str:
+def domain(facts: GatewayFacts) -> str:
+    """Return the cluster domain of the mesh."""
     return next((one.cluster_domain for one in facts.identity if one.cluster_domain), DEFAULT)

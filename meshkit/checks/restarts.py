@@ -6,11 +6,13 @@ import csv
 import functools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from importlib import resources
 from typing import Final
 
 import pandas as pd
 
+from meshkit import clock
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.proxies import images, quotas
@@ -19,11 +21,15 @@ from meshkit.kube.mesh import Mesh
 from meshkit.tables import Row
 
 _NAMED_AT_MOST: Final = 6
+_MINUTE: Final = "%Y-%m-%d %H:%M UTC"
 
 
 @dataclass(frozen=True)
 class Retired:
-    """One line of `retired.csv`: a registry that ends, when, when it is off for a trial, and what to use instead."""
+    """One line of `retired.csv`: a registry that ends, when, when it is off for a trial, and what to use instead.
+
+    `ends` is the last day of the month that was announced.
+    """
 
     registry: str
     ends: str
@@ -36,6 +42,13 @@ class Retired:
     def holds(self, image: str) -> bool:
         """Return whether an image, or a hub, is of this registry."""
         return image == self.registry or image.startswith(f"{self.registry}/")
+
+    def off(self, moment: datetime) -> bool:
+        """Return whether it gives no images then: in the trial, or after the end."""
+        begins, over = (
+            datetime.strptime(t, _MINUTE).replace(tzinfo=UTC) for t in (self.outage_from, self.outage_until)
+        )
+        return begins <= moment < over or moment.date() > date.fromisoformat(self.ends)
 
 
 @functools.cache
@@ -63,8 +76,9 @@ def check(mesh: Mesh, facts: NewPodFacts | None, stale: pd.DataFrame | None = No
 def check_images(found: pd.DataFrame, name: str) -> Finding:
     """MK241: no new pod has its image from a registry of Istio's that ends: it would stay in ImagePullBackOff.
 
-    Which registries end, and when they are off for a trial before that: meshkit/checks/retired.csv. Looked at are
-    templates of workloads, the hub that is injected, pods that run, and what stage 05 would install.
+    Which registries end, and when they are off for a trial before that: meshkit/checks/retired.csv. While one is off it
+    fails. Looked at are templates of workloads, the hub that is injected, pods that run, and what stage 05 would
+    install.
     """
     ask = Question("MK241", "no image is of a registry that ends", name, "no image of a registry that ends")
     rows = found[found["cluster"] == name]
@@ -78,7 +92,7 @@ def check_images(found: pd.DataFrame, name: str) -> Finding:
         )
     ends = {end.registry: end for _, end in bad}
     when = "; ".join(
-        f"{e.registry} ends in {e.ends}, and is off from {e.outage_from} to {e.outage_until} ({e.source})"
+        f"{e.registry} ends by {e.ends}, and is off from {e.outage_from} to {e.outage_until} ({e.source})"
         for e in ends.values()
     )
     users = list(dict.fromkeys(_user(row) for row, _ in bad))
@@ -90,7 +104,8 @@ def check_images(found: pd.DataFrame, name: str) -> Finding:
         f"set the hub to {instead}, or to a mirror of yours, before pods are restarted: `hub: {instead}` in"
         f" istio.overlay for istioctl, `--set global.hub={instead}` for Helm; then restart istiod, gateways, workloads"
     )
-    return ask.answer(Verdict.WARN, observed, remedy)
+    off = any(end.off(clock.now()) for end in ends.values())
+    return ask.answer(Verdict.FAIL if off else Verdict.WARN, observed, remedy)
 
 
 def _user(row: Row) -> str:

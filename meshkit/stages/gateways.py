@@ -13,17 +13,19 @@ from typing import Any
 
 from meshkit.changes.plan import Plan, refused
 from meshkit.checks import control_plane, gateways, installers, restarts
+from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.gateway_exposure import (
     GatewayFacts,
     check_control_plane,
     check_hosts,
+    check_hosts_exist,
     check_mesh_networks,
     check_own_network,
+    domain,
 )
 from meshkit.checks.question import Question, arrow, awaits, planned
-from meshkit.istio.control_plane import inventory, istioctl, versions
-from meshkit.istio.control_plane.cluster_domain import of_mesh
+from meshkit.istio.control_plane import inventory, istioctl, revisions, versions
 from meshkit.istio.multicluster import gateway_exposure, gateway_manifests, remote_secrets
 from meshkit.istio.multicluster import gateways as multicluster_gateways
 from meshkit.istio.multicluster.gateways import NetworkGateway
@@ -51,6 +53,7 @@ def look(mesh: Mesh) -> GatewayFacts:
             claims=proxy_status.claims,
             new_pods=new_pods.look,
             installers=inventory.installers,
+            revisions=revisions.look,
         )
     )
 
@@ -60,9 +63,10 @@ def check(mesh: Mesh, facts: GatewayFacts, mode: str = "apply") -> list[Finding]
     if mesh.spec.topology.network != "multi":
         ask = Question("MK602", "east-west gateways are needed", "the mesh", "clusters on different networks")
         return [ask.answer(Verdict.SKIPPED, "topology.network is flat: pods reach each other by their own addresses")]
-    gates = [*control_plane.check_istiods(mesh, facts.identity)]
+    gates = [*checks_revisions.check(mesh, facts.revisions), *control_plane.check_istiods(mesh, facts.identity)]
     gates += [check_networks(mesh, facts, name) for name in mesh.clusters]
     places = [check_place(mesh, facts, name) for name in mesh.clusters]
+    places += [finding for name in mesh.clusters for finding in check_hosts_exist(mesh, facts, name)]
     gates = [awaits(finding, mode, BEFORE) for finding in gates]
     if mesh.spec.topology.mesh_networks:  # they are written only into what istioctl installed
         gates += installers.check_installers(mesh, facts.installers, facts.identity)
@@ -126,8 +130,9 @@ def _used(mesh: Mesh, facts: GatewayFacts, name: str) -> NetworkGateway | None:
 
 def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
     """Plan a gateway and its exposure for each cluster without them, and meshNetworks where the mesh file asks."""
-    made = Plan(mesh, STAGE)
-    if mesh.spec.topology.network != "multi":
+    multi = mesh.spec.topology.network == "multi"
+    made = Plan(mesh, STAGE, withheld=checks_revisions.stops(mesh, facts.revisions) if multi else "")
+    if made.withheld or not multi:
         return made
     known = [name for name in mesh.clusters if not facts.gateways.unknown(name)]
     for name in known:
@@ -153,16 +158,16 @@ def _plan_gateway(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> Non
     selector = used.selector if used and not _ours(used) else gateway_manifests.SELECTOR
     if not selector:
         return  # an exposure without one would be of every gateway
-    why = f"lets other clusters reach {', '.join(entry.gateway.hosts)}"
+    why = f"lets other clusters reach {', '.join(gateway_manifests.hosts(mesh.spec, name, domain(facts)))}"
     wait = functools.partial(missing, mesh, name)
-    made.apply(name, gateway_manifests.exposure(mesh.spec, name, selector), why, wait=wait)
+    made.apply(name, gateway_manifests.exposure(mesh.spec, name, selector, domain(facts)), why, wait=wait)
 
 
 def _control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> dict[str, Any]:
     # As stage 05 installs it, the old cluster id that it goes on accepting included.
     istiods = inventory.deployments(mesh, mesh.clusters[name])
     alias = istioctl.alias_of(istiods[0], name) if istiods else ""
-    known = gateway_manifests.mesh_networks(mesh.spec, facts.gateways, of_mesh(mesh))
+    known = gateway_manifests.mesh_networks(mesh.spec, facts.gateways, domain(facts))
     return istioctl.operator(mesh.spec, name, alias=alias, mesh_networks=known)
 
 

@@ -30,7 +30,9 @@ OPENED: Final = Table(
         "part_of": text("Kubernetes API, istiod or kube-system; empty for all else"),
         "sni": text("by which it is routed"),
         "gateway": text("pod"),
-        "reason": text("why a row is empty: the pod could not be asked, or passes nothing through"),
+        "reason": text(
+            "why a row is empty: the pod could not be asked, passes nothing through, or its Envoy refuses a listener"
+        ),
     },
     key=("cluster", "sni", "gateway"),
     show=("cluster", "namespace", "service", "port", "endpoints", "part_of", "reason"),
@@ -38,6 +40,8 @@ OPENED: Final = Table(
     limit=20,
 )
 ISTIOD = "istiod"
+REFUSED: Final = "Envoy refuses listener "
+"""So begins the reason of a row that stands for a refused listener."""
 _TIMEOUT = 20.0
 _PREFIX = "outbound_."
 
@@ -66,16 +70,28 @@ def opened(mesh: Mesh) -> pd.DataFrame:
 def _opened(proxy: Proxy, root_namespace: str) -> list[dict[str, Any]]:
     if proxy.kind != "router":
         return []
-    names = list(parse_names(envoy_admin.config_dump(proxy, "dynamic_listeners", _TIMEOUT)))
+    configs = envoy_admin.config_dump(proxy, "dynamic_listeners", _TIMEOUT)
+    refused = [{"reason": reason} for reason in parse_refusals(configs)]
+    names = list(parse_names(configs))
     if not names:
-        return []
+        return refused
     hosts = envoy_admin.clusters(proxy, _TIMEOUT)
     healthy = hosts[hosts["health"] == "HEALTHY"].groupby("name")["address"].agg(list)
     found = ((sni, sorted(healthy.get(target, []))) for sni, target in names)
-    return [
+    return refused + [
         {**_parts(sni, root_namespace), "endpoints": len(addresses), "addresses": ",".join(addresses)}
         for sni, addresses in found
     ]
+
+
+def parse_refusals(configs: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield, for each listener of a config dump whose last update Envoy refused, which and why; the old one stays.
+
+    Source: envoy/admin/v3/config_dump.proto, ListenersConfigDump.DynamicListener.error_state.
+    """
+    for config in configs:
+        if error := config.get("error_state"):
+            yield f"{REFUSED}{config.get('name', '')}: {error.get('details') or 'no details'}"
 
 
 def parse_names(configs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -77,12 +77,20 @@ def _elsewhere(spec: MeshSpec) -> bool:
     return spec.mesh.root_namespace != "istio-system"
 
 
-def exposure(spec: MeshSpec, name: str, selector: Mapping[str, str]) -> dict[str, Any]:
-    """Return the Gateway that lets mutual TLS of other clusters through to the hosts of the mesh file."""
+def hosts(spec: MeshSpec, name: str, domain: str = DEFAULT) -> list[str]:
+    """Return the hosts that a cluster's gateway lets others reach: the mesh file's, else all of the cluster domain.
+
+    As Istio's own samples/multicluster/expose-services.yaml: `*.local`; another domain is not below that.
+    """
+    return spec.cluster(name).gateway.hosts or ["*.local" if domain == DEFAULT else f"*.{domain}"]
+
+
+def exposure(spec: MeshSpec, name: str, selector: Mapping[str, str], domain: str = DEFAULT) -> dict[str, Any]:
+    """Return the Gateway that lets mutual TLS of other clusters through to the hosts of the mesh."""
     server = {
         "port": {"number": PASSTHROUGH_PORT, "name": "tls", "protocol": "TLS"},
         "tls": {"mode": "AUTO_PASSTHROUGH"},
-        "hosts": list(spec.cluster(name).gateway.hosts),
+        "hosts": list(hosts(spec, name, domain)),
     }
     return {
         "apiVersion": "networking.istio.io/v1",

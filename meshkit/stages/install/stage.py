@@ -18,7 +18,7 @@ import pandas as pd
 
 from meshkit import parameters
 from meshkit.changes.plan import Plan, refused
-from meshkit.checks import certificates, control_plane, installers, namespaces, proxies, restarts, topology
+from meshkit.checks import ca, certificates, control_plane, installers, namespaces, proxies, restarts, topology
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, awaits, planned
@@ -64,6 +64,7 @@ PLANES: Final = Table(
         "network_label": text("of its namespace"),
         "cacerts": text("whether the Secret is there"),
         "signed_by_others": text("the signer in istiod's place; empty: istiod signs"),
+        "others_cluster_id": text("the cluster id that istio-csr takes, where it is the signer"),
         "reason": text("why a cluster could not be read"),
     },
     key=("cluster",),
@@ -128,6 +129,7 @@ def _plane(mesh: Mesh, name: str) -> dict[str, str]:
     live = running[0].env.get("CLUSTER_ID", "") or istioctl.DEFAULT_ID if running else ""
     accepts = istioctl.alias_of(deployments[0], live) if deployments else ""
     namespace = cluster.find("namespaces", None, root) or {"metadata": {}}
+    signer = cacerts.signed_by_others(cluster, root)
     return {
         "cluster": name,
         "istiod": ",".join(istiod.name for istiod in running),
@@ -138,8 +140,18 @@ def _plane(mesh: Mesh, name: str) -> dict[str, str]:
         "installed_by": inventory.installer(deployments) if deployments else "",
         "network_label": namespace["metadata"].get("labels", {}).get(gateways.NETWORK, ""),
         "cacerts": "yes" if cacerts.present(istiod_ca.secret_data(cluster, root, cacerts.SECRET)) else "no",
-        "signed_by_others": cacerts.signed_by_others(cluster, root),
+        "signed_by_others": signer,
+        "others_cluster_id": _csr_id(mesh, name) if "istio-csr" in signer else "",
     }
+
+
+def _csr_id(mesh: Mesh, name: str) -> str:
+    cluster = mesh.clusters[name]
+    ids = {
+        cacerts.csr_cluster_id(cluster, cacerts.ca_address(cluster, istiod))
+        for istiod in istiods(cluster, mesh.root_namespace)
+    }
+    return ", ".join(sorted(ids))
 
 
 def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: bool = False) -> list[Finding]:
@@ -164,6 +176,8 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
             continue
         if row["signed_by_others"]:
             findings.append(certs.answer(Verdict.SKIPPED, f"certificates come from {row['signed_by_others']}"))
+            if "istio-csr" in row["signed_by_others"]:
+                findings.append(ca.check_csr_id_before_rename(name, row["others_cluster_id"]))
             continue
         there = certs.judge(
             row["cacerts"] == "yes", "it is there" if row["cacerts"] == "yes" else "it is not there", "run stage 04"

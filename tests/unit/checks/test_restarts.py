@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 
+from meshkit import clock
 from meshkit.checks import restarts
 from meshkit.checks.finding import Verdict
 from meshkit.istio.control_plane import istioctl as control_plane_istioctl
@@ -17,6 +19,13 @@ from tests.support.held import Held, held
 
 PASS, WARN, FAIL, UNKNOWN = Verdict.PASS, Verdict.WARN, Verdict.FAIL, Verdict.UNKNOWN
 OLD, NEXT, NEW = "gcr.io/istio-release", "registry.istio.io/release", "docker.io/istio"
+
+
+@pytest.fixture(autouse=True)
+def before_the_end() -> Iterator[None]:
+    """Judge as of a day on which every registry still gives images."""
+    with clock.at(datetime(2026, 11, 30, tzinfo=UTC)):
+        yield
 
 
 def deployment(name: str, image: str = "web:1", namespace: str = "shop", **spec: Any) -> Any:
@@ -80,6 +89,22 @@ def test_images_of_a_registry_that_ends_are_named_with_their_users(
     assert found is verdict
     assert words in observed
     assert (verdict is WARN) == ("2026-12-08 15:00 UTC" in observed) == ("hub: docker.io/istio" in remedy)
+
+
+@pytest.mark.parametrize(
+    ("moment", "verdict"),
+    [
+        (datetime(2026, 12, 8, 14, 59, tzinfo=UTC), WARN),
+        (datetime(2026, 12, 8, 15, tzinfo=UTC), FAIL),
+        (datetime(2026, 12, 9, 15, tzinfo=UTC), WARN),
+        (datetime(2026, 12, 31, 23, tzinfo=UTC), WARN),
+        (datetime(2027, 1, 1, tzinfo=UTC), FAIL),
+    ],
+)
+def test_a_registry_that_is_off_now_stops_restarts(moment: datetime, verdict: Verdict) -> None:
+    """MK241: in the trial outage, and after the end, a new pod would get no image."""
+    with clock.at(moment):
+        assert judged(deployments=[deployment("istiod", f"{OLD}/pilot:1.29.2")])[0] is verdict
 
 
 @pytest.mark.parametrize(

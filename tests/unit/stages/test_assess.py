@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Any
 
@@ -298,3 +299,9 @@ def test_an_istiod_that_tells_nothing_holds_every_change(debug: str, verdict: li
     judged = checks_topology.check_debug(facts(west={"debug": debug}).inventory)
     assert [f.verdict for f in judged] == verdict
     assert all("values.pilot.env" in f.remedy for f in judged)
+
+
+def test_no_advice_leaves_a_stage_out() -> None:
+    """Who begins later lacks what an earlier one makes, such as west's sample."""
+    later = re.compile(r"begin (at|with) stage (?!01)")
+    assert [one.manager for one in installers.known_managers().values() if later.search(one.possible)] == []

@@ -14,7 +14,7 @@ from meshkit.istio.multicluster import gateway_exposure as multicluster_gateway_
 from meshkit.istio.proxies import proxy_status
 from meshkit.kube.mesh import Mesh
 from meshkit.stages import gateways as stages_gateways
-from tests.support import healthy
+from tests.support import healthy, planes
 from tests.support.healthy import judged
 
 PASS, FAIL, UNKNOWN, WARN, SKIPPED = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.WARN, Verdict.SKIPPED
@@ -55,6 +55,7 @@ def facts(east: Row | None = None, **change: list[Row]) -> gateway_exposure.Gate
         remotes=healthy.remotes(change.get("remotes", [healthy.remote(n) for n in healthy.OTHER])),
         opened=multicluster_gateway_exposure.OPENED.frame(change.get("opened", [opened(n) for n in healthy.OTHER])),
         claims=proxy_status.CLAIMS.frame(change.get("claims", [claim(n) for n in healthy.OTHER])),
+        revisions={name: planes.unnamed() for name in healthy.OTHER},
     )
 
 
@@ -68,8 +69,45 @@ def test_a_healthy_mesh_passes_every_check() -> None:
     mesh = healthy.mesh()
     findings = [*stages_gateways.check(mesh, facts()), *proved(mesh, facts())]
     assert {f.verdict for f in findings} == {PASS}
-    assert {f.id for f in findings} == {"MK602", "MK603", "MK613", "MK614", "MK616", "MK801", "MK805", "MK806", "MK838"}
+    assert {f.id for f in findings} == {
+        "MK109",
+        "MK602",
+        "MK603",
+        "MK613",
+        "MK614",
+        "MK616",
+        "MK801",
+        "MK805",
+        "MK806",
+        "MK838",
+    }
     assert {f.subject for f in findings} == {"east", "west", PAIR, "west → east"}
+
+
+@pytest.mark.parametrize(
+    ("domain", "hosts", "words"),
+    [
+        ("k8s.corp", ["*.local"], "*.local: no Service has such a name"),
+        ("k8s.corp", ["*.svc.cluster.local", "httpbin.sample.svc.cluster.local"], "no Service has such a name"),
+        ("k8s.corp", ["*.local", "*.sample.svc.k8s.corp"], ""),
+        ("k8s.corp", None, ""),
+        ("cluster.local", ["*.corp"], "no Service has such a name"),
+        ("cluster.local", ["sample/*.local"], ""),
+        ("cluster.local", ["*"], ""),
+        ("cluster.local", ["httpbin.sample.svc.cluster.local"], ""),
+    ],
+)
+def test_hosts_that_no_service_has_are_refused_before_there_is_a_gateway(
+    domain: str, hosts: list[str] | None, words: str
+) -> None:
+    """MK613: of another domain than the cluster's; the gateway would let nobody in."""
+    identity = healthy.identities({**healthy.identity(n), "cluster_domain": domain} for n in healthy.OTHER)
+    known = replace(facts(), identity=identity)
+    clusters = healthy.mesh().spec.model_dump(by_alias=True)["clusters"]
+    one = healthy.mesh(clusters=[{**entry, "gateway": {"hosts": hosts} if hosts else {}} for entry in clusters])
+    found = [f.observed for f in stages_gateways.check(one, known) if f.id == "MK613" and f.verdict is FAIL]
+    assert len(found) == (2 if words else 0)
+    assert all(words in observed for observed in found)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +125,30 @@ def test_no_gateway_before_every_proxy_knows_its_network(change: Row, mode: str,
     assert judged(findings, "MK603", "east") == [verdict]
     assert judged(findings, "MK603", "west") == [PASS]
     assert all("sample/app" in f.observed for f in findings if f.verdict is FAIL)
+
+
+def test_beside_another_revision_no_gateway_is_made() -> None:
+    """MK109, also where a run begins here: the gateway would be of a revision that does not run."""
+    other = replace(facts(), revisions={name: planes.named() for name in healthy.OTHER})
+    assert judged(stages_gateways.check(healthy.mesh(), other), "MK109", "east") == [FAIL]
+    made = stages_gateways.plan(healthy.mesh(), other)
+    assert (made.empty, "MK109 of east" in made.withheld) == (True, True)
+
+
+def test_a_listener_that_envoy_refuses_is_a_failure_though_the_old_one_goes_on() -> None:
+    """MK613: all looks well by what is active."""
+    config = [
+        {
+            "name": "0.0.0.0_15443",
+            "active_state": {"listener": {}},
+            "error_state": {"details": "the same matching rules"},
+        }
+    ]
+    (reason,) = multicluster_gateway_exposure.parse_refusals(config)
+    rows = [*(opened(n) for n in healthy.OTHER), {"cluster": "west", "gateway": "gw-west", "reason": reason}]
+    (west,) = [f for f in proved(healthy.mesh(), facts(opened=rows)) if (f.id, f.subject) == ("MK613", "west")]
+    assert (west.verdict, "the same matching rules" in west.observed) == (FAIL, True)
+    assert list(multicluster_gateway_exposure.parse_refusals([{"name": "virtualInbound", "active_state": {}}])) == []
 
 
 def test_a_flat_mesh_needs_no_gateway() -> None:

@@ -179,6 +179,12 @@ class TestSymptoms:
             assert len(set(one.checks)) == len(one.checks) > 1
             re.compile(one.pattern)
 
+    def test_every_flag_of_envoy_belongs_to_one(self) -> None:
+        """Recognised by itself, as an access log has it."""
+        flags = troubleshoot._FLAG.split("|")
+        assert [flag for flag in flags if troubleshoot.recognise(f'"GET / HTTP/1.1" 503 {flag} -') is None] == []
+        assert {flag for one in troubleshoot.known().values() for flag in one.flags} == set(flags)
+
     @pytest.mark.parametrize("name", LINES)
     def test_a_line_of_a_log_is_recognised(self, name: str) -> None:
         """And so is its name, written small or not."""
@@ -326,6 +332,13 @@ class TestRemedySteps:
             "meshkit check --explain MK803",
             "meshkit check mesh.yaml",
         ]
+
+    def test_what_is_unknown_is_fixed_by_no_stage(self) -> None:
+        """A run would change what nobody has seen; nor does stage 05 make a version another one."""
+        for cause in (finding("MK801", "west", Verdict.UNKNOWN), finding("MK207", "west")):
+            steps = list(troubleshoot.remedy_steps(diagnose("", [cause]), "mesh.yaml")["do"])
+            assert steps
+            assert not [step for step in steps if step.startswith("meshkit run")]
 
     def test_each_stage_that_fixes_is_one_of_a_run_and_each_id_one_of_the_catalogue(self) -> None:
         """No id stands at two stages."""

@@ -38,6 +38,12 @@ def test_the_exposure_names_the_hosts_of_the_mesh_file() -> None:
     assert hosts == [["*.local"], ["*.sample.svc.cluster.local"]]
 
 
+def test_without_hosts_all_of_the_cluster_domain_are_exposed() -> None:
+    """Istio's own example, `*.local`, has none of another domain."""
+    hosts = gateway_manifests.exposure(spec(), "west", {"a": "b"}, "k8s.corp")["spec"]["servers"][0]["hosts"]
+    assert hosts == ["*.k8s.corp"]
+
+
 def test_mesh_networks_name_each_networks_gateway_in_its_own_cluster() -> None:
     """The gateway of others where there is one."""
     row = {"cluster": "west", "network": "net-west", "namespace": "edge", "service": "theirs"}

@@ -11,6 +11,7 @@ import pytest
 
 from meshkit.checks.finding import Verdict
 from meshkit.errors import InputError
+from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import remote_secrets
 from meshkit.istio.multicluster.remote_secrets import RemoteCluster, SyncStatus
 from meshkit.istio.proxies import proxy_status, workloads
@@ -219,3 +220,15 @@ class TestWhatIsRead:
         rows = self.read(monkeypatch, "east", "app", "machine")
         (row,) = [row for row in rows if row["proxy"] == "machine"]
         assert "no pod" in row["reason"]
+
+
+@pytest.mark.parametrize(("takes", "verdict"), [("east", PASS), ("Kubernetes", FAIL), ("", UNKNOWN)])
+def test_no_workload_is_restarted_before_istio_csr_takes_the_new_id(takes: str, verdict: Verdict) -> None:
+    """MK421: its restarted pods would say the cluster's name, and get no certificate; MK505 does not apply then."""
+    signer = {"signed_by_others": "istio-csr at x.cert-manager.svc:443 (ENABLE_CA_SERVER=false)"}
+    rows = planes(cluster_id="Kubernetes", **signer, others_cluster_id=takes)
+    frame = workloads.WORKLOADS.frame([])
+    running = versions.VERSIONS.frame([])
+    findings = install.check(mesh(), install.InstallFacts(rows, running, frame, identities(), "1.31.0"))
+    assert judged(findings, "MK421", "east") == [verdict]
+    assert judged(findings, "MK505", "east") == [SKIPPED]

@@ -221,7 +221,8 @@ class TestOtherSigners:
             ("east", "east", PASS),
             ("Kubernetes", "Kubernetes", WARN),
             ("Kubernetes", "east", FAIL),
-            ("east", "Kubernetes", FAIL),
+            ("east", "Kubernetes", WARN),
+            ("other", "Kubernetes", FAIL),
             ("", "east", UNKNOWN),
         ],
     )
