@@ -45,9 +45,8 @@ class Retired:
 
     def off(self, moment: datetime) -> bool:
         """Return whether it gives no images then: in the trial, or after the end."""
-        begins, over = (
-            datetime.strptime(t, _MINUTE).replace(tzinfo=UTC) for t in (self.outage_from, self.outage_until)
-        )
+        outage = (self.outage_from, self.outage_until)
+        begins, over = (datetime.strptime(minute, _MINUTE).replace(tzinfo=UTC) for minute in outage)
         return begins <= moment < over or moment.date() > date.fromisoformat(self.ends)
 
 

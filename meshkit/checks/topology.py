@@ -9,8 +9,10 @@ from typing import Final
 
 import pandas as pd
 
+from meshkit import parameters
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
+from meshkit.errors import InputError
 from meshkit.istio.ca.trust_store import Roots
 from meshkit.istio.control_plane import inventory as control_plane_inventory
 from meshkit.istio.control_plane.istiods_and_proxies import DEBUG, DEBUG_REMEDY
@@ -224,6 +226,26 @@ def check_distinct(facts: AssessFacts) -> Iterator[Finding]:
         ask = Question("MK102", "contexts lead to different clusters", names, "a kube-system of its own")
         observed = f"UID {str(uid)[:8]}… of kube-system"
         yield ask.judge(len(group) == 1, observed, "these contexts are one cluster: correct `context` in the mesh file")
+
+
+def check_ids(mesh: Mesh, identity: Identity) -> Iterator[Finding]:
+    """MK110: a cluster that is to get its id from the mesh file gets one of which a remote secret can be made.
+
+    Else stage 05 would rename it and restart its workloads, before stage 07 can only refuse.
+    """
+    for name in mesh.clusters:
+        ask = Question("MK110", "a remote secret can hold the cluster's id", name, "a DNS label, or its id already")
+        try:
+            parameters.secret_id(mesh.spec, name)
+        except InputError as error:
+            if name in {one.cluster_id for one in identity.of(name)}:
+                yield ask.answer(Verdict.PASS, f"{name} is its id already")
+            elif reason := identity.unknown(name):
+                yield ask.unknown(reason, error.remedy)
+            else:
+                yield ask.fail(error.message, error.remedy)
+        else:
+            yield ask.answer(Verdict.PASS, name)
 
 
 def check_network(mesh: Mesh, facts: AssessFacts, advice: Recommendation) -> Finding:

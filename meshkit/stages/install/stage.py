@@ -164,6 +164,7 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
     """
     findings = [*topology.check_served(mesh, facts.identity)]
     findings += checks_revisions.check(mesh, facts.revisions)
+    findings += topology.check_ids(mesh, facts.identity)
     findings += [*check_tool(mesh, facts), *check_running(mesh, facts)]
     for row in facts.planes.to_dict("records"):
         name, reason = row["cluster"], row["reason"]

@@ -305,3 +305,27 @@ def test_no_advice_leaves_a_stage_out() -> None:
     """Who begins later lacks what an earlier one makes, such as west's sample."""
     later = re.compile(r"begin (at|with) stage (?!01)")
     assert [one.manager for one in installers.known_managers().values() if later.search(one.possible)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "now", "verdict"),
+    [
+        ("east", "Kubernetes", PASS),
+        ("east", "", PASS),
+        ("PROD_EU1", "Kubernetes", FAIL),
+        ("PROD_EU1", "", FAIL),
+        ("PROD_EU1", "PROD_EU1", PASS),
+        ("prod.eu-west-1.example", "Kubernetes", FAIL),
+        ("a" * 64, "Kubernetes", FAIL),
+        ("PROD_EU1", None, UNKNOWN),
+    ],
+)
+def test_no_cluster_is_renamed_to_an_id_that_no_secret_can_hold(name: str, now: str | None, verdict: Verdict) -> None:
+    """MK110, in 01 and 05; an id that is there already is kept. Empty: no istiod; None: it could not be read."""
+    clusters = [{"name": one, "context": one, "network": f"net-{n}"} for n, one in enumerate((name, "west"))]
+    own = {"cluster": name, "reason": "no answer"} if now is None else {**healthy.identity(name), "cluster_id": now}
+    identity = healthy.identities([own] if now != "" else [])
+    mesh: Any = Mesh(healthy.mesh(clusters=clusters).spec, dict.fromkeys((name, "west")))
+    found = {f.subject: f for f in checks_topology.check_ids(mesh, identity)}
+    assert (found[name].verdict, found["west"].verdict) == (verdict, PASS)
+    assert (verdict is FAIL) == ("DNS label" in found[name].observed)
