@@ -62,10 +62,11 @@ def _stranger(row: Row, target: str) -> str:
     )
 
 
-def _cause(objects: str, *targets: str) -> str:
+def _cause(objects: str, *targets: str, command: bool = True) -> str:
     """Return those of a row's objects (`west: …; …`) that are about one of some clusters, as a remedy."""
     found = [one for one in objects.split("; ") if one.partition(": ")[0] in targets]
-    return f"{'; '.join(found)}. `meshkit check` has the command (MK728)" if found else ""
+    more = "`meshkit check` has the command (MK728)" if command else "stage 08 tries each pair alone"
+    return f"{'; '.join(found)}. {more}" if found else ""
 
 
 def _of_calls(name: str) -> Question:
@@ -87,6 +88,7 @@ def check_calls(row: Row) -> Finding:
         return ask.unknown(f"{observed}; who serves is not known, {row['unread']}")
     missing = sorted(set(row["serving"].split(",")) - set(row["answered_in"].split(",")))
     remedy = _cause(row["hidden_by"], *missing) or _cause(row["refused_by"], *missing)
-    remedy = remedy or "locality rules may keep calls at home; stage 08 tries each pair alone"
+    remedy = remedy or _cause(row["preferred_by"], *missing, command=False)
+    remedy = remedy or "no object that was read keeps calls at home; stage 08 tries each pair alone"
     remedy = f"none from {', '.join(missing)}: {remedy}"
     return ask.judge(not missing, observed, remedy, otherwise=Verdict.WARN)

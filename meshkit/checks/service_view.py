@@ -23,13 +23,14 @@ def check(mesh: Mesh, views: Iterable[ServiceView]) -> Iterator[Finding]:
         subject = arrow(view.client, view.server)
         wanted = f"nothing between clients of {view.client} and {view.service} of {view.server}"
         ask = Question("MK728", "no object keeps clients from the other cluster", subject, wanted)
-        for one in view.hindrances:
+        hindrances = [one for one in view.hindrances if one.link is not Link.PREFERENCE]
+        for one in hindrances:
             verdict = Verdict.FAIL if one.impact is Impact.BREAKS else Verdict.WARN
             yield ask.answer(verdict, str(one), remedy(mesh, view, one))
         if view.reason:
             yield ask.unknown(view.reason)
-        elif not view.hindrances:
-            yield ask.answer(Verdict.PASS, "none")
+        elif not hindrances:
+            yield ask.answer(Verdict.PASS, "; ".join(["none", *map(str, view.of(Link.PREFERENCE))]))
 
 
 def named(mesh: Mesh, views: Iterable[ServiceView], client: str, server: str, *links: Link) -> str:

@@ -50,6 +50,7 @@ MERGED: Final = Table(
             "objects that hide a cluster's endpoints from this client, such as `west: Sidecar …`, in Istio's order"
         ),
         "refused_by": text("objects that redirect its requests or have them refused, likewise"),
+        "preferred_by": text("objects that keep its requests with nearer endpoints while those are healthy, likewise"),
         "reason": text("why a cluster could not be tried"),
     },
     key=("cluster",),
@@ -65,10 +66,11 @@ def look(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
 
 
 def with_causes(calls: pd.DataFrame, views: Iterable[service_view.ServiceView]) -> pd.DataFrame:
-    """Return a table of `calls` with its columns hidden_by and refused_by."""
+    """Return a table of `calls` with its columns hidden_by, refused_by and preferred_by."""
     links = {
         "hidden_by": (Link.DISCOVERY, Link.ENDPOINTS),
         "refused_by": (Link.GATEWAY, Link.ANSWERS),
+        "preferred_by": (Link.PREFERENCE,),
     }
     known = list(views)
 
@@ -80,7 +82,7 @@ def with_causes(calls: pd.DataFrame, views: Iterable[service_view.ServiceView]) 
 
 
 def calls(mesh: Mesh, patience: float = PATIENCE) -> pd.DataFrame:
-    """Return the table of `look` without what is read of objects: hidden_by and refused_by are empty."""
+    """Return the table of `look` without what is read of objects: hidden_by and the like are empty."""
     spec = mesh.spec.probe
     seen, remotes = gateways.gateways_seen(mesh), primaries.remotes(mesh)
     sides = mesh.each(lambda cluster: find_side(cluster, mesh))

@@ -10,7 +10,7 @@ from typing import Any, Final
 from meshkit.errors import UnreachableError
 from meshkit.istio.config import authorization_policies
 from meshkit.istio.config.authorization_policies import OWN
-from meshkit.istio.config.locality import locality_of
+from meshkit.istio.config.locality import locality_of, traffic_distribution
 from meshkit.istio.config.missing_services import selects
 from meshkit.istio.config.services import mesh_config_map, settings_of
 from meshkit.istio.control_plane.cluster_domain import of_cluster
@@ -50,9 +50,10 @@ class Pod:
 class Configuration:
     """What of one cluster shapes views: meshConfig, namespaces' labels, the Service, its pods, and Istio's objects.
 
-    `servers` are the pods that the Service selects, `unselected` those of the server's workload that it does not.
-    `objects` are those that the cluster's istiod reads: its discoverySelectors leave out the others. They and
-    meshConfig are in the cluster `source`: its own, or of a remote cluster its primary's.
+    `servers` are the pods that the Service selects, `unselected` those of the server's workload that it does not;
+    `nearest` is the field by which it asks for its nearest endpoints. `objects` are those that the cluster's istiod
+    reads: its discoverySelectors leave out the others. They and meshConfig are in the cluster `source`: its own, or of
+    a remote cluster its primary's.
     """
 
     cluster: str
@@ -69,6 +70,7 @@ class Configuration:
     gateways: tuple[str, ...]
     objects: Mapping[str, tuple[Manifest, ...]]
     source: str = ""
+    nearest: str = ""
 
     def reads(self, namespace: str, labels: Labels) -> bool:
         """Return whether this cluster's istiod reads a namespace with these labels, here or in another cluster.
@@ -94,7 +96,7 @@ def configuration(cluster: Cluster, mesh: Mesh, source: Cluster) -> Configuratio
     """
     spec = mesh.spec.probe
     config_map = mesh_config_map(source, mesh)
-    services = cluster.get("services")
+    services, namespaces = cluster.get("services"), {n["metadata"]["name"]: n for n in cluster.get("namespaces")}
     service = next((s for s in services if named(s) == f"{spec.namespace}/{spec.server}"), None)
     selector = ((service or {}).get("spec") or {}).get("selector") or {}
     running = [p for p in cluster.get("pods", spec.namespace) if p["metadata"]["namespace"] == spec.namespace]
@@ -106,7 +108,7 @@ def configuration(cluster: Cluster, mesh: Mesh, source: Cluster) -> Configuratio
         settings=settings_of(config_map),
         domain=of_cluster(cluster, mesh.root_namespace),
         root=mesh.root_namespace,
-        namespaces={n["metadata"]["name"]: n["metadata"].get("labels") or {} for n in cluster.get("namespaces")},
+        namespaces={name: n["metadata"].get("labels") or {} for name, n in namespaces.items()},
         service=service,
         servers=tuple(pod(p) for p in running if selects(selector, _labels(p))),
         unselected=tuple(
@@ -116,6 +118,9 @@ def configuration(cluster: Cluster, mesh: Mesh, source: Cluster) -> Configuratio
         gateways=tuple(sorted({s["metadata"]["namespace"] for s in services if is_gateway(s)})),
         objects={},
         source=source.name,
+        nearest=traffic_distribution(
+            service, ((namespaces.get(spec.namespace) or {}).get("metadata") or {}).get("annotations") or {}
+        ),
     )
     objects = {kind: tuple(o for o in _get(source, kind) if _read_by(read, o)) for kind in KINDS}
     return Configuration(**{**vars(read), "objects": objects})

@@ -31,6 +31,8 @@ class Link(StrEnum):
     """The server's east-west gateway does not pass the Service's SNI on."""
     ANSWERS = "answers"
     """Calls go elsewhere, or are refused."""
+    PREFERENCE = "preference"
+    """Calls stay with nearer endpoints while there are healthy ones: nothing is taken away."""
 
 
 class Impact(StrEnum):

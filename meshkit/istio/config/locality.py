@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from meshkit.kube.selectors import Labels
@@ -13,6 +14,10 @@ _ZONE: Final = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.i
 _SUBZONE: Final = ("topology.istio.io/subzone",)
 MESH: Final = "mesh: "
 """Before a field of meshConfig in the ConfigMap of istiods."""
+TRAFFIC_DISTRIBUTION: Final = "networking.istio.io/traffic-distribution"
+_NEAREST: Final = ("prefersamezone", "preferclose", "prefersamenode")
+_ACROSS: Final = ("topology.istio.io/network", "topology.istio.io/cluster")
+"""Labels of `failoverPriority` by which another cluster comes later, whatever its locality."""
 _OWN: Final = ("topology.istio.io/locality", "istio-locality")
 
 
@@ -36,23 +41,84 @@ def matches_rule(locality: str, rule: str) -> bool:
     return all(want in any_ or have == want for have, want, any_ in zip(parts, wanted, free, strict=True))
 
 
-def distribution(policy: Manifest, settings: Manifest, port: int) -> tuple[Sequence[Manifest], str]:
-    """Return the `distribute` that counts for a port, and its field; the field of meshConfig begins with `mesh: `.
+@dataclass(frozen=True)
+class Balancing:
+    """How a port's calls are spread over localities: the setting that counts, its field, and whether failover is on.
 
-    The localityLbSetting of a traffic policy replaces that of meshConfig, and a port's settings those of the policy.
-
-    Source: GetEffectiveLbSetting (pilot/pkg/networking/core/loadbalancer), getSubsetTrafficPolicy (pilot/pkg/xds).
+    The field of meshConfig begins with `mesh: `; `service` means that the Service asks for the nearest endpoints.
     """
-    field = "spec.trafficPolicy"
+
+    setting: Manifest
+    field: str
+    failover: bool
+    service: bool = False
+
+    @property
+    def distribute(self) -> Sequence[Manifest]:
+        """The shares of localities; endpoints of those that they do not name are taken away."""
+        return self.setting.get("distribute") or []
+
+    def prefers_home(self, *, apart: bool, client: str, server: str) -> bool:
+        """Return whether a client's calls go to a server elsewhere only where nearer endpoints are not healthy.
+
+        By `failoverPriority` one of another network or cluster comes later, if it has these labels; else by locality.
+        """
+        if not self.failover or self.distribute:
+            return False
+        labels = [str(label).partition("=")[0] for label in self.setting.get("failoverPriority") or []]
+        if labels and ((apart and _ACROSS[0] in labels) or _ACROSS[1] in labels):
+            return True
+        return bool(client and server and client != server) and (not labels or any("/" in one for one in labels))
+
+
+def traffic_distribution(service: Manifest | None, namespace: Labels) -> str:
+    """Return the field by which a Service asks for its nearest endpoints, or nothing.
+
+    Args:
+        service: the Service, if there is one.
+        namespace: the annotations of its namespace.
+
+    Source: GetTrafficDistribution (pilot/pkg/model/service.go).
+    """
+    found = service or {}
+    annotations = (found.get("metadata") or {}).get("annotations") or {}
+    said = str((found.get("spec") or {}).get("trafficDistribution") or "").lower()
+    own = str(annotations.get(TRAFFIC_DISTRIBUTION) or "").lower()
+    if said in _NEAREST:
+        return "spec.trafficDistribution"
+    if own:
+        return f"annotation {TRAFFIC_DISTRIBUTION}" if own in _NEAREST else ""
+    inherited = str(namespace.get(TRAFFIC_DISTRIBUTION) or "").lower()
+    return f"annotation {TRAFFIC_DISTRIBUTION} of its namespace" if inherited in _NEAREST else ""
+
+
+def balancing(policy: Manifest, settings: Manifest, port: int, nearest: str = "") -> Balancing:
+    """Return how the calls to a port are spread: by the traffic policy, else by the Service, else by meshConfig.
+
+    The localityLbSetting of a traffic policy replaces all others, and a port's settings those of the policy. Failover
+    wants outlier detection, except where the Service asks for the nearest (`nearest`, of `traffic_distribution`).
+
+    Source: GetEffectiveLbSetting (pilot/pkg/networking/core/loadbalancer), getSubsetTrafficPolicy and
+    getOutlierDetectionAndLoadBalancerSettings (pilot/pkg/xds/endpoints/endpoint_builder.go).
+    """
+    place = "spec.trafficPolicy"
     for own in policy.get("portLevelSettings") or []:
         if (own.get("port") or {}).get("number") == port:
-            policy, field = own, f"{field}.portLevelSettings"
+            policy, place = own, f"{place}.portLevelSettings"
             break
     said = (policy.get("loadBalancer") or {}).get("localityLbSetting")
-    field = f"{field}.loadBalancer.localityLbSetting"
-    if said is None:
-        said, field = settings.get("localityLbSetting") or {}, f"{MESH}localityLbSetting"
-    return [] if said.get("enabled") is False else said.get("distribute") or [], f"{field}.distribute"
+    detects = policy.get("outlierDetection") is not None
+    if said is not None:
+        setting = {} if said.get("enabled") is False else said
+        on = detects and said.get("enabled") is not False
+        return Balancing(setting, f"{place}.loadBalancer.localityLbSetting", on)
+    if nearest:
+        return Balancing({"failoverPriority": [_ACROSS[0], *_REGION, *_ZONE]}, nearest, failover=True, service=True)
+    mesh = settings.get("localityLbSetting") or {}
+    if mesh.get("enabled") is False:
+        return Balancing({}, f"{MESH}localityLbSetting", failover=False)
+    field = f"{place}.outlierDetection" if detects and not mesh.get("distribute") else f"{MESH}localityLbSetting"
+    return Balancing(mesh, field, detects)
 
 
 def leaves_out(distribute: Sequence[Manifest], client: str, server: str) -> str:

@@ -38,7 +38,7 @@ from meshkit.istio.config.hindrances import (
     linked,
     of_object,
 )
-from meshkit.istio.config.locality import MESH, distribution, leaves_out
+from meshkit.istio.config.locality import MESH, balancing, leaves_out
 from meshkit.istio.config.peer_authentications import peer_mode
 from meshkit.istio.config.services import EXPORT_TO, exported, is_cluster_local, local_hosts
 from meshkit.istio.config.virtual_services import Caller, Route
@@ -90,7 +90,8 @@ class Walk:
         """In the order in which istiod takes them."""
         return (
             self.discovery, self.domains, self.service, self.exports, self.cluster_local, self.sidecars,
-            self.service_entries, self.ports, self.mutual_tls, self.localities, self.routes, self.authorization,
+            self.service_entries, self.ports, self.mutual_tls, self.localities, self.preferences, self.routes,
+            self.authorization,
         )  # fmt: skip
 
     def _settings(self, where: Configuration, link: Link, field: str, effect: str, wanted: str = "") -> Hindrance:
@@ -358,7 +359,8 @@ class Walk:
     def _localities(self, labels: Labels) -> Iterator[Hindrance]:
         rule = self._rule(labels)
         policy, author = (rule.policy, rule.author) if rule else ({}, None)
-        shares, field = distribution(policy, self.client.settings, self.probe.port)
+        spread = balancing(policy, self.client.settings, self.probe.port, self.holder.nearest)
+        shares, field = spread.distribute, f"{spread.field}.distribute"
         pairs = [(c.locality, s.locality) for c in self.client.clients for s in self.server.servers]
         left = [leaves_out(shares, *pair) for pair in pairs]
         if not any(left):
@@ -372,6 +374,24 @@ class Walk:
             yield linked(one, one.link, impact=_impact(part=part))
         elif author:
             yield of_object(self.client, DESTINATION_RULE, author, field, effect, link=Link.ENDPOINTS, part=part)
+
+    def preferences(self) -> Iterator[Hindrance]:
+        """What keeps calls with nearer endpoints, where the client's own cluster has some."""
+        for labels in self._callers() if self.client.servers else []:
+            yield from self._preferences(labels)
+
+    def _preferences(self, labels: Labels) -> Iterator[Hindrance]:
+        rule = self._rule(labels)
+        policy, author = (rule.policy, rule.author) if rule else ({}, None)
+        spread = balancing(policy, self.client.settings, self.probe.port, self.holder.nearest)
+        pairs = [(c.locality, s.locality) for c in self.client.clients for s in self.server.servers]
+        if not any(spread.prefers_home(apart=self.apart, client=c, server=s) for c, s in pairs):
+            return
+        effect = f"prefers nearer endpoints: calls go to {self.server.cluster} only while those are not healthy"
+        if spread.service and self.holder.service:
+            yield of_object(self.holder, SERVICE, self.holder.service, spread.field, effect, link=Link.PREFERENCE)
+        elif author:
+            yield of_object(self.client, DESTINATION_RULE, author, spread.field, effect, link=Link.PREFERENCE)
 
     def routes(self) -> Iterator[Hindrance]:
         """The VirtualService that clients go by: what of it leads past the server's cluster, or ends at its gateway."""

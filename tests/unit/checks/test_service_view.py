@@ -26,6 +26,7 @@ from tests.unit.istio.config.test_service_view import (
     cluster,
     configured,
     istio,
+    near,
     only,
     policy,
     service,
@@ -161,7 +162,16 @@ def test_the_route_that_keeps_calls_in_one_cluster_is_named() -> None:
     finding = calls(seen(only("east")), answered_in="east")[1]
     assert finding.verdict is Verdict.WARN
     assert "VirtualService sample/pin in east (spec.http[0].route)" in finding.remedy
-    assert "locality rules" in calls(seen(), answered_in="east")[1].remedy
+    assert "no object that was read keeps calls at home" in calls(seen(), answered_in="east")[1].remedy
+
+
+def test_a_service_that_asks_for_the_nearest_is_named_where_no_answer_came_from_afar() -> None:
+    """It hinders nobody: MK728 passes, and says it; failed calls are not its fault."""
+    views = seen(near(trafficDistribution="PreferClose"))
+    assert "Service sample/httpbin in east (spec.trafficDistribution)" in calls(views, answered_in="east")[1].remedy
+    assert "trafficDistribution" not in calls(views, answered=15, error="503")[1].remedy
+    found = [f for f in service_view.check(mesh(), views) if f.subject == "east → west"]
+    assert [(f.verdict, "prefers nearer" in f.observed) for f in found] == [(Verdict.PASS, True)]
 
 
 def test_the_object_that_hides_endpoints_is_named_for_the_merged_service() -> None:

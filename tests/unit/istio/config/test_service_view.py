@@ -646,3 +646,78 @@ def test_what_cannot_be_read_or_is_not_there_is_unknown() -> None:
     lost: Any = {"east": cluster("east"), "west": cluster("west", configmaps=[], pods=[istiod])}
     found = service_view.views(Mesh(mesh().spec, lost))
     assert all("west: no ConfigMap" in view.reason for view in found)
+
+
+NEAREST = "networking.istio.io/traffic-distribution"
+OUTLIERS = {"outlierDetection": {}}
+HOME, AWAY = "eu/a", "us/b"
+
+
+def placed(locality: str) -> Objects:
+    """Return the cluster's pods in a locality."""
+    pods = cluster("east").get("pods", "sample")
+    for pod in pods:
+        pod["metadata"]["labels"]["istio-locality"] = locality.replace("/", ".")
+    return {"pods": pods}
+
+
+def near(**spec: Any) -> Objects:
+    """Return the probe's Service with fields of its own."""
+    found = service()
+    found["services"][0]["spec"] |= spec
+    return found
+
+
+def rule(**policy: Any) -> Objects:
+    """Return a DestinationRule for the Service."""
+    return istio("DestinationRule", {"host": HOST, "trafficPolicy": policy})
+
+
+RANDOM = {"simple": "RANDOM"}
+LOCALITY = {"localityLbSetting": {"enabled": True}}
+LOCALITY_OFF = {"localityLbSetting": {"enabled": False}}
+BY_NETWORK = {"localityLbSetting": {"failoverPriority": ["topology.istio.io/network"]}}
+
+
+@pytest.mark.parametrize(
+    ("east", "there", "field"),
+    [
+        (near(trafficDistribution="PreferClose"), HOME, "spec.trafficDistribution"),
+        (near(trafficDistribution="PreferSameNode"), HOME, "spec.trafficDistribution"),
+        (service({NEAREST: "PreferSameZone"}), HOME, f"annotation {NEAREST}"),
+        (service({NEAREST: "Any"}), HOME, ""),
+        (near(trafficDistribution="PreferClose") | rule(loadBalancer=LOCALITY_OFF), HOME, ""),
+        (near(trafficDistribution="PreferClose") | rule(loadBalancer=RANDOM), HOME, "spec.trafficDistribution"),
+        (rule(**OUTLIERS), AWAY, "spec.trafficPolicy.outlierDetection"),
+        (rule(**OUTLIERS), HOME, ""),
+        (rule(**OUTLIERS), "", ""),
+        (rule(loadBalancer=LOCALITY), AWAY, ""),
+        (rule(loadBalancer=LOCALITY, **OUTLIERS), AWAY, "spec.trafficPolicy.loadBalancer.localityLbSetting"),
+        (rule(loadBalancer=LOCALITY_OFF, **OUTLIERS), AWAY, ""),
+        (rule(loadBalancer=BY_NETWORK, **OUTLIERS), HOME, "spec.trafficPolicy.loadBalancer.localityLbSetting"),
+        (rule(**OUTLIERS) | configured("localityLbSetting: {enabled: false}"), AWAY, ""),
+    ],
+)  # fmt: skip
+def test_what_keeps_calls_with_nearer_endpoints_is_named_and_hinders_nobody(
+    east: Objects, there: str, field: str
+) -> None:
+    """As GetEffectiveLbSetting has it: the policy first, then the Service, then the mesh; all but it want outliers."""
+    found = named({**placed(HOME), **east}, placed(there) if there else None)
+    assert [(link, at) for link, _, _, at in found] == ([(Link.PREFERENCE, field)] if field else [])
+
+
+def test_a_namespace_may_ask_for_the_nearest() -> None:
+    """By the annotation of the Service's namespace, unless the Service says otherwise."""
+    space = held("Namespace", "sample", labels={"team": "a"})
+    space["metadata"]["annotations"] = {NEAREST: "PreferClose"}
+    spaces = {"namespaces": [space, held("Namespace", "istio-system")]}
+    assert [at for *_, at in named(spaces)] == [f"annotation {NEAREST} of its namespace"]
+    assert named({**spaces, **service({NEAREST: "Any"})}) == []
+
+
+def test_a_service_that_asks_for_the_nearest_is_not_bound_by_the_shares_of_the_mesh() -> None:
+    """MeshConfig's `distribute` counts only where neither a policy nor the Service says more."""
+    shares = configured('localityLbSetting: {distribute: [{from: "eu/*", to: {"eu/*": 100}}]}')
+    assert [link for link, *_ in named({**placed(HOME), **shares}, placed(AWAY))] == [Link.ENDPOINTS]
+    nearest = near(trafficDistribution="PreferClose")
+    assert [link for link, *_ in named({**placed(HOME), **shares, **nearest}, placed(AWAY))] == [Link.PREFERENCE]
