@@ -14,7 +14,14 @@ from meshkit.istio.control_plane import versions
 from meshkit.istio.control_plane.versions import Identity, is_remote
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
-from meshkit.istio.multicluster.remote_secrets import PREFIX, Credential, RemoteSecret, usable
+from meshkit.istio.multicluster.remote_secrets import (
+    PREFIX,
+    Credential,
+    RemoteClusters,
+    RemoteSecret,
+    SyncStatus,
+    usable,
+)
 from meshkit.istio.proxies import new_pods
 from meshkit.kube import api_server
 from meshkit.kube.mesh import Mesh
@@ -194,12 +201,22 @@ def _conflict(mesh: Mesh, facts: DiscoveryFacts, ask: Question, reader: str, tar
             strange,
             remote_secrets.keep_one(mesh, known.remote_secrets, known.remote_clusters, mine) if several else remove,
         )
-    for secret in mine:
-        if secret.undecided:
-            return ask.unknown(f"{secret.name}: {secret.detail}")
-        works = secret.credential is Credential.OK or secret.name == ours
-        return ask.judge(works, f"{secret.name}, credential {secret.credential.value}", remove)
-    return ask.answer(Verdict.PASS, "none yet")
+    if not mine:
+        return ask.answer(Verdict.PASS, "none yet")
+    (secret,) = mine
+    untried = secret.credential is Credential.NOT_TESTED and _in_use(known.remote_clusters, reader, secret)
+    if secret.undecided and not untried:
+        return ask.unknown(f"{secret.name}: {secret.detail}")
+    works = secret.credential is Credential.OK or secret.name == ours or untried
+    note = f", by which istiod watches {target}: left as it is" if untried else ""
+    return ask.judge(works, f"{secret.name}, credential {secret.credential.value}{note}", remove)
+
+
+def _in_use(seen: RemoteClusters, reader: str, secret: RemoteSecret) -> bool:
+    """Return whether all istiods of a reader say that they watch a cluster by a secret, and are in sync with it."""
+    found = seen.of(reader, secret.key)
+    used = {(one.secret, one.status) for one in found} == {(secret.place, SyncStatus.SYNCED)}
+    return used and not seen.unread_in(reader)
 
 
 def _read_from_files(ask: Question, folder: str, target: str, *, known: bool) -> Finding:

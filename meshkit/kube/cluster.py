@@ -282,22 +282,38 @@ class Cluster(Shown):
             raise UnreachableError("its answer has no Date header", where=self.where) from None
         return ClockSkew(server + 0.5 - answer.midpoint, 0.5 + answer.round_trip / 2)
 
-    def can_i(self, verb: str, resource: str, namespace: str | None = None) -> bool:
-        """Return whether our credential may do this, as `kubectl auth can-i` (`pods/exec`, `secrets`)."""
+    def can_i(
+        self, verb: str, resource: str, namespace: str | None = None, *, user: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Return whether our credential, or another user, may do this, as `kubectl auth can-i` (`pods/exec`).
+
+        A `user` is one of `review_token`; to ask that needs the right to create SubjectAccessReviews.
+        """
         plain, _, subresource = resource.partition("/")
         known = self.resource(plain)
         attributes = {"verb": verb, "resource": known.plural, "group": known.group, "subresource": subresource}
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": {**attributes, "namespace": namespace or ""}},
-        }
-        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        spec: dict[str, Any] = {"resourceAttributes": {**attributes, "namespace": namespace or ""}}
+        kind, name = "SelfSubjectAccessReview", ""
+        if user is not None:
+            name, named = str(user.get("username", "")), {"user": user.get("username", "")}
+            kind, spec = "SubjectAccessReview", spec | named | {k: user[k] for k in ("groups", "uid") if k in user}
+        review = {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
+        path = f"/apis/authorization.k8s.io/v1/{kind.lower()}s"
         answer = self._once(
-            ("can", *attributes.values(), verb, namespace),
+            ("can", *attributes.values(), verb, namespace, name),
             lambda: self._request("POST", path, body=review, content_type="application/json"),
         )
         return bool(self._decoded(answer, "status")["status"].get("allowed"))
+
+    def review_token(self, token: str) -> dict[str, Any]:
+        """Return what the API server says of a token: `authenticated`, `user`, `error`; the server keeps nothing of it.
+
+        It is asked by our own credential, which must be allowed to create TokenReviews.
+        """
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+        path = "/apis/authentication.k8s.io/v1/tokenreviews"
+        answer = self._request("POST", path, body=review, content_type="application/json")
+        return dict(self._decoded(answer, "status")["status"])
 
     # --- write ---
 

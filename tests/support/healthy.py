@@ -70,7 +70,10 @@ def secret(name: str) -> Row:
 
 def remote(name: str) -> Row:
     """Return that istiod watches the other cluster."""
-    return {"cluster": name, "istiod": f"istiod-{name}", "remote": OTHER[name], "status": "synced"}
+    secret = f"istio-system/istio-remote-secret-{OTHER[name]}"
+    return {
+        "cluster": name, "istiod": f"istiod-{name}", "remote": OTHER[name], "status": "synced", "secret": secret,
+    }  # fmt: skip
 
 
 def secrets(rows: Iterable[Row]) -> RemoteSecrets:

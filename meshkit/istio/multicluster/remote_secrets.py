@@ -7,10 +7,11 @@ revoked or the remote API server died. So each credential is tried here, live.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -425,7 +426,11 @@ def _prove(mesh: Mesh, secret: RemoteSecret, held: SecretKubeconfig, refusal: _R
 
 
 def try_token(cluster: Cluster, token: str, ca: bytes, namespace: str) -> Proof:
-    """Try a token at our own address of a cluster."""
+    """Try a token at our own address of a cluster; where that refuses it, our own credential asks what it is worth.
+
+    Our address may be an authenticating proxy's, as Rancher's or Teleport's: it takes its own tokens only, and istiod
+    goes to the API server itself.
+    """
     proof = _ask(cluster.with_token(token, ca, timeout=TRY_TIMEOUT), namespace)
     if proof.credential is Credential.UNREACHABLE:
         # A proxy before the API server may end TLS with a certificate that the secret's CA need not know.
@@ -439,8 +444,10 @@ def try_token(cluster: Cluster, token: str, ca: bytes, namespace: str) -> Proof:
     if proof.credential is not Credential.REFUSED:
         return proof
     why, sure = _why_refused(cluster, token)
-    if not sure and urlsplit(cluster.server).path.strip("/"):
-        # Rancher, for one: its address is a path, and it takes its own tokens only. istiod asks the API server itself.
+    reviewed = None if sure else _reviewed(cluster, token, namespace)
+    if reviewed and reviewed.credential is not Credential.REFUSED:
+        return reviewed
+    if not sure and not reviewed and urlsplit(cluster.server).path.strip("/"):
         told = f"our address {cluster.server} seems to be an authenticating proxy's, which refuses it (401)"
         return Proof(Credential.NOT_TESTED, told)
     return replace(proof, detail=why or proof.detail)
@@ -478,26 +485,49 @@ def _why_refused(cluster: Cluster, token: str) -> tuple[str, bool]:
     return (f"revoked: its Secret {namespace}/{secret} {changed}", True) if changed else (_NO_REASON, False)
 
 
+def _reviewed(cluster: Cluster, token: str, namespace: str) -> Proof | None:
+    """Return what the API server says of a token that our address refuses; None where we may not ask."""
+    try:
+        status = cluster.review_token(token)
+    except MeshkitError:
+        return None
+    user = status.get("user")
+    if not status.get("authenticated") or not isinstance(user, dict):
+        return Proof(Credential.REFUSED, _NO_REASON)
+    try:
+        proof = _rights(partial(cluster.can_i, user=user), namespace)
+    except MeshkitError as error:
+        unsure = f"the token is good (TokenReview), its rights are not known: {error.message}"
+        return Proof(Credential.NOT_TESTED, unsure)
+    by_review = "by TokenReview: our own address takes no token of others"
+    return replace(proof, detail="; ".join(filter(None, (proof.detail, by_review))))
+
+
 def _ask(cluster: Cluster, namespace: str) -> Proof:
     try:
         cluster.get_json("/api/v1/services", query=[("limit", "1")], having="items")
-        missing = [*_not_watched(cluster)]
-        in_root = cluster.can_i("watch", reader_tokens.WATCHED_IN_ROOT, namespace)
+        return _rights(cluster.can_i, namespace)
     except MeshkitError as error:
         codes = (Credential.REFUSED, Credential.FORBIDDEN)
         refused = next((code for code in codes if f"({code.value})" in error.message), Credential.UNREACHABLE)
         return Proof(refused, error.message)
+
+
+def _rights(may: Callable[[str, str, str | None], bool], namespace: str) -> Proof:
+    """Return whether a credential may watch all that istiod reads; `may` is `Cluster.can_i`."""
+    missing = [*_not_watched(may)]
+    in_root = may("watch", reader_tokens.WATCHED_IN_ROOT, namespace)
     # Istio's own reader may not in 1.28 and before, whose istiods do not ask for them (istio/istio#58455): no refusal.
     lacking = [*missing, *([] if in_root else [f"{reader_tokens.WATCHED_IN_ROOT} of {namespace}"])]
     detail = f"may not watch {', '.join(lacking)}" if lacking else ""
     return Proof(Credential.FORBIDDEN if missing else Credential.OK, detail)
 
 
-def _not_watched(cluster: Cluster) -> Iterator[str]:
+def _not_watched(may: Callable[[str, str, str | None], bool]) -> Iterator[str]:
     for group, kinds in reader_tokens.WATCHED.items():
         for kind in kinds:
             try:
-                if not cluster.can_i("watch", f"{kind}.{group}" if group else kind):
+                if not may("watch", f"{kind}.{group}" if group else kind, None):
                     yield kind
             except NotFoundError:  # what the cluster does not serve, istiod does not ask for
                 continue

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from meshkit.errors import UnreachableError
 from meshkit.istio.multicluster import remote_secret_manifest, remote_secrets, secret_kubeconfig
 from meshkit.istio.multicluster.reader_tokens import Token
 from meshkit.istio.multicluster.remote_secrets import Credential, RemoteSecret
@@ -201,24 +202,54 @@ def test_the_api_server_is_asked_by_the_name_that_istiod_asks_for(
     assert given["east", "west"] == ("https://192.0.2.7", asked)
 
 
+RANCHER, TELEPORT = "https://rancher.example/k8s/clusters/c-1", "https://teleport.example:3026"
+GOOD = {"authenticated": True, "user": {"username": "system:serviceaccount:istio-system:reader", "groups": ["all"]}}
+
+
 @pytest.mark.parametrize(
-    ("server", "gone", "credential"),
+    ("server", "gone", "answers", "credential"),
     [
-        ("https://rancher.example/k8s/clusters/c-1", False, Credential.NOT_TESTED),
-        ("https://rancher.example/k8s/clusters/c-1", True, Credential.REFUSED),
-        ("https://192.0.2.7:6443", False, Credential.REFUSED),
+        (RANCHER, False, (None, True), Credential.NOT_TESTED),
+        (RANCHER, True, (GOOD, True), Credential.REFUSED),
+        (TELEPORT, False, (None, True), Credential.REFUSED),
+        (RANCHER, False, (GOOD, True), Credential.OK),
+        (TELEPORT, False, (GOOD, True), Credential.OK),
+        (RANCHER, False, (GOOD, False), Credential.FORBIDDEN),
+        (RANCHER, False, (GOOD, None), Credential.NOT_TESTED),
+        (RANCHER, False, ({"authenticated": False, "error": "invalid bearer token"}, True), Credential.REFUSED),
+        (TELEPORT, False, ({}, True), Credential.REFUSED),
     ],
 )
-def test_what_an_authenticating_proxy_refuses_is_not_known_to_be_revoked(
-    server: str, gone: bool, credential: Credential, monkeypatch: pytest.MonkeyPatch
+def test_what_an_authenticating_proxy_refuses_is_asked_by_our_own_credential(
+    server: str, gone: bool, answers: tuple[Any, Any], credential: Credential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unless the account is gone: istiod asks the API server at another address than we do."""
+    """4.3: istiod asks the API server at another address than we do.
+
+    `answers`: TokenReview's and SubjectAccessReview's; None: we may not ask.
+    """
     said = {"sub": "system:serviceaccount:istio-system:reader"}
     token = f"h.{base64.urlsafe_b64encode(json.dumps(said).encode()).decode()}.s"
     monkeypatch.setattr(remote_secrets, "_ask", lambda *_: remote_secrets.Proof(Credential.REFUSED, "(401)"))
     found = None if gone else {"metadata": {"uid": ""}}
-    cluster: Any = SimpleNamespace(server=server, find=lambda *_: found, with_token=lambda *_, **__: None)
-    assert remote_secrets.try_token(cluster, token, b"", "istio-system").credential is credential
+
+    def answer(known: Any) -> Any:
+        if known is None:
+            raise UnreachableError("the API server refused (403)")
+        return known
+
+    status, allowed = answers
+    asked: list[Any] = []
+    cluster: Any = SimpleNamespace(
+        server=server,
+        find=lambda *_: found,
+        with_token=lambda *_, **__: None,
+        review_token=lambda given: asked.append(given) or answer(status),
+        can_i=lambda *_, user: asked.append(user) or answer(allowed),
+    )
+    proof = remote_secrets.try_token(cluster, token, b"", "istio-system")
+    assert proof.credential is credential
+    assert token not in proof.detail
+    assert asked[1:] == [GOOD["user"]] * len(asked[1:])
 
 
 def test_a_proxy_url_is_kept_at_a_renewal_and_is_nowhere_else() -> None:

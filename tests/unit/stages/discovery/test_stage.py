@@ -177,6 +177,8 @@ SPOILED = [
     ("MK706", PAIR, "secrets", {"labelled": False}, FAIL),
     ("MK706", PAIR, "secrets", {"labelled": False, "paused": True}, FAIL),
     ("MK706", PAIR, "secrets", {"credential": "unreachable"}, UNKNOWN),
+    ("MK706", PAIR, "secrets", {"credential": "untested", "auth": "clientCertificate"}, PASS),
+    ("MK706", PAIR, "secrets", {"credential": "untested", "name": "theirs"}, UNKNOWN),
     ("MK706", PAIR, "secrets", {"credential": "UNKNOWN", "detail": "no answer"}, UNKNOWN),
     ("MK708", "east", "services", {"service": "", "reason": "no answer"}, UNKNOWN),
     ("MK709", "shop/web", "services", {"ports": "http:81/TCP"}, WARN),
