@@ -110,6 +110,10 @@ def check_reach(reach: pd.DataFrame, reader: str, target: str, *, early: bool = 
             return ask.answer(Verdict.SKIPPED, f"{row['detail']}; asked again once stage 05 has installed istiod")
         return ask.unknown(row["detail"], "asked by curl in istiod or the probe's client")
     observed = answer_of_api_server(row)
+    if row["answer"] == api_server_reach.BY_AGENT:
+        return ask.answer(
+            Verdict.WARN, observed, "no curl in istiod or a proxy to check the CA with; MK804 shows it later"
+        )
     remedies = {
         "none": f"does a firewall, route or name stand between? {reader}'s istiod needs the same path",
         "refused": f"istiod refuses it too: the certificate must name that address, and be of {target}'s own CA",

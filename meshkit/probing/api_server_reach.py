@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -27,8 +28,8 @@ REACH: Final = Table(
         "server": text("address of its API server"),
         "asked_from": text("pod"),
         "answer": text(
-            "HTTP status; refused (its certificate is not valid for that address), none (no answer) or UNKNOWN "
-            "(nothing could ask)"
+            "HTTP status; TLS (a certificate for that address, of a CA that the sender does not know); refused (its "
+            "certificate is not valid for that address), none (no answer) or UNKNOWN (nothing could ask)"
         ),
         "detail": text("what happened"),
     },
@@ -38,9 +39,13 @@ UNCHECKED: Final = "its certificate was not checked"
 NO_SENDER: Final = "no istiod and no client of the probe runs there"
 _CURL_TIMEOUT = 5
 _NOT_RUN = (126, 127)
+_NO_CURL: Final = ExecResult("", "", 127)
 _NOT_TRUSTED = 60
 _CLOSED: Final = (35, 52, 56)
 """curl's exit codes for a connection that is closed in the handshake, before an answer, or in it."""
+BY_AGENT: Final = "TLS"
+_LAST_ERROR: Final = re.compile(r"Last error: (?:Get \"[^\"]*\": )?(.*)")
+_STATUS: Final = re.compile(r"HTTP status code (\d{3})")
 _CAUGHT: Final = "no istiod has curl, and the call was closed by the sidecar of"
 _MAY: Final = ": outboundTrafficPolicy REGISTRY_ONLY refuses it (BlackHoleCluster), or nothing answers behind it"
 
@@ -51,11 +56,13 @@ def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None 
     Each istiod of the reader sends the request by curl, without a credential, so any HTTP status is an answer. The row
     is of the first istiod without an answer; if only some istiods could send, it is UNKNOWN. Where no istiod has curl
     (a distroless image), the request is sent from the probe client's proxy container, whose traffic is not
-    intercepted, and last from the client's own container. The client's sidecar may close that connection itself
-    (REGISTRY_ONLY: BlackHoleCluster), so a closed connection is then UNKNOWN, and not an API server without an answer.
+    intercepted: by curl, or else by `pilot-agent wait`, which knows no private CA. Last comes the client's own
+    container. The client's sidecar may close that connection itself (REGISTRY_ONLY: BlackHoleCluster), so a closed
+    connection is then UNKNOWN, and not an API server without an answer.
     Like istiod, the request verifies the certificate with the target's CA (ConfigMap kube-root-ca.crt).
 
-    Source: pilot/pkg/networking/core/cluster_builder.go; tools/istio-iptables, which excludes the proxy's UID.
+    Source: pilot/pkg/networking/core/cluster_builder.go; tools/istio-iptables, which excludes the proxy's UID;
+    pilot/cmd/pilot-agent/app/wait.go.
 
     Args:
         mesh: the mesh.
@@ -129,9 +136,15 @@ def _reach(
         except UnreachableError as error:
             untried = f"{pod}: {error.message}"
             silent = silent or (untried if container == "discovery" else "")
-            continue
+            done = _NO_CURL
         if done.exit_code in _NOT_RUN:
-            untried = f"{pod} has no curl"
+            untried = untried if done is _NO_CURL else f"{pod} has no curl"
+            if (
+                found := _by_agent(mesh.clusters[pair[0]], pod, namespace, given)
+                if container == PROXY_CONTAINER
+                else {}
+            ):
+                return {**row, "asked_from": pod, **found}
             continue
         if container not in ("discovery", PROXY_CONTAINER) and _by_sidecar(done, address):
             return {**row, "asked_from": pod, "answer": "UNKNOWN", "detail": f"{_CAUGHT} {pod}{_MAY}"}
@@ -146,6 +159,33 @@ def _reach(
     if silent and sender == "discovery":
         return {**row, "answer": "UNKNOWN", "detail": f"{good['asked_from']} gets {good['answer']}, but {silent}"}
     return good or {**row, "answer": "UNKNOWN", "detail": untried}
+
+
+def _by_agent(cluster: Cluster, pod: str, namespace: str, given: tuple[str, str]) -> dict[str, str]:
+    """Ask by the agent of a proxy container that has no curl; nothing where that cannot tell, as of another TLS name."""
+    address, name = given
+    wait = ["--timeoutSeconds", str(_CURL_TIMEOUT), "--requestTimeoutMillis", str(_CURL_TIMEOUT * 600)]
+    command = ["pilot-agent", "wait", "--url", _url(address, "")[0], *wait]
+    try:
+        return {} if name else _told(cluster.exec(pod, namespace, PROXY_CONTAINER, command, 3 * _CURL_TIMEOUT))
+    except UnreachableError:
+        return {}
+
+
+def _told(done: ExecResult) -> dict[str, str]:
+    """Return answer and detail of `pilot-agent wait`; nothing where it did not run.
+
+    Go looks at the certificate's names first, and then at its CA, of which the agent knows the system's only.
+    """
+    said = _LAST_ERROR.search(done.stderr or done.stdout)
+    if done.exit_code == 0 or said is None:
+        return {"answer": "200"} if done.exit_code == 0 else {}
+    error = said[1].strip()[:200]
+    if status := _STATUS.search(error):
+        return {"answer": status[1]}
+    if "unknown authority" in error:
+        return {"answer": BY_AGENT, "detail": f"pilot-agent does not know its CA: {error}"}
+    return {"answer": "refused" if "x509" in error else "none", "detail": error}
 
 
 def _by_sidecar(done: ExecResult, address: str) -> bool:

@@ -88,3 +88,43 @@ def test_what_a_sidecar_refuses_is_no_silence_of_the_api_server(
     row = api_server_reach._reach(Mesh(spec, clusters), PAIR, (server, ""), vantages, "a CA")
     assert row["answer"] == answer
     assert ("REGISTRY_ONLY" in row["detail"]) == (answer == "UNKNOWN")
+
+
+def last(error: str) -> ExecResult:
+    """Return what `pilot-agent wait` of Istio 1.31 prints at its end, on the lab."""
+    return ExecResult("", f"timeout waiting for Envoy proxy to become ready. Last error: {error}\n", 255)
+
+
+GET = 'Get "https://192.0.2.1/version": '
+X509 = f"{GET}tls: failed to verify certificate: x509: certificate "
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "answer"),
+    [
+        (last(f"{X509}signed by unknown authority"), "", "TLS"),
+        (last(f"{X509}is valid for a, not 192.0.2.1"), "", "refused"),
+        (last("HTTP status code 401"), "", "401"),
+        (ExecResult("", "", 0), "", "200"),
+        (last(f"{GET}dial tcp 192.0.2.1:443: connect: connection refused"), "", "none"),
+        (last(f"{GET}context deadline exceeded (Client.Timeout exceeded while awaiting headers)"), "", "none"),
+        (last(f"{X509}is valid for a, not b"), "a", "UNKNOWN"),
+        (NO_CURL, "", "UNKNOWN"),
+        (CLOSED, "", "UNKNOWN"),
+    ],
+)  # fmt: skip
+def test_where_nothing_has_curl_the_agent_of_a_sidecar_asks(said: Any, name: str, answer: str) -> None:
+    """6.8: all images are distroless; the agent knows no private CA, and cannot be told a TLS server name."""
+
+    def enter(_pod: str, _namespace: str, _container: str, command: list[str], _seconds: float) -> ExecResult:
+        if command[0] != "pilot-agent":
+            return NO_CURL
+        if isinstance(said, UnreachableError):
+            raise said
+        return said
+
+    vantages = [("istiod", "istio-system", "discovery"), ("c", "sample", "istio-proxy"), ("c", "sample", "sleep")]
+    clusters: Any = {"east": SimpleNamespace(exec=enter)}
+    spec = MeshSpec.parse({"clusters": [{"name": "east", "context": "east", "network": "n"}]}, where="test")
+    row = api_server_reach._reach(Mesh(spec, clusters), PAIR, ("https://192.0.2.1", name), vantages, "a CA")
+    assert row["answer"] == answer

@@ -159,6 +159,7 @@ SPOILED = [
     ("MK702", PAIR, "reach", {"answer": "refused"}, FAIL),
     ("MK702", PAIR, "reach", {"answer": "UNKNOWN", "detail": api_server_reach.NO_SENDER}, UNKNOWN),
     ("MK702", PAIR, "reach", {"answer": "200", "detail": f"{api_server_reach.UNCHECKED}: no answer"}, UNKNOWN),
+    ("MK702", PAIR, "reach", {"answer": "TLS", "detail": "its CA is not known"}, WARN),
     ("MK703", "east", "claims", {"network": ""}, FAIL),
     ("MK703", "east", "claims", {"network": "net-west"}, FAIL),
     ("MK703", "east", "claims", {"cluster_id": "Kubernetes"}, FAIL),
