@@ -162,7 +162,7 @@ def _reach(
 
 
 def _by_agent(cluster: Cluster, pod: str, namespace: str, given: tuple[str, str]) -> dict[str, str]:
-    """Ask by the agent of a proxy container that has no curl; nothing where that cannot tell, as of another TLS name."""
+    """Ask by the agent of a proxy container without curl; nothing where that cannot tell, as of another TLS name."""
     address, name = given
     wait = ["--timeoutSeconds", str(_CURL_TIMEOUT), "--requestTimeoutMillis", str(_CURL_TIMEOUT * 600)]
     command = ["pilot-agent", "wait", "--url", _url(address, "")[0], *wait]
