@@ -96,7 +96,9 @@ def test_requests_between_pairs_are_part_of_it_once_they_were_sent(meshed_lab: L
     live.write(tmp_path / "pairs.json.gz")
     file = Snapshot.load(tmp_path / "pairs.json.gz")
     assert of_pairs(file) == of_pairs(live)
-    assert [f.verdict for f in of_pairs(file) if f.id == "MK811"] == [Verdict.PASS] * 2
+    answers = [f for f in of_pairs(file) if f.id == "MK811"]
+    assert len(answers) == 2
+    assert [f for f in answers if f.verdict is not Verdict.PASS] == []
 
 
 def test_a_fault_can_be_looked_at_after_it_was_healed(meshed_lab: Lab, tmp_path: Path) -> None:
