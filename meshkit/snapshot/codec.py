@@ -116,8 +116,12 @@ def decode(document: Any, hint: Any, table: Table | None, path: str) -> Any:
 
 
 def _frame(document: Any, table: Table, path: str) -> pd.DataFrame:
-    known = _fields(_fields(document, {"columns"}, path)["columns"], {*table.columns}, f"{path}.columns")
-    columns = {name: _cells(known[name], dtype, f"{path}.columns.{name}") for name, dtype in table.dtypes.items()}
+    held = _typed(_fields(document, {"columns"}, path)["columns"], dict, f"{path}.columns")
+    later = {name for name in table.dtypes if _may_be_later(table, name) and name not in held}
+    known = _fields(held, {*table.columns} - later, f"{path}.columns")
+    dtypes = {name: dtype for name, dtype in table.dtypes.items() if name not in later}
+    columns = {name: _cells(known[name], dtype, f"{path}.columns.{name}") for name, dtype in dtypes.items()}
+    columns |= dict.fromkeys(later, [""] * len(next(iter(columns.values()), [])))
     if len({len(values) for values in columns.values()}) > 1:
         raise WrongDocument(f"{path}.columns", "the columns have different lengths")
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -125,6 +129,11 @@ def _frame(document: Any, table: Table, path: str) -> pd.DataFrame:
         return table.frame(rows, in_order=True)
     except (TypeError, ValueError, OverflowError) as error:
         raise WrongDocument(path, f"no table {table.name}: {error}") from None
+
+
+def _may_be_later(table: Table, name: str) -> bool:
+    """Return whether a file of an older meshkit may lack a column: a text that was added, and decides nothing alone."""
+    return table.dtypes[name] == "str" and name not in (*table.key, "reason")
 
 
 def _cells(document: Any, dtype: str, path: str) -> list[Any]:

@@ -114,7 +114,7 @@ X509 = f"{GET}tls: failed to verify certificate: x509: certificate "
     ],
 )  # fmt: skip
 def test_where_nothing_has_curl_the_agent_of_a_sidecar_asks(said: Any, name: str, answer: str) -> None:
-    """6.8: all images are distroless; the agent knows no private CA, and cannot be told a TLS server name."""
+    """6.8: all images are distroless; the agent knows no private CA, and cannot be given a TLS server name."""
 
     def enter(_pod: str, _namespace: str, _container: str, command: list[str], _seconds: float) -> ExecResult:
         if command[0] != "pilot-agent":

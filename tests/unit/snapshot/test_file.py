@@ -182,6 +182,19 @@ WRONG: dict[str, tuple[Spoil, str]] = {
 }
 
 
+def test_a_file_of_before_a_column_was_added_can_be_read(tmp_path: Path) -> None:
+    """Last month's incident stays readable: a text that nobody read then is empty; no other column may be missing."""
+    data = json.loads(written(tmp_path).read_text())
+    columns = data["readings"]["calls"]["columns"]
+    del columns["preferred_by"]
+    (tmp_path / "older.json").write_text(json.dumps(data))
+    assert Snapshot.load(tmp_path / "older.json").calls["preferred_by"].tolist() == [""] * 3
+    del columns["reason"]
+    (tmp_path / "older.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"calls\.columns\.reason: missing"):
+        Snapshot.load(tmp_path / "older.json")
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_file_is_an_input_error_that_names_file_and_field(tmp_path: Path, name: str) -> None:
     """Never a stack, and nothing is created that the reading's type does not name."""
