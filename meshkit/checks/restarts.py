@@ -16,6 +16,7 @@ from meshkit import clock
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.proxies import images, quotas
+from meshkit.istio.proxies.admission import ADMISSION
 from meshkit.istio.proxies.new_pods import INSTALL, NewPodFacts
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import Row
@@ -115,10 +116,10 @@ def _user(row: Row) -> str:
 
 
 def check_admitted(found: pd.DataFrame, name: str, restarted: Collection[tuple[str, ...]] = ()) -> Iterator[Finding]:
-    """MK242: neither a ResourceQuota nor PodSecurity refuses the new pods of a rolling restart.
+    """MK242: nothing refuses the new pods of a rolling restart: no quota, no PodSecurity, no webhook or policy.
 
     Where one does, the restart stands still: the Deployment says ReplicaFailure, and its old pods stay. So it fails for
-    a workload that stage 05 restarts. Webhooks that refuse pods cannot be known before.
+    a workload that stage 05 restarts.
 
     Args:
         found: of `quotas.refusals`.
@@ -133,11 +134,13 @@ def check_admitted(found: pd.DataFrame, name: str, restarted: Collection[tuple[s
     for row in rows.to_dict("records"):
         observed = f"{row['kind']} {row['namespace']}/{row['workload']}: {row['by']}: {row['says']}"
         remedy = f"raise {row['by']} of {row['namespace']}, or let the Deployment have maxSurge: 0"
-        if row["by"] == quotas.POD_SECURITY:
+        if row["by"] in (quotas.POD_SECURITY, ADMISSION):
+            remedy = f"correct the pod, or let what refuses it admit pods of {row['namespace']}"
+        if row["by"] == quotas.POD_SECURITY and "istio-init" in row["says"]:
             remedy = f"install istio-cni, so that pods need no such right, or relax the label of {row['namespace']}"
         held = (name, row["namespace"], row["kind"], row["workload"]) in restarted
         yield ask.answer(
             Verdict.FAIL if held else Verdict.WARN, observed + ("; stage 05 restarts it" if held else ""), remedy
         )
     if rows.empty:
-        yield ask.answer(Verdict.PASS, "neither a quota nor PodSecurity refuses one")
+        yield ask.answer(Verdict.PASS, "nothing refuses one")

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from kubernetes.client import ApiClient
@@ -467,7 +467,8 @@ def refused(status: int, data: bytes | str, *, where: str, method: str, path: st
     what = f"{method} {resource}"
     if status == 401:
         return UnreachableError("it refuses the credential (401)", where=where, remedy="log in again or renew it")
-    if status == 403:
+    # Admission denies with 403, too: a webhook, PodSecurity, a quota. The credential may well do it.
+    if status == 403 and (method == "GET" or _BY_AUTHORIZER.search(_status_message(data))):
         return UnreachableError(
             f"the credential may not {what} (403)", where=where, remedy="ask for the right, or use another context"
         )
@@ -486,6 +487,10 @@ def refused(status: int, data: bytes | str, *, where: str, method: str, path: st
     quoted = "" if "/secrets" in path else _status_message(data)
     kind = MeshkitError if method == "GET" else ChangeError
     return kind(f"{what} was refused ({status}){': ' if quoted else ''}{quoted}", where=where)
+
+
+_BY_AUTHORIZER: Final = re.compile(r'User ".*" cannot |^$')
+"""An authorizer's refusal, by apimachinery's NewForbidden; an empty answer is no API server's admission."""
 
 
 def _conflicts(data: bytes | str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Who would refuse the new pods of a rolling restart, as far as that can be known before: quotas and PodSecurity."""
+"""Who would refuse the new pods of a rolling restart: quotas, PodSecurity, and whoever else admits pods."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 from kubernetes.utils.quantity import parse_quantity
 
 from meshkit.istio.control_plane.istiods_and_proxies import running
+from meshkit.istio.proxies import admission
 from meshkit.istio.proxies.workloads import owner, surge
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
@@ -24,7 +25,7 @@ REFUSALS: Final = Table(
         "namespace": text("its namespace"),
         "kind": text("of the workload"),
         "workload": text("its name"),
-        "by": text("`ResourceQuota name`, or PodSecurity"),
+        "by": text("`ResourceQuota name`, PodSecurity, or admission: what a dry run was refused by"),
         "says": text("what is missing, or not allowed"),
         "reason": text("why a cluster could not be read; such a row has no workload"),
     },
@@ -47,8 +48,10 @@ def refusals(mesh: Mesh) -> pd.DataFrame:
     """Return one row for each workload with a proxy, and istiod's, whose next pod would be refused.
 
     A cluster without any has no row. Deployments that end a pod before they start one, StatefulSets and DaemonSets need
-    no room in a quota. PodSecurity looks at new pods only, so those that run may be of before its label; of what it
-    forbids only the capabilities are looked at, which Istio's init container asks for where there is no istio-cni.
+    no room in a quota. Where PodSecurity, webhooks, policies or LimitRanges decide about pods, a dry run of the next
+    pod of each Deployment asks them. Where that is not allowed, of what PodSecurity forbids only the capabilities are
+    looked at, which Istio's init container asks for where there is no istio-cni. It looks at new pods only, so those
+    that run may be of before its label.
 
     Source: kubernetes: pkg/quota/v1/evaluator/core/pods.go, pod-security-admission/policy/check_capabilities_*.go.
     """
@@ -66,7 +69,9 @@ def _refusals(cluster: Cluster, root_namespace: str) -> Iterator[dict[str, Any]]
     levels = {
         n["metadata"]["name"]: (n["metadata"].get("labels") or {}).get(ENFORCE, "") for n in cluster.get("namespaces")
     }
-    if not quotas and not set(levels.values()) & _STRICT:
+    strict = bool(set(levels.values()) & _STRICT)
+    rehearsed = strict or admission.decided_by_others(cluster)
+    if not rehearsed and not quotas:
         return
     deployments = {(d["metadata"]["namespace"], d["metadata"]["name"]): d for d in cluster.get("deployments.v1.apps")}
     sets = {(o["metadata"]["namespace"], o["metadata"]["name"]): o for o in cluster.get("replicasets.v1.apps")}
@@ -78,12 +83,23 @@ def _refusals(cluster: Cluster, root_namespace: str) -> Iterator[dict[str, Any]]
             continue
         seen.add((namespace, kind, name))
         where = {"namespace": namespace, "kind": kind, "workload": name}
-        if says := forbidden(levels.get(namespace, ""), pod["spec"]):
+        workload = deployments.get((namespace, name)) if rehearsed and kind == "Deployment" else None
+        denied = list(_denied(cluster, workload)) if workload else []
+        yield from ({**where, **one} for one in denied)
+        says = forbidden(levels.get(namespace, ""), pod["spec"])
+        if says and POD_SECURITY not in {one["by"] for one in denied}:
             yield {**where, "by": POD_SECURITY, "says": says}
         owned = deployments.get((namespace, name)) if kind == "Deployment" else None
         for quota in quotas.get(namespace, []) if owned and surge(owned) else []:
             by = f"ResourceQuota {quota['metadata']['name']}"
             yield from ({**where, "by": by, "says": says} for says in missing(quota, pod["spec"]))
+
+
+def _denied(cluster: Cluster, workload: Manifest) -> Iterator[dict[str, str]]:
+    """Yield what a dry run of a workload's next pod is refused by; of quotas more is said without it."""
+    for says in admission.refused(cluster, workload):
+        if "exceeded quota" not in says:
+            yield {"by": POD_SECURITY if f"violates {POD_SECURITY}" in says else admission.ADMISSION, "says": says}
 
 
 def _ours(pod: Manifest, root_namespace: str) -> bool:
