@@ -18,6 +18,8 @@ from meshkit.checks.question import ARROW
 
 UNREADABLE: Final = ("MK101", "MK108")
 """A cluster, or an istiod, that cannot be read leaves what is asked of it unknown."""
+SILENT: Final = "none from "
+"""After this a finding names the clusters from which no answer came."""
 
 
 @functools.cache
@@ -44,13 +46,14 @@ def _number(identifier: str) -> int:
 def follows(effect: Finding, cause: Finding, clusters: Collection[str]) -> bool:
     """Tell whether a bad finding may be due to another one, by what both are about: the pair, or a cluster of it.
 
-    A warning is no reason for a failure; what is unknown is none for anything, but for a cluster that cannot be read.
-    What names no cluster of the mesh is about all of them; of an object (`namespace/name`), it follows from what names
-    that, too.
+    A warning is no reason for a failure; what is unknown is none for anything, but for a cluster that cannot be read. A
+    client's finding is about the clusters, too, that did not answer it. What names no cluster of the mesh is about all
+    of them; of an object (`namespace/name`), it follows from what names that, too.
     """
     if SEVERITY.index(cause.verdict) < SEVERITY.index(effect.verdict):
         return False
-    ours, theirs = (re.findall(_names(tuple(clusters)), found.subject) for found in (effect, cause))
+    subjects = (f"{effect.subject} {effect.observed.partition(SILENT)[2]}", cause.subject)
+    ours, theirs = (re.findall(_names(tuple(clusters)), subject) for subject in subjects)
     if cause.id in UNREADABLE and effect.id not in UNREADABLE:
         return effect.verdict is Verdict.UNKNOWN and (not ours or bool({*ours} & {*theirs}))
     if current(effect.id) not in consequences(cause.id) or cause.verdict is Verdict.UNKNOWN:

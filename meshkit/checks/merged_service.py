@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from meshkit.checks.causes import SILENT
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.kube.mesh import Mesh
@@ -90,5 +91,5 @@ def check_calls(row: Row) -> Finding:
     remedy = _cause(row["hidden_by"], *missing) or _cause(row["refused_by"], *missing)
     remedy = remedy or _cause(row["preferred_by"], *missing, command=False)
     remedy = remedy or "no object that was read keeps calls at home; stage 08 tries each pair alone"
-    remedy = f"none from {', '.join(missing)}: {remedy}"
+    observed += f", {SILENT}{', '.join(missing)}" if missing else ""
     return ask.judge(not missing, observed, remedy, otherwise=Verdict.WARN)
