@@ -58,7 +58,7 @@ def check(
         yield from check_sync(mesh, seen, reader, target)
         return
     yield check_secret(mesh, secrets, reader, target)
-    yield from check_key(mesh, identity, secrets, reader, target)
+    yield from check_key(mesh, identity, secrets, seen, pair)
     yield from check_single(mesh, identity, secrets, seen, pair)
     yield from check_place(mesh, secrets, reader, target)
     yield from check_address(mesh, secrets, reader, target)
@@ -153,16 +153,19 @@ def check_secret(mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str) -
     return ask.answer(Verdict.PASS, names)
 
 
-def check_key(mesh: Mesh, identity: Identity, secrets: RemoteSecrets, reader: str, target: str) -> Iterator[Finding]:
+def check_key(
+    mesh: Mesh, identity: Identity, secrets: RemoteSecrets, seen: RemoteClusters, pair: tuple[str, str]
+) -> Iterator[Finding]:
     """MK830: the secret's key and annotation are the target's real cluster id.
 
     istiod uses the key as the id of all endpoints from there; subsets by `topology.istio.io/cluster`, and proxies that
     connect from there, have the real one.
     """
+    reader, target = pair
     own, why = actual_cluster_id(identity, target)
     expected = f"key = annotation = {own or target}, the cluster id of {target}'s istiod"
     ask = Question("MK830", "remote secret has the cluster's own id", arrow(reader, target), expected)
-    rows = active_secrets(mesh, secrets, reader, target) or candidate_secrets(secrets, reader, target)
+    rows = active_secrets(mesh, secrets, reader, target, seen) or candidate_secrets(secrets, reader, target)
     if not rows:
         return
     observed = "; ".join(f"{r.name}: key {r.key}, annotation {r.annotation or 'none'}" for r in rows)

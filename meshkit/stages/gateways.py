@@ -98,7 +98,14 @@ def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     ask = Question("MK602", "a gateway exists or can be created", name, f"{place} is free, ours, or fits")
     if reason := facts.gateways.unknown(name):
         return ask.unknown(reason, f"can `kubectl --context {mesh.spec.cluster(name).context} get services -A` answer?")
-    if used := _used(mesh, facts, name):
+    used = _used(mesh, facts, name)
+    if used and _closed_by_its_owner(used):
+        context, gateway = mesh.spec.cluster(name).context, used.selector[multicluster_gateways.GATEWAY_NAME]
+        observed = f"{used.namespace}/{used.service} is of Gateway {gateway}, which lets no mutual TLS through"
+        edit = f"kubectl --context {context} edit gateways.gateway.networking.k8s.io -n {used.namespace} {gateway}"
+        wanted = f"port {multicluster_gateways.PASSTHROUGH_PORT}, protocol TLS, tls.mode Passthrough"
+        return ask.fail(observed, f"{edit}: let its listener be {wanted}, hostname *.{domain(facts)}")
+    if used:
         whose = "made by meshkit or Istio's script" if _ours(used) else f"of others ({used.made_by}), is used"
         what = cell(used.addresses) if used.declared else f"{used.namespace}/{used.service}"
         return ask.answer(Verdict.PASS, f"{what}, {whose}")
@@ -118,6 +125,14 @@ def _named(mesh: Mesh, facts: GatewayFacts, name: str) -> NetworkGateway | None:
 
 def _ours(gateway: NetworkGateway) -> bool:
     return gateway.made_by == OURS
+
+
+def _closed_by_its_owner(gateway: NetworkGateway) -> bool:
+    """Return whether it is of the Gateway API and exposes nothing: a classic Gateway beside would share its listener.
+
+    Envoy then refuses the listener: two filter chains of the same matching rules.
+    """
+    return multicluster_gateways.GATEWAY_NAME in gateway.selector and not gateway.exposed_by
 
 
 def _used(mesh: Mesh, facts: GatewayFacts, name: str) -> NetworkGateway | None:
@@ -153,8 +168,8 @@ def _plan_gateway(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> Non
     if used is None or _ours(used):
         made.install(name, gateway_manifests.eastwest(mesh.spec, name), f"lets other networks into {entry.network}")
     own = f"{mesh.root_namespace}/{gateway_manifests.EXPOSURE}"
-    if used and (used.declared or used.exposed_by not in ((), (own,))):
-        return  # others expose it already, or it is known by its address only
+    if used and (used.declared or _closed_by_its_owner(used) or used.exposed_by not in ((), (own,))):
+        return  # others expose it already, or MK602 fails, or it is known by its address only
     selector = used.selector if used and not _ours(used) else gateway_manifests.SELECTOR
     if not selector:
         return  # an exposure without one would be of every gateway

@@ -127,6 +127,18 @@ def test_no_gateway_before_every_proxy_knows_its_network(change: Row, mode: str,
     assert all("sample/app" in f.observed for f in findings if f.verdict is FAIL)
 
 
+def test_no_classic_gateway_is_made_beside_a_gateway_api_one_that_terminates_tls() -> None:
+    """MK602: its owner has to let mutual TLS through; nothing of ours shares its listener."""
+    api = {"service": "edge-istio", "made_by": "istiod", "exposed_by": (), "hosts": ()}
+    known = facts({**api, "selector": {"gateway.networking.k8s.io/gateway-name": "edge"}})
+    mesh = healthy.mesh()
+    assert judged(stages_gateways.check(mesh, known), "MK602", "east") == [FAIL]
+    one = replace(known.gateways.of("east")[0], exposed_by=("edge/edge",))
+    assert not stages_gateways._closed_by_its_owner(one)
+    asked: Any = Mesh(mesh.spec, {"east": None})
+    assert stages_gateways.plan(asked, known).empty
+
+
 def test_beside_another_revision_no_gateway_is_made() -> None:
     """MK109, also where a run begins here: the gateway would be of a revision that does not run."""
     other = replace(facts(), revisions={name: planes.named() for name in healthy.OTHER})
