@@ -164,6 +164,13 @@ def _risks(kind: str, workload: dict[str, Any], budgets: Iterable[dict[str, Any]
         yield f"{', '.join(early)} counts as ready before it answers: it has no readinessProbe"
 
 
+DRAIN: Final = (
+    "let a preStop hook call `curl -X POST http://localhost:15020/drain` and sleep 4 s, or let its clients retry: "
+    "`retryOn: connect-failure,refused-stream,unavailable,cancelled,reset,503` in meshConfig.defaultHttpRetryPolicy"
+)
+"""What to do about a `remote_risk`; both measured on the lab."""
+
+
 def remote_risk(workload: dict[str, Any]) -> str:
     """Return what a restart of a workload would interrupt for clients of other networks, or an empty text.
 

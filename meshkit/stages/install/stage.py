@@ -45,11 +45,6 @@ from meshkit.stages.stage import Shows, Stage
 from meshkit.tables import Table, text
 
 STAGE = "05 install"
-DRAIN: Final = (
-    "let a preStop hook call `curl -X POST http://localhost:15020/drain` and sleep 4 s, or let its clients retry: "
-    "`retryOn: connect-failure,refused-stream,unavailable,cancelled,reset,503` in meshConfig.defaultHttpRetryPolicy"
-)
-"""Both measured on the lab; see `workloads.remote_risk`."""
 PLANES: Final = Table(
     "control-planes",
     "Control planes, and who they become",
@@ -252,7 +247,7 @@ def check_restarts(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
         if row["stuck"]:
             remedy = "it is left as it is: recreate its pods (`kubectl rollout resume`, or delete them) after this"
         elif remote:
-            remedy = f"{DRAIN}; {remedy}" if row["risk"] else DRAIN
+            remedy = f"{workloads.DRAIN}; {remedy}" if row["risk"] else workloads.DRAIN
         risk = "; ".join(filter(None, [row["risk"], "" if row["stuck"] else remote]))
         yield ask.judge(not risk, risk or "rolling", remedy, otherwise=Verdict.WARN)
 

@@ -61,7 +61,7 @@ def check(mesh: Mesh, facts: TrustFacts) -> list[Finding]:
     if choice.root:
         findings += [*check_root(facts, choice), *check_key(facts, choice)]
     if choice.outcome is StrategyOutcome.OVERLAP:
-        findings += [finding for name in mesh.clusters for finding in check_way(facts, name)]
+        findings += [finding for name in mesh.clusters for finding in check_way(mesh, facts, name)]
         findings += discovery_pause.check(facts.readings, states(mesh, facts))
     elif choice.root:
         findings += [check_held(facts, name, choice.root, "MK408") for name in mesh.clusters]
@@ -78,10 +78,11 @@ def check_strategy(choice: Choice) -> Finding:
     return ask.judge(choice.outcome is not StrategyOutcome.NO_WAY, observed, choice.remedy)
 
 
-def check_way(facts: TrustFacts, name: str) -> Iterator[Finding]:
+def check_way(mesh: Mesh, facts: TrustFacts, name: str) -> Iterator[Finding]:
     """MK410: every proxy can be read, and made to trust another root: by istiod while it runs, or by a restart.
 
-    A workload whose restart has no second pod, or no preStop hook, is a warning.
+    A workload whose restart has no second pod, or no preStop hook, is a warning; so is one whose clients of other
+    networks would lose requests.
     """
     ask = Question(
         "MK410",
@@ -103,12 +104,24 @@ def check_way(facts: TrustFacts, name: str) -> Iterator[Finding]:
         remedy = "their owner must recreate them in each phase; end them, or let istiod update them (docs/trust.md)"
         yield ask.fail(f"{len(stuck)} load no other root, and no rollout restarts them: {', '.join(stuck[:3])}", remedy)
         return
-    risky = [f"{r['namespace']}/{r['workload']}: {r['risk']}" for r in by_restart.to_dict("records") if r["risk"]]
+    called = _called_from_elsewhere(mesh, facts, name)
+    risks = {
+        f"{r['namespace']}/{r['workload']}": [r["risk"], r["remote_risk"] if called else ""]
+        for r in by_restart.to_dict("records")
+    }
+    risky = [f"{workload}: {'; '.join(filter(None, one))}" for workload, one in risks.items() if any(one)]
     observed = f"{int(by_istiod.sum())} workloads by istiod, {len(by_restart)} restarted up to three times"
     remedy = "give them a second pod and a preStop hook; or let istiod update them while they run (docs/trust.md)"
+    remedy = f"{workloads.DRAIN}; {remedy}" if any(remote for _, remote in risks.values()) else remedy
     yield ask.judge(
         not risky, f"{observed}; {'; '.join(risky[:3])}" if risky else observed, remedy, otherwise=Verdict.WARN
     )
+
+
+def _called_from_elsewhere(mesh: Mesh, facts: TrustFacts, name: str) -> bool:
+    """Return whether a cluster of another network reads this one, so that its clients come through the gateway."""
+    readers = facts.readings[facts.readings["targets"].str.split(",").map(lambda targets: name in targets)]["cluster"]
+    return any(mesh.spec.crosses(reader, name) for reader in readers if reader != name)
 
 
 def _restarts(row: dict[Any, Any]) -> bool:

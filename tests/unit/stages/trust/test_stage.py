@@ -465,3 +465,24 @@ def test_chains_tell_same_from_new_and_gone() -> None:
     assert list(rows["certificate"]) == ["new", "gone"]
     assert list(rows["signed_by"]) == ["new", ""]
     assert list(rows["ends_at_before"]) == [SHORT, SHORT]
+
+
+@pytest.mark.parametrize(
+    ("reader", "targets", "network", "verdict"),
+    [
+        ("west", "east", "multi", WARN),
+        ("west", "north,east", "multi", WARN),
+        ("west", "north", "multi", PASS),
+        ("east", "east", "multi", PASS),
+        ("west", "east", "flat", PASS),
+    ],
+)
+def test_a_restart_of_what_other_networks_call_is_a_risk_here_too(
+    reader: str, targets: str, network: str, verdict: Verdict
+) -> None:
+    """MK410, as MK506 of stage 05: their connections stay with the old pod, behind the gateway."""
+    risk = {"remote_risk": "clients of other networks may lose requests"}
+    rows = discovery_pause.READINGS.frame([{**reading(reader), "targets": targets}])
+    known = replace(facts("workloads", risk), readings=rows)
+    (found,) = trust_stage.check_way(healthy.mesh(topology={"network": network}), known, "east")
+    assert (found.verdict, "localhost:15020/drain" in found.remedy) == (verdict, verdict is WARN)
