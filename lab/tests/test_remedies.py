@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +16,17 @@ from typing import Any
 import pytest
 from meshlab.faults.catalogue import KNOWN, find
 from meshlab.faults.fault import Fault
+from meshlab.layout import tool_path
 
 from tests.support import drill
 from tests.support.lab import Lab, broken
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(600)]
 CHOSEN = [find(name) for name in (os.environ.get("MESHKIT_TEST_FAULTS") or ",".join(KNOWN)).split(",")]
+STAGE = re.compile(r"[Rr]un stage (\d\d)")
 BEGINS = re.compile(r"(?<![\w./-])(?:kubectl|istioctl|helm|meshkit) (?=[a-z-])")
 ENDS = re.compile(r"`|; |, (?=[a-z])|\.? *$|: (?=[a-z])| \(")
-BLANK = re.compile(r"(?<=[ /=])[A-Z][A-Z_]+\b(?!=)|…")
+BLANK = re.compile(r"(?<=[ /=])[A-Z][A-Z_]+\b(?![=.])|…")
 """What the reader has to fill in."""
 BY_HAND: dict[str, str] = {}
 """Faults whose remedy no command of ours can be, and what it is."""
@@ -31,8 +34,8 @@ Finding = dict[str, Any]
 
 
 def commands(remedy: str) -> list[str]:
-    """Return the commands of a remedy, in order; pipes stay whole."""
-    found, at = [], 0
+    """Return the commands of a remedy, in order; pipes stay whole. `run stage NN` is one of ours."""
+    remedy, found, at = STAGE.sub(r"meshkit run MESH.yaml --only \1 --mode apply; ", remedy), [], 0
     while begins := BEGINS.search(remedy, at):
         ends = ENDS.search(remedy, begins.end())
         at = ends.start() if ends else len(remedy)
@@ -47,6 +50,7 @@ def commands(remedy: str) -> list[str]:
         ("`kubectl get pods -A` shows why; then `istioctl version`", ["kubectl get pods -A", "istioctl version"]),
         ("in west: istioctl x --name w | kubectl apply -f -; wait", ["istioctl x --name w | kubectl apply -f -"]),
         ("open the firewall", []),
+        ("run stage 07: it makes one", ["meshkit run MESH.yaml --only 07 --mode apply"]),
     ],
 )
 def test_commands_of_a_remedy(remedy: str, expected: list[str]) -> None:
@@ -94,7 +98,8 @@ def follow(lab: Lab, command: str) -> str:
         return "left to be filled in"
     if " edit " in command:
         return "an editor"
-    done = lab.tool("sh", "-c", command)
+    path = os.pathsep.join([tool_path(lab.home), str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = lab.tool("env", f"PATH={path}", "sh", "-c", command.replace("MESH.yaml", str(lab.mesh_file)), timeout=300)
     return f"exit {done.returncode}" + (f", {done.stderr.strip()[-200:]}" if done.returncode else "")
 
 
