@@ -21,6 +21,7 @@ from meshkit.marks import MARKS, plain
 TABLE: Final = "application/vnd.meshkit.table+json"
 RECORD: Final = "application/vnd.meshkit.record+json"
 VERDICT: Final = "application/vnd.meshkit.verdict+json"
+PLANNED: Final = "application/vnd.meshkit.plan+json"
 
 COLOURS: Final = {"✔": "#1a7f37", "!": "#8a5a00", "✖": "#c5221f", "?": "#7a3ec8", "·": "#5b6470"}
 LEFT: Final = ' style="text-align:left"'

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from meshkit.attestation import public_key
 from meshkit.display import grid, styled
 from meshkit.errors import InputError
 
@@ -250,6 +251,40 @@ class Gates(_Model):
         return seconds(value)
 
 
+class Approvals(_Model):
+    """Who may approve a plan before it is applied, and how many must.
+
+    `keys` are lines of public keys as ssh-keygen writes them, each with a name: `ssh-ed25519 AAAA… ann`. With `notSelf`
+    nobody approves a plan that was made, or is applied, under his own login name.
+    """
+
+    needed: int = Field(default=1, ge=1)
+    keys: list[str] = Field(min_length=1)
+    not_self: bool = Field(default=True, alias="notSelf")
+
+    @field_validator("keys")
+    @classmethod
+    def _are_keys(cls, lines: list[str]) -> list[str]:
+        for line in lines:
+            public_key(line)
+            if len(line.split()) < 3:
+                raise ValueError(f"a key without a name: write it after the key: {line[:32]}… NAME")
+        if len({line.split()[1] for line in lines}) < len(lines):
+            raise ValueError("a key is listed twice: each stands for one person")
+        return lines
+
+    @model_validator(mode="after")
+    def _enough_keys(self) -> Self:
+        if self.needed > len(self.keys):
+            raise ValueError(f"{self.needed} approvals are needed, and there are {len(self.keys)} keys")
+        return self
+
+    @property
+    def people(self) -> dict[str, str]:
+        """Each name's key, as a line."""
+        return {line.split(maxsplit=2)[2]: line for line in self.keys}
+
+
 class MeshSpec(_Model):
     """The mesh file."""
 
@@ -261,6 +296,7 @@ class MeshSpec(_Model):
     remote_secrets: RemoteSecrets = Field(default=RemoteSecrets(), alias="remoteSecrets")
     probe: Probe = Probe()
     gates: Gates = Gates()
+    approvals: Approvals | None = None
 
     @model_validator(mode="after")
     def _clusters_are_distinct(self) -> Self:

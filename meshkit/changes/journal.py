@@ -4,6 +4,7 @@ Each journal is a folder of the private store, which only the user can read and 
 
     <state>/meshkit/changes/<mesh id>/<name>/
       journal.jsonl       one line for each event; holds no secret, and is copied into the evidence
+      approved.json       of a run that may apply an approved plan only: its changes
       0007.json           the objects of the seventh change before and after it, and its manifests; with Secret data
 
 A change that has begun and not ended was interrupted. To see how far it came, resume and undo read the clusters, not
@@ -25,10 +26,12 @@ from typing import IO, Any, Self
 from filelock import FileLock, Timeout
 
 from meshkit import paths
+from meshkit.changes.planned import PlannedChange, documents, parse
 from meshkit.display import RECORD, Shown, grid, styled
 from meshkit.errors import ChangeError, InputError
 
 LINES = "journal.jsonl"
+APPROVED = "approved.json"
 BEGUN, DONE, FAILED, UNDONE = "begun", "done", "failed", "undone"
 
 
@@ -119,6 +122,17 @@ class Journal(Shown):
         fresh = {key: value for key, value in facts.items() if self.header.get(key) != value}
         if fresh:
             self._write({"event": "about", **fresh})
+
+    def approve(self, changes: Iterable[PlannedChange]) -> None:
+        """Let plans that use this journal apply these changes only."""
+        path = self.folder / APPROVED
+        with _writing(path), _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
+            json.dump(documents(changes), file)
+
+    def approved(self) -> list[PlannedChange] | None:
+        """Return the changes that may be applied, or None where all may."""
+        path = self.folder / APPROVED
+        return parse(json.loads(path.read_bytes()), where=str(path)) if path.exists() else None
 
     def begin(self, private: Mapping[str, Any], **facts: Any) -> Entry:
         """Record a change before it is made, with the present state of its objects; returns its entry.

@@ -26,8 +26,9 @@ from meshkit import parameters
 from meshkit.changes import temporary as changes_temporary
 from meshkit.changes import undo
 from meshkit.changes.journal import Entry, Journal, exclusively, require_journal_name
+from meshkit.changes.planned import PlannedChange, differences, digest, documents
 from meshkit.checks.finding import Finding, Verdict
-from meshkit.display import Shown, coloured, folded, styled
+from meshkit.display import PLANNED, Shown, coloured, folded, styled
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.istio.control_plane import istioctl
 from meshkit.kube.cluster import FIELD_MANAGER
@@ -390,7 +391,17 @@ class Plan(Shown):
             folded(f"{title} ({_lines_changed(diff)})", f"<pre>{coloured(diff)}</pre>") for title, diff in blocks
         )
         words = "\n\n".join([shown["text/plain"], *(f"{title}\n{diff}" for title, diff in blocks)])
-        return {**shown, "text/plain": words, "text/html": shown["text/html"] + (styled(html) if html else "")}
+        data = {PLANNED: documents(self.planned())} if self.changes else {}
+        return {**shown, **data, "text/plain": words, "text/html": shown["text/html"] + (styled(html) if html else "")}
+
+    def planned(self) -> list[PlannedChange]:
+        """Return its changes as what is approved: each with the digest of its diff, or why that is not known yet."""
+        return [
+            PlannedChange(
+                self.stage, c.cluster, c.action, c.object, c.why, c.diff, digest(_changed(c.diff)), later=c.problem
+            )
+            for c in self.changes
+        ]
 
     def findings(self) -> list[Finding]:
         """MKn90: the servers accept the plan; one finding for each change that they refuse or cannot check."""
@@ -501,6 +512,7 @@ def _apply_all(plan: Plan, journal: str) -> None:
     uids = changes_temporary.uids(plan.mesh)
     with exclusively(uids.values()):
         book = _open_journal(plan, journal, uids)
+        _require_approved(plan, book)
         made: list[changes_temporary.Made] = []
         try:
             for n, change in enumerate(plan.changes, 1):
@@ -529,6 +541,23 @@ def _open_journal(plan: Plan, name: str, uids: Mapping[str, str]) -> Journal:
         )
     book.about(clusters={**known, **uids})
     return book
+
+
+def _require_approved(plan: Plan, book: Journal) -> None:
+    """Require that a plan is what was approved, where the journal's run may apply that only.
+
+    Raises:
+        ChangeError: something else is planned; nothing was changed by it.
+    """
+    if (approved := book.approved()) is None:
+        return
+    touched = [(entry.cluster, entry.object) for entry in book.entries if entry.stands]
+    own = [change for change in approved if change.stage == plan.stage]
+    if found := differences(own, plan.planned(), touched=touched):
+        raise ChangeError(
+            f"{len(found)} changes are not as approved: {'; '.join(found[:3])}", where=f"stage {plan.stage}",
+            remedy="what drifted since? plan again, and have that approved; `meshkit undo` takes back what was applied",
+        )  # fmt: skip
 
 
 def _apply_one(plan: Plan, n: int, change: Change, book: Journal, made: list[changes_temporary.Made]) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from meshkit.changes.journal import Journal
     from meshkit.checks.finding import Finding
     from meshkit.notebook.terminal import Output
+    from meshkit.runs.approval import ApprovedPlan
     from meshkit.snapshot.snapshot import Snapshot
 
 
@@ -74,6 +75,7 @@ def cli() -> None:
       meshkit latency parameters/lab.yaml         how long each cluster takes to answer each other one
       meshkit run parameters/lab.yaml             all stages, as a plan
       meshkit run parameters/lab.yaml --mode apply
+      meshkit approve runs/mesh1/20260301T110000Z-plan --as ann
       meshkit undo runs/mesh1/20260301T120000Z-apply --mode apply
       meshkit record verify runs/mesh1/20260301T120000Z-audit
       meshkit ca root ca --passphrase-env CA_PASSPHRASE
@@ -87,6 +89,7 @@ def cli() -> None:
 @click.option("--until", "last", metavar="NN", default="", help="End with this stage.")
 @click.option("--only", multiple=True, metavar="NN", help="Run just this stage; may be given again.")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run that did not end.")
+@click.option("--approved", metavar="RUN", type=click.Path(path_type=Path), help="Apply this plan, and nothing else.")
 @out
 @settings
 @timeout
@@ -98,6 +101,7 @@ def run(
     last: str,
     only: Sequence[str],
     resume: Path | None,
+    approved: Path | None,
     out: Path,
     settings: Sequence[tuple[str, str]],
     timeout: int,
@@ -108,14 +112,18 @@ def run(
     does not hold. A run that was killed or stopped is resumed by its folder: its stages run again, skip what is done,
     do the rest, check all gates again, and continue the same journal, so that one `meshkit undo` reverts all of it.
 
+    With --approved, the plan is made once more first: if it differs from the approved one, the difference is shown, and
+    nothing is applied. The mesh file's `approvals` say how many must have approved it; see `meshkit approve`.
+
     \b
     Examples:
       meshkit run parameters/lab.yaml
       meshkit run parameters/lab.yaml --mode apply
       meshkit run parameters/lab.yaml --mode apply --from 04 --until 07 -p samples 500
       meshkit run parameters/lab.yaml --resume runs/mesh1/20260301T120000Z-apply
+      meshkit run parameters/lab.yaml --mode apply --approved runs/mesh1/20260301T110000Z-plan
     """  # noqa: D301
-    from meshkit.runs import folder
+    from meshkit.runs import approval, folder
     from meshkit.runs import run as runs
     from meshkit.spec import MeshSpec
 
@@ -124,19 +132,58 @@ def run(
         raise InputError(f"that run was of mesh {before['mesh']}, not of {given}", where=str(resume))
     if resume and "journal" in before:
         _journal(resume, before)
-    known = [name[:2] for name in before.get("stages", [])] or list(runs.stages())
-    chosen = _choose(known, first, last, only)
     how: runs.Mode = "apply" if "apply" in (mode, before.get("mode")) else "plan"
+    if approved and how == "plan":
+        raise click.UsageError("--approved goes with --mode apply, or --resume of a run that applies")
+    spec = MeshSpec.load(mesh_file)
+    plan = approval.require(approved, spec, mesh_file) if approved else None
+    if how == "apply" and plan is None and spec.approvals:
+        remedy = "plan (meshkit run), have it approved (meshkit approve), and name it: --approved RUN"
+        raise InputError(
+            "this mesh is changed by approved plans only", where=f"approvals of {mesh_file}", remedy=remedy
+        )
+    planned = [name[:2] for name in (plan.stages if plan else before.get("stages", []))]
+    chosen = _choose(planned or list(runs.stages()), first, last, only)
+    options = {"parameters": dict(settings), "cell_timeout": timeout}
+    if plan and not resume and (code := _drifted(plan, mesh_file, chosen, out, options)):
+        return code
     return _execute(
-        mesh_file,
-        chosen,
-        how,
-        out,
-        parameters=dict(settings),
-        cell_timeout=timeout,
-        keep_going=how == "plan",
-        journal=before.get("journal", ""),
-    )
+        mesh_file, chosen, how, out, **options, keep_going=how == "plan", journal=before.get("journal", ""),
+        approved=plan,
+    )  # fmt: skip
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--as", "name", metavar="NAME", default="", help="Who approves; by default the login name.")
+@click.option("--key", metavar="FILE", type=click.Path(path_type=Path), help="Ed25519 private key, as of ssh-keygen.")
+@click.option("--ticket", metavar="ID", default="", help="The change's ticket.")
+@click.option("--comment", metavar="TEXT", default="", help="What the approver says.")
+def approve(*, run: Path, name: str, key: Path | None, ticket: str, comment: str) -> int:
+    """Approve the plan of a run: sign it, so that `meshkit run --approved RUN` may apply it, and nothing else.
+
+    Read the run's report.html first. The signature is written into RUN/approvals, beside the evidence; plan.json has
+    every change of every stage. Without --key a key of your own is used, made at the first time; its public line, which
+    is printed, belongs into the mesh file's `approvals.keys`. Nothing is sent to any cluster.
+
+    \b
+    Examples:
+      meshkit approve runs/mesh1/20260301T110000Z-plan --as ann --ticket CHG-1234
+      meshkit approve runs/mesh1/20260301T110000Z-plan --as ann --key ~/.ssh/id_ed25519
+    """  # noqa: D301
+    import getpass
+
+    from meshkit import attestation, paths
+    from meshkit.runs import approval
+
+    ask = lambda: str(click.prompt("passphrase of the key", hide_input=True, err=True))  # noqa: E731
+    signer = attestation.private_key(key, ask) if key else attestation.own_key(paths.state() / "approver.key")
+    name = name or getpass.getuser()
+    said, path = approval.approve(run, signer, name, ticket=ticket, comment=comment)
+    click.echo(f"{name} approved the plan of {run.name} with key {said.key}", err=True)
+    click.echo(f"its line for approvals.keys: {attestation.line_of(signer.public_key(), name)}", err=True)
+    click.echo(str(path))
+    return 0
 
 
 @cli.command()
@@ -429,13 +476,17 @@ def verify(run: Path) -> int:
     Example:
       meshkit record verify runs/mesh1/20260301T120000Z-audit
     """  # noqa: D301
-    from meshkit.runs import folder
+    from meshkit.runs import approval, folder
 
     problems = folder.verify(run)
+    approvals, wrong = approval.signatures(run, None)
+    problems += wrong
     for problem in problems:
         click.echo(f"✖ {problem}")
     if not problems:
         click.echo(f"✔ {run}: the evidence is complete and unchanged, and the chain holds")
+    for one in approvals:
+        click.echo(f"  approved by {one.name} at {one.time}, key {one.key}" + f", {one.ticket}" * bool(one.ticket))
     return 1 if problems else 0
 
 
@@ -560,6 +611,28 @@ def _exit_code(findings: Sequence[Finding]) -> int:
     from meshkit.checks.finding import Verdict, overall
 
     return {Verdict.FAIL: 1, Verdict.UNKNOWN: 3}.get(overall(findings), 0)
+
+
+def _drifted(plan: ApprovedPlan, mesh_file: Path, chosen: Sequence[str], out: Path, options: Mapping[str, Any]) -> int:
+    """Plan once more; show how that differs from the approved plan, and return the exit code: 0 where it does not."""
+    from meshkit.changes.planned import differences
+    from meshkit.notebook import terminal
+    from meshkit.runs.run import execute
+
+    with terminal.talk() as say:
+        now = execute(mesh_file, chosen, "plan", out, keep_going=True, label="approved-plan", say=say, **options)
+    if now.exit_code:
+        click.echo(f"report: {now.folder / 'report.html'}", err=True)
+        raise ChangeError("the plan does not pass any more; nothing was changed", where=str(now.folder))
+    stages = {change.stage[:2] for change in plan.changes} & set(chosen)
+    approved = [change for change in plan.changes if change.stage[:2] in stages]
+    found = differences(approved, [c for o in now.outcomes for c in o.planned], whole=True)
+    for line in found:
+        click.echo(f"✖ {line}", err=True)
+    if found:
+        click.echo("nothing was changed: plan again, and have that approved", err=True)
+        click.echo(str(now.folder))
+    return 1 if found else 0
 
 
 def _execute(*run: Any, **options: Any) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from meshkit.changes import temporary
 from meshkit.changes.journal import Journal, private_folder
+from meshkit.changes.planned import PlannedChange
 from meshkit.errors import CheckFailed
 from meshkit.kube.mesh import Mesh
 from meshkit.probing.load_log import Follower
@@ -32,8 +34,10 @@ class Live:
         self.exit_code = 0
         self.name = ""
 
-    def open(self, name: str, fresh: str) -> str:
+    def open(self, name: str, fresh: str, approved: Sequence[PlannedChange] | None = None) -> str:
         """Open the journal of a name, or a new one named after `fresh`; follow the load; return the journal's name.
+
+        With `approved` changes, nothing else is applied by what uses this journal.
 
         Temporary changes that a killed run left are reverted first: no stage passes while a server is scaled down.
 
@@ -46,6 +50,8 @@ class Live:
         numbered = (f"{fresh}-{n}" if n > 1 else fresh for n in itertools.count(1))
         book = Journal.open(mesh_id, name or next(free for free in numbered if free not in known))
         book.about(mesh_file=str(self._mesh_file))
+        if approved is not None:
+            book.approve(approved)
         self.name = book.name
         self._follower.start()
         with contextlib.redirect_stdout(sys.stderr):

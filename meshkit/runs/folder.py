@@ -14,6 +14,8 @@ from meshkit.errors import ChangeError, InputError
 
 SUMS = "SHA256SUMS"
 RECORD = "record.json"
+APPROVALS = "approvals"
+"""The folder of the approvals of a plan, which come after the run: each is a signed file of its own."""
 _ALWAYS = ("events.jsonl", "junit.xml", "mesh.yaml", "report.html", "results.json")
 
 
@@ -152,7 +154,8 @@ def _record(run: Path) -> dict[str, Any] | None:
 
 
 def _listing(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir() or p.is_symlink())
+    known = (p.relative_to(folder) for p in folder.rglob("*") if not p.is_dir() or p.is_symlink())
+    return sorted(path.as_posix() for path in known if path.parts[0] != APPROVALS)
 
 
 def _sha256(path: Path) -> str:

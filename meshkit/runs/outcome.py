@@ -11,8 +11,9 @@ from enum import StrEnum
 from typing import Any
 
 from meshkit import errors
+from meshkit.changes.planned import PlannedChange, parse
 from meshkit.checks.finding import SEVERITY, Finding, Verdict, overall
-from meshkit.display import RECORD, TABLE, VERDICT
+from meshkit.display import PLANNED, RECORD, TABLE, VERDICT
 
 EXIT_CODES = {
     cls.__name__: cls.exit_code
@@ -50,6 +51,7 @@ class Outcome:
     cells: int = 0
     cells_run: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
+    planned: list[PlannedChange] = field(default_factory=list)
     shown: list[dict[str, Any]] = field(default_factory=list)
     started: str = ""
     seconds: float = 0.0
@@ -97,6 +99,7 @@ def outcome_of(stage: str, nb: Any, **about: Any) -> Outcome:
         cells=len(code),
         cells_run=len(code) - len(unrun),
         facts=facts,
+        planned=[one for b in bundles if PLANNED in b for one in parse(b[PLANNED], where=stage)],
         shown=[item for output in outputs if (item := _shown(output))],
         **about,
     )

@@ -23,8 +23,9 @@ from meshkit.errors import ChangeError, InputError
 from meshkit.runs import parameters as runs_parameters
 from meshkit.runs import preflight, record, report
 from meshkit.runs.apply_context import Live
+from meshkit.runs.approval import PLAN, ApprovedPlan, plan_file
 from meshkit.runs.compare import compare
-from meshkit.runs.folder import RunFolder, chain, utc
+from meshkit.runs.folder import APPROVALS, RunFolder, chain, utc
 from meshkit.runs.outcome import Outcome, Status, outcome_of
 from meshkit.runs.redact import Redactor, own_paths, scan
 from meshkit.spec import MeshSpec
@@ -61,6 +62,7 @@ def execute(
     keep_going: bool = False,
     journal: str = "",
     label: str = "",
+    approved: ApprovedPlan | None = None,
     notebooks: Path | None = None,
     secrets: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
@@ -70,7 +72,7 @@ def execute(
     The first stage that does not pass ends the run, unless `keep_going`. `parameters` are texts as from `-p`; `secrets`
     are known texts to redact from the evidence, in addition to all texts that look like one. `journal` is a journal to
     continue or to undo; by default a run in mode apply gets one with the name of its folder. `label` is the end of the
-    folder's name; by default the mode.
+    folder's name; by default the mode. Of an `approved` plan nothing but its changes is applied.
 
     Raises:
         InputError: the mesh file, a file that it names, a stage, a parameter or, for a run that applies, a context is
@@ -84,8 +86,9 @@ def execute(
     changes = mode == "apply" and any("journal" in own for own in given.values())
     live = Live(spec, mesh_file) if changes else None
     about = record.circumstances(spec, mesh_file, paths[0].parent)
+    about |= {"approved": approved.about()} if approved else {}
     folder = RunFolder(out, spec.mesh.id, label or mode)
-    journal = live.open(journal, folder.path.name) if live else journal
+    journal = live.open(journal, folder.path.name, approved.changes if approved else None) if live else journal
     given = {path: {n: journal if n == "journal" else v for n, v in own.items()} for path, own in given.items()}
     redactor = Redactor(secrets, {**own_paths(), str(folder.path.resolve()): ".", str(paths[0].parent): "notebooks"})
     run = _Run(folder, redactor, say, cell_timeout, list(secrets), live=live)
@@ -93,6 +96,9 @@ def execute(
     noted = {"journal": journal} if live else {}
     folder.event(event="run started", mesh=spec.mesh.id, mode=mode, stages=[p.stem for p in paths], **noted)
     folder.write("mesh.yaml", redactor.text(mesh_file.read_text(encoding="utf-8")))
+    if approved:
+        for name in (PLAN, *(f"{APPROVALS}/{path.name}" for path in sorted((approved.run / APPROVALS).glob("*")))):
+            folder.write(f"approved-{name.replace('/', '-')}", (approved.run / name).read_bytes())
     with _forwarding(run):
         for path in paths:
             if run.interrupted or (run.outcomes and not keep_going and run.outcomes[-1].status is not Status.PASSED):
@@ -226,6 +232,8 @@ def _close(run: _Run, about: dict[str, Any], mode: str) -> RunResult:
     comparison = compare(folder.previous, outcomes, tables) if folder.previous else None
     folder.write("results.json", _json(record.results(outcomes, tables, folder.files())))
     folder.write("junit.xml", record.junit(outcomes))
+    changes = [change for outcome in outcomes for change in outcome.planned]
+    folder.write(PLAN, plan_file(about["mesh"], about["mesh_file"], [o.stage for o in outcomes], changes))
     folder.write("report.html", report.report_html(about, outcomes, names, comparison, traffic))
     hits = scan(folder.path, run.secrets)
     for file in {hit.file for hit in hits}:

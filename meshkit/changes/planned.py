@@ -1,0 +1,96 @@
+"""A plan as data: what a person approves, and what an apply is held against.
+
+Each change has the digest of its diff as the server's dry run showed it: masked, and without what differs in every dry
+run. What cannot be known yet (a token, an object that an earlier stage makes) is named, and compared by its object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from meshkit.errors import InputError
+
+Key = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True)
+class PlannedChange:
+    """One change of a stage's plan. `later` says why its diff is not known yet; empty where it is."""
+
+    stage: str
+    cluster: str
+    action: str
+    object: str
+    why: str
+    diff: str
+    digest: str
+    later: str = ""
+
+    @property
+    def key(self) -> Key:
+        """What it is a change of."""
+        return self.stage, self.cluster, self.action, self.object
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.cluster}: {self.action} {self.object}"
+
+
+def digest(lines: Iterable[str]) -> str:
+    """Return the SHA-256 of the changed lines of a diff."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def documents(changes: Iterable[PlannedChange]) -> list[dict[str, Any]]:
+    """Return changes as JSON."""
+    return [asdict(change) for change in changes]
+
+
+def parse(document: Any, *, where: str) -> list[PlannedChange]:
+    """Return the changes of a JSON list.
+
+    Raises:
+        InputError: it is no such list.
+    """
+    try:
+        return [PlannedChange(**item) for item in document]
+    except TypeError as error:
+        raise InputError(f"no list of planned changes: {error}", where=where) from None
+
+
+def differences(
+    approved: Sequence[PlannedChange],
+    now: Sequence[PlannedChange],
+    *,
+    touched: Iterable[tuple[str, str]] = (),
+    whole: bool = False,
+) -> list[str]:
+    """Return how a plan differs from the approved one, a line for each change; nothing where it is what was approved.
+
+    Args:
+        approved: what was approved.
+        now: what is planned now.
+        touched: (cluster, object) of changes that this run made already; their diffs have moved on with them.
+        whole: whether what was approved and is not planned now is a difference, too: not in a run that goes on.
+    """
+    known: dict[Key, list[PlannedChange]] = {}
+    for one in approved:
+        known.setdefault(one.key, []).append(one)
+    moved, found = {*touched}, []
+    for change in now:
+        rest = known.get(change.key, [])
+        if not rest:
+            found.append(f"{change}: it was not approved")
+        elif not _same(rest.pop(0), change, moved):
+            found.append(f"{change}: its diff is not the one that was approved")
+        moved.add((change.cluster, change.object))
+    left = Counter(str(one) for rest in known.values() for one in rest) if whole else Counter[str]()
+    return found + [f"{one}: it was approved, and there is nothing to change now" for one in left]
+
+
+def _same(approved: PlannedChange, now: PlannedChange, moved: set[tuple[str, str]]) -> bool:
+    known = not approved.later and not now.later and (now.cluster, now.object) not in moved
+    return not known or approved.digest == now.digest
