@@ -26,14 +26,12 @@ from meshkit.istio.multicluster.remote_secrets import (
 )
 from meshkit.istio.multicluster.secret_kubeconfig import Auth
 from meshkit.kube.api_server import address_kind
+from meshkit.kube.cluster import FIELD_MANAGER
 from meshkit.kube.mesh import Mesh
 from meshkit.snapshot.snapshot import Snapshot
 
 RESUMED_BY: Final = "run stage 04 again, to the end: its plan puts the label back once they trust each other"
 """The remedy of a paused remote secret; to put the label back by hand would lose requests."""
-_CURES: Final = {
-    Credential.WRONG_CA: "delete the secret and run stage 07; or do all paths to that API server end TLS with that CA?"
-}
 _NO_ADDRESS: Final = {"loopback": "loopback: istiod would connect to itself", "nothing": "no address at all"}
 
 
@@ -291,7 +289,16 @@ def check_credential(mesh: Mesh, secrets: RemoteSecrets, seen: RemoteClusters, r
     # One with another key is tried at each cluster, and its key is MK830's matter.
     good = secret.credential in (Credential.OK, Credential.WRONG_CLUSTER) and secret.leads_to == target
     observed += "" if good else _still(seen, secret)
-    return ask.judge(good, observed, _CURES.get(secret.credential, "run stage 07: it recreates the secret"))
+    remedy = _anew(mesh, secret, reader, target, "run stage 07: it recreates the secret")
+    if secret.credential is Credential.WRONG_CA:
+        remedy += "; or do all paths to that API server end TLS with that CA?"
+    return ask.judge(good, observed, remedy)
+
+
+def _anew(mesh: Mesh, secret: RemoteSecret, reader: str, target: str, by_stage: str) -> str:
+    """Return what makes a secret anew: stage 07, if meshkit wrote it; of others istioctl, as they did."""
+    ours = secret.manager in ("", FIELD_MANAGER)
+    return by_stage if ours else f"{secret.manager} wrote it: {create_command(mesh, reader, target)}"
 
 
 def check_rights(
@@ -363,7 +370,8 @@ def check_life(
         over = secret.expired
         observed = "it never ends" if secret.ends == "never" else f"it {'ended' if over else 'ends'} {secret.ends}"
         observed += "; this run renews it" if renewed else ""
-        remedy = "run stage 07: it issues a new one, distributes it, and revokes the old one"
+        by_stage = "run stage 07: it issues a new one, distributes it, and revokes the old one"
+        remedy = _anew(mesh, secret, reader, target, by_stage)
         worse = Verdict.FAIL if over and not renewed else Verdict.WARN
         yield ask.judge(not ends_soon(mesh, secret), observed, remedy, otherwise=worse)
 

@@ -78,6 +78,7 @@ REMOTE_SECRETS: Final = Table(
         ),
         "tried_at": text("API server that was asked"),
         "leads_to": text("cluster of the mesh that accepts it"),
+        "manager": text("field manager that wrote its kubeconfig, such as meshkit or kubectl-client-side-apply"),
         "detail": text("what is missing or wrong, in words"),
     },
     key=("cluster", "name", "key"),
@@ -176,6 +177,7 @@ class RemoteSecret:
     tried_at: str = ""
     leads_to: str = ""
     detail: str = ""
+    manager: str = ""
     proxied: bool = False
     """Whether istiod goes there through the proxy of its `proxy-url`."""
 
@@ -360,6 +362,18 @@ def _refusal(held: SecretKubeconfig, options: Collection[Collection[str]]) -> _R
     return _Refusal(next(filter(None, map(held.refusal, options)), "") if options else plain)
 
 
+def _manager(metadata: Mapping[str, Any], key: str) -> str:
+    """Return the field manager that owns a key of a Secret's data; empty where the API server does not say."""
+    return next(
+        (
+            str(entry.get("manager", ""))
+            for entry in metadata.get("managedFields") or []
+            if f"f:{key}" in ((entry.get("fieldsV1") or {}).get("f:data") or {})
+        ),
+        "",
+    )
+
+
 def _keys(cluster: str, secret: dict[str, Any]) -> Iterator[tuple[RemoteSecret, SecretKubeconfig]]:
     metadata = secret["metadata"]
     for key, value in (secret.get("data") or {}).items():
@@ -382,6 +396,7 @@ def _keys(cluster: str, secret: dict[str, Any]) -> Iterator[tuple[RemoteSecret, 
                 issued=jwt.begun(held.token),
                 expires=jwt.ends(held.token),
                 ends=jwt.told_end(held.token) if held.auth is Auth.TOKEN else "",
+                manager=_manager(metadata, key),
                 proxied=bool(held.proxy_url),
             ),
             held,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from meshkit.checks import remote_secrets as checks_remote_secrets
 from meshkit.errors import UnreachableError
 from meshkit.istio.multicluster import remote_secret_manifest, remote_secrets, secret_kubeconfig
 from meshkit.istio.multicluster.reader_tokens import Token
@@ -19,6 +20,7 @@ from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
 from meshkit.spec import MeshSpec
+from tests.support import healthy
 
 Row = dict[str, Any]
 
@@ -300,3 +302,25 @@ def test_a_secret_that_asks_no_certificate_is_tried_as_we_are(monkeypatch: pytes
     cas, secret = tried_with({"certificate-authority": "/etc/ca.crt"}, monkeypatch)
     assert (cas, secret.credential) == ([], Credential.NOT_TESTED)
     assert "a file of its own pod (/etc/ca.crt)" in secret.detail
+
+
+@pytest.mark.parametrize(
+    ("fields", "manager"),
+    [
+        ([("kubectl-client-side-apply", {"f:data": {"f:west": {}}})], "kubectl-client-side-apply"),
+        ([("meshkit", {"f:metadata": {}}), ("argocd", {"f:data": {"f:west": {}}})], "argocd"),
+        ([("meshkit", {"f:data": {"f:west": {}}})], "meshkit"),
+        ([("kubectl", {"f:data": {"f:north": {}}})], ""),
+        ([], ""),
+    ],
+)
+def test_who_wrote_a_secret_decides_who_makes_it_anew(fields: Any, manager: str) -> None:
+    """Stage 07 forces nobody: what istioctl and kubectl made, they make again."""
+    written = [{"manager": name, "fieldsV1": known} for name, known in fields]
+    assert remote_secrets._manager({"managedFields": written}, "west") == manager
+    expired = RemoteSecret(
+        "east", "istio-system", "istio-remote-secret-west", "west", Credential.REFUSED, manager=manager
+    )
+    remedy = checks_remote_secrets._anew(healthy.mesh(), expired, "east", "west", "run stage 07")
+    assert (remedy == "run stage 07") == (manager in ("", "meshkit"))
+    assert ("istioctl create-remote-secret" in remedy) == (manager not in ("", "meshkit"))
