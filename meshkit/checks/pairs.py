@@ -87,15 +87,26 @@ def check_server(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Itera
         return
     yield ask.answer(Verdict.PASS, said)
     name = used[0].tls_server_name if used else ""
+    yield _certificate(mesh, (client, server), row.to_dict(), name)
+
+
+def _certificate(mesh: Mesh, pair: tuple[str, str], row: Row, name: str) -> Finding:
+    """MK835 of an API server that answers, by a row of `api_server_reach.reach`; `name` is the secret's."""
+    client, server = pair
+    entry, said = mesh.spec.cluster(server), remote_reader.answer_of_api_server(row)
     good = f"good for {name or 'that address'}, by {server}'s own CA"
-    at = Question("MK835", "API server's certificate is for that name", arrow(client, server), good)
+    ask = Question("MK835", "API server's certificate is for that name", arrow(client, server), good)
     if row["detail"].startswith(api_server_reach.UNCHECKED):
-        yield at.unknown(said, f"kubectl --context {mesh.spec.cluster(server).context} get configmap kube-root-ca.crt")
-        return
+        return ask.unknown(said, f"kubectl --context {entry.context} get configmap kube-root-ca.crt")
+    if row["answer"] == api_server_reach.BY_AGENT:
+        return ask.answer(Verdict.SKIPPED, f"it is for that name; by which CA is not known from there: {said}")
     remedy = (
         f"istiod refuses it too: let the certificate name it, or use a name that it has: {_named(mesh, client, server)}"
     )
-    yield at.judge(row["answer"] != "refused", said, remedy)
+    if name != entry.tls_server_name:
+        again = remote_secrets.create_command(mesh, client, server)
+        remedy = f"the mesh file says {entry.tls_server_name or 'no other name'}: {again}"
+    return ask.judge(row["answer"] != "refused", said, remedy)
 
 
 def _named(mesh: Mesh, client: str, server: str) -> str:

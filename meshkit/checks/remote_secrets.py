@@ -311,9 +311,8 @@ def check_rights(
     for secret in active_secrets(mesh, secrets, reader, target):
         account = secret.account or "its account"
         if secret.credential is Credential.FORBIDDEN:
-            remedy = f"give {account} of {target} these rights (ClusterRole istio-reader-clusterrole, stage 05)"
             observed = f"{account}: {secret.detail or 'forbidden'}{_still(seen, secret)}"
-            yield ask.fail(observed, f"{remedy}, or run stage 07")
+            yield ask.fail(observed, _bind(mesh, secret, target))
         elif secret.credential is Credential.OK:
             of_later = "istiods from 1.29 on look there for the other's trust domain; stage 05 of such gives the right"
             observed = f"{account}: {secret.detail}" if secret.detail else f"{account} may"
@@ -321,6 +320,14 @@ def check_rights(
         else:
             untried = f"unknown with that credential ({secret.credential.value}): see MK803"
             yield ask.answer(Verdict.SKIPPED, untried)
+
+
+def _bind(mesh: Mesh, secret: RemoteSecret, target: str) -> str:
+    """Return the command that gives a reader's account the rights that Istio's installation brings."""
+    role = f"istio-reader-clusterrole-{mesh.root_namespace}"
+    account = secret.account.replace("/", ":") or "NAMESPACE:ACCOUNT"
+    kubectl = f"kubectl --context {mesh.spec.cluster(target).context} create clusterrolebinding {role}"
+    return f"{kubectl} --clusterrole={role} --serviceaccount={account}; if that role is gone, stage 05 installs both"
 
 
 def _still(seen: RemoteClusters, secret: RemoteSecret) -> str:
