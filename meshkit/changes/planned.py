@@ -1,16 +1,17 @@
 """A plan as data: what a person approves, and what an apply is held against.
 
-Each change has the digest of its diff as the server's dry run showed it: masked, and without what differs in every dry
-run. What cannot be known yet (a token, an object that an earlier stage makes) is named, and compared by its object.
+Each change has the digest of its diff as the server's dry run showed it: without the values of Secrets, and without
+what differs in every dry run. What cannot be known yet (a token, an object that an earlier stage makes) is named, and compared by its object.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from meshkit.errors import InputError
 
@@ -39,9 +40,12 @@ class PlannedChange:
         return f"{self.stage}: {self.cluster}: {self.action} {self.object}"
 
 
+_MASKED: Final = re.compile(r"\(secret, \d+ characters, mark \w+\)")
+
+
 def digest(lines: Iterable[str]) -> str:
-    """Return the SHA-256 of the changed lines of a diff."""
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    """Return the SHA-256 of the changed lines of a diff; values of Secrets are masked by another mark in each run."""
+    return hashlib.sha256("\n".join(_MASKED.sub("(secret)", line) for line in lines).encode()).hexdigest()
 
 
 def documents(changes: Iterable[PlannedChange]) -> list[dict[str, Any]]:

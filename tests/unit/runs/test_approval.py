@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshkit import attestation
-from meshkit.changes.planned import PlannedChange, differences
+from meshkit.changes.planned import PlannedChange, differences, digest
 from meshkit.errors import InputError
 from meshkit.runs import approval, folder
 from meshkit.runs.folder import RunFolder, chain
@@ -243,6 +243,12 @@ def test_what_is_planned_now_is_held_against_what_was_approved(
 def test_a_change_whose_diff_was_not_known_yet_is_approved_by_its_object() -> None:
     """A token, or what an earlier stage makes."""
     assert differences([replace(CHANGE, later="no such kind yet")], [replace(CHANGE, digest="d2")]) == []
+
+
+def test_values_of_secrets_are_no_part_of_what_is_approved() -> None:
+    """They are made when they are applied, and each run masks them by another mark."""
+    first, second = ([f"+  key: (secret, {n} characters, mark {n}ab)"] for n in (3, 4))
+    assert digest(first) == digest(second) != digest(["+  other: (secret, 3 characters, mark 3ab)"])
 
 
 @pytest.mark.parametrize("passphrase", ["", "open sesame"])
