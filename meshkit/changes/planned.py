@@ -1,7 +1,8 @@
 """A plan as data: what a person approves, and what an apply is held against.
 
 Each change has the digest of its diff as the server's dry run showed it: without the values of Secrets, and without
-what differs in every dry run. What cannot be known yet (a token, an object that an earlier stage makes) is named, and compared by its object.
+what differs in every dry run. What cannot be known yet (a token, an object that an earlier stage makes) is named, and
+compared by its object.
 """
 
 from __future__ import annotations
