@@ -544,12 +544,13 @@ def _open_journal(plan: Plan, name: str, uids: Mapping[str, str]) -> Journal:
 
 
 def _require_approved(plan: Plan, book: Journal) -> None:
-    """Require that a plan is what was approved, where the journal's run may apply that only.
+    """Require that a plan is what was approved, where the journal's run may apply that only; undo is always allowed.
 
     Raises:
         ChangeError: something else is planned; nothing was changed by it.
     """
-    if (approved := book.approved()) is None:
+    approved = book.approved()
+    if approved is None or all(change.reverses for change in plan.changes):
         return
     touched = [(entry.cluster, entry.object) for entry in book.entries if entry.stands]
     own = [change for change in approved if change.stage == plan.stage]
