@@ -79,7 +79,7 @@ def rows() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def labs(short_folder: Path) -> Iterator[list[Lab]]:
-    """The meshed lab that runs, if one does: a remedy that left it another one ends it, and the next test starts anew."""
+    """The meshed lab that runs, if one does: where a remedy left another mesh, the next test starts a new one."""
     running: list[Lab] = []
     yield running
     for each in running:
