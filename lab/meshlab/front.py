@@ -37,7 +37,7 @@ def prepare(home: Path) -> None:
     authority = Authority("front")
     authority.write(folder / "ca")
     authority.issue(folder / "server", "front", ["localhost"], ["127.0.0.1"])
-    replace(folder / "token", secrets.token_hex(16) + "\n", 0o600)
+    replace(folder / "user.token", secrets.token_hex(16) + "\n", 0o600)
 
 
 def ca(home: Path) -> str:
