@@ -34,7 +34,8 @@ def prepare(home: Path) -> None:
     """Write the proxy's certificate and its users' token."""
     folder = home / FOLDER
     folder.mkdir(mode=0o700)
-    authority = Authority("front")
+    # With one name for both, OpenSSL would take the certificate for self-signed.
+    authority = Authority("lab-front")
     authority.write(folder / "ca")
     authority.issue(folder / "server", "front", ["localhost"], ["127.0.0.1"])
     replace(folder / "user.token", secrets.token_hex(16) + "\n", 0o600)
