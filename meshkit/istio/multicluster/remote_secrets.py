@@ -510,12 +510,10 @@ def _reviewed(cluster: Cluster, token: str, namespace: str) -> Proof | None:
     if not status.get("authenticated") or not isinstance(user, dict):
         return Proof(Credential.REFUSED, _NO_REASON)
     try:
-        proof = _rights(partial(cluster.can_i, user=user), namespace)
+        return _rights(partial(cluster.can_i, user=user), namespace)
     except MeshkitError as error:
         unsure = f"the token is good (TokenReview), its rights are not known: {error.message}"
         return Proof(Credential.NOT_TESTED, unsure)
-    by_review = "by TokenReview: our own address takes no token of others"
-    return replace(proof, detail="; ".join(filter(None, (proof.detail, by_review))))
 
 
 def _ask(cluster: Cluster, namespace: str) -> Proof:

@@ -10,9 +10,12 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from meshkit.kube.cluster import ExecResult
 from meshkit.probing import sni_probe
 from tests.support.api_server import free_port
 
@@ -138,3 +141,16 @@ def test_the_tools_own_words_tell_why_nothing_came(words: str, word: str) -> Non
 def test_a_cut_off_answer_is_no_certificate() -> None:
     """A record of which only the head came."""
     assert sni_probe.parse(b"\x16\x03\x03\x10\x00\x0b\x00").word == sni_probe.ALERT
+
+
+@pytest.mark.parametrize(
+    ("proxy", "word"),
+    [(ExecResult("", "", 127), "untried"), (ExecResult("", "exit 1", 0), "closed")],
+)
+def test_what_a_sidecar_may_have_closed_says_nothing_of_the_gateway(proxy: ExecResult, word: str) -> None:
+    """6.8: the proxy's container, whose traffic nobody intercepts, has neither bash nor nc."""
+    said = {"istio-proxy": proxy, "sleep": ExecResult("", "exit 1", 0)}
+    cluster: Any = SimpleNamespace(exec=lambda _pod, _namespace, container, *_: said[container])
+    places = [("c", "sample", "istio-proxy"), ("c", "sample", "sleep")]
+    assert sni_probe.send_client_hello(cluster, places, "192.0.2.1", 15443, NAME).word == word
+    assert sni_probe.send_client_hello(cluster, places[1:], "192.0.2.1", 15443, NAME).word == "closed"
