@@ -42,7 +42,8 @@ def complaints(home: Path) -> list[str]:
     def look(site: Site) -> None:
         try:
             problems = [f"{each} is not ready" for each in pods.lacking(reach(tools, site))]
-            for ask in (unsynced, stale, unanswered):
+            remote = tools.shape.control_plane == "primary-remote" and site.number > 1  # it has no istiod to ask
+            for ask in (unanswered,) if remote else (unsynced, stale, unanswered):
                 problems = problems or ask(tools, site, all_sites)
         except (Refused, urllib3.exceptions.HTTPError) as error:
             problems = [f"the API server does not answer ({type(error).__name__})"]
