@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import pandas as pd
@@ -13,6 +14,7 @@ from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.proxies import injection
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.kube.pods import PROXY_CONTAINER
 from meshkit.probing.pod_reach import Caller, callers, handshake
 from meshkit.tables import Table, integer, text
 
@@ -56,9 +58,21 @@ def _to_istiod(mesh: Mesh, cluster: Cluster, caller: Caller | Unknown | None) ->
     if caller is None or isinstance(caller, Unknown) or not service:
         why = caller.reason if isinstance(caller, Unknown) else "no pod of the probe's client to try from"
         return {"state": "untried", "detail": why if service else "no istiod runs there"}
-    shaken = handshake(caller, f"https://{service}.{mesh.root_namespace}.svc:{XDS}/")
+    shaken = _as_its_proxy(caller, f"https://{service}.{mesh.root_namespace}.svc:{XDS}/")
     where = {"tried_from": caller.pod, "detail": f"{service}: {shaken.get('detail') or 'it shows its certificate'}"}
     return {**where, "state": str(shaken["state"])}
+
+
+def _as_its_proxy(caller: Caller, url: str) -> dict[str, Any]:
+    """Shake hands from the pod's proxy container, where it has curl: as for the proxy itself, nothing is intercepted.
+
+    A sidecar would send a call of the app to whichever istiod's Service it knows: a remote's to its primary's pods.
+    """
+    try:
+        shaken = handshake(replace(caller, container=PROXY_CONTAINER), url)
+    except MeshkitError:  # it has none
+        return handshake(caller, url)
+    return shaken if shaken["ran"] else handshake(caller, url)
 
 
 def _istiod_service(cluster: Cluster, namespace: str) -> str:

@@ -68,6 +68,9 @@ API_NAMES: Final = Table(
 )
 
 
+_NOT_RUN: Final = (126, 127)
+
+
 @dataclass(frozen=True)
 class Caller:
     """A running pod with curl: the probe's client."""
@@ -119,13 +122,17 @@ def _tried(
 
 
 def handshake(caller: Caller, url: str) -> dict[str, Any]:
-    """Call an HTTPS address from a pod without verification; return state, status, detail and the certificate chain."""
+    """Call an HTTPS address from a pod without verification.
+
+    Returns state, status, detail, the certificate chain, and whether curl ran at all.
+    """
     done = caller.curl("-k", "-o", "/dev/null", "-w", f"%{{certs}}\n{_MARK}%{{http_code}}", url)
     certificates, _, status = done.stdout.rpartition(_MARK)
     if status.strip() in ("", "000"):
         error = (done.stderr.strip().splitlines() or [f"exit code {done.exit_code}"])[-1]
-        return {"state": "no answer", "detail": error[:200], "chain": []}
-    return {"state": "ok", "status": int(status), "chain": ca_certificates.parse_chain(certificates.encode())}
+        return {"state": "no answer", "detail": error[:200], "chain": [], "ran": done.exit_code not in _NOT_RUN}
+    chain = ca_certificates.parse_chain(certificates.encode())
+    return {"state": "ok", "status": int(status), "chain": chain, "ran": True}
 
 
 def _names(leaf: Certificate) -> list[str]:
@@ -157,6 +164,7 @@ def _try_pod(mesh: Mesh, caller: Caller, server: Cluster) -> dict[str, Any]:
     host = f"[{address}]" if ":" in address else address
     answer = {"address": f"{address}:15017", **handshake(caller, f"https://{host}:15017/ready")}
     chain = answer.pop("chain")
+    answer.pop("ran")
     istiod = not chain or any(name.startswith("istiod") for name in _names(chain[0]))
     return (
         answer if istiod else {**answer, "state": "wrong certificate", "detail": "another pod has that address there"}
