@@ -37,6 +37,7 @@ BY_HAND: dict[str, str] = {
     "unreachable-api-server": "who owns the firewall opens the port",
     "firewall-15443": "who owns the firewall opens the port",
     "firewall-15012": "who owns the firewall opens the port",
+    "gateway-without-address": "who owns the load balancers lets its controller serve that Service",
     "skewed-clock": "who owns the nodes sets their clocks",
 }
 """Faults whose remedy no command of ours can be, and what it is."""

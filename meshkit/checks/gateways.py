@@ -94,15 +94,19 @@ def _steps(gateway: NetworkGateway, network: str, context: str) -> Iterator[str]
     if not gateway.addresses:
         by_type: dict[str, str] = {
             GatewayType.NODE_PORT: f"{kubectl} annotate service {place} {NODE_SELECTOR}='{{}}'",
-            GatewayType.LOAD_BALANCER: f"{kubectl} describe service {place} shows why it is pending",
+            GatewayType.LOAD_BALANCER: f"`{kubectl} describe service {place}` shows why it is pending",
         }
         patch = f'{kubectl} patch service {place} -p \'{{"spec": {{"type": "LoadBalancer"}}}}\''
         yield by_type.get(gateway.type, patch)
     if not gateway.port:
-        yield f"{kubectl} edit service {place}: add port {PASSTHROUGH_PORT}, name tls, which its pods listen on"
+        port = f'{{"name":"tls-{PASSTHROUGH_PORT}","port":{PASSTHROUGH_PORT},"targetPort":{PASSTHROUGH_PORT}}}'
+        patch = f'[{{"op":"add","path":"/spec/ports/-","value":{port}}}]'
+        yield f"{kubectl} patch service {place} --type=json -p '{patch}'"
     if not gateway.ready:
         selector = f" -l {cell(gateway.selector)}" if gateway.selector else ""
-        yield f"{kubectl} get pods -n {gateway.namespace}{selector}"
+        none = gateway.pods == 0 and selector
+        scale = f"{kubectl} scale deployment -n {gateway.namespace}{selector} --replicas=1"
+        yield scale if none else f"`{kubectl} get pods -n {gateway.namespace}{selector}` shows why none is ready"
     if not gateway.exposed_by:
         yield "run stage 06, which exposes Services by an AUTO_PASSTHROUGH Gateway"
 
