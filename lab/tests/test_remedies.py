@@ -38,6 +38,7 @@ BY_HAND: dict[str, str] = {
     "firewall-15443": "who owns the firewall opens the port",
     "firewall-15012": "who owns the firewall opens the port",
     "gateway-without-address": "who owns the load balancers lets its controller serve that Service",
+    "exposure-selector-wrong": "its owner corrects the selector: stage 06 names him, and forces nobody",
     "skewed-clock": "who owns the nodes sets their clocks",
 }
 """Faults whose remedy no command of ours can be, and what it is."""

@@ -557,7 +557,7 @@ def _require_approved(plan: Plan, book: Journal) -> None:
     if found := differences(own, plan.planned(), touched=touched):
         raise ChangeError(
             f"{len(found)} changes are not as approved: {'; '.join(found[:3])}", where=f"stage {plan.stage}",
-            remedy="what drifted since? plan again, and have that approved; `meshkit undo` takes back what was applied",
+            remedy="what drifted since? plan again, and have that approved; `meshkit undo` reverts what was applied",
         )  # fmt: skip
 
 

@@ -289,14 +289,14 @@ def check_credential(mesh: Mesh, secrets: RemoteSecrets, seen: RemoteClusters, r
     # One with another key is tried at each cluster, and its key is MK830's matter.
     good = secret.credential in (Credential.OK, Credential.WRONG_CLUSTER) and secret.leads_to == target
     observed += "" if good else _still(seen, secret)
-    remedy = _anew(mesh, secret, reader, target, "run stage 07: it recreates the secret")
+    remedy = _recreated(mesh, secret, reader, target, "run stage 07: it recreates the secret")
     if secret.credential is Credential.WRONG_CA:
         remedy += "; or do all paths to that API server end TLS with that CA?"
     return ask.judge(good, observed, remedy)
 
 
-def _anew(mesh: Mesh, secret: RemoteSecret, reader: str, target: str, by_stage: str) -> str:
-    """Return what makes a secret anew: stage 07, if meshkit wrote it; of others istioctl, as they did."""
+def _recreated(mesh: Mesh, secret: RemoteSecret, reader: str, target: str, by_stage: str) -> str:
+    """Return what recreates a secret: stage 07, if meshkit wrote it; of others istioctl, as they did."""
     ours = secret.manager in ("", FIELD_MANAGER)
     return by_stage if ours else f"{secret.manager} wrote it: {create_command(mesh, reader, target)}"
 
@@ -378,7 +378,7 @@ def check_life(
         observed = "it never ends" if secret.ends == "never" else f"it {'ended' if over else 'ends'} {secret.ends}"
         observed += "; this run renews it" if renewed else ""
         by_stage = "run stage 07: it issues a new one, distributes it, and revokes the old one"
-        remedy = _anew(mesh, secret, reader, target, by_stage)
+        remedy = _recreated(mesh, secret, reader, target, by_stage)
         worse = Verdict.FAIL if over and not renewed else Verdict.WARN
         yield ask.judge(not ends_soon(mesh, secret), observed, remedy, otherwise=worse)
 

@@ -314,13 +314,13 @@ def test_a_secret_that_asks_no_certificate_is_tried_as_we_are(monkeypatch: pytes
         ([], ""),
     ],
 )
-def test_who_wrote_a_secret_decides_who_makes_it_anew(fields: Any, manager: str) -> None:
+def test_who_wrote_a_secret_decides_who_makes_it_recreated(fields: Any, manager: str) -> None:
     """Stage 07 forces nobody: what istioctl and kubectl made, they make again."""
     written = [{"manager": name, "fieldsV1": known} for name, known in fields]
     assert remote_secrets._manager({"managedFields": written}, "west") == manager
     expired = RemoteSecret(
         "east", "istio-system", "istio-remote-secret-west", "west", Credential.REFUSED, manager=manager
     )
-    remedy = checks_remote_secrets._anew(healthy.mesh(), expired, "east", "west", "run stage 07")
+    remedy = checks_remote_secrets._recreated(healthy.mesh(), expired, "east", "west", "run stage 07")
     assert (remedy == "run stage 07") == (manager in ("", "meshkit"))
     assert ("istioctl create-remote-secret" in remedy) == (manager not in ("", "meshkit"))
