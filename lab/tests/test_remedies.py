@@ -39,6 +39,11 @@ BY_HAND: dict[str, str] = {
     "firewall-15012": "who owns the firewall opens the port",
     "gateway-without-address": "who owns the load balancers lets its controller serve that Service",
     "exposure-selector-wrong": "its owner corrects the selector: stage 06 names him, and forces nobody",
+    "different-roots": "stage 04, whose own drills change roots under load (tests/e2e/stages/trust)",
+    "combined-root-missing": "stage 04, likewise",
+    "nacked-envoyfilter": "who wrote the EnvoyFilter that the message names corrects it",
+    "version-skew": "an upgrade",
+    "former-values": "what installs istiod gets the values that the finding lists",
     "skewed-clock": "who owns the nodes sets their clocks",
 }
 """Faults whose remedy no command of ours can be, and what it is."""
