@@ -194,7 +194,9 @@ def check_probe_namespace(mesh: Mesh, facts: PrepareFacts, *, finished: bool = F
         if missing:
             label = " ".join(f"{key}={value}" for key, value in wanted.items())
             context, namespace = mesh.spec.cluster(name).context, mesh.spec.probe.namespace
-            remedy = f"kubectl --context {context} label namespace {namespace} {label}"
+            kubectl = f"kubectl --context {context}"
+            remedy = f"{kubectl} label namespace {namespace} {label}"
+            remedy += f"; pods that run get a sidecar by {kubectl} rollout restart deployment -n {namespace}"
             if isinstance(planes, ControlPlanes) and not answered(mesh, planes, wanted):
                 remedy = checks_revisions.remedy(mesh, name, planes, namespace, wanted)
                 yield ask.fail(f"{missing}, and no webhook injects for {label}", remedy)
