@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(600)]
 CHOSEN = [find(name) for name in (os.environ.get("MESHKIT_TEST_FAULTS") or ",".join(KNOWN)).split(",")]
 STAGE = re.compile(r"[Rr]un stage (\d\d)")
 BEGINS = re.compile(r"(?<![\w./-])(?:kubectl|istioctl|helm|meshkit) (?=[a-z-])")
+QUOTED = re.compile(r"'[^']*'")
 ENDS = re.compile(r"`|; |, (?=[a-z])|\.? *$|: (?=[a-z])| \(")
 SETTLES = 60.0
 LOOKS = re.compile(r" (get|describe|logs|edit|remote-clusters|proxy-status|proxy-config) ")
@@ -44,6 +45,15 @@ BY_HAND: dict[str, str] = {
     "nacked-envoyfilter": "who wrote the EnvoyFilter that the message names corrects it",
     "version-skew": "an upgrade",
     "former-values": "what installs istiod gets the values that the finding lists",
+    "stale-istiod-replica": "who owns the firewall opens the port; the replica is restarted after",
+    "mtls-disabled": "who wrote the objects that the finding names decides what they should say",
+    "subset-pinned-to-old-cluster-name": "likewise",
+    "headless-over-networks": "who owns the Service gives it a ClusterIP, or declares it clusterLocal",
+    "sidecar-without-the-server": "who wrote the object that the finding names decides what it should say",
+    "locality-without-the-others": "likewise",
+    "cluster-local-service": "likewise",
+    "denied-client": "likewise",
+    "service-entry-of-the-same-host": "likewise",
     "skewed-clock": "who owns the nodes sets their clocks",
 }
 """Faults whose remedy no command of ours can be, and what it is."""
@@ -54,7 +64,8 @@ def commands(remedy: str) -> list[str]:
     """Return the commands of a remedy, in order; pipes stay whole. `run stage NN` is one of ours."""
     remedy, found, at = STAGE.sub(r"meshkit run MESH.yaml --only \1 --mode apply; ", remedy), [], 0
     while begins := BEGINS.search(remedy, at):
-        ends = ENDS.search(remedy, begins.end())
+        quoted = QUOTED.sub(lambda text: "_" * len(text[0]), remedy)
+        ends = ENDS.search(quoted, begins.end())
         at = ends.start() if ends else len(remedy)
         found.append(remedy[begins.start() : at].strip())
     return found
@@ -67,6 +78,10 @@ def commands(remedy: str) -> list[str]:
         ("`kubectl get pods -A` shows why; then `istioctl version`", ["kubectl get pods -A", "istioctl version"]),
         ("in west: istioctl x --name w | kubectl apply -f -; wait", ["istioctl x --name w | kubectl apply -f -"]),
         ("open the firewall", []),
+        (
+            "kubectl get x -o json | jq '{a: b; c}' | kubectl apply -f -",
+            ["kubectl get x -o json | jq '{a: b; c}' | kubectl apply -f -"],
+        ),
         ("run stage 07: it makes one", ["meshkit run MESH.yaml --only 07 --mode apply"]),
     ],
 )
