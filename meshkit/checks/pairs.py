@@ -238,6 +238,10 @@ def check_hello(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterat
         yield _untried(mesh, facts, ask, client, server)
     for row in rows.to_dict("records"):
         at = f"{row['address']}:{row['port']}"
+        if row["heard"] == "UNKNOWN" and sni_probe.BY_SIDECAR in row["reason"]:
+            shown = "whether calls come through it show MK712 and MK811"
+            yield ask.answer(Verdict.WARN, f"{at}: {row['reason']}", shown)
+            continue
         if row["heard"] == "UNKNOWN":
             yield ask.unknown(f"{at}: {row['reason']}", "it needs bash or nc in the client's pod")
             continue

@@ -34,7 +34,7 @@ _ALERTS: Final = {
     112: "it does not know that name", 120: "it accepts none of Istio's protocols",
 }  # fmt: skip
 _NO_TOOL: Final = 97
-_BY_SIDECAR: Final = "by its own sidecar (outboundTrafficPolicy REGISTRY_ONLY), or by what is behind it"
+BY_SIDECAR: Final = "by its own sidecar (outboundTrafficPolicy REGISTRY_ONLY), or by what is behind it"
 # Either tool sends the bytes, prints what it receives until the other side closes, and then its exit code.
 _SCRIPT: Final = r"""
 if command -v bash >/dev/null && command -v timeout >/dev/null; then
@@ -107,7 +107,7 @@ def send_client_hello(
             why = f"{pod}/{container} printed something other than base64"
             continue
         if result.word == CLOSED and container != PROXY_CONTAINER and PROXY_CONTAINER in [one for *_, one in places]:
-            return HelloResult(UNTRIED, f"{why}; from {container} it was closed, {_BY_SIDECAR}")
+            return HelloResult(UNTRIED, f"{why}; from {container} it was closed, {BY_SIDECAR}")
         return result
     return HelloResult(UNTRIED, why)
 

@@ -15,7 +15,7 @@ from meshkit.checks.finding import Verdict, overall
 from meshkit.istio.multicluster import endpoint_shards, remote_secrets
 from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
-from meshkit.probing import api_server_reach, client_view, pair_survey
+from meshkit.probing import api_server_reach, client_view, pair_survey, sni_probe
 from meshkit.snapshot.snapshot import PAIRS, Snapshot
 from meshkit.spec import MeshSpec
 from tests.support import healthy
@@ -126,6 +126,7 @@ SPOILED = [
     ("MK840", "hello", "hellos", {"heard": "silent"}, FAIL),
     ("MK840", "hello", "hellos", {"heard": "no TLS"}, FAIL),
     ("MK840", "hello", "hellos", {"heard": "UNKNOWN", "reason": "no tool"}, UNKNOWN),
+    ("MK840", "hello", "hellos", {"heard": "UNKNOWN", "reason": f"closed, {sni_probe.BY_SIDECAR}"}, WARN),
     ("MK841", "hello", "hellos", {"anchor": ""}, FAIL),
     ("MK841", "hello", "hellos", {"anchor": "", "reason": "no root is known"}, UNKNOWN),
     ("MK802", "secret", "secrets", {"key": "north", "annotation": "north", "leads_to": "north"}, FAIL),
