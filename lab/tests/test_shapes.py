@@ -118,8 +118,9 @@ def test_a_healthy_mesh_is_called_healthy(lab: Lab, shape: str, row: Row) -> Non
     said = [*bad([f for f in findings if f["verdict"] != "unknown"]), *([f"{unknown} unknown"] if unknown else [])]
     row["healthy"] = "<br>".join(said) or "nothing"
     keep(lab, f"{shape}-healthy")
-    with broken(lab, FAULT):
-        keep(lab, f"{shape}-{FAULT}")
+    if "no-debug" not in shape:  # the lab itself could not see by istioctl that it is healed
+        with broken(lab, FAULT):
+            keep(lab, f"{shape}-{FAULT}")
     assert row["calls"].count(f"0 of {drill.CALLS} failed, answers of east and west") == 2, row["calls"]
     assert false_alarms(shape, findings) == []
     assert {*HEALTHY.get(shape, "").split()[:1]} <= ids(findings)
