@@ -216,7 +216,7 @@ LABEL = "kubectl --context east label service -n istio-system eastwest topology.
         ({"addresses": (), "type": "LoadBalancer"}, "describe service -n istio-system eastwest"),
         ({"addresses": (), "type": "NodePort"}, "eastwest traffic.istio.io/nodeSelector='{}'"),
         ({"addresses": (), "type": "ClusterIP"}, """eastwest -p '{"spec": {"type": "LoadBalancer"}}'"""),
-        ({"port": 0}, """patch service -n istio-system eastwest --type=json -p '[{"op":"add","path":"/spec/ports/-","""),
+        ({"port": 0}, "patch service -n istio-system eastwest --type=json -p '[{"),
         ({"exposed_by": ()}, "run stage 06"),
         ({"service": "", "reason": "no Service has the label"}, "run stage 06, which installs one"),
     ],
