@@ -183,3 +183,24 @@ def test_a_distroless_image_has_neither_shell_nor_curl() -> None:
     assert set(hidden.values()) == {Path("/dev/null")}
     assert str(Path(shutil.which("sh") or "").resolve()) in hidden
     assert sealed.command == full.command
+
+
+@pytest.mark.parametrize(
+    ("lab", "usual"),
+    [(Settings(), True), (Settings(ports=(1, 2), rtt_ms=80), True), (Settings(flat=True), False), (Settings(3), False),
+     (Settings(shapes=("revisioned",)), False), (Settings(live_roots=True), False)],
+)  # fmt: skip
+def test_every_lab_has_a_mesh_file(lab: Settings, usual: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the usual one it is parameters/lab.yaml; of a flat one, of three clusters or of a shape, one of its own."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    home = tmp_path / ".local/state/meshkit/lab"
+    home.mkdir(parents=True)
+    lab.save(home)
+    monkeypatch.setenv("MESHKIT_LAB_DIR", str(home))
+    path = meshfile.mesh_file()
+    assert (path.parent.name, path.parent == home) == (("parameters", False) if usual else ("lab", True))
+    spec = MeshSpec.load(path)
+    assert len(spec.clusters) == lab.clusters
+    assert spec.topology.network == ("flat" if lab.flat else "multi")
+    assert len({entry.network for entry in spec.clusters}) == (1 if lab.flat else lab.clusters)
