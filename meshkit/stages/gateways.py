@@ -145,9 +145,12 @@ def _used(mesh: Mesh, facts: GatewayFacts, name: str) -> NetworkGateway | None:
 
 def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
     """Plan a gateway and its exposure for each cluster without them, and meshNetworks where the mesh file asks."""
-    multi = mesh.spec.topology.network == "multi"
-    made = Plan(mesh, STAGE, withheld=checks_revisions.stops(mesh, facts.revisions) if multi else "")
-    if made.withheld or not multi:
+    if mesh.spec.topology.network != "multi":
+        return Plan(mesh, STAGE)
+    # A cluster that cannot be read holds the plan by its findings; what is planned for the others is shown.
+    others = [f for f in checks_revisions.check(mesh, facts.revisions) if f.verdict is Verdict.FAIL]
+    made = Plan(mesh, STAGE, withheld=next((f"{f.id} of {f.subject}: {f.observed}" for f in others), ""))
+    if made.withheld:
         return made
     known = [name for name in mesh.clusters if not facts.gateways.unknown(name)]
     for name in known:

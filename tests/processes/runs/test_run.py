@@ -46,8 +46,8 @@ def test_a_stage_that_passes_leaves_the_whole_evidence(
     result = go()
     names = {p.relative_to(result.folder).as_posix() for p in result.folder.rglob("*") if p.is_file()}
     assert names == {
-        "08-verify.ipynb", "08-verify.html", "SHA256SUMS", "events.jsonl", "junit.xml", "mesh.yaml", "record.json",
-        "report.html", "results.json", "tables/numbers.csv",
+        "08-verify.ipynb", "08-verify.html", "SHA256SUMS", "events.jsonl", "junit.xml", "mesh.yaml", "plan.json",
+        "record.json", "report.html", "results.json", "tables/numbers.csv",
     }  # fmt: skip
     assert (result.exit_code, result.outcomes[0].status, verify(result.folder)) == (0, "passed", [])
     assert re.fullmatch(r"shop/\d{8}T\d{6}Z-audit", result.folder.relative_to(result.folder.parents[1]).as_posix())
