@@ -57,6 +57,11 @@ class ExecResult:
     stderr: str
     exit_code: int
 
+    @property
+    def not_run(self) -> bool:
+        """The container has no such command, or cannot execute it: the exit codes that a shell has for these."""
+        return self.exit_code in (126, 127)
+
 
 @dataclass(frozen=True)
 class ClockSkew:

@@ -38,7 +38,6 @@ REACH: Final = Table(
 UNCHECKED: Final = "its certificate was not checked"
 NO_SENDER: Final = "no istiod and no client of the probe runs there"
 _CURL_TIMEOUT = 5
-_NOT_RUN = (126, 127)
 _NO_CURL: Final = ExecResult("", "", 127)
 _NOT_TRUSTED = 60
 _CLOSED: Final = (35, 52, 56)
@@ -137,14 +136,11 @@ def _reach(
             untried = f"{pod}: {error.message}"
             silent = silent or (untried if container == "discovery" else "")
             done = _NO_CURL
-        if done.exit_code in _NOT_RUN:
+        if done.not_run:
             untried = untried if done is _NO_CURL else f"{pod} has no curl"
-            if (
-                found := _by_agent(mesh.clusters[pair[0]], pod, namespace, given)
-                if container == PROXY_CONTAINER
-                else {}
-            ):
-                return {**row, "asked_from": pod, **found}
+            by_agent = container == PROXY_CONTAINER and _by_agent(mesh.clusters[pair[0]], pod, namespace, given)
+            if by_agent:
+                return {**row, "asked_from": pod, **by_agent}
             continue
         if container not in ("discovery", PROXY_CONTAINER) and _by_sidecar(done, address):
             return {**row, "asked_from": pod, "answer": "UNKNOWN", "detail": f"{_CAUGHT} {pod}{_MAY}"}

@@ -68,9 +68,6 @@ API_NAMES: Final = Table(
 )
 
 
-_NOT_RUN: Final = (126, 127)
-
-
 @dataclass(frozen=True)
 class Caller:
     """A running pod with curl: the probe's client."""
@@ -130,7 +127,7 @@ def handshake(caller: Caller, url: str) -> dict[str, Any]:
     certificates, _, status = done.stdout.rpartition(_MARK)
     if status.strip() in ("", "000"):
         error = (done.stderr.strip().splitlines() or [f"exit code {done.exit_code}"])[-1]
-        return {"state": "no answer", "detail": error[:200], "chain": [], "ran": done.exit_code not in _NOT_RUN}
+        return {"state": "no answer", "detail": error[:200], "chain": [], "ran": not done.not_run}
     chain = ca_certificates.parse_chain(certificates.encode())
     return {"state": "ok", "status": int(status), "chain": chain, "ran": True}
 

@@ -98,7 +98,7 @@ def send_client_hello(
         except MeshkitError as error:
             why = f"{pod}/{container}: {error.message}"
             continue
-        if done.exit_code in (126, 127, _NO_TOOL):
+        if done.not_run or done.exit_code == _NO_TOOL:
             why = f"{pod}/{container} has neither bash nor nc"
             continue
         try:

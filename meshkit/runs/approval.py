@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshkit import attestation
 from meshkit.changes.planned import PlannedChange, documents, parse
 from meshkit.errors import InputError
-from meshkit.runs.folder import APPROVALS, RECORD, utc, verify
+from meshkit.runs.folder import APPROVALS, RECORD, sha256, utc, verify
 from meshkit.spec import Approvals, MeshSpec
 
 PLAN: Final = "plan.json"
@@ -102,7 +102,7 @@ def require(run: Path, spec: MeshSpec, mesh_file: Path) -> ApprovedPlan:
     document, digest = _plan_of(run)
     if document["mesh"] != spec.mesh.id:
         raise InputError(f"that plan is of mesh {document['mesh']}, not of {spec.mesh.id}", where=str(run))
-    if document["mesh_file"]["sha256"] != hashlib.sha256(mesh_file.read_bytes()).hexdigest():
+    if document["mesh_file"]["sha256"] != sha256(mesh_file):
         raise InputError("the mesh file was changed since it was planned", where=str(mesh_file),
                          remedy="plan again, and have that approved")  # fmt: skip
     approvals, problems = signatures(run, spec.approvals)
@@ -129,7 +129,7 @@ def _enough(approvals: Sequence[Approval], wanted: Approvals | None, run: Path) 
 
 def signatures(run: Path, wanted: Approvals | None) -> tuple[list[Approval], list[str]]:
     """Return the good approvals of a run's plan, and what is wrong with other files among them."""
-    digest = _sha256(run / PLAN) if (run / PLAN).exists() else ""
+    digest = sha256(run / PLAN) if (run / PLAN).exists() else ""
     people = wanted.people if wanted else {}
     listed = {attestation.fingerprint(attestation.public_key(line)): name for name, line in people.items()}
     approvals, problems = [], []
@@ -161,8 +161,4 @@ def _plan_of(run: Path) -> tuple[dict[str, Any], str]:
                          remedy="approve a run of `meshkit run MESH.yaml`, in mode plan")  # fmt: skip
     if document.get("schema") != SCHEMA:
         raise InputError(f"expected {SCHEMA}, got {document.get('schema')!r}", where=str(run / PLAN))
-    return document, _sha256(run / PLAN)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return document, sha256(run / PLAN)

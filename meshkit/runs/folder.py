@@ -49,7 +49,7 @@ class RunFolder:
 
     def files(self) -> dict[str, str]:
         """Return the SHA-256 of every file, by its name in the folder."""
-        return {path: _sha256(self.path / path) for path in _listing(self.path)}
+        return {path: sha256(self.path / path) for path in _listing(self.path)}
 
     def close_events(self) -> None:
         """End events.jsonl, so that its hash can be taken."""
@@ -96,7 +96,7 @@ def latest(mesh_folder: Path, *, before: str = "~") -> Path | None:
 
 def chain(previous: Path | None) -> dict[str, str] | None:
     """Return a record's link to the previous run: its folder's name and its record's SHA-256."""
-    return {"run": previous.name, "record_sha256": _sha256(previous / RECORD)} if previous else None
+    return {"run": previous.name, "record_sha256": sha256(previous / RECORD)} if previous else None
 
 
 def verify(run: Path) -> list[str]:
@@ -118,7 +118,7 @@ def verify(run: Path) -> list[str]:
     problems += [f"{name} is not part of the run: {SUMS} does not list it" for name in sorted(there - listed.keys())]
     kept = sorted(there & listed.keys())
     problems += [
-        f"{n} was changed since the run" for n in kept if (run / n).is_symlink() or _sha256(run / n) != listed[n]
+        f"{n} was changed since the run" for n in kept if (run / n).is_symlink() or sha256(run / n) != listed[n]
     ]
     record = _record(run)
     if record is None:
@@ -139,7 +139,7 @@ def _broken_links(run: Path, record: dict[str, Any]) -> list[str]:
         earlier = _record(before)
         if earlier is None:
             return [f"the chain ends at {run.name}: the run before it, {link['run']}, is missing"]
-        if _sha256(before / RECORD) != link["record_sha256"]:
+        if sha256(before / RECORD) != link["record_sha256"]:
             return [f"the chain is broken: the record of {link['run']} was changed after {run.name} followed it"]
         run, record = before, earlier
     return []
@@ -158,7 +158,8 @@ def _listing(folder: Path) -> list[str]:
     return sorted(path.as_posix() for path in known if path.parts[0] != APPROVALS)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

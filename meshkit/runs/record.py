@@ -18,6 +18,7 @@ from xml.etree import ElementTree as ET
 
 from meshkit import __version__
 from meshkit.checks.finding import Finding, Verdict
+from meshkit.runs.folder import sha256
 from meshkit.runs.outcome import Outcome, Status
 from meshkit.spec import MeshSpec
 
@@ -37,7 +38,7 @@ def circumstances(spec: MeshSpec, mesh_file: Path, notebooks: Path) -> dict[str,
         "schema": "meshkit.record/1",
         "tool": {"meshkit": __version__, "python": platform.python_version(), "packages": _packages()},
         "mesh": spec.mesh.id,
-        "mesh_file": {"name": mesh_file.name, "sha256": hashlib.sha256(mesh_file.read_bytes()).hexdigest()},
+        "mesh_file": {"name": mesh_file.name, "sha256": sha256(mesh_file)},
         "operator": _operator(),
         "contexts": [{"cluster": c.name, "context": c.context, "network": c.network} for c in spec.clusters],
         "git": _git(notebooks),

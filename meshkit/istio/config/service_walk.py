@@ -38,7 +38,7 @@ from meshkit.istio.config.hindrances import (
     linked,
     of_object,
 )
-from meshkit.istio.config.locality import MESH, balancing, leaves_out
+from meshkit.istio.config.locality import MESH, Balancing, balancing, leaves_out
 from meshkit.istio.config.peer_authentications import peer_mode
 from meshkit.istio.config.services import EXPORT_TO, exported, is_cluster_local, local_hosts
 from meshkit.istio.config.virtual_services import Caller, Route
@@ -357,9 +357,7 @@ class Walk:
         yield from dict.fromkeys(found)
 
     def _localities(self, labels: Labels) -> Iterator[Hindrance]:
-        rule = self._rule(labels)
-        policy, author = (rule.policy, rule.author) if rule else ({}, None)
-        spread = balancing(policy, self.client.settings, self.probe.port, self.holder.nearest)
+        spread, author = self._balancing(labels)
         shares, field = spread.distribute, f"{spread.field}.distribute"
         pairs = [(c.locality, s.locality) for c in self.client.clients for s in self.server.servers]
         left = [leaves_out(shares, *pair) for pair in pairs]
@@ -381,9 +379,7 @@ class Walk:
             yield from self._preferences(labels)
 
     def _preferences(self, labels: Labels) -> Iterator[Hindrance]:
-        rule = self._rule(labels)
-        policy, author = (rule.policy, rule.author) if rule else ({}, None)
-        spread = balancing(policy, self.client.settings, self.probe.port, self.holder.nearest)
+        spread, author = self._balancing(labels)
         pairs = [(c.locality, s.locality) for c in self.client.clients for s in self.server.servers]
         if not any(spread.prefers_home(apart=self.apart, client=c, server=s) for c, s in pairs):
             return
@@ -392,6 +388,11 @@ class Walk:
             yield of_object(self.holder, SERVICE, self.holder.service, spread.field, effect, link=Link.PREFERENCE)
         elif author:
             yield of_object(self.client, DESTINATION_RULE, author, spread.field, effect, link=Link.PREFERENCE)
+
+    def _balancing(self, labels: Labels) -> tuple[Balancing, Manifest | None]:
+        rule = self._rule(labels)
+        policy, author = (rule.policy, rule.author) if rule else ({}, None)
+        return balancing(policy, self.client.settings, self.probe.port, self.holder.nearest), author
 
     def routes(self) -> Iterator[Hindrance]:
         """The VirtualService that clients go by: what of it leads past the server's cluster, or ends at its gateway."""

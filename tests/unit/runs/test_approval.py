@@ -179,7 +179,7 @@ def sums(run: Path) -> None:
     path = run / folder.SUMS
     path.chmod(0o644)
     names = [text.split("  ", 1)[1] for text in path.read_text().splitlines()]
-    path.write_text("".join(f"{folder._sha256(run / name)}  {name}\n" for name in names))
+    path.write_text("".join(f"{folder.sha256(run / name)}  {name}\n" for name in names))
 
 
 @pytest.mark.parametrize("how", TAMPERED)
