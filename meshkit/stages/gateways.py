@@ -234,7 +234,7 @@ def arrived(mesh: Mesh, done: Plan) -> GatewayFacts:
     changed = {change.cluster for change in done.changes if change.status == "done"}
     for name in (n for n in mesh.clusters if n in changed):
         wait_for(functools.partial(missing, mesh, name), f"east-west gateway of {name}")
-    return look(mesh)
+    return look(mesh.remembering())
 
 
 def _seen(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Finding]:

@@ -444,7 +444,7 @@ class Shift(Stage):
         return self._traffic
 
     def _look(self) -> ShiftFacts:
-        temporary.recover(self.mesh, self.mode)
+        temporary.recover(self.mesh.fresh, self.mode)
         return look(self.mesh, self.cluster)
 
     def _check(self) -> Iterable[Finding]:

@@ -164,7 +164,7 @@ class Stage:
         """Read facts from every cluster; changes nothing."""
         begun = time.monotonic()
         self.mesh.unanswered.clear()
-        self.facts = self._look()
+        self.facts = self._read_once()
         names = list(dict.fromkeys(_tables(self.facts)))
         read = ", ".join(names) if 0 < len(names) <= NAMED else f"{len(names)} tables" if names else "facts"
         line = f"read {read} of {', '.join(self.mesh.clusters)} in {time.monotonic() - begun:.1f} s"
@@ -175,6 +175,15 @@ class Stage:
         ]
         lines = [line, *(unknown or ["every cluster answered"])]
         return Text("\n".join(textwrap.fill(one, 110, subsequent_indent="  ") for one in lines))
+
+    def _read_once(self) -> Any:
+        """Return what `_look` returns; it sends the same read once. Other beats ask again: they are to see changes."""
+        asked_again = self.mesh
+        self.mesh = asked_again.remembering()
+        try:
+            return self._look()
+        finally:
+            self.mesh = asked_again
 
     @_beat
     def check(self) -> Findings:

@@ -23,6 +23,8 @@ from meshkit.istio.multicluster.remote_secrets import (
 )
 from meshkit.istio.multicluster.secret_kubeconfig import Auth
 from meshkit.istio.reading import Unread
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.kubeconfig import Access
 from meshkit.kube.mesh import Mesh
 from meshkit.snapshot.snapshot import Snapshot
 from meshkit.spec import MeshSpec
@@ -38,7 +40,11 @@ def mesh(**change: Any) -> Mesh:
     """Return the mesh of east and west; nothing is sent to anyone."""
     clusters = [{"name": name, "context": name, "network": f"net-{name}"} for name in OTHER]
     spec = MeshSpec.parse({"clusters": clusters, **change}, where="test")
-    return Mesh(spec, dict.fromkeys(OTHER))  # type: ignore[arg-type]
+    return Mesh(spec, {name: Cluster(name, name, _nobody, 1.0) for name in OTHER})
+
+
+def _nobody() -> Access:
+    raise AssertionError("a test of tables asked a cluster")
 
 
 def identity(name: str) -> Row:

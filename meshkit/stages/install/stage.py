@@ -391,5 +391,5 @@ class Install(Stage):
 
     def _prove(self) -> Iterable[Finding]:
         (made,) = self.plans
-        self.after = look(self.mesh)
+        self.after = self._read_once()
         return prove(self.mesh, self.facts, made, self.after, drop_alias=self.drop_alias)
