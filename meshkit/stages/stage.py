@@ -24,8 +24,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from meshkit import parameters
+from meshkit.changes.change import CHANGES
 from meshkit.changes.journal import require_journal_name
-from meshkit.changes.plan import CHANGES, Plan
+from meshkit.changes.plan import Plan
 from meshkit.checks.finding import Conclusion, Finding, Findings
 from meshkit.display import Several, Shown, Text
 from meshkit.errors import InputError

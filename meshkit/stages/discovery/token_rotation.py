@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from meshkit import parameters
-from meshkit.changes.plan import Change, Plan
+from meshkit.changes.change import Change
+from meshkit.changes.plan import Plan
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.known_defects import needs_restart_after_secret_change
 from meshkit.checks.question import Question, planned

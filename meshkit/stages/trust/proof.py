@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import pandas as pd
 
-from meshkit.changes.plan import Change, Plan, refused
+from meshkit.changes.change import Change
+from meshkit.changes.plan import Plan, refused
 from meshkit.checks import discovery_pause
 from meshkit.checks.ca import check_held
 from meshkit.checks.finding import Finding, Verdict

@@ -12,8 +12,9 @@ import pytest
 
 from meshkit import stages
 from meshkit.changes import journal, undo
+from meshkit.changes.change import RESTARTED
 from meshkit.changes.journal import Entry, Journal
-from meshkit.changes.plan import RESTARTED, Plan
+from meshkit.changes.plan import Plan
 from meshkit.checks.finding import Verdict
 from meshkit.errors import ChangeError
 from meshkit.istio.control_plane import istioctl
