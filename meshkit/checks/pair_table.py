@@ -13,7 +13,7 @@ from meshkit.checks.question import arrow
 from meshkit.istio.control_plane.versions import home, is_remote, outside
 from meshkit.istio.multicluster import gateway_choice
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
-from meshkit.istio.multicluster.remote_secrets import Credential
+from meshkit.istio.multicluster.credentials import Credential
 from meshkit.kube.api_server import address_kind
 from meshkit.kube.mesh import Mesh
 from meshkit.snapshot.snapshot import Snapshot

@@ -13,7 +13,7 @@ from meshkit.checks.finding import Verdict, overall
 from meshkit.checks.question import Question
 from meshkit.istio.control_plane import inventory, versions
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
-from meshkit.istio.multicluster.remote_secrets import Credential
+from meshkit.istio.multicluster.credentials import Credential
 from meshkit.istio.proxies import proxy_status
 from meshkit.istio.reading import Unread
 from meshkit.stages import verify
