@@ -492,7 +492,8 @@ PAIRS: Final = (
 )  # fmt: skip
 """What the links between pairs of clusters are judged by."""
 VERIFIED: Final = (
-    "identity", "remote_secrets", "remote_clusters", "gateways", "gateways_seen", "certificates", "roots",
+    "identity", "remote_secrets", "remote_clusters", "gateways", "gateways_seen", "certificates", "roots", "claims",
+    "inventory", "opened", "revisions",
 )  # fmt: skip
 """What objects, istiods and proxies say of a mesh that is joined."""
 
