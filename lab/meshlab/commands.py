@@ -10,15 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshkit.cli.options import output
 from meshkit.errors import ChangeError, UnreachableError
 
 if TYPE_CHECKING:
     from meshkit.notebook.terminal import Output
-
-
-output = click.option(
-    "-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="Format."
-)
 
 
 def say(words: str) -> None:
@@ -342,7 +338,7 @@ def demo(*, clusters: int, down: bool) -> int:
       meshkit demo
       meshkit demo --clusters 3 --down
     """  # noqa: D301
-    from meshkit.cli.main import run
+    from meshkit.cli.runs import run
     from meshlab import lifecycle, meshfile
     from meshlab.layout import folder
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshkit.cli.options import mesh_file, output
 from meshkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,13 +18,9 @@ if TYPE_CHECKING:
     from meshkit.notebook.terminal import Output
 
 
-mesh_file = click.argument("mesh_file", metavar="MESH.yaml", type=click.Path(path_type=Path))
 folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 kind = click.option(
     "--key", "kind", type=click.Choice(["ec-p256", "rsa-4096"]), default="ec-p256", show_default=True, help="Its kind."
-)
-output = click.option(
-    "-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="Format."
 )
 
 
