@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,12 @@ import click
 from meshkit.cli.options import given_mesh_file, mesh_file, output, snapshot_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
     from meshkit.checks.finding import Finding
+    from meshkit.kube.mesh import Mesh
     from meshkit.notebook.terminal import Output
     from meshkit.snapshot.snapshot import Snapshot
 
@@ -63,20 +65,28 @@ def gather(mesh_file: Path, path: Path, samples: int) -> int:
 @snapshot_file
 @click.option("--since", metavar="FILE", type=click.Path(path_type=Path), help="Show what changed since this snapshot.")
 @click.option("--explain", metavar="ID", help="Print what one check is about, such as MK802, and end.")
+@click.option("--all", "every", is_flag=True, help="Show what passed, too, and the remedy of each consequence.")
 @output
 def check(
-    *, mesh_file: Path | None, snapshot: Path | None, since: Path | None, explain: str | None, output: Output
+    *,
+    mesh_file: Path | None,
+    snapshot: Path | None,
+    since: Path | None,
+    explain: str | None,
+    every: bool,
+    output: Output,
 ) -> int:
-    """Run all checks of all stages on a finished mesh: one list of findings, the causes first.
+    """Run all checks of all stages on a finished mesh: what is wrong, the causes first.
 
     Read-only: nothing is changed in any API server. The probe's client sends some requests, to test what cannot be
-    read. A finding that may follow from another one names it in column follows_from, and comes after it: fix the
-    causes first. With --snapshot, the same is said of a file that `meshkit gather` wrote. Exit code 1: a check failed.
-    3: something is unknown.
+    read. A finding that may follow from another one stands below it (column follows_from of the other formats): fix
+    the causes first. With --snapshot, the same is said of a file that `meshkit gather` wrote. Exit code 1: a check
+    failed. 3: something is unknown.
 
     \b
     Examples:
       meshkit check parameters/lab.yaml
+      meshkit check parameters/lab.yaml --all | less -R
       meshkit check parameters/lab.yaml -o json | jq '.[] | select(.verdict == "fail" and .follows_from == "")'
       meshkit check --snapshot mesh1.json.gz
       meshkit check parameters/lab.yaml --since mesh1.json.gz
@@ -87,8 +97,8 @@ def check(
     if explain is not None:
         click.echo(catalogue.explain(explain))
         return 0
-    from meshkit.checks import audit, comparison
-    from meshkit.notebook import terminal
+    from meshkit.checks import audit, causes, comparison
+    from meshkit.notebook import blocks, terminal
 
     before = _snapshot(None, since) if since else None
     with terminal.talk() as say:
@@ -96,11 +106,13 @@ def check(
         findings = audit.check(taken.read(tell=say) if taken.live else taken)
     if before:
         taken.require_same_mesh(before)
-        _print(comparison.table(audit.check(before), findings), output)
+        _print(comparison.table(audit.check(before), findings), output, comparison.brief)
+    elif output == "table":
+        found = causes.in_order(findings, taken.mesh.clusters)
+        _say(blocks.report(found, blocks.page(sys.stdout), every=every))
     else:
         table = audit.in_order(taken.mesh, findings)
-        _print(audit.for_people(table) if output == "table" else table, output)
-    click.echo(audit.summary_text(findings), err=True)
+        _print(table if every or output != "wide" else audit.for_people(table), output)
     return _exit_code(findings)
 
 
@@ -154,15 +166,15 @@ def proxies(
     choose = status_summary.status_filter(mesh.clusters, namespace, clusters, states)
     facts = taken.proxies(namespace)
     if before is not None:
-        _print(status_summary.status_diff(choose(before), choose(facts.status), read_at), output)
-    elif output == "table":
-        _show_proxies(status_summary.summary(choose(facts.status)), every=every)
+        changed = status_summary.status_diff(choose(before), choose(facts.status), read_at)
+        _print(changed, output, status_summary.brief_diff)
+    elif output in ("table", "wide"):
+        _show_proxies(status_summary.summary(choose(facts.status)), output, every=every)
     else:
         _print(choose(facts.status), output)
     having = set(facts.status["cluster"]) if namespace and len(facts.status) else set(mesh.clusters)
-    return _report(
-        f for f in proxies.check_proxies(mesh, facts) if f.subject in having & set(clusters or mesh.clusters)
-    )
+    chosen = having & set(clusters or mesh.clusters)
+    return _report([f for f in proxies.check_proxies(mesh, facts) if f.subject in chosen], mesh)
 
 
 @click.command()
@@ -202,8 +214,8 @@ def pairs(mesh_file: Path | None, snapshot: Path | None, samples: int, output: O
     with clock.at(facts.taken):
         findings = pairs.check_all(mesh, facts, sent)
     rows = pair_table.table(mesh, facts, findings, sent)
-    _print(pair_table.brief(rows) if output == "table" else rows, output)
-    return _report(findings)
+    _print(pair_table.wide(rows) if output == "wide" else rows, output, pair_table.brief)
+    return _report(findings, mesh)
 
 
 @click.command()
@@ -230,8 +242,8 @@ def latency(mesh_file: Path, samples: int, output: Output) -> int:
     with terminal.talk() as say:
         say(f"measuring {pairs} pairs, {samples} requests each, every pair alone …")
         measured = observe.measure(mesh, samples)
-    _print(statistics.latency_table(measured), output)
-    return _report(observe.prove(mesh, measured))
+    _print(statistics.latency_table(measured), output, statistics.brief)
+    return _report(observe.prove(mesh, measured), mesh)
 
 
 def _snapshot(mesh_file: Path | None, snapshot: Path | None) -> Snapshot:
@@ -246,39 +258,45 @@ def _snapshot(mesh_file: Path | None, snapshot: Path | None) -> Snapshot:
     return Snapshot(Mesh.open(mesh_file or Path()))
 
 
-def _print(table: pd.DataFrame, output: Output) -> None:
+def _print(
+    table: pd.DataFrame, output: Output, brief: Callable[[pd.DataFrame], pd.DataFrame] = lambda whole: whole
+) -> None:
+    """Print a table, of which a terminal has room for what `brief` leaves; other formats have it whole."""
     from meshkit.notebook import terminal
 
-    terminal.show(table, output)
+    terminal.show(brief(table) if output == "table" else table, output)
 
 
-def _show_proxies(proxies: pd.DataFrame, *, every: bool) -> None:
+def _show_proxies(proxies: pd.DataFrame, output: Output, *, every: bool) -> None:
     """Print a line for each proxy; of many, for each that is not in order, after the counts of all."""
     from meshkit.istio.proxies import status_summary
 
     if every or len(proxies) <= MANY:
-        _print(proxies, "table")
+        _print(proxies, output, status_summary.brief)
         return
-    _print(status_summary.groups(proxies), "table")
+    _print(status_summary.groups(proxies), output, status_summary.brief_groups)
     unhealthy = proxies[~proxies["worst"].isin(status_summary.GOOD)]
     click.echo(f"{len(proxies):,} proxies, {len(unhealthy):,} not in order", err=True)
     if len(unhealthy):
         click.echo()
-        _print(unhealthy.head(MANY), "table")
+        _print(unhealthy.head(MANY), output, status_summary.brief)
     if len(unhealthy) > MANY:
         click.echo(f"the {MANY} worst are shown; --all shows every one, -n, --cluster and --state choose", err=True)
 
 
-def _report(findings: Iterable[Finding]) -> int:
+def _report(findings: Sequence[Finding], mesh: Mesh) -> int:
     """Print on stderr the findings that do not pass, and return the exit code."""
-    from meshkit.checks.finding import Verdict
+    from meshkit.checks import causes
+    from meshkit.notebook import blocks
 
-    found = list(findings)
-    for finding in found:
-        if finding.verdict not in (Verdict.PASS, Verdict.SKIPPED):
-            line = f"{finding.verdict.symbol} {finding.id} {finding.subject}: {finding.observed}"
-            click.echo(line + (f"\n    → {finding.remedy}" if finding.remedy else ""), err=True)
-    return _exit_code(found)
+    if told := blocks.blocks(causes.in_order(findings, mesh.clusters), blocks.page(sys.stderr)):
+        _say(f"\n{told}", err=True)
+    return _exit_code(findings)
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    # Colours are in the text where they are wanted: click would take those of FORCE_COLOR out of a pipe.
+    click.echo(text, err=err, color=True)
 
 
 def _exit_code(findings: Sequence[Finding]) -> int:

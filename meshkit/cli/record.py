@@ -53,8 +53,10 @@ def diff(before: Path, after: Path, output: Output) -> int:
       meshkit record diff monday.json.gz tuesday.json.gz
       meshkit record diff runs/mesh1/20260301T120000Z-audit runs/mesh1/20260302T120000Z-audit
     """  # noqa: D301
+    from meshkit.checks import comparison
     from meshkit.notebook import terminal
     from meshkit.runs import compare
 
-    terminal.show(compare.diff(before, after), output)
+    changed = compare.diff(before, after)
+    terminal.show(comparison.brief(changed) if output == "table" else changed, output)
     return 0
