@@ -16,6 +16,8 @@ import click
 
 from meshkit import __version__
 from meshkit.cli.ca import ca
+from meshkit.cli.completion import completion
+from meshkit.cli.group import Group
 from meshkit.cli.reading import check, gather, latency, pairs, proxies
 from meshkit.cli.record import record
 from meshkit.cli.runs import approve, audit, run, undo
@@ -27,30 +29,31 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="meshkit", message="%(prog)s %(version)s")
 def cli() -> None:
     """Take a live Istio mesh from one cluster to many, and prove each step.
 
     \b
     Examples:
-      meshkit demo                                a real two-cluster mesh on this machine, and its audit
-      meshkit audit parameters/lab.yaml           is the mesh healthy? read-only, except for a probe
-      meshkit check parameters/lab.yaml           what is wrong with the mesh, the cause first; read-only
-      meshkit gather parameters/lab.yaml -o FILE  all of that in one file, without secrets; check --snapshot FILE
-      meshkit proxies parameters/lab.yaml         every proxy of every cluster, and its true xDS states
-      meshkit pairs parameters/lab.yaml           every ordered pair, link by link: what is broken between them
-      meshkit latency parameters/lab.yaml         how long each cluster takes to answer each other one
+      meshkit demo                                a real mesh here, and its audit
+      meshkit audit parameters/lab.yaml           is the mesh healthy?
+      meshkit check parameters/lab.yaml           what is wrong, the cause first
+      meshkit gather parameters/lab.yaml -o FILE  all that is read, in one file
+      meshkit proxies parameters/lab.yaml         every proxy's true xDS states
+      meshkit pairs parameters/lab.yaml           what is broken between clusters
+      meshkit latency parameters/lab.yaml         how long each answer takes
       meshkit run parameters/lab.yaml             all stages, as a plan
       meshkit run parameters/lab.yaml --mode apply
       meshkit approve runs/mesh1/20260301T110000Z-plan --as ann
       meshkit undo runs/mesh1/20260301T120000Z-apply --mode apply
       meshkit record verify runs/mesh1/20260301T120000Z-audit
       meshkit ca root ca --passphrase-env CA_PASSPHRASE
+      meshkit completion bash                     complete commands in your shell
     """  # noqa: D301  (\b is click's own mark for "keep these lines")
 
 
-for command in (run, approve, undo, audit, gather, check, proxies, pairs, latency, record, ca):
+for command in (run, approve, undo, audit, gather, check, proxies, pairs, latency, record, ca, completion):
     cli.add_command(command)
 for plugin in entry_points(group="meshkit.commands"):
     cli.add_command(plugin.load())

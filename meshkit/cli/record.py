@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshkit.cli.group import Group
 from meshkit.cli.options import output
 
 if TYPE_CHECKING:
     from meshkit.notebook.terminal import Output
 
 
-@click.group()
+@click.group(cls=Group)
 def record() -> None:
     """Look after the evidence of runs."""
 
