@@ -18,7 +18,7 @@ from meshkit import __version__
 from meshkit.cli.ca import ca
 from meshkit.cli.completion import completion
 from meshkit.cli.group import Group
-from meshkit.cli.reading import check, gather, latency, pairs, proxies
+from meshkit.cli.reading import assess, check, gather, latency, pairs, proxies
 from meshkit.cli.record import record
 from meshkit.cli.runs import approve, audit, run, undo
 from meshkit.errors import ChangeError, InputError, MeshkitError
@@ -38,6 +38,7 @@ def cli() -> None:
     Examples:
       meshkit demo                                a real mesh here, and its audit
       meshkit audit parameters/lab.yaml           is the mesh healthy?
+      meshkit assess parameters/lab.yaml          what a migration needs, to sign
       meshkit check parameters/lab.yaml           what is wrong, the cause first
       meshkit gather parameters/lab.yaml -o FILE  all that is read, in one file
       meshkit proxies parameters/lab.yaml         every proxy's true xDS states
@@ -53,7 +54,7 @@ def cli() -> None:
     """  # noqa: D301  (\b is click's own mark for "keep these lines")
 
 
-for command in (run, approve, undo, audit, gather, check, proxies, pairs, latency, record, ca, completion):
+for command in (run, approve, undo, audit, gather, assess, check, proxies, pairs, latency, record, ca, completion):
     cli.add_command(command)
 for plugin in entry_points(group="meshkit.commands"):
     cli.add_command(plugin.load())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from meshkit.checks.finding import Finding
     from meshkit.kube.mesh import Mesh
     from meshkit.notebook.terminal import Output
+    from meshkit.runs.assessment import Format
     from meshkit.snapshot.snapshot import Snapshot
 
 MANY = 100
@@ -114,6 +115,35 @@ def check(
         table = audit.in_order(taken.mesh, findings)
         _print(table if every or output != "wide" else audit.for_people(table), output)
     return _exit_code(findings)
+
+
+@click.command()
+@given_mesh_file
+@snapshot_file
+@click.option(
+    "-o", "--output", "form", type=click.Choice(["md", "html"]), default="md", show_default=True, help="Format."
+)
+def assess(mesh_file: Path | None, snapshot: Path | None, form: Format) -> int:
+    """Print what a mesh needs for its migration, as a plan to sign: now, before, with and after it.
+
+    Read-only, as `check`. Stage 01's findings, and all else that can be asked before anything is changed: where, what
+    to do, effort, risk, and a box for who did it. The phases are the catalogue's: what a check stops, and which stage
+    fixes it. Exit code 1: something fails that is to be fixed before the migration may go on. 3: it is unknown.
+
+    \b
+    Examples:
+      meshkit assess parameters/lab.yaml > assessment.md
+      meshkit assess parameters/lab.yaml -o html > assessment.html
+      meshkit assess --snapshot mesh1.json.gz
+    """  # noqa: D301
+    from meshkit.notebook import terminal
+    from meshkit.runs.assessment import assessment
+
+    with terminal.talk() as say:
+        taken = _snapshot(mesh_file, snapshot)
+        found = assessment(taken.read(tell=say) if taken.live else taken)
+    click.echo(found.render(form))
+    return _exit_code(found.holding) if found.holding else 0
 
 
 @click.command()
