@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshkit.cli.group import Group
+from meshkit.cli.options import output
 from meshkit.errors import ChangeError, UnreachableError
 
 if TYPE_CHECKING:
     from meshkit.notebook.terminal import Output
-
-
-output = click.option(
-    "-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="Format."
-)
 
 
 def say(words: str) -> None:
@@ -26,7 +23,7 @@ def say(words: str) -> None:
     click.echo(words, err=True)
 
 
-@click.group()
+@click.group(cls=Group)
 def lab() -> None:
     """A real Istio mesh on this machine, of plain processes: no Docker, no root needed.
 
@@ -200,7 +197,7 @@ def heal(*, names: tuple[str, ...], everything: bool) -> None:
     drills.heal(list(drills.broken(drills.running())) if everything else list(names), say)
 
 
-@lab.group()
+@lab.group(cls=Group)
 def drill() -> None:
     """Train: find out what broke the mesh. Each round has a fault drawn by a seed, three hints, and a score.
 
@@ -342,7 +339,7 @@ def demo(*, clusters: int, down: bool) -> int:
       meshkit demo
       meshkit demo --clusters 3 --down
     """  # noqa: D301
-    from meshkit.cli.main import run
+    from meshkit.cli.runs import run
     from meshlab import lifecycle, meshfile
     from meshlab.layout import folder
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshkit.cli.group import Group
+from meshkit.cli.options import mesh_file, output
 from meshkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,13 +19,9 @@ if TYPE_CHECKING:
     from meshkit.notebook.terminal import Output
 
 
-mesh_file = click.argument("mesh_file", metavar="MESH.yaml", type=click.Path(path_type=Path))
 folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 kind = click.option(
     "--key", "kind", type=click.Choice(["ec-p256", "rsa-4096"]), default="ec-p256", show_default=True, help="Its kind."
-)
-output = click.option(
-    "-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="Format."
 )
 
 
@@ -37,7 +35,7 @@ def passphrase(command: Callable[..., Any]) -> Callable[..., Any]:
 unprotected = click.option("--no-passphrase", "bare", is_flag=True, help="Leave keys unencrypted.")
 
 
-@click.group()
+@click.group(cls=Group)
 def ca() -> None:
     """Make the mesh's CA offline, or have your own PKI sign the clusters' intermediates.
 

@@ -185,7 +185,7 @@ def check_witnesses(sources: pd.DataFrame, name: str) -> Finding:
     remedy = (
         "istiod distributes what it has loaded: its log says why it did not load the Secret; then run this stage again"
     )
-    outdated = "kubectl rollout restart its workload: it missed the update, or answered from its agent's cache"
+    outdated = "`kubectl rollout restart` its workload: it missed the update, or answered from its agent's cache"
     return ask.judge(not wrong, observed, outdated if wrong and all(OUTDATED in each for each in wrong) else remedy)
 
 
