@@ -18,6 +18,7 @@ from meshkit import __version__
 from meshkit.cli.ca import ca
 from meshkit.cli.completion import completion
 from meshkit.cli.group import Group
+from meshkit.cli.init import init
 from meshkit.cli.reading import check, gather, latency, pairs, proxies
 from meshkit.cli.record import record
 from meshkit.cli.runs import approve, audit, run, undo
@@ -53,7 +54,7 @@ def cli() -> None:
     """  # noqa: D301  (\b is click's own mark for "keep these lines")
 
 
-for command in (run, approve, undo, audit, gather, check, proxies, pairs, latency, record, ca, completion):
+for command in (init, run, approve, undo, audit, gather, check, proxies, pairs, latency, record, ca, completion):
     cli.add_command(command)
 for plugin in entry_points(group="meshkit.commands"):
     cli.add_command(plugin.load())
