@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from meshkit.cli.options import given_mesh_file, mesh_file, output, snapshot_file
+from meshkit.cli.options import contexts, given_mesh_file, output, snapshot_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,19 +21,21 @@ if TYPE_CHECKING:
     from meshkit.runs.assessment import Format
     from meshkit.snapshot.snapshot import Snapshot
 
+GIVEN = "the mesh file; its contexts, each with --context"
 MANY = 100
 """Up to this many proxies are shown one by one, more are counted."""
 
 
 @click.command()
-@mesh_file
+@given_mesh_file
+@contexts
 @click.option(
     "-o", "--output", "path", metavar="FILE", required=True, type=click.Path(path_type=Path), help="To write."
 )
 @click.option(
     "--samples", default=0, show_default=True, type=click.IntRange(min=0), help="Requests per pair, as of `pairs`."
 )
-def gather(mesh_file: Path, path: Path, samples: int) -> int:
+def gather(*, mesh_file: Path | None, contexts: Sequence[str], path: Path, samples: int) -> int:
     """Write all that is read of a mesh into one file, without secrets: for support, and to be judged later.
 
     Read-only, as `check`; with --samples, as `pairs`: it creates Services `meshkit-probe-…`, and removes them. A file
@@ -42,14 +44,16 @@ def gather(mesh_file: Path, path: Path, samples: int) -> int:
 
     \b
     Examples:
-      meshkit gather parameters/lab.yaml -o mesh1.json.gz
+      meshkit gather mesh.yaml -o mesh1.json.gz
+      meshkit gather --context east --context west -o mesh1.json.gz
       meshkit check --snapshot mesh1.json.gz
       meshkit record diff monday.json.gz tuesday.json.gz
     """  # noqa: D301
     from meshkit.notebook import terminal
+    from meshkit.snapshot.snapshot import Snapshot
 
     with terminal.talk() as say:
-        taken = _snapshot(mesh_file, None)
+        taken = Snapshot(_mesh(mesh_file, contexts))
         if samples:
             taken.try_pairs(samples, say)
         size = taken.read(tell=say).write(path)
@@ -63,6 +67,7 @@ def gather(mesh_file: Path, path: Path, samples: int) -> int:
 
 @click.command()
 @given_mesh_file
+@contexts
 @snapshot_file
 @click.option("--since", metavar="FILE", type=click.Path(path_type=Path), help="Show what changed since this snapshot.")
 @click.option("--explain", metavar="ID", help="Print what one check is about, such as MK802, and end.")
@@ -71,6 +76,7 @@ def gather(mesh_file: Path, path: Path, samples: int) -> int:
 def check(
     *,
     mesh_file: Path | None,
+    contexts: Sequence[str],
     snapshot: Path | None,
     since: Path | None,
     explain: str | None,
@@ -81,16 +87,18 @@ def check(
 
     Read-only: nothing is changed in any API server. The probe's client sends some requests, to test what cannot be
     read. A finding that may follow from another one stands below it (column follows_from of the other formats): fix
-    the causes first. With --snapshot, the same is said of a file that `meshkit gather` wrote. Exit code 1: a check
-    failed. 3: something is unknown.
+    the causes first. With --context, the mesh file is what is found there, as `meshkit init` writes it. With
+    --snapshot, the same is said of a file that `meshkit gather` wrote. Exit code 1: a check failed. 3: something is
+    unknown.
 
     \b
     Examples:
-      meshkit check parameters/lab.yaml
-      meshkit check parameters/lab.yaml --all | less -R
-      meshkit check parameters/lab.yaml -o json | jq '.[] | select(.verdict == "fail" and .follows_from == "")'
+      meshkit check mesh.yaml
+      meshkit check --context east --context west
+      meshkit check mesh.yaml --all | less -R
+      meshkit check mesh.yaml -o json | jq '.[] | select(.verdict == "fail" and .follows_from == "")'
       meshkit check --snapshot mesh1.json.gz
-      meshkit check parameters/lab.yaml --since mesh1.json.gz
+      meshkit check mesh.yaml --since mesh1.json.gz
       meshkit check --explain MK802
     """  # noqa: D301
     from meshkit.checks import catalogue
@@ -100,10 +108,11 @@ def check(
         return 0
     from meshkit.checks import audit, causes, comparison
     from meshkit.notebook import blocks, terminal
+    from meshkit.snapshot.snapshot import Snapshot
 
-    before = _snapshot(None, since) if since else None
+    before = Snapshot.load(since) if since else None
     with terminal.talk() as say:
-        taken = _snapshot(mesh_file, snapshot)
+        taken = _snapshot(mesh_file, contexts, snapshot)
         findings = audit.check(taken.read(tell=say) if taken.live else taken)
     if before:
         taken.require_same_mesh(before)
@@ -119,6 +128,7 @@ def check(
 
 @click.command()
 @given_mesh_file
+@contexts
 @snapshot_file
 @click.option(
     "-o", "--output", "form", type=click.Choice(["md", "html"]), default="md", show_default=True, help="Format."
@@ -163,6 +173,7 @@ def assess(mesh_file: Path | None, snapshot: Path | None, form: Format) -> int:
 def proxies(
     *,
     mesh_file: Path | None,
+    contexts: Sequence[str],
     snapshot: Path | None,
     namespace: str,
     clusters: Sequence[str],
@@ -181,17 +192,18 @@ def proxies(
 
     \b
     Examples:
-      meshkit proxies parameters/lab.yaml
-      meshkit proxies parameters/lab.yaml -n sample --state stale --state error
-      meshkit proxies parameters/lab.yaml --since runs/mesh1/20260301T120000Z-audit
-      meshkit proxies parameters/lab.yaml -o json | jq '.[] | select(.state == "ERROR") | .nack'
+      meshkit proxies mesh.yaml
+      meshkit proxies --context east --context west
+      meshkit proxies mesh.yaml -n sample --state stale --state error
+      meshkit proxies mesh.yaml --since runs/mesh1/20260301T120000Z-audit
+      meshkit proxies mesh.yaml -o json | jq '.[] | select(.state == "ERROR") | .nack'
     """  # noqa: D301
     from meshkit.checks import proxies
     from meshkit.istio.proxies import status_summary
     from meshkit.runs import previous
 
     before, read_at = previous.proxy_status(since) if since else (None, None)
-    taken = _snapshot(mesh_file, snapshot)
+    taken = _snapshot(mesh_file, contexts, snapshot)
     mesh = taken.mesh
     choose = status_summary.status_filter(mesh.clusters, namespace, clusters, states)
     facts = taken.proxies(namespace)
@@ -209,12 +221,15 @@ def proxies(
 
 @click.command()
 @given_mesh_file
+@contexts
 @snapshot_file
 @click.option(
     "--samples", default=200, show_default=True, type=click.IntRange(min=0), help="Requests per pair; 0: none."
 )
 @output
-def pairs(mesh_file: Path | None, snapshot: Path | None, samples: int, output: Output) -> int:
+def pairs(
+    *, mesh_file: Path | None, contexts: Sequence[str], snapshot: Path | None, samples: int, output: Output
+) -> int:
     """Show for every ordered pair of clusters the links that a request depends on, and which link is broken.
 
     One line for each pair, the worst first; JSON and CSV have a row for each istiod replica, with every link: secret,
@@ -225,8 +240,9 @@ def pairs(mesh_file: Path | None, snapshot: Path | None, samples: int, output: O
 
     \b
     Examples:
-      meshkit pairs parameters/lab.yaml
-      meshkit pairs parameters/lab.yaml --samples 0 -o json | jq '.[] | select(.verdict != "pass") | .why'
+      meshkit pairs mesh.yaml
+      meshkit pairs --context east --context west
+      meshkit pairs mesh.yaml --samples 0 -o json | jq '.[] | select(.verdict != "pass") | .why'
       meshkit pairs --snapshot mesh1.json.gz
     """  # noqa: D301
     from meshkit import clock
@@ -235,7 +251,7 @@ def pairs(mesh_file: Path | None, snapshot: Path | None, samples: int, output: O
     from meshkit.snapshot.snapshot import PAIRS
 
     with terminal.talk() as say:
-        facts = _snapshot(mesh_file, snapshot)
+        facts = _snapshot(mesh_file, contexts, snapshot)
         if facts.live and samples:
             facts.try_pairs(samples, say)
         elif facts.live:
@@ -249,10 +265,11 @@ def pairs(mesh_file: Path | None, snapshot: Path | None, samples: int, output: O
 
 
 @click.command()
-@mesh_file
+@given_mesh_file
+@contexts
 @click.option("--samples", default=400, show_default=True, type=click.IntRange(min=1), help="Warm requests per pair.")
 @output
-def latency(mesh_file: Path, samples: int, output: Output) -> int:
+def latency(*, mesh_file: Path | None, contexts: Sequence[str], samples: int, output: Output) -> int:
     """Measure how long each cluster takes to answer each other one, each pair alone.
 
     Creates Services `meshkit-probe-…` in the probe's namespace, and removes them at the end. Times are in milliseconds,
@@ -260,14 +277,13 @@ def latency(mesh_file: Path, samples: int, output: Output) -> int:
 
     \b
     Example:
-      meshkit latency parameters/lab.yaml --samples 100 -o csv > latency.csv
+      meshkit latency mesh.yaml --samples 100 -o csv > latency.csv
     """  # noqa: D301
-    from meshkit.kube.mesh import Mesh
     from meshkit.notebook import terminal
     from meshkit.probing import statistics
     from meshkit.stages import observe
 
-    mesh = Mesh.open(mesh_file)
+    mesh = _mesh(mesh_file, contexts)
     pairs = len(mesh.clusters) ** 2
     with terminal.talk() as say:
         say(f"measuring {pairs} pairs, {samples} requests each, every pair alone …")
@@ -276,16 +292,30 @@ def latency(mesh_file: Path, samples: int, output: Output) -> int:
     return _report(observe.prove(mesh, measured), mesh)
 
 
-def _snapshot(mesh_file: Path | None, snapshot: Path | None) -> Snapshot:
+def _snapshot(mesh_file: Path | None, contexts: Sequence[str], snapshot: Path | None) -> Snapshot:
     """Return the snapshot of a file, or one of a mesh that nothing was read of yet."""
-    if (mesh_file is None) == (snapshot is None):
-        raise click.UsageError("name the mesh file, or a file of `meshkit gather` with --snapshot, and not both")
-    from meshkit.kube.mesh import Mesh
     from meshkit.snapshot.snapshot import Snapshot
 
-    if snapshot is not None:
-        return Snapshot.load(snapshot)
-    return Snapshot(Mesh.open(mesh_file or Path()))
+    if snapshot is None:
+        return Snapshot(_mesh(mesh_file, contexts, f"{GIVEN}; a file of `meshkit gather` with --snapshot"))
+    if mesh_file or contexts:
+        raise click.UsageError("--snapshot stands alone: the mesh is that of its file")
+    return Snapshot.load(snapshot)
+
+
+def _mesh(mesh_file: Path | None, contexts: Sequence[str], given: str = GIVEN) -> Mesh:
+    """Return the mesh of a file, or as it is found in contexts; what is taken for want of a reading is said."""
+    from meshkit.istio.found import mesh_file as found
+    from meshkit.kube.mesh import Mesh
+
+    if bool(mesh_file) == bool(contexts):
+        raise click.UsageError(f"name one of these: {given}")
+    if mesh_file:
+        return Mesh.open(mesh_file)
+    known = found.of_contexts(contexts)
+    for one in (one for one in known.undecided if one.value is not None):
+        click.echo(f"? {'.'.join(map(str, one.path))} is taken as {one.value or 'unset'}: {one.why}", err=True)
+    return Mesh.open(known.spec)
 
 
 def _print(
