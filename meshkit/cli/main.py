@@ -58,7 +58,8 @@ def cli() -> None:
     """  # noqa: D301  (\b is click's own mark for "keep these lines")
 
 
-for command in (init, run, approve, undo, audit, gather, assess, check, proxies, pairs, latency, record, ca, completion):
+COMMANDS = (init, run, approve, undo, audit, gather, assess, check, proxies, pairs, latency, record, ca, completion)
+for command in COMMANDS:
     cli.add_command(command)
 for plugin in entry_points(group="meshkit.commands"):
     cli.add_command(plugin.load())
