@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -323,16 +324,11 @@ class MeshSpec(_Model):
         if not isinstance(path, str | Path):
             raise InputError(f"expected the path of a mesh file, got {path!r}", where="parameter mesh_file")
         document = _read(Path(path))
-        for *sections, field in _PATHS:
-            inner: Any = document
-            for section in sections:
-                inner = inner.get(section) if isinstance(inner, dict) else None
-            if isinstance(inner, dict) and isinstance(inner.get(field), str) and inner[field]:
-                try:
-                    inner[field] = str(Path(path).parent / expanded(inner[field]))
-                except ValueError as error:
-                    name = ".".join((*sections, field))
-                    raise InputError(f"{name}: {error}, got {inner[field]!r}", where=str(path)) from None
+        for section, field, name in _path_fields(document):
+            try:
+                section[field] = str(Path(path).parent / expanded(section[field]))
+            except ValueError as error:
+                raise InputError(f"{name}: {error}, got {section[field]!r}", where=str(path)) from None
         return cls.parse(document, where=str(path))
 
     @classmethod
@@ -414,6 +410,21 @@ def _read(path: Path) -> Any:
     if not isinstance(document, dict):
         raise InputError(f"expected a mapping with `clusters:`, got a {type(document).__name__}", where=str(path))
     return document
+
+
+def _path_fields(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Yield each path in a mesh file: the section that has it, its field there, and its name for people."""
+    clusters = document.get("clusters")
+    entries: list[Any] = clusters if isinstance(clusters, list) else []
+    found = [(entry, "kubeconfig", f"clusters.{i}.kubeconfig") for i, entry in enumerate(entries)]
+    for *sections, field in _PATHS:
+        inner: Any = document
+        for section in sections:
+            inner = inner.get(section) if isinstance(inner, dict) else None
+        found.append((inner, field, ".".join((*sections, field))))
+    for section, field, name in found:
+        if isinstance(section, dict) and isinstance(section.get(field), str) and section[field]:
+            yield section, field, name
 
 
 def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:

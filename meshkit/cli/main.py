@@ -18,6 +18,7 @@ from meshkit import __version__
 from meshkit.cli.ca import ca
 from meshkit.cli.completion import completion
 from meshkit.cli.group import Group
+from meshkit.cli.init import init
 from meshkit.cli.reading import assess, check, gather, latency, pairs, proxies
 from meshkit.cli.record import record
 from meshkit.cli.runs import approve, audit, run, undo
@@ -54,7 +55,8 @@ def cli() -> None:
     """  # noqa: D301  (\b is click's own mark for "keep these lines")
 
 
-for command in (run, approve, undo, audit, gather, assess, check, proxies, pairs, latency, record, ca, completion):
+COMMANDS = (init, run, approve, undo, audit, gather, assess, check, proxies, pairs, latency, record, ca, completion)
+for command in COMMANDS:
     cli.add_command(command)
 for plugin in entry_points(group="meshkit.commands"):
     cli.add_command(plugin.load())

@@ -14,6 +14,9 @@ snapshot_file = click.option(
     type=click.Path(path_type=Path),
     help="Take this file of `gather`; no cluster is asked.",
 )
+contexts = click.option(
+    "--context", "contexts", multiple=True, metavar="NAME", help="A context to read; once for each, in place of a file."
+)
 output = click.option(
     "-o",
     "--output",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from meshkit.cli.options import given_mesh_file, mesh_file, output, snapshot_file
+from meshkit.cli.options import contexts, given_mesh_file, mesh_file, output, snapshot_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,14 +26,15 @@ MANY = 100
 
 
 @click.command()
-@mesh_file
+@given_mesh_file
+@contexts
 @click.option(
     "-o", "--output", "path", metavar="FILE", required=True, type=click.Path(path_type=Path), help="To write."
 )
 @click.option(
     "--samples", default=0, show_default=True, type=click.IntRange(min=0), help="Requests per pair, as of `pairs`."
 )
-def gather(mesh_file: Path, path: Path, samples: int) -> int:
+def gather(*, mesh_file: Path | None, contexts: Sequence[str], path: Path, samples: int) -> int:
     """Write all that is read of a mesh into one file, without secrets: for support, and to be judged later.
 
     Read-only, as `check`; with --samples, as `pairs`: it creates Services `meshkit-probe-…`, and removes them. A file
@@ -49,7 +50,7 @@ def gather(mesh_file: Path, path: Path, samples: int) -> int:
     from meshkit.notebook import terminal
 
     with terminal.talk() as say:
-        taken = _snapshot(mesh_file, None)
+        taken = _snapshot(mesh_file, contexts, None)
         if samples:
             taken.try_pairs(samples, say)
         size = taken.read(tell=say).write(path)
@@ -63,6 +64,7 @@ def gather(mesh_file: Path, path: Path, samples: int) -> int:
 
 @click.command()
 @given_mesh_file
+@contexts
 @snapshot_file
 @click.option("--since", metavar="FILE", type=click.Path(path_type=Path), help="Show what changed since this snapshot.")
 @click.option("--explain", metavar="ID", help="Print what one check is about, such as MK802, and end.")
@@ -71,6 +73,7 @@ def gather(mesh_file: Path, path: Path, samples: int) -> int:
 def check(
     *,
     mesh_file: Path | None,
+    contexts: Sequence[str],
     snapshot: Path | None,
     since: Path | None,
     explain: str | None,
@@ -100,10 +103,11 @@ def check(
         return 0
     from meshkit.checks import audit, causes, comparison
     from meshkit.notebook import blocks, terminal
+    from meshkit.snapshot.snapshot import Snapshot
 
-    before = _snapshot(None, since) if since else None
+    before = Snapshot.load(since) if since else None
     with terminal.talk() as say:
-        taken = _snapshot(mesh_file, snapshot)
+        taken = _snapshot(mesh_file, contexts, snapshot)
         findings = audit.check(taken.read(tell=say) if taken.live else taken)
     if before:
         taken.require_same_mesh(before)
@@ -119,6 +123,7 @@ def check(
 
 @click.command()
 @given_mesh_file
+@contexts
 @snapshot_file
 @click.option(
     "-o", "--output", "form", type=click.Choice(["md", "html"]), default="md", show_default=True, help="Format."
@@ -163,6 +168,7 @@ def assess(mesh_file: Path | None, snapshot: Path | None, form: Format) -> int:
 def proxies(
     *,
     mesh_file: Path | None,
+    contexts: Sequence[str],
     snapshot: Path | None,
     namespace: str,
     clusters: Sequence[str],
@@ -191,7 +197,7 @@ def proxies(
     from meshkit.runs import previous
 
     before, read_at = previous.proxy_status(since) if since else (None, None)
-    taken = _snapshot(mesh_file, snapshot)
+    taken = _snapshot(mesh_file, contexts, snapshot)
     mesh = taken.mesh
     choose = status_summary.status_filter(mesh.clusters, namespace, clusters, states)
     facts = taken.proxies(namespace)
@@ -209,12 +215,15 @@ def proxies(
 
 @click.command()
 @given_mesh_file
+@contexts
 @snapshot_file
 @click.option(
     "--samples", default=200, show_default=True, type=click.IntRange(min=0), help="Requests per pair; 0: none."
 )
 @output
-def pairs(mesh_file: Path | None, snapshot: Path | None, samples: int, output: Output) -> int:
+def pairs(
+    *, mesh_file: Path | None, contexts: Sequence[str], snapshot: Path | None, samples: int, output: Output
+) -> int:
     """Show for every ordered pair of clusters the links that a request depends on, and which link is broken.
 
     One line for each pair, the worst first; JSON and CSV have a row for each istiod replica, with every link: secret,
@@ -235,7 +244,7 @@ def pairs(mesh_file: Path | None, snapshot: Path | None, samples: int, output: O
     from meshkit.snapshot.snapshot import PAIRS
 
     with terminal.talk() as say:
-        facts = _snapshot(mesh_file, snapshot)
+        facts = _snapshot(mesh_file, contexts, snapshot)
         if facts.live and samples:
             facts.try_pairs(samples, say)
         elif facts.live:
@@ -276,16 +285,25 @@ def latency(mesh_file: Path, samples: int, output: Output) -> int:
     return _report(observe.prove(mesh, measured), mesh)
 
 
-def _snapshot(mesh_file: Path | None, snapshot: Path | None) -> Snapshot:
-    """Return the snapshot of a file, or one of a mesh that nothing was read of yet."""
-    if (mesh_file is None) == (snapshot is None):
-        raise click.UsageError("name the mesh file, or a file of `meshkit gather` with --snapshot, and not both")
+def _snapshot(mesh_file: Path | None, contexts: Sequence[str], snapshot: Path | None) -> Snapshot:
+    """Return the snapshot of a file, or one of a mesh that nothing was read of yet: of its file, or as it is found."""
+    if [mesh_file is not None, bool(contexts), snapshot is not None].count(True) != 1:
+        raise click.UsageError(
+            "name one of these: the mesh file; its contexts, each with --context; a file of `meshkit gather` with "
+            "--snapshot"
+        )
+    from meshkit.istio.found import mesh_file as found
     from meshkit.kube.mesh import Mesh
     from meshkit.snapshot.snapshot import Snapshot
 
     if snapshot is not None:
         return Snapshot.load(snapshot)
-    return Snapshot(Mesh.open(mesh_file or Path()))
+    if mesh_file is not None:
+        return Snapshot(Mesh.open(mesh_file))
+    known = found.of_contexts(contexts)
+    for one in (one for one in known.undecided if one.value is not None):
+        click.echo(f"? {'.'.join(map(str, one.path))} is taken as {one.value or 'unset'}: {one.why}", err=True)
+    return Snapshot(Mesh.open(known.spec))
 
 
 def _print(
