@@ -37,21 +37,24 @@ def cli() -> None:
 
     \b
     Examples:
-      meshkit demo                                a real mesh here, and its audit
-      meshkit audit parameters/lab.yaml           is the mesh healthy?
-      meshkit assess parameters/lab.yaml          what a migration needs, to sign
-      meshkit check parameters/lab.yaml           what is wrong, the cause first
-      meshkit gather parameters/lab.yaml -o FILE  all that is read, in one file
-      meshkit proxies parameters/lab.yaml         every proxy's true xDS states
-      meshkit pairs parameters/lab.yaml           what is broken between clusters
-      meshkit latency parameters/lab.yaml         how long each answer takes
-      meshkit run parameters/lab.yaml             all stages, as a plan
-      meshkit run parameters/lab.yaml --mode apply
+      meshkit demo                              a real mesh here, and its audit
+      meshkit check --context east --context west
+                                                what is wrong, the cause first
+      meshkit init shop --context east --context west
+                                                a mesh file as found, notebooks
+      meshkit audit mesh.yaml                   is the mesh healthy?
+      meshkit assess mesh.yaml                  what a migration needs, to sign
+      meshkit gather mesh.yaml -o FILE          all that is read, in one file
+      meshkit proxies mesh.yaml                 every proxy's true xDS states
+      meshkit pairs mesh.yaml                   what is broken between clusters
+      meshkit latency mesh.yaml                 how long each answer takes
+      meshkit run mesh.yaml                     all stages, as a plan
+      meshkit run mesh.yaml --mode apply
       meshkit approve runs/mesh1/20260301T110000Z-plan --as ann
       meshkit undo runs/mesh1/20260301T120000Z-apply --mode apply
       meshkit record verify runs/mesh1/20260301T120000Z-audit
       meshkit ca root ca --passphrase-env CA_PASSPHRASE
-      meshkit completion bash                     complete commands in your shell
+      meshkit completion bash                   complete commands in your shell
     """  # noqa: D301  (\b is click's own mark for "keep these lines")
 
 

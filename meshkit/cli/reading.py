@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from meshkit.cli.options import contexts, given_mesh_file, mesh_file, output, snapshot_file
+from meshkit.cli.options import contexts, given_mesh_file, output, snapshot_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from meshkit.runs.assessment import Format
     from meshkit.snapshot.snapshot import Snapshot
 
+GIVEN = "the mesh file; its contexts, each with --context"
 MANY = 100
 """Up to this many proxies are shown one by one, more are counted."""
 
@@ -44,13 +45,15 @@ def gather(*, mesh_file: Path | None, contexts: Sequence[str], path: Path, sampl
     \b
     Examples:
       meshkit gather parameters/lab.yaml -o mesh1.json.gz
+      meshkit gather --context east --context west -o mesh1.json.gz
       meshkit check --snapshot mesh1.json.gz
       meshkit record diff monday.json.gz tuesday.json.gz
     """  # noqa: D301
     from meshkit.notebook import terminal
+    from meshkit.snapshot.snapshot import Snapshot
 
     with terminal.talk() as say:
-        taken = _snapshot(mesh_file, contexts, None)
+        taken = Snapshot(_mesh(mesh_file, contexts))
         if samples:
             taken.try_pairs(samples, say)
         size = taken.read(tell=say).write(path)
@@ -84,12 +87,14 @@ def check(
 
     Read-only: nothing is changed in any API server. The probe's client sends some requests, to test what cannot be
     read. A finding that may follow from another one stands below it (column follows_from of the other formats): fix
-    the causes first. With --snapshot, the same is said of a file that `meshkit gather` wrote. Exit code 1: a check
-    failed. 3: something is unknown.
+    the causes first. With --context, the mesh file is what is found there, as `meshkit init` writes it. With
+    --snapshot, the same is said of a file that `meshkit gather` wrote. Exit code 1: a check failed. 3: something is
+    unknown.
 
     \b
     Examples:
       meshkit check parameters/lab.yaml
+      meshkit check --context east --context west
       meshkit check parameters/lab.yaml --all | less -R
       meshkit check parameters/lab.yaml -o json | jq '.[] | select(.verdict == "fail" and .follows_from == "")'
       meshkit check --snapshot mesh1.json.gz
@@ -188,6 +193,7 @@ def proxies(
     \b
     Examples:
       meshkit proxies parameters/lab.yaml
+      meshkit proxies --context east --context west
       meshkit proxies parameters/lab.yaml -n sample --state stale --state error
       meshkit proxies parameters/lab.yaml --since runs/mesh1/20260301T120000Z-audit
       meshkit proxies parameters/lab.yaml -o json | jq '.[] | select(.state == "ERROR") | .nack'
@@ -235,6 +241,7 @@ def pairs(
     \b
     Examples:
       meshkit pairs parameters/lab.yaml
+      meshkit pairs --context east --context west
       meshkit pairs parameters/lab.yaml --samples 0 -o json | jq '.[] | select(.verdict != "pass") | .why'
       meshkit pairs --snapshot mesh1.json.gz
     """  # noqa: D301
@@ -258,10 +265,11 @@ def pairs(
 
 
 @click.command()
-@mesh_file
+@given_mesh_file
+@contexts
 @click.option("--samples", default=400, show_default=True, type=click.IntRange(min=1), help="Warm requests per pair.")
 @output
-def latency(mesh_file: Path, samples: int, output: Output) -> int:
+def latency(*, mesh_file: Path | None, contexts: Sequence[str], samples: int, output: Output) -> int:
     """Measure how long each cluster takes to answer each other one, each pair alone.
 
     Creates Services `meshkit-probe-…` in the probe's namespace, and removes them at the end. Times are in milliseconds,
@@ -271,12 +279,11 @@ def latency(mesh_file: Path, samples: int, output: Output) -> int:
     Example:
       meshkit latency parameters/lab.yaml --samples 100 -o csv > latency.csv
     """  # noqa: D301
-    from meshkit.kube.mesh import Mesh
     from meshkit.notebook import terminal
     from meshkit.probing import statistics
     from meshkit.stages import observe
 
-    mesh = Mesh.open(mesh_file)
+    mesh = _mesh(mesh_file, contexts)
     pairs = len(mesh.clusters) ** 2
     with terminal.talk() as say:
         say(f"measuring {pairs} pairs, {samples} requests each, every pair alone …")
@@ -286,24 +293,29 @@ def latency(mesh_file: Path, samples: int, output: Output) -> int:
 
 
 def _snapshot(mesh_file: Path | None, contexts: Sequence[str], snapshot: Path | None) -> Snapshot:
-    """Return the snapshot of a file, or one of a mesh that nothing was read of yet: of its file, or as it is found."""
-    if [mesh_file is not None, bool(contexts), snapshot is not None].count(True) != 1:
-        raise click.UsageError(
-            "name one of these: the mesh file; its contexts, each with --context; a file of `meshkit gather` with "
-            "--snapshot"
-        )
-    from meshkit.istio.found import mesh_file as found
-    from meshkit.kube.mesh import Mesh
+    """Return the snapshot of a file, or one of a mesh that nothing was read of yet."""
     from meshkit.snapshot.snapshot import Snapshot
 
-    if snapshot is not None:
-        return Snapshot.load(snapshot)
-    if mesh_file is not None:
-        return Snapshot(Mesh.open(mesh_file))
+    if snapshot is None:
+        return Snapshot(_mesh(mesh_file, contexts, f"{GIVEN}; a file of `meshkit gather` with --snapshot"))
+    if mesh_file or contexts:
+        raise click.UsageError("--snapshot stands alone: the mesh is that of its file")
+    return Snapshot.load(snapshot)
+
+
+def _mesh(mesh_file: Path | None, contexts: Sequence[str], given: str = GIVEN) -> Mesh:
+    """Return the mesh of a file, or as it is found in contexts; what is taken for want of a reading is said."""
+    from meshkit.istio.found import mesh_file as found
+    from meshkit.kube.mesh import Mesh
+
+    if bool(mesh_file) == bool(contexts):
+        raise click.UsageError(f"name one of these: {given}")
+    if mesh_file:
+        return Mesh.open(mesh_file)
     known = found.of_contexts(contexts)
     for one in (one for one in known.undecided if one.value is not None):
         click.echo(f"? {'.'.join(map(str, one.path))} is taken as {one.value or 'unset'}: {one.why}", err=True)
-    return Snapshot(Mesh.open(known.spec))
+    return Mesh.open(known.spec)
 
 
 def _print(
