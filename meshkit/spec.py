@@ -1,6 +1,6 @@
 """The mesh file: the user's description of the mesh, as a typed model.
 
-`MeshSpec.load("parameters/lab.yaml")` reads it; a wrong file or field is one `InputError` that names the file, the
+`MeshSpec.load("mesh.yaml")` reads it; a wrong file or field is one `InputError` that names the file, the
 field, what came and what was expected. Unknown fields are errors that name the nearest known one.
 """
 
@@ -388,11 +388,11 @@ class MeshSpec(_Model):
 
 
 def _read(path: Path) -> Any:
-    expected = "expected a YAML mesh file such as parameters/lab.yaml"
+    expected = "expected a YAML mesh file such as parameters/multi-network.yaml"
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        raise InputError(f"no such file; {expected}", where=str(path), remedy="name the mesh file") from None
+        raise InputError(f"no such file; {expected}", where=str(path), remedy="name it, or `meshkit init` writes one") from None
     except UnicodeDecodeError as error:
         raise InputError(f"not a text file (byte {error.start} is not UTF-8); {expected}", where=str(path)) from None
     except (OSError, ValueError) as error:  # a NUL in the path is no OSError

@@ -44,7 +44,7 @@ def gather(*, mesh_file: Path | None, contexts: Sequence[str], path: Path, sampl
 
     \b
     Examples:
-      meshkit gather parameters/lab.yaml -o mesh1.json.gz
+      meshkit gather mesh.yaml -o mesh1.json.gz
       meshkit gather --context east --context west -o mesh1.json.gz
       meshkit check --snapshot mesh1.json.gz
       meshkit record diff monday.json.gz tuesday.json.gz
@@ -93,12 +93,12 @@ def check(
 
     \b
     Examples:
-      meshkit check parameters/lab.yaml
+      meshkit check mesh.yaml
       meshkit check --context east --context west
-      meshkit check parameters/lab.yaml --all | less -R
-      meshkit check parameters/lab.yaml -o json | jq '.[] | select(.verdict == "fail" and .follows_from == "")'
+      meshkit check mesh.yaml --all | less -R
+      meshkit check mesh.yaml -o json | jq '.[] | select(.verdict == "fail" and .follows_from == "")'
       meshkit check --snapshot mesh1.json.gz
-      meshkit check parameters/lab.yaml --since mesh1.json.gz
+      meshkit check mesh.yaml --since mesh1.json.gz
       meshkit check --explain MK802
     """  # noqa: D301
     from meshkit.checks import catalogue
@@ -192,11 +192,11 @@ def proxies(
 
     \b
     Examples:
-      meshkit proxies parameters/lab.yaml
+      meshkit proxies mesh.yaml
       meshkit proxies --context east --context west
-      meshkit proxies parameters/lab.yaml -n sample --state stale --state error
-      meshkit proxies parameters/lab.yaml --since runs/mesh1/20260301T120000Z-audit
-      meshkit proxies parameters/lab.yaml -o json | jq '.[] | select(.state == "ERROR") | .nack'
+      meshkit proxies mesh.yaml -n sample --state stale --state error
+      meshkit proxies mesh.yaml --since runs/mesh1/20260301T120000Z-audit
+      meshkit proxies mesh.yaml -o json | jq '.[] | select(.state == "ERROR") | .nack'
     """  # noqa: D301
     from meshkit.checks import proxies
     from meshkit.istio.proxies import status_summary
@@ -240,9 +240,9 @@ def pairs(
 
     \b
     Examples:
-      meshkit pairs parameters/lab.yaml
+      meshkit pairs mesh.yaml
       meshkit pairs --context east --context west
-      meshkit pairs parameters/lab.yaml --samples 0 -o json | jq '.[] | select(.verdict != "pass") | .why'
+      meshkit pairs mesh.yaml --samples 0 -o json | jq '.[] | select(.verdict != "pass") | .why'
       meshkit pairs --snapshot mesh1.json.gz
     """  # noqa: D301
     from meshkit import clock
@@ -277,7 +277,7 @@ def latency(*, mesh_file: Path | None, contexts: Sequence[str], samples: int, ou
 
     \b
     Example:
-      meshkit latency parameters/lab.yaml --samples 100 -o csv > latency.csv
+      meshkit latency mesh.yaml --samples 100 -o csv > latency.csv
     """  # noqa: D301
     from meshkit.notebook import terminal
     from meshkit.probing import statistics
