@@ -392,7 +392,8 @@ def _read(path: Path) -> Any:
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        raise InputError(f"no such file; {expected}", where=str(path), remedy="name it, or `meshkit init` writes one") from None
+        remedy = "name the mesh file; `meshkit init` writes one"
+        raise InputError(f"no such file; {expected}", where=str(path), remedy=remedy) from None
     except UnicodeDecodeError as error:
         raise InputError(f"not a text file (byte {error.start} is not UTF-8); {expected}", where=str(path)) from None
     except (OSError, ValueError) as error:  # a NUL in the path is no OSError

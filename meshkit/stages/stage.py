@@ -1,6 +1,6 @@
 """What all stages have in common: five beats in one order, each showing itself, and a conclusion.
 
-stage = Discovery("mymesh.yaml", mode="plan")
+stage = Discovery("mesh.yaml", mode="plan")
 stage.look()        # read facts from every cluster; never changes anything
 stage.check()       # gates: expected, observed, verdict, remedy
 stage.plan()        # each change as a server-side dry run shows it
