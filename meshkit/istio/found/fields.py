@@ -14,7 +14,7 @@ from meshkit.istio.found.facts import Facts, Place, known
 from meshkit.istio.multicluster.gateways import GatewayType
 from meshkit.kube.api_server import is_local
 from meshkit.spec import DNS_LABEL, ClusterSpec
-from meshkit.tables import row_of
+from meshkit.tables import of_cluster, row_of
 
 ONE_NETWORK: Final = "network1"
 _SERVICES: Final = (GatewayType.LOAD_BALANCER, GatewayType.NODE_PORT, GatewayType.CLUSTER_IP)
@@ -67,9 +67,10 @@ def _agreed(path: tuple[str, ...], said: Mapping[str, str], otherwise: str, miss
 
 
 def _mesh(facts: Facts) -> Iterator[Field]:
-    ids = {one.cluster: one.mesh_id for one in facts.identity if re.fullmatch(DNS_LABEL, one.mesh_id)}
+    istiods = [(name, one) for name in facts.mesh.clusters for one in facts.identity.of(name)]
+    ids = {name: one.mesh_id for name, one in istiods if re.fullmatch(DNS_LABEL, one.mesh_id)}
     yield _agreed(("mesh", "id"), ids, "mesh1", "no istiod has a mesh id that is a DNS label; which one is it to be?")
-    domains = {one.cluster: one.trust_domain for one in facts.identity}
+    domains = {name: one.trust_domain for name, one in istiods}
     yield _agreed(("mesh", "trustDomain"), domains, "cluster.local", "no istiod has one; this is Istio's default")
     root = facts.mesh.root_namespace
     spaces = {name: {one.namespace for one in found.istiods} for name, found in known(facts.planes).items()}
@@ -89,10 +90,12 @@ def _topology(facts: Facts, *, several: bool) -> Iterator[Field]:
 def _istio(facts: Facts) -> Iterator[Field]:
     revision, planes = facts.mesh.spec.istio.revision, known(facts.planes)
     pods = {pod for found in planes.values() for pod in found.pods(revision)}
-    running = facts.versions[facts.versions["name"].isin(pods)].to_dict("records")
-    numbers = {row["cluster"]: _number(row["version"]) for row in running if _number(row["version"])}
+    running = facts.versions[facts.versions["name"].isin(pods)]
+    told = ((name, version) for name in facts.mesh.clusters for version in of_cluster(running, name)["version"])
+    numbers = {name: _number(version) for name, version in told if _number(version)}
     yield _agreed(("istio", "version"), numbers, "", "no istiod says its version; which one is to be installed?")
-    yield Field(("istio", "profile"), next(filter(None, facts.inventory["profile"]), "default"))
+    profiles = (row_of(facts.inventory, name)["profile"] for name in facts.mesh.clusters)
+    yield Field(("istio", "profile"), next(filter(None, profiles), "default"))
     names = {name: ", ".join(found.running()) for name, found in planes.items() if found.istiods}
     if {*names.values()} - {revisions.named(revision)}:
         words = "; ".join(f"{name}: {which}" for name, which in names.items())

@@ -187,6 +187,17 @@ def test_several_revisions_are_for_the_user_to_choose(contexts: Contexts) -> Non
     assert "1-32, default" in revision.why
 
 
+def test_of_what_clusters_say_differently_the_first_context_counts_and_the_question_is_open(contexts: Contexts) -> None:
+    """The live cluster is named first, whatever its name is."""
+    older = furnished("east")
+    older._pods["istiod-1:15014/version"] = {"version": "1.30.2"}
+    contexts(west=furnished("west"), east=older)
+    found = mesh_file.of_contexts(["west", "east"])
+    version = field(found, "istio", "version")
+    assert (version.value, version.open) == ("1.31.0", True)
+    assert version.why == "which one is meant? west: 1.31.0; east: 1.30.2"
+
+
 def test_a_cluster_that_does_not_answer_is_named_with_the_reason(contexts: Contexts) -> None:
     """The others are found; who wants all of them gets exit code 3."""
 
