@@ -133,7 +133,7 @@ def check(
 @click.option(
     "-o", "--output", "form", type=click.Choice(["md", "html"]), default="md", show_default=True, help="Format."
 )
-def assess(mesh_file: Path | None, snapshot: Path | None, form: Format) -> int:
+def assess(*, mesh_file: Path | None, contexts: Sequence[str], snapshot: Path | None, form: Format) -> int:
     """Print what a mesh needs for its migration, as a plan to sign: now, before, with and after it.
 
     Read-only, as `check`. Stage 01's findings, and all else that can be asked before anything is changed: where, what
@@ -142,15 +142,16 @@ def assess(mesh_file: Path | None, snapshot: Path | None, form: Format) -> int:
 
     \b
     Examples:
-      meshkit assess parameters/lab.yaml > assessment.md
-      meshkit assess parameters/lab.yaml -o html > assessment.html
+      meshkit assess mesh.yaml > assessment.md
+      meshkit assess --context east --context west > assessment.md
+      meshkit assess mesh.yaml -o html > assessment.html
       meshkit assess --snapshot mesh1.json.gz
     """  # noqa: D301
     from meshkit.notebook import terminal
     from meshkit.runs.assessment import assessment
 
     with terminal.talk() as say:
-        taken = _snapshot(mesh_file, snapshot)
+        taken = _snapshot(mesh_file, contexts, snapshot)
         found = assessment(taken.read(tell=say) if taken.live else taken)
     click.echo(found.render(form))
     return _exit_code(found.holding) if found.holding else 0
