@@ -31,7 +31,7 @@ _IGNORED: Final = """\
 /notebooks/
 /runs/
 """
-_WIDTH, _COMMENT = 120, 34
+_WIDTH, _COMMENT = 120, 32
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _entry(one: Field, indent: str) -> Iterator[str]:
     """Yield a field with its comment: beside it, or above it if there is something to decide or no room."""
     name = one.path[-1]
     entry = "" if one.value is None else f"{indent}{name}: {_scalar(one.value)}"
-    beside = f"{entry:<{_COMMENT - 1}} # {one.why}"
+    beside = f"{entry:<{_COMMENT}}  # {one.why}"
     if one.open:
         why = one.why if one.value is not None else f"{name}: {one.why}"
         yield from _comment(f"{TO_DECIDE}: {why}", indent.removesuffix("- "))

@@ -56,5 +56,5 @@ def _next(mesh_file: Path, undecided: int) -> str:
     }
     commands = {shlex.join(words): purpose for words, purpose in steps.items()}
     width = max(map(len, commands))
-    head = f"decide the {undecided} fields marked TO DECIDE in {mesh_file}, then:" if undecided else "next:"
+    head = f"{mesh_file}: decide what is marked TO DECIDE ({undecided}), then:" if undecided else "next:"
     return "\n".join([head, *(f"  {command:<{width}}   {purpose}" for command, purpose in commands.items())])

@@ -133,7 +133,7 @@ def check(
 @click.option(
     "-o", "--output", "form", type=click.Choice(["md", "html"]), default="md", show_default=True, help="Format."
 )
-def assess(mesh_file: Path | None, contexts: Sequence[str], snapshot: Path | None, form: Format) -> int:
+def assess(*, mesh_file: Path | None, contexts: Sequence[str], snapshot: Path | None, form: Format) -> int:
     """Print what a mesh needs for its migration, as a plan to sign: now, before, with and after it.
 
     Read-only, as `check`. Stage 01's findings, and all else that can be asked before anything is changed: where, what
@@ -143,8 +143,8 @@ def assess(mesh_file: Path | None, contexts: Sequence[str], snapshot: Path | Non
     \b
     Examples:
       meshkit assess mesh.yaml > assessment.md
+      meshkit assess --context east --context west > assessment.md
       meshkit assess mesh.yaml -o html > assessment.html
-      meshkit assess --context east --context west
       meshkit assess --snapshot mesh1.json.gz
     """  # noqa: D301
     from meshkit.notebook import terminal
@@ -159,7 +159,6 @@ def assess(mesh_file: Path | None, contexts: Sequence[str], snapshot: Path | Non
 
 @click.command()
 @given_mesh_file
-@contexts
 @snapshot_file
 @click.option("-n", "--namespace", default="", metavar="NS", help="Only proxies of this namespace; no others are read.")
 @click.option("--cluster", "clusters", multiple=True, metavar="NAME", help="Only proxies that run there.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -169,18 +169,16 @@ def _place(identity: Identity, name: str, label: str, claims: Sequence[Proxy] | 
 
 def _probe(cluster: Cluster) -> dict[str, Any]:
     """Return the probe that a cluster has, as a mesh file's section; empty where no namespace has client and server."""
-    ports = {place[0]: port for place, port in _ports(cluster) if place[1] == _SERVER}
+    ports = {
+        service["metadata"]["namespace"]: service["spec"]["ports"][0]["port"]
+        for service in cluster.get("services")
+        if service["metadata"]["name"] == _SERVER and service["spec"].get("ports")
+    }
     workloads = [(one["metadata"]["namespace"], one["metadata"]["name"]) for one in cluster.get("deployments.v1.apps")]
-    for namespace, name in sorted(workloads):
-        if name in _CLIENTS and namespace in ports:
-            return {"namespace": namespace, "client": name, "server": _SERVER, "port": ports[namespace]}
+    clients = sorted((namespace, name) for namespace, name in workloads if name in _CLIENTS and namespace in ports)
+    for namespace, name in clients[:1]:
+        return {"namespace": namespace, "client": name, "server": _SERVER, "port": ports[namespace]}
     return {}
-
-
-def _ports(cluster: Cluster) -> Iterator[tuple[tuple[str, str], int]]:
-    for service in cluster.get("services"):
-        for port in (service["spec"].get("ports") or [])[:1]:
-            yield (service["metadata"]["namespace"], service["metadata"]["name"]), port["port"]
 
 
 def _require_distinct(facts: Facts) -> None:

@@ -18,6 +18,8 @@ from meshkit.tables import of_cluster, row_of
 
 ONE_NETWORK: Final = "network1"
 _SERVICES: Final = (GatewayType.LOAD_BALANCER, GatewayType.NODE_PORT, GatewayType.CLUSTER_IP)
+_ADDRESS: Final = re.compile(r"https://[^@\s]+")
+"""One with a password in it belongs in no file."""
 _ALL_HOSTS: Final = ("*.local",)
 
 
@@ -146,7 +148,7 @@ def _api_server(facts: Facts, entry: ClusterSpec) -> Iterator[Field]:
     """Yield the address by which other clusters reach an API server, where that is not kubeconfig's."""
     ours = facts.api_server(entry.name)
     secrets = {f"{one.cluster}'s remote secret": one for one in facts.remote_secrets if one.key == entry.name}
-    servers = {name: one.server for name, one in secrets.items() if one.server}
+    servers = {name: one.server for name, one in secrets.items() if _ADDRESS.fullmatch(one.server)}
     if {*servers.values()} - {ours}:
         yield _agreed(("apiServer",), servers, "", "")
         if names := {name: one.tls_server_name for name, one in secrets.items() if one.tls_server_name}:

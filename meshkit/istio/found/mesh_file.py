@@ -64,7 +64,7 @@ def _plain(one: Field) -> Field:
 
 
 def _words(text: str) -> str:
-    return redaction.text("".join(c for c in " ".join(text.split()) if c.isprintable()))
+    return "".join(c for c in " ".join(redaction.text(text).split()) if c.isprintable())
 
 
 def _document(known: Iterable[Field]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from meshkit.kube.cluster import Cluster
 from meshkit.spec import MeshSpec
 from tests.support.api_server import ApiServer, write_kubeconfig
-from tests.support.objects import Object, create, there
+from tests.support.objects import Object, create
 from tests.support.sick import sick_api_server
 from tests.unit.cli.test_main import call
 
@@ -19,7 +20,7 @@ KIND = "rbac.authorization.k8s.io"
 
 
 @pytest.fixture
-def reader(api_server: ApiServer, east: Cluster, monkeypatch: pytest.MonkeyPatch) -> str:
+def reader(api_server: ApiServer, east: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The context of a user who may read everything and change nothing."""
     name = "test-may-only-read"
     rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]}]
@@ -33,10 +34,11 @@ def reader(api_server: ApiServer, east: Cluster, monkeypatch: pytest.MonkeyPatch
         "subjects": [{"apiGroup": KIND, "kind": "User", "name": "nobody"}],
     }
     for manifest in (role, binding):
-        if not there(east, manifest):
-            create(east, manifest)
+        create(east, manifest)
     monkeypatch.setenv("KUBECONFIG", str(api_server.kubeconfig))
-    return "nobody"
+    yield "nobody"
+    for manifest in (role, binding):  # of other tests nobody has no rights
+        east.delete(manifest)
 
 
 def test_init_reads_only(reader: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

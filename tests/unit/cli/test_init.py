@@ -31,7 +31,7 @@ def test_init_makes_a_folder_and_says_what_next(capsys: pytest.CaptureFixture[st
     assert (code, out) == (0, f"{mesh_file}\n")
     assert [one.name for one in MeshSpec.load(mesh_file).clusters] == ["east", "west"]
     undecided = mesh_file.read_text().count("# TO DECIDE: ")
-    assert f"decide the {undecided} fields marked TO DECIDE" in err
+    assert f"decide what is marked TO DECIDE ({undecided})" in err
     for command in (
         f"meshkit check {mesh_file}",
         f"meshkit run {mesh_file}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from meshkit.spec import MeshSpec
 from tests.support.furnished import ROOT, Contexts, empty, furnished, running
 from tests.support.held import Object, held
 from tests.support.memory_api import MemoryApi
+from tests.unit.checks.test_nonsense import WAYS, mad
 
 SNAPSHOTS = sorted((Path(__file__).parents[3] / "fixtures" / "snapshots").glob("*.json.gz"))
 HEALTHY = [path for path in SNAPSHOTS if "-healthy" in path.name]
@@ -211,6 +213,33 @@ def test_a_cluster_that_does_not_answer_is_named_with_the_reason(contexts: Conte
     with pytest.raises(UnreachableError, match="west: ") as error:
         found.require_all_read()
     assert error.value.exit_code == 3
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_cluster_that_answers_nonsense_ends_nothing(
+    contexts: Contexts, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """The other one is found as if it were alone."""
+    monkeypatch.setattr(kube_mesh, "mistakes_are_raised", False)
+    for seed in range(5):
+        contexts(east=furnished("east"), west=mad(furnished("west"), seed, [way]))
+        east, west = mesh_file.of_contexts(["east", "west"]).spec.clusters
+        assert (east.name, east.network, west.context) == ("east", "net-east", "west")
+
+
+def test_no_password_and_no_line_break_of_a_cluster_gets_into_a_mesh_file(contexts: Contexts) -> None:
+    """In an address of a remote secret, or in what a Service says of who made it."""
+    east, west = furnished("east"), furnished("west")
+    secret = next(one for one in east._objects["secrets"] if one["metadata"]["name"] == "istio-remote-secret-west")
+    document = base64.b64decode(secret["data"]["west"]).decode()
+    secret["data"]["west"] = base64.b64encode(document.replace("https://", "https://me:hunter2@").encode()).decode()
+    service = next(one for one in west._objects["services"] if one["metadata"]["name"] == "gateway")
+    service["metadata"]["managedFields"] = [{"manager": "deploy --password=hunter2\nagain"}]
+    contexts(east=east, west=west)
+    found = mesh_file.of_contexts(["east", "west"])
+    assert found.spec.clusters[1].api_server == ""
+    assert "hunter2" not in str(found)
+    assert not [one for one in found.fields if "\n" in one.why]
 
 
 def test_two_contexts_of_one_cluster_are_refused(contexts: Contexts) -> None:
