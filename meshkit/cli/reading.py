@@ -159,6 +159,7 @@ def assess(*, mesh_file: Path | None, contexts: Sequence[str], snapshot: Path | 
 
 @click.command()
 @given_mesh_file
+@contexts
 @snapshot_file
 @click.option("-n", "--namespace", default="", metavar="NS", help="Only proxies of this namespace; no others are read.")
 @click.option("--cluster", "clusters", multiple=True, metavar="NAME", help="Only proxies that run there.")

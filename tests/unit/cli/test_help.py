@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shutil
@@ -40,6 +41,26 @@ def test_each_group_lists_its_commands_with_whole_sentences(words: tuple[str, ..
     found = re.split(r"\n  (?=\S)", listed.rstrip())[1:]
     assert found
     assert all(sentence.endswith(".") for sentence in found)
+
+
+def commands(command: click.Command) -> Iterator[click.Command]:
+    """Yield each command that is no group, of the whole command line."""
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            yield from commands(one)
+    else:
+        yield command
+
+
+@pytest.mark.parametrize("command", list(commands(cli)), ids=lambda command: command.name)
+def test_each_function_takes_what_its_command_gives(command: click.Command) -> None:
+    """A decorator that went astray would end in a TypeError when somebody runs it."""
+    assert command.callback is not None
+    taken = dict(inspect.signature(command.callback).parameters)
+    taken = {name: one for name, one in taken.items() if one.annotation != "click.Context"}
+    given = {one.name for one in command.params if one.expose_value}
+    needed = {name for name, one in taken.items() if one.default is one.empty}
+    assert needed <= given <= set(taken)
 
 
 def test_meshkits_own_help_fits_80_columns() -> None:
