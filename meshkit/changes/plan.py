@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,7 @@ from meshkit.display import PLANNED, Shown, coloured, folded, styled
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.istio.control_plane import istioctl
 from meshkit.kube.cluster import FIELD_MANAGER
-from meshkit.kube.manifests import MANAGED, Object, identify, patched, qualified, unified
+from meshkit.kube.manifests import MANAGED, Object, identify, patched, qualified, referenced, unified
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.rollout import rolled_out
 from meshkit.kube.transport import NotFoundError
@@ -71,8 +72,8 @@ class Change:
     """One change: its action, object and cluster, its purpose, and the diff of the server's dry run.
 
     `problem` is why the server refuses it, or cannot check it yet; such a change is shown, never made. `gate` is waited
-    for before the change is made, `wait` after it. `expected` is the object as it will be. `reverses` means that it
-    undoes a change of the journal, which records that itself.
+    for before the change is made, `wait` after it. `expected` is the object as it will be. `declares` is what a file of
+    the change would hold. `reverses` means that it undoes a change of the journal, which records that itself.
     """
 
     cluster: str
@@ -87,6 +88,7 @@ class Change:
     wait: Wait | None = field(default=None, repr=False)
     gate: Wait | None = field(default=None, repr=False)
     expected: Object | None = field(default=None, repr=False)
+    declares: Object | None = field(default=None, repr=False)
     do: Callable[[], Object | None] = field(default=lambda: None, repr=False)
     again: Callable[[], str] | None = field(default=None, repr=False)
     reverses: bool = False
@@ -101,8 +103,9 @@ class Change:
         Raises:
             ChangeError: its diff is not the one that the plan showed.
         """
-        shown = self.diff  # `again` overwrites it
-        if self.again and _changed(self.again()) != _changed(shown):
+        shown, now = self.diff, self.again() if self.again else self.diff
+        self.diff = shown  # `again` overwrites it
+        if _changed(now) != _changed(shown):
             raise ChangeError(
                 f"{self.object} was changed by another client since the plan was shown",
                 where=f"cluster {self.cluster}",
@@ -149,7 +152,8 @@ class Plan(Shown):
         A plan may change one object several times: each change is shown against the one before it.
         """
         desired = copy.deepcopy(manifest)
-        change = Change(cluster, "create", identify(manifest), why, manifests=[desired], wait=wait, gate=gate)
+        change = Change(cluster, "create", identify(manifest), why, manifests=[desired], wait=wait, gate=gate,
+                        declares=desired)  # fmt: skip
         target = self.mesh.clusters[cluster]
 
         def preview() -> str:
@@ -164,7 +168,8 @@ class Plan(Shown):
             else:
                 change.before, change.action = [live], "update" if live else "create"
                 change.diff = unified(live, desired)  # shown where the server cannot check it yet
-                change.expected = target.apply(desired, dry_run=True)
+                dry_run = functools.partial(target.apply, desired, dry_run=True)
+                change.expected = undo.unless_the_same(target, live, desired, dry_run)
             return unified(change.before[0], change.expected)
 
         change.do, change.again = (lambda: target.apply(desired)), preview
@@ -174,7 +179,8 @@ class Plan(Shown):
         self, cluster: str, manifest: Object, why: str, *, wait: Wait | None = None, gate: Wait | None = None
     ) -> None:
         """Plan a merge patch of fields of an existing object; undo restores their former values."""
-        change = Change(cluster, "patch", identify(manifest), why, manifests=[manifest], wait=wait, gate=gate)
+        change = Change(cluster, "patch", identify(manifest), why, manifests=[manifest], wait=wait, gate=gate,
+                        declares=manifest)  # fmt: skip
         target = self.mesh.clusters[cluster]
 
         def preview() -> str:
@@ -258,7 +264,8 @@ class Plan(Shown):
         name = str(operator["spec"].get("profile", "default"))
         gateways = operator["spec"].get("components", {}).get("ingressGateways", [])
         named = ", ".join(g["name"] for g in gateways if name == "empty") or f"profile {name}"
-        change = Change(cluster, "install", f"Istio ({named})", why, manager=istioctl.MANAGER, gate=gate)
+        change = Change(cluster, "install", f"Istio ({named})", why, manager=istioctl.MANAGER, gate=gate,
+                        declares=operator)  # fmt: skip
         rendered, owned = istioctl.render(operator), istioctl.owned_by(operator)
 
         def preview() -> str:
@@ -396,12 +403,14 @@ class Plan(Shown):
 
     def planned(self) -> list[PlannedChange]:
         """Return its changes as what is approved: each with the digest of its diff, or why that is not known yet."""
-        return [
-            PlannedChange(
-                self.stage, c.cluster, c.action, c.object, c.why, c.diff, digest(_changed(c.diff)), later=c.problem
-            )
-            for c in self.changes
-        ]
+        return [self._planned(change) for change in self.changes]
+
+    def _planned(self, change: Change) -> PlannedChange:
+        return PlannedChange(
+            self.stage, change.cluster, change.action, change.object, change.why, change.diff,
+            digest(_changed(change.diff)), later=change.problem, temporary=self.temporary,
+            manifest=referenced(change.declares) if change.declares else None,
+        )  # fmt: skip
 
     def findings(self) -> list[Finding]:
         """MKn90: the servers accept the plan; one finding for each change that they refuse or cannot check."""
@@ -601,6 +610,7 @@ def _begin(plan: Plan, change: Change, book: Journal) -> Entry:
         why=change.why,
         manager=change.manager,
         temporary=plan.temporary,
+        digest=digest(_changed(change.diff)),
     )
 
 
