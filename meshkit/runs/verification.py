@@ -30,6 +30,8 @@ class Verification:
 def verify(run: Path, spec: MeshSpec | None = None) -> Verification:
     """Verify a run's files, the signature of its record, its time, and the approvals of its plan.
 
+    Where an apply differs from its plan, that is listed among what is known.
+
     With a mesh file, `approvals.keys` says who a key is, and `record.timestampRoots` whose time is trusted: others are
     unknown. Without, a good signature is enough.
 
@@ -44,6 +46,7 @@ def verify(run: Path, spec: MeshSpec | None = None) -> Verification:
             _time(found, run, record, spec)
         except ValueError as error:
             found.problems.append(f"{SIGNATURE}: {error}")
+        found.known += [f"{one['how']}: {one['change']}" for one in record.get("changes", {}).get("difference", ())]
     digest = folder.sha256(run / approval.PLAN) if (run / approval.PLAN).exists() else ""
     approvals, wrong = approval.signatures(run, spec.approvals if spec else None, digest)
     found.problems += wrong

@@ -58,6 +58,13 @@ def test_a_signed_run_says_who_ran_it(tmp_path: Path) -> None:
     assert verify(run, mesh_of(ANN)).known[0].startswith("signed by ann, key SHA256:")
 
 
+def test_how_an_apply_differs_from_its_plan_is_listed(tmp_path: Path) -> None:
+    """It is no problem of the evidence, which says so itself."""
+    difference = [{"change": "06 gateways: west: create Gateway a/b", "how": "planned, not done"}]
+    found = verify(signed_run(tmp_path, Signer(ANN), changes={"difference": difference}))
+    assert (found.exit_code, found.known[1]) == (0, "planned, not done: 06 gateways: west: create Gateway a/b")
+
+
 def test_a_key_that_the_mesh_file_does_not_list_is_unknown(tmp_path: Path) -> None:
     """Anyone can make a key, and call himself what he likes."""
     found = verify(signed_run(tmp_path, Signer(BEN)), mesh_of(ANN))
