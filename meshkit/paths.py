@@ -27,6 +27,11 @@ def program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=os.pathsep.join(folders))
 
 
+def own_key() -> Path:
+    """Return the file of the user's own key, which signs approvals and records."""
+    return state() / "approver.key"
+
+
 def state() -> Path:
     """Return meshkit's state folder: `$XDG_STATE_HOME/meshkit`, else the platform's (~/.local/state/meshkit).
 

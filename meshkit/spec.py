@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from meshkit.attestation import public_key
 from meshkit.display import grid, styled
 from meshkit.errors import InputError
+from meshkit.run_spec import Approvals, Model, Notify, Record, require_address
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 Name = Annotated[str, Field(pattern=DNS_LABEL)]
@@ -35,8 +34,11 @@ _WANTED = {
     "hosts": 'at least one host that the gateway accepts, such as "*.local"',
 }
 """Readable expectations of fields, for error messages."""
-_PATHS = (("istio", "overlay"), ("trust", "rootDirectory"), ("trust", "passphraseFrom", "file"))
+_PATHS = (
+    ("istio", "overlay"), ("trust", "rootDirectory"), ("trust", "passphraseFrom", "file"), ("record", "timestampRoots"),
+)  # fmt: skip
 """Paths in a mesh file: they are relative to it, wherever the notebook runs."""
+_SECRET = (("notify",), ("record",))  # an address may hold a token, or a password: nothing of these is quoted
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -91,13 +93,7 @@ def read_yaml(text: str) -> Any:
         raise yaml.constructor.ConstructorError(None, None, str(error), None) from None
 
 
-class _Model(BaseModel):
-    """Unknown fields are errors; both spellings (trustDomain, trust_domain) are not: the YAML one is the name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
-
-
-class Mesh(_Model):
+class Mesh(Model):
     """Mesh-wide identity, as in Istio's `values.global` and `meshConfig`."""
 
     id: Name = "mesh1"
@@ -105,7 +101,7 @@ class Mesh(_Model):
     root_namespace: Name = Field(default="istio-system", alias="rootNamespace")
 
 
-class Topology(_Model):
+class Topology(Model):
     """How control planes and networks relate.
 
     `network: multi` is of two networks or more; clusters of one network reach each other without a gateway.
@@ -118,7 +114,7 @@ class Topology(_Model):
     mesh_networks: bool = Field(default=False, alias="meshNetworks")
 
 
-class Istio(_Model):
+class Istio(Model):
     """Which Istio, and how it is installed."""
 
     version: str = Field(default="", pattern=r"^(\d+\.\d+(\.\d+)?([-.+].*)?)?$")
@@ -128,18 +124,18 @@ class Istio(_Model):
     overlay: str = ""
 
 
-class Gateway(_Model):
+class Gateway(Model):
     """The east-west gateway: its Service, and the hosts that it lets other clusters reach.
 
     `hosts` are all Services of the mesh unless given: "*.local", or those of another cluster domain.
     """
 
-    annotations: dict[str, str] = {}
+    annotations: dict[str, str] = Field(default={})
     service_type: Literal["LoadBalancer", "NodePort", "ClusterIP"] = Field(default="LoadBalancer", alias="serviceType")
     hosts: list[str] | None = Field(default=None, min_length=1)
 
 
-class ClusterSpec(_Model):
+class ClusterSpec(Model):
     """One cluster: its name is the Istio cluster id, or becomes it.
 
     Any id that a remote secret can hold can be read; where a stage makes one, see `meshkit.parameters.secret_id`.
@@ -171,13 +167,11 @@ class ClusterSpec(_Model):
     @field_validator("api_server", "prometheus")
     @classmethod
     def _address(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if value and not (parts.hostname and (parts.port or parts.port is None)):  # to ask for a wrong port raises
-            raise ValueError("expected an address, such as https://192.0.2.1:6443")
+        require_address(value, "https://192.0.2.1:6443")
         return value
 
 
-class Trust(_Model):
+class Trust(Model):
     """How all clusters get a common root (stage 04).
 
     An intermediate with less life left than `renewBefore` is renewed; it is read as seconds.
@@ -194,7 +188,7 @@ class Trust(_Model):
         return seconds(value)
 
 
-class RemoteSecrets(_Model):
+class RemoteSecrets(Model):
     """By which credential istiods read other clusters (stage 07). Durations are read as seconds.
 
     `long-lived` is istioctl's own kind, which never ends; `expiring` lives for `life`, as far as the API server grants
@@ -218,7 +212,7 @@ class RemoteSecrets(_Model):
         return self
 
 
-class Probe(_Model):
+class Probe(Model):
     """The workloads that prove a path between clusters: a client and a server in every cluster.
 
     `load`, where there is one, is a workload that logs one JSON line for each request (see meshkit.probing.load_log).
@@ -231,7 +225,7 @@ class Probe(_Model):
     load: str = Field(default="", pattern=rf"({DNS_LABEL})|^$")
 
 
-class Gates(_Model):
+class Gates(Model):
     """Thresholds of checks. Durations are read as seconds.
 
     `revisions: canary` says that a second revision of istiod beside the mesh file's is meant, for an upgrade. `accept`
@@ -244,7 +238,7 @@ class Gates(_Model):
     max_error_rate: float = Field(default=0.0, ge=0, le=1, alias="maxErrorRate")
     p99: float = 0.5
     min_certificate_life: float = Field(default=3600.0, alias="minCertificateLife")
-    accept: dict[str, Annotated[str, Field(min_length=1)]] = {}
+    accept: dict[str, Annotated[str, Field(min_length=1)]] = Field(default={})
 
     @field_validator("max_clock_skew", "p99", "min_certificate_life", mode="before")
     @classmethod
@@ -252,41 +246,7 @@ class Gates(_Model):
         return seconds(value)
 
 
-class Approvals(_Model):
-    """Who may approve a plan before it is applied, and how many must.
-
-    `keys` are lines of public keys as ssh-keygen writes them, each with a name: `ssh-ed25519 AAAA… ann`. With `notSelf`
-    nobody approves a plan that was made, or is applied, under his own login name.
-    """
-
-    needed: int = Field(default=1, ge=1)
-    keys: list[str] = Field(min_length=1)
-    not_self: bool = Field(default=True, alias="notSelf")
-
-    @field_validator("keys")
-    @classmethod
-    def _are_keys(cls, lines: list[str]) -> list[str]:
-        for line in lines:
-            public_key(line)
-            if len(line.split()) < 3:
-                raise ValueError(f"a key without a name: write it after the key: {line[:32]}… NAME")
-        if len({line.split()[1] for line in lines}) < len(lines):
-            raise ValueError("a key is listed twice: each stands for one person")
-        return lines
-
-    @model_validator(mode="after")
-    def _enough_keys(self) -> Self:
-        if self.needed > len(self.keys):
-            raise ValueError(f"{self.needed} approvals are needed, and there are {len(self.keys)} keys")
-        return self
-
-    @property
-    def people(self) -> dict[str, str]:
-        """Each name's key, as a line."""
-        return {line.split(maxsplit=2)[2]: line for line in self.keys}
-
-
-class MeshSpec(_Model):
+class MeshSpec(Model):
     """The mesh file."""
 
     mesh: Mesh = Mesh()
@@ -298,6 +258,8 @@ class MeshSpec(_Model):
     probe: Probe = Probe()
     gates: Gates = Gates()
     approvals: Approvals | None = None
+    record: Record = Record()
+    notify: Notify | None = None
 
     @model_validator(mode="after")
     def _clusters_are_distinct(self) -> Self:
@@ -429,16 +391,18 @@ def _path_fields(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str
 
 
 def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:
-    field = ".".join(str(part) for part in error["loc"]) or "the file"
-    if error["type"] == "extra_forbidden":
-        known = _fields_at(model, error["loc"][:-1])
-        nearest = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+    loc, unknown = error["loc"], error["type"] == "extra_forbidden"
+    secret = loc[:1] in _SECRET
+    field = ".".join(str(part) for part in (loc[:-1] if secret and unknown else loc)) or "the file"
+    if unknown:
+        known = _fields_at(model, loc[:-1])
+        nearest = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
         return f"{field}: unknown field; {hint}"
-    expected = _WANTED.get(str(error["loc"][-1]) if error["loc"] else "")
+    expected = _WANTED.get(str(loc[-1]) if loc else "")
     if expected and error["type"] != "missing":
         return f"{field}: expected {expected}, got {error.get('input')!r}"
-    got = error.get("input")
+    got = None if secret else error.get("input")
     shown = "" if isinstance(got, dict | list) or got is None else f", got {got!r}"
     return f"{field}: {error['msg'].removeprefix('Value error, ')}{shown}"
 

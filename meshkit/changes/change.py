@@ -48,8 +48,8 @@ class Change:
     """One change: its action, object and cluster, its purpose, and the diff of the server's dry run.
 
     `problem` is why the server refuses it, or cannot check it yet; such a change is shown, never made. `gate` is waited
-    for before the change is made, `wait` after it. `expected` is the object as it will be. `reverses` means that it
-    undoes a change of the journal, which records that itself.
+    for before the change is made, `wait` after it. `expected` is the object as it will be. `declares` is what a file of
+    the change would hold. `reverses` means that it undoes a change of the journal, which records that itself.
     """
 
     cluster: str
@@ -64,6 +64,7 @@ class Change:
     wait: Wait | None = field(default=None, repr=False)
     gate: Wait | None = field(default=None, repr=False)
     expected: Object | None = field(default=None, repr=False)
+    declares: Object | None = field(default=None, repr=False)
     do: Callable[[], Object | None] = field(default=lambda: None, repr=False)
     again: Callable[[], str] | None = field(default=None, repr=False)
     reverses: bool = False
@@ -78,8 +79,9 @@ class Change:
         Raises:
             ChangeError: its diff is not the one that the plan showed.
         """
-        shown = self.diff  # `again` overwrites it
-        if self.again and changed_lines(self.again()) != changed_lines(shown):
+        shown, now = self.diff, self.again() if self.again else self.diff
+        self.diff = shown  # `again` overwrites it
+        if changed_lines(now) != changed_lines(shown):
             raise ChangeError(
                 f"{self.object} was changed by another client since the plan was shown",
                 where=f"cluster {self.cluster}",

@@ -70,9 +70,13 @@ class Entry:
     manager: str
     temporary: bool
     begun: str
+    digest: str = ""
+    """Of its diff, as in `meshkit.changes.planned`; empty in journals of earlier versions."""
     ended: str = ""
     seconds: float = 0.0
     reason: str = ""
+    made: bool = False
+    """Whether it was done, even if it was undone since."""
 
     @property
     def stands(self) -> bool:
@@ -139,7 +143,7 @@ class Journal(Shown):
 
         Args:
             private: what undo needs: `before`, `manifests` and the like, with Secret data.
-            facts: stage, cluster, action, object, why, manager, temporary.
+            facts: stage, cluster, action, object, why, manager, temporary, digest.
 
         Raises:
             ChangeError: the journal cannot be written; the same holds for `done`, `failed` and `undone`.
@@ -238,6 +242,7 @@ class Journal(Shown):
         entry = self.entries[line["n"] - 1]
         entry.event, entry.ended, entry.reason = event, time, line.get("reason", "")
         if event == DONE:
+            entry.made = True
             entry.seconds = (datetime.fromisoformat(time) - datetime.fromisoformat(entry.begun)).total_seconds()
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.display import PLANNED, Shown, coloured, folded, styled
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.istio.control_plane import istioctl
-from meshkit.kube.manifests import MANAGED, Object, identify, patched, qualified, unified
+from meshkit.kube.manifests import MANAGED, Object, identify, patched, qualified, referenced, unified
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.rollout import rolled_out
 from meshkit.kube.transport import NotFoundError
@@ -77,7 +78,8 @@ class Plan(Shown):
         A plan may change one object several times: each change is shown against the one before it.
         """
         desired = copy.deepcopy(manifest)
-        change = Change(cluster, "create", identify(manifest), why, manifests=[desired], wait=wait, gate=gate)
+        change = Change(cluster, "create", identify(manifest), why, manifests=[desired], wait=wait, gate=gate,
+                        declares=desired)  # fmt: skip
         target = self.mesh.clusters[cluster]
 
         def preview() -> str:
@@ -92,7 +94,8 @@ class Plan(Shown):
             else:
                 change.before, change.action = [live], "update" if live else "create"
                 change.diff = unified(live, desired)  # shown where the server cannot check it yet
-                change.expected = target.apply(desired, dry_run=True)
+                dry_run = functools.partial(target.apply, desired, dry_run=True)
+                change.expected = undo.unless_the_same(target, live, desired, dry_run)
             return unified(change.before[0], change.expected)
 
         change.do, change.again = (lambda: target.apply(desired)), preview
@@ -102,7 +105,8 @@ class Plan(Shown):
         self, cluster: str, manifest: Object, why: str, *, wait: Wait | None = None, gate: Wait | None = None
     ) -> None:
         """Plan a merge patch of fields of an existing object; undo restores their former values."""
-        change = Change(cluster, "patch", identify(manifest), why, manifests=[manifest], wait=wait, gate=gate)
+        change = Change(cluster, "patch", identify(manifest), why, manifests=[manifest], wait=wait, gate=gate,
+                        declares=manifest)  # fmt: skip
         target = self.mesh.clusters[cluster]
 
         def preview() -> str:
@@ -186,7 +190,8 @@ class Plan(Shown):
         name = str(operator["spec"].get("profile", "default"))
         gateways = operator["spec"].get("components", {}).get("ingressGateways", [])
         named = ", ".join(g["name"] for g in gateways if name == "empty") or f"profile {name}"
-        change = Change(cluster, "install", f"Istio ({named})", why, manager=istioctl.MANAGER, gate=gate)
+        change = Change(cluster, "install", f"Istio ({named})", why, manager=istioctl.MANAGER, gate=gate,
+                        declares=operator)  # fmt: skip
         preview = installation.preview(self.mesh.clusters[cluster], change, operator)
 
         def do() -> None:
@@ -282,12 +287,14 @@ class Plan(Shown):
 
     def planned(self) -> list[PlannedChange]:
         """Return its changes as what is approved: each with the digest of its diff, or why that is not known yet."""
-        return [
-            PlannedChange(
-                self.stage, c.cluster, c.action, c.object, c.why, c.diff, digest(changed_lines(c.diff)), later=c.problem
-            )
-            for c in self.changes
-        ]
+        return [self._planned(change) for change in self.changes]
+
+    def _planned(self, change: Change) -> PlannedChange:
+        return PlannedChange(
+            self.stage, change.cluster, change.action, change.object, change.why, change.diff,
+            digest(changed_lines(change.diff)), later=change.problem, temporary=self.temporary,
+            manifest=referenced(change.declares) if change.declares else None,
+        )  # fmt: skip
 
     def findings(self) -> list[Finding]:
         """MKn90: the servers accept the plan; one finding for each change that they refuse or cannot check."""
@@ -477,6 +484,7 @@ def _begin(plan: Plan, change: Change, book: Journal) -> Entry:
         why=change.why,
         manager=change.manager,
         temporary=plan.temporary,
+        digest=digest(changed_lines(change.diff)),
     )
 
 

@@ -1,4 +1,4 @@
-"""A plan as data: what a person approves, and what an apply is held against.
+"""A plan as data: what a person approves, what an apply is held against, and how what was done differs from it.
 
 Each change has the digest of its diff as the server's dry run showed it: without the values of Secrets, and without
 what differs in every dry run. What cannot be known yet (a token, an object that an earlier stage makes) is named, and
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
 
 from meshkit.errors import InputError
 
@@ -21,7 +21,12 @@ Key = tuple[str, str, str, str]
 
 @dataclass(frozen=True)
 class PlannedChange:
-    """One change of a stage's plan. `later` says why its diff is not known yet; empty where it is."""
+    """One change of a stage's plan. `later` says why its diff is not known yet; empty where it is.
+
+    `manifest` is what a file would declare: the fields that are applied, references in place of the values of a Secret,
+    or the IstioOperator of an installation. A restart, a scale or a deletion has none. `temporary` changes are reverted
+    by the stage itself.
+    """
 
     stage: str
     cluster: str
@@ -31,6 +36,8 @@ class PlannedChange:
     diff: str
     digest: str
     later: str = ""
+    manifest: dict[str, Any] | None = None
+    temporary: bool = False
 
     @property
     def key(self) -> Key:
@@ -66,6 +73,45 @@ def parse(document: Any, *, where: str) -> list[PlannedChange]:
         raise InputError(f"no list of planned changes: {error}", where=where) from None
 
 
+class How(StrEnum):
+    """How what was made differs from a plan."""
+
+    LACKING = "planned, not done"
+    EXTRA = "done, not planned"
+    OTHER = "done with another diff"
+
+
+class Difference(NamedTuple):
+    """A change that is not as planned."""
+
+    change: PlannedChange
+    how: How
+
+
+def compare(
+    planned: Sequence[PlannedChange], made: Sequence[PlannedChange], touched: Iterable[tuple[str, str]] = ()
+) -> list[Difference]:
+    """Return how what was made, or is about to be, differs from a plan.
+
+    Args:
+        planned: the plan.
+        made: the changes, in their order.
+        touched: (cluster, object) of changes that were made before; the diffs of these objects have moved on with them.
+    """
+    known: dict[Key, list[PlannedChange]] = {}
+    for one in planned:
+        known.setdefault(one.key, []).append(one)
+    moved, found = {*touched}, []
+    for change in made:
+        rest = known.get(change.key, [])
+        if not rest:
+            found.append(Difference(change, How.EXTRA))
+        elif not _same(rest.pop(0), change, moved):
+            found.append(Difference(change, How.OTHER))
+        moved.add((change.cluster, change.object))
+    return [*found, *(Difference(one, How.LACKING) for rest in known.values() for one in rest)]
+
+
 def differences(
     approved: Sequence[PlannedChange],
     now: Sequence[PlannedChange],
@@ -78,22 +124,18 @@ def differences(
     Args:
         approved: what was approved.
         now: what is planned now.
-        touched: (cluster, object) of changes that this run made already; their diffs have moved on with them.
+        touched: as of `compare`: what this run changed already.
         whole: whether what was approved and is not planned now is a difference, too: not in a run that goes on.
     """
-    known: dict[Key, list[PlannedChange]] = {}
-    for one in approved:
-        known.setdefault(one.key, []).append(one)
-    moved, found = {*touched}, []
-    for change in now:
-        rest = known.get(change.key, [])
-        if not rest:
-            found.append(f"{change}: it was not approved")
-        elif not _same(rest.pop(0), change, moved):
-            found.append(f"{change}: its diff is not the one that was approved")
-        moved.add((change.cluster, change.object))
-    left = Counter(str(one) for rest in known.values() for one in rest) if whole else Counter[str]()
-    return found + [f"{one}: it was approved, and there is nothing to change now" for one in left]
+    found = [one for one in compare(approved, now, touched) if whole or one.how is not How.LACKING]
+    return list(dict.fromkeys(f"{one.change}: {_DRIFTED[one.how]}" for one in found))
+
+
+_DRIFTED: Final = {
+    How.LACKING: "it was approved, and there is nothing to change now",
+    How.EXTRA: "it was not approved",
+    How.OTHER: "its diff is not the one that was approved",
+}
 
 
 def _same(approved: PlannedChange, now: PlannedChange, moved: set[tuple[str, str]]) -> bool:

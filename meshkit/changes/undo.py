@@ -58,7 +58,24 @@ def installed(cluster: Cluster, manifest: Object) -> tuple[Object | None, str]:
     labels = live["metadata"].get("labels") or {}
     added = {key: value for key, value in labels.items() if key.startswith(istioctl.INSTALL_LABELS)}
     desired["metadata"]["labels"] = {**(desired["metadata"].get("labels") or {}), **added}
-    return live, unified(live, apply_as_istioctl(cluster, desired, dry_run=True))
+    apply = functools.partial(apply_as_istioctl, cluster, desired, dry_run=True)
+    return live, unified(live, unless_the_same(cluster, live, desired, apply))
+
+
+def unless_the_same(cluster: Cluster, live: Object | None, manifest: Object, dry_run: Callable[[], Object]) -> Object:
+    """Return what a dry run of an apply makes of an object; the live one where others own the same already.
+
+    The server reports a conflict also where values differ in their spelling only, as 2000m and 2 do.
+
+    Raises:
+        ConflictError: others own other values.
+    """
+    try:
+        return dry_run()
+    except ConflictError:
+        if live is None or unified(live, cluster.rehearse(manifest)):
+            raise
+        return live
 
 
 def apply_as_istioctl(cluster: Cluster, manifest: Object, *, dry_run: bool = False) -> Object:
@@ -275,7 +292,12 @@ def foreign_managers(obj: Object) -> set[str]:
     Source: metadata.managedFields as seen on kubeadm, k3s, MicroK8s, OpenShift, AKS, and with cloud load balancers;
     istio.io/gateway-controller of pilot/pkg/features.
     """
-    return {manager for manager in managers(obj) - _OURS if not _CONTROLLERS.fullmatch(manager)}
+    return keepers(obj) - _OURS
+
+
+def keepers(obj: Object) -> set[str]:
+    """Return the field managers of an object without meshkit and the cluster's own controllers: who keeps it."""
+    return {manager for manager in managers(obj) - {FIELD_MANAGER} if not _CONTROLLERS.fullmatch(manager)}
 
 
 def _foreign(obj: Object) -> bool:

@@ -34,3 +34,10 @@ timeout = click.option(
 settings = click.option(
     "-p", "--parameter", "settings", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a notebook's parameter."
 )
+ticket = click.option("--ticket", metavar="ID", default="", help="The change's ticket, for the record.")
+key = click.option(
+    "--key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Ed25519 private key, as of ssh-keygen, to sign with; by default one of your own.",
+)

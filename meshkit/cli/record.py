@@ -21,25 +21,32 @@ def record() -> None:
 
 @record.command()
 @click.argument("run", type=click.Path(path_type=Path))
-def verify(run: Path) -> int:
-    """Check that a run's evidence is complete and unchanged, and its chain holds.
+@click.option("--mesh", "mesh_file", type=click.Path(path_type=Path), help="The mesh file that says whose keys count.")
+def verify(run: Path, mesh_file: Path | None) -> int:
+    """Check that a run's evidence is complete and unchanged, its chain holds, and who signed and approved it.
+
+    With --mesh, `approvals.keys` of that mesh file says who a key is, and `record.timestampRoots` whose time counts.
+    Exit code 1: something was changed, added or removed, or a signature is wrong. 3: something is unknown, such as who
+    wrote a record that nobody signed.
 
     \b
-    Example:
+    Examples:
       meshkit record verify runs/mesh1/20260301T120000Z-audit
+      meshkit record verify runs/mesh1/20260301T120000Z-apply --mesh mesh.yaml
     """  # noqa: D301
-    from meshkit.runs import approval, folder
+    from meshkit.runs import verification
+    from meshkit.spec import MeshSpec
 
-    problems = folder.verify(run)
-    approvals, wrong = approval.signatures(run, None)
-    problems += wrong
-    for problem in problems:
+    found = verification.verify(run, MeshSpec.load(mesh_file) if mesh_file else None)
+    for problem in found.problems:
         click.echo(f"✖ {problem}")
-    if not problems:
+    if not found.problems:
         click.echo(f"✔ {run}: the evidence is complete and unchanged, and the chain holds")
-    for one in approvals:
-        click.echo(f"  approved by {one.name} at {one.time}, key {one.key}" + f", {one.ticket}" * bool(one.ticket))
-    return 1 if problems else 0
+    for line in found.unknown:
+        click.echo(f"? {line}")
+    for line in found.known:
+        click.echo(f"  {line}")
+    return found.exit_code
 
 
 @record.command()

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshkit.cli.options import mesh_file, out, settings, timeout
+from meshkit.cli.options import key, mesh_file, out, settings, ticket, timeout
 from meshkit.errors import ChangeError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from meshkit.changes.journal import Journal
     from meshkit.runs.approval import ApprovedPlan
+    from meshkit.runs.signature import Signer
 
 AUDIT = ("08", "09")
 LAST_STAGE = "10"
@@ -28,6 +31,9 @@ LAST_STAGE = "10"
 @click.option("--only", multiple=True, metavar="NN", help="Run just this stage; may be given again.")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with a run that did not end.")
 @click.option("--approved", metavar="RUN", type=click.Path(path_type=Path), help="Apply this plan, and nothing else.")
+@click.option("--write", "files", metavar="DIR", type=click.Path(path_type=Path), help="Write a plan as files, too.")
+@ticket
+@key
 @out
 @settings
 @timeout
@@ -40,6 +46,9 @@ def run(
     only: Sequence[str],
     resume: Path | None,
     approved: Path | None,
+    files: Path | None,
+    ticket: str,
+    key: Path | None,
     out: Path,
     settings: Sequence[tuple[str, str]],
     timeout: int,
@@ -53,6 +62,9 @@ def run(
     With --approved, the plan is made once more first: if it differs from the approved one, the difference is shown, and
     nothing is applied. The mesh file's `approvals` say how many must have approved it; see `meshkit approve`.
 
+    With --write, for GitOps, the changes are files, too: DIR/CLUSTER/STAGE/NNN-KIND-NAME.yaml. DIR/ORDER.md has their
+    order, and what no file can say. Each run's record is signed, with --key or a key of your own.
+
     \b
     Examples:
       meshkit run mesh.yaml
@@ -60,8 +72,9 @@ def run(
       meshkit run mesh.yaml --mode apply --from 04 --until 07 -p samples 500
       meshkit run mesh.yaml --resume runs/mesh1/20260301T120000Z-apply
       meshkit run mesh.yaml --mode apply --approved runs/mesh1/20260301T110000Z-plan
+      meshkit run mesh.yaml --write gitops
     """  # noqa: D301
-    from meshkit.runs import approval, folder
+    from meshkit.runs import approval, folder, gitops
     from meshkit.runs import run as runs
     from meshkit.spec import MeshSpec
 
@@ -73,6 +86,10 @@ def run(
     how: runs.Mode = "apply" if "apply" in (mode, before.get("mode")) else "plan"
     if approved and how == "plan":
         raise click.UsageError("--approved goes with --mode apply, or --resume of a run that applies")
+    if files and how == "apply":
+        raise click.UsageError("--write goes with --mode plan")
+    if files:
+        gitops.require_free(files)
     spec = MeshSpec.load(mesh_file)
     plan = approval.require(approved, spec, mesh_file) if approved else None
     if how == "apply" and plan is None and spec.approvals:
@@ -82,20 +99,20 @@ def run(
         )
     planned = [name[:2] for name in (plan.stages if plan else before.get("stages", []))]
     chosen = _choose(planned or list(runs.stages()), first, last, only)
-    options = {"parameters": dict(settings), "cell_timeout": timeout}
+    options = {"parameters": dict(settings), "cell_timeout": timeout, "signer": _signer(key), "ticket": ticket}
     if plan and not resume and (code := _drifted(plan, mesh_file, chosen, out, options)):
         return code
     return _execute(
         mesh_file, chosen, how, out, **options, keep_going=how == "plan", journal=before.get("journal", ""),
-        approved=plan,
+        approved=plan, files=files,
     )  # fmt: skip
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--as", "name", metavar="NAME", default="", help="Who approves; by default the login name.")
-@click.option("--key", metavar="FILE", type=click.Path(path_type=Path), help="Ed25519 private key, as of ssh-keygen.")
-@click.option("--ticket", metavar="ID", default="", help="The change's ticket.")
+@key
+@ticket
 @click.option("--comment", metavar="TEXT", default="", help="What the approver says.")
 def approve(*, run: Path, name: str, key: Path | None, ticket: str, comment: str) -> int:
     """Approve the plan of a run: sign it, so that `meshkit run --approved RUN` may apply it, and nothing else.
@@ -114,8 +131,7 @@ def approve(*, run: Path, name: str, key: Path | None, ticket: str, comment: str
     from meshkit import attestation, paths
     from meshkit.runs import approval
 
-    ask = lambda: str(click.prompt("passphrase of the key", hide_input=True, err=True))  # noqa: E731
-    signer = attestation.private_key(key, ask) if key else attestation.own_key(paths.state() / "approver.key")
+    signer = _private_key(key) if key else attestation.own_key(paths.own_key())
     name = name or getpass.getuser()
     said, path = approval.approve(run, signer, name, ticket=ticket, comment=comment)
     click.echo(f"{name} approved the plan of {run.name} with key {said.key}", err=True)
@@ -129,9 +145,21 @@ def approve(*, run: Path, name: str, key: Path | None, ticket: str, comment: str
 @click.option("--mode", type=click.Choice(["plan", "apply"]), default="plan", show_default=True, help="Show, or do.")
 @click.option("--mesh", "mesh_file", type=click.Path(path_type=Path), help="The mesh file, if it was moved since.")
 @click.option("--consent", is_flag=True, help="Remove, too, what others changed or use since.")
+@ticket
+@key
 @out
 @timeout
-def undo(*, run: Path, mode: str, mesh_file: Path | None, consent: bool, out: Path, timeout: int) -> int:
+def undo(
+    *,
+    run: Path,
+    mode: str,
+    mesh_file: Path | None,
+    consent: bool,
+    ticket: str,
+    key: Path | None,
+    out: Path,
+    timeout: int,
+) -> int:
     """Undo what a run changed, newest stage first: notebook 12.
 
     Former states are restored, and objects that the run created are removed. What other clients added since stays.
@@ -160,6 +188,8 @@ def undo(*, run: Path, mode: str, mesh_file: Path | None, consent: bool, out: Pa
         cell_timeout=timeout,
         journal=before["journal"],
         label=label,
+        signer=_signer(key),
+        ticket=ticket,
     )
 
 
@@ -235,14 +265,32 @@ def _drifted(plan: ApprovedPlan, mesh_file: Path, chosen: Sequence[str], out: Pa
     return 1 if found else 0
 
 
-def _execute(*run: Any, **options: Any) -> int:
+def _private_key(file: Path) -> Ed25519PrivateKey:
+    from meshkit import attestation
+
+    return attestation.private_key(file, lambda: str(click.prompt("passphrase of the key", hide_input=True, err=True)))
+
+
+def _signer(key: Path | None) -> Signer:
+    from meshkit.runs.signature import Signer
+
+    return Signer(_private_key(key)) if key else Signer.own()
+
+
+def _execute(mesh_file: Path, *run: Any, files: Path | None = None, **options: Any) -> int:
+    from meshkit.kube.mesh import Mesh
     from meshkit.notebook import terminal
+    from meshkit.runs import gitops
     from meshkit.runs.run import execute
 
     with terminal.talk() as say:
-        result = execute(*run, say=say, **options)
+        result = execute(mesh_file, *run, say=say, **options)
     for line in result.withheld:
         click.echo(f"✖ {line}", err=True)
     click.echo(f"report: {result.folder / 'report.html'}", err=True)
     click.echo(str(result.folder))
+    if files:
+        changes = [change for outcome in result.outcomes for change in outcome.planned]
+        *_, order = gitops.write(files, Mesh.open(mesh_file), result.folder.name, result.exit_code, changes)
+        click.echo(f"files, and their order: {order}", err=True)
     return result.exit_code

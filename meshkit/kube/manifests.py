@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -43,11 +43,20 @@ def masked(obj: Mapping[str, Any]) -> Object:
 
     Equal values have equal marks within one process; the mark is salted, so it reveals nothing about the value.
     """
+    return _without_values(obj, lambda _, value: _mark(value))
+
+
+def referenced(obj: Mapping[str, Any]) -> Object:
+    """Return a copy of an object in which a Secret's values are replaced by where they belong."""
+    return _without_values(obj, lambda key, _: f"(secret: key {key} of {identify(obj)})")
+
+
+def _without_values(obj: Mapping[str, Any], instead: Callable[[str, Any], str]) -> Object:
     result = copy.deepcopy(dict(obj))
     if result.get("kind") == "Secret":
         for field in ("data", "stringData"):
             if result.get(field):
-                result[field] = {key: _mark(value) for key, value in result[field].items()}
+                result[field] = {key: instead(key, value) for key, value in result[field].items()}
     return result
 
 

@@ -15,10 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshkit import attestation
 from meshkit.changes.planned import PlannedChange, documents, parse
 from meshkit.errors import InputError
-from meshkit.runs.folder import APPROVALS, RECORD, sha256, utc, verify
-from meshkit.spec import Approvals, MeshSpec
+from meshkit.run_spec import Approvals
+from meshkit.runs import signature
+from meshkit.runs.folder import APPROVALS, SIGNATURE, record_of, sha256, utc, verify
+from meshkit.spec import MeshSpec
 
 PLAN: Final = "plan.json"
+APPROVED: Final = f"approved-{PLAN}"
+"""The plan that was approved, in the evidence of the run that applied it."""
 SCHEMA: Final = "meshkit.plan/1"
 PREDICATE: Final = "urn:meshkit:approval:v1"
 _SHORT: Final = 12
@@ -49,6 +53,11 @@ class ApprovedPlan:
     changes: list[PlannedChange]
     approvals: list[Approval]
 
+    @property
+    def ticket(self) -> str:
+        """The tickets of its approvals."""
+        return ", ".join(dict.fromkeys(one.ticket for one in self.approvals if one.ticket))
+
     def about(self) -> dict[str, Any]:
         """Return what the record says of it."""
         return {"run": self.run.name, "plan_sha256": self.sha256, "approvals": [vars(one) for one in self.approvals]}
@@ -72,8 +81,7 @@ def approve(
         InputError: it is no complete run in mode plan, its evidence was changed, its plan did not pass, or this key has
             signed it already.
     """
-    document, digest = _plan_of(run)
-    record = json.loads((run / RECORD).read_bytes())
+    record, document, digest = _plan_of(run)
     if record["exit_code"]:
         raise InputError(f"a plan that did not pass cannot be approved: exit code {record['exit_code']}",
                          where=str(run), remedy="its report.html says what to correct; then plan again")  # fmt: skip
@@ -99,24 +107,23 @@ def require(run: Path, spec: MeshSpec, mesh_file: Path) -> ApprovedPlan:
     Raises:
         InputError: it is no plan of this mesh and mesh file, something of it was changed, or approvals are lacking.
     """
-    document, digest = _plan_of(run)
+    record, document, digest = _plan_of(run)
     if document["mesh"] != spec.mesh.id:
         raise InputError(f"that plan is of mesh {document['mesh']}, not of {spec.mesh.id}", where=str(run))
     if document["mesh_file"]["sha256"] != sha256(mesh_file):
         raise InputError("the mesh file was changed since it was planned", where=str(mesh_file),
                          remedy="plan again, and have that approved")  # fmt: skip
-    approvals, problems = signatures(run, spec.approvals)
+    approvals, problems = signatures(run, spec.approvals, digest)
     if problems:
         raise InputError("; ".join(problems), where=str(run / APPROVALS), remedy="remove what is no approval")
-    _enough(approvals, spec.approvals, run)
+    _enough(approvals, spec.approvals, run, record["operator"])
     changes = parse(document["changes"], where=str(run / PLAN))
     return ApprovedPlan(run, digest, document["stages"], changes, approvals)
 
 
-def _enough(approvals: Sequence[Approval], wanted: Approvals | None, run: Path) -> None:
+def _enough(approvals: Sequence[Approval], wanted: Approvals | None, run: Path, planner: str) -> None:
     if wanted is None:
         return
-    planner = json.loads((run / RECORD).read_bytes())["operator"]
     own = {planner, getpass.getuser()} if wanted.not_self else set()
     good = {one.key: one.listed for one in approvals if one.listed and one.listed not in own}
     if len(good) < wanted.needed:
@@ -127,11 +134,15 @@ def _enough(approvals: Sequence[Approval], wanted: Approvals | None, run: Path) 
                          remedy=f"meshkit approve {run}, by somebody whose key is in approvals.keys")  # fmt: skip
 
 
-def signatures(run: Path, wanted: Approvals | None) -> tuple[list[Approval], list[str]]:
-    """Return the good approvals of a run's plan, and what is wrong with other files among them."""
-    digest = sha256(run / PLAN) if (run / PLAN).exists() else ""
-    people = wanted.people if wanted else {}
-    listed = {attestation.fingerprint(attestation.public_key(line)): name for name, line in people.items()}
+def people(wanted: Approvals | None) -> dict[str, str]:
+    """Return the names that a mesh file gives to keys, by fingerprint."""
+    lines = wanted.people if wanted else {}
+    return {attestation.fingerprint(attestation.public_key(line)): name for name, line in lines.items()}
+
+
+def signatures(run: Path, wanted: Approvals | None, digest: str) -> tuple[list[Approval], list[str]]:
+    """Return the good approvals of the plan with this digest, and what is wrong with other files among them."""
+    listed = people(wanted)
     approvals, problems = [], []
     for path in sorted((run / APPROVALS).glob("*")):
         try:
@@ -150,15 +161,22 @@ def signatures(run: Path, wanted: Approvals | None) -> tuple[list[Approval], lis
     return approvals, problems
 
 
-def _plan_of(run: Path) -> tuple[dict[str, Any], str]:
-    if problems := verify(run):
+def _plan_of(run: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Return the record of a plan's run, the plan, and its digest."""
+    problems, record = verify(run), record_of(run)
+    if problems or record is None:
         raise InputError(f"its evidence is not complete and unchanged: {problems[0]}", where=str(run))
-    if not (run / PLAN).exists():
+    try:
+        signature.signed_by(run, record)
+    except ValueError as error:
+        raise InputError(f"the signature of its record is not good: {error}", where=str(run / SIGNATURE)) from None
+    if PLAN not in record["files"]:
         raise InputError(f"it has no {PLAN}", where=str(run), remedy="plan with this version of meshkit: meshkit run")
-    record, document = json.loads((run / RECORD).read_bytes()), json.loads((run / PLAN).read_bytes())
+    content = (run / PLAN).read_bytes()
+    document = json.loads(content)
     if record.get("mode") != "plan":
         raise InputError(f"a run in mode {record.get('mode')} is no plan", where=str(run),
                          remedy="approve a run of `meshkit run MESH.yaml`, in mode plan")  # fmt: skip
     if document.get("schema") != SCHEMA:
         raise InputError(f"expected {SCHEMA}, got {document.get('schema')!r}", where=str(run / PLAN))
-    return document, sha256(run / PLAN)
+    return record, document, hashlib.sha256(content).hexdigest()

@@ -13,7 +13,12 @@ from typing import Any
 from meshkit.errors import ChangeError, InputError
 
 SUMS = "SHA256SUMS"
+JOURNAL = "journal.jsonl"
 RECORD = "record.json"
+SIGNATURE = "signature.json"
+"""The signature of the record, a DSSE envelope: it comes after the record, which does not list it."""
+TIMESTAMP = "signature.tsr"
+"""The time of that signature, as an authority signed it (RFC 3161)."""
 APPROVALS = "approvals"
 """The folder of the approvals of a plan, which come after the run: each is a signed file of its own."""
 _ALWAYS = ("events.jsonl", "junit.xml", "mesh.yaml", "report.html", "results.json")
@@ -53,8 +58,8 @@ class RunFolder:
 
     def close_events(self) -> None:
         """End events.jsonl, so that its hash can be taken."""
+        os.fchmod(self._events, 0o444)
         os.close(self._events)
-        (self.path / "events.jsonl").chmod(0o444)
 
     def close(self) -> None:
         """Write SHA256SUMS, last and atomically: a folder with this file is complete."""
@@ -120,10 +125,11 @@ def verify(run: Path) -> list[str]:
     problems += [
         f"{n} was changed since the run" for n in kept if (run / n).is_symlink() or sha256(run / n) != listed[n]
     ]
-    record = _record(run)
+    record = record_of(run)
     if record is None:
         return [*problems, f"{RECORD} is missing or not a record of a run"]
-    if record["files"] != {name: digest for name, digest in listed.items() if name != RECORD}:
+    later = (RECORD, SIGNATURE, TIMESTAMP)
+    if record["files"] != {name: digest for name, digest in listed.items() if name not in later}:
         problems.append(f"{RECORD} and {SUMS} do not list the same files and hashes")
     withheld = record.get("withheld", [])
     problems += [f"{hit['file']} was withheld: it held a {hit['kind']}" for hit in withheld]
@@ -136,7 +142,7 @@ def verify(run: Path) -> list[str]:
 def _broken_links(run: Path, record: dict[str, Any]) -> list[str]:
     while link := record["previous"]:
         before = run.parent / link["run"]
-        earlier = _record(before)
+        earlier = record_of(before)
         if earlier is None:
             return [f"the chain ends at {run.name}: the run before it, {link['run']}, is missing"]
         if sha256(before / RECORD) != link["record_sha256"]:
@@ -145,7 +151,8 @@ def _broken_links(run: Path, record: dict[str, Any]) -> list[str]:
     return []
 
 
-def _record(run: Path) -> dict[str, Any] | None:
+def record_of(run: Path) -> dict[str, Any] | None:
+    """Return a run's record, or None if it has none that can be read."""
     try:
         record = json.loads((run / RECORD).read_bytes())
     except (OSError, ValueError):

@@ -6,6 +6,7 @@ no exit code, no status that papermill wrote.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -99,7 +100,7 @@ def outcome_of(stage: str, nb: Any, **about: Any) -> Outcome:
         cells=len(code),
         cells_run=len(code) - len(unrun),
         facts=facts,
-        planned=[one for b in bundles if PLANNED in b for one in parse(b[PLANNED], where=stage)],
+        planned=[one for b in bundles if PLANNED in b for one in parse(_plain(b[PLANNED]), where=stage)],
         shown=[item for output in outputs if (item := _shown(output))],
         **about,
     )
@@ -127,6 +128,11 @@ def _exit_code(status: Status, verdict: Verdict, error_names: list[str]) -> int:
     if status is Status.FAILED:
         return {Verdict.FAIL: 1, Verdict.UNKNOWN: 3}.get(verdict, 4)
     return next((EXIT_CODES[name] for name in error_names if name in EXIT_CODES), 4)
+
+
+def _plain(node: Any) -> Any:
+    """Return JSON-like data of a notebook as plain dicts: nbformat has a class of its own, which is no YAML."""
+    return json.loads(json.dumps(node))
 
 
 def _shown(output: Any) -> dict[str, Any] | None:

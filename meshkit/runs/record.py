@@ -14,11 +14,14 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 from meshkit import __version__
+from meshkit.changes.planned import Difference
 from meshkit.checks.finding import Finding, Verdict
-from meshkit.runs.folder import sha256
+from meshkit.runs.approval import APPROVED, PLAN
+from meshkit.runs.folder import JOURNAL, sha256
 from meshkit.runs.outcome import Outcome, Status
 from meshkit.spec import MeshSpec
 
@@ -42,6 +45,7 @@ def circumstances(spec: MeshSpec, mesh_file: Path, notebooks: Path) -> dict[str,
         "operator": _operator(),
         "contexts": [{"cluster": c.name, "context": c.context, "network": c.network} for c in spec.clusters],
         "git": _git(notebooks),
+        "authority": urlsplit(spec.record.timestamp).hostname or "",
     }
 
 
@@ -64,6 +68,16 @@ def stage_record(outcome: Outcome, files: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def changes_record(files: Mapping[str, str], found: Sequence[Difference]) -> dict[str, Any]:
+    """Return which plan a run that applies had, what it did, and the difference of the two."""
+    plan = APPROVED if APPROVED in files else PLAN
+    return {
+        "plan": {"name": plan, "sha256": files[plan]},
+        "done": {"name": JOURNAL, "sha256": files[JOURNAL]},
+        "difference": [{"change": str(one.change), "how": one.how.value} for one in found],
+    }
+
+
 def results(
     outcomes: Sequence[Outcome], tables: Mapping[str, dict[str, Any]], files: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -75,7 +89,8 @@ def results(
     }
     tests["failedTests"] += stopped
     result = "FAILED" if tests["failedTests"] else "WARNED" if tests["warnedTests"] else "PASSED"
-    subjects = [{"name": name, "digest": {"sha256": sha}} for name, sha in files.items() if name != "mesh.yaml"]
+    open_ones = ("mesh.yaml", "events.jsonl")  # the configuration; and what is still written to
+    subjects = [{"name": name, "digest": {"sha256": sha}} for name, sha in files.items() if name not in open_ones]
     return {
         "schema": "meshkit.results/1",
         "findings": [{"stage": outcome.stage, **finding.to_dict()} for outcome, finding in findings],

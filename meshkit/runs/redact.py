@@ -43,10 +43,13 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Return a text without its secrets and with relative paths."""
-        text = self._scrub(text, lambda kind: f"[redacted {kind}]")
+        text = self._without_secrets(text)
         for path, short in self._paths:
             text = path.sub(short, text)
         return text
+
+    def _without_secrets(self, text: str) -> str:
+        return self._scrub(text, lambda kind: f"[redacted {kind}]")
 
     def kinds(self, text: str) -> list[str]:
         """Return the kinds of secrets in a text."""
@@ -54,14 +57,21 @@ class Redactor:
         self._scrub(text, lambda kind: found.append(kind) or "")  # type: ignore[func-returns-value]
         return sorted(set(found))
 
-    def walk(self, node: Any) -> Any:
-        """Return JSON-like data with every text in it redacted, pictures left alone."""
+    def walk(self, node: Any, change: Callable[[str], str] | None = None) -> Any:
+        """Return JSON-like data with every text in it redacted, pictures left alone.
+
+        Paths in a `manifest` are those of containers: a shortened one would make it another object.
+        """
+        change = change or self.text
         if isinstance(node, str):
-            return self.text(node)
+            return change(node)
         if isinstance(node, list):
-            return [self.walk(item) for item in node]
+            return [self.walk(item, change) for item in node]
         if isinstance(node, dict):
-            return {self.text(k): v if k.startswith("image/") else self.walk(v) for k, v in node.items()}
+            inner = {"manifest": self._without_secrets}
+            return {
+                change(k): v if k.startswith("image/") else self.walk(v, inner.get(k, change)) for k, v in node.items()
+            }
         return node
 
     def notebook(self, nb: Any) -> None:

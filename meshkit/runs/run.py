@@ -20,14 +20,15 @@ from typing import IO, Any, Literal
 
 from meshkit import paths as meshkit_paths
 from meshkit.errors import ChangeError, InputError
+from meshkit.runs import notify, preflight, record, report, signature
 from meshkit.runs import parameters as runs_parameters
-from meshkit.runs import preflight, record, report
 from meshkit.runs.apply_context import Live
 from meshkit.runs.approval import PLAN, ApprovedPlan, plan_file
 from meshkit.runs.compare import compare
-from meshkit.runs.folder import APPROVALS, RunFolder, chain, utc
+from meshkit.runs.folder import APPROVALS, JOURNAL, RECORD, RunFolder, chain, utc
 from meshkit.runs.outcome import Outcome, Status, outcome_of
 from meshkit.runs.redact import Redactor, own_paths, scan
+from meshkit.runs.signature import Signer
 from meshkit.spec import MeshSpec
 
 Mode = Literal["plan", "apply", "audit"]
@@ -65,6 +66,8 @@ def execute(
     approved: ApprovedPlan | None = None,
     notebooks: Path | None = None,
     secrets: Sequence[str] = (),
+    signer: Signer | None = None,
+    ticket: str = "",
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> RunResult:
     """Run the chosen stages ("08") in order and write the run folder below `out`.
@@ -72,13 +75,16 @@ def execute(
     The first stage that does not pass ends the run, unless `keep_going`. `parameters` are texts as from `-p`; `secrets`
     are known texts to redact from the evidence, in addition to all texts that look like one. `journal` is a journal to
     continue or to undo; by default a run in mode apply gets one with the name of its folder. `label` is the end of the
-    folder's name; by default the mode. Of an `approved` plan nothing but its changes is applied.
+    folder's name; by default the mode. Of an `approved` plan nothing but its changes is applied. The record is signed
+    by `signer`, or else by the user's own key; `ticket` is part of it, by default that of the approvals.
 
     Raises:
         InputError: the mesh file, a file that it names, a stage, a parameter or, for a run that applies, a context is
             wrong; nothing was run or written.
     """
     spec = MeshSpec.load(mesh_file)
+    text = mesh_file.read_text(encoding="utf-8")
+    secrets = [*secrets, *notify.secrets(spec.notify, text)]
     known = stages(notebooks)
     paths = [_find(number, known) for number in chosen]
     given = _parameters(paths, parameters or {}, mesh_file, mode)
@@ -87,15 +93,17 @@ def execute(
     live = Live(spec, mesh_file) if changes else None
     about = record.circumstances(spec, mesh_file, paths[0].parent)
     about |= {"approved": approved.about()} if approved else {}
+    signer = signer or Signer.own()
+    about |= {"signer": signer.about(), "ticket": ticket or (approved.ticket if approved else "")}
     folder = RunFolder(out, spec.mesh.id, label or mode)
     journal = live.open(journal, folder.path.name, approved.changes if approved else None) if live else journal
     given = {path: {n: journal if n == "journal" else v for n, v in own.items()} for path, own in given.items()}
     redactor = Redactor(secrets, {**own_paths(), str(folder.path.resolve()): ".", str(paths[0].parent): "notebooks"})
-    run = _Run(folder, redactor, say, cell_timeout, list(secrets), live=live)
+    run = _Run(folder, redactor, say, cell_timeout, list(secrets), spec, signer, live=live)
     say(f"{spec.mesh.id} · {mode} · {', '.join(p.stem for p in paths)} · {folder.path}")
     noted = {"journal": journal} if live else {}
     folder.event(event="run started", mesh=spec.mesh.id, mode=mode, stages=[p.stem for p in paths], **noted)
-    folder.write("mesh.yaml", redactor.text(mesh_file.read_text(encoding="utf-8")))
+    folder.write("mesh.yaml", redactor.text(text))
     if approved:
         for name in (PLAN, *(f"{APPROVALS}/{path.name}" for path in sorted((approved.run / APPROVALS).glob("*")))):
             folder.write(f"approved-{name.replace('/', '-')}", (approved.run / name).read_bytes())
@@ -117,6 +125,8 @@ class _Run:
     say: Callable[[str], None]
     cell_timeout: int
     secrets: list[str]
+    spec: MeshSpec
+    signer: Signer
     live: Live | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     files: dict[str, list[str]] = field(default_factory=dict)
@@ -214,7 +224,7 @@ def _close(run: _Run, about: dict[str, Any], mode: str) -> RunResult:
     for name, table in tables.items():
         folder.write(f"tables/{name}.csv", record.to_csv(table))
     if run.live and traffic:
-        folder.write("journal.jsonl", run.redactor.text(run.live.journal()))
+        folder.write(JOURNAL, run.redactor.text(run.live.journal()))
         for name, text in traffic.files():
             folder.write(f"tables/{name}.csv", run.redactor.text(text))
         about["requests"] = dict(traffic.totals)
@@ -227,29 +237,45 @@ def _close(run: _Run, about: dict[str, Any], mode: str) -> RunResult:
         "seconds": round((ended - folder.started).total_seconds(), 3),
         "exit_code": _exit_code(outcomes, interrupted=run.interrupted) or (run.live.exit_code if run.live else 0),
     }
-    folder.event(event="run ended", exit_code=about["exit_code"])
-    folder.close_events()
     comparison = compare(folder.previous, outcomes, tables) if folder.previous else None
     folder.write("results.json", _json(record.results(outcomes, tables, folder.files())))
     folder.write("junit.xml", record.junit(outcomes))
     changes = [change for outcome in outcomes for change in outcome.planned]
     folder.write(PLAN, plan_file(about["mesh"], about["mesh_file"], [o.stage for o in outcomes], changes))
+    if run.live:
+        about["changes"] = record.changes_record(folder.files(), run.live.differences(folder.started, changes))
     folder.write("report.html", report.report_html(about, outcomes, names, comparison, traffic))
     hits = scan(folder.path, run.secrets)
     for file in {hit.file for hit in hits}:
         (folder.path / file).unlink()
     if hits:
         about["exit_code"] = about["exit_code"] or ChangeError.exit_code
+    _announce(run, about["exit_code"])
+    folder.event(event="run ended", exit_code=about["exit_code"])
+    folder.close_events()
     about |= {
         "withheld": [{"file": hit.file, "kind": hit.kind} for hit in hits],
         "stages": [record.stage_record(o, run.files.get(o.stage, [])) for o in outcomes],
         "previous": chain(folder.previous),
         "files": folder.files(),
     }
-    folder.write("record.json", _json(run.redactor.walk(about)))
+    folder.write(RECORD, _json(run.redactor.walk(about)))
+    if lacking := signature.sign(folder, run.signer, about, run.spec.record.timestamp):
+        run.say(lacking)
     folder.close()
     withheld = [f"{hit.file} was withheld: it held a {hit.kind}" for hit in hits]
     return RunResult(folder=folder.path, outcomes=outcomes, withheld=withheld, exit_code=about["exit_code"])
+
+
+def _announce(run: _Run, exit_code: int) -> None:
+    """Call the webhook of the mesh file, if it has one; a failure is reported, and no failure of the run."""
+    if not (wanted := run.spec.notify):
+        return
+    path = Redactor().text(str(run.folder.path))
+    how = notify.announce(wanted, notify.payload(run.spec.mesh.id, path, run.outcomes, exit_code))
+    run.folder.event(event="webhook", status=how)
+    if how.startswith("failed"):
+        run.say(f"the webhook was not reached: {how}")
 
 
 def _find(number: str, known: Mapping[str, Path]) -> Path:

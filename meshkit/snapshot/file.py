@@ -76,7 +76,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _spec(spec: MeshSpec) -> dict[str, Any]:
-    dumped: dict[str, Any] = spec.model_dump(by_alias=True, mode="json")
+    dumped: dict[str, Any] = spec.model_dump(by_alias=True, mode="json", exclude={"record", "notify"})
     for entry in dumped["clusters"]:
         entry["kubeconfig"] = ""
     # Where to find a passphrase is no passphrase, but nobody needs it to judge.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 
 from meshkit.changes.journal import Journal
 from meshkit.changes.plan import Plan
+from meshkit.changes.planned import PlannedChange
 from meshkit.cli.main import main
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh
@@ -163,3 +165,62 @@ def test_a_mesh_that_another_process_changes_is_left_alone(east: Cluster, mesh: 
         holder.kill()
     assert not there(east, config_map("x", space))
     assert Journal.all_of("shop") == []
+
+
+def carried_out(mesh: Mesh, *manifests: Any, stage: str = "06 gateways") -> list[PlannedChange]:
+    """Plan objects, apply them in the run's journal, and return what was planned."""
+    plan = Plan(mesh, stage)
+    for manifest in manifests:
+        plan.apply("east", manifest, "the test")
+    planned = plan.planned()
+    plan.carry_out("apply", journal=RUN)
+    return planned
+
+
+def hows(live: Live, began: datetime, planned: list[PlannedChange]) -> list[tuple[str, str]]:
+    """Return the differences of a run as its record has them."""
+    return [(one.change.object.rpartition("/")[2], one.how.value) for one in live.differences(began, planned)]
+
+
+def test_what_was_done_is_held_against_the_plan_of_the_run(mesh: Mesh, shop: Path, space: str) -> None:
+    """Its own, where none was approved; what an earlier part of the run did is no part of it."""
+    live = Live(mesh.spec, shop)
+    live.open("", RUN)
+    earlier = carried_out(mesh, config_map("x", space, a="1"))
+    began = datetime.now(UTC)
+    planned = carried_out(mesh, config_map("x", space, a="2"), config_map("y", space))
+    assert hows(live, began, planned) == []
+    assert hows(live, began, earlier + planned[1:]) == [("x", "done, not planned"), ("x", "planned, not done")]
+    other = [replace(planned[0], digest="other"), replace(planned[1], digest="other")]
+    assert hows(live, began, other) == [("y", "done with another diff")]
+
+
+def test_a_resumed_run_is_held_against_the_whole_approved_plan(mesh: Mesh, shop: Path, space: str) -> None:
+    """What was done before it stopped counts; so does what is still to do."""
+    live = Live(mesh.spec, shop)
+    plan = Plan(mesh, "06 gateways")
+    for name in ("x", "y", "z"):
+        plan.apply("east", config_map(name, space), "the test")
+    live.open("", RUN, plan.planned())
+    carried_out(mesh, config_map("x", space))
+    resumed = Live(mesh.spec, shop)
+    resumed.open(RUN, RUN, plan.planned())
+    carried_out(mesh, config_map("y", space))
+    assert hows(resumed, datetime.now(UTC), []) == [("z", "planned, not done")]
+
+
+def test_an_undo_is_held_against_what_it_undid(mesh: Mesh, shop: Path, space: str) -> None:
+    """Change by change, though several may be of one object."""
+    carried_out(mesh, config_map("x", space, a="1"))
+    carried_out(mesh, config_map("x", space, a="2"), config_map("y", space))
+    live = Live(mesh.spec, shop)
+    live.open(RUN, RUN)
+    began, book = datetime.now(UTC), Journal.open("shop", RUN)
+    plan = Plan(mesh, "12 rollback")
+    for entry in reversed(book.entries):
+        plan.undo(book, entry, "the test")
+    planned = plan.planned()
+    plan.carry_out("apply", journal=RUN)
+    assert [one.action for one in planned] == ["undo create", "undo update", "undo create"]
+    assert hows(live, began, planned) == []
+    assert hows(live, began, planned[1:]) == [("y", "done, not planned")]

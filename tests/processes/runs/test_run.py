@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from meshkit.errors import InputError
+from meshkit.runs import verification
 from meshkit.runs.folder import verify
 from meshkit.runs.run import RunResult, execute, stages
+from tests.support.receiver import receiver
 
 PASS = "conclude('08 verify', [finding(Verdict.PASS)])"
 JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJrdWJlcm5ldGVzL3NlcnZpY2VhY2NvdW50In0.c2lnbmF0dXJlLW9mLWl0"
@@ -47,7 +49,7 @@ def test_a_stage_that_passes_leaves_the_whole_evidence(
     names = {p.relative_to(result.folder).as_posix() for p in result.folder.rglob("*") if p.is_file()}
     assert names == {
         "08-verify.ipynb", "08-verify.html", "SHA256SUMS", "events.jsonl", "junit.xml", "mesh.yaml", "plan.json",
-        "record.json", "report.html", "results.json", "tables/numbers.csv",
+        "record.json", "report.html", "results.json", "signature.json", "tables/numbers.csv",
     }  # fmt: skip
     assert (result.exit_code, result.outcomes[0].status, verify(result.folder)) == (0, "passed", [])
     assert re.fullmatch(r"shop/\d{8}T\d{6}Z-audit", result.folder.relative_to(result.folder.parents[1]).as_posix())
@@ -275,6 +277,52 @@ def test_a_cell_may_ask_for_more_time(notebook: Callable[..., Path], go: Callabl
     """By a tag, as the latency cells do."""
     notebook("import time; time.sleep(12)", PASS, tags=["timeout-60"])
     assert go(cell_timeout=10).outcomes[0].status == "passed"
+
+
+def test_the_end_of_a_run_calls_the_webhook_whose_address_is_no_evidence(
+    notebook: Callable[..., Path], go: Callable[..., RunResult], mesh_file: Path
+) -> None:
+    """Also where the notebook prints the mesh file."""
+    notebook("print(open(mesh_file).read())", PASS, parameters="mesh_file: str = 'x'")
+    with receiver() as there:
+        url = f"{there.url}/services/T0KEN-canary"
+        mesh_file.write_text(mesh_file.read_text() + f"notify: {{url: '{url}', on: [passed]}}\n")
+        result = go()
+    (body,) = there.bodies
+    told = json.loads(body)
+    assert (told["mesh"], told["run"], told["verdict"]) == ("shop", result.folder.name, "passed")
+    assert (told["stages"], told["counts"]) == ([{"stage": "08-verify", "status": "passed"}], {"pass": 1})
+    assert "T0KEN-canary" not in evidence(result)
+    assert "[redacted known secret]" in (result.folder / "mesh.yaml").read_text()
+    assert '"event": "webhook", "status": "called"' in (result.folder / "events.jsonl").read_text()
+    assert verification.verify(result.folder).exit_code == 0
+
+
+def test_a_webhook_that_fails_is_reported_and_fails_nothing(
+    notebook: Callable[..., Path], go: Callable[..., RunResult], mesh_file: Path
+) -> None:
+    """On stderr and in the events, without its address."""
+    notebook(PASS)
+    lines: list[str] = []
+    with receiver(lambda _: (403, b"no")) as there:
+        mesh_file.write_text(mesh_file.read_text() + f"notify: {{url: '{there.url}/T0KEN-canary'}}\n")
+        result = go(say=lines.append)
+    assert lines[-1] == "the webhook was not reached: failed: it answered 403"
+    assert '"status": "failed: it answered 403"' in (result.folder / "events.jsonl").read_text()
+    assert (result.exit_code, verification.verify(result.folder).exit_code) == (0, 0)
+    assert "T0KEN-canary" not in evidence(result) + "".join(lines)
+
+
+def test_a_run_without_a_key_is_made_and_says_that_it_is_not_signed(
+    notebook: Callable[..., Path], go: Callable[..., RunResult], state: Path
+) -> None:
+    """Its record, too; to verify it is no pass."""
+    state.write_text("a file where the folder would be")
+    notebook(PASS)
+    lines: list[str] = []
+    result = go(say=lines.append)
+    assert lines[-1] == "the record is not signed: the key cannot be written: Not a directory"
+    assert (result.exit_code, verification.verify(result.folder).exit_code) == (0, 3)
 
 
 def test_stages_are_found_by_number(notebook: Callable[..., Path]) -> None:
