@@ -87,7 +87,7 @@ def check(
     \b
     Examples:
       meshkit check parameters/lab.yaml
-      meshkit check parameters/lab.yaml --all | less -R
+      FORCE_COLOR=1 meshkit check parameters/lab.yaml --all | less -R
       meshkit check parameters/lab.yaml -o json | jq '.[] | select(.verdict == "fail" and .follows_from == "")'
       meshkit check --snapshot mesh1.json.gz
       meshkit check parameters/lab.yaml --since mesh1.json.gz
