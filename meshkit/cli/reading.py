@@ -95,7 +95,7 @@ def check(
     Examples:
       meshkit check mesh.yaml
       meshkit check --context east --context west
-      meshkit check mesh.yaml --all | less -R
+      FORCE_COLOR=1 meshkit check mesh.yaml --all | less -R
       meshkit check mesh.yaml -o json | jq '.[] | select(.verdict == "fail" and .follows_from == "")'
       meshkit check --snapshot mesh1.json.gz
       meshkit check mesh.yaml --since mesh1.json.gz

@@ -22,6 +22,7 @@ _BAD: Final = {Verdict.FAIL: "failed", Verdict.UNKNOWN: "unknown", Verdict.WARN:
 _CHECKS: Final = 8
 """So many checks are named with their questions; of more, the ids are."""
 _SUBJECTS: Final = 3
+"""So many subjects of a check are named; of more, how many."""
 
 
 class Page(NamedTuple):
@@ -36,21 +37,16 @@ class Page(NamedTuple):
         """The same page, indented."""
         return self._replace(indent=f"{self.indent}    ")
 
-    def line(self, text: str) -> str:
-        """Return a text that stays one line."""
-        return self.indent + printable(text)
-
     def lines(self, lead: str, text: str, tone: Tone, hang: int) -> list[str]:
         """Return a text in lines that fit: its lead has a colour, no word is broken, all but the first are indented."""
-        whole = self.line("") + lead + printable(text)
+        whole = f"{self.indent}{lead}{printable(text)}"
         if self.width:
             more = self.indent + " " * hang
             whole = textwrap.fill(
                 whole, self.width, subsequent_indent=more, break_long_words=False, break_on_hyphens=False
             )
-        end = len(self.indent + lead)
-        first, *rest = (self.indent + self.paint(lead, tone) + whole[end:]).split("\n")
-        return [first, *rest]
+        painted = self.indent + self.paint(lead, tone) + whole[len(self.indent + lead) :]
+        return painted.split("\n")
 
 
 def page(stream: TextIO) -> Page:

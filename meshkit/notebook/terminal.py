@@ -9,9 +9,10 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TextIO, get_args
 
 import click
@@ -21,8 +22,6 @@ from meshkit.errors import InputError
 from meshkit.marks import MARKS, Tone, mark, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pandas as pd
     from rich.console import Console
 
@@ -179,15 +178,23 @@ def _fitted(columns: list[list[_Cell]], room: int) -> list[list[_Cell]]:
 
 
 def _shortened(column: list[_Cell], width: int) -> list[_Cell]:
-    """Return a column cut to a width, at the place nearest to the middle that leaves different names different."""
+    """Return a column cut to a width, in the first way that leaves different names different."""
     names = {cell.text for cell in column}
-    for tail in sorted(range(width), key=lambda tail: abs(tail - width // 2)):
-        cut = {name: shorten(name, width, tail) for name in names}
-        if len({*cut.values()}) == len(names):
-            break
-    else:
-        cut = {name: shorten(name, width) for name in names}
-    return [cell._replace(text=cut[cell.text]) for cell in column]
+    ways = _ways({name for name in names if cell_len(name) > width}, width)
+    cut = next((way for way in ways if len({*way.values()}) == len(way)), None)
+    cut = cut or {name: shorten(name, width) for name in names}
+    return [cell._replace(text=cut.get(cell.text, cell.text)) for cell in column]
+
+
+def _ways(names: set[str], width: int) -> Iterator[dict[str, str]]:
+    """Yield ways to cut names: near the middle, then elsewhere, then without what all of them begin with."""
+    ends = zip(min(names, default=""), max(names, default=""), strict=False)
+    shared = len([*takewhile(lambda pair: pair[0] == pair[1], ends)])
+    for begins in dict.fromkeys((0, shared)):
+        lead = "…" if begins else ""
+        room = width - len(lead)
+        for tail in sorted(range(room), key=lambda tail: abs(tail - width // 2)):
+            yield {name: lead + shorten(name[begins:], room, tail) for name in names}
 
 
 def shorten(text: str, width: int, tail: int | None = None) -> str:

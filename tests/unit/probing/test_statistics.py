@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshkit.notebook.terminal import render
 from meshkit.probing.statistics import (
     LATENCY,
     answers_table,
+    brief,
     error_rate,
     interval_ranks,
     latency_table,
@@ -182,3 +184,16 @@ def test_no_failure_in_a_hundred_is_not_a_rate_of_zero() -> None:
     row = error_rate(samples([0.1] * 100)).iloc[0]
     assert (row["n"], row["failed"], row["rate"], row["rate_low"]) == (100, 0, 0, 0)
     assert row["rate_high"] == pytest.approx(0.037, abs=1e-3)
+
+
+def test_80_columns_hold_the_terminals_table_with_names_that_still_differ() -> None:
+    """Slow answers of clusters with long names; the intervals are in the wide table."""
+    names = ["prod-eu-west-1-payments-and-orders-blue", "prod-eu-west-2-payments-and-orders-blue"]
+    slow = [12.3456] * 400
+    table = latency_table(pd.concat([samples(slow, client=a, server=b) for a in names for b in names]))
+    lines = render(brief(table), width=80).splitlines()
+    assert max(map(len, lines)) <= 80, lines
+    assert lines[0].split()[:4] == ["CLIENT", "SERVER", "N", "FAILED"]
+    assert all("12346" in line for line in lines[1:])
+    assert len({tuple(line.split()[:2]) for line in lines[1:]}) == 4
+    assert "P50 LOW" in render(table, "wide", width=80)

@@ -10,6 +10,7 @@ import pytest
 
 from meshkit.errors import InputError
 from meshkit.istio.proxies import proxy_status, status_summary
+from meshkit.notebook.terminal import render
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -157,3 +158,40 @@ class TestTrend:
         rows = status_summary.status_diff(before, now)[["proxy", "change"]].itertuples(index=False, name=None)
         expected = [("hit", "broken"), ("7 proxies", "gone"), ("sick", "gone"), ("5 proxies", "appeared")]
         assert sorted(rows) == sorted(expected)
+
+
+LONG = [
+    {
+        "cluster": f"prod-eu-west-{zone}-payments-blue",
+        "namespace": "payments-and-orders-production",
+        "proxy": f"istio-ingressgateway-internal-7f8c9d6b54-{pod}",
+        "version": "1.31.0-distroless",
+    }
+    for zone in (1, 2)
+    for pod in ("x2x9z", "k4q7w")
+]
+
+
+def test_80_columns_hold_each_table_with_names_that_still_differ() -> None:
+    """Long names of clusters, namespaces and pods; states and types are whole."""
+    summary = status_summary.summary(
+        fleet(*({**row, "type": kind, "state": "NOT CONNECTED"} for row in LONG for kind in ("CDS", "EDS")))
+    )
+    lines = render(status_summary.brief(summary), width=80).splitlines()
+    assert lines[0].split() == ["CLUSTER", "NAMESPACE", "PROXY", "VERSION", "STATE", "TYPES"]
+    assert max(map(len, lines)) <= 80, lines
+    assert len({(line.split()[0], line.split()[2]) for line in lines[1:]}) == len(LONG)
+    assert all("NOT CONNECTED" in line and line.endswith("CDS EDS") for line in lines[1:]), lines
+    groups = render(status_summary.brief_groups(status_summary.groups(summary)), width=80)
+    assert max(map(len, groups.splitlines())) <= 80, groups
+    now = fleet(*({**row, "state": "STALE"} for row in LONG))
+    changed = render(status_summary.brief_diff(status_summary.status_diff(fleet(*LONG), now)), width=80)
+    assert max(map(len, changed.splitlines())) <= 80, changed
+    assert "broken" in changed
+
+
+def test_a_healthy_meshs_table_has_no_types_and_names_are_whole_where_they_fit() -> None:
+    """An empty column says nothing."""
+    frame = status_summary.brief(status_summary.summary(fleet({"proxy": "httpbin-84f8d597df-bblkk"})))
+    assert list(frame.columns) == ["cluster", "namespace", "proxy", "state"]
+    assert "httpbin-84f8d597df-bblkk" in render(frame, width=80)
