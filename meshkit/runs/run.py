@@ -28,6 +28,7 @@ from meshkit.runs.compare import compare
 from meshkit.runs.folder import APPROVALS, RunFolder, chain, utc
 from meshkit.runs.outcome import Outcome, Status, outcome_of
 from meshkit.runs.redact import Redactor, own_paths, scan
+from meshkit.runs.summary import stage_title
 from meshkit.spec import MeshSpec
 
 Mode = Literal["plan", "apply", "audit"]
@@ -91,7 +92,7 @@ def execute(
     journal = live.open(journal, folder.path.name, approved.changes if approved else None) if live else journal
     given = {path: {n: journal if n == "journal" else v for n, v in own.items()} for path, own in given.items()}
     redactor = Redactor(secrets, {**own_paths(), str(folder.path.resolve()): ".", str(paths[0].parent): "notebooks"})
-    run = _Run(folder, redactor, say, cell_timeout, list(secrets), live=live)
+    run = _Run(spec.mesh.id, folder, redactor, say, cell_timeout, list(secrets), live=live)
     say(f"{spec.mesh.id} · {mode} · {', '.join(p.stem for p in paths)} · {folder.path}")
     noted = {"journal": journal} if live else {}
     folder.event(event="run started", mesh=spec.mesh.id, mode=mode, stages=[p.stem for p in paths], **noted)
@@ -112,6 +113,7 @@ def execute(
 
 @dataclass
 class _Run:
+    mesh: str
     folder: RunFolder
     redactor: Redactor
     say: Callable[[str], None]
@@ -127,7 +129,7 @@ class _Run:
         """Run one notebook, keep its executed copy and HTML, and return its outcome."""
         name, began, started = notebook.stem, time.monotonic(), utc()
         source = record.source_digest(runs_parameters.open_notebook(notebook))
-        self.say(f"{report.stage_title(name)}: started")
+        self.say(f"{stage_title(name)}: started")
         self.folder.event(event="stage started", stage=name)
         draft = self.folder.path / f".{name}.ipynb.part"
         noise = self._work(notebook, draft, parameters)
@@ -135,7 +137,7 @@ class _Run:
         outcome = self._outcome(name, draft, noise, about)
         counts = ", ".join(f"{n} {word}" for word, n in outcome.counts.items())
         self.say(
-            f"{report.stage_title(name)}: {outcome.status} in {report.duration(outcome.seconds)}"
+            f"{stage_title(name)}: {outcome.status} in {report.duration(outcome.seconds)}"
             + (f" ({counts})" if counts else "")
             + (f"\n  {outcome.reason}" if outcome.reason else "")
         )
@@ -158,9 +160,10 @@ class _Run:
             draft.unlink(missing_ok=True)
         self.redactor.notebook(nb)
         self.folder.write(f"{name}.ipynb", nbformat.writes(nb))  # type: ignore[no-untyped-call]
-        self.folder.write(f"{name}.html", report.notebook_html(nb, report.stage_title(name)))
+        outcome = outcome_of(name, nb, **about)
+        self.folder.write(f"{name}.html", report.notebook_html(nb, outcome, self.mesh))
         self.files[name] = [f"{name}.ipynb", f"{name}.html"]
-        return outcome_of(name, nb, **about)
+        return outcome
 
     def _work(self, notebook: Path, draft: Path, parameters: Mapping[str, Any]) -> str:
         events, events_in = os.pipe()
