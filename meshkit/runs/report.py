@@ -15,6 +15,7 @@ import pandas as pd
 from meshkit.checks.finding import SEVERITY
 from meshkit.display import DARK, cell_html, coloured, symbol_of
 from meshkit.marks import MARKS, plain
+from meshkit.notebook.terminal import number as short
 from meshkit.notebook.topology import networks, topology
 from meshkit.notebook.topology import summary as pairs_in_words
 from meshkit.runs import grouped, summary
@@ -116,6 +117,7 @@ def _filters() -> dict[str, Any]:
         "diff": lambda text: _safe(coloured(text)),
         "lines": lambda text: _safe("<br>".join(escape(text).splitlines())),
         "counts": lambda counts: ", ".join(f"{n} {word}" for word, n in counts.items()) or "none",
+        "short": short,
         "moment": lambda text: text.replace("T", " ").replace("Z", " UTC"),
     }
 

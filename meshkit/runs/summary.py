@@ -75,28 +75,33 @@ def pair_latency(outcomes: Iterable[Outcome]) -> dict[Pair, str]:
     """Return the median latency of each pair of two clusters that stage 09 measured."""
     return {
         (row["client"], row["server"]): f"p50 {short(row['p50_ms'])} ms"
-        for row in _rows(outcomes, "latency")[-1]
+        for row in _rows(outcomes, "latency", "client", "server", "p50_ms")[-1]
         if row["client"] != row["server"] and row["p50_ms"] is not None
     }
 
 
-def _rows(outcomes: Iterable[Outcome], name: str) -> list[list[dict[str, Any]]]:
-    """Return the rows of each table of that name, in the order of the run; of none, one without rows."""
-    shown = (table for outcome in outcomes for table in outcome.tables if table["name"] == name)
+def _rows(outcomes: Iterable[Outcome], name: str, *columns: str) -> list[list[dict[str, Any]]]:
+    """Return the rows of each table of that name with these columns, in the order of the run; of none, no rows.
+
+    A notebook of somebody else may show another table by that name.
+    """
+    shown = (t for o in outcomes for t in o.tables if t["name"] == name and {*columns} <= {*t["columns"]})
     return [[dict(zip(table["columns"], row, strict=True)) for row in table["rows"]] for table in shown] or [[]]
 
 
 def _answering(outcomes: Iterable[Outcome]) -> set[Pair]:
     """Return the pairs of which every request was answered, in the last table of them."""
-    rows = _rows(outcomes, "pairs")[-1]
+    rows = _rows(outcomes, "pairs", "client", "server", "sent", "answered")[-1]
     return {(row["client"], row["server"]) for row in rows if row["sent"] and row["answered"] == row["sent"]}
 
 
 def _former(outcomes: Iterable[Outcome]) -> tuple[list[str], set[Pair]]:
     """Return the clusters that had an istiod when the run began, and which of them read which by a remote secret."""
     known = list(outcomes)
-    names = dict.fromkeys(row["cluster"] for row in _rows(known, "identity")[0] if row["istiod"])
-    return list(names), {(row["cluster"], row["key"]) for row in _rows(known, "remote-secrets")[0]}
+    identity = _rows(known, "identity", "cluster", "istiod")[0]
+    secrets = _rows(known, "remote-secrets", "cluster", "key")[0]
+    names = dict.fromkeys(row["cluster"] for row in identity if row["istiod"])
+    return list(names), {(row["cluster"], row["key"]) for row in secrets}
 
 
 def _meshes(clusters: Sequence[str], linked: set[Pair]) -> list[list[str]]:

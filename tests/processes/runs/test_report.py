@@ -109,7 +109,7 @@ def test_the_report_says_what_happened(two_runs: tuple[Path, Path]) -> None:
     assert "Mesh shop" in words
     assert "✖ failed" in words
     assert "08 verify failed: 1 fail, 1 warn." in words
-    assert "→ restart <it>" in words
+    assert "remedy restart <it>" in words
     assert "10 more rows in tables/proxies.csv" in words
 
 

@@ -107,7 +107,7 @@ def test_on_paper_nothing_is_hidden_or_cut_off(two: str) -> None:
 
 
 def test_the_page_may_load_nothing_and_run_nothing_but_its_script(two: str) -> None:
-    """The browser is told so by the page itself: what a cluster says can neither load nor run anything."""
+    """The page itself forbids it to the browser: what a cluster says can neither load nor run anything."""
     page = Page(two)
     digest = base64.b64encode(hashlib.sha256(page.code["script"].encode()).digest()).decode()
     (policy,) = [value for value in page.all("content") if "default-src" in value]
@@ -192,7 +192,7 @@ def test_a_notebook_names_mesh_date_and_verdict_and_leads_back() -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_headings_of_a_notebook_differ(path: Path) -> None:
-    """nbconvert makes their ids of them."""
+    """Their ids are made of them."""
     nb: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     texts = [cell.source for cell in nb.cells if cell.cell_type == "markdown"]
     headings = re.findall(r"^#+ (.+)$", "\n".join(texts), re.MULTILINE)

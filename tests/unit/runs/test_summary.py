@@ -8,7 +8,7 @@ import pytest
 
 from meshkit.checks.finding import Verdict
 from meshkit.runs.outcome import Outcome
-from meshkit.runs.summary import changed, pair_verdicts
+from meshkit.runs.summary import changed, pair_latency, pair_verdicts
 from tests.support import report_pages as made
 
 TWO = made.names(2)
@@ -103,3 +103,10 @@ def test_a_pair_has_the_worst_verdict_of_its_findings_and_none_if_it_was_only_sk
     assert (five[4], five[3]) not in verdicts
     mixed = [made.finding(Verdict.PASS, "east → west"), made.finding(Verdict.UNKNOWN, "east → west")]
     assert pair_verdicts([made.outcome("08-verify", mixed)], TWO) == {("east", "west"): "unknown"}
+
+
+def test_a_table_of_the_same_name_with_other_columns_is_not_read() -> None:
+    """A notebook of somebody else may show what it likes: the report of a run is written all the same."""
+    other = made.IDENTITY.renamed("latency", "Another").view(made.IDENTITY.frame([{"cluster": "east"}]))
+    assert pair_latency([made.outcome("09-observe", [], other)]) == {}
+    assert pair_latency(made.outcomes(TWO)) == {("east", "west"): "p50 40 ms", ("west", "east"): "p50 40 ms"}
