@@ -12,14 +12,14 @@ CELLS  ?= 3
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint unit test e2e drills lock prometheus checks
+.PHONY: help setup demo lint unit test e2e drills lock prometheus browser checks
 
 help:
 	@echo "make demo     build and start a live mesh of one cluster here, take it to two, say where the report is"
 	@echo "make lint     ruff, mypy, import-linter: about 1 minute"
 	@echo "make unit     tests that need neither a cluster nor built programs: about 1 minute"
 	@echo "make test     lint, unit, tests with a real API server, a whole migration on the lab: about 20 minutes"
-	@echo "make e2e      all tests with the lab, and those of the lab, but no drills: about 35 minutes"
+	@echo "make e2e      tests in a browser, all with the lab, and those of the lab, but no drills: about 40 minutes"
 	@echo "make drills   tests of minutes each, about 90 minutes: every fault, kills (KILLS=20, CELLS=); DRILLS= chooses"
 	@echo "make setup    $(VENV) with everything locked; as root also the Debian packages that are lacking"
 	@echo "make checks   print docs/checks.md from the catalogue, docs/tables.md from the schemas"
@@ -44,6 +44,11 @@ prometheus: $(READY)
 	@command -v prometheus >/dev/null || [ "$$(id -u)" != 0 ] || { echo "installing Debian's prometheus for a test" >&2; \
 	  apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus >&2; }
 
+# Pages are tried in Debian's Chromium; without root and without one, tests/browser fails and says what to install.
+browser: $(READY)
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || { echo "installing Debian's chromium for tests" >&2; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >&2; }
+
 demo: $(READY)
 	@$(RUN)/meshkit demo
 
@@ -63,9 +68,9 @@ test: lint unit prometheus
 	@$(RUN)/python -m pytest -n 2 --dist loadfile tests/processes tests/api_server
 	@$(RUN)/python -m pytest tests/e2e/runs/test_migration.py
 
-e2e: prometheus
+e2e: prometheus browser
 	@$(RUN)/meshkit lab build
-	@$(RUN)/python -m pytest -m "not drill" tests/e2e lab/tests
+	@$(RUN)/python -m pytest -m "not drill" tests/browser tests/e2e lab/tests
 
 drills: $(READY)
 	@$(RUN)/meshkit lab build --helm --istio 1.30

@@ -18,16 +18,20 @@ from typing import Any, Final
 
 from meshkit.marks import MARKS, plain
 
+_TONES: Final = {known.symbol: known.tone for known in MARKS.values()}
 TABLE: Final = "application/vnd.meshkit.table+json"
 RECORD: Final = "application/vnd.meshkit.record+json"
 VERDICT: Final = "application/vnd.meshkit.verdict+json"
 PLANNED: Final = "application/vnd.meshkit.plan+json"
 
 COLOURS: Final = {"✔": "#1a7f37", "!": "#8a5a00", "✖": "#c5221f", "?": "#7a3ec8", "·": "#5b6470"}
+DARK: Final = {"good": "#56d364", "warn": "#e3b341", "bad": "#ff8a80", "unknown": "#cfa6ff", "quiet": "#a5b0bd"}
+"""The colour of each tone on a dark page, by the class that text of that tone has: it outweighs the style beside it."""
 LEFT: Final = ' style="text-align:left"'
 """JupyterLab drops our rules from a notebook that was executed elsewhere, and sets texts to the right then."""
 # The class is thrice in the selectors to outweigh JupyterLab's own rules for tables.
-STYLE: Final = """<style>
+STYLE: Final = (
+    """<style>
 .mk table { border-collapse: collapse; font-size: 13px; margin: .3em 0 }
 .mk .c { font-weight: 600; margin: .6em 0 .2em }
 .mk.mk.mk th, .mk.mk.mk td { text-align: left; vertical-align: top; padding: .3em 1.2em .3em 0 }
@@ -36,8 +40,14 @@ STYLE: Final = """<style>
 .mk.mk.mk .w { white-space: nowrap }
 .mk.mk.mk .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 .mk .s { white-space: nowrap; font-weight: 600 } .mk p { margin: .4em 0 }
-.mk summary { cursor: pointer; margin: .2em 0 } .mk pre { font-size: 12px; overflow-x: auto; margin: .2em 0 .8em 1em }
-</style>"""
+.mk summary { cursor: pointer; margin: .2em 0 }
+.mk pre { font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere; margin: .2em 0 .8em 1em }
+"""
+    + "\n".join(
+        f'[data-jp-theme-light="false"] .mk .{tone} {{ color: {colour} !important }}' for tone, colour in DARK.items()
+    )
+    + "\n</style>"
+)
 
 
 class Shown:
@@ -153,17 +163,21 @@ def grid(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[str, str]
 
 def headline(words: str, symbol: str, *, large: bool = False) -> str:
     """Return a line of HTML in the colour of a symbol."""
-    colour = COLOURS[symbol]
-    frame = f' style="border-left:5px solid {colour};padding:.5em .8em;font-size:16px"' if large else ""
-    return f'<p{frame}><b style="color:{colour}">{escape(words)}</b></p>'
+    frame = f' style="border-left:5px solid {COLOURS[symbol]};padding:.5em .8em;font-size:16px"' if large else ""
+    return f"<p{frame}>{tinted(words, symbol, tag='b')}</p>"
+
+
+def tinted(words: str, symbol: str, *, tag: str = "span", more: str = "") -> str:
+    """Return words as HTML in the colour of a symbol; `more` are other classes."""
+    known = f"{more} {_TONES[symbol]}".strip()
+    return f'<{tag} class="{known}" style="color:{COLOURS[symbol]}">{escape(words)}</{tag}>'
 
 
 def coloured(diff: str) -> str:
     """Return a unified diff as HTML, its lines coloured by what they do."""
-    colours = {"+": COLOURS["✔"], "-": COLOURS["✖"], "@": COLOURS["·"], "#": COLOURS["?"]}
+    symbols = {"+": "✔", "-": "✖", "@": "·", "#": "?"}
     return "\n".join(
-        f'<span style="color:{colours[line[0]]}">{escape(line)}</span>' if line[:1] in colours else escape(line)
-        for line in diff.splitlines()
+        tinted(line, symbols[line[0]]) if line[:1] in symbols else escape(line) for line in diff.splitlines()
     )
 
 
@@ -171,7 +185,7 @@ def cell_html(value: Any) -> str:
     """Return one value as HTML: escaped, a state with its symbol and colour."""
     text = cell_text(value)
     symbol = symbol_of(value)
-    return f'<span class="s" style="color:{COLOURS[symbol]}">{escape(text)}</span>' if symbol else escape(text)
+    return tinted(text, symbol, more="s") if symbol else escape(text)
 
 
 def symbol_of(value: Any) -> str:

@@ -200,24 +200,28 @@ def table_html(payload: Mapping[str, Any], *, limit: int, more: str = "") -> str
     columns, dtypes, rows = _shown(payload)
     if not rows:
         return f'<p class="c">{escape(payload["caption"] or payload["name"])}: none</p>'
-    name = escape(payload["name"])
     numeric = [re.match(r"u?int|float", dtype, re.IGNORECASE) is not None for dtype in dtypes]
     marks = [' class="n"' if number else "" for number in numeric]
-    head = "".join(f"<th{mark or LEFT}>{escape(column)}</th>" for column, mark in zip(columns, marks, strict=True))
+    heads = [escape(column) for column in columns]
+    head = "".join(f"<th{mark or LEFT}>{column}</th>" for column, mark in zip(heads, marks, strict=True))
     body = "".join(
         "<tr>"
-        + "".join(f"<td{mark or _whole(v)}>{cell_html(v)}</td>" for v, mark in zip(row, marks, strict=True))
+        + "".join(
+            f'<td{mark or _whole(v)} data-label="{column}">{cell_html(v)}</td>'
+            for column, v, mark in zip(heads, row, marks, strict=True)
+        )
         + "</tr>\n"
         for row in rows[:limit]
     )
     rest = len(rows) - limit
+    name, caption = escape(payload["name"]), escape(payload["caption"] or payload["name"])
     note = f"<p>{rest} more rows in {more or f'tables/{name}.csv'}</p>" if rest > 0 else ""
-    # Not a <caption>: browsers wrap that to the table's width, and most tables are narrow.
-    caption = f'<p class="c" id="mk-{name}-caption">{escape(payload["caption"])}</p>' if payload["caption"] else ""
-    labelled = f' aria-labelledby="mk-{name}-caption"' if caption else ""
+    # Not a <caption>: browsers wrap that to the table's width, and most tables are narrow. What scrolls can have the
+    # focus, so that it can be scrolled by keys.
+    title = f'<p class="c">{caption}</p>' if payload["caption"] else ""
     return (
-        f'{caption}<div style="overflow-x:auto"><table id="mk-{name}"{labelled}><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>{note}"
+        f'{title}<div class="scroll" style="overflow-x:auto" tabindex="0" role="group" aria-label="{caption}"><table>'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>{note}"
     )
 
 

@@ -41,6 +41,7 @@ MODULES: Final = {
     "probing.pod_reach": ("POD_TO_POD", "API_NAMES"),
     "probing.request_log": ("TRAFFIC", "REQUESTS", "FAILED"),
     "probing.statistics": ("LATENCY", "ANSWERS"),
+    "runs.latency": ("PHASES",),
     "runs.traffic_report": ("CHANGES_BY_TIME",),
     "stages.backup.stage": ("BACKUP", "BACKUP_SECRETS", "ARCHIVE"),
     "stages.install.cluster_id_rename": ("LEFT", "LEFT_AFTER"),

@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
-import re
+import base64
+import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
-from meshkit.checks.finding import SEVERITY, Verdict, findings_html, worst_first
-from meshkit.display import COLOURS, cell_html, symbol_of
+from meshkit.checks.finding import SEVERITY
+from meshkit.display import DARK, cell_html, coloured, symbol_of
+from meshkit.marks import MARKS, plain
+from meshkit.notebook.terminal import number as short
+from meshkit.notebook.topology import networks, topology
+from meshkit.notebook.topology import summary as pairs_in_words
+from meshkit.runs import grouped, summary
 from meshkit.runs.compare import Comparison
-from meshkit.runs.outcome import Outcome, Status
-from meshkit.runs.traffic_report import BAD as FAILED
+from meshkit.runs.outcome import Outcome
+from meshkit.runs.summary import stage_title
 from meshkit.runs.traffic_report import TABLES, Story, payload
 from meshkit.tables import table_html
 
-HERE = Path(__file__).parent
-ROWS = 20
+TEMPLATES: Final = Path(__file__).parent / "templates"
+COLUMNS: Final = 9
+"""A table with more columns is printed as a block of lines for each row: no paper is wide enough."""
+ROWS: Final = 20
+"""Of a table with more rows, those with a state that is not good are shown, and others up to so many."""
+FIRST: Final = 6
+"""So many findings are named on the first screen."""
 
 
-def notebook_html(nb: Any, title: str) -> str:
-    """Return a notebook as one HTML file: pictures inside, no scripts, nothing fetched."""
+def notebook_html(nb: Any, outcome: Outcome, mesh: str) -> str:
+    """Return a notebook as one HTML file: pictures inside, no scripts, nothing fetched.
+
+    Its head names mesh, date and verdict, and links the report beside it.
+    """
     from nbconvert import HTMLExporter
 
     exporter: Any = HTMLExporter(  # type: ignore[no-untyped-call]
-        template_name="meshkit", extra_template_basedirs=[str(HERE / "templates")]
+        template_name="meshkit", extra_template_basedirs=[str(TEMPLATES)], filters=_filters()
     )
-    html, _ = exporter.from_notebook_node(nb, resources={"metadata": {"name": title}})
+    title = stage_title(outcome.stage)
+    about = {"outcome": outcome, "mesh": mesh, "title": title, "dark": DARK}
+    html, _ = exporter.from_notebook_node(nb, resources={"metadata": {"name": f"{title} · {mesh}"}, "run": about})
     return str(html)
 
 
@@ -46,46 +63,39 @@ def report_html(
     (`traffic_report.TABLES`).
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-
-    def table(payload: Mapping[str, Any]) -> Markup:
-        name = names[id(payload)]
-        link = f'<a href="tables/{name}.csv">tables/{name}.csv</a>'
-        return Markup(table_html(payload, limit=ROWS, more=link))  # noqa: S704  (table_html escapes)
-
-    def story_table(df: pd.DataFrame, name: str) -> Markup:
-        link = f'<a href="tables/{name}.csv">tables/{name}.csv</a>'
-        schema = next(table for table in TABLES if table.name == name)
-        return Markup(table_html(payload(df, schema), limit=schema.limit, more=link))  # noqa: S704  (as above)
-
-    return environment.get_template("report.html.j2").render(
+        loader=FileSystemLoader(TEMPLATES / "report"),
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= _filters()
+    script = (TEMPLATES / "report" / "script.js").read_text(encoding="utf-8")
+    clusters = {one["cluster"]: one["network"] for one in record["contexts"]}
+    pairs = summary.pair_verdicts(outcomes, list(clusters))
+    journal = story.changes.to_dict("records") if story else []
+    return environment.get_template("page.html.j2").render(
         record=record,
         outcomes=outcomes,
         comparison=comparison,
-        verdict=_headline(outcomes, story if record.get("exit_code") else None),
-        colours=COLOURS,
-        table=table,
+        changed=summary.changed(record, outcomes, story),
+        verdict=summary.verdict(outcomes, story if record.get("exit_code") else None),
+        groups=grouped.findings(outcomes),
+        first=FIRST,
+        changes=grouped.changes(outcomes, journal, applied=record["mode"] == "apply"),
+        picture=_safe(topology(clusters, pairs, summary.pair_latency(outcomes))),
+        pairs_in_words=pairs_in_words(list(clusters), pairs),
+        networks=list(networks(clusters)),
         story=story,
-        story_table=story_table,
+        story_table=_story_table,
         story_tables=[table.name for table in TABLES] if story else (),
         names=names,
-        bad=lambda outcome: [f for f in outcome.findings if f.verdict not in (Verdict.PASS, Verdict.SKIPPED)],
-        findings=lambda found: Markup(findings_html(f.to_dict() for f in worst_first(found))),  # noqa: S704  (findings_html escapes)
-        state=lambda word: Markup(cell_html(str(word))),  # noqa: S704  (cell_html escapes)
-        symbol=lambda word: symbol_of(str(word)),
-        title=stage_title,
-        duration=duration,
-        multiline=lambda text: Markup("<br>".join(escape(text).splitlines())),  # noqa: S704
+        table=lambda item: _table(item, names[id(item)]),
+        severity=[verdict.value for verdict in reversed(SEVERITY)],
+        dark=DARK,
+        style=_safe((TEMPLATES / "report" / "style.css").read_text(encoding="utf-8")),
+        script=_safe(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def stage_title(stage: str) -> str:
-    """Return `08-verify` as `08 verify`."""
-    return re.sub(r"^(\d+)-", r"\1 ", stage)
 
 
 def duration(seconds: float) -> str:
@@ -96,16 +106,41 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
-def _headline(outcomes: Sequence[Outcome], lost: Story | None) -> dict[str, str]:
-    """The word, and the sentence below it, for the whole run; `lost` is the story of one that ended badly."""
-    counts = {v: sum(o.counts.get(v.value, 0) for o in outcomes) for v in reversed(SEVERITY)}
-    counted = ", ".join(f"{n} {v.value}" for v, n in counts.items() if n) or "nothing was checked"
-    bad = [o for o in outcomes if o.status is not Status.PASSED]
-    if not bad and lost and lost.state == FAILED:
-        return {"word": "failed", "text": f"Every stage ran to its verdict ({counted}), but {lost.headline}"}
-    if not bad:
-        word = "warn" if counts[Verdict.WARN] else "passed"
-        return {"word": word, "text": f"Every stage ran to its verdict: {counted}."}
-    stopped = [o for o in bad if o.status is not Status.FAILED]
-    word = "failed" if counts[Verdict.FAIL] else bad[0].status.value if stopped else "unknown"
-    return {"word": word, "text": f"{', '.join(f'{stage_title(o.stage)} {o.status.value}' for o in bad)}: {counted}."}
+def _filters() -> dict[str, Any]:
+    """Return what the templates say of values: HTML that is escaped, and words."""
+    return {
+        "state": lambda word: _safe(cell_html(str(word))),
+        "symbol": lambda word: symbol_of(str(word)) or "?",
+        "tone": lambda word: MARKS[plain(word)].tone if plain(word) in MARKS else "unknown",
+        "stage_title": stage_title,
+        "duration": duration,
+        "diff": lambda text: _safe(coloured(text)),
+        "lines": lambda text: _safe("<br>".join(escape(text).splitlines())),
+        "counts": lambda counts: ", ".join(f"{n} {word}" for word, n in counts.items()) or "none",
+        "short": short,
+        "moment": lambda text: text.replace("T", " ").replace("Z", " UTC"),
+    }
+
+
+def _safe(html: str) -> Any:
+    """Return HTML that a template does not escape again."""
+    from markupsafe import Markup
+
+    return Markup(html)  # noqa: S704  (each caller escapes what it quotes)
+
+
+def _table(item: Mapping[str, Any], name: str) -> Any:
+    """Return a table that an outcome shows: the rows in a bad state first, and all of them; of the others, some."""
+    ordered, unwell = grouped.worst_rows_first(item)
+    limit = max(ROWS, unwell)
+    rest = Counter(value for row in ordered["rows"][limit:] for value in row if symbol_of(value))
+    states = f" ({', '.join(f'{n:,} {cell_html(word)}' for word, n in sorted(rest.items()))})" if rest else ""
+    link = f'<a href="tables/{name}.csv">tables/{name}.csv</a>{states}'
+    html = table_html({**ordered, "caption": ""}, limit=limit, more=link)
+    return _safe(f'<div class="many">{html}</div>' if len(item.get("show") or item["columns"]) > COLUMNS else html)
+
+
+def _story_table(df: pd.DataFrame, name: str) -> Any:
+    link = f'<a href="tables/{name}.csv">tables/{name}.csv</a>'
+    schema = next(table for table in TABLES if table.name == name)
+    return _safe(table_html(payload(df, schema), limit=schema.limit, more=link))

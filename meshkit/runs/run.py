@@ -29,6 +29,7 @@ from meshkit.runs.folder import APPROVALS, JOURNAL, RECORD, RunFolder, chain, ut
 from meshkit.runs.outcome import Outcome, Status, outcome_of
 from meshkit.runs.redact import Redactor, own_paths, scan
 from meshkit.runs.signature import Signer
+from meshkit.runs.summary import stage_title
 from meshkit.spec import MeshSpec
 
 Mode = Literal["plan", "apply", "audit"]
@@ -137,7 +138,7 @@ class _Run:
         """Run one notebook, keep its executed copy and HTML, and return its outcome."""
         name, began, started = notebook.stem, time.monotonic(), utc()
         source = record.source_digest(runs_parameters.open_notebook(notebook))
-        self.say(f"{report.stage_title(name)}: started")
+        self.say(f"{stage_title(name)}: started")
         self.folder.event(event="stage started", stage=name)
         draft = self.folder.path / f".{name}.ipynb.part"
         noise = self._work(notebook, draft, parameters)
@@ -145,7 +146,7 @@ class _Run:
         outcome = self._outcome(name, draft, noise, about)
         counts = ", ".join(f"{n} {word}" for word, n in outcome.counts.items())
         self.say(
-            f"{report.stage_title(name)}: {outcome.status} in {report.duration(outcome.seconds)}"
+            f"{stage_title(name)}: {outcome.status} in {report.duration(outcome.seconds)}"
             + (f" ({counts})" if counts else "")
             + (f"\n  {outcome.reason}" if outcome.reason else "")
         )
@@ -168,9 +169,10 @@ class _Run:
             draft.unlink(missing_ok=True)
         self.redactor.notebook(nb)
         self.folder.write(f"{name}.ipynb", nbformat.writes(nb))  # type: ignore[no-untyped-call]
-        self.folder.write(f"{name}.html", report.notebook_html(nb, report.stage_title(name)))
+        outcome = outcome_of(name, nb, **about)
+        self.folder.write(f"{name}.html", report.notebook_html(nb, outcome, self.spec.mesh.id))
         self.files[name] = [f"{name}.ipynb", f"{name}.html"]
-        return outcome_of(name, nb, **about)
+        return outcome
 
     def _work(self, notebook: Path, draft: Path, parameters: Mapping[str, Any]) -> str:
         events, events_in = os.pipe()

@@ -11,6 +11,8 @@ from typing import Any, Final
 import pandas as pd
 
 from meshkit.probing.request_log import FAILED, REQUESTS
+from meshkit.runs import latency
+from meshkit.runs.latency import PHASES, BeforeAfter
 from meshkit.tables import Table, moment, number, text
 
 CHANGES_BY_TIME: Final = Table(
@@ -27,7 +29,7 @@ CHANGES_BY_TIME: Final = Table(
     },
     key=("time", "cluster", "action", "object"),
 )
-TABLES: Final = (REQUESTS, FAILED, CHANGES_BY_TIME)
+TABLES: Final = (REQUESTS, FAILED, CHANGES_BY_TIME, PHASES)
 """The tables of a story."""
 GOOD, UNKNOWN, BAD = "passed", "unknown", "failed"
 
@@ -54,12 +56,17 @@ class Story:
         return GOOD if self.totals.get("sent") and not self.unobserved else UNKNOWN
 
     @property
+    def lost(self) -> str:
+        """How many requests of how many failed; without observations it says so."""
+        sent, failed = int(self.totals.get("sent", 0)), int(self.totals.get("failed", 0))
+        return f"{failed:,} of {sent:,}" if sent else "not known how many"
+
+    @property
     def headline(self) -> str:
         """The count in one sentence; without observations it says so."""
-        sent, failed = int(self.totals.get("sent", 0)), int(self.totals.get("failed", 0))
-        if not sent:
+        if not self.totals.get("sent"):
             return "No request was observed while the run went on."
-        return f"{failed:,} of {sent:,} requests failed."
+        return f"{self.lost} requests failed."
 
     @property
     def unobserved(self) -> list[str]:
@@ -73,9 +80,19 @@ class Story:
             remarks.append(f"{lines:,} lines of the load's log were not requests and are not counted.")
         return remarks
 
+    @property
+    def phases(self) -> pd.DataFrame:
+        """The requests by stage: the table `latency.PHASES`."""
+        return latency.phases(self.requests, self.changes)
+
+    @property
+    def latency(self) -> BeforeAfter | None:
+        """Latency before and after the changes that last; None where one of the two was not observed."""
+        return latency.before_after(self.requests, self.changes)
+
     def files(self) -> list[tuple[str, str]]:
         """Return its tables as CSV, by the names that the report links."""
-        frames = (self.requests, self.failed, self.changes)
+        frames = (self.requests, self.failed, self.changes, self.phases)
         csvs = (df.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%SZ") for df in frames)
         return [(table.name, csv) for table, csv in zip(TABLES, csvs, strict=True)]
 

@@ -162,8 +162,8 @@ def test_findings_are_summed_up_in_one_line(
 
 def test_what_passed_is_folded_under_the_verdict(shown: Callable[..., RichOutput]) -> None:
     """Each finding is in the notebook; those that need nothing are out of the way."""
-    html = shown(conclude, [finding(Verdict.PASS, "good"), finding(Verdict.WARN, "doubtful")]).data["text/html"]
-    assert html.index("doubtful") < html.index("<details>") < html.index("good")
+    html = shown(conclude, [finding(Verdict.PASS, "sound"), finding(Verdict.WARN, "doubtful")]).data["text/html"]
+    assert html.index("doubtful") < html.index("<details>") < html.index("sound")
 
 
 def test_a_long_text_is_wrapped_and_whole(shown: Callable[..., RichOutput]) -> None:

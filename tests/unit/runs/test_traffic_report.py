@@ -65,10 +65,10 @@ def test_what_was_not_observed_is_reported_in_sentences() -> None:
 
 
 def test_the_section_stands_before_the_stages_and_escapes_what_it_quotes() -> None:
-    """Count, picture with its words, failed requests, changes."""
+    """Count, picture with its words, failed requests; the changes with their place in the journal."""
     html = page(story(failed=2))
-    words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html.partition("</style>")[2]))
-    order = ["Requests while the run went on", "✖ 2 of 100 requests failed.", "Failed requests", "Changes", "Stages"]
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html.partition("<main>")[2]))
+    order = ["Requests while the run went on", "✖ 2 of 100 requests failed.", "Failed requests", "Stages", "Changes"]
     assert [words.index(text) for text in order] == sorted(words.index(text) for text in order)
     assert 'alt="Requests: 100 sent, 2 failed"' in html
     assert "&lt;i&gt;reset&lt;/i&gt;" in html
