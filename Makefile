@@ -12,7 +12,7 @@ CELLS  ?= 3
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint unit test e2e drills lock prometheus checks
+.PHONY: help setup demo lint unit test e2e drills lock prometheus browser checks
 
 help:
 	@echo "make demo     build and start a live mesh of one cluster here, take it to two, say where the report is"
@@ -44,6 +44,11 @@ prometheus: $(READY)
 	@command -v prometheus >/dev/null || [ "$$(id -u)" != 0 ] || { echo "installing Debian's prometheus for a test" >&2; \
 	  apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus >&2; }
 
+# The widgets are tried in a real browser; no user needs this one.
+browser: $(READY)
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || { echo "installing Debian's chromium for a test" >&2; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >&2; }
+
 demo: $(READY)
 	@$(RUN)/meshkit demo
 
@@ -63,7 +68,7 @@ test: lint unit prometheus
 	@$(RUN)/python -m pytest -n 2 --dist loadfile tests/processes tests/api_server
 	@$(RUN)/python -m pytest tests/e2e/runs/test_migration.py
 
-e2e: prometheus
+e2e: prometheus browser
 	@$(RUN)/meshkit lab build
 	@$(RUN)/python -m pytest -m "not drill" tests/e2e lab/tests
 
