@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from meshkit.changes.plan import Change, Plan
+from meshkit.changes.change import Change
+from meshkit.changes.plan import Plan
 from meshkit.notebook.widgets.page import Page
 
 LINES: Final = {"+": "add", "-": "remove", "@": "place", "#": "place"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from meshkit import Plan, Snapshot
-from meshkit.changes.plan import Change
+from meshkit.changes.change import Change
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.notebook import person, widgets
 from meshkit.notebook.widgets.consent import ConsentPage

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from meshkit import Plan, Snapshot
-from meshkit.changes.plan import Change
+from meshkit.changes.change import Change
 from meshkit.checks import audit, catalogue
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.errors import InputError
