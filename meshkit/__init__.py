@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from meshkit.mesh import Mesh
     from meshkit.snapshot.snapshot import Snapshot
     from meshkit.spec import MeshSpec
+    from meshkit.start import Start
 
-__all__ = ["Cluster", "Finding", "Findings", "Mesh", "MeshSpec", "Plan", "Snapshot", "Verdict", "stages"]
+__all__ = ["Cluster", "Finding", "Findings", "Mesh", "MeshSpec", "Plan", "Snapshot", "Start", "Verdict", "stages"]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -34,6 +35,7 @@ _HOMES = {
     "MeshSpec": "meshkit.spec",
     "Plan": "meshkit.changes.plan",
     "Snapshot": "meshkit.snapshot.snapshot",
+    "Start": "meshkit.start",
     "Verdict": "meshkit.checks.finding",
 }
 

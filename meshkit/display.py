@@ -14,6 +14,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from html import escape
+from importlib import import_module
 from typing import Any, Final
 
 from meshkit.marks import MARKS, plain
@@ -79,6 +80,15 @@ class Shown:
         from IPython.display import display
 
         display(self.bundle(), metadata=self.metadata(), raw=True)  # type: ignore[no-untyped-call]
+
+
+class Explorable(Shown):
+    """Something that has a widget besides."""
+
+    def explore(self) -> Any:
+        """Return a widget of it for JupyterLab; where nobody sits before the cell, it shows itself as ever."""
+        # By name: what is shown lies below what shows it.
+        return import_module("meshkit.notebook.widgets").explore(self)
 
 
 class Several(Shown):

@@ -6,6 +6,7 @@
     mesh.check()              # what is wrong, the cause first
     mesh.pairs()              # every ordered pair, link by link
     mesh.proxies().frame      # the DataFrame
+    mesh.explore()            # all of it as a widget, in JupyterLab
 
 Belongs here: questions. Does not: how they are answered (istio, probing, checks). All of them only read.
 """

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import pandas as pd
 
-from meshkit.display import LEFT, TABLE, Shown, cell_html, cell_text, file_name, styled
+from meshkit.display import LEFT, TABLE, Explorable, cell_html, cell_text, file_name, styled
 
 Row = Mapping[Any, Any]
 
@@ -119,7 +119,7 @@ class Table:
         return "\n".join(["| column | meaning |", "|---|---|", *lines])
 
 
-class View(Shown):
+class View(Explorable):
     """A frame as one table: `frame` has it whole."""
 
     def __init__(self, table: Table, frame: pd.DataFrame) -> None:

@@ -29,7 +29,7 @@ from meshkit.changes.change import PLAN, REHEARSAL, Change, changed_lines, resta
 from meshkit.changes.journal import Entry, Journal, exclusively, require_journal_name
 from meshkit.changes.planned import PlannedChange, differences, digest, documents
 from meshkit.checks.finding import Finding, Verdict
-from meshkit.display import PLANNED, Shown, coloured, folded, styled
+from meshkit.display import PLANNED, Explorable, coloured, folded, styled
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.istio.control_plane import istioctl
 from meshkit.kube.manifests import MANAGED, Object, identify, patched, qualified, referenced, unified
@@ -39,7 +39,7 @@ from meshkit.kube.transport import NotFoundError
 from meshkit.kube.wait import Wait, wait_for
 
 
-class Plan(Shown):
+class Plan(Explorable):
     """The changes of one stage, in the order in which they are made.
 
     Args:

@@ -13,7 +13,7 @@ from html import escape
 from typing import Any, SupportsIndex, overload
 
 from meshkit.checks.catalogue import current
-from meshkit.display import LEFT, VERDICT, Shown, cell_html, folded, headline, styled
+from meshkit.display import LEFT, VERDICT, Explorable, Shown, cell_html, folded, headline, styled
 from meshkit.errors import CheckFailed, UnreachableError
 from meshkit.marks import mark
 
@@ -62,7 +62,7 @@ class Finding:
         return {key: str(value) for key, value in asdict(self).items()}
 
 
-class Findings(Shown, list[Finding]):
+class Findings(Explorable, list[Finding]):
     """What checks found: shown as a line of counts, what is not in order whole, and all that passed folded away.
 
     `findings["MK803"]` are those of one check, `findings.failed` those that failed.

@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 
 import yaml
 
-from meshkit.display import Shown
+from meshkit.display import Explorable
 from meshkit.errors import InputError, MeshkitError, UnreachableError
 from meshkit.kube import transport
 from meshkit.kube.cluster import Cluster
@@ -160,7 +160,7 @@ def _outcome(future: concurrent.futures.Future[T], deadline: float) -> T | Unkno
         return Unknown(error.message)
 
 
-class Mesh(Shown):
+class Mesh(Explorable):
     """The clusters of one mesh file. Nothing is sent before the first reading."""
 
     def __init__(

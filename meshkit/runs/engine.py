@@ -81,6 +81,7 @@ class MeshkitEngine(NBClientEngine):  # type: ignore[misc]  # papermill is untyp
                 timeout=limit,
                 startup_timeout=start_timeout,
                 kernel_name=kernel_name,
+                store_widget_state=False,  # of a user's own widget it would hold what that shows
                 config=config,
                 log=logger,
                 **options,

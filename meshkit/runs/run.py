@@ -48,9 +48,9 @@ class RunResult:
 
 
 def stages(folder: Path | None = None) -> dict[str, Path]:
-    """Return the stage notebooks by number ("08"), from a folder, or else where meshkit keeps them."""
+    """Return the stage notebooks by number ("08"), from a folder, or else where meshkit keeps them; 00 is no stage."""
     found = sorted((folder or meshkit_paths.folder("notebooks")).glob("[0-9][0-9]-*.ipynb"))
-    return {path.name[:2]: path for path in found}
+    return {path.name[:2]: path for path in found if path.name[:2] != "00"}
 
 
 def execute(

@@ -20,7 +20,7 @@ from typing import Any, Final, Self, TypeVar
 
 import pandas as pd
 
-from meshkit.display import Shown, grid, styled
+from meshkit.display import Explorable, grid, styled
 from meshkit.errors import InputError
 from meshkit.istio import trust
 from meshkit.istio.ca import istiod_ca, trust_store
@@ -88,7 +88,7 @@ NAMED_AT_MOST: Final = 4
 Tell = Callable[[str], None]
 
 
-class Snapshot(Shown):
+class Snapshot(Explorable):
     """All readings of a mesh at one moment: each is an attribute, asked at most once, at its first use.
 
     `taken` is when it began, `left_out` what was replaced by a fingerprint before it was kept.

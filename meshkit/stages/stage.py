@@ -27,11 +27,13 @@ from meshkit import parameters
 from meshkit.changes.change import CHANGES
 from meshkit.changes.journal import require_journal_name
 from meshkit.changes.plan import Plan
-from meshkit.checks.finding import Conclusion, Finding, Findings
+from meshkit.checks.finding import Conclusion, Finding, Findings, holding
 from meshkit.display import Several, Shown, Text
 from meshkit.errors import InputError
 from meshkit.kube.mesh import Mesh
+from meshkit.notebook import person, widgets
 from meshkit.notebook.pictures import Picture
+from meshkit.notebook.widgets.consent import ConsentPage
 from meshkit.spec import MeshSpec
 from meshkit.tables import Table
 
@@ -101,6 +103,20 @@ def _beat(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P],
     return run
 
 
+def _with_consent(beat: Callable[[S], Shown]) -> Callable[[S], Shown]:
+    """Let a person in JupyterLab consent to each disruptive step first; the beat runs when all are ticked.
+
+    It changes nothing where nobody sits before the cell, and where a gate holds the plan anyway.
+    """
+
+    @functools.wraps(beat)
+    def run(self: S) -> Shown:
+        asked: Shown | None = self._ask_consent()
+        return beat(self) if asked is None else asked
+
+    return run
+
+
 class Stage:
     """One stage of the line. A subclass says what is particular to it in the methods that begin with `_`.
 
@@ -129,6 +145,7 @@ class Stage:
         self.findings = Findings()
         self.plans: list[Plan] = []
         self._more: Iterator[Plan] = iter(())
+        self._consent: ConsentPage | None = None
         self._beat = ""
         self._found: dict[str, Findings] = {}
 
@@ -206,6 +223,16 @@ class Stage:
                 break
         return _together(self.plans) if self.plans else Text("this stage changes nothing")
 
+    def _ask_consent(self) -> Any:
+        """Return the widget that asks for consent; None where it is not needed, or was given to these plans."""
+        refused = [finding for plan in self.plans for finding in plan.findings()]
+        if self.mode != "apply" or holding([*self.findings, *refused]) or not person.is_there():
+            return None
+        if self._consent is None or self._consent.plans is not self.plans:
+            self._consent = ConsentPage(self.plans)
+        return None if self._consent.given else widgets.shown(self._consent, None)
+
+    @_with_consent
     @_beat
     def apply(self) -> Shown:
         """Apply what the plan showed, in mode apply and where no gate holds it; return the status of each change."""

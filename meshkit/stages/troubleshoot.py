@@ -24,10 +24,9 @@ from meshkit.checks import audit, catalogue, causes
 from meshkit.checks.finding import SEVERITY, Finding, Findings, Verdict, findings_html, overall
 from meshkit.display import Record, Shown, Text, headline, styled
 from meshkit.errors import InputError
-from meshkit.istio.control_plane.istiods_and_proxies import Istiod, Proxy, ask_all, istiods, proxies
+from meshkit.istio.control_plane import logs as control_plane_logs
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.kube.pods import PROXY_CONTAINER
 from meshkit.notebook import tables
 from meshkit.probing import pod_reach
 from meshkit.snapshot.snapshot import Snapshot
@@ -38,7 +37,6 @@ from meshkit.stages.stage import Shows, Stage
 from meshkit.tables import Table, integer, text
 
 STAGE = "11 troubleshoot"
-LINES: Final = 400
 SHOWN: Final = 6
 OURS: Final = re.compile(rf" PassthroughCluster .*:{pod_reach.DISCARD}\b")
 """Access log lines of the checks' own tries."""
@@ -407,15 +405,8 @@ def logs(mesh: Mesh) -> pd.DataFrame:
 
 
 def _logs(mesh: Mesh, cluster: Cluster) -> list[dict[str, Any]]:
-    probe = mesh.spec.probe
-    sidecars = [
-        one
-        for one in proxies(cluster)
-        if one.kind == "router" or (one.namespace == probe.namespace and one.name.startswith(f"{probe.client}-"))
-    ]
     rows: list[dict[str, Any]] = []
-    talkers: list[Istiod | Proxy] = [*istiods(cluster, mesh.root_namespace), *sidecars]
-    for pod, lines in ask_all(talkers, _read, 24.0):
+    for pod, lines in control_plane_logs.last_lines(mesh, cluster):
         where = {"cluster": cluster.name, "pod": pod.name}
         if isinstance(lines, Unknown):
             rows.append({**where, "reason": lines.reason})
@@ -429,11 +420,6 @@ def _logs(mesh: Mesh, cluster: Cluster) -> list[dict[str, Any]]:
             for name, same in seen.items()
         ]
     return rows
-
-
-def _read(pod: Istiod | Proxy) -> list[str]:
-    container = "discovery" if isinstance(pod, Istiod) else PROXY_CONTAINER
-    return pod.cluster.log(pod.name, pod.namespace, container, LINES)
 
 
 class Troubleshoot(Stage):

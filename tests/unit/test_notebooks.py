@@ -21,7 +21,7 @@ from meshkit.runs.run import stages
 from meshkit.stages.stage import BEATS, Stage
 
 NOTEBOOKS = sorted(folder("notebooks").glob("*.ipynb"))
-STAGES = [path for path in NOTEBOOKS if path.name[0].isdigit()]
+STAGES = [path for path in NOTEBOOKS if path.name[0].isdigit() and path.stem != "00-start"]
 SECTIONS = ["Look", "Check", "Plan and apply", "Prove", "Verdict"]
 LONGEST_CELL = 12
 BY_CLASS = [path for path in STAGES if "stage = stages." in path.read_text(encoding="utf-8")]
@@ -116,12 +116,12 @@ def test_code_cells_are_short_plain_and_introduced(path: Path) -> None:
 def test_a_notebook_asks_modules_only_for_what_they_have(path: Path) -> None:
     """What it imports is there, and each name that it takes from a module: many a cell runs on a live mesh only."""
     tree = ast.parse("\n".join(cell.source for cell in cells(path, "code")))
-    modules: dict[str, ModuleType] = {}
+    modules: dict[str, ModuleType | type] = {}
     for node in ast.walk(tree):
         for alias in node.names if isinstance(node, ast.ImportFrom) else ():
             with contextlib.suppress(ModuleNotFoundError):
                 importlib.import_module(f"{node.module}.{alias.name}")
-            if isinstance(found := getattr(importlib.import_module(str(node.module)), alias.name), ModuleType):
+            if isinstance(found := getattr(importlib.import_module(str(node.module)), alias.name), ModuleType | type):
                 modules[alias.asname or alias.name] = found
     taken = {
         (n.value.id, n.attr) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)

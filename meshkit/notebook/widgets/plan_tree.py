@@ -1,0 +1,69 @@
+"""A plan as a tree: clusters, their changes, and the diff of each as the server's dry run showed it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from meshkit.changes.change import Change
+from meshkit.changes.plan import Plan
+from meshkit.notebook.widgets.page import Page
+
+LINES: Final = {"+": "add", "-": "remove", "@": "place", "#": "place"}
+"""What a line of a diff does, by its first character."""
+MOST_LINES: Final = 1000
+"""Lines of a diff that are shown; the plan itself has them all."""
+
+
+def tree(changes: Iterable[Change], *, action: str = "", words: str = "") -> dict[str, list[tuple[int, Change]]]:
+    """Return the changes of each cluster in the order in which they are made, each with its number in the plan.
+
+    Only those of an action, and with all of the words in object, purpose or diff.
+    """
+    found: dict[str, list[tuple[int, Change]]] = {}
+    for number, change in enumerate(changes, 1):
+        text = f"{change.object} {change.why} {change.diff}".lower()
+        if (not action or change.action == action) and all(word in text for word in words.lower().split()):
+            found.setdefault(change.cluster, []).append((number, change))
+    return found
+
+
+def diff_lines(diff: str) -> list[tuple[str, str]]:
+    """Return the lines of a unified diff, each with what it does: add, remove, place, or nothing."""
+    lines = diff.splitlines()
+    left = len(lines) - MOST_LINES
+    shown = [(LINES.get(line[:1], ""), line) for line in lines[:MOST_LINES]]
+    return [*shown, ("place", f"# {left} more lines")] if left > 0 else shown
+
+
+def counted(diff: str) -> str:
+    """Return how many lines a diff adds and removes."""
+    signs = Counter(line[:1] for line in diff.splitlines())
+    return f"+{signs['+']} −{signs['-']}"
+
+
+class PlanPage(Page):
+    """A plan: which changes of it. The plan itself is the plain display."""
+
+    template = "plan_tree.html.j2"
+    label = "Plan"
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(action="", words="")
+        self.plan = plan
+        self.label = f"Plan of stage {plan.stage}"
+
+    def shown(self) -> dict[str, list[tuple[int, Change]]]:
+        """Return what is shown, by cluster."""
+        return tree(self.plan.changes, **self.chosen)
+
+    def status(self) -> str:
+        """Return how many changes are shown."""
+        return f"{sum(map(len, self.shown().values()))} of {len(self.plan.changes)} changes shown"
+
+    def content(self) -> Mapping[str, Any]:
+        """Return the tree."""
+        actions = list(dict.fromkeys(change.action for change in self.plan.changes))
+        tools = {"diff_lines": diff_lines, "counted": counted}
+        return {"plan": self.plan, "clusters": self.shown(), "actions": actions, **tools}
