@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from meshkit.changes.journal import DONE
+import pandas as pd
+
+from meshkit.changes.journal import DONE, UNDONE
 from meshkit.checks.finding import SEVERITY, Finding, Verdict, overall
 from meshkit.notebook.terminal import number as short
 from meshkit.notebook.topology import Pair
@@ -49,16 +51,21 @@ def changed(record: Mapping[str, Any], outcomes: Sequence[Outcome], story: Story
         where = [name for name in clusters if any(one.cluster == name for one in planned)]
         plan = f"{_many(len(planned), 'change')} planned in {_and(where)}" if planned else answers
         return f"Nothing was changed{f': {plan}' if plan else ''}."
-    done = story.changes[story.changes["status"] == DONE] if story else None
-    if done is None or done.empty:
+    stand = story.changes[story.changes["status"] != UNDONE] if story else None
+    if stand is None or stand.empty:
         return f"Nothing was changed{f': {answers}' if answers else ''}."
-    if all(str(action).startswith("undo") for action in done["action"]):
-        return f"{_many(len(done), 'change')} undone in {_and(list(dict.fromkeys(done['cluster'])))}."
     became = _became(_meshes(*_former(outcomes)), groups)
-    if answers and became:
-        return f"{became}: {answers}."
-    made = f"{_many(len(done), 'change')} made in {_and(list(dict.fromkeys(done['cluster'])))}"
+    made = became if answers and became else _made(stand)
     return f"{made}: {answers}." if answers else f"{made}."
+
+
+def _made(changes: pd.DataFrame) -> str:
+    """Return how many changes were made where; what failed or was interrupted may be made in part."""
+    undo = all(str(action).startswith("undo") for action in changes["action"])
+    where = _and(list(dict.fromkeys(changes["cluster"])))
+    rest = int((changes["status"] != DONE).sum())
+    words = f"{_many(len(changes) - rest, 'change')} {'undone' if undo else 'made'} in {where}"
+    return f"{words}, {rest} begun and not finished" if rest else words
 
 
 def pair_verdicts(outcomes: Iterable[Outcome], clusters: Sequence[str]) -> dict[Pair, str]:

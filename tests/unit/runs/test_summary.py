@@ -94,6 +94,16 @@ def test_an_apply_without_a_change_and_an_undo() -> None:
     assert changed(made.record(TWO), [], undone) == "2 changes undone in east and west."
 
 
+@pytest.mark.parametrize("status", ["failed", "begun"])
+def test_a_change_that_was_not_finished_is_not_nothing(status: str) -> None:
+    """It may be made in part; a temporary one that was reverted is nothing."""
+    told = made.story(TWO)
+    half = replace(told, changes=told.changes.assign(status=[status, "undone"]))
+    assert changed(made.record(TWO), [], half) == "0 changes made in east, 1 begun and not finished."
+    none = replace(told, changes=told.changes.assign(status="undone"))
+    assert changed(made.record(TWO), [], none) == "Nothing was changed."
+
+
 def test_a_pair_has_the_worst_verdict_of_its_findings_and_none_if_it_was_only_skipped() -> None:
     """Not tried is not passed."""
     five = made.names(5)
