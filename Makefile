@@ -60,7 +60,8 @@ unit: $(READY)
 # The migration is marked as a drill; named by its path it runs all the same.
 test: lint unit prometheus
 	@$(RUN)/meshkit lab build
-	@$(RUN)/python -m pytest tests/processes tests/api_server tests/e2e/runs/test_migration.py
+	@$(RUN)/python -m pytest -n 2 --dist loadfile tests/processes tests/api_server
+	@$(RUN)/python -m pytest tests/e2e/runs/test_migration.py
 
 e2e: prometheus
 	@$(RUN)/meshkit lab build

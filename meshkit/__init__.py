@@ -2,9 +2,9 @@
 
     from meshkit import Mesh, stages
 
-    mesh = Mesh.open("mymesh.yaml")     # nothing is sent before the first question
+    mesh = Mesh.open("mesh.yaml")       # nothing is sent before the first question
     mesh.check()                        # what is wrong with it, the cause first
-    stages.Discovery("mymesh.yaml")     # one stage of the migration, beat by beat
+    stages.Discovery("mesh.yaml")       # one stage of the migration, beat by beat
 
 Belongs here: the names that notebooks and users import. All else is internal, and may move.
 """

@@ -1,6 +1,6 @@
 """The mesh as people hold it: its clusters, and what can be asked of them. Every answer shows itself.
 
-    mesh = Mesh.open("mymesh.yaml")
+    mesh = Mesh.open("mesh.yaml")
     mesh                      # its clusters; nothing is sent
     mesh["east"]              # one of them
     mesh.check()              # what is wrong, the cause first

@@ -1,4 +1,4 @@
-"""Paths: of notebooks and parameter examples, in a checkout or in the package, of programs, of the state folder."""
+"""Paths: of notebooks, examples and documents, in a checkout or in the package, of programs, of the state folder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import platformdirs
 
 
 def folder(name: str) -> Path:
-    """Return the folder `notebooks` or `parameters`."""
+    """Return the folder `notebooks`, `parameters` or `docs`: of the wheel, else of the checkout."""
     package = Path(__file__).parent
-    checkout = package.parent / name
-    return checkout if checkout.is_dir() else package / "data" / name
+    # What lies beside an installed package may be another's.
+    data = package / "data" / name
+    return data if data.is_dir() else package.parent / name
 
 
 def program(name: str) -> str | None:

@@ -1,6 +1,6 @@
 """The mesh file: the user's description of the mesh, as a typed model.
 
-`MeshSpec.load("parameters/lab.yaml")` reads it; a wrong file or field is one `InputError` that names the file, the
+`MeshSpec.load("mesh.yaml")` reads it; a wrong file or field is one `InputError` that names the file, the
 field, what came and what was expected. Unknown fields are errors that name the nearest known one.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -285,16 +286,11 @@ class MeshSpec(Model):
         if not isinstance(path, str | Path):
             raise InputError(f"expected the path of a mesh file, got {path!r}", where="parameter mesh_file")
         document = _read(Path(path))
-        for *sections, field in _PATHS:
-            inner: Any = document
-            for section in sections:
-                inner = inner.get(section) if isinstance(inner, dict) else None
-            if isinstance(inner, dict) and isinstance(inner.get(field), str) and inner[field]:
-                try:
-                    inner[field] = str(Path(path).parent / expanded(inner[field]))
-                except ValueError as error:
-                    name = ".".join((*sections, field))
-                    raise InputError(f"{name}: {error}, got {inner[field]!r}", where=str(path)) from None
+        for section, field, name in _path_fields(document):
+            try:
+                section[field] = str(Path(path).parent / expanded(section[field]))
+            except ValueError as error:
+                raise InputError(f"{name}: {error}, got {section[field]!r}", where=str(path)) from None
         return cls.parse(document, where=str(path))
 
     @classmethod
@@ -354,11 +350,12 @@ class MeshSpec(Model):
 
 
 def _read(path: Path) -> Any:
-    expected = "expected a YAML mesh file such as parameters/lab.yaml"
+    expected = "expected a YAML mesh file such as parameters/multi-network.yaml"
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        raise InputError(f"no such file; {expected}", where=str(path), remedy="name the mesh file") from None
+        remedy = "name the mesh file; `meshkit init` writes one"
+        raise InputError(f"no such file; {expected}", where=str(path), remedy=remedy) from None
     except UnicodeDecodeError as error:
         raise InputError(f"not a text file (byte {error.start} is not UTF-8); {expected}", where=str(path)) from None
     except (OSError, ValueError) as error:  # a NUL in the path is no OSError
@@ -376,6 +373,21 @@ def _read(path: Path) -> Any:
     if not isinstance(document, dict):
         raise InputError(f"expected a mapping with `clusters:`, got a {type(document).__name__}", where=str(path))
     return document
+
+
+def _path_fields(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Yield each path in a mesh file: the section that has it, its field there, and its name for people."""
+    clusters = document.get("clusters")
+    entries: list[Any] = clusters if isinstance(clusters, list) else []
+    found = [(entry, "kubeconfig", f"clusters.{i}.kubeconfig") for i, entry in enumerate(entries)]
+    for *sections, field in _PATHS:
+        inner: Any = document
+        for section in sections:
+            inner = inner.get(section) if isinstance(inner, dict) else None
+        found.append((inner, field, ".".join((*sections, field))))
+    for section, field, name in found:
+        if isinstance(section, dict) and isinstance(section.get(field), str) and section[field]:
+            yield section, field, name
 
 
 def _explain(model: type[BaseModel], error: dict[str, Any]) -> str:

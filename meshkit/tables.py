@@ -178,6 +178,12 @@ def _column(values: list[Any], dtype: str) -> pd.Series[Any]:
     return pd.Series(plain, dtype=dtype)
 
 
+def without_empty(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame without the columns in which no row says anything; one without rows keeps them all."""
+    said = frame.notna() & (frame != "")
+    return frame.loc[:, said.any()] if len(frame) else frame
+
+
 def row_of(rows: pd.DataFrame, cluster: str) -> dict[str, Any]:
     """Return a cluster's row of a table that has one for each."""
     found = rows[rows["cluster"] == cluster].to_dict("records")

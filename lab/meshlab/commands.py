@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshkit.cli.group import Group
 from meshkit.cli.options import output
 from meshkit.errors import ChangeError, UnreachableError
 
@@ -22,7 +23,7 @@ def say(words: str) -> None:
     click.echo(words, err=True)
 
 
-@click.group()
+@click.group(cls=Group)
 def lab() -> None:
     """A real Istio mesh on this machine, of plain processes: no Docker, no root needed.
 
@@ -196,7 +197,7 @@ def heal(*, names: tuple[str, ...], everything: bool) -> None:
     drills.heal(list(drills.broken(drills.running())) if everything else list(names), say)
 
 
-@lab.group()
+@lab.group(cls=Group)
 def drill() -> None:
     """Train: find out what broke the mesh. Each round has a fault drawn by a seed, three hints, and a score.
 

@@ -30,8 +30,10 @@ def path_of(site: Site) -> str:
     return f"/k8s/clusters/c-{site.name}"
 
 
-def prepare(home: Path) -> None:
-    """Write the proxy's certificate and its users' token."""
+def prepare(home: Path, kind: str) -> None:
+    """Write the certificate of the proxy that wants a token, and its users' token, where that kind stands before."""
+    if kind != "path-proxy":
+        return
     folder = home / FOLDER
     folder.mkdir(mode=0o700)
     # With one name for both, OpenSSL would take the certificate for self-signed.

@@ -111,7 +111,7 @@ def start(
         settings.save(home)
         for site in sites(clusters):
             cluster.prepare(home, site)
-        front.prepare(home)
+        front.prepare(home, shape.kubeconfig)
         kubeconfig.write(home, settings, sites(clusters), shape.kubeconfig)
         say(f"starting {clusters} cluster(s): {', '.join(s.context for s in sites(clusters))}")
         process = start_keeper(home)

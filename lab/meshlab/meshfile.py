@@ -40,7 +40,7 @@ def write(home: Path, settings: Settings) -> Path:
         },
         "topology": {
             "network": "flat" if settings.flat else "multi",
-            "controlPlane": shape.control_plane,
+            **({"controlPlane": shape.control_plane} if shape.control_plane != "multi-primary" else {}),
             **({"meshNetworks": True} if shape.mesh_networks else {}),
         },
         "clusters": [entry(home, settings, site, shape) for site in sites(settings.clusters)],

@@ -20,15 +20,13 @@ from meshlab.faults.catalogue import KNOWN, find
 from meshlab.faults.fault import Fault
 from meshlab.layout import tool_path
 
+from meshkit.checks.remedy import commands
 from tests.support import drill
 from tests.support.lab import Lab, in_folder
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(600)]
 CHOSEN = [find(name) for name in (os.environ.get("MESHKIT_TEST_FAULTS") or ",".join(KNOWN)).split(",")]
 STAGE = re.compile(r"[Rr]un stage (\d\d)")
-BEGINS = re.compile(r"(?<![\w./-])(?:kubectl|istioctl|helm|meshkit) (?=[a-z-])")
-QUOTED = re.compile(r"'[^']*'")
-ENDS = re.compile(r"`|; |, (?=[a-z])|\.? *$|: (?=[a-z])| \(")
 SETTLES = 60.0
 LOOKS = re.compile(r" (get|describe|logs|edit|remote-clusters|proxy-status|proxy-config) ")
 """A command that changes nothing by itself."""
@@ -60,34 +58,9 @@ BY_HAND: dict[str, str] = {
 Finding = dict[str, Any]
 
 
-def commands(remedy: str) -> list[str]:
-    """Return the commands of a remedy, in order; pipes stay whole. `run stage NN` is one of ours."""
-    remedy, found, at = STAGE.sub(r"meshkit run MESH.yaml --only \1 --mode apply; ", remedy), [], 0
-    while begins := BEGINS.search(remedy, at):
-        quoted = QUOTED.sub(lambda text: "_" * len(text[0]), remedy)
-        ends = ENDS.search(quoted, begins.end())
-        at = ends.start() if ends else len(remedy)
-        found.append(remedy[begins.start() : at].strip())
-    return found
-
-
-@pytest.mark.parametrize(
-    ("remedy", "expected"),
-    [
-        ("kubectl --context a label namespace x l=v", ["kubectl --context a label namespace x l=v"]),
-        ("`kubectl get pods -A` shows why; then `istioctl version`", ["kubectl get pods -A", "istioctl version"]),
-        ("in west: istioctl x --name w | kubectl apply -f -; wait", ["istioctl x --name w | kubectl apply -f -"]),
-        ("open the firewall", []),
-        (
-            "kubectl get x -o json | jq '{a: b; c}' | kubectl apply -f -",
-            ["kubectl get x -o json | jq '{a: b; c}' | kubectl apply -f -"],
-        ),
-        ("run stage 07: it makes one", ["meshkit run MESH.yaml --only 07 --mode apply"]),
-    ],
-)
-def test_commands_of_a_remedy(remedy: str, expected: list[str]) -> None:
-    """Those in backticks, and those that stand alone."""
-    assert commands(remedy) == expected
+def of_stages(remedy: str) -> str:
+    """Return a remedy in which `run stage NN` is the command that it means."""
+    return STAGE.sub(r"`meshkit run MESH.yaml --only \1 --mode apply`", remedy)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +98,7 @@ def test_the_remedy_ends_the_finding(lab: Lab, fault: Fault, labs: list[Lab], ro
         drills.break_(fault.name, "west", print)
     found = of_fault(lab, fault)
     remedies = list(dict.fromkeys(f["remedy"] for f in found))
-    chosen = list(dict.fromkeys(one for remedy in remedies for one in commands(remedy)))
+    chosen = list(dict.fromkeys(one for remedy in remedies for one in commands(of_stages(remedy))))
     said = [f"`{one}`: {follow(lab, one)}" for one in chosen]
     left = still(lab) if any(" apply " in one or not LOOKS.search(one) for one in chosen) else remedies
     rows[fault.name] = f"| `{fault.name}` | {fault.finding} | {'<br>'.join(said)} | {'<br>'.join(left) or 'good'} |"

@@ -1,4 +1,4 @@
-"""Plan and Change: the changes of a stage, shown as dry runs, applied as shown, recorded in the journal, undone.
+"""Plan: the changes of a stage, shown as dry runs, applied as shown, recorded in the journal, undone.
 
     plan = Plan(mesh, "06 gateways")
     plan.apply("west", {"apiVersion": …}, "accept requests from other clusters")  # a dry run on the server, at once
@@ -13,104 +13,29 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 
 from meshkit import parameters
+from meshkit.changes import installation, undo
 from meshkit.changes import temporary as changes_temporary
-from meshkit.changes import undo
+from meshkit.changes.change import PLAN, REHEARSAL, Change, restarted_now
 from meshkit.changes.journal import Entry, Journal, exclusively, require_journal_name
-from meshkit.changes.planned import PlannedChange, differences, digest, documents
+from meshkit.changes.planned import PlannedChange, differences, documents
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.display import PLANNED, Shown, coloured, folded, styled
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.istio.control_plane import istioctl
-from meshkit.kube.cluster import FIELD_MANAGER
-from meshkit.kube.manifests import MANAGED, Object, identify, patched, qualified, referenced, unified
+from meshkit.kube.manifests import MANAGED, Object, identify, patched, qualified, unified
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.rollout import rolled_out
 from meshkit.kube.transport import NotFoundError
 from meshkit.kube.wait import Wait, wait_for
-from meshkit.tables import Table, integer, number, text
-
-RESTARTED = "meshkit/restarted-at"
-PLAN: Final = Table(
-    "plan",
-    "What would change",
-    {
-        "n": integer("its place in the plan"),
-        "cluster": text("where"),
-        "action": text("create, update, patch, delete, restart, scale, install, undo …"),
-        "object": text("kind, namespace and name"),
-        "why": text("its purpose"),
-        "status": text("planned, done, failed, held (by a check), not run, undone (of a temporary plan)"),
-        "seconds": number("how long it took, including the wait for its effect", "s"),
-        "detail": text("what the server or the wait said"),
-    },
-    key=("cluster", "action", "object"),
-    show=("n", "cluster", "action", "object", "why", "detail"),
-)
-REHEARSAL: Final = PLAN.renamed("rehearsal", "Temporary changes, which are reverted")
-CHANGES: Final = replace(
-    PLAN,
-    name="changes",
-    caption="The changes, and how far they came",
-    show=("n", "cluster", "action", "object", "status", "seconds", "detail"),
-    compare=("status",),
-)
-
-
-@dataclass
-class Change:
-    """One change: its action, object and cluster, its purpose, and the diff of the server's dry run.
-
-    `problem` is why the server refuses it, or cannot check it yet; such a change is shown, never made. `gate` is waited
-    for before the change is made, `wait` after it. `expected` is the object as it will be. `declares` is what a file of
-    the change would hold. `reverses` means that it undoes a change of the journal, which records that itself.
-    """
-
-    cluster: str
-    action: str
-    object: str
-    why: str
-    diff: str = ""
-    problem: str = ""
-    manager: str = FIELD_MANAGER
-    before: list[Object | None] = field(default_factory=list, repr=False)
-    manifests: list[Object] = field(default_factory=list, repr=False)
-    wait: Wait | None = field(default=None, repr=False)
-    gate: Wait | None = field(default=None, repr=False)
-    expected: Object | None = field(default=None, repr=False)
-    declares: Object | None = field(default=None, repr=False)
-    do: Callable[[], Object | None] = field(default=lambda: None, repr=False)
-    again: Callable[[], str] | None = field(default=None, repr=False)
-    reverses: bool = False
-    status: str = "planned"
-    begun: datetime | None = None
-    seconds: float = float("nan")
-    detail: str = ""
-
-    def confirm(self) -> None:
-        """Repeat the dry run.
-
-        Raises:
-            ChangeError: its diff is not the one that the plan showed.
-        """
-        shown, now = self.diff, self.again() if self.again else self.diff
-        self.diff = shown  # `again` overwrites it
-        if _changed(now) != _changed(shown):
-            raise ChangeError(
-                f"{self.object} was changed by another client since the plan was shown",
-                where=f"cluster {self.cluster}",
-                remedy="run the stage again, which makes a new plan",
-            )
 
 
 class Plan(Shown):
@@ -152,8 +77,7 @@ class Plan(Shown):
         A plan may change one object several times: each change is shown against the one before it.
         """
         desired = copy.deepcopy(manifest)
-        change = Change(cluster, "create", identify(manifest), why, manifests=[desired], wait=wait, gate=gate,
-                        declares=desired)  # fmt: skip
+        change = Change(cluster, "create", identify(manifest), why, manifests=[desired], wait=wait, gate=gate)
         target = self.mesh.clusters[cluster]
 
         def preview() -> str:
@@ -168,25 +92,24 @@ class Plan(Shown):
             else:
                 change.before, change.action = [live], "update" if live else "create"
                 change.diff = unified(live, desired)  # shown where the server cannot check it yet
-                dry_run = functools.partial(target.apply, desired, dry_run=True)
-                change.expected = undo.unless_the_same(target, live, desired, dry_run)
+                change.expected = undo.unless_the_same(target, live, desired)
             return unified(change.before[0], change.expected)
 
-        change.do, change.again = (lambda: target.apply(desired)), preview
+        change.do, change.again, change.declares = (lambda: target.apply(desired)), preview, desired
         self._add(change, preview)
 
     def patch(
         self, cluster: str, manifest: Object, why: str, *, wait: Wait | None = None, gate: Wait | None = None
     ) -> None:
         """Plan a merge patch of fields of an existing object; undo restores their former values."""
-        change = Change(cluster, "patch", identify(manifest), why, manifests=[manifest], wait=wait, gate=gate,
-                        declares=manifest)  # fmt: skip
+        change = Change(cluster, "patch", identify(manifest), why, manifests=[manifest], wait=wait, gate=gate)
         target = self.mesh.clusters[cluster]
 
         def preview() -> str:
             return self._patched(change, manifest)
 
         change.do, change.again = (lambda: target.patch(manifest, dry_run=False)), preview
+        change.declares = manifest
         self._add(change, preview)
 
     def delete(self, cluster: str, manifest: Object, why: str) -> None:
@@ -222,7 +145,7 @@ class Plan(Shown):
         def done() -> str:
             return rolled() or (wait() if wait else "")
 
-        self._workload(cluster, "restart", kind, namespace, name, _restarted_now(), why, done, gate)
+        self._workload(cluster, "restart", kind, namespace, name, restarted_now(), why, done, gate)
 
     def scale(  # noqa: PLR0917  (who, what, how many, why)
         self, cluster: str, kind: str, namespace: str, name: str, replicas: int, why: str, *, wait: Wait | None = None
@@ -250,7 +173,7 @@ class Plan(Shown):
 
         def preview() -> str:
             if action == "restart":
-                manifest["spec"] = _restarted_now()  # a new time, or a second restart in a plan would change nothing
+                manifest["spec"] = restarted_now()  # a new time, or a second restart in a plan would change nothing
             return self._patched(change, manifest)
 
         change.do, change.again = (lambda: target.patch(manifest, dry_run=False)), preview
@@ -264,34 +187,13 @@ class Plan(Shown):
         name = str(operator["spec"].get("profile", "default"))
         gateways = operator["spec"].get("components", {}).get("ingressGateways", [])
         named = ", ".join(g["name"] for g in gateways if name == "empty") or f"profile {name}"
-        change = Change(cluster, "install", f"Istio ({named})", why, manager=istioctl.MANAGER, gate=gate,
-                        declares=operator)  # fmt: skip
-        rendered, owned = istioctl.render(operator), istioctl.owned_by(operator)
-
-        def preview() -> str:
-            known = [self._installed(change, obj) for obj in rendered]
-            # The journal records all of them: istioctl also writes its own labels on objects that do not differ.
-            tags = undo.tags(self.mesh.clusters[cluster])
-            change.manifests, change.before = [*rendered, *tags], [*(live for live, _ in known), *tags]
-            # New objects are named, not shown: Istio's custom resource definitions alone have 20,000 lines.
-            change.diff = "\n".join(
-                f"# {identify(obj)}\n{diff}" if live else f"+ {identify(obj)}"
-                for obj, (live, diff) in zip(rendered, known, strict=True)
-                if diff
-            )
-            if change.diff:  # a tag alone is no reason to install
-                change.diff += self._default_tag(change, operator, rendered)
-            if gone := undo.pruned(self.mesh.clusters[cluster], owned, rendered):
-                message = f"istioctl would remove {', '.join(gone)}, which the IstioOperator no longer names"
-                raise ChangeError(
-                    message, remedy="name it in istio.overlay or the profile, or remove it yourself first"
-                )
-            return change.diff
+        change = Change(cluster, "install", f"Istio ({named})", why, manager=istioctl.MANAGER, gate=gate)
+        preview = installation.preview(self.mesh.clusters[cluster], change, operator)
 
         def do() -> None:
             istioctl.install(self.mesh.spec.cluster(cluster), operator, print)
 
-        change.do, change.again = do, preview
+        change.do, change.again, change.declares = do, preview, operator
         self._add(change, preview)
 
     def undo(
@@ -355,28 +257,6 @@ class Plan(Shown):
             change.expected = target.patch(manifest, dry_run=True)
         return unified(change.before[0], change.expected)
 
-    def _installed(self, change: Change, manifest: Object) -> tuple[Object | None, str]:
-        try:
-            return undo.installed(self.mesh.clusters[change.cluster], manifest)
-        except NotFoundError as error:
-            change.problem = change.problem or f"cannot be checked yet: {error.message}"
-            return None, unified(None, manifest)
-
-    def _default_tag(self, change: Change, operator: Object, rendered: Sequence[Object]) -> str:
-        """Return how the default tag is shown that istioctl makes or moves besides; what it makes is noted, too."""
-        target, shown = self.mesh.clusters[change.cluster], ""
-        for obj in istioctl.default_tag(operator, rendered, undo.tags(target)):
-            live, revision = undo.find(target, obj), obj["metadata"]["labels"][istioctl.REVISION]
-            was = (live["metadata"].get("labels") or {}).get(istioctl.REVISION, "") if live else ""
-            if live is None:
-                change.manifests, change.before = [*change.manifests, obj], [*change.before, None]
-                shown += f"\n+ {identify(obj)} (istioctl makes the tag default, for revision {revision})"
-            elif was != revision:
-                if identify(obj) not in map(identify, change.manifests):
-                    change.manifests, change.before = [*change.manifests, live], [*change.before, live]
-                shown += f"\n# {identify(obj)}\n-    {istioctl.REVISION}: {was}\n+    {istioctl.REVISION}: {revision}"
-        return shown
-
     def _add(self, change: Change, preview: Callable[[], str]) -> None:
         try:
             change.diff = preview()
@@ -403,14 +283,7 @@ class Plan(Shown):
 
     def planned(self) -> list[PlannedChange]:
         """Return its changes as what is approved: each with the digest of its diff, or why that is not known yet."""
-        return [self._planned(change) for change in self.changes]
-
-    def _planned(self, change: Change) -> PlannedChange:
-        return PlannedChange(
-            self.stage, change.cluster, change.action, change.object, change.why, change.diff,
-            digest(_changed(change.diff)), later=change.problem, temporary=self.temporary,
-            manifest=referenced(change.declares) if change.declares else None,
-        )  # fmt: skip
+        return [change.planned(self.stage, temporary=self.temporary) for change in self.changes]
 
     def findings(self) -> list[Finding]:
         """MKn90: the servers accept the plan; one finding for each change that they refuse or cannot check."""
@@ -457,16 +330,6 @@ class Plan(Shown):
 def _lines_changed(diff: str) -> str:
     signs = Counter(line[:1] for line in diff.splitlines())
     return f"+{signs['+']} −{signs['-']} lines"
-
-
-def _restarted_now() -> Object:
-    # In microseconds, so that two restarts within a second differ.
-    return {"template": {"metadata": {"annotations": {RESTARTED: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}}}}
-
-
-def _changed(diff: str) -> list[str]:
-    # Without the restart's time, which differs in every dry run, and without context lines.
-    return [line for line in diff.splitlines() if line[:1] in "+-" and RESTARTED not in line]
 
 
 _NOTHING = "nothing to change"
@@ -610,7 +473,7 @@ def _begin(plan: Plan, change: Change, book: Journal) -> Entry:
         why=change.why,
         manager=change.manager,
         temporary=plan.temporary,
-        digest=digest(_changed(change.diff)),
+        digest=change.digest,
     )
 
 

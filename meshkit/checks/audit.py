@@ -7,7 +7,6 @@ come is not asked here.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
@@ -39,7 +38,7 @@ from meshkit.checks import (
     service_view,
     topology,
 )
-from meshkit.checks.finding import SEVERITY, Finding, Verdict
+from meshkit.checks.finding import Finding, Verdict
 from meshkit.istio import trust as istio_trust
 from meshkit.istio.config import authorization_policies
 from meshkit.istio.control_plane import managed
@@ -298,9 +297,3 @@ def for_people(findings: pd.DataFrame) -> pd.DataFrame:
     """Return those of `in_order` that did not pass, with their remedies; all of them if all passed."""
     bad = findings[~findings["verdict"].isin([Verdict.PASS, Verdict.SKIPPED])]
     return FINDINGS.shown(bad if len(bad) else findings)
-
-
-def summary_text(findings: list[Finding]) -> str:
-    """Return how many findings there are of each verdict: `131 checks: 130 pass, 1 skipped`."""
-    counted = Counter(finding.verdict for finding in findings)
-    return f"{len(findings)} findings: " + ", ".join(f"{counted[v]} {v}" for v in reversed(SEVERITY) if counted[v])

@@ -13,6 +13,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 from importlib import resources
 from itertools import groupby, pairwise
@@ -32,11 +33,22 @@ STAGES: Final = {
     "01": "assess", "02": "prepare", "03": "backup", "04": "trust", "05": "install", "06": "gateways",
     "07": "discovery", "08": "verify", "09": "observe", "10": "shift", "11": "troubleshoot", "12": "rollback",
 }  # fmt: skip
+FIRST_CHANGE: Final = "02"
+"""The first stage that changes anything: what stops it stops the migration before it begins."""
 _WIDTH: Final = 100
 Id = Annotated[str, Field(pattern=r"^MK\d{3,4}$")]
 Text = Annotated[str, Field(min_length=1)]
 Issue = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+#\d+$")]
 Stage = Literal["", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12"]
+
+
+class Phase(StrEnum):
+    """When something is to be done, of a migration."""
+
+    NOW = "now"
+    BEFORE = "before"
+    WITH = "with"
+    AFTER = "after"
 
 
 def _stage(identifier: str) -> str:
@@ -53,6 +65,8 @@ class Check:
     worst: Literal["fail", "warn", "unknown"]
     asked: Literal["check", "stage"]
     stops: Stage = ""
+    fixed_by: Stage = ""
+    due: Phase | None = None
     leads_to: tuple[Id, ...] = ()
     page: str = ""
     issues: tuple[Issue, ...] = ()
@@ -68,6 +82,13 @@ class Check:
     def stages(self) -> list[str]:
         """The numbers of all stages that ask it: its own, and those of its former ids."""
         return sorted({_stage(name) for name in (self.id, *self.aliases)})
+
+    @property
+    def phase(self) -> Phase:
+        """When a bad answer is to be dealt with, of a mesh that is to be migrated."""
+        if self.due or self.fixed_by:
+            return self.due or Phase.WITH
+        return Phase.AFTER if not self.stops else Phase.NOW if self.stops == FIRST_CHANGE else Phase.BEFORE
 
     @property
     def url(self) -> str:
@@ -219,6 +240,7 @@ def _facts(check: Check) -> dict[str, str]:
     causes = [one.id for one in checks().values() if check.id in one.leads_to]
     known = {
         "worst verdict": check.worst + (f"; it stops stage {_name(check.stops)}" if check.stops else ""),
+        "fixed by": f"stage {_name(check.fixed_by)}" if check.fixed_by else "",
         "may lead to": ", ".join(check.leads_to),
         "may follow from": ", ".join(causes),
         "formerly": ", ".join(check.aliases),

@@ -62,6 +62,11 @@ def table(before: Iterable[Finding], now: Iterable[Finding]) -> pd.DataFrame:
     return FINDING_CHANGES.frame(map(row, changes(old, new, observed=True)), in_order=True)
 
 
+def brief(changed: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of `FINDING_CHANGES` that a terminal has room for."""
+    return changed[["change", "id", "subject", "before", "now", "observed"]]
+
+
 def row(change: Change) -> dict[str, str]:
     """Return a change as a row of `FINDING_CHANGES`."""
     before, now = change.before or {}, change.now or {}

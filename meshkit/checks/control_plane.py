@@ -38,7 +38,7 @@ def check_istiods(mesh: Mesh, identity: Identity) -> Iterator[Finding]:
         elif identity.lacks(entry.name):
             yield ask.fail("no istiod runs there", f"{kubectl} -n {mesh.root_namespace} -l app=istiod")
         for unread in identity.unread_in(entry.name):
-            yield ask.unknown(unread.reason, f"can `{kubectl} -A` answer?")
+            yield ask.unknown(unread.reason, f"does it answer? `{kubectl} -A`")
         for one in identity.of(entry.name):
             # Istio's guide labels no namespace where one network is all there is: injection says the network.
             injected = one.injected_network or entry.network

@@ -52,7 +52,7 @@ def check_plain(mesh: Mesh, rows: pd.DataFrame, name: str) -> Iterator[Finding]:
     calls them from there. Among clusters of one network it is no matter of the mesh.
     """
     ask = Question("MK722", "mutual TLS is on between networks", name, "nothing turns it off for what others call")
-    remedy = f"{_edit(mesh, name)}: PERMISSIVE or STRICT; ISTIO_MUTUAL in rules"
+    remedy = f"{_edit(mesh, name)}: set PERMISSIVE or STRICT; ISTIO_MUTUAL in rules"
     if mesh.spec.topology.network == "multi":
         yield from _judged(
             ask, rows, remedy, {config_lint.MTLS_OFF: Verdict.FAIL, config_lint.MTLS_OFF_PARTLY: Verdict.WARN}

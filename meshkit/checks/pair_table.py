@@ -13,11 +13,11 @@ from meshkit.checks.question import arrow
 from meshkit.istio.control_plane.versions import home, is_remote, outside
 from meshkit.istio.multicluster import gateway_choice
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
-from meshkit.istio.multicluster.remote_secrets import Credential
+from meshkit.istio.multicluster.credentials import Credential
 from meshkit.kube.api_server import address_kind
 from meshkit.kube.mesh import Mesh
 from meshkit.snapshot.snapshot import Snapshot
-from meshkit.tables import Table, integer, moment, number, text
+from meshkit.tables import Table, integer, moment, number, text, without_empty
 
 CELLS: Final = {
     "secret": ("MK802", "MK830", "MK831", "MK832"),
@@ -258,23 +258,16 @@ def _worst(mesh: Mesh, findings: Iterable[Finding]) -> dict[tuple[str, str], tup
 def brief(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one line for each pair of `table`, the worst first, that a terminal has room for.
 
-    Columns: pair, verdict, broken, why (cut), answered ("200/200"), p50, p95, p99 (ms).
+    Columns: client, server, verdict, broken, answered ("200/200"), p50_ms, p99_ms; those that say nothing are left out.
     """
-    lines = []
-    for row in rows.drop_duplicates(["client", "server"]).to_dict("records"):
-        why = str(row["why"])
-        line = {"pair": arrow(row["client"], row["server"]), "verdict": row["verdict"], "broken": row["broken"]}
-        line |= {"why": why if len(why) <= MOST_WORDS else f"{why[: MOST_WORDS - 1]}…"}
-        line |= {"answered": f"{row['answered']}/{row['sent']}" if row["sent"] else ""}
-        lines.append({**line, **{name: row[f"{name}_ms"] for name in ("p50", "p95", "p99")}})
-    return _frame(lines)
+    frame = rows.drop_duplicates(["client", "server"])
+    answered = frame["answered"].astype("str") + "/" + frame["sent"].astype("str")
+    frame = frame.assign(answered=answered.where(frame["sent"] > 0, ""))
+    columns = ["client", "server", "verdict", "broken", "answered", "p50_ms", "p99_ms"]
+    return without_empty(frame[columns].reset_index(drop=True))
 
 
-MOST_WORDS: Final = 44
-
-
-def _frame(lines: list[dict[str, Any]]) -> pd.DataFrame:
-
-    words = dict.fromkeys(("pair", "verdict", "broken", "why", "answered"), "str")
-    dtypes: dict[str, Any] = words | dict.fromkeys(("p50", "p95", "p99"), "float64")
-    return pd.DataFrame(lines, columns=list(dtypes)).astype(dtypes)
+def wide(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of `table` that people see, and what the requests showed."""
+    traffic = ("sent", "answered", "p50_ms", "p95_ms", "p99_ms", "error") if rows["sent"].any() else ()
+    return without_empty(rows[[*LINKS.show, *traffic]])

@@ -139,7 +139,7 @@ def check_known(mesh: Mesh, facts: Snapshot, client: str, server: str) -> Iterat
             continue
         if row["known"] != row["ready"]:
             observed += f"; ready are {row['ready'] or 'none'}"
-        remedy = f"kubectl --context {context} -n {mesh.root_namespace} logs {row['istiod']} names the cause; "
+        remedy = f"`kubectl --context {context} -n {mesh.root_namespace} logs {row['istiod']}` names the cause; "
         remedy += f"MK803 and MK834 of this pair; then kubectl --context {context} -n {mesh.root_namespace} delete pod"
         apart = not set(row["known"].split(",")) & set(row["ready"].split(","))
         worse = Verdict.FAIL if apart else Verdict.WARN

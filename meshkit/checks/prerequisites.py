@@ -55,7 +55,7 @@ def check_names(mesh: Mesh, names: pd.DataFrame) -> Iterator[Finding]:
             yield ask.answer(Verdict.SKIPPED, "no name is needed there yet; all addresses are numbers")
         for row in rows:
             ask = Question("MK206", "DNS names resolve in pods", cluster, f"{row['name']} ({row['of']}) resolves")
-            remedy = f"kubectl exec in {cluster}: getent hosts {row['name']}; CoreDNS, private zones, stub domains?"
+            remedy = f"try `getent hosts {row['name']}` in a pod of {cluster}; CoreDNS, private zones, stub domains?"
             if row["state"] == "untried":
                 yield ask.answer(Verdict.SKIPPED, row["detail"])
             elif row["state"] == "UNKNOWN":
@@ -206,7 +206,7 @@ def check_policies(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
 
 def _policy(ask: Question, name: str, row: Row) -> Finding:
     way = f"{row['way']}, {row['direction']} {row['port']}, of {row['pods']}"
-    remedy = f"kubectl get networkpolicy -n {row['namespace']} in {name}: add a rule for TCP {row['port']}"
+    remedy = f"in {name}, `kubectl get networkpolicy -n {row['namespace']}`: add a rule for TCP {row['port']}"
     if row["state"] == network_policies.BLOCKED:
         return ask.fail(f"{row['policies']} of {row['namespace']} would block: {way}", remedy)
     observed = f"{row['policies']} of {row['namespace']} allows by address only: {way}"

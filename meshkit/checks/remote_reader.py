@@ -14,9 +14,9 @@ from meshkit.istio.control_plane import versions
 from meshkit.istio.control_plane.versions import Identity, is_remote
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
+from meshkit.istio.multicluster.credentials import Credential
 from meshkit.istio.multicluster.remote_secrets import (
     PREFIX,
-    Credential,
     RemoteClusters,
     RemoteSecret,
     SyncStatus,

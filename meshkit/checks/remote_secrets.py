@@ -12,8 +12,8 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.control_plane.versions import Identity, home, is_remote, outside
 from meshkit.istio.multicluster import remote_secrets
+from meshkit.istio.multicluster.credentials import Credential
 from meshkit.istio.multicluster.remote_secrets import (
-    Credential,
     RemoteClusters,
     RemoteSecret,
     RemoteSecrets,

@@ -200,7 +200,7 @@ def check_read(mesh: Mesh, facts: AssessFacts) -> Iterator[Finding]:
         if row["reason"]:
             context = mesh.spec.cluster(row["cluster"]).context
             more = "; more time: `requestTimeout` in the mesh file" if "no answer within" in row["reason"] else ""
-            yield ask.unknown(row["reason"], f"can `kubectl --context {context} get nodes,pods -A` answer?{more}")
+            yield ask.unknown(row["reason"], f"does it answer? `kubectl --context {context} get nodes,pods -A`{more}")
         else:
             observed = (
                 f"Kubernetes {row['kubernetes']}, {row['nodes']} nodes, {row['pods']} pods, {row['proxies']} proxies"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshkit.cli.group import Group
 from meshkit.cli.options import mesh_file, output
 from meshkit.errors import InputError
 
@@ -34,7 +35,7 @@ def passphrase(command: Callable[..., Any]) -> Callable[..., Any]:
 unprotected = click.option("--no-passphrase", "bare", is_flag=True, help="Leave keys unencrypted.")
 
 
-@click.group()
+@click.group(cls=Group)
 def ca() -> None:
     """Make the mesh's CA offline, or have your own PKI sign the clusters' intermediates.
 

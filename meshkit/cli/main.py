@@ -16,7 +16,10 @@ import click
 
 from meshkit import __version__
 from meshkit.cli.ca import ca
-from meshkit.cli.reading import check, gather, latency, pairs, proxies
+from meshkit.cli.completion import completion
+from meshkit.cli.group import Group
+from meshkit.cli.init import init
+from meshkit.cli.reading import assess, check, gather, latency, pairs, proxies
 from meshkit.cli.record import record
 from meshkit.cli.runs import approve, audit, run, undo
 from meshkit.errors import ChangeError, InputError, MeshkitError
@@ -27,30 +30,36 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="meshkit", message="%(prog)s %(version)s")
 def cli() -> None:
     """Take a live Istio mesh from one cluster to many, and prove each step.
 
     \b
     Examples:
-      meshkit demo                                a real two-cluster mesh on this machine, and its audit
-      meshkit audit parameters/lab.yaml           is the mesh healthy? read-only, except for a probe
-      meshkit check parameters/lab.yaml           what is wrong with the mesh, the cause first; read-only
-      meshkit gather parameters/lab.yaml -o FILE  all of that in one file, without secrets; check --snapshot FILE
-      meshkit proxies parameters/lab.yaml         every proxy of every cluster, and its true xDS states
-      meshkit pairs parameters/lab.yaml           every ordered pair, link by link: what is broken between them
-      meshkit latency parameters/lab.yaml         how long each cluster takes to answer each other one
-      meshkit run parameters/lab.yaml             all stages, as a plan
-      meshkit run parameters/lab.yaml --mode apply
+      meshkit demo                              a real mesh here, and its audit
+      meshkit check --context east --context west
+                                                what is wrong, the cause first
+      meshkit init shop --context east --context west
+                                                a mesh file as found, notebooks
+      meshkit audit mesh.yaml                   is the mesh healthy?
+      meshkit assess mesh.yaml                  what a migration needs, to sign
+      meshkit gather mesh.yaml -o FILE          all that is read, in one file
+      meshkit proxies mesh.yaml                 every proxy's true xDS states
+      meshkit pairs mesh.yaml                   what is broken between clusters
+      meshkit latency mesh.yaml                 how long each answer takes
+      meshkit run mesh.yaml                     all stages, as a plan
+      meshkit run mesh.yaml --mode apply
       meshkit approve runs/mesh1/20260301T110000Z-plan --as ann
       meshkit undo runs/mesh1/20260301T120000Z-apply --mode apply
       meshkit record verify runs/mesh1/20260301T120000Z-audit
       meshkit ca root ca --passphrase-env CA_PASSPHRASE
+      meshkit completion bash                   complete commands in your shell
     """  # noqa: D301  (\b is click's own mark for "keep these lines")
 
 
-for command in (run, approve, undo, audit, gather, check, proxies, pairs, latency, record, ca):
+COMMANDS = (init, run, approve, undo, audit, gather, assess, check, proxies, pairs, latency, record, ca, completion)
+for command in COMMANDS:
     cli.add_command(command)
 for plugin in entry_points(group="meshkit.commands"):
     cli.add_command(plugin.load())

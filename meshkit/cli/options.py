@@ -14,8 +14,16 @@ snapshot_file = click.option(
     type=click.Path(path_type=Path),
     help="Take this file of `gather`; no cluster is asked.",
 )
+contexts = click.option(
+    "--context", "contexts", multiple=True, metavar="NAME", help="A context to read; once for each, in place of a file."
+)
 output = click.option(
-    "-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="Format."
+    "-o",
+    "--output",
+    type=click.Choice(["table", "wide", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="Format; wide cuts nothing, however narrow the terminal is.",
 )
 out = click.option(
     "--out", default="runs", show_default=True, type=click.Path(path_type=Path), help="Folder for the run folders."

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshkit.cli.group import Group
 from meshkit.cli.options import output
 
 if TYPE_CHECKING:
     from meshkit.notebook.terminal import Output
 
 
-@click.group()
+@click.group(cls=Group)
 def record() -> None:
     """Look after the evidence of runs."""
 
@@ -31,7 +32,7 @@ def verify(run: Path, mesh_file: Path | None) -> int:
     \b
     Examples:
       meshkit record verify runs/mesh1/20260301T120000Z-audit
-      meshkit record verify runs/mesh1/20260301T120000Z-apply --mesh mymesh.yaml
+      meshkit record verify runs/mesh1/20260301T120000Z-apply --mesh mesh.yaml
     """  # noqa: D301
     from meshkit.runs import verification
     from meshkit.spec import MeshSpec
@@ -60,8 +61,10 @@ def diff(before: Path, after: Path, output: Output) -> int:
       meshkit record diff monday.json.gz tuesday.json.gz
       meshkit record diff runs/mesh1/20260301T120000Z-audit runs/mesh1/20260302T120000Z-audit
     """  # noqa: D301
+    from meshkit.checks import comparison
     from meshkit.notebook import terminal
     from meshkit.runs import compare
 
-    terminal.show(compare.diff(before, after), output)
+    changed = compare.diff(before, after)
+    terminal.show(comparison.brief(changed) if output == "table" else changed, output)
     return 0

@@ -67,12 +67,12 @@ def run(
 
     \b
     Examples:
-      meshkit run parameters/lab.yaml
-      meshkit run parameters/lab.yaml --mode apply
-      meshkit run parameters/lab.yaml --mode apply --from 04 --until 07 -p samples 500
-      meshkit run parameters/lab.yaml --resume runs/mesh1/20260301T120000Z-apply
-      meshkit run parameters/lab.yaml --mode apply --approved runs/mesh1/20260301T110000Z-plan
-      meshkit run parameters/lab.yaml --write gitops
+      meshkit run mesh.yaml
+      meshkit run mesh.yaml --mode apply
+      meshkit run mesh.yaml --mode apply --from 04 --until 07 -p samples 500
+      meshkit run mesh.yaml --resume runs/mesh1/20260301T120000Z-apply
+      meshkit run mesh.yaml --mode apply --approved runs/mesh1/20260301T110000Z-plan
+      meshkit run mesh.yaml --write gitops
     """  # noqa: D301
     from meshkit.runs import approval, folder, gitops
     from meshkit.runs import run as runs
@@ -209,7 +209,7 @@ def audit(
 
     \b
     Example:
-      meshkit audit parameters/lab.yaml
+      meshkit audit mesh.yaml
     """  # noqa: D301
     if snapshot:
         raise click.UsageError(

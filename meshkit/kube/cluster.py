@@ -27,7 +27,9 @@ from urllib.parse import quote
 
 from meshkit.display import Shown, grid, styled
 from meshkit.errors import ConflictError, InputError, MeshkitError, UnreachableError
-from meshkit.kube import transport
+from meshkit.kube import discovery, transport
+from meshkit.kube.answers import checked, decoded, strange
+from meshkit.kube.discovery import Resource, served
 from meshkit.kube.identity import Hidden
 from meshkit.kube.kubeconfig import Access, access, contexts, other_token
 from meshkit.kube.kubeconfig import files as paths_of
@@ -38,15 +40,8 @@ T = TypeVar("T")
 
 FIELD_MANAGER = "meshkit"
 PAGE = 500
-_DISCOVERY = ",".join(
-    f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList" for version in ("v2", "v2beta1")
-)
-_DISCOVERED = "APIGroupDiscoveryList"
 _APPLY = "application/apply-patch+yaml"
 _STDOUT, _STDERR, _ERROR = 1, 2, 3
-_NO_API_SERVER = "is the server address that of an API server, and no proxy before it?"
-_SHAPES: dict[str, type] = {"items": list, "metadata": dict, "status": dict, "gitVersion": str}
-_METADATA: dict[str, type] = {"namespace": str, "uid": str, "labels": dict, "annotations": dict}
 
 
 @dataclass(frozen=True)
@@ -71,22 +66,6 @@ class ClockSkew:
     uncertainty: float
 
 
-@dataclass(frozen=True)
-class _Resource:
-    group: str
-    version: str
-    plural: str
-    kind: str
-    namespaced: bool
-    listable: bool
-    names: frozenset[str]
-
-    def path(self, namespace: str | None, name: str | None = None) -> str:
-        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        scope = f"/namespaces/{quote(namespace, safe='')}" if namespace and self.namespaced else ""
-        return f"{root}{scope}/{self.plural}" + (f"/{quote(name, safe='')}" if name else "")
-
-
 class Cluster(Shown):
     """One kube context. Nothing is sent, and no credential is fetched, before the first call."""
 
@@ -97,7 +76,7 @@ class Cluster(Shown):
         self._access = access_
         self._lock = threading.Lock()
         self._session: transport.Session | None = None
-        self._resources: list[_Resource] = []
+        self._resources: list[Resource] = []
         self._memory: Memory | None = None
         self._original: Self | None = None
 
@@ -215,17 +194,17 @@ class Cluster(Shown):
             document = self.get_json(path, query=page, having="metadata")
             kind, version = str(document.get("kind", "")), document.get("apiVersion", "")
             if "items" not in document and (name or not kind.endswith("List") or "name" in document["metadata"]):
-                return [self._object(document)]
+                return [checked(document, self.where)]
             found = document.get("items", [])
             if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-                raise self._strange()
+                raise strange(self.where)
             kind = kind.removesuffix("List")
-            items += [self._object({"apiVersion": version, "kind": kind, **item}) for item in found]
+            items += [checked({"apiVersion": version, "kind": kind, **item}, self.where) for item in found]
             before, token = token, document["metadata"].get("continue", "")
             if not token:
                 return items
             if not isinstance(token, str) or token == before:
-                raise self._strange()
+                raise strange(self.where)
 
     def get_json(
         self,
@@ -244,7 +223,7 @@ class Cluster(Shown):
             (path, *query, accept),
             lambda: self._request("GET", path, query=query, headers={"Accept": accept}, timeout=timeout),
         )
-        return self._decoded(answer, having)
+        return decoded(answer.data, self.where, having)
 
     def _once(self, question: Hashable, ask: Callable[[], T]) -> T:
         return self._memory.answer(question, ask) if self._memory else ask()
@@ -275,7 +254,7 @@ class Cluster(Shown):
         """Return the cluster's identity: the UID of its kube-system namespace, as Istio takes it."""
         found = self.get("namespaces", name="kube-system")
         if not found or not (uid := found[0]["metadata"].get("uid")):
-            raise self._strange()
+            raise strange(self.where)
         return str(uid)
 
     def clock_skew(self) -> ClockSkew:
@@ -308,7 +287,7 @@ class Cluster(Shown):
             ("can", *attributes.values(), verb, namespace, name),
             lambda: self._request("POST", path, body=review, content_type="application/json"),
         )
-        return bool(self._decoded(answer, "status")["status"].get("allowed"))
+        return bool(decoded(answer.data, self.where, "status")["status"].get("allowed"))
 
     def review_token(self, token: str) -> dict[str, Any]:
         """Return what the API server says of a token: `authenticated`, `user`, `error`; the server keeps nothing of it.
@@ -318,7 +297,7 @@ class Cluster(Shown):
         review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
         path = "/apis/authentication.k8s.io/v1/tokenreviews"
         answer = self._request("POST", path, body=review, content_type="application/json")
-        return dict(self._decoded(answer, "status")["status"])
+        return dict(decoded(answer.data, self.where, "status")["status"])
 
     # --- write ---
 
@@ -344,7 +323,7 @@ class Cluster(Shown):
                 raise
             forced = [*query, ("force", "true")]
             answer = self._request("PATCH", path, query=forced, body=manifest, content_type=_APPLY)
-        result: dict[str, Any] = self._decoded(answer)
+        result: dict[str, Any] = decoded(answer.data, self.where)
         return result
 
     def rehearse(self, manifest: Mapping[str, Any], *, create: bool = False) -> dict[str, Any]:
@@ -358,7 +337,7 @@ class Cluster(Shown):
         query = [("dryRun", "All"), ("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
         query += [] if create else [("force", "true")]
         answer = self._request(method, path, query=query, body=manifest, content_type=kind)
-        result: dict[str, Any] = self._decoded(answer)
+        result: dict[str, Any] = decoded(answer.data, self.where)
         return result
 
     def patch(self, manifest: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
@@ -369,9 +348,8 @@ class Cluster(Shown):
         query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
         query += [("dryRun", "All")] if dry_run else []
         kind = "application/merge-patch+json"
-        result: dict[str, Any] = self._decoded(
-            self._request("PATCH", self._path_of(manifest), query=query, body=manifest, content_type=kind)
-        )
+        answer = self._request("PATCH", self._path_of(manifest), query=query, body=manifest, content_type=kind)
+        result: dict[str, Any] = decoded(answer.data, self.where)
         return result
 
     def delete(self, manifest: Mapping[str, Any]) -> bool:
@@ -397,8 +375,8 @@ class Cluster(Shown):
         }
         path = f"{self.resource('serviceaccounts').path(namespace, account)}/token"
         answer = self._request("POST", path, body=body, content_type="application/json")
-        if not (token := self._decoded(answer, "status")["status"].get("token")):
-            raise self._strange()
+        if not (token := decoded(answer.data, self.where, "status")["status"].get("token")):
+            raise strange(self.where)
         return str(token)
 
     # --- into pods ---
@@ -508,7 +486,7 @@ class Cluster(Shown):
 
     # --- how ---
 
-    def resource(self, kind: str) -> _Resource:
+    def resource(self, kind: str) -> Resource:
         """Return how the API server serves a kind, by any name that kubectl takes for it.
 
         Raises:
@@ -525,17 +503,9 @@ class Cluster(Shown):
             f"it serves no {kind!r}", where=self.where, remedy="if it is a custom resource, install its definition"
         )
 
-    def _discover(self) -> Iterator[_Resource]:
+    def _discover(self) -> Iterator[Resource]:
         for root in ("/api", "/apis"):
-            for group in _mappings(self.get_json(root, accept=_DISCOVERY, having="items")["items"]):
-                name = _mapping(group.get("metadata")).get("name", "")
-                for version in _mappings(group.get("versions")):
-                    served = version.get("version")
-                    for item in _mappings(version.get("resources")):
-                        # An aggregated API may publish malformed entries: those are skipped.
-                        found = _resource(name, served, item)
-                        if found:
-                            yield found
+            yield from served(self.get_json(root, accept=discovery.ACCEPT, having="items")["items"])
 
     def _path_of(self, manifest: Mapping[str, Any]) -> str:
         metadata = manifest.get("metadata") or {}
@@ -571,40 +541,6 @@ class Cluster(Shown):
             body=payload,
         )
 
-    def _decoded(self, answer: transport.Response, having: str = "") -> Any:
-        # Nulls are rare, and a hook for each object costs more than this search.
-        hook = _without_nulls if b"null" in answer.data else None
-        try:
-            document = json.loads(answer.data, object_hook=hook)
-        except (ValueError, RecursionError):
-            raise UnreachableError("its answer is not JSON", where=self.where, remedy=_NO_API_SERVER) from None
-        # An empty list may be null. A kind such as APIGroupList ends in List, but lists no objects and has no metadata.
-        kind = str(document.get("kind")) if isinstance(document, dict) else ""
-        if kind == _DISCOVERED or (kind.endswith("List") and "metadata" in document):
-            document.setdefault("items", [])
-        if having and not (isinstance(document, dict) and isinstance(document.get(having), _SHAPES[having])):
-            raise self._strange()
-        return document
-
-    def _strange(self) -> UnreachableError:
-        return UnreachableError("its answer is not that of an API server", where=self.where, remedy=_NO_API_SERVER)
-
-    def _object(self, document: dict[str, Any]) -> dict[str, Any]:
-        """Return an object after checking that its outermost fields have the types of a Kubernetes object.
-
-        Raises:
-            UnreachableError: they do not.
-        """
-        metadata = document.get("metadata")
-        if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
-            raise self._strange()
-        if not all(isinstance(metadata.get(field, kind()), kind) for field, kind in _METADATA.items()):
-            raise self._strange()
-        values = [*metadata.get("labels", {}).values(), *metadata.get("annotations", {}).values()]
-        if not all(isinstance(value, str) for value in values):
-            raise self._strange()
-        return document
-
     def _stream(
         self, path: str, query: Sequence[tuple[str, str]], protocols: str, timeout: float, pod: str
     ) -> AbstractContextManager[transport.Stream]:
@@ -612,33 +548,3 @@ class Cluster(Shown):
         return transport.stream(
             self.session, path, where=where, timeout=timeout or self.timeout, protocols=protocols, query=query
         )
-
-
-def _resource(group: Any, version: Any, item: Mapping[str, Any]) -> _Resource | None:
-    """Return a kind from its discovery entry; None if group, name or kind is missing or not a text."""
-    plural: Any = item.get("resource")
-    kind: Any = _mapping(item.get("responseKind")).get("kind")
-    if not isinstance(group, str) or not all(value and isinstance(value, str) for value in (version, plural, kind)):
-        return None
-    plain = {plural, item.get("singularResource"), kind.lower(), *_texts(item.get("shortNames"))}
-    names = {name for name in plain if name and isinstance(name, str)}
-    qualified = {f"{name}{suffix}" for name in names for suffix in (f".{group}", f".{version}.{group}")}
-    namespaced = item.get("scope") == "Namespaced"
-    listable = "list" in _texts(item.get("verbs"))
-    return _Resource(group, version, plural, kind, namespaced, listable, frozenset(names | qualified))
-
-
-def _texts(value: Any) -> list[Any]:
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
-
-
-def _mappings(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value is not None}

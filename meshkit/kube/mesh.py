@@ -1,6 +1,6 @@
 """Mesh: the clusters of one mesh file, read concurrently.
 
-    mesh = Mesh.open("parameters/lab.yaml")
+    mesh = Mesh.open("mesh.yaml")
     mesh.each(Cluster.version)      # {"east": "v1.37.2", "west": Unknown("it refuses the connection")}
 
 A cluster that is down, slow or refuses us becomes `Unknown` with a reason, and neither delays nor breaks the others.

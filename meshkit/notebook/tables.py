@@ -12,7 +12,7 @@ from typing import Final
 from meshkit.tables import Table
 
 MODULES: Final = {
-    "changes.plan": ("CHANGES", "PLAN", "REHEARSAL"),
+    "changes.change": ("CHANGES", "PLAN", "REHEARSAL"),
     "checks.audit": ("FINDINGS",),
     "checks.comparison": ("FINDING_CHANGES",),
     "checks.pair_table": ("LINKS",),

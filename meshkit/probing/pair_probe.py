@@ -41,7 +41,8 @@ COMPONENT: Final = {"app.kubernetes.io/component": "meshkit-probe"}
 LEFTOVER_AFTER: Final = timedelta(hours=1)
 FIRST_CONNECTIONS: Final = 10
 PATIENCE: Final = 20.0
-LEAST_PATIENCE: Final = 8.0
+LEAST_PATIENCE: Final = 12.0
+"""Seconds. While changes go on, istiod holds a push back for up to 10 s (PILOT_DEBOUNCE_MAX, pilot/pkg/features)."""
 CALL_TIMEOUT: Final = 5.0
 LONGEST: Final = 600.0
 CALLS: Final = Table(

@@ -146,6 +146,12 @@ def latency_table(samples: pd.DataFrame) -> pd.DataFrame:
     return LATENCY.frame(rows, in_order=True)
 
 
+def brief(latency: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of `latency_table` that a terminal has room for: without intervals."""
+    columns = ["client", "server", "n", "failed", "p50_ms", "p90_ms", "p99_ms", "first_p50_ms"]
+    return latency[columns].rename(columns={"first_p50_ms": "first_ms"})
+
+
 def answers_table(samples: pd.DataFrame) -> pd.DataFrame:
     """Return the answering pods, the busiest first within each pair."""
     rows = [

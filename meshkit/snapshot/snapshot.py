@@ -33,9 +33,10 @@ from meshkit.istio.config.missing_services import MISSING_SERVICES
 from meshkit.istio.config.network_policies import NETWORK_POLICIES
 from meshkit.istio.config.service_view import ServiceView
 from meshkit.istio.config.services import SERVICES
-from meshkit.istio.control_plane import inventory, istioctl, revisions, versions
+from meshkit.istio.control_plane import inventory, istioctl, managed, revisions, versions
 from meshkit.istio.control_plane.inventory import CLOCKS, INVENTORY, LOAD_BALANCERS, ROOT_NAMESPACES
 from meshkit.istio.control_plane.istioctl import Tool
+from meshkit.istio.control_plane.managed import MANAGERS
 from meshkit.istio.control_plane.revisions import ControlPlanes
 from meshkit.istio.control_plane.versions import FEATURES_IN_USE, IDENTITY, VERSIONS, Identity
 from meshkit.istio.multicluster import (
@@ -244,6 +245,16 @@ class Snapshot(Shown):
     def load_balancers(self) -> pd.DataFrame:
         """Services of type LoadBalancer."""
         return inventory.load_balancers(self.mesh)
+
+    @reading(MANAGERS)
+    def managers(self) -> pd.DataFrame:
+        """Who else runs a cluster's Istio; asked before a migration only."""
+        return managed.managers(self.mesh)
+
+    @reading()
+    def installers(self) -> dict[str, str | Unknown]:
+        """Who installed each cluster's Istio; asked before a migration only."""
+        return inventory.installers(self.mesh)
 
     @reading(CLOCKS)
     def clocks(self) -> pd.DataFrame:
@@ -492,7 +503,8 @@ PAIRS: Final = (
 )  # fmt: skip
 """What the links between pairs of clusters are judged by."""
 VERIFIED: Final = (
-    "identity", "remote_secrets", "remote_clusters", "gateways", "gateways_seen", "certificates", "roots",
+    "identity", "remote_secrets", "remote_clusters", "gateways", "gateways_seen", "certificates", "roots", "claims",
+    "inventory", "opened", "revisions",
 )  # fmt: skip
 """What objects, istiods and proxies say of a mesh that is joined."""
 

@@ -97,7 +97,9 @@ def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     place = f"{mesh.root_namespace}/{gateway_manifests.NAME}"
     ask = Question("MK602", "a gateway exists or can be created", name, f"{place} is free, ours, or fits")
     if reason := facts.gateways.unknown(name):
-        return ask.unknown(reason, f"can `kubectl --context {mesh.spec.cluster(name).context} get services -A` answer?")
+        return ask.unknown(
+            reason, f"does it answer? `kubectl --context {mesh.spec.cluster(name).context} get services -A`"
+        )
     used = _used(mesh, facts, name)
     if used and _closed_by_its_owner(used):
         context, gateway = mesh.spec.cluster(name).context, used.selector[multicluster_gateways.GATEWAY_NAME]
@@ -234,7 +236,7 @@ def arrived(mesh: Mesh, done: Plan) -> GatewayFacts:
     changed = {change.cluster for change in done.changes if change.status == "done"}
     for name in (n for n in mesh.clusters if n in changed):
         wait_for(functools.partial(missing, mesh, name), f"east-west gateway of {name}")
-    return look(mesh)
+    return look(mesh.remembering())
 
 
 def _seen(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Finding]:

@@ -19,7 +19,8 @@ import pandas as pd
 
 from meshkit import parameters
 from meshkit.changes import temporary
-from meshkit.changes.plan import Change, Plan, refused
+from meshkit.changes.change import Change
+from meshkit.changes.plan import Plan, refused
 from meshkit.checks import restarts
 from meshkit.checks.finding import Finding, Verdict, holding
 from meshkit.checks.question import Question, awaits, planned
@@ -444,7 +445,7 @@ class Shift(Stage):
         return self._traffic
 
     def _look(self) -> ShiftFacts:
-        temporary.recover(self.mesh, self.mode)
+        temporary.recover(self.mesh.fresh, self.mode)
         return look(self.mesh, self.cluster)
 
     def _check(self) -> Iterable[Finding]:

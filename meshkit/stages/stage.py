@@ -1,6 +1,6 @@
 """What all stages have in common: five beats in one order, each showing itself, and a conclusion.
 
-stage = Discovery("mymesh.yaml", mode="plan")
+stage = Discovery("mesh.yaml", mode="plan")
 stage.look()        # read facts from every cluster; never changes anything
 stage.check()       # gates: expected, observed, verdict, remedy
 stage.plan()        # each change as a server-side dry run shows it
@@ -24,8 +24,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from meshkit import parameters
+from meshkit.changes.change import CHANGES
 from meshkit.changes.journal import require_journal_name
-from meshkit.changes.plan import CHANGES, Plan
+from meshkit.changes.plan import Plan
 from meshkit.checks.finding import Conclusion, Finding, Findings
 from meshkit.display import Several, Shown, Text
 from meshkit.errors import InputError
@@ -164,7 +165,7 @@ class Stage:
         """Read facts from every cluster; changes nothing."""
         begun = time.monotonic()
         self.mesh.unanswered.clear()
-        self.facts = self._look()
+        self.facts = self._read_once()
         names = list(dict.fromkeys(_tables(self.facts)))
         read = ", ".join(names) if 0 < len(names) <= NAMED else f"{len(names)} tables" if names else "facts"
         line = f"read {read} of {', '.join(self.mesh.clusters)} in {time.monotonic() - begun:.1f} s"
@@ -175,6 +176,15 @@ class Stage:
         ]
         lines = [line, *(unknown or ["every cluster answered"])]
         return Text("\n".join(textwrap.fill(one, 110, subsequent_indent="  ") for one in lines))
+
+    def _read_once(self) -> Any:
+        """Return what `_look` returns; it sends the same read once. Other beats ask again: they are to see changes."""
+        asked_again = self.mesh
+        self.mesh = asked_again.remembering()
+        try:
+            return self._look()
+        finally:
+            self.mesh = asked_again
 
     @_beat
     def check(self) -> Findings:

@@ -42,14 +42,6 @@ LINES: Final = 400
 SHOWN: Final = 6
 OURS: Final = re.compile(rf" PassthroughCluster .*:{pod_reach.DISCARD}\b")
 """Access log lines of the checks' own tries."""
-FIXES: Final = {
-    "02": "MK201 MK210",
-    "04": "MK402 MK403 MK404 MK405 MK406 MK807 MK841",
-    "05": "MK703 MK801",
-    "06": "MK613 MK615 MK805 MK838",
-    "07": "MK704 MK802 MK803 MK809 MK830 MK831 MK832 MK833 MK836",
-}
-"""The stage of a run whose plan fixes what a check found."""
 WALK: Final = Table(
     "walk",
     "The checks, the likeliest first",
@@ -362,8 +354,9 @@ def judged(diagnosis: Diagnosis) -> list[Finding]:
 
 def fixing_stage(finding: Finding | None) -> str:
     """Return the stage whose plan fixes a finding, or nothing where no stage does: what is unknown it cannot fix."""
-    known = finding is not None and finding.verdict is not Verdict.UNKNOWN
-    return next((stage for stage, ids in FIXES.items() if known and finding and finding.id in ids.split()), "")
+    if finding is None or finding.verdict is Verdict.UNKNOWN:
+        return ""
+    return catalogue.find(finding.id).fixed_by
 
 
 def remedy_steps(diagnosis: Diagnosis, mesh_file: str) -> pd.DataFrame:

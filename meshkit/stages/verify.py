@@ -17,10 +17,9 @@ from typing import Any
 import pandas as pd
 
 from meshkit import parameters
-from meshkit.checks import gateways, pair_table, prometheus, remote_secrets
+from meshkit.checks import audit, control_plane, gateway_exposure, gateways, pair_table, prometheus, remote_secrets
 from meshkit.checks import pairs as checks_pairs
 from meshkit.checks.certificates import check_certificates, check_roots
-from meshkit.checks.control_plane import check_istiods
 from meshkit.checks.finding import Finding, Verdict, overall, worst_first
 from meshkit.checks.pair_traffic import check_pair
 from meshkit.checks.question import Question, arrow
@@ -50,12 +49,20 @@ def check(mesh: Mesh, facts: Snapshot, mode: str = "audit") -> list[Finding]:
     if mode == "plan" and (missing := unjoined(mesh, facts)):
         ask = Question("MK800", "the clusters are one mesh", "mesh", "an istiod in each, a remote secret for each pair")
         return [ask.answer(Verdict.SKIPPED, f"{missing}; stages 05 to 07 are to change that")]
-    findings = [*check_istiods(mesh, facts.identity)]
+    findings = [
+        *control_plane.check_istiods(mesh, facts.identity),
+        *control_plane.check_accepted(mesh, facts.identity, facts.claims, facts.inventory),
+    ]
     for pair in mesh.ordered_pairs:
         findings += remote_secrets.check(mesh, facts.identity, facts.remote_secrets, facts.remote_clusters, pair)
         findings += gateways.check_pair(mesh, facts.identity, facts.gateways, facts.gateways_seen, pair)
     if mesh.spec.topology.network == "multi":
-        findings += [gateways.check_gateway(mesh, facts.gateways, name) for name in mesh.clusters]
+        exposed = audit.gateway_facts(facts)
+        for name in mesh.clusters:
+            findings += [
+                gateways.check_gateway(mesh, facts.gateways, name),
+                gateway_exposure.check_own_network(mesh, exposed, name),
+            ]
     return [*findings, *check_roots(mesh, facts.certificates), *check_certificates(mesh, facts.certificates)]
 
 

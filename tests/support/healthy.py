@@ -10,11 +10,13 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.istio.ca import trust_store
 from meshkit.istio.ca.trust_store import Certificates, HeldRoot, ProxyCertificate, Roots, RootSource
 from meshkit.istio.control_plane import versions
+from meshkit.istio.control_plane.inventory import INVENTORY
 from meshkit.istio.control_plane.versions import ControlPlane, Identity
 from meshkit.istio.multicluster import gateways, remote_secrets
+from meshkit.istio.multicluster.credentials import Credential
+from meshkit.istio.multicluster.gateway_exposure import OPENED
 from meshkit.istio.multicluster.gateways import Gateways, GatewaySeen, GatewaysSeen, GatewayType, NetworkGateway
 from meshkit.istio.multicluster.remote_secrets import (
-    Credential,
     RemoteCluster,
     RemoteClusters,
     RemoteSecret,
@@ -22,7 +24,10 @@ from meshkit.istio.multicluster.remote_secrets import (
     SyncStatus,
 )
 from meshkit.istio.multicluster.secret_kubeconfig import Auth
+from meshkit.istio.proxies.proxy_status import CLAIMS
 from meshkit.istio.reading import Unread
+from meshkit.kube.cluster import Cluster
+from meshkit.kube.kubeconfig import Access
 from meshkit.kube.mesh import Mesh
 from meshkit.snapshot.snapshot import Snapshot
 from meshkit.spec import MeshSpec
@@ -38,7 +43,11 @@ def mesh(**change: Any) -> Mesh:
     """Return the mesh of east and west; nothing is sent to anyone."""
     clusters = [{"name": name, "context": name, "network": f"net-{name}"} for name in OTHER]
     spec = MeshSpec.parse({"clusters": clusters, **change}, where="test")
-    return Mesh(spec, dict.fromkeys(OTHER))  # type: ignore[arg-type]
+    return Mesh(spec, {name: Cluster(name, name, _nobody, 1.0) for name in OTHER})
+
+
+def _nobody() -> Access:
+    raise AssertionError("a test of tables asked a cluster")
 
 
 def identity(name: str) -> Row:
@@ -158,6 +167,19 @@ def roots(rows: Sequence[Row]) -> Roots:
     return trust_store.root_reading([HeldRoot(**{**row, "source": RootSource(row["source"])}) for row in rows])
 
 
+def claim(name: str) -> Row:
+    """Return what a proxy claims to be."""
+    return {"cluster": name, "namespace": "sample", "proxy": f"httpbin-{name}", "kind": "sidecar",
+            "cluster_id": name, "network": f"net-{name}"}  # fmt: skip
+
+
+def opened(name: str) -> Row:
+    """Return a Service that a gateway lets in."""
+    return {"cluster": name, "namespace": "sample", "service": "httpbin", "port": 8000, "endpoints": 1,
+            "addresses": f"10.0.0.{len(name)}:8080", "sni": "outbound_.8000_._.httpbin.sample.svc.cluster.local",
+            "gateway": f"gateway-{name}"}  # fmt: skip
+
+
 MAKERS: dict[str, tuple[Callable[[str], Row], Callable[[Sequence[Row]], Any]]] = {
     "identity": (identity, identities),
     "secrets": (secret, secrets),
@@ -165,6 +187,9 @@ MAKERS: dict[str, tuple[Callable[[str], Row], Callable[[Sequence[Row]], Any]]] =
     "gateways": (gateway, offered),
     "gateways_seen": (gateway_seen, seen),
     "certificates": (certificate, certificates),
+    "claims": (claim, CLAIMS.frame),
+    "inventory": (lambda name: {"cluster": name, "installer": "istioctl"}, INVENTORY.frame),
+    "opened": (opened, OPENED.frame),
 }
 READINGS = {"secrets": "remote_secrets", "remotes": "remote_clusters"}
 
@@ -185,7 +210,7 @@ def facts(spoiled: str = "", change: Row | None = None, *, only: Row | None = No
             rows[0] = {"cluster": "east", **only} if only else {**rows[0], **(change or {})}
             rows = rows[1:] if none else rows
         tables[READINGS.get(name, name)] = reading(rows)
-    return Snapshot(mesh(), {**tables, "roots": trust_store.root_reading()})
+    return Snapshot(mesh(), {**tables, "roots": trust_store.root_reading(), "revisions": {}})
 
 
 def call(client: str, server: str, **change: Any) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from meshkit.kube.answers import decoded
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
@@ -60,7 +61,7 @@ def create(cluster: Cluster, manifest: Object, manager: str = "kubectl-create") 
     answer = cluster._request(
         "POST", path, query=[("fieldManager", manager)], body=manifest, content_type="application/json"
     )
-    made: Object = cluster._decoded(answer)
+    made: Object = decoded(answer.data, cluster.where)
     return made
 
 
@@ -68,7 +69,7 @@ def edit(cluster: Cluster, manifest: Object, manager: str = "kubectl-edit") -> O
     """Merge fields into an object as another tool does; it owns them from then on."""
     path, kind = cluster._path_of(manifest), "application/merge-patch+json"
     answer = cluster._request("PATCH", path, query=[("fieldManager", manager)], body=manifest, content_type=kind)
-    made: Object = cluster._decoded(answer)
+    made: Object = decoded(answer.data, cluster.where)
     return made
 
 

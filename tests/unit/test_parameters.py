@@ -53,13 +53,14 @@ def test_every_field_of_the_mesh_file_is_shown() -> None:
 def test_paths_are_relative_to_the_mesh_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever meshkit runs; absolute ones, and those of the home folder, stay."""
     monkeypatch.setenv("HOME", "/home/me")
-    clusters = [{"name": "east", "context": "east", "network": "n"}]
+    clusters = [{"name": "east", "context": "east", "network": "n", "kubeconfig": "keys/east.yaml"}]
     trust = {"rootDirectory": "ca", "passphraseFrom": {"file": "secret/p"}}
     path = tmp_path / "mesh.yaml"
     path.write_text(yaml.safe_dump({"clusters": clusters, "trust": trust, "istio": {"overlay": "/etc/overlay.yaml"}}))
     spec = MeshSpec.load(path)
     assert spec.istio.overlay == "/etc/overlay.yaml"
     assert spec.trust.root_directory == str(tmp_path / "ca")
+    assert spec.clusters[0].kubeconfig == str(tmp_path / "keys/east.yaml")
     assert spec.trust.passphrase_from == {"file": str(tmp_path / "secret/p")}
     path.write_text(yaml.safe_dump({"clusters": clusters, "trust": {"passphraseFrom": {"file": "~/p"}}}))
     assert MeshSpec.load(path).trust.passphrase_from == {"file": "/home/me/p"}

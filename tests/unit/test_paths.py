@@ -59,3 +59,15 @@ def test_a_program_is_the_users_own_else_that_of_a_plugin(tmp_path: Path, monkey
     assert paths.program("istioctl") == str(labs / "istioctl")
     (labs / "istioctl").unlink()
     assert paths.program("istioctl") is None
+
+
+def test_the_package_data_of_a_wheel_wins_over_what_lies_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other distributions leave folders such as `docs` in site-packages."""
+    package = tmp_path / "meshkit"
+    monkeypatch.setattr(paths, "__file__", str(package / "paths.py"))
+    (tmp_path / "docs").mkdir()
+    assert paths.folder("docs") == tmp_path / "docs"
+    (package / "data" / "docs").mkdir(parents=True)
+    assert paths.folder("docs") == package / "data" / "docs"

@@ -88,7 +88,14 @@ def wrong_tls_server_name(bench: Bench) -> None:
 
 @fault(behind="P9 F4", users=UNSEEN + "; a new istiod is not ready for 30 s and then knows nothing", finding="MK702")
 def unreachable_api_server(bench: Bench) -> None:
-    """A firewall drops what the other clusters send to the API server."""
+    """A firewall drops what the other clusters send to the API server.
+
+    Once it is open again their istiods' watches come back by TCP's retransmission and client-go's back-off only: for up
+    to a minute they see no new endpoint there, while `istioctl remote-clusters` says synced. So they are restarted.
+    """
+    for reader in bench.sites:
+        if reader != bench.site:
+            bench.restart_later(reader, ISTIOD)
     bench.firewall("", "PREROUTING", "-p", "tcp", "-d", bench.site.api_ip, "--dport", str(API_PORT), "-j", "DROP")
 
 

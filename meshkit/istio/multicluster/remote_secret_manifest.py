@@ -14,8 +14,9 @@ import pandas as pd
 import yaml
 
 from meshkit.istio.multicluster import jwt, reader_tokens
+from meshkit.istio.multicluster.credentials import try_token
 from meshkit.istio.multicluster.reader_tokens import Token
-from meshkit.istio.multicluster.remote_secrets import ANNOTATION, LABEL, PREFIX, try_token
+from meshkit.istio.multicluster.remote_secrets import ANNOTATION, LABEL, PREFIX
 from meshkit.kube.api_server import server
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown

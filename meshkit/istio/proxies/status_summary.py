@@ -12,7 +12,7 @@ import pandas as pd
 
 from meshkit import parameters
 from meshkit.istio.proxies.syncz import CORE_TYPES
-from meshkit.tables import Table, integer, moment, text
+from meshkit.tables import Table, integer, moment, text, without_empty
 
 WORST_FIRST = ("ERROR", "NOT CONNECTED", "UNKNOWN", "STALE", "NOT SENT", "SYNCED", "IGNORED")
 BAD = ("ERROR", "NOT CONNECTED", "STALE")
@@ -124,6 +124,22 @@ def summary(status: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(worst=frame["state"])[[*NAMES, "worst", *types]].astype("str").reset_index(drop=True)
 
 
+def brief(proxies: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of a `summary` that a terminal has room for, with `types`: those in the worst state."""
+    types = list(proxies.columns[len(NAMES) + 1 :])
+    worst = [
+        "" if row["worst"] in GOOD else " ".join(kind for kind in types if row[kind] == row["worst"])
+        for row in proxies.to_dict("records")
+    ]
+    named = proxies[["cluster", "namespace", "proxy", "version"]]
+    return without_empty(named.assign(state=proxies["worst"], types=worst))
+
+
+def brief_groups(counted: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of `groups` that a terminal has room for."""
+    return counted[["cluster", "istiod", "kind", "version", "worst", "proxies"]].rename(columns={"worst": "state"})
+
+
 def _ranked(status: pd.DataFrame) -> pd.DataFrame:
     return status.assign(rank=rank(status["state"])).sort_values("rank", kind="stable")
 
@@ -197,6 +213,11 @@ def _bad(pair: dict[Any, Any], before: str, now: str, known: Any) -> dict[str, A
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+def brief_diff(changed: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of a `status_diff` that a terminal has room for."""
+    return changed[["cluster", "namespace", "proxy", "change", "before", "now"]]
 
 
 def _counted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

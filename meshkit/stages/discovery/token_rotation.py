@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from meshkit import parameters
-from meshkit.changes.plan import Change, Plan
+from meshkit.changes.change import Change
+from meshkit.changes.plan import Plan
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.known_defects import needs_restart_after_secret_change
 from meshkit.checks.question import Question, planned
@@ -18,11 +19,10 @@ from meshkit.checks.remote_reader import DiscoveryFacts
 from meshkit.checks.remote_secrets import ends_soon
 from meshkit.errors import InputError
 from meshkit.istio.control_plane import versions
-from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest, remote_secrets
+from meshkit.istio.multicluster import credentials, reader_tokens, remote_secret_manifest, remote_secrets
+from meshkit.istio.multicluster.credentials import Credential, Proof
 from meshkit.istio.multicluster.remote_secrets import (
     PREFIX,
-    Credential,
-    Proof,
     RemoteSecret,
     SyncStatus,
     kubeconfig_folder,
@@ -245,7 +245,7 @@ def check_revoked(mesh: Mesh, plan: Plan) -> Iterator[Finding]:
         cluster, tries = mesh.clusters[change.cluster], list[Proof]()
 
         def missing(cluster: Any = cluster, before: Any = before, tries: list[Proof] = tries) -> str:
-            tries.append(remote_secrets.try_token(cluster, before.token, before.ca, mesh.root_namespace))
+            tries.append(credentials.try_token(cluster, before.token, before.ca, mesh.root_namespace))
             said = tries[-1].credential
             return "" if said is Credential.REFUSED else f"the API server still answers {said.value}"
 

@@ -190,7 +190,7 @@ def check_tool(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
     wanted = mesh.spec.istio.version
     ask = Question("MK501", "istioctl is of the wanted version", "this machine", wanted or "any")
     if facts.istioctl_missing:
-        yield ask.fail(facts.istioctl, "install istioctl of that version, or put it on the PATH")
+        yield ask.fail(facts.istioctl, "install that version of istioctl, or put it on the PATH")
         return
     good = versions.agree(facts.istioctl, wanted) if wanted else True
     remedy = f"install istioctl {wanted}, or say `istio.version: {facts.istioctl}`"
@@ -220,7 +220,7 @@ def check_running(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
             elif facts.istioctl_missing:
                 yield ask.unknown(f"istiod {row['version']}, and no istioctl to compare", "see MK501")
             else:
-                remedy = "upgrade this cluster first, or use istioctl of its version"
+                remedy = "upgrade this cluster first, or use its version of istioctl"
                 same = versions.agree(row["version"], facts.istioctl)
                 observed = f"istiod {row['version']}"
                 yield ask.unknown(observed, remedy) if same is None else ask.judge(same, observed, remedy)
@@ -391,5 +391,5 @@ class Install(Stage):
 
     def _prove(self) -> Iterable[Finding]:
         (made,) = self.plans
-        self.after = look(self.mesh)
+        self.after = self._read_once()
         return prove(self.mesh, self.facts, made, self.after, drop_alias=self.drop_alias)

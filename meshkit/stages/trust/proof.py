@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import pandas as pd
 
-from meshkit.changes.plan import Change, Plan, refused
+from meshkit.changes.change import Change
+from meshkit.changes.plan import Plan, refused
 from meshkit.checks import discovery_pause
 from meshkit.checks.ca import check_held
 from meshkit.checks.finding import Finding, Verdict
@@ -184,7 +185,7 @@ def check_witnesses(sources: pd.DataFrame, name: str) -> Finding:
     remedy = (
         "istiod distributes what it has loaded: its log says why it did not load the Secret; then run this stage again"
     )
-    outdated = "kubectl rollout restart its workload: it missed the update, or answered from its agent's cache"
+    outdated = "`kubectl rollout restart` its workload: it missed the update, or answered from its agent's cache"
     return ask.judge(not wrong, observed, outdated if wrong and all(OUTDATED in each for each in wrong) else remedy)
 
 

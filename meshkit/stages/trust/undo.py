@@ -14,8 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from meshkit.changes.change import Change
 from meshkit.changes.journal import DONE, Entry, Journal
-from meshkit.changes.plan import Change, Plan
+from meshkit.changes.plan import Plan
 from meshkit.changes.undo import installed_control_plane
 from meshkit.errors import InputError
 from meshkit.istio.ca import cacerts, certificates, istiod_ca, model, trust_store

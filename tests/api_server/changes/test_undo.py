@@ -12,12 +12,14 @@ import pytest
 
 from meshkit import stages
 from meshkit.changes import journal, undo
+from meshkit.changes.change import RESTARTED
 from meshkit.changes.journal import Entry, Journal
-from meshkit.changes.plan import RESTARTED, Plan
+from meshkit.changes.plan import Plan
 from meshkit.checks.finding import Verdict
 from meshkit.errors import ChangeError
 from meshkit.istio.control_plane import istioctl
 from meshkit.istio.multicluster import reader_tokens, remote_secret_manifest, remote_secrets
+from meshkit.istio.multicluster.credentials import Credential, Proof
 from meshkit.kube import rollout
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.manifests import identify
@@ -505,9 +507,7 @@ def test_a_replaced_credential_that_ends_does_not_come_back(
 ) -> None:
     """The one that replaced it stays as long as it is read by; one that never ends is put back."""
     two = two_of(api_server, east, space)
-    monkeypatch.setattr(
-        remote_secrets, "_prove", lambda *_: remote_secrets.Proof(remote_secrets.Credential.OK, leads_to="west")
-    )
+    monkeypatch.setattr(remote_secrets, "_prove", lambda *_: Proof(Credential.OK, leads_to="west"))
     held = remote_secrets.remote_secrets  # the one server would show them in both
     monkeypatch.setattr(remote_secrets, "remote_secrets", lambda mesh: (rows := held(mesh)).with_items(rows.of("east")))
     kind = reader_tokens.EXPIRING_TYPE if ends else "Opaque"  # no controller here fills one of Kubernetes' own type

@@ -76,13 +76,14 @@ def test_a_sick_cluster_is_unknown_in_time_and_the_other_is_judged(
         assert ("MK101", "west") in of_west
     elif command[0] == "proxies":
         assert [(row["cluster"], row["state"]) for row in rows] == [("west", "UNKNOWN")]
-        assert "✖ MK901 east: no proxy" in err
+        assert "✖ fail MK901" in err
+        assert "  observed  no proxy" in err
     else:
         # What fails of west → east is east's own: it has no gateway.
         assert {row["client"]: row["why"][:5] for row in rows} == {"east": "MK802", "west": "MK805"}
-        assert "? MK802 west → east" in err
-        assert "✖ MK805 east" in err
-        assert not re.search(r"✖ MK\d+ west", err)
+        assert "? unknown MK802 remote secret is there [west → east]" in err
+        assert "✖ fail MK805 east-west gateway is offered [east]" in err
+        assert not re.search(r"✖ fail .*\[west", err)
 
 
 @COMMANDS

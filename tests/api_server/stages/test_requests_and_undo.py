@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from meshkit import stages
+from meshkit.changes.change import Change
 from meshkit.changes.journal import Journal
-from meshkit.changes.plan import Change, Plan
+from meshkit.changes.plan import Plan
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.display import RECORD
 from meshkit.errors import CheckFailed, InputError

@@ -17,6 +17,7 @@ import yaml
 
 from meshkit.checks import pair_table, pairs
 from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.question import arrow
 from meshkit.istio.ca import certificates
 from meshkit.kube.mesh import Mesh
 from meshkit.snapshot.snapshot import PAIRS, Snapshot
@@ -39,8 +40,11 @@ def looked(mesh: Mesh) -> tuple[Snapshot, list[Finding]]:
 def first_links(mesh: Mesh) -> dict[str, tuple[str, str]]:
     """Return verdict and first broken link (with its check) of each pair."""
     facts, findings = looked(mesh)
-    rows = pair_table.brief(pair_table.table(mesh, facts, findings)).to_dict("records")
-    return {row["pair"]: (row["verdict"], f"{row['broken']} {row['why'][:5]}".strip()) for row in rows}
+    rows = pair_table.table(mesh, facts, findings).to_dict("records")
+    return {
+        arrow(row["client"], row["server"]): (row["verdict"], f"{row['broken']} {row['why'][:5]}".strip())
+        for row in rows
+    }
 
 
 WHOLE = {PAIR: ("pass", ""), BACK: ("pass", "")}

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from meshkit.changes.plan import Change, Plan, refused
+from meshkit.changes.change import Change
+from meshkit.changes.plan import Plan, refused
 from meshkit.checks.finding import Verdict
 
 

@@ -12,9 +12,11 @@ import pytest
 
 from meshkit.checks import pair_table, pairs
 from meshkit.checks.finding import Verdict, overall
+from meshkit.checks.question import arrow
 from meshkit.istio.multicluster import endpoint_shards, remote_secrets
 from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
+from meshkit.notebook.terminal import render
 from meshkit.probing import api_server_reach, client_view, pair_survey, sni_probe
 from meshkit.snapshot.snapshot import PAIRS, Snapshot
 from meshkit.spec import MeshSpec
@@ -82,10 +84,12 @@ def sent(client: str = "", **change: Any) -> pd.DataFrame:
 
 
 def line(known: Snapshot, traffic: pd.DataFrame | None = None, pair: str = PAIR) -> Row:
-    """Return the terminal's line of a pair."""
-    findings = pairs.check_all(mesh(), known, traffic)
-    shown = pair_table.brief(pair_table.table(mesh(), known, findings, traffic)).set_index("pair")
-    return dict(shown.loc[pair])
+    """Return the line of a pair, as the terminal has it, and why it is broken."""
+    rows = pair_table.table(mesh(), known, pairs.check_all(mesh(), known, traffic), traffic)
+    shown = pair_table.brief(rows).to_dict("records")
+    lines = {arrow(row["client"], row["server"]): {"broken": "", **row, "why": why}
+             for row, why in zip(shown, rows["why"], strict=True)}  # fmt: skip
+    return lines[pair]
 
 
 def test_a_healthy_mesh_has_every_link_and_every_link_is_whole() -> None:
@@ -255,7 +259,7 @@ def test_replicas_that_disagree_are_a_finding_and_stand_in_rows_of_their_own(
 def test_traffic_is_judged_and_shown() -> None:
     """Answers from elsewhere, none at all, and not tried."""
     assert line(facts(), sent())["answered"] == "20/20"
-    assert line(facts(), sent())["p95"] == 50.0
+    assert line(facts(), sent())["p50_ms"] == 45.0
     for change, verdict in (
         ({"answered_in": "east"}, "fail"),
         ({"answered": 0, "error": "503: no healthy upstream"}, "fail"),
@@ -296,14 +300,17 @@ def test_the_table_has_its_columns_and_types_and_the_worst_pair_first() -> None:
     assert len(pair_table.table(mesh(), empty, pairs.check_all(mesh(), empty))) == 2
 
 
-def test_no_line_of_the_terminals_table_is_longer_than_120_cells() -> None:
-    """Whatever is wrong, and with long names."""
-    from meshkit.notebook.terminal import render
-
+def test_80_columns_hold_the_terminals_table_with_names_that_still_differ() -> None:
+    """Whatever is wrong; the whole names are in the wide table."""
     known = facts("hellos", {"heard": "closed", "detail": "x" * 300})
     rows = pair_table.table(mesh(), known, pairs.check_all(mesh(), known), sent())
-    text = render(pair_table.brief(rows.replace({"client": {"east": "lab-north"}, "server": {"west": "lab-south"}})))
-    assert max(map(len, text.splitlines())) <= 120, text
+    long = {"east": "prod-eu-west-1-payments-blue", "west": "prod-eu-west-2-payments-blue"}
+    rows = rows.replace({"client": long, "server": long})
+    lines = render(pair_table.brief(rows), width=80).splitlines()
+    assert max(map(len, lines)) <= 80, lines
+    assert len({tuple(line.split()[:2]) for line in lines[1:]}) == 2
+    assert "…" in lines[1]
+    assert all(name in render(pair_table.wide(rows), "wide", width=80) for name in long.values())
 
 
 @pytest.mark.parametrize("sickness", [500, 429, "refuses", "slow"])

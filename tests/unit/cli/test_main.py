@@ -30,7 +30,7 @@ def test_help_shows_examples_and_each_command(capsys: pytest.CaptureFixture[str]
     """And ends well."""
     code, out, _ = call(capsys, "--help")
     assert code == 0
-    assert "meshkit audit parameters/lab.yaml" in out
+    assert "meshkit audit mesh.yaml" in out
     assert all(name in out for name in cli.commands)
 
 

@@ -162,11 +162,38 @@ def test_talk_on_a_terminal_has_a_clock_unless_it_is_dumb(monkeypatch: pytest.Mo
 
 def test_a_narrow_terminal_cuts_the_widest_text_and_nothing_else(terminal: pytest.MonkeyPatch) -> None:
     """Numbers and times stay whole; every line fits."""
-    lines = render(PROXIES, color=False).split("\n")
-    assert max(map(cell_len, lines)) <= 80
-    assert "…" in lines[1]
+    lines = render(PROXIES, color=False, width=70).split("\n")
+    assert max(map(cell_len, lines)) <= 70
+    assert "sleep-5f9…cde.sample" in lines[1]
     assert lines[1].endswith("2026-01-02T03:04:05Z")
     assert "httpbin-0.sample" in lines[2]
+
+
+def test_names_that_differ_look_different_when_they_are_cut(terminal: pytest.MonkeyPatch) -> None:
+    """In the middle, unless that is where they differ; a sentence loses its end."""
+    names = [f"prod-eu-west-{zone}-payments-and-orders-blue" for zone in (1, 2)]
+    lines = render(pd.DataFrame({"client": names, "server": names[::-1], "why": "it is so " * 20}), width=60).split(
+        "\n"
+    )
+    assert max(map(cell_len, lines)) <= 60
+    first, second = (line.split()[:2] for line in lines[1:])
+    assert first == second[::-1]
+    assert first[0] != first[1]
+    assert lines[1].endswith("…")
+
+
+def test_wide_cuts_nothing(terminal: pytest.MonkeyPatch) -> None:
+    """However narrow the terminal is."""
+    terminal.setenv("COLUMNS", "40")
+    assert "sleep-5f9c7d9d8b-abcde.sample" in render(PROXIES, "wide")
+
+
+def test_force_color_colours_a_dumb_terminals_pipe_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As force-color.org has it; many CI systems say TERM=dumb."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[32m✔ SYNCED" in render(PROXIES)
 
 
 def test_columns_line_up_by_cells_where_characters_are_wide() -> None:
@@ -235,5 +262,5 @@ def test_an_empty_table_keeps_its_headings() -> None:
 
 def test_an_unknown_format_is_an_input_error_that_lists_the_known_ones() -> None:
     """Exit code 2, not a traceback."""
-    with pytest.raises(InputError, match="table, json or csv"):
+    with pytest.raises(InputError, match="table, wide, json or csv"):
         render(PROXIES, "yaml")  # type: ignore[arg-type]

@@ -42,6 +42,7 @@ TYPED: dict[str, Any] = {
     "revisions": {"east": PLANES, "west": Unknown("no answer within 10 s")},
     "service_views": (ServiceView("east", "west", "sample/httpbin", (HINDRANCE,)), ServiceView("west", "east", "s/h")),
     "istioctl": Tool("1.31.0"),
+    "installers": {"east": "helm", "west": Unknown("no answer within 10 s")},
     "offer": Offer("aa11", {"east": "bb22"}),
     "mesh_networks": {"east": {"net-east": {"endpoints": [{"fromRegistry": "east"}]}}, "west": Unknown("refused")},
 }

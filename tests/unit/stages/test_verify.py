@@ -13,7 +13,7 @@ from meshkit.checks.finding import Verdict, overall
 from meshkit.checks.question import Question
 from meshkit.istio.control_plane import inventory, versions
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
-from meshkit.istio.multicluster.remote_secrets import Credential
+from meshkit.istio.multicluster.credentials import Credential
 from meshkit.istio.proxies import proxy_status
 from meshkit.istio.reading import Unread
 from meshkit.stages import verify
@@ -30,7 +30,7 @@ def test_a_healthy_mesh_passes_every_check() -> None:
     """And each check speaks of each of its subjects."""
     findings = verify.check(mesh(), facts())
     assert overall(findings) is PASS
-    splits = {"MK830", "MK831", "MK832", "MK833", "MK836", "MK838"}
+    splits = {"MK616", "MK843", "MK830", "MK831", "MK832", "MK833", "MK836", "MK838"}
     assert {f.id for f in findings} == {f"MK80{n}" for n in range(1, 10)} | splits
     assert {f.subject for f in findings} == {"east", "west", PAIR, BACK}
 
@@ -39,6 +39,8 @@ SPOILED = [
     ("MK801", "east", "identity", {"cluster_id": "Kubernetes"}, FAIL),
     ("MK801", "east", "identity", {"network": ""}, FAIL),
     ("MK801", "east", "identity", {"reason": "no answer"}, UNKNOWN),
+    ("MK843", "east", "claims", {"cluster_id": "former"}, FAIL),
+    ("MK616", "east", "opened", {"addresses": f"{healthy.address('west')}:15443"}, FAIL),
     ("MK802", PAIR, "secrets", {"key": "north", "annotation": "north", "leads_to": "north"}, FAIL),
     ("MK802", PAIR, "secrets", {"namespace": "default"}, SKIPPED),
     ("MK830", PAIR, "secrets", {"annotation": "north"}, FAIL),
@@ -121,11 +123,13 @@ def test_what_is_not_there_is_no_pass(number: str, subject: str, table: str, ver
 
 
 UNREAD = [
-    ("identity", {"reason": "no answer"}, {"MK801": "east", "MK830": BACK, "MK831": PAIR}),
+    ("identity", {"reason": "no answer"}, {"MK801": "east", "MK830": BACK, "MK831": PAIR, "MK843": "east"}),
     ("secrets", {"credential": "UNKNOWN", "detail": "no answer"}, {"MK802": PAIR, "MK803": PAIR}),
     ("remotes", {"status": "UNKNOWN", "reason": "no answer"}, {"MK804": PAIR}),
     ("gateways", {"reason": "no answer"}, {"MK805": "east", "MK806": BACK}),
-    ("gateways_seen", {"reason": "no answer"}, {"MK806": PAIR}),
+    ("gateways_seen", {"reason": "no answer"}, {"MK806": PAIR, "MK616": "east"}),
+    ("claims", {"reason": "no answer"}, {"MK843": "east"}),
+    ("opened", {"reason": "no answer"}, {"MK616": "east"}),
     ("certificates", {"reason": "no answer"}, {"MK807": "east"}),
 ]
 

@@ -26,6 +26,7 @@ from meshkit.changes.plan import Plan
 from meshkit.istio.control_plane import istioctl as reader
 from meshkit.istio.control_plane import revisions
 from meshkit.istio.multicluster import gateway_manifests
+from meshkit.kube.answers import decoded
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh
 from tests.support import planes
@@ -132,7 +133,7 @@ def called(east: Cluster, namespace: str, labels: dict[str, str]) -> set[str]:
     pod["metadata"]["labels"] = labels
     path = f"/api/v1/namespaces/{namespace}/pods"
     answer = east._request("POST", path, query=[("dryRun", "All")], body=pod, content_type="application/json")
-    made = cast("Object", east._decoded(answer))
+    made = cast("Object", decoded(answer.data, east.where))
     return set((made["metadata"].get("annotations") or {}).get(MARK, "").split())
 
 

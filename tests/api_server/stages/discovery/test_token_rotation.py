@@ -15,6 +15,7 @@ from meshkit.changes.journal import Entry, Journal
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import reader_tokens
 from meshkit.istio.multicluster import remote_secrets as multicluster_remote_secrets
+from meshkit.istio.multicluster.credentials import try_token
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages import istiod_restart
@@ -54,7 +55,7 @@ def test_a_token_that_ends_is_of_the_account_and_ends_with_its_secret(real: Mesh
     assert abs(token.ends - datetime.now(UTC) - HOUR) < timedelta(minutes=1)
     assert (token.account, token.kind, token.replaces) == (reader_tokens.LEAST, "expiring", ("before",))
     assert token.token not in repr(token)
-    assert multicluster_remote_secrets.try_token(east, token.token, b"", namespace).credential == "ok"
+    assert try_token(east, token.token, b"", namespace).credential == "ok"
     east.delete(manifest)
     assert reader_tokens.tokens(east, namespace) == []
 

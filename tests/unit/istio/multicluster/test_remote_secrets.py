@@ -12,9 +12,10 @@ import yaml
 
 from meshkit.checks import remote_secrets as checks_remote_secrets
 from meshkit.errors import UnreachableError
-from meshkit.istio.multicluster import remote_secret_manifest, remote_secrets, secret_kubeconfig
+from meshkit.istio.multicluster import credentials, remote_secret_manifest, remote_secrets, secret_kubeconfig
+from meshkit.istio.multicluster.credentials import Credential, Proof
 from meshkit.istio.multicluster.reader_tokens import Token
-from meshkit.istio.multicluster.remote_secrets import Credential, RemoteSecret
+from meshkit.istio.multicluster.remote_secrets import RemoteSecret
 from meshkit.istio.multicluster.secret_kubeconfig import Auth
 from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
@@ -231,7 +232,7 @@ def test_what_an_authenticating_proxy_refuses_is_asked_by_our_own_credential(
     """
     said = {"sub": "system:serviceaccount:istio-system:reader"}
     token = f"h.{base64.urlsafe_b64encode(json.dumps(said).encode()).decode()}.s"
-    monkeypatch.setattr(remote_secrets, "_ask", lambda *_: remote_secrets.Proof(Credential.REFUSED, "(401)"))
+    monkeypatch.setattr(credentials, "_ask", lambda *_: Proof(Credential.REFUSED, "(401)"))
     found = None if gone else {"metadata": {"uid": ""}}
 
     def answer(known: Any) -> Any:
@@ -248,7 +249,7 @@ def test_what_an_authenticating_proxy_refuses_is_asked_by_our_own_credential(
         review_token=lambda given: asked.append(given) or answer(status),
         can_i=lambda *_, user: asked.append(user) or answer(allowed),
     )
-    proof = remote_secrets.try_token(cluster, token, b"", "istio-system")
+    proof = credentials.try_token(cluster, token, b"", "istio-system")
     assert proof.credential is credential
     assert token not in proof.detail
     assert asked[1:] == [GOOD["user"]] * len(asked[1:])
@@ -282,9 +283,9 @@ def tried_with(cluster: Row, monkeypatch: pytest.MonkeyPatch) -> tuple[list[byte
         return len(cas)
 
     west.with_token = with_token
-    private, good = remote_secrets.Proof(Credential.UNREACHABLE, "no issuer"), remote_secrets.Proof(Credential.OK)
-    monkeypatch.setattr(remote_secrets, "_ask", lambda at, _: private if at == 1 else good)
-    monkeypatch.setattr(remote_secrets, "_strange", lambda *_: True)
+    private, good = Proof(Credential.UNREACHABLE, "no issuer"), Proof(Credential.OK)
+    monkeypatch.setattr(credentials, "_ask", lambda at, _: private if at == 1 else good)
+    monkeypatch.setattr(credentials, "_strange", lambda *_: True)
     (secret,) = remote_secrets.remote_secrets(Mesh(spec, {"west": west}))
     return cas, secret
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from meshkit.changes.plan import Change, Plan
+from meshkit.changes.change import Change
+from meshkit.changes.plan import Plan
 from meshkit.checks import merged_service, remote_reader, remote_secrets, service_merge
 from meshkit.checks.finding import Finding, Verdict, overall
 from meshkit.errors import UnreachableError

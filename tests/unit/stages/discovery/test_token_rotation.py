@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from meshkit.changes import plan as changes_plan
-from meshkit.changes.plan import Change, Plan
+from meshkit.changes.change import Change
+from meshkit.changes.plan import Plan
 from meshkit.checks import known_defects, remote_reader, remote_secrets
 from meshkit.checks.finding import Verdict
 from meshkit.errors import InputError

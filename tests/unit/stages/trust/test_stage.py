@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from meshkit.changes.plan import Change, Plan
+from meshkit.changes.change import Change
+from meshkit.changes.plan import Plan
 from meshkit.checks import ca as stage
 from meshkit.checks import trust_domains
 from meshkit.checks.finding import Verdict
