@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from meshkit.changes.planned import PlannedChange, digest
 from meshkit.errors import ChangeError
 from meshkit.kube.cluster import FIELD_MANAGER
-from meshkit.kube.manifests import Object
+from meshkit.kube.manifests import Object, referenced
 from meshkit.kube.wait import Wait
 from meshkit.tables import Table, integer, number, text
 
@@ -72,6 +73,18 @@ class Change:
     begun: datetime | None = None
     seconds: float = float("nan")
     detail: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The digest of its diff, as what is approved and what was done have it."""
+        return digest(changed_lines(self.diff))
+
+    def planned(self, stage: str, *, temporary: bool) -> PlannedChange:
+        """Return what is approved of it, as a change of a stage's plan."""
+        return PlannedChange(
+            stage, self.cluster, self.action, self.object, self.why, self.diff, self.digest, self.problem,
+            manifest=referenced(self.declares) if self.declares else None, temporary=temporary,
+        )  # fmt: skip
 
     def confirm(self) -> None:
         """Repeat the dry run.

@@ -58,12 +58,13 @@ def installed(cluster: Cluster, manifest: Object) -> tuple[Object | None, str]:
     labels = live["metadata"].get("labels") or {}
     added = {key: value for key, value in labels.items() if key.startswith(istioctl.INSTALL_LABELS)}
     desired["metadata"]["labels"] = {**(desired["metadata"].get("labels") or {}), **added}
-    apply = functools.partial(apply_as_istioctl, cluster, desired, dry_run=True)
-    return live, unified(live, unless_the_same(cluster, live, desired, apply))
+    return live, unified(live, unless_the_same(cluster, live, desired, apply_as_istioctl))
 
 
-def unless_the_same(cluster: Cluster, live: Object | None, manifest: Object, dry_run: Callable[[], Object]) -> Object:
-    """Return what a dry run of an apply makes of an object; the live one where others own the same already.
+def unless_the_same(
+    cluster: Cluster, live: Object | None, manifest: Object, apply: Callable[..., Object] = Cluster.apply
+) -> Object:
+    """Return what the dry run of an apply makes of an object; the live one where others own the same already.
 
     The server reports a conflict also where values differ in their spelling only, as 2000m and 2 do.
 
@@ -71,7 +72,7 @@ def unless_the_same(cluster: Cluster, live: Object | None, manifest: Object, dry
         ConflictError: others own other values.
     """
     try:
-        return dry_run()
+        return apply(cluster, manifest, dry_run=True)
     except ConflictError:
         if live is None or unified(live, cluster.rehearse(manifest)):
             raise
