@@ -25,7 +25,7 @@ MESH_FILE: Final = "mesh.yaml"
 TO_DECIDE: Final = "TO DECIDE"
 _LAB: Final = "../parameters/lab.yaml"
 """The mesh file that the notebooks name before they are copied."""
-_COPIES: Final = {"notebooks": "*.ipynb", "parameters": "*.yaml", "docs": "*.md"}
+_COPIES: Final = (("notebooks", "*.ipynb"), ("parameters", "*.yaml"), ("docs", "*.md"), ("docs", "*.png"))
 _IGNORED: Final = """\
 # Executed notebooks and runs hold what was read in your clusters: commit the mesh file, and not these.
 /notebooks/
@@ -62,27 +62,27 @@ def create(folder: Path, found: Found) -> Workspace:
         InputError: the folder has a mesh file, or cannot be written.
     """
     require_new(folder)
-    files = {folder / ".gitignore": _IGNORED, **{folder / place: text for place, text in _copies()}}
+    files = {folder / ".gitignore": _IGNORED.encode(), **{folder / place: held for place, held in _copies()}}
     try:
-        kept = tuple(path for path, text in files.items() if not _written(path, text))
-        _written(folder / MESH_FILE, mesh_yaml(found))
+        kept = tuple(path for path, held in files.items() if not _written(path, held))
+        _written(folder / MESH_FILE, mesh_yaml(found).encode())
     except OSError as error:
         raise InputError(f"cannot be written ({error.strerror})", where=str(error.filename or folder)) from None
     return Workspace(folder / MESH_FILE, kept)
 
 
-def _copies() -> Iterator[tuple[str, str]]:
-    for name, pattern in _COPIES.items():
+def _copies() -> Iterator[tuple[str, bytes]]:
+    for name, pattern in _COPIES:
         for path in sorted(paths.folder(name).glob(pattern)):
-            yield f"{name}/{path.name}", path.read_text(encoding="utf-8").replace(_LAB, f"../{MESH_FILE}")
+            yield f"{name}/{path.name}", path.read_bytes().replace(_LAB.encode(), f"../{MESH_FILE}".encode())
 
 
-def _written(path: Path, text: str) -> bool:
+def _written(path: Path, held: bytes) -> bool:
     """Write a file, and return whether it is new: one that is there stays as it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with path.open("xb") as file:
+            file.write(held)
     except FileExistsError:
         return False
     return True

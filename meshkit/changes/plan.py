@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,14 +24,14 @@ import pandas as pd
 from meshkit import parameters
 from meshkit.changes import installation, undo
 from meshkit.changes import temporary as changes_temporary
-from meshkit.changes.change import PLAN, REHEARSAL, Change, changed_lines, restarted_now
+from meshkit.changes.change import PLAN, REHEARSAL, Change, restarted_now
 from meshkit.changes.journal import Entry, Journal, exclusively, require_journal_name
-from meshkit.changes.planned import PlannedChange, differences, digest, documents
+from meshkit.changes.planned import PlannedChange, differences, documents
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.display import PLANNED, Explorable, coloured, folded, styled
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.istio.control_plane import istioctl
-from meshkit.kube.manifests import MANAGED, Object, identify, patched, qualified, referenced, unified
+from meshkit.kube.manifests import MANAGED, Object, identify, patched, qualified, unified
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.rollout import rolled_out
 from meshkit.kube.transport import NotFoundError
@@ -78,8 +77,7 @@ class Plan(Explorable):
         A plan may change one object several times: each change is shown against the one before it.
         """
         desired = copy.deepcopy(manifest)
-        change = Change(cluster, "create", identify(manifest), why, manifests=[desired], wait=wait, gate=gate,
-                        declares=desired)  # fmt: skip
+        change = Change(cluster, "create", identify(manifest), why, manifests=[desired], wait=wait, gate=gate)
         target = self.mesh.clusters[cluster]
 
         def preview() -> str:
@@ -94,25 +92,24 @@ class Plan(Explorable):
             else:
                 change.before, change.action = [live], "update" if live else "create"
                 change.diff = unified(live, desired)  # shown where the server cannot check it yet
-                dry_run = functools.partial(target.apply, desired, dry_run=True)
-                change.expected = undo.unless_the_same(target, live, desired, dry_run)
+                change.expected = undo.unless_the_same(target, live, desired)
             return unified(change.before[0], change.expected)
 
-        change.do, change.again = (lambda: target.apply(desired)), preview
+        change.do, change.again, change.declares = (lambda: target.apply(desired)), preview, desired
         self._add(change, preview)
 
     def patch(
         self, cluster: str, manifest: Object, why: str, *, wait: Wait | None = None, gate: Wait | None = None
     ) -> None:
         """Plan a merge patch of fields of an existing object; undo restores their former values."""
-        change = Change(cluster, "patch", identify(manifest), why, manifests=[manifest], wait=wait, gate=gate,
-                        declares=manifest)  # fmt: skip
+        change = Change(cluster, "patch", identify(manifest), why, manifests=[manifest], wait=wait, gate=gate)
         target = self.mesh.clusters[cluster]
 
         def preview() -> str:
             return self._patched(change, manifest)
 
         change.do, change.again = (lambda: target.patch(manifest, dry_run=False)), preview
+        change.declares = manifest
         self._add(change, preview)
 
     def delete(self, cluster: str, manifest: Object, why: str) -> None:
@@ -190,14 +187,13 @@ class Plan(Explorable):
         name = str(operator["spec"].get("profile", "default"))
         gateways = operator["spec"].get("components", {}).get("ingressGateways", [])
         named = ", ".join(g["name"] for g in gateways if name == "empty") or f"profile {name}"
-        change = Change(cluster, "install", f"Istio ({named})", why, manager=istioctl.MANAGER, gate=gate,
-                        declares=operator)  # fmt: skip
+        change = Change(cluster, "install", f"Istio ({named})", why, manager=istioctl.MANAGER, gate=gate)
         preview = installation.preview(self.mesh.clusters[cluster], change, operator)
 
         def do() -> None:
             istioctl.install(self.mesh.spec.cluster(cluster), operator, print)
 
-        change.do, change.again = do, preview
+        change.do, change.again, change.declares = do, preview, operator
         self._add(change, preview)
 
     def undo(
@@ -287,14 +283,7 @@ class Plan(Explorable):
 
     def planned(self) -> list[PlannedChange]:
         """Return its changes as what is approved: each with the digest of its diff, or why that is not known yet."""
-        return [self._planned(change) for change in self.changes]
-
-    def _planned(self, change: Change) -> PlannedChange:
-        return PlannedChange(
-            self.stage, change.cluster, change.action, change.object, change.why, change.diff,
-            digest(changed_lines(change.diff)), later=change.problem, temporary=self.temporary,
-            manifest=referenced(change.declares) if change.declares else None,
-        )  # fmt: skip
+        return [change.planned(self.stage, temporary=self.temporary) for change in self.changes]
 
     def findings(self) -> list[Finding]:
         """MKn90: the servers accept the plan; one finding for each change that they refuse or cannot check."""
@@ -484,7 +473,7 @@ def _begin(plan: Plan, change: Change, book: Journal) -> Entry:
         why=change.why,
         manager=change.manager,
         temporary=plan.temporary,
-        digest=digest(changed_lines(change.diff)),
+        digest=change.digest,
     )
 
 

@@ -152,4 +152,4 @@ def test_the_wheel_has_whatever_is_copied() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     shipped = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert shipped == {name: f"meshkit/data/{name}" for name in workspace._COPIES}
+    assert shipped == {name: f"meshkit/data/{name}" for name, _ in workspace._COPIES}
