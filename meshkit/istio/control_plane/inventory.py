@@ -179,7 +179,8 @@ def cluster_addresses(services: Iterable[dict[str, Any]]) -> list[Network]:
 
 def collapse(ranges: Iterable[str]) -> list[Network]:
     """Return ranges without repetition, neighbours merged, IPv4 first."""
-    known = [ipaddress.ip_network(text, strict=False) for text in ranges]
+    # As text: of a number or a truth value in its place, Python would make an address.
+    known = [ipaddress.ip_network(str(text), strict=False) for text in ranges]
     four = [network for network in known if isinstance(network, ipaddress.IPv4Network)]
     six = [network for network in known if isinstance(network, ipaddress.IPv6Network)]
     return [*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six)]

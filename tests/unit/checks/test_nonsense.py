@@ -108,6 +108,7 @@ def alone() -> list[tuple[str, str, str]]:
 
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @example(seed=0, ways=[])
+@example(seed=10000001, ways=["status", "nodes", "whole"])  # a truth value among a node's podCIDRs
 @given(seed=st.integers(0, 2**32), ways=st.lists(st.sampled_from(WAYS), min_size=1, max_size=3, unique=True))
 def test_nonsense_of_one_cluster_leaves_what_is_found_of_the_other(
     alone: list[tuple[str, str, str]], seed: int, ways: list[str]
