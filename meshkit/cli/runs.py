@@ -271,10 +271,10 @@ def _private_key(file: Path) -> Ed25519PrivateKey:
     return attestation.private_key(file, lambda: str(click.prompt("passphrase of the key", hide_input=True, err=True)))
 
 
-def _signer(key: Path | None) -> Signer:
+def _signer(key: Path | None) -> Signer | None:
     from meshkit.runs.signature import Signer
 
-    return Signer(_private_key(key)) if key else Signer.own()
+    return Signer(_private_key(key)) if key else None  # the user's own key is made once nothing is refused any more
 
 
 def _execute(mesh_file: Path, *run: Any, files: Path | None = None, **options: Any) -> int:

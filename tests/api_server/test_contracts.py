@@ -58,7 +58,8 @@ UID = "UID-OF-EAST"
 RUN = "20260301T120000Z-apply"
 IN_ORDER = {"columns", "key", "show"}
 """Where the order of keys and items is part of the contract."""
-SERVERS = {"managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "status"}
+SERVERS = {"managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "status",
+           "deployment.kubernetes.io/revision"}  # fmt: skip
 
 
 def differences(was: Any, now: Any, path: str = "") -> Iterator[str]:
