@@ -17,7 +17,7 @@ MAKEFLAGS += --no-print-directory
 help:
 	@echo "make demo     build and start a live mesh of one cluster here, take it to two, say where the report is"
 	@echo "make lint     ruff, mypy, import-linter: about 1 minute"
-	@echo "make unit     tests that need neither a cluster nor built programs: about 1 minute"
+	@echo "make unit     tests that need neither a cluster nor built programs: about 3 minutes"
 	@echo "make test     lint, unit, tests with a real API server, a whole migration on the lab: about 20 minutes"
 	@echo "make e2e      tests in a browser, all with the lab, and those of the lab, but no drills: about 40 minutes"
 	@echo "make drills   tests of minutes each, about 90 minutes: every fault, kills (KILLS=20, CELLS=); DRILLS= chooses"
