@@ -5,6 +5,7 @@ Belongs here: the record of one change. Does not: how a change is found (`plan`)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -106,6 +107,12 @@ def restarted_now() -> Object:
     """Return the fields by which `kubectl rollout restart` restarts a workload."""
     # In microseconds, so that two restarts within a second differ.
     return {"template": {"metadata": {"annotations": {RESTARTED: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}}}}
+
+
+def counted(diff: str) -> str:
+    """Return how many lines a diff adds and removes."""
+    signs = Counter(line[:1] for line in diff.splitlines())
+    return f"+{signs['+']} −{signs['-']}"
 
 
 def changed_lines(diff: str) -> list[str]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +23,7 @@ import pandas as pd
 from meshkit import parameters
 from meshkit.changes import installation, undo
 from meshkit.changes import temporary as changes_temporary
-from meshkit.changes.change import PLAN, REHEARSAL, Change, restarted_now
+from meshkit.changes.change import PLAN, REHEARSAL, Change, counted, restarted_now
 from meshkit.changes.journal import Entry, Journal, exclusively, require_journal_name
 from meshkit.changes.planned import PlannedChange, differences, documents
 from meshkit.checks.finding import Finding, Verdict
@@ -275,7 +274,7 @@ class Plan(Explorable):
         shown = (REHEARSAL if self.temporary else PLAN).view(self.table()).bundle()
         blocks = [(f"{c.cluster}: {c.action} {c.object}", c.diff) for c in self.changes if c.diff]
         html = "".join(
-            folded(f"{title} ({_lines_changed(diff)})", f"<pre>{coloured(diff)}</pre>") for title, diff in blocks
+            folded(f"{title} ({counted(diff)} lines)", f"<pre>{coloured(diff)}</pre>") for title, diff in blocks
         )
         words = "\n\n".join([shown["text/plain"], *(f"{title}\n{diff}" for title, diff in blocks)])
         data = {PLANNED: documents(self.planned())} if self.changes else {}
@@ -325,11 +324,6 @@ class Plan(Explorable):
         """
         carry_out(self, mode, gates, journal)
         return self.table()
-
-
-def _lines_changed(diff: str) -> str:
-    signs = Counter(line[:1] for line in diff.splitlines())
-    return f"+{signs['+']} −{signs['-']} lines"
 
 
 _NOTHING = "nothing to change"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from meshkit.changes.change import Change
+from meshkit.changes.change import Change, counted
 from meshkit.changes.plan import Plan
 from meshkit.notebook.widgets.page import Page
 
@@ -35,12 +34,6 @@ def diff_lines(diff: str) -> list[tuple[str, str]]:
     left = len(lines) - MOST_LINES
     shown = [(LINES.get(line[:1], ""), line) for line in lines[:MOST_LINES]]
     return [*shown, ("place", f"# {left} more lines")] if left > 0 else shown
-
-
-def counted(diff: str) -> str:
-    """Return how many lines a diff adds and removes."""
-    signs = Counter(line[:1] for line in diff.splitlines())
-    return f"+{signs['+']} −{signs['-']}"
 
 
 class PlanPage(Page):

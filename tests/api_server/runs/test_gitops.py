@@ -47,7 +47,7 @@ def kubectl_apply(api_server: ApiServer, folder: Path) -> None:
     """Apply files as GitOps does: on the server's side, as a manager of its own, without force."""
     kubectl = shutil.which("kubectl", path=str(Path(sys.executable).parent))
     if kubectl is None:
-        pytest.skip("kubectl is not installed beside this Python")
+        pytest.fail("kubectl is not installed beside this Python: `make setup` installs it")
     words = ["--context", "admin", "--server-side", "--field-manager", "argocd-controller", "-R", "-f", str(folder)]
     done = subprocess.run([kubectl, "--kubeconfig", api_server.kubeconfig, "apply", *words], capture_output=True,
                           text=True, check=False)  # fmt: skip
