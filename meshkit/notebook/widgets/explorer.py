@@ -6,7 +6,6 @@ meanwhile.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ from meshkit.kube.mesh import Mesh
 from meshkit.notebook.widgets.findings import FindingsPage
 from meshkit.notebook.widgets.glance import GlancePage
 from meshkit.notebook.widgets.latency import LatencyPage
-from meshkit.notebook.widgets.page import Page
+from meshkit.notebook.widgets.page import Page, in_background
 from meshkit.notebook.widgets.pair_matrix import PairPage
 from meshkit.notebook.widgets.tables import TablePage
 from meshkit.snapshot.snapshot import Snapshot
@@ -75,7 +74,7 @@ class Explorer(Page):
 
     def _start(self, taken: Snapshot) -> None:
         self.reading = "reading every cluster …"
-        threading.Thread(target=self._read, args=(taken,), daemon=True).start()
+        in_background(self._read, taken)
 
     def _read(self, taken: Snapshot) -> None:
         try:

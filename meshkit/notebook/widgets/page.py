@@ -9,8 +9,10 @@ A template names each control (`data-do`). What is done with it comes back to `c
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import re
+import threading
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -24,6 +26,16 @@ from meshkit.marks import mark
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 _numbers = itertools.count(1)
+
+
+def in_background(function: Callable[..., None], *arguments: object) -> None:
+    """Call a function in a thread, in the context of the cell or choice that began it.
+
+    ipykernel 7 takes what is chosen to the subshell in whose context the page was drawn last (`BaseComm.publish_msg`).
+    A thread without a context draws in one that JupyterLab may have ended, and then no choice arrives any more.
+    """
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(function, *arguments), daemon=True).start()
 
 
 class Page:

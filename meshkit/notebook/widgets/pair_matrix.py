@@ -5,7 +5,6 @@ A row is the cluster of the client, a column that of the server; a cell has the 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from meshkit.checks.question import ARROW, arrow
 from meshkit.errors import InputError
 from meshkit.istio.control_plane import logs
 from meshkit.kube.mesh import Mesh
-from meshkit.notebook.widgets.page import Page
+from meshkit.notebook.widgets.page import Page, in_background
 from meshkit.snapshot.snapshot import Snapshot
 from meshkit.tables import Row
 
@@ -119,7 +118,7 @@ class PairPage(Page):
             raise InputError(f"no pair {value!r}")
         if name == "logs":
             self.lines[value] = None
-            threading.Thread(target=self._read, args=(value,), daemon=True).start()
+            in_background(self._read, value)
         else:
             super().choose(name, "" if value == self.chosen["pair"] else value)
 

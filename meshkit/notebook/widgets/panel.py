@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 import anywidget
@@ -41,12 +42,14 @@ class Panel(anywidget.AnyWidget):
     def __init__(self, page: Page) -> None:
         super().__init__(html=page.html(), label=page.label, status=page.status())
         self.page = page
+        # A reading draws from its thread, a choice from the kernel's: `hold_sync` of both at once loses one's words.
+        self._drawing = Lock()
         page.changed = self.draw
         self.on_msg(self._chosen)
 
     def draw(self) -> None:
         """Show the page as it is now."""
-        with self.hold_sync():
+        with self._drawing, self.hold_sync():
             self.html, self.status = self.page.html(), self.page.status()
 
     def _chosen(self, _: Any, message: dict[str, str], __: Any) -> None:

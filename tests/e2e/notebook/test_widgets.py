@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socketserver
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,9 +80,9 @@ Mesh.open(MeshSpec.parse({"mesh": {"id": "down"}, "clusters": [cluster]}, where=
     "1 + 1",
 )
 DOWN = """
-{apiVersion: v1, kind: Config, users: [{name: u, user: {token: none}}],
- clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}],
- contexts: [{name: down, context: {cluster: c, user: u}}]}
+{{apiVersion: v1, kind: Config, users: [{{name: u, user: {{token: none}}}}],
+ clusters: [{{name: c, cluster: {{server: "https://127.0.0.1:{port}"}}}}],
+ contexts: [{{name: down, context: {{cluster: c, user: u}}}}]}}
 """
 PLAN, CONSENT, START = "Plan of stage 05 install", "Consent to what users may notice", "Choose a mesh"
 LABELS = {
@@ -96,11 +98,37 @@ LABELS = {
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
+def answered() -> threading.Event:
+    """While it is set, the API server that is down closes each connection at once; else it lets its clients wait."""
+    event = threading.Event()
+    event.set()
+    return event
+
+
+@pytest.fixture(scope="module")
+def down(answered: threading.Event) -> Iterator[int]:
+    """The port of an API server that answers nothing."""
+
+    class Closes(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            answered.wait()
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Closes) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        answered.set()
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, down: int) -> Iterator[JupyterLab]:
     """JupyterLab with a notebook of every widget, run."""
     folder = tmp_path_factory.mktemp("notebooks")
     shutil.copy(SNAPSHOT, folder / "mesh1.json.gz")
-    (folder / "down.yaml").write_text(DOWN)
+    (folder / "down.yaml").write_text(DOWN.format(port=down))
     with jupyterlab(folder) as started:
         started.run(started.write("widgets.ipynb", *CELLS))
         yield started
@@ -207,14 +235,16 @@ def test_a_plan_unfolds_and_its_consent_lets_it_be_applied(lab: JupyterLab) -> N
     expect(lab.page.get_by_text("The changes, and how far they came")).to_be_visible()
 
 
-def test_a_live_mesh_is_read_in_the_background(lab: JupyterLab) -> None:
+def test_a_live_mesh_is_read_in_the_background(lab: JupyterLab, answered: threading.Event) -> None:
     """A cell below runs at once, and a cluster that does not answer is unknown."""
     expect(lab.page.locator(".jp-OutputArea-output").last).to_have_text("2")
     panel = lab.panel("Mesh down")
     expect(panel.get_by_role("region", name="cluster east")).to_contain_text("?", timeout=120_000)
     again = panel.get_by_role("button", name="Read again", exact=True)
+    answered.clear()
     again.click()
     expect(again).to_be_disabled()
+    answered.set()
     expect(again).to_be_enabled(timeout=120_000)
 
 
