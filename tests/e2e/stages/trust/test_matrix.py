@@ -27,7 +27,7 @@ import pytest
 from meshlab import certificates
 from meshlab.tools import Tools
 
-from meshkit.changes import plan
+from meshkit.changes import change
 from meshkit.changes.journal import Entry
 from meshkit.istio import trust as istio_trust
 from meshkit.kube.mesh import Mesh
@@ -50,7 +50,7 @@ TRIES = 3
 HELD = 20.0
 MIDDLE = {"restart": 6.0}
 """Seconds to the middle of what takes longer than a second or two."""
-RESTARTED = re.compile(rf"/istiod: .*{re.escape(plan.RESTARTED)}")
+RESTARTED = re.compile(rf"/istiod: .*{re.escape(change.RESTARTED)}")
 """The one trace that the way back may leave: an istiod was restarted for it."""
 
 
