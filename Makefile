@@ -16,7 +16,7 @@ MAKEFLAGS += --no-print-directory
 
 help:
 	@echo "make demo     build and start a live mesh of one cluster here, take it to two, say where the report is"
-	@echo "make lint     ruff, mypy, import-linter: about 1 minute"
+	@echo "make lint     ruff, mypy, import-linter; all tests can be collected: about 1 minute"
 	@echo "make unit     tests that need neither a cluster nor built programs: about 3 minutes"
 	@echo "make test     lint, unit, tests with a real API server, a whole migration on the lab: about 20 minutes"
 	@echo "make e2e      tests in a browser, all with the lab, and those of the lab, but no drills: about 40 minutes"
@@ -53,10 +53,11 @@ demo: $(READY)
 	@$(RUN)/meshkit demo
 
 lint: $(READY)
-	@echo "ruff, mypy, import-linter" >&2
+	@echo "ruff, mypy, all tests can be collected, import-linter" >&2
 	@$(RUN)/ruff check --quiet .
 	@$(RUN)/ruff format --check --quiet .
 	@$(RUN)/mypy --no-error-summary
+	@$(RUN)/python -m pytest --collect-only -qq tests lab/tests > $(VENV)/tests || { cat $(VENV)/tests >&2; exit 1; }
 	@$(RUN)/lint-imports --no-logo > $(VENV)/layers || { cat $(VENV)/layers >&2; exit 1; }
 
 unit: $(READY)

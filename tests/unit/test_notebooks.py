@@ -118,7 +118,9 @@ def test_a_notebook_asks_modules_only_for_what_they_have(path: Path) -> None:
     tree = ast.parse("\n".join(cell.source for cell in cells(path, "code")))
     modules: dict[str, ModuleType | type] = {}
     for node in ast.walk(tree):
-        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        for alias in node.names:
             with contextlib.suppress(ModuleNotFoundError):
                 importlib.import_module(f"{node.module}.{alias.name}")
             if isinstance(found := getattr(importlib.import_module(str(node.module)), alias.name), ModuleType | type):

@@ -72,7 +72,7 @@ def test_each_entry_is_one_of_a_known_stage() -> None:
 def test_titles_are_those_that_findings_have() -> None:
     """People find in the page what the table said."""
     said = [
-        (node.args[0].value, node.args[1].value)
+        (node.args[0].value, node.args[1].value)  # type: ignore[attr-defined]
         for tree in trees()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)

@@ -27,7 +27,7 @@ import pytest
 from meshlab import certificates
 from meshlab.tools import Tools
 
-from meshkit.changes import change
+from meshkit.changes.change import RESTARTED
 from meshkit.changes.journal import Entry
 from meshkit.istio import trust as istio_trust
 from meshkit.kube.mesh import Mesh
@@ -50,7 +50,7 @@ TRIES = 3
 HELD = 20.0
 MIDDLE = {"restart": 6.0}
 """Seconds to the middle of what takes longer than a second or two."""
-RESTARTED = re.compile(rf"/istiod: .*{re.escape(change.RESTARTED)}")
+ISTIOD_RESTARTED = re.compile(rf"/istiod: .*{re.escape(RESTARTED)}")
 """The one trace that the way back may leave: an istiod was restarted for it."""
 
 
@@ -236,7 +236,7 @@ class Bench:
 
     def at_the_beginning(self, noted: list[Entry]) -> list[str]:
         """Return what is not as it was before the first run."""
-        differ = [line for line in differences(self.objects, snapshot(self.lab)) if not RESTARTED.search(line)]
+        differ = [line for line in differences(self.objects, snapshot(self.lab)) if not ISTIOD_RESTARTED.search(line)]
         return [*astray(self.mesh, self.before), *differ] + [
             f"not undone: {entry.n} {words(vars(entry))}"
             for entry in noted
