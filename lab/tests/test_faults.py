@@ -13,9 +13,11 @@ import pytest
 from meshlab.faults import clock, drills, health
 from meshlab.faults.catalogue import KNOWN, find
 
+from meshkit.checks.catalogue import checks
 from meshkit.errors import ChangeError, InputError
 from tests.support import sameness
 from tests.support.lab import Lab, Object, broken, in_folder, until
+from tests.support.remedies import BROKEN, BY_HAND, ELSEWHERE
 
 NAMES = [
     "expired-credential",
@@ -80,6 +82,12 @@ def test_every_fault_says_what_it_breaks_why_who_sees_what_and_which_check_names
         assert len(each.breaks.split()) >= 5, each
         assert each.users, each
     assert len({each.breaks for each in KNOWN.values()}) == len(KNOWN)
+
+
+def test_the_catalogue_says_which_remedies_are_followed() -> None:
+    """Those of faults, unless each fault of a check is one for other hands; and those that are broken by commands."""
+    followed = {fault.finding for fault in KNOWN.values() if fault.name not in BY_HAND}
+    assert {check.id for check in checks().values() if check.remedy == "drill"} == followed | {*BROKEN} | ELSEWHERE
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:

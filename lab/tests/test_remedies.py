@@ -1,5 +1,6 @@
-"""A remedy is a command that was run: each fault's is followed as it stands, and then its check passes.
+"""A remedy is a command that was run: each is followed as it stands, and then its check passes.
 
+The catalogue of checks says of each whether it is followed here (`remedy: drill`), or why it cannot be.
 $MESHKIT_TEST_FAULTS chooses the faults, as in test_drills; the table goes to $MESHKIT_TEST_TABLE.
 """
 
@@ -23,6 +24,7 @@ from meshlab.layout import tool_path
 from meshkit.checks.remedy import commands
 from tests.support import drill
 from tests.support.lab import Lab, in_folder
+from tests.support.remedies import BROKEN, BY_HAND
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(600)]
 CHOSEN = [find(name) for name in (os.environ.get("MESHKIT_TEST_FAULTS") or ",".join(KNOWN)).split(",")]
@@ -32,29 +34,6 @@ LOOKS = re.compile(r" (get|describe|logs|edit|remote-clusters|proxy-status|proxy
 """A command that changes nothing by itself."""
 BLANK = re.compile(r"(?<=[ /=])[A-Z][A-Z_]+\b(?![=.])|…")
 """What the reader has to fill in."""
-BY_HAND: dict[str, str] = {
-    "unreachable-api-server": "who owns the firewall opens the port",
-    "firewall-15443": "who owns the firewall opens the port",
-    "firewall-15012": "who owns the firewall opens the port",
-    "gateway-without-address": "who owns the load balancers lets its controller serve that Service",
-    "exposure-selector-wrong": "its owner corrects the selector: stage 06 names him, and forces nobody",
-    "different-roots": "stage 04, whose own drills change roots under load (tests/e2e/stages/trust)",
-    "combined-root-missing": "stage 04, likewise",
-    "nacked-envoyfilter": "who wrote the EnvoyFilter that the message names corrects it",
-    "version-skew": "an upgrade",
-    "former-values": "what installs istiod gets the values that the finding lists",
-    "stale-istiod-replica": "who owns the firewall opens the port; the replica is restarted after",
-    "mtls-disabled": "who wrote the objects that the finding names decides what they should say",
-    "subset-pinned-to-old-cluster-name": "likewise",
-    "headless-over-networks": "who owns the Service gives it a ClusterIP, or declares it clusterLocal",
-    "sidecar-without-the-server": "who wrote the object that the finding names decides what it should say",
-    "locality-without-the-others": "likewise",
-    "cluster-local-service": "likewise",
-    "denied-client": "likewise",
-    "service-entry-of-the-same-host": "likewise",
-    "skewed-clock": "who owns the nodes sets their clocks",
-}
-"""Faults whose remedy no command of ours can be, and what it is."""
 Finding = dict[str, Any]
 
 
@@ -91,12 +70,27 @@ def lab(labs: list[Lab], short_folder: Path) -> Lab:
     return labs[0]
 
 
+@pytest.mark.parametrize("check", BROKEN)
+def test_the_remedy_ends_what_commands_broke(lab: Lab, check: str, labs: list[Lab]) -> None:
+    """The remedy of the check that fails after them is followed, and nothing is left that is not good."""
+    for command in BROKEN[check]:
+        assert follow(lab, command) == "exit 0"
+    found = of_check(lab, check)
+    said = {one: follow(lab, one) for f in found for one in commands(of_stages(f["remedy"]))}
+    print(check, *(f["remedy"] for f in found), said, sep="\n")
+    if left := still(lab):
+        labs.remove(lab)
+        lab.stop()
+    assert said
+    assert left == []
+
+
 @pytest.mark.parametrize("fault", CHOSEN, ids=lambda fault: fault.name)
 def test_the_remedy_ends_the_finding(lab: Lab, fault: Fault, labs: list[Lab], rows: dict[str, str]) -> None:
     """The commands of the first finding's remedy end it, and every other finding that is not good with it."""
     with in_folder(lab.home):
         drills.break_(fault.name, "west", print)
-    found = of_fault(lab, fault)
+    found = of_check(lab, fault.finding)
     remedies = list(dict.fromkeys(f["remedy"] for f in found))
     chosen = list(dict.fromkeys(one for remedy in remedies for one in commands(of_stages(remedy))))
     said = [f"`{one}`: {follow(lab, one)}" for one in chosen]
@@ -116,11 +110,11 @@ def test_the_remedy_ends_the_finding(lab: Lab, fault: Fault, labs: list[Lab], ro
         assert left == []
 
 
-def of_fault(lab: Lab, fault: Fault) -> list[Finding]:
-    """Return the findings of the fault's own check, as soon as they are there."""
+def of_check(lab: Lab, check: str) -> list[Finding]:
+    """Return the findings of a check that are not good, as soon as they are there."""
     deadline = time.monotonic() + drill.NOTICED
-    while not (found := [f for f in drill.check(lab) if f["id"] == fault.finding and f["verdict"] not in drill.GOOD]):
-        assert time.monotonic() < deadline, f"{fault.finding} says nothing of {fault.name}"
+    while not (found := [f for f in drill.check(lab) if f["id"] == check and f["verdict"] not in drill.GOOD]):
+        assert time.monotonic() < deadline, f"{check} says nothing"
     return found
 
 

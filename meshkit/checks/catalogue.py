@@ -35,6 +35,16 @@ STAGES: Final = {
 }  # fmt: skip
 FIRST_CHANGE: Final = "02"
 """The first stage that changes anything: what stops it stops the migration before it begins."""
+REMEDIES: Final = {
+    "drill": "a test breaks a mesh of the lab, follows it, and sees the check pass",
+    "stage": "it is a stage's plan, which migrations of the lab apply",
+    "cause": "it has none of its own: the finding says what it follows from, or where to look",
+    "change": "a change was just made: look at what the finding names, run the stage again, or undo",
+    "decision": "a decision, mostly a field of the mesh file: no test knows the right one",
+    "owner": "whoever owns or installed the object changes it: no command knows what they mean",
+    "outside": "it is outside of the clusters' objects: networks, clocks, DNS, this machine, another version",
+}
+"""How a test follows a remedy, or why none can."""
 _WIDTH: Final = 100
 Id = Annotated[str, Field(pattern=r"^MK\d{3,4}$")]
 Text = Annotated[str, Field(min_length=1)]
@@ -64,6 +74,7 @@ class Check:
     why: Text
     worst: Literal["fail", "warn", "unknown"]
     asked: Literal["check", "stage"]
+    remedy: Literal["drill", "stage", "cause", "change", "decision", "owner", "outside"]
     stops: Stage = ""
     fixed_by: Stage = ""
     due: Phase | None = None
@@ -241,6 +252,7 @@ def _facts(check: Check) -> dict[str, str]:
     known = {
         "worst verdict": check.worst + (f"; it stops stage {_name(check.stops)}" if check.stops else ""),
         "fixed by": f"stage {_name(check.fixed_by)}" if check.fixed_by else "",
+        "its remedy": REMEDIES[check.remedy],
         "may lead to": ", ".join(check.leads_to),
         "may follow from": ", ".join(causes),
         "formerly": ", ".join(check.aliases),

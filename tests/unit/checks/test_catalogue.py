@@ -21,7 +21,7 @@ BANNED = re.compile(
     re.IGNORECASE,
 )
 # Of a wrong catalogue, for tests: one check that is in order.
-ENTRY = "MK101:\n  title: it is\n  why: Is it?\n  worst: fail\n  asked: check\n"
+ENTRY = "MK101:\n  title: it is\n  why: Is it?\n  worst: fail\n  asked: check\n  remedy: owner\n"
 
 
 def trees() -> Iterator[ast.Module]:
@@ -99,6 +99,14 @@ def test_each_is_explained_and_stops_what_it_can(check: catalogue.Check) -> None
     assert not check.title.endswith(".")
     assert not (check.worst == "warn" and check.stops)
     assert not check.stops or check.stops >= check.stage
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_what_a_stage_fixes_is_followed_and_what_follows_has_a_cause(check: catalogue.Check) -> None:
+    """A remedy that no test follows says why: a stage's plan and a drill are commands, so they are followed."""
+    assert not check.fixed_by or check.remedy in {"stage", "drill"}
+    if check.remedy == "cause" and check.asked == "check":
+        assert any(check.id in other.leads_to for other in CHECKS.values())
 
 
 def test_no_two_questions_share_an_explanation() -> None:
