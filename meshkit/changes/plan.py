@@ -326,6 +326,8 @@ class Plan(Explorable):
         return self.table()
 
 
+WAITS = "waits until it is safe"
+"""What a run says of a change whose gate is closed."""
 _NOTHING = "nothing to change"
 
 
@@ -430,7 +432,7 @@ def _require_approved(plan: Plan, book: Journal) -> None:
 def _apply_one(plan: Plan, n: int, change: Change, book: Journal, made: list[changes_temporary.Made]) -> None:
     at = f"{n}/{len(plan.changes)} {change.cluster}: {change.action} {change.object}"
     if change.gate:
-        wait_for(change.gate, f"{at} waits until it is safe")
+        wait_for(change.gate, f"{at} {WAITS}")
     began, change.begun = time.monotonic(), datetime.now(UTC)
     change.confirm()
     entry = None if change.reverses else _begin(plan, change, book)

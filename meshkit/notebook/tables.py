@@ -18,6 +18,7 @@ MODULES: Final = {
     "checks.pair_table": ("LINKS",),
     "checks.prometheus": ("PAIRS",),
     "checks.service_merge": ("LOCAL",),
+    "checks.topologies": ("TOPOLOGIES",),
     "checks.topology": ("DECIDING",),
     "istio.ca.ca_inventory": ("CA_FILES",),
     "istio.ca.istiod_ca": ("AUTHORITIES", "SIGNERS", "SIGNERS_AFTER"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from meshkit import clock
-from meshkit.checks import audit, catalogue, causes
+from meshkit.checks import audit, catalogue, causes, topologies
 from meshkit.checks.catalogue import STAGES, Check, Phase
 from meshkit.checks.finding import SEVERITY, Finding, Findings, Verdict
 from meshkit.checks.remedy import Step, steps
@@ -119,6 +119,7 @@ class Assessment:
             "clusters": self.facts.inventory.to_dict("records"),
             "versions": _istio_versions(self.facts),
             "advice": self.advice,
+            "topologies": topologies.compare(self.advice).to_dict("records"),
             "phases": PHASES,
             "tasks": self.tasks,
             "counts": self.findings.counts,

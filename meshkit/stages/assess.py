@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from meshkit.checks import installers
 from meshkit.checks import revisions as checks_revisions
 from meshkit.checks.finding import Finding
+from meshkit.checks.topologies import compare
 from meshkit.checks.topology import (
     AssessFacts,
     Recommendation,
@@ -83,6 +84,7 @@ class Assess(Stage):
     api_servers = Shows["Assess"](tables.REACH, lambda stage: stage.facts.api_servers)
     pod_to_pod = Shows["Assess"](tables.POD_TO_POD, lambda stage: stage.facts.pods)
     deciding_facts = Shows["Assess"](tables.DECIDING, lambda stage: stage.advice.facts)
+    topologies = Shows["Assess"](tables.TOPOLOGIES, lambda stage: compare(stage.advice))
 
     @property
     def advice(self) -> Recommendation:

@@ -92,7 +92,7 @@ def test_markdown_has_commands_as_they_stand_and_a_box_for_each_task(found: Asse
     assert "\nkubectl --context lab-east -n default delete secret istio-remote-secret-west\n" in text
     assert text.count("```") % 2 == 0
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert len(tables) == 5
+    assert len(tables) == 6
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meshkit.checks import installers
+from meshkit.checks import installers, topologies
 from meshkit.checks import topology as checks_topology
 from meshkit.checks.finding import Verdict
 from meshkit.istio.ca import trust_store
@@ -85,6 +85,40 @@ def test_flat_is_recommended_only_where_it_was_seen_to_work(given: checks_topolo
     advice = checks_topology.recommend(given)
     assert advice.network == network
     assert network in set(advice.facts["speaks_for"])
+
+
+def lacks(given: checks_topology.AssessFacts, network: str, plane: str) -> str:
+    """Return what a topology lacks beside facts."""
+    table = topologies.compare(checks_topology.recommend(given)).set_index(["network", "control_plane"])
+    return str(table.loc[(network, plane), "lacks"])
+
+
+def test_every_topology_stands_beside_what_was_found() -> None:
+    """One is recommended; where all was tried and works, none lacks anything."""
+    table = topologies.compare(checks_topology.recommend(facts()))
+    assert len(table) == 6
+    advised = table[table["recommended"] == "yes"]
+    assert advised[["network", "control_plane", "made_by"]].to_numpy().tolist() == [
+        ["flat", "multi-primary", "meshkit"]
+    ]
+    assert set(table["lacks"]) == {""}
+
+
+def test_what_was_found_is_against_the_topologies_that_need_it() -> None:
+    """Pods that do not answer: one network; a pending address: gateways; an API server one way only: two primaries."""
+    pending = facts(pods="no answer", api={("east", "west"): "none"})
+    balancers = pending.load_balancers.assign(address="", state="pending")
+    given = checks_topology.AssessFacts(**{**vars(pending), "load_balancers": balancers})
+    assert lacks(given, "flat", "external").startswith("pod to pod east → west: 10.0.0.1:15017: no answer")
+    assert lacks(given, "multi", "external") == "; ".join(f"load balancer {n}: ns/lb is pending" for n in healthy.OTHER)
+    assert "API server east → west: https://x" in lacks(given, "multi", "multi-primary")
+    assert "API server" not in lacks(given, "multi", "primary-remote")
+
+
+def test_an_api_server_that_nobody_reaches_is_against_each_control_plane() -> None:
+    """Some istiod must read each cluster, whatever the topology."""
+    given = facts(api={("east", "west"): "none", ("west", "east"): "none"})
+    assert all("API server west → east" in lacks(given, "flat", plane) for plane in ("multi-primary", "external"))
 
 
 VPC = {"pod_ranges_from": "pods"}

@@ -29,6 +29,7 @@ from meshlab.tools import Tools
 
 from meshkit.changes.change import RESTARTED
 from meshkit.changes.journal import Entry
+from meshkit.changes.plan import WAITS
 from meshkit.istio import trust as istio_trust
 from meshkit.kube.mesh import Mesh
 from meshkit.stages.trust import stage as trust
@@ -386,4 +387,4 @@ def test_a_proxy_that_stands_still_holds_the_gate(bench: Bench, idler: psutil.Pr
 
 def named(going: Going, proxy: str) -> list[str]:
     """Return the lines in which a run says that it is held by a proxy."""
-    return [line.strip() for line in going.said().splitlines() if " is held " in line and proxy in line]
+    return [line.strip() for line in going.said().splitlines() if WAITS in line and proxy in line]
