@@ -13,7 +13,7 @@ from meshkit.istio.control_plane.cluster_domain import DEFAULT
 from meshkit.istio.control_plane.revisions import ControlPlanes
 from meshkit.istio.control_plane.versions import Identity, home, is_remote, outside
 from meshkit.istio.multicluster import gateway_manifests
-from meshkit.istio.multicluster.gateway_exposure import REFUSED
+from meshkit.istio.multicluster.gateway_exposure import CLOSED, REFUSED
 from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
 from meshkit.istio.proxies import new_pods
@@ -50,7 +50,7 @@ def check_hosts(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         return ask.fail(f"{refused}; it goes on with the one before", remedy)
     if names.empty:
         reason = next(iter(rows["reason"]), "nothing was read")
-        if reason.startswith("no gateway"):
+        if reason == CLOSED:
             return ask.fail(reason, "do the hosts match any Service? does the exposure select the gateway's pods?")
         return ask.unknown(reason)
     services = {f"{r['service']}.{r['namespace']}" for r in names.to_dict("records")}
@@ -92,6 +92,8 @@ def check_control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     """MK614: other clusters do not reach the API server, istiod or kube-system through the gateway."""
     ask = Question("MK614", "no control plane behind the gateway", name, "none that answers")
     rows = facts.opened[facts.opened["cluster"] == name]
+    if {*rows["reason"]} == {CLOSED}:
+        return ask.answer(Verdict.SKIPPED, f"{CLOSED}: see MK805 and MK613")
     if reason := next((r for r in rows["reason"] if r), ""):
         return ask.unknown(reason)
     named = rows[rows["part_of"] != ""]
@@ -128,6 +130,8 @@ def check_own_network(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         observed = f"{row['gateway']}: {row['service']}.{row['namespace']}:{row['port']} leads to {of}"
         observed += f"; so do {len(names) - 1} more" if len(names) > 1 else ""
         return ask.fail(observed, _network_view(mesh, facts, name))
+    if {*rows["reason"]} == {CLOSED}:
+        return ask.answer(Verdict.SKIPPED, f"{CLOSED}: see MK805 and MK613")
     # Its Envoy has no other gateway's address but from an istiod that serves it: what those know decides.
     if (
         reason := next((r for r in rows["reason"] if r), "")

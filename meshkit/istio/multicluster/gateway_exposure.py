@@ -42,6 +42,8 @@ OPENED: Final = Table(
 ISTIOD = "istiod"
 REFUSED: Final = "Envoy refuses listener "
 """So begins the reason of a row that stands for a refused listener."""
+CLOSED: Final = "no gateway passes anything through"
+"""The reason of a cluster's only row, where that is so."""
 _TIMEOUT = 20.0
 _PREFIX = "outbound_."
 
@@ -61,7 +63,7 @@ def opened(mesh: Mesh) -> pd.DataFrame:
         elif proxy is None or proxy.kind == "router":
             rows.append({**where, "reason": answer.reason})
     known = {row["cluster"] for row in rows}
-    rows += [{"cluster": c, "reason": "no gateway passes anything through"} for c in mesh.clusters if c not in known]
+    rows += [{"cluster": c, "reason": CLOSED} for c in mesh.clusters if c not in known]
     # What answers comes first: a gateway of *.local names all Services there are.
     found = OPENED.frame(rows).sort_values("cluster", kind="stable")
     return found.sort_values("endpoints", ascending=False, kind="stable", ignore_index=True)
