@@ -1,4 +1,4 @@
-"""For every test: options, and the lab's fixtures, which tests of meshkit and of the lab share."""
+"""For every test: options, and fixtures that tests of meshkit and of the lab share: the lab and the browser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import settings
 from meshkit.kube import mesh
 
 # One lab serves both folders: a fixture that each of two conftest.py had would start it twice.
-pytest_plugins = ["tests.support.lab_fixtures"]
+pytest_plugins = ["tests.support.lab_fixtures", "tests.support.browser"]
 
 # What is wrong in our own reading of good answers must fail a test, not become an unknown.
 mesh.mistakes_are_raised = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from nbformat.v4 import new_code_cell, new_notebook
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 TOKEN = "meshkit"
 PATIENCE = 60_000
@@ -94,11 +93,8 @@ class JupyterLab:
 
 
 @contextlib.contextmanager
-def jupyterlab(folder: Path) -> Iterator[JupyterLab]:
-    """Start JupyterLab on a folder and a browser, and end both."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.fail("no Chromium: apt-get install -y chromium")
+def jupyterlab(folder: Path, browser: Browser) -> Iterator[JupyterLab]:
+    """Start JupyterLab on a folder, open a page of a browser, and end both."""
     private = folder / ".jupyter"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -112,11 +108,9 @@ def jupyterlab(folder: Path) -> Iterator[JupyterLab]:
     with (
         (folder / "jupyterlab.log").open("wb") as log,
         subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env, stdout=log, stderr=log) as server,
-        sync_playwright() as playwright,
     ):
         try:
             _wait(url, server, folder / "jupyterlab.log")
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1280, "height": 1500})
             page.set_default_timeout(PATIENCE)
             expect.set_options(PATIENCE)
@@ -124,7 +118,7 @@ def jupyterlab(folder: Path) -> Iterator[JupyterLab]:
             for plugin, settings in QUIET.items():
                 lab.set(plugin, settings)
             yield lab
-            browser.close()
+            page.close()
         finally:
             server.terminate()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from meshkit import Snapshot
 from meshkit.checks import audit, pair_table
@@ -124,12 +124,12 @@ def down(answered: threading.Event) -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, down: int) -> Iterator[JupyterLab]:
+def lab(tmp_path_factory: pytest.TempPathFactory, down: int, browser: Browser) -> Iterator[JupyterLab]:
     """JupyterLab with a notebook of every widget, run."""
     folder = tmp_path_factory.mktemp("notebooks")
     shutil.copy(SNAPSHOT, folder / "mesh1.json.gz")
     (folder / "down.yaml").write_text(DOWN.format(port=down))
-    with jupyterlab(folder) as started:
+    with jupyterlab(folder, browser) as started:
         started.run(started.write("widgets.ipynb", *CELLS))
         yield started
 

@@ -5,16 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A browser of this machine: `MESHKIT_TEST_BROWSER`, or one on the PATH. Without one a test fails, never skips."""
+    """A browser of this machine: `MESHKIT_TEST_BROWSER`, or one on the PATH. Without one a test fails, never skips.
+
+    One for all tests: playwright refuses to begin a second time while it runs.
+    """
+    from playwright.sync_api import sync_playwright
+
     program = os.environ.get("MESHKIT_TEST_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.fail("no Chromium on the PATH: apt-get install -y chromium, or name one in MESHKIT_TEST_BROWSER")
