@@ -91,6 +91,10 @@ BAD = [
     ({"certificate-authority-data": "YQ==", "insecure-skip-tls-verify": True}, {}, "both a CA and insecure-skip"),
     ({"certificate-authority-data": "no base64"}, {}, "no complete kubeconfig"),
     ({"server": ""}, {}, "its cluster west has no server"),
+    ({"server": "https://[fd00::7"}, {}, "no complete kubeconfig"),
+    ({"proxy-url": "proxy.example:3128"}, {}, "the proxy-url of its cluster west does not begin with http://"),
+    ({"proxy-url": "socks5h://proxy.example"}, {}, "the proxy-url of its cluster west does not begin with http://"),
+    ({}, {"users": [{"name": "west", "user": {"token": "t\n"}}]}, "its token has a line end"),
     ({}, {"current-context": ""}, "no complete kubeconfig"),
     ({}, {"users": None}, "no complete kubeconfig"),
     ({}, {"users": [{"name": "another"}]}, "no complete kubeconfig"),
@@ -112,6 +116,20 @@ def test_line_ends_in_a_ca_and_empty_fields_are_no_defect() -> None:
     for said in ({"certificate-authority-data": wrapped}, empty):
         held = secret_kubeconfig.parse(kubeconfig(cluster=said, west={"token": "t"}))
         assert (held.refusal(()), held.tls_server_name, held.auth) == ("", "", Auth.TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "address"),
+    [
+        ({"server": "192.0.2.7:6443", "certificate-authority-data": "YQ=="}, "https://192.0.2.7:6443"),
+        ({"server": "[fd00::7]:6443", "insecure-skip-tls-verify": True}, "https://[fd00::7]:6443"),
+        ({"server": "192.0.2.7:8080", "certificate-authority-data": None}, "http://192.0.2.7:8080"),
+    ],
+)
+def test_an_address_without_a_scheme_is_completed_as_client_go_does(cluster: Row, address: str) -> None:
+    """It is no missing address (MK833), and is asked as istiod asks it."""
+    held = secret_kubeconfig.parse(kubeconfig(cluster=cluster, west={"token": "t"}))
+    assert (held.server, held.refusal(())) == (address, "")
 
 
 class East:
