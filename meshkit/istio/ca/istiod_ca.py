@@ -110,12 +110,17 @@ def _authorities(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
 
 
 def _owned(secret: Object, *, own_ca: bool) -> dict[str, str]:
-    """Return the owner of a Secret `cacerts`; one of the form kubernetes.io/tls always has one (not meshkit)."""
+    """Return the owner of a Secret `cacerts`; one in the form kubernetes.io/tls, or with revocation lists, has one.
+
+    meshkit issues no revocation list, without which istiod would refuse a new intermediate.
+    """
     if secret["metadata"]["name"] != model.SECRET:
         return {"owner": "", "owner_source": ""}
     data, owner = secret.get("data") or {}, owner_of(secret)
     if own_ca and cacerts.GENERATED in data:
         owner = ITSELF
+    if owner is None and cacerts.REVOKED in data:
+        owner = Owner(f"the PKI that issues its {cacerts.REVOKED}", f"its four files together with {cacerts.REVOKED}")
     if owner is None and cacerts.is_tls(data):
         files = ", ".join(cacerts.TLS_FILES)
         owner = Owner(f"the creator of its kubernetes.io/tls form ({files})", f"its {files}, where they are created")

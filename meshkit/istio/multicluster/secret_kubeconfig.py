@@ -152,19 +152,23 @@ def _defects(named: Mapping[str, Mapping[str, Entry]], current: Entry, current_u
             if context.get(kind) not in known:
                 yield f"its context {name} names no {kind} of the file"
     for name, cluster in named["clusters"].items():
-        _bytes(cluster.get("certificate-authority-data"))
-        if not cluster.get("server"):
-            yield f"its cluster {name} has no server"
-        if all(cluster.get(key) for key in _AUTHORITY):
-            yield f"its cluster {name} has both {' and '.join(_AUTHORITY)}"
-        if (proxy := cluster.get("proxy-url")) and urlsplit(str(proxy)).scheme not in _PROXIES:
-            yield f"the proxy-url of its cluster {name} does not begin with http://, https:// or socks5://"
+        yield from (f"its cluster {name} has {wrong}" for wrong in _cluster_defects(cluster))
     if current.get("insecure-skip-tls-verify") is True and current.get("certificate-authority-data"):
         yield "it has both a CA and insecure-skip-tls-verify"
     if not str(current_user.get("token") or "").isprintable():
         yield "its token has a line end or a control character, which no request can carry"
     for name, user in named["users"].items():
         yield from (f"its user {name} has {wrong}" for wrong in _contradictions(user))
+
+
+def _cluster_defects(cluster: Entry) -> Iterator[str]:
+    _bytes(cluster.get("certificate-authority-data"))
+    if not cluster.get("server"):
+        yield "no server"
+    if all(cluster.get(key) for key in _AUTHORITY):
+        yield f"both {' and '.join(_AUTHORITY)}"
+    if (proxy := cluster.get("proxy-url")) and urlsplit(str(proxy)).scheme not in _PROXIES:
+        yield "a proxy-url that does not begin with http://, https:// or socks5://"
 
 
 def _contradictions(user: Entry) -> Iterator[str]:
