@@ -20,6 +20,7 @@ import yaml
 from meshkit.istio.control_plane import istioctl
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.kube.cluster import Cluster
+from meshkit.kube.manifests import Object
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.selectors import Labels, matches
 
@@ -201,6 +202,19 @@ def will_inject(planes: ControlPlanes, namespace: str, labels: Labels, revision:
     Where no istiod runs, stage 05 installs `revision`, and istioctl makes the tag `default` for it.
     """
     return bool(planes.injection(namespace, labels).revisions) or planes.to_come(labels, revision)
+
+
+def read_by_istiod(cluster: Cluster, root_namespace: str, objects: Sequence[Object]) -> list[Object]:
+    """Return those of Istio's objects that a running istiod reads: others are labelled with another revision.
+
+    The label's value is a revision's name, and no tag's. Where no istiod runs, all are returned.
+
+    Source: LabelsInRevision, pkg/config/model.go; inRevision, pilot/pkg/config/kube/crdclient/client.go.
+    """
+    if not any(REVISION in _labels(obj) for obj in objects):
+        return list(objects)
+    running = {named(one.revision) for one in istiods(cluster, root_namespace)}
+    return [obj for obj in objects if not running or _labels(obj).get(REVISION) in {None, *running}]
 
 
 def look(mesh: Mesh) -> dict[str, ControlPlanes | Unknown]:
