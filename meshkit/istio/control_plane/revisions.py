@@ -23,6 +23,7 @@ from meshkit.kube.cluster import Cluster
 from meshkit.kube.manifests import Object
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.selectors import Labels, matches
+from meshkit.kube.transport import NotFoundError
 
 DEFAULT: Final = "default"
 REVISION: Final = istioctl.REVISION
@@ -204,17 +205,22 @@ def will_inject(planes: ControlPlanes, namespace: str, labels: Labels, revision:
     return bool(planes.injection(namespace, labels).revisions) or planes.to_come(labels, revision)
 
 
-def read_by_istiod(cluster: Cluster, root_namespace: str, objects: Sequence[Object]) -> list[Object]:
-    """Return those of Istio's objects that a running istiod reads: others are labelled with another revision.
+def configured(cluster: Cluster, root_namespace: str, kind: str) -> list[Object]:
+    """Return the objects of a kind of Istio's that a running istiod reads: not those of another revision's label.
 
-    The label's value is a revision's name, and no tag's. Where no istiod runs, all are returned.
+    The label's value is a revision's name, and no tag's. Where no istiod runs, all are returned; none where Istio's
+    definitions are not installed.
 
     Source: LabelsInRevision, pkg/config/model.go; inRevision, pilot/pkg/config/kube/crdclient/client.go.
     """
-    if not any(REVISION in _labels(obj) for obj in objects):
-        return list(objects)
+    try:
+        found = cluster.get(kind)
+    except NotFoundError:
+        return []
+    if not any(REVISION in _labels(obj) for obj in found):
+        return found
     running = {named(one.revision) for one in istiods(cluster, root_namespace)}
-    return [obj for obj in objects if not running or _labels(obj).get(REVISION) in {None, *running}]
+    return [obj for obj in found if not running or _labels(obj).get(REVISION) in {None, *running}]
 
 
 def look(mesh: Mesh) -> dict[str, ControlPlanes | Unknown]:

@@ -18,7 +18,6 @@ from meshkit.istio.multicluster import gateway_api
 from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.kube.transport import NotFoundError
 from meshkit.tables import Table, integer, text
 
 NETWORK = istiods_and_proxies.NETWORK
@@ -276,11 +275,8 @@ def is_gateway(service: dict[str, Any]) -> bool:
 
 
 def _exposures(cluster: Cluster, root_namespace: str) -> list[dict[str, Any]]:
-    try:
-        found = [g for g in cluster.get("gateways.networking.istio.io") if _passes_through(g)]
-    except NotFoundError:  # Istio's definitions are not installed
-        return []
-    return revisions.read_by_istiod(cluster, root_namespace, found)
+    found = revisions.configured(cluster, root_namespace, "gateways.networking.istio.io")
+    return [gateway for gateway in found if _passes_through(gateway)]
 
 
 def _gateway(
