@@ -22,7 +22,7 @@ from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.manifests import Object
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.kube.selectors import Labels, matches
+from meshkit.kube.selectors import Labels, matches, valid
 from meshkit.kube.transport import NotFoundError
 
 DEFAULT: Final = "default"
@@ -108,16 +108,16 @@ class Injector:
         asked = labels.get(INJECT, (metadata.get("annotations") or {}).get(INJECT, ""))
         if asked in ("true", "false"):
             return bool(asked == "true" and self.policy in ("enabled", "disabled"))
-        # An empty selector counts for nothing here, unlike a webhook's.
-        if any(matches(selector, labels) for selector in self.never if _says(selector)):
+        if any(matches(selector, labels) for selector in self.never if _counts(selector)):
             return False
-        if any(matches(selector, labels) for selector in self.always if _says(selector)):
+        if any(matches(selector, labels) for selector in self.always if _counts(selector)):
             return self.policy in ("enabled", "disabled")
         return self.policy == "enabled"
 
 
-def _says(selector: Mapping[str, Any]) -> bool:
-    return bool(selector.get("matchLabels") or selector.get("matchExpressions"))
+def _counts(selector: Mapping[str, Any]) -> bool:
+    """Return whether an injector heeds a selector: not an empty one, unlike a webhook's, and none that is invalid."""
+    return bool(selector.get("matchLabels") or selector.get("matchExpressions")) and valid(selector)
 
 
 @dataclass(frozen=True)
@@ -315,6 +315,6 @@ def _injector(cluster: Cluster, istiod: RunningIstiod) -> Injector:
     config = config if isinstance(config, dict) else {}
     return Injector(
         policy=str(config.get("policy", "enabled")),
-        always=tuple(config.get("alwaysInjectSelector") or ()),
-        never=tuple(config.get("neverInjectSelector") or ()),
+        always=tuple(selector or {} for selector in config.get("alwaysInjectSelector") or ()),
+        never=tuple(selector or {} for selector in config.get("neverInjectSelector") or ()),
     )
