@@ -12,7 +12,7 @@ from cryptography.x509 import Certificate
 
 from meshkit.errors import InputError, UnreachableError
 from meshkit.istio.ca import ca_files, cacerts, model, root_bundles
-from meshkit.istio.ca.certificates import SHORT, chain_end, fingerprint, parse_bundle, parse_chain, signed_by
+from meshkit.istio.ca.certificates import SHORT, anchors, chain_end, fingerprint, parse_bundle, parse_chain, signed_by
 from meshkit.istio.ca.x509_rules import key_kind
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods, is_on, istiods
 from meshkit.istio.control_plane.owners import Owner, owner_of
@@ -159,7 +159,7 @@ def parse_authority(name: str, data: dict[str, bytes]) -> dict[str, Any]:
         "subject": own.subject.rfc4514_string(),
         "sha256": fingerprint(own),
         "not_after": own.not_valid_after_utc,
-        "roots": ",".join(sorted(fingerprint(one, SHORT) for one in bundle)),
+        "roots": ",".join(sorted(fingerprint(one, SHORT) for one in anchors(bundle))),
         "problem": problem,
         **(parse_root(root) if root else {}),
     }

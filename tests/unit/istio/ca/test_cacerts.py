@@ -203,6 +203,33 @@ class TestOrder:
         for root in (new, ROOT):
             assert certificates.chain_end(chain, [root.certificate]) == root.certificate
 
+    @pytest.mark.parametrize("chain", [(OWN, ISSUING, ROOT), (OWN, ISSUING), (OWN,)])
+    @pytest.mark.parametrize("bundle", [ISSUING.pem + ROOT.pem, ROOT.pem + ISSUING.pem + OWN.pem])
+    def test_intermediates_in_the_root_bundle_are_no_roots(self, chain: Sequence[Ca], bundle: bytes) -> None:
+        """It trusts what a cluster with the root alone trusts: nothing is to be changed, whatever file has them."""
+        row = istiod_ca.parse_authority("cacerts", four_files(chain, bundle))
+        assert (row["problem"], row["root"], row["roots"]) == ("", ROOT.sha256, ROOT.sha256[:16])
+        shown = LEAF.pem + b"".join(one.pem for one in chain)
+        held = [
+            envoy_admin.Secret("default", "chain", shown, None),
+            envoy_admin.Secret("ROOTCA", "roots", bundle, None),
+        ]
+        proxy = trust_store.parse_identity(held)
+        assert (proxy.anchor, proxy.roots) == (ROOT.sha256[:16], (ROOT.sha256[:16],))
+        place = {"name": "istio-ca-root-cert", "namespace": "shop"}
+        maps = [{"metadata": place, "data": {"root-cert.pem": bundle.decode()}}]
+        told = trust_store.roots(mesh(secrets=[secret(four_files(chain, bundle))], configmaps=maps))
+        assert {one.sha256 for one in told} - {""} == {ROOT.sha256}
+
+    def test_a_bundle_of_an_intermediate_alone_has_it_for_its_root(self) -> None:
+        """As Go and Envoy take it; and a root that another one signed, too, stays one."""
+        row = istiod_ca.parse_authority("cacerts", four_files((OWN, ISSUING, ROOT), ISSUING.pem))
+        assert row["root"] == ISSUING.sha256
+        new = Ca("New root")
+        cross = Ca("Root", new, key=ROOT.key)
+        bundle = [one.certificate for one in (ROOT, cross, new)]
+        assert certificates.anchors(bundle) == [ROOT.certificate, new.certificate]
+
     def test_a_chain_made_to_cost_time_ends(self) -> None:
         """Names that all issue each other: at most as many signatures as Go verifies."""
         same = [Ca("loop").certificate for _ in range(40)]
