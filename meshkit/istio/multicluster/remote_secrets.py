@@ -237,19 +237,19 @@ def secret_reading(items: Collection[RemoteSecret] = (), unread: Collection[Unre
     return Reading(REMOTE_SECRETS, items, unread, state="credential", why="detail")
 
 
-def tls_server_names(mesh: Mesh) -> dict[tuple[str, str], str]:
-    """Return the `tls-server-name` that a remote secret has, by (reader, key); nothing is tried, or said of the others.
+def addresses(mesh: Mesh) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return address and `tls-server-name` in each remote secret, by (reader, key); nothing is tried.
 
     Source: pkg/kube/util.go: istiod asks for that name in the certificate, as client-go does.
     """
 
-    def named(cluster: Cluster) -> dict[str, str]:
+    def held_in(cluster: Cluster) -> dict[str, SecretKubeconfig]:
         held = cluster.get("secrets", mesh.root_namespace, labels={LABEL: "true"})
         keys = [pair for secret in held for pair in (secret.get("data") or {}).items()]
-        return {key: secret_kubeconfig.parse(value).tls_server_name for key, value in keys}
+        return {key: secret_kubeconfig.parse(value) for key, value in keys}
 
-    read = {name: found for name, found in mesh.each(named).items() if not isinstance(found, Unknown)}
-    return {(name, key): wanted for name, found in read.items() for key, wanted in found.items() if wanted}
+    read = {name: found for name, found in mesh.each(held_in).items() if not isinstance(found, Unknown)}
+    return {(name, key): (one.server, one.tls_server_name) for name, of in read.items() for key, one in of.items()}
 
 
 def proxy_url(cluster: Cluster, secret: RemoteSecret) -> str:

@@ -18,9 +18,10 @@ from meshkit.istio.multicluster.reader_tokens import Token
 from meshkit.istio.multicluster.remote_secrets import RemoteSecret
 from meshkit.istio.multicluster.secret_kubeconfig import Auth
 from meshkit.istio.reading import Unread
+from meshkit.kube import api_server
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
-from meshkit.spec import MeshSpec
+from meshkit.spec import ClusterSpec, MeshSpec
 from tests.support import healthy
 
 Row = dict[str, Any]
@@ -221,6 +222,18 @@ def test_the_api_server_is_asked_by_the_name_that_istiod_asks_for(
     monkeypatch.setattr(api_server_reach, "_vantages", lambda *_: [])
     api_server_reach.reach(Mesh(spec, {"east": east, "west": west}))  # type: ignore[dict-item]
     assert given["east", "west"] == ("https://192.0.2.7", asked)
+
+
+@pytest.mark.parametrize(
+    ("said", "held", "asked"),
+    [("", "https://10.0.0.7", "https://10.0.0.7"), ("", "https://127.0.0.1:1", "https://192.0.2.9"),
+     ("https://192.0.2.7", "https://10.0.0.7", "https://192.0.2.7")],
+)  # fmt: skip
+def test_the_address_for_others_is_the_mesh_files_the_secrets_or_ours(said: str, held: str, asked: str) -> None:
+    """Istiod may go to a private endpoint, and we to a public one, or by a proxy."""
+    entry = ClusterSpec(name="west", context="west", network="n", apiServer=said)
+    ours: Any = SimpleNamespace(server="https://192.0.2.9")
+    assert api_server.server(entry, ours, held) == asked
 
 
 RANCHER, TELEPORT = "https://rancher.example/k8s/clusters/c-1", "https://teleport.example:3026"

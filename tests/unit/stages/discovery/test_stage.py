@@ -224,7 +224,8 @@ def test_in_plan_mode_what_an_earlier_stage_fixes_does_not_fail(spoiled: str, ch
         ({"credential": "401"}, "renew"),
         ({"credential": "mismatch"}, "renew"),
         ({"auth": "unreadable", "credential": "untested"}, "renew"),
-        ({"server": "https://192.0.2.99:6443"}, "renew"),
+        ({"server": "https://127.0.0.1:6443"}, "renew"),
+        ({"server": "https://192.0.2.99:6443"}, ""),
         ({"credential": "unreachable"}, ""),
         ({"credential": "UNKNOWN"}, ""),
         ({"name": "theirs", "credential": "401"}, ""),
@@ -232,8 +233,19 @@ def test_in_plan_mode_what_an_earlier_stage_fixes_does_not_fail(spoiled: str, ch
     ],
 )
 def test_what_a_pair_needs(change: Row, wish: str) -> None:
-    """What works, what is another's and what could not be read is left alone."""
+    """What works, what is another's and what could not be read is left alone; so is istiod's own way to a cluster.
+
+    Another address than ours may be a private endpoint, or lead past a proxy.
+    """
     assert token_rotation.token_actions(mesh(), facts("secrets", change))["east", "west"] == wish
+
+
+def test_the_mesh_files_address_replaces_that_of_a_secret() -> None:
+    """As the remedies of MK833 and MK834 say."""
+    clusters = [{"name": n, "context": n, "network": f"net-{n}", "apiServer": ADDRESS[n]} for n in OTHER]
+    for server, wish in ((ADDRESS["west"], ""), ("https://192.0.2.99:6443", "renew")):
+        found = token_rotation.token_actions(mesh(clusters=clusters), facts("secrets", {"server": server}))
+        assert found["east", "west"] == wish
 
 
 def test_an_address_that_is_not_for_others_renews_nothing() -> None:
