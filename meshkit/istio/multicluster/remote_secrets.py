@@ -341,8 +341,9 @@ def _manager(metadata: Mapping[str, Any], key: str) -> str:
 
 
 def _keys(cluster: str, secret: dict[str, Any]) -> Iterator[tuple[RemoteSecret, SecretKubeconfig]]:
-    metadata = secret["metadata"]
-    for key, value in (secret.get("data") or {}).items():
+    metadata, data = secret["metadata"], secret.get("data") or {}
+    note = (metadata.get("annotations") or {}).get(ANNOTATION, "")
+    for key, value in data.items():
         held = secret_kubeconfig.parse(value)
         yield (
             RemoteSecret(
@@ -351,8 +352,9 @@ def _keys(cluster: str, secret: dict[str, Any]) -> Iterator[tuple[RemoteSecret, 
                 name=metadata["name"],
                 key=key,
                 credential=Credential.NOT_TESTED,
-                annotation=metadata.get("annotations", {}).get(ANNOTATION, ""),
-                labelled=metadata.get("labels", {}).get(LABEL) == "true",
+                # Of a secret with several clusters it can name one only.
+                annotation="" if note != key and note in data else note,
+                labelled=(metadata.get("labels") or {}).get(LABEL) == "true",
                 paused=is_paused(metadata),
                 server=held.server,
                 tls_server_name=held.tls_server_name,

@@ -153,6 +153,15 @@ class East:
         return {"items": []}
 
 
+def test_the_annotation_of_a_secret_with_several_clusters_names_one_of_them() -> None:
+    """It says nothing of the others; what it names and does not hold is a mistake."""
+    notes = {remote_secrets.ANNOTATION: "west"}
+    for keys, told in ((("west", "north"), ["west", ""]), (("north",), ["west"])):
+        data = {key: kubeconfig(west={"token": "t"}) for key in keys}
+        held = {"metadata": {"name": "s", "namespace": "istio-system", "annotations": notes}, "data": data}
+        assert [one.annotation for one, _ in remote_secrets._keys("east", held)] == told
+
+
 OPTION = secret_kubeconfig.ALLOWED
 
 

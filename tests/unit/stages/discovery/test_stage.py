@@ -142,6 +142,17 @@ def test_an_istiod_that_reads_kubeconfig_files_is_given_no_secret(
     assert all("/kubeconfigs" in f.observed for f in proofs if f.id != "MK804")
 
 
+@pytest.mark.parametrize("beside", ["north", "east"])
+def test_a_secret_may_hold_other_clusters_too_and_the_readers_own(beside: str) -> None:
+    """As pipelines write it, the same in every cluster: istiod takes each key by itself, and passes over its own id."""
+    known = facts("secrets", more={"key": beside, "annotation": "", "leads_to": beside})
+    assert set(token_rotation.token_actions(mesh(), known).values()) == {""}
+    findings = discovery.check(mesh(), known)
+    read = (known.known.identity, known.known.remote_secrets, known.known.remote_clusters)
+    findings += remote_secrets.check(mesh(), *read, ("east", "west"))
+    assert overall(findings) is PASS
+
+
 def test_before_the_stage_every_pair_wants_a_secret_and_no_gate_stands_before_it() -> None:
     """What merges is a warning only."""
     findings = discovery.check(mesh(), undiscovered())
