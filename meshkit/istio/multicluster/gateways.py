@@ -341,12 +341,15 @@ def _node_port(service: dict[str, Any], port: int) -> int:
 
 
 def _addresses(cluster: Cluster, service: dict[str, Any]) -> list[str]:
-    if _by_nodes(service):
-        return _of_nodes(cluster, service)
+    """Return the addresses of a Service; nodes count where it has no other.
+
+    Source: pilot/pkg/serviceregistry/kube/controller/controller.go, addOrUpdateService.
+    """
     given = service.get("status", {}) if service["spec"].get("type") == GatewayType.LOAD_BALANCER else {}
     ingress = given.get("loadBalancer", {}).get("ingress") or []
     addresses = [entry.get("ip") or entry.get("hostname", "") for entry in ingress]
-    return [*filter(None, addresses), *(service["spec"].get("externalIPs") or [])]
+    found = [*filter(None, addresses), *(service["spec"].get("externalIPs") or [])]
+    return found or (_of_nodes(cluster, service) if _by_nodes(service) else [])
 
 
 def _of_nodes(cluster: Cluster, service: dict[str, Any]) -> list[str]:

@@ -451,11 +451,14 @@ def node(name: str, external: list[str], **labels: str) -> Row:
     ],
 )
 def test_a_node_port_gateway_is_found_at_its_node_port(selector: str, addresses: list[str]) -> None:
-    """On the first external address of the nodes that istiod chooses."""
+    """On the first external address of the nodes that istiod chooses; externalIPs come before these."""
     nodes = [node("a", ["3.3.3.3", "3.3.3.4"], role="edge"), node("b", ["4.4.4.4"]), node("c", [])]
     held = service({NETWORK: "net-east"}, type="NodePort", annotations={NODE_SELECTOR: selector})
     (one,) = found(Objects("east", services=[held], nodes=nodes, pods=[POD]))
     assert (one.addresses, one.port) == (tuple(addresses), 31443)
+    held["spec"]["externalIPs"] = ["192.0.2.50"]
+    (one,) = found(Objects("east", services=[held], nodes=nodes, pods=[POD]))
+    assert (one.addresses, one.port) == (("192.0.2.50",), 31443)
     bare = service({NETWORK: "net-east"}, type="NodePort")
     (one,) = found(Objects("east", services=[bare], nodes=nodes, pods=[POD]))
     assert one.port == 15443
