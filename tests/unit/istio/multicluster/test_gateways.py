@@ -173,7 +173,7 @@ def test_a_gateway_on_a_service_of_others_names_it_as_istiod_reads_it(
 
 
 def test_the_pods_of_a_gateway_have_another_label_before_istio_1_21() -> None:
-    """One that exposes needs nothing beside it, and of one that does not its owner is told."""
+    """One that exposes needs nothing beside it; one that does not is its owner's to change."""
     pod = {**POD, "metadata": {**POD["metadata"], "labels": {FORMER_NAME: "gw"}}}
     held = service({NETWORK: "net-east"}, selector={FORMER_NAME: "gw"})
     for change, exposed in (({}, ("edge/gw",)), ({"mode": "Terminate"}, ())):
