@@ -238,9 +238,9 @@ def _strange(held: list[RemoteSecret], seen: list[RemoteSecret], ours: str, targ
     for secret in seen:
         if secret.leads_to == target != secret.key:
             return f"{secret.name} makes istiod know {target} as {secret.key}"
-    for secret in held:
-        if secret.name == ours and secret.key != target:
-            return f"{ours} has the key {secret.key}, which istiod takes for the cluster's id"
+    keys = [secret.key for secret in held if secret.name == ours]
+    if keys and target not in keys:
+        return f"{ours} has the key {keys[0]}, which istiod takes for the cluster's id"
     if keyed and not mine:
         told = ", ".join(secret.place for secret in keyed)
         label = f"{multicluster_remote_secrets.LABEL}=true"

@@ -9,9 +9,14 @@ from meshkit.kube.cluster import Cluster
 from meshkit.spec import ClusterSpec
 
 
-def server(entry: ClusterSpec, cluster: Cluster) -> str:
-    """Return the API server's address for other clusters: `apiServer` of the mesh file, else kubeconfig's."""
-    return entry.api_server or cluster.server
+def server(entry: ClusterSpec, cluster: Cluster, held: str = "") -> str:
+    """Return the API server's address for other clusters: `apiServer` of the mesh file, else kubeconfig's.
+
+    Before that comes the address `held` by a remote secret: istiod's way there may be another than ours, such as a
+    private endpoint, or past a proxy.
+    """
+    kept = "" if is_local(held) else held
+    return entry.api_server or kept or cluster.server
 
 
 def is_local(address: str) -> bool:

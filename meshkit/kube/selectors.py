@@ -31,8 +31,9 @@ def _expression(expression: Mapping[str, Any], labels: Labels) -> bool:
 
 
 def valid(selector: Mapping[str, Any]) -> bool:
-    """Return whether Kubernetes takes a label selector: In and NotIn need values, Exists and DoesNotExist take none."""
+    """Return whether Kubernetes takes a label selector: a key, and values for In and NotIn, but not for the others."""
     wanted = {"In": True, "NotIn": True, "Exists": False, "DoesNotExist": False}
     return all(
-        wanted.get(str(e.get("operator"))) is bool(e.get("values")) for e in selector.get("matchExpressions") or []
+        e.get("key") and wanted.get(str(e.get("operator"))) is bool(e.get("values"))
+        for e in selector.get("matchExpressions") or []
     )

@@ -11,7 +11,7 @@ import pandas as pd
 
 from meshkit.errors import UnreachableError
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
-from meshkit.istio.multicluster.remote_secrets import tls_server_names
+from meshkit.istio.multicluster.remote_secrets import addresses
 from meshkit.kube.api_server import server
 from meshkit.kube.cluster import Cluster, ExecResult
 from meshkit.kube.mesh import DaemonThreads, Mesh, Unknown, gather
@@ -66,17 +66,15 @@ def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None 
     Args:
         mesh: the mesh.
         written: address and TLS server name (or nothing) by pair, as a remote secret has them; only these pairs are
-            asked then. Unless given, all are, at the address that the mesh file would have written, and by the TLS
-            server name that it says or that the pair's remote secret has.
+            asked then. Unless given, all are, at the address and by the TLS server name that the mesh file says, or
+            else that the pair's remote secret has.
     """
     authorities = mesh.each(_authority)
     pairs = mesh.ordered_pairs if written is None else list(written)
     given = dict(written or {})
     if written is None:
-        held, said = tls_server_names(mesh), {b: mesh.spec.cluster(b).tls_server_name for _, b in pairs}
-        given = {
-            (a, b): (server(mesh.spec.cluster(b), mesh.clusters[b]), said[b] or held.get((a, b), "")) for a, b in pairs
-        }
+        held = addresses(mesh)
+        given = {pair: _to_write(mesh, pair[1], *held.get(pair, ("", ""))) for pair in pairs}
     vantages = mesh.each(lambda cluster: list(_vantages(cluster, mesh)))
     rows = gather(
         lambda pair: _reach(mesh, pair, given[pair], vantages[pair[0]], authorities[pair[1]]),
@@ -90,6 +88,11 @@ def reach(mesh: Mesh, written: Mapping[tuple[str, str], tuple[str, str]] | None 
             for (a, b), r in zip(pairs, rows, strict=True)
         )
     )
+
+
+def _to_write(mesh: Mesh, target: str, held: str, name: str) -> tuple[str, str]:
+    entry = mesh.spec.cluster(target)
+    return server(entry, mesh.clusters[target], held), entry.tls_server_name or name
 
 
 def _authority(cluster: Cluster) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from meshkit.errors import MeshkitError, UnreachableError
 from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_cluster
+from meshkit.istio.control_plane.revisions import configured
 from meshkit.istio.proxies import envoy_admin
 from meshkit.istio.proxies.workloads import abrupt
 from meshkit.kube import pods as kube_pods
@@ -101,12 +102,8 @@ def rules(mesh: Mesh, own: str) -> pd.DataFrame:
 
 def _rules(cluster: Cluster, mesh: Mesh, own: str) -> list[Row]:
     domain = of_cluster(cluster, mesh.root_namespace)
-    try:
-        found = cluster.get("destinationrules.networking.istio.io")
-    except NotFoundError:
-        return []  # no Istio there yet, so no rule
     rows = []
-    for obj in found:
+    for obj in configured(cluster, mesh.root_namespace, "destinationrules.networking.istio.io"):
         metadata, spec = obj["metadata"], obj.get("spec", {})
         if not covers(str(spec.get("host", "")), metadata["namespace"], mesh.spec.probe, domain):
             continue

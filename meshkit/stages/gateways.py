@@ -26,7 +26,7 @@ from meshkit.checks.gateway_exposure import (
 )
 from meshkit.checks.question import Question, arrow, awaits, planned
 from meshkit.istio.control_plane import inventory, istioctl, revisions, versions
-from meshkit.istio.multicluster import gateway_exposure, gateway_manifests, remote_secrets
+from meshkit.istio.multicluster import gateway_api, gateway_exposure, gateway_manifests, remote_secrets
 from meshkit.istio.multicluster import gateways as multicluster_gateways
 from meshkit.istio.multicluster.gateways import NetworkGateway
 from meshkit.istio.proxies import new_pods, proxy_status
@@ -102,7 +102,7 @@ def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         )
     used = _used(mesh, facts, name)
     if used and _closed_by_its_owner(used):
-        context, gateway = mesh.spec.cluster(name).context, used.selector[multicluster_gateways.GATEWAY_NAME]
+        context, gateway = mesh.spec.cluster(name).context, gateway_api.made_for(used.selector)
         observed = f"{used.namespace}/{used.service} is of Gateway {gateway}, which lets no mutual TLS through"
         edit = f"kubectl --context {context} edit gateways.gateway.networking.k8s.io -n {used.namespace} {gateway}"
         wanted = f"port {multicluster_gateways.PASSTHROUGH_PORT}, protocol TLS, tls.mode Passthrough"
@@ -134,7 +134,7 @@ def _closed_by_its_owner(gateway: NetworkGateway) -> bool:
 
     Envoy then refuses the listener: two filter chains of the same matching rules.
     """
-    return multicluster_gateways.GATEWAY_NAME in gateway.selector and not gateway.exposed_by
+    return bool(gateway_api.made_for(gateway.selector)) and not gateway.exposed_by
 
 
 def _used(mesh: Mesh, facts: GatewayFacts, name: str) -> NetworkGateway | None:

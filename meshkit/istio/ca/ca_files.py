@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ from meshkit.spec import expanded
 VAULT = "vault.json"
 CERTIFICATE = "CERTIFICATE"
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
+_LIST = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 
 HOW_TO_OPEN = "name its passphrase: trust.passphraseFrom in the mesh file, or --passphrase-env, --passphrase-file"
@@ -153,10 +155,27 @@ def load_plugged(files: Mapping[str, bytes], *, passphrase: bytes = b"", where: 
         if unseen := _unseen(files[name], first=name == "ca-cert.pem"):
             raise InputError(f"{name} {unseen}", where=where, remedy=MAKE)
     root = verify_chain(files, where=where)
+    _require_lists(files, where)
     # istiod cannot open an encrypted key.
     from meshkit.istio.ca.issuing import key_pem
 
     return CaCerts(signer.certificate, root, {**{n: files[n] for n in FILES}, "ca-key.pem": key_pem(signer.key)})
+
+
+def _require_lists(files: Mapping[str, bytes], where: str) -> None:
+    """Require a revocation list by each certificate of the chain, if there are lists at all."""
+    from cryptography.x509 import load_pem_x509_crl
+
+    if not (text := files.get(cacerts.REVOKED)):
+        return
+    try:
+        lists = [load_pem_x509_crl(block) for block in _LIST.findall(text)]
+    except ValueError:
+        raise InputError(f"{cacerts.REVOKED} cannot be read", where=where, remedy="was it copied completely?") from None
+    for one in parse_chain(files["cert-chain.pem"]):
+        if not any(found.is_signature_valid(one.public_key()) for found in lists):  # type: ignore[arg-type]
+            message = f"{cacerts.REVOKED} has no list by {one.subject.rfc4514_string()}, which is in cert-chain.pem"
+            raise InputError(message, where=where, remedy="put a list by each of these certificates there, or none")
 
 
 def verify_chain(files: Mapping[str, bytes], *, where: str) -> Certificate:

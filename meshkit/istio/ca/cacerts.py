@@ -17,6 +17,11 @@ SECRET: Final = "cacerts"  # noqa: S105 - the Secret's name
 SELF_SIGNED: Final = "istio-ca-secret"
 FILES: Final = ("ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem")
 TLS_FILES: Final = ("tls.crt", "tls.key", "ca.crt")
+REVOKED: Final = "ca-crl.pem"
+"""Revocation lists beside Istio's own form (1.27 and later): istiod loads no certificate of which it has no list.
+
+Source: security/pkg/pki/util/keycertbundle.go, `Verify`; pilot/pkg/features, PILOT_ENABLE_CA_CRL.
+"""
 GENERATED: Final = "istio-generated"
 """A key of the Secret where istiod stored its self-signed CA in `cacerts` (USE_CACERTS_FOR_SELF_SIGNED_CA)."""
 KUBERNETES_SIGNER: Final = "k8s.io/"
@@ -47,7 +52,7 @@ def as_loaded(data: Mapping[str, bytes]) -> dict[str, bytes]:
     by `ca.crt`, with no line end between them, and the roots are `ca.crt`.
     """
     if not is_tls(data):
-        return {name: data[name] for name in FILES if name in data}
+        return {name: data[name] for name in (*FILES, REVOKED) if name in data}
     certificate, key, root = (data.get(name, b"") for name in TLS_FILES)
     parts = (certificate, key, root, certificate + root)
     return {name: part for name, part in zip(FILES, parts, strict=True) if part.strip()}

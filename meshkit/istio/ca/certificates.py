@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from cryptography.x509 import Certificate
+from cryptography.x509 import Certificate, Name
 
 from meshkit.errors import MeshkitError
 
@@ -122,16 +122,33 @@ def chain_end(chain: Sequence[Certificate], roots: Iterable[Certificate]) -> Cer
     return next((path[-1] for path in [*good, *found]), None)
 
 
+def anchors(bundle: Iterable[Certificate]) -> list[Certificate]:
+    """Return the certificates of a bundle that no other of it signed: whoever trusts these trusts the others, too.
+
+    A root bundle often holds its intermediates as well. They are no roots, though Go and Envoy would stop at them.
+    """
+    known = list(dict.fromkeys(bundle))
+    by_name: dict[Name, list[Certificate]] = defaultdict(list)
+    for one in known:
+        by_name[one.subject].append(one)
+    return [
+        one
+        for one in known
+        if one.subject == one.issuer or not any(signed_by(one, upper) for upper in by_name.get(one.issuer, ()))
+    ]
+
+
 def paths(
     certificate: Certificate, others: Iterable[Certificate], roots: Iterable[Certificate]
 ) -> Iterator[list[Certificate]]:
     """Yield the paths from a certificate to a root, the shortest first, each step verified by name and signature.
 
-    Both ends are in the path; a certificate that is itself among the roots is one. Order and repetition of the others
-    do not matter, as they do not to Go (istiod) and BoringSSL (Envoy): they verify, and do not walk the file.
+    Both ends are in the path; a certificate that is itself among the `anchors` of the roots is one. Order and
+    repetition of the others do not matter, as they do not to Go (istiod) and BoringSSL (Envoy): they verify, and do not
+    walk the file.
     """
-    trusted = list(dict.fromkeys(roots))
-    known = list(dict.fromkeys([*trusted, *others]))
+    bundle = list(dict.fromkeys(roots))
+    trusted, known = anchors(bundle), list(dict.fromkeys([*bundle, *others]))
     waiting, left = deque([[certificate]]), SIGNATURES
     while waiting:
         path = waiting.popleft()

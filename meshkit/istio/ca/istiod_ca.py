@@ -12,7 +12,7 @@ from cryptography.x509 import Certificate
 
 from meshkit.errors import InputError, UnreachableError
 from meshkit.istio.ca import ca_files, cacerts, model, root_bundles
-from meshkit.istio.ca.certificates import SHORT, chain_end, fingerprint, parse_bundle, parse_chain, signed_by
+from meshkit.istio.ca.certificates import SHORT, anchors, chain_end, fingerprint, parse_bundle, parse_chain, signed_by
 from meshkit.istio.ca.x509_rules import key_kind
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods, is_on, istiods
 from meshkit.istio.control_plane.owners import Owner, owner_of
@@ -110,12 +110,17 @@ def _authorities(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
 
 
 def _owned(secret: Object, *, own_ca: bool) -> dict[str, str]:
-    """Return the owner of a Secret `cacerts`; one of the form kubernetes.io/tls always has one (not meshkit)."""
+    """Return the owner of a Secret `cacerts`; one in the form kubernetes.io/tls, or with revocation lists, has one.
+
+    meshkit issues no revocation list, without which istiod would refuse a new intermediate.
+    """
     if secret["metadata"]["name"] != model.SECRET:
         return {"owner": "", "owner_source": ""}
     data, owner = secret.get("data") or {}, owner_of(secret)
     if own_ca and cacerts.GENERATED in data:
         owner = ITSELF
+    if owner is None and cacerts.REVOKED in data:
+        owner = Owner(f"the PKI that issues its {cacerts.REVOKED}", f"its four files together with {cacerts.REVOKED}")
     if owner is None and cacerts.is_tls(data):
         files = ", ".join(cacerts.TLS_FILES)
         owner = Owner(f"the creator of its kubernetes.io/tls form ({files})", f"its {files}, where they are created")
@@ -154,7 +159,7 @@ def parse_authority(name: str, data: dict[str, bytes]) -> dict[str, Any]:
         "subject": own.subject.rfc4514_string(),
         "sha256": fingerprint(own),
         "not_after": own.not_valid_after_utc,
-        "roots": ",".join(sorted(fingerprint(one, SHORT) for one in bundle)),
+        "roots": ",".join(sorted(fingerprint(one, SHORT) for one in anchors(bundle))),
         "problem": problem,
         **(parse_root(root) if root else {}),
     }

@@ -18,7 +18,7 @@ import pandas as pd
 from cryptography.x509 import Certificate
 
 from meshkit.istio.ca import cacerts
-from meshkit.istio.ca.certificates import SHORT, chain_end, fingerprint, parse_bundle, parse_chain, spiffe
+from meshkit.istio.ca.certificates import SHORT, anchors, chain_end, fingerprint, parse_bundle, parse_chain, spiffe
 from meshkit.istio.control_plane.istiods_and_proxies import Proxy, ask_proxies
 from meshkit.istio.proxies import envoy_admin
 from meshkit.istio.reading import Reading, Unread
@@ -193,7 +193,7 @@ def parse_identity(secrets: list[envoy_admin.Secret]) -> ProxyCertificate:
     """Return what a proxy shows and trusts, from the secrets that it holds; which proxy that is, it does not say."""
     chain = parse_chain(b"".join(s.pem for s in secrets if s.name == "default" and s.kind == "chain"))
     roots = parse_bundle(b"".join(s.pem for s in secrets if s.name == "ROOTCA"))
-    trusted = tuple(sorted(fingerprint(root, SHORT) for root in roots))
+    trusted = tuple(sorted(_short(roots)))
     if not chain:
         return ProxyCertificate(roots=trusted, reason="the proxy holds no workload certificate")
     leaf = chain[0]
@@ -290,7 +290,7 @@ def distributed_roots(mesh: Mesh) -> pd.DataFrame:
 
 def distributed_by_namespace(cluster: Cluster) -> dict[str, frozenset[str]]:
     """Return the roots (cut to `SHORT`) that a cluster distributes by namespace; none where they are unreadable."""
-    return {place: frozenset(one[:SHORT] for one in text) for place, text in bundles_by_namespace(cluster).items()}
+    return {place: frozenset(_short(_known(chain))) for place, chain in _config_maps(cluster).items()}
 
 
 def bundles_by_namespace(cluster: Cluster) -> dict[str, list[str]]:
@@ -316,7 +316,7 @@ def _known(chain: list[Certificate] | Unknown) -> list[Certificate]:
 
 
 def _short(chain: Iterable[Certificate]) -> set[str]:
-    return {fingerprint(one, SHORT) for one in chain}
+    return {fingerprint(one, SHORT) for one in anchors(chain)}
 
 
 def _config_map_roots(cluster: Cluster) -> _Source:
@@ -328,8 +328,9 @@ def _config_map_roots(cluster: Cluster) -> _Source:
 
 
 def _held(cluster: str, source: _Source) -> Iterator[HeldRoot]:
-    seen = {fingerprint(root): root for bundle in source.holders for root in bundle}
-    counted = Counter(digest for bundle in source.holders for digest in {fingerprint(root) for root in bundle})
+    held = [{fingerprint(root): root for root in anchors(bundle)} for bundle in source.holders]
+    seen = {digest: root for bundle in held for digest, root in bundle.items()}
+    counted = Counter(digest for bundle in held for digest in bundle)
     for digest, root in seen.items():
         yield HeldRoot(
             cluster,

@@ -96,13 +96,24 @@ def _public_der(holder: Any) -> bytes:
 
 
 def self_signed(certificate: Certificate) -> bool:
-    """Return whether a certificate is a root."""
-    return signed_by(certificate, certificate)
+    """Return whether a certificate is a root.
+
+    An old root's own signature by SHA-1 or MD5 cannot be verified any more, and need not: Go and BoringSSL trust a root
+    without looking at it.
+    """
+    from cryptography.x509.oid import SignatureAlgorithmOID as Oid
+
+    old = (Oid.RSA_WITH_SHA1, Oid.ECDSA_WITH_SHA1, Oid.RSA_WITH_MD5)
+    named = certificate.subject == certificate.issuer and certificate.signature_algorithm_oid in old
+    return named or signed_by(certificate, certificate)
 
 
 def key_kind(holder: Certificate | CertificateSigningRequest) -> str:
     """Return the kind and bits of the public key of a certificate or a request, such as `RSA 2048`."""
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
     public = holder.public_key()
-    return f"{'RSA' if isinstance(public, RSAPublicKey) else 'ECDSA'} {getattr(public, 'key_size', 0)}"
+    if isinstance(public, RSAPublicKey | EllipticCurvePublicKey):
+        return f"{'RSA' if isinstance(public, RSAPublicKey) else 'ECDSA'} {public.key_size}"
+    return "neither RSA nor ECDSA"

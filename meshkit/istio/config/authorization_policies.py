@@ -10,9 +10,9 @@ from typing import Any, Final
 import pandas as pd
 
 from meshkit.istio.control_plane.istiods_and_proxies import is_on
+from meshkit.istio.control_plane.revisions import configured
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.kube.transport import NotFoundError
 from meshkit.tables import Table, flag, text
 
 POLICY_TRUST_DOMAINS: Final = Table(
@@ -74,18 +74,14 @@ def trust_domains(mesh: Mesh) -> pd.DataFrame:
     What leaves the trust domain open (`*`, `*/ns/a/sa/b`) is left out.
     """
     rows: list[dict[str, Any]] = []
-    for name, found in mesh.each(_of_cluster).items():
+    for name, found in mesh.each(lambda cluster: _of_cluster(cluster, mesh.root_namespace)).items():
         known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
         rows += [{"cluster": name, **row} for row in known]
     return POLICY_TRUST_DOMAINS.frame(rows)
 
 
-def _of_cluster(cluster: Cluster) -> list[dict[str, Any]]:
-    try:
-        policies = cluster.get(KIND)
-    except NotFoundError:  # no Istio yet
-        return []
-    return [row for policy in policies for row in parse(policy)]
+def _of_cluster(cluster: Cluster, root_namespace: str) -> list[dict[str, Any]]:
+    return [row for policy in configured(cluster, root_namespace, KIND) for row in parse(policy)]
 
 
 def parse(policy: Manifest) -> Iterator[dict[str, Any]]:

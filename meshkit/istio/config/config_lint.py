@@ -22,10 +22,10 @@ from meshkit.istio.config.services import is_cluster_local, local_hosts, mesh_co
 from meshkit.istio.control_plane import primaries
 from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_cluster
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
+from meshkit.istio.control_plane.revisions import configured
 from meshkit.istio.control_plane.versions import Version, istiod_version
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown, understood
-from meshkit.kube.transport import NotFoundError
 from meshkit.tables import Table, text
 
 CONFIG_LINT: Final = Table(
@@ -149,7 +149,7 @@ def _read(cluster: Cluster, mesh: Mesh, source: Cluster) -> _Read:
             if selects(service["spec"].get("selector") or {}, pod["metadata"].get("labels") or {})
         ]
     # No istiod reads those of a remote cluster; its primary's are judged there.
-    objects = [obj for kind in KINDS for obj in _get(cluster, kind)] if source is cluster else []
+    objects = [o for kind in KINDS for o in configured(cluster, mesh.root_namespace, kind)] if source is cluster else []
     settings = mesh_config(source, mesh)
     domain = of_cluster(cluster, mesh.root_namespace)
     return _Read(objects, behind, settings, domain, _inherited(source, settings, mesh.root_namespace))
@@ -209,13 +209,6 @@ def _known(mesh: Mesh, name: str, own: _Read, read: Mapping[str, _Read | Unknown
 def _judged(obj: Manifest, known: Known) -> Iterator[Row]:
     where = {"kind": obj["kind"], "namespace": obj["metadata"]["namespace"], "name": obj["metadata"]["name"]}
     yield from ({**where, **row} for row in JUDGES[obj["kind"]](obj, known))
-
-
-def _get(cluster: Cluster, kind: str) -> list[Manifest]:
-    try:
-        return cluster.get(kind)
-    except NotFoundError:  # Istio's definitions are not installed
-        return []
 
 
 def _destination_rule(obj: Manifest, known: Known) -> Iterator[Row]:

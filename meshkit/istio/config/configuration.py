@@ -14,12 +14,12 @@ from meshkit.istio.config.locality import locality_of, traffic_distribution
 from meshkit.istio.config.missing_services import selects
 from meshkit.istio.config.services import mesh_config_map, settings_of
 from meshkit.istio.control_plane.cluster_domain import of_cluster
+from meshkit.istio.control_plane.revisions import configured
 from meshkit.istio.multicluster.gateways import is_gateway
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.pods import workload
 from meshkit.kube.selectors import matches, valid
-from meshkit.kube.transport import NotFoundError
 
 SIDECAR, VIRTUAL_SERVICE, DESTINATION_RULE, SERVICE_ENTRY, PEER_AUTHENTICATION, AUTHORIZATION_POLICY = KINDS = (
     "sidecars.networking.istio.io",
@@ -52,8 +52,8 @@ class Configuration:
 
     `servers` are the pods that the Service selects, `unselected` those of the server's workload that it does not;
     `nearest` is the field by which it asks for its nearest endpoints. `objects` are those that the cluster's istiod
-    reads: its discoverySelectors leave out the others. They and meshConfig are in the cluster `source`: its own, or of
-    a remote cluster its primary's.
+    reads: its discoverySelectors and its revision leave out the others. They and meshConfig are in the cluster
+    `source`: its own, or of a remote cluster its primary's.
     """
 
     cluster: str
@@ -122,20 +122,15 @@ def configuration(cluster: Cluster, mesh: Mesh, source: Cluster) -> Configuratio
             service, ((namespaces.get(spec.namespace) or {}).get("metadata") or {}).get("annotations") or {}
         ),
     )
-    objects = {kind: tuple(o for o in _get(source, kind) if _read_by(read, o)) for kind in KINDS}
+    objects = {
+        kind: tuple(o for o in configured(source, mesh.root_namespace, kind) if _read_by(read, o)) for kind in KINDS
+    }
     return Configuration(**{**vars(read), "objects": objects})
 
 
 def _read_by(where: Configuration, obj: Manifest) -> bool:
     namespace = obj["metadata"]["namespace"]
     return where.reads(namespace, where.namespaces.get(namespace, {}))
-
-
-def _get(cluster: Cluster, kind: str) -> list[Manifest]:
-    try:
-        return cluster.get(kind)
-    except NotFoundError:  # Istio's definitions are not installed
-        return []
 
 
 def _nodes(cluster: Cluster) -> dict[str, Labels]:

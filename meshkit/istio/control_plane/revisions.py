@@ -20,8 +20,10 @@ import yaml
 from meshkit.istio.control_plane import istioctl
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.kube.cluster import Cluster
+from meshkit.kube.manifests import Object
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.kube.selectors import Labels, matches
+from meshkit.kube.selectors import Labels, matches, valid
+from meshkit.kube.transport import NotFoundError
 
 DEFAULT: Final = "default"
 REVISION: Final = istioctl.REVISION
@@ -106,16 +108,16 @@ class Injector:
         asked = labels.get(INJECT, (metadata.get("annotations") or {}).get(INJECT, ""))
         if asked in ("true", "false"):
             return bool(asked == "true" and self.policy in ("enabled", "disabled"))
-        # An empty selector counts for nothing here, unlike a webhook's.
-        if any(matches(selector, labels) for selector in self.never if _says(selector)):
+        if any(matches(selector, labels) for selector in self.never if _counts(selector)):
             return False
-        if any(matches(selector, labels) for selector in self.always if _says(selector)):
+        if any(matches(selector, labels) for selector in self.always if _counts(selector)):
             return self.policy in ("enabled", "disabled")
         return self.policy == "enabled"
 
 
-def _says(selector: Mapping[str, Any]) -> bool:
-    return bool(selector.get("matchLabels") or selector.get("matchExpressions"))
+def _counts(selector: Mapping[str, Any]) -> bool:
+    """Return whether an injector heeds a selector: not an empty one, unlike a webhook's, and none that is invalid."""
+    return bool(selector.get("matchLabels") or selector.get("matchExpressions")) and valid(selector)
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,24 @@ def will_inject(planes: ControlPlanes, namespace: str, labels: Labels, revision:
     Where no istiod runs, stage 05 installs `revision`, and istioctl makes the tag `default` for it.
     """
     return bool(planes.injection(namespace, labels).revisions) or planes.to_come(labels, revision)
+
+
+def configured(cluster: Cluster, root_namespace: str, kind: str) -> list[Object]:
+    """Return the objects of a kind of Istio's that a running istiod reads: not those of another revision's label.
+
+    The label's value is a revision's name, and no tag's. Where no istiod runs, all are returned; none where Istio's
+    definitions are not installed.
+
+    Source: LabelsInRevision, pkg/config/model.go; inRevision, pilot/pkg/config/kube/crdclient/client.go.
+    """
+    try:
+        found = cluster.get(kind)
+    except NotFoundError:
+        return []
+    if not any(REVISION in _labels(obj) for obj in found):
+        return found
+    running = {named(one.revision) for one in istiods(cluster, root_namespace)}
+    return [obj for obj in found if not running or _labels(obj).get(REVISION) in {None, *running}]
 
 
 def look(mesh: Mesh) -> dict[str, ControlPlanes | Unknown]:
@@ -295,6 +315,6 @@ def _injector(cluster: Cluster, istiod: RunningIstiod) -> Injector:
     config = config if isinstance(config, dict) else {}
     return Injector(
         policy=str(config.get("policy", "enabled")),
-        always=tuple(config.get("alwaysInjectSelector") or ()),
-        never=tuple(config.get("neverInjectSelector") or ()),
+        always=tuple(selector or {} for selector in config.get("alwaysInjectSelector") or ()),
+        never=tuple(selector or {} for selector in config.get("neverInjectSelector") or ()),
     )

@@ -12,22 +12,18 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from meshkit.istio.control_plane import istiods_and_proxies, mesh_networks, primaries
+from meshkit.istio.control_plane import cluster_domain, istiods_and_proxies, mesh_networks, primaries, revisions
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
+from meshkit.istio.multicluster import gateway_api
 from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.kube.transport import NotFoundError
 from meshkit.tables import Table, integer, text
 
 NETWORK = istiods_and_proxies.NETWORK
-GATEWAY_PORT_LABEL = "networking.istio.io/gatewayPort"
 NODE_SELECTOR = "traffic.istio.io/nodeSelector"
-GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
-LISTENER_MODE = "gateway.istio.io/listener-protocol"
 OWNER = "install.operator.istio.io/owning-resource"
-PASSTHROUGH_PORT = 15443
-PASSTHROUGH = "Passthrough"
+PASSTHROUGH_PORT = gateway_api.PASSTHROUGH_PORT
 GATEWAYS: Final = Table(
     "gateways",
     "East-west gateways offered",
@@ -223,10 +219,11 @@ def _gateways(cluster: Cluster, mesh: Mesh, source: Cluster) -> _Found:
         for gateway in value.get("gateways") or []
         if gateway.get("registryServiceName")
     }
-    services = [(service, _registered(service, named)) for service in cluster.get("services")]
+    domain = cluster_domain.of_cluster(source, root_namespace) if named else ""
+    services = [(service, _registered(service, named, domain)) for service in cluster.get("services")]
     services = [(service, by) for service, by in services if is_gateway(service) or by]
-    resources = _resources(source)
-    exposures = _exposures(source) if services else []
+    resources = gateway_api.read(source)
+    exposures = _exposures(source, root_namespace) if services else []
     own = _labels(namespace).get(NETWORK, "")
     made = [_gateway(cluster, service, by, exposures, resources) for service, by in services]
     if source is not cluster:
@@ -241,11 +238,10 @@ def _gateways(cluster: Cluster, mesh: Mesh, source: Cluster) -> _Found:
     return _Found([replace(one, namespace_network=own) for one in made], addresses, own)
 
 
-def _registered(service: dict[str, Any], named: dict[str, tuple[str, int]]) -> tuple[str, int] | None:
-    """Return network and port for which meshNetworks name a Service by its host name; its own label comes first."""
-    host = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc."
-    found = next((told for name, told in named.items() if name.startswith(host)), None)
-    return None if _labels(service).get(NETWORK) else found
+def _registered(service: dict[str, Any], named: dict[str, tuple[str, int]], domain: str) -> tuple[str, int] | None:
+    """Return network and port for which meshNetworks name a Service by its whole host name; its label comes first."""
+    host = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc.{domain}"
+    return None if _labels(service).get(NETWORK) else named.get(host)
 
 
 def _by_address(cluster: Cluster, network: str, address: str, port: int) -> NetworkGateway:
@@ -258,7 +254,7 @@ def _by_resource(cluster: Cluster, resource: dict[str, Any]) -> Iterator[Network
     kind, network = _type(resource["spec"].get("gatewayClassName", "")), _labels(resource).get(NETWORK, "")
     for address in resource["spec"].get("addresses") or [] if network else []:
         if address.get("type") in ("IPAddress", "Hostname"):
-            for listener in _listeners(resource):
+            for listener in gateway_api.listeners(resource):
                 yield NetworkGateway(
                     cluster.name,
                     network=network,
@@ -278,46 +274,9 @@ def is_gateway(service: dict[str, Any]) -> bool:
     return bool(_labels(service).get(NETWORK)) or _listens(service, PASSTHROUGH_PORT)
 
 
-def _exposures(cluster: Cluster) -> list[dict[str, Any]]:
-    try:
-        return [g for g in cluster.get("gateways.networking.istio.io") if _passes_through(g)]
-    except NotFoundError:  # Istio's definitions are not installed
-        return []
-
-
-def _resources(cluster: Cluster) -> list[dict[str, Any]]:
-    """Return the Gateways of the Kubernetes Gateway API that istiod takes for a network's."""
-    try:
-        found = cluster.get("gateways.gateway.networking.k8s.io")
-    except NotFoundError:  # its definitions are not installed
-        return []
-    return [gateway for gateway in found if _listeners(gateway)]
-
-
-def _listeners(resource: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the listeners that istiod takes for a network's gateway; one that serves it has the mode Passthrough, too.
-
-    Source: pilot/pkg/serviceregistry/kube/conversion.go, IsAutoPassthrough.
-    """
-    labels = _labels(resource)
-    wanted = labels.get(GATEWAY_PORT_LABEL, str(PASSTHROUGH_PORT)) if NETWORK in labels else ""
-    return [
-        one
-        for one in resource["spec"].get("listeners") or []
-        if (tls := one.get("tls")) is not None
-        and (str(one.get("port")) == wanted or (tls.get("options") or {}).get(LISTENER_MODE) == "auto-passthrough")
-    ]
-
-
-def _serves(resource: dict[str, Any], service: dict[str, Any], pods: list[dict[str, str]]) -> bool:
-    """Tell whether a Gateway API Gateway listens on a Service's pods: made for it, or the Service its address names."""
-    metadata = service["metadata"]
-    host = f"{metadata['name']}.{metadata['namespace']}"
-    names = [str(address.get("value", "")) for address in resource["spec"].get("addresses") or []]
-    made = resource["metadata"]["namespace"] == metadata["namespace"] and any(
-        labels.get(GATEWAY_NAME) == resource["metadata"]["name"] for labels in pods
-    )
-    return made or any(name == host or name.startswith(f"{host}.svc") for name in names)
+def _exposures(cluster: Cluster, root_namespace: str) -> list[dict[str, Any]]:
+    found = revisions.configured(cluster, root_namespace, "gateways.networking.istio.io")
+    return [gateway for gateway in found if _passes_through(gateway)]
 
 
 def _gateway(
@@ -332,18 +291,13 @@ def _gateway(
     pods = [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
     # Without pods, those that would come stand for them: it may be exposed all the same.
     labels = [_labels(pod) for pod in pods] or [selector]
-    told = _labels(service).get(GATEWAY_PORT_LABEL) or ""
+    told = _labels(service).get(gateway_api.PORT_LABEL) or ""
     wanted = int(told) if told.isdigit() else PASSTHROUGH_PORT  # istiod warns of another text, and takes this
     network, at = registered or (_labels(service).get(NETWORK, ""), wanted)
     # One that listens for HBONE only (ambient mode) is none to sidecars: ep_filters.go, selectNetworkGateways.
     port = at if _listens(service, at) else 0
     lets_in = {_name(g): hosts for g in exposures if _selects(g, labels) and (hosts := _hosts(g, service, port))}
-    lets_in |= {
-        _name(r): [str(one.get("hostname") or "*") for one in listeners]
-        for r in resources
-        if (listeners := [one for one in _listeners(r) if one["tls"].get("mode") == PASSTHROUGH])
-        and _serves(r, service, labels)
-    }
+    lets_in |= {_name(r): hosts for r in resources if (hosts := gateway_api.lets_in(r, service, labels))}
     return NetworkGateway(
         cluster.name,
         namespace=namespace,
@@ -387,12 +341,15 @@ def _node_port(service: dict[str, Any], port: int) -> int:
 
 
 def _addresses(cluster: Cluster, service: dict[str, Any]) -> list[str]:
-    if _by_nodes(service):
-        return _of_nodes(cluster, service)
+    """Return the addresses of a Service; nodes count where it has no other.
+
+    Source: pilot/pkg/serviceregistry/kube/controller/controller.go, addOrUpdateService.
+    """
     given = service.get("status", {}) if service["spec"].get("type") == GatewayType.LOAD_BALANCER else {}
     ingress = given.get("loadBalancer", {}).get("ingress") or []
     addresses = [entry.get("ip") or entry.get("hostname", "") for entry in ingress]
-    return [*filter(None, addresses), *(service["spec"].get("externalIPs") or [])]
+    found = [*filter(None, addresses), *(service["spec"].get("externalIPs") or [])]
+    return found or (_of_nodes(cluster, service) if _by_nodes(service) else [])
 
 
 def _of_nodes(cluster: Cluster, service: dict[str, Any]) -> list[str]:

@@ -237,19 +237,19 @@ def secret_reading(items: Collection[RemoteSecret] = (), unread: Collection[Unre
     return Reading(REMOTE_SECRETS, items, unread, state="credential", why="detail")
 
 
-def tls_server_names(mesh: Mesh) -> dict[tuple[str, str], str]:
-    """Return the `tls-server-name` that a remote secret has, by (reader, key); nothing is tried, or said of the others.
+def addresses(mesh: Mesh) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return address and `tls-server-name` in each remote secret, by (reader, key); nothing is tried.
 
     Source: pkg/kube/util.go: istiod asks for that name in the certificate, as client-go does.
     """
 
-    def named(cluster: Cluster) -> dict[str, str]:
+    def held_in(cluster: Cluster) -> dict[str, SecretKubeconfig]:
         held = cluster.get("secrets", mesh.root_namespace, labels={LABEL: "true"})
         keys = [pair for secret in held for pair in (secret.get("data") or {}).items()]
-        return {key: secret_kubeconfig.parse(value).tls_server_name for key, value in keys}
+        return {key: secret_kubeconfig.parse(value) for key, value in keys}
 
-    read = {name: found for name, found in mesh.each(named).items() if not isinstance(found, Unknown)}
-    return {(name, key): wanted for name, found in read.items() for key, wanted in found.items() if wanted}
+    read = {name: found for name, found in mesh.each(held_in).items() if not isinstance(found, Unknown)}
+    return {(name, key): (one.server, one.tls_server_name) for name, of in read.items() for key, one in of.items()}
 
 
 def proxy_url(cluster: Cluster, secret: RemoteSecret) -> str:
@@ -341,8 +341,9 @@ def _manager(metadata: Mapping[str, Any], key: str) -> str:
 
 
 def _keys(cluster: str, secret: dict[str, Any]) -> Iterator[tuple[RemoteSecret, SecretKubeconfig]]:
-    metadata = secret["metadata"]
-    for key, value in (secret.get("data") or {}).items():
+    metadata, data = secret["metadata"], secret.get("data") or {}
+    note = (metadata.get("annotations") or {}).get(ANNOTATION, "")
+    for key, value in data.items():
         held = secret_kubeconfig.parse(value)
         yield (
             RemoteSecret(
@@ -351,8 +352,9 @@ def _keys(cluster: str, secret: dict[str, Any]) -> Iterator[tuple[RemoteSecret, 
                 name=metadata["name"],
                 key=key,
                 credential=Credential.NOT_TESTED,
-                annotation=metadata.get("annotations", {}).get(ANNOTATION, ""),
-                labelled=metadata.get("labels", {}).get(LABEL) == "true",
+                # Of a secret with several clusters it can name one only.
+                annotation="" if note != key and note in data else note,
+                labelled=(metadata.get("labels") or {}).get(LABEL) == "true",
                 paused=is_paused(metadata),
                 server=held.server,
                 tls_server_name=held.tls_server_name,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import certifi
 import yaml
@@ -22,6 +23,8 @@ _FILES: Final = {
     "exec": "exec",
 }
 """Fields of a user that read a file of istiod's or run a program there, and the option that allows each."""
+_AUTHORITY: Final = ("certificate-authority", "certificate-authority-data")
+_PROXIES: Final = ("http", "https", "socks5")
 _INCOMPLETE: Final = "it is no complete kubeconfig"
 Entry = Mapping[str, Any]
 
@@ -99,14 +102,14 @@ def parse(value: str) -> SecretKubeconfig:
         context = named["contexts"][document["current-context"]]
         cluster, user = named["clusters"][context["cluster"]], named["users"][context["user"]]
         return SecretKubeconfig(
-            server=str(cluster["server"]),
+            server=_address(cluster),
             tls_server_name=str(cluster.get("tls-server-name") or ""),
             auth=next((kind for name, kind in _KINDS.items() if user.get(name)), Auth.NONE),
             token=str(user.get("token") or ""),
             ca=_bytes(cluster.get("certificate-authority-data")),
             users=tuple(named["users"].values()),
             proxy_url=str(cluster.get("proxy-url") or ""),
-            defect=next(_defects(named, cluster), ""),
+            defect=next(_defects(named, cluster, user), ""),
             unsure=next(_unsure(named, user), ""),
             insecure=cluster.get("insecure-skip-tls-verify") is True,
         )
@@ -118,30 +121,54 @@ def _named(entries: Any, field_name: str) -> dict[str, Entry]:
     return {one["name"]: dict(one.get(field_name) or {}) for one in entries or []}
 
 
+def _address(cluster: Entry) -> str:
+    """Return an API server's address; one without a scheme is of TLS where the file has a CA or asks for none.
+
+    Source: k8s.io/client-go, rest/url_utils.go, defaultServerUrlFor.
+
+    Raises:
+        ValueError: it is none.
+    """
+    written = str(cluster["server"])
+    secure = any(cluster.get(key) for key in (*_AUTHORITY, "insecure-skip-tls-verify"))
+    address = written if "://" in written else f"{'https' if secure else 'http'}://{written}"
+    _ = urlsplit(address).port
+    return address
+
+
 def _bytes(text: Any) -> bytes:
     """Return base64 as Go reads it: line ends count for nothing, and any other strange letter is an error."""
     return base64.b64decode("".join(str(text or "").splitlines()), validate=True)
 
 
-def _defects(named: Mapping[str, Mapping[str, Entry]], current: Entry) -> Iterator[str]:
+def _defects(named: Mapping[str, Mapping[str, Entry]], current: Entry, current_user: Entry) -> Iterator[str]:
     """Yield why client-go takes it nowhere: every entry of the file counts, not only the current one.
 
-    Source: k8s.io/client-go, tools/clientcmd/validation.go (Validate), transport/transport.go (TLSConfigFor).
+    Source: k8s.io/client-go, tools/clientcmd/validation.go (Validate), transport/transport.go (TLSConfigFor); Go's
+    net/http, which sends no header with a line end.
     """
     for name, context in named["contexts"].items():
         for kind, known in (("user", named["users"]), ("cluster", named["clusters"])):
             if context.get(kind) not in known:
                 yield f"its context {name} names no {kind} of the file"
     for name, cluster in named["clusters"].items():
-        _bytes(cluster.get("certificate-authority-data"))
-        if not cluster.get("server"):
-            yield f"its cluster {name} has no server"
-        if cluster.get("certificate-authority") and cluster.get("certificate-authority-data"):
-            yield f"its cluster {name} has both certificate-authority and certificate-authority-data"
+        yield from (f"its cluster {name} has {wrong}" for wrong in _cluster_defects(cluster))
     if current.get("insecure-skip-tls-verify") is True and current.get("certificate-authority-data"):
         yield "it has both a CA and insecure-skip-tls-verify"
+    if not str(current_user.get("token") or "").isprintable():
+        yield "its token has a line end or a control character, which no request can carry"
     for name, user in named["users"].items():
         yield from (f"its user {name} has {wrong}" for wrong in _contradictions(user))
+
+
+def _cluster_defects(cluster: Entry) -> Iterator[str]:
+    _bytes(cluster.get("certificate-authority-data"))
+    if not cluster.get("server"):
+        yield "no server"
+    if all(cluster.get(key) for key in _AUTHORITY):
+        yield f"both {' and '.join(_AUTHORITY)}"
+    if (proxy := cluster.get("proxy-url")) and urlsplit(str(proxy)).scheme not in _PROXIES:
+        yield "a proxy-url that does not begin with http://, https:// or socks5://"
 
 
 def _contradictions(user: Entry) -> Iterator[str]:

@@ -58,7 +58,6 @@ from meshkit.stages.discovery import token_rotation
 from meshkit.stages.discovery.facts import STAGE, look
 from meshkit.stages.discovery.token_rotation import token_actions
 from meshkit.stages.stage import Shows, Stage
-from meshkit.tables import row_of
 
 CURED_BY: Final = {
     "MK801": "05 install",
@@ -131,7 +130,7 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
         waits: list[Wait] = []
         hurt = known_defects.needs_restart_after_secret_change(facts.versions, name)
         for target in [b for (a, b), wish in wishes.items() if a == name and wish]:
-            address = str(row_of(facts.readers, target).get("server", ""))
+            address = token_rotation.address_of(mesh, facts, name, target)
             if not address or api_server.is_local(address):
                 continue
             renewed = wishes[name, target] == "renew"
@@ -143,7 +142,9 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
             held = token_rotation.held_by(mesh, facts, name, target)
             kept = held.tls_server_name if held else ""
             proxy = multicluster_remote_secrets.proxy_url(mesh.clusters[name], held) if held else ""
-            _plan_secret(made, name, target, token, None if hurt and renewed else wait, kept=kept, proxy=proxy)
+            _plan_secret(
+                made, (name, target), address, token, None if hurt and renewed else wait, kept=kept, proxy=proxy
+            )
             waits += [wait] if len(made.changes) > before and renewed else []
         if hurt and not waits:
             waits = [
@@ -156,22 +157,21 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
 
 def _plan_secret(
     made: Plan,
-    holder: str,
-    target: str,
+    pair: tuple[str, str],
+    address: str,
     token: reader_tokens.Token | Unknown | None,
     wait: Wait | None,
     *,
     kept: str = "",
     proxy: str = "",
 ) -> None:
-    """Plan one remote secret.
+    """Plan the remote secret of a pair (reader, target), with this address of the target's API server.
 
     `kept` is the TLS server name of the one before, unless the mesh file says another, and `proxy` its `proxy-url`.
     """
-    mesh = made.mesh
+    mesh, (holder, target) = made.mesh, pair
     name = mesh.spec.cluster(target).tls_server_name or kept
     parameters.secret_id(mesh.spec, target)
-    address = api_server.server(mesh.spec.cluster(target), mesh.clusters[target])
     known = token if isinstance(token, reader_tokens.Token) and token else reader_tokens.Token("", "to come", b"-")
     manifest = remote_secret_manifest.manifest(target, address, known, mesh.root_namespace, name, proxy)
     before = len(made.changes)

@@ -73,8 +73,7 @@ def _wanted(mesh: Mesh, facts: DiscoveryFacts, holder: str, target: str, *, anyw
         return "make"
     if held.name != f"{PREFIX}{target}":
         return ""
-    row = row_of(facts.readers, target)
-    address = str(row.get("server", ""))
+    row, address = row_of(facts.readers, target), address_of(mesh, facts, holder, target)
     moved = bool(address) and not api_server.is_local(address) and held.server != address
     wanted = mesh.spec.cluster(target).tls_server_name
     moved = moved or wanted not in ("", held.tls_server_name)
@@ -90,6 +89,14 @@ def held_by(mesh: Mesh, facts: DiscoveryFacts, holder: str, target: str) -> Remo
     known = facts.known
     used = remote_secrets.active_secrets(mesh, known.remote_secrets, holder, target, known.remote_clusters)
     return next((secret for secret in used if secret.key == target), None)
+
+
+def address_of(mesh: Mesh, facts: DiscoveryFacts, holder: str, target: str) -> str:
+    """Return the address of a target that its remote secret is to have: see `api_server.server`."""
+    held, ours = held_by(mesh, facts, holder, target), str(row_of(facts.readers, target).get("server", ""))
+    if mesh.spec.cluster(target).api_server or not held or api_server.is_local(held.server):
+        return ours
+    return held.server or ours
 
 
 def plan_tokens(mesh: Mesh, stage: str, facts: DiscoveryFacts, renew: str = "") -> Plan:

@@ -12,10 +12,11 @@ from typing import Any, cast
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from meshkit.errors import InputError
 from meshkit.istio.ca import ca_files, cacerts, certificates, istiod_ca, trust_store
+from meshkit.istio.ca.x509_rules import key_kind, self_signed
 from meshkit.istio.control_plane import owners
 from meshkit.istio.proxies import envoy_admin
 from meshkit.kube.mesh import Mesh
@@ -202,6 +203,33 @@ class TestOrder:
         for root in (new, ROOT):
             assert certificates.chain_end(chain, [root.certificate]) == root.certificate
 
+    @pytest.mark.parametrize("chain", [(OWN, ISSUING, ROOT), (OWN, ISSUING), (OWN,)])
+    @pytest.mark.parametrize("bundle", [ISSUING.pem + ROOT.pem, ROOT.pem + ISSUING.pem + OWN.pem])
+    def test_intermediates_in_the_root_bundle_are_no_roots(self, chain: Sequence[Ca], bundle: bytes) -> None:
+        """It trusts what a cluster with the root alone trusts: nothing is to be changed, whatever file has them."""
+        row = istiod_ca.parse_authority("cacerts", four_files(chain, bundle))
+        assert (row["problem"], row["root"], row["roots"]) == ("", ROOT.sha256, ROOT.sha256[:16])
+        shown = LEAF.pem + b"".join(one.pem for one in chain)
+        held = [
+            envoy_admin.Secret("default", "chain", shown, None),
+            envoy_admin.Secret("ROOTCA", "roots", bundle, None),
+        ]
+        proxy = trust_store.parse_identity(held)
+        assert (proxy.anchor, proxy.roots) == (ROOT.sha256[:16], (ROOT.sha256[:16],))
+        place = {"name": "istio-ca-root-cert", "namespace": "shop"}
+        maps = [{"metadata": place, "data": {"root-cert.pem": bundle.decode()}}]
+        told = trust_store.roots(mesh(secrets=[secret(four_files(chain, bundle))], configmaps=maps))
+        assert {one.sha256 for one in told} - {""} == {ROOT.sha256}
+
+    def test_a_bundle_of_an_intermediate_alone_has_it_for_its_root(self) -> None:
+        """As Go and Envoy take it; and a root that another one signed, too, stays one."""
+        row = istiod_ca.parse_authority("cacerts", four_files((OWN, ISSUING, ROOT), ISSUING.pem))
+        assert row["root"] == ISSUING.sha256
+        new = Ca("New root")
+        cross = Ca("Root", new, key=ROOT.key)
+        bundle = [one.certificate for one in (ROOT, cross, new)]
+        assert certificates.anchors(bundle) == [ROOT.certificate, new.certificate]
+
     def test_a_chain_made_to_cost_time_ends(self) -> None:
         """Names that all issue each other: at most as many signatures as Go verifies."""
         same = [Ca("loop").certificate for _ in range(40)]
@@ -359,6 +387,69 @@ def test_the_form_of_kubernetes_io_tls_is_never_nobodys() -> None:
     """The four files beside it would be read by no istiod."""
     (row,) = authorities(secrets=[secret(tls_form())])
     assert "kubernetes.io/tls" in row["owner"]
+
+
+def revoked(*by: Ca) -> bytes:
+    """Return an empty revocation list by each CA."""
+    made = (x509.CertificateRevocationListBuilder(one.name, last_update=NOW, next_update=NOW + DAY) for one in by)
+    lists = (builder.sign(one.key, hashes.SHA256()) for builder, one in zip(made, by, strict=True))
+    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in lists)
+
+
+class TestRevocationLists:
+    """With ca-crl.pem in it istiod loads a CA only if each of its chain has a list (1.27 and later)."""
+
+    @pytest.mark.parametrize(
+        ("lists", "problem"),
+        [
+            (revoked(ROOT, ISSUING, OWN), ""),
+            (b"", ""),
+            (revoked(ROOT, ISSUING), "ca-crl.pem has no list by CN=Istio CA, which is in cert-chain.pem"),
+            (revoked(OWN, ISSUING, Ca("Root")), "ca-crl.pem has no list by CN=Root, which is in cert-chain.pem"),
+            (b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", "ca-crl.pem cannot be read"),
+        ],
+    )
+    def test_each_certificate_of_the_chain_needs_a_list(self, lists: bytes, problem: str) -> None:
+        """By its key, and not only by its name."""
+        data = {**four_files((OWN, ISSUING, ROOT)), "ca-crl.pem": lists}
+        assert istiod_ca.parse_authority("cacerts", data)["problem"] == problem
+
+    def test_a_ca_with_lists_is_its_pki_s_to_change(self) -> None:
+        """A new intermediate beside the old lists keeps istiod from starting; in the other form nobody reads them."""
+        data = {**four_files((OWN, ISSUING, ROOT)), "ca-crl.pem": revoked(ROOT, ISSUING, OWN)}
+        (row,) = authorities(secrets=[secret(data)])
+        told = row["owner"], row["owner_source"]
+        assert told == ("the PKI that issues its ca-crl.pem", "its four files together with ca-crl.pem")
+        assert istiod_ca.parse_authority("cacerts", tls_form(**{"ca-crl.pem": b"x"}))["problem"] == ""
+
+
+OLD_ROOT = b"""-----BEGIN CERTIFICATE-----
+MIIBdzCCAR6gAwIBAgIUFGNiT4IiLLcmhaLL3Yt8Penkq1kwCQYHKoZIzj0EATAS
+MRAwDgYDVQQDDAdPbGRSb290MB4XDTI2MTIwMTAyMDQzOFoXDTQ2MDEzMDAyMDQz
+OFowEjEQMA4GA1UEAwwHT2xkUm9vdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IA
+BIhwa93rNWwwL4biouoi/eNObZ/X4T0yPaqUxHbiDaV567w4MxCyD5HhvukMfLOk
+lAZ2WRHAmT/ng3bSMJSxOR2jUzBRMB0GA1UdDgQWBBQZny1rF9DzAn+J85EPrLRl
+YCTRxjAfBgNVHSMEGDAWgBQZny1rF9DzAn+J85EPrLRlYCTRxjAPBgNVHRMBAf8E
+BTADAQH/MAkGByqGSM49BAEDSAAwRQIgCIBwd/Z01CXj03A/5mLEx5Xy9QCiwT+7
+ZKbVyOV9oyACIQClVWDiNXXIWPxLyHXRWuTvHLqgqVDzDgRnRdhe5khh6g==
+-----END CERTIFICATE-----
+"""
+"""Of 2026, signed by itself with SHA-1, as roots of companies often are: `openssl req -x509 -sha1`."""
+
+
+def test_a_root_signed_with_sha1_is_a_root() -> None:
+    """Nobody verifies a root's own signature, Go and BoringSSL included; and nobody could make it again."""
+    (root,) = certificates.parse_chain(OLD_ROOT)
+    assert self_signed(root)
+    assert not self_signed(ISSUING.certificate)
+
+
+def test_a_key_that_is_neither_rsa_nor_ecdsa_is_called_so() -> None:
+    """Ed25519 is legal above an intermediate that istiod signs with."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    builder = x509.CertificateBuilder(ROOT.name, ROOT.name, key.public_key(), 1, NOW - DAY, NOW + DAY)
+    assert key_kind(builder.sign(key, None)) == "neither RSA nor ECDSA"
+    assert key_kind(ROOT.certificate) == "ECDSA 256"
 
 
 class TestOtherSigners:

@@ -414,6 +414,13 @@ def test_what_an_istiod_does_not_read_shapes_nothing() -> None:
     assert named({**settings, **off, "namespaces": sample}, {"namespaces": sample}) == []
 
 
+@pytest.mark.parametrize(("revision", "count"), [("default", 1), ("1-30-2", 0)])
+def test_an_object_of_another_revision_shapes_nothing(revision: str, count: int) -> None:
+    """Labelled with one that is gone, or with a tag; here runs the one without a name."""
+    off = istio("ServiceEntry", {"hosts": [HOST]}, labels={"istio.io/rev": revision})
+    assert len(named(off)) == count
+
+
 def test_a_route_of_the_clients_own_pods_is_for_all_calls() -> None:
     """Conditions that hold for each of them are none."""
     match = [{"sourceLabels": {"app": "sleep"}, "sourceNamespace": "sample", "port": 8000}]

@@ -79,6 +79,20 @@ def test_an_injector_that_is_off_injects_what_asks_for_it() -> None:
     assert not Injector("enabled", never=(always,)).injects("shop", pod({"app": "web"}))
 
 
+@pytest.mark.parametrize(
+    "selector",
+    ["", "{matchExpressions: [{key: app, operator: in, values: [web]}]}", "{matchExpressions: [{operator: Exists}]}",
+     "{matchExpressions: [{key: app, operator: NotIn}]}"],
+)  # fmt: skip
+def test_an_injector_heeds_no_selector_that_is_none(selector: str) -> None:
+    """They are in a text that no API server checks; istiod warns of them, and goes on."""
+    data = {"config": f"policy: enabled\nneverInjectSelector:\n- {selector}"}
+    config = {"metadata": {"name": "istio-sidecar-injector", "namespace": "istio-system"}, "data": data}
+    held = planes.cluster("unnamed", run=("default",), configmaps=[config])
+    found = revisions.read(held)  # type: ignore[arg-type]
+    assert found.injection("shop", {"istio-injection": "enabled"}, pod({"app": "web"})).revisions == ("default",)
+
+
 def test_a_webhook_without_an_istiod_behind_it_injects_nothing() -> None:
     """Its failure policy says what becomes of the pod."""
     found = planes.planes("revision", run=())

@@ -12,10 +12,8 @@ from meshkit.checks.finding import Verdict
 from meshkit.checks.gateways import check_gateway
 from meshkit.errors import UnreachableError
 from meshkit.istio.control_plane import mesh_networks
-from meshkit.istio.multicluster import gateways
+from meshkit.istio.multicluster import gateway_api, gateways
 from meshkit.istio.multicluster.gateways import (
-    GATEWAY_NAME,
-    GATEWAY_PORT_LABEL,
     NETWORK,
     NODE_SELECTOR,
     GatewayType,
@@ -26,9 +24,11 @@ from meshkit.kube.mesh import Mesh
 from meshkit.kube.transport import NotFoundError
 from meshkit.spec import MeshSpec
 from meshkit.stages import gateways as stage
+from tests.support import planes
 from tests.unit.stages import test_gateways
 
 SYSTEM = "istio-system"
+GATEWAY_NAME, FORMER_NAME = gateway_api.NAME_LABELS
 Row = dict[str, Any]
 
 
@@ -40,6 +40,7 @@ class Objects:
 
     def get(self, kind: str, namespace: str = "", *, labels: Any = None, **_: Any) -> list[Row]:
         """Return the objects of a kind; of one that is not served an error, as an API server gives it."""
+        labels = dict([labels.split("=")]) if isinstance(labels, str) else labels
         kinds = {"gateways.networking.istio.io": "istio", "gateways.gateway.networking.k8s.io": "kubernetes"}
         name = kinds.get(kind, kind)
         if kind in kinds and name not in self.objects:
@@ -90,6 +91,12 @@ def networks(told: str) -> list[Row]:
     return [{"metadata": {"name": "istio", "namespace": SYSTEM}, "data": {"meshNetworks": told}}]
 
 
+def injector(domain: str) -> Row:
+    """Return what new sidecars get."""
+    values = f'{{"global": {{"proxy": {{"clusterDomain": "{domain}"}}}}}}'
+    return {"metadata": {"name": "istio-sidecar-injector", "namespace": SYSTEM}, "data": {"values": values}}
+
+
 def found(east: Objects, west: Objects | None = None, of: str = "east") -> list[NetworkGateway]:
     """Return what is offered by a cluster."""
     return gateways.gateways(mesh(east, west)).of(of)
@@ -128,9 +135,9 @@ def test_a_gateway_of_others_is_exposed_by_its_own_selector_or_not_at_all(
         ({"narrow": False}, True),
         ({"mode": "Terminate"}, False),
         ({"port": 15444}, False),
-        ({"port": 15444, "labels": {GATEWAY_PORT_LABEL: "15444"}}, True),
-        ({"port": 15444, "options": {gateways.LISTENER_MODE: "auto-passthrough"}}, True),
-        ({"network": "", "options": {gateways.LISTENER_MODE: "auto-passthrough"}}, True),
+        ({"port": 15444, "labels": {gateway_api.PORT_LABEL: "15444"}}, True),
+        ({"port": 15444, "options": {gateway_api.LISTENER_MODE: "auto-passthrough"}}, True),
+        ({"network": "", "options": {gateway_api.LISTENER_MODE: "auto-passthrough"}}, True),
         ({"network": ""}, False),
     ],
 )
@@ -140,6 +147,64 @@ def test_a_listener_passes_through_as_istiod_decides(change: Row, exposed: bool)
     (one,) = found(east)
     assert bool(one.exposed_by) is exposed
     assert change.get("narrow", True) or one.hosts == ("*",)
+
+
+@pytest.mark.parametrize(
+    ("address", "elsewhere", "exposed"),
+    [
+        ({"type": "Hostname", "value": "gw"}, False, True),
+        ({"type": "Hostname", "value": "gw.edge.svc.cluster.local"}, False, True),
+        ({"type": "Hostname", "value": "gw.edge"}, False, False),
+        ({"type": "IPAddress", "value": "gw.edge.svc.cluster.local"}, False, False),
+        ({"type": "Hostname", "value": "gw.edge.svc.cluster.local"}, True, False),
+    ],
+)
+def test_a_gateway_on_a_service_of_others_names_it_as_istiod_reads_it(
+    address: Row, elsewhere: bool, exposed: bool
+) -> None:
+    """A short name is of the Gateway's own namespace, where the Service has to be in any case."""
+    pod = {**POD, "metadata": {**POD["metadata"], "labels": {"app": "gw"}}}
+    held = resource(addresses=[address])
+    held["metadata"]["namespace"] = "infra" if elsewhere else "edge"
+    east = Objects(
+        "east", services=[service({NETWORK: "net-east"}, selector={"app": "gw"})], pods=[pod], kubernetes=[held]
+    )
+    assert bool(next(one for one in found(east) if one.service).exposed_by) is exposed
+
+
+def test_the_pods_of_a_gateway_have_another_label_before_istio_1_21() -> None:
+    """One that exposes needs nothing beside it; one that does not is its owner's to change."""
+    pod = {**POD, "metadata": {**POD["metadata"], "labels": {FORMER_NAME: "gw"}}}
+    held = service({NETWORK: "net-east"}, selector={FORMER_NAME: "gw"})
+    for change, exposed in (({}, ("edge/gw",)), ({"mode": "Terminate"}, ())):
+        (one,) = found(Objects("east", services=[held], pods=[pod], kubernetes=[resource(**change)]))
+        assert one.exposed_by == exposed
+        assert stage._closed_by_its_owner(one) is not bool(exposed)
+
+
+@pytest.mark.parametrize(
+    ("revision", "running", "exposed"),
+    [
+        ("1-31-0", ("1-31-0",), True),
+        ("1-30-2", ("1-31-0",), False),
+        ("prod-stable", ("1-31-0",), False),
+        ("1-30-2", ("1-30-2", "1-31-0"), True),
+        ("default", ("",), True),
+        ("1-31-0", ("",), False),
+        ("1-31-0", (), True),
+    ],
+)
+def test_a_gateway_that_is_labelled_with_a_revision_is_read_by_that_one_only(
+    revision: str, running: tuple[str, ...], exposed: bool
+) -> None:
+    """Left after an upgrade, or labelled with a tag, it exposes nothing."""
+    path = f"/api/v1/namespaces/{SYSTEM}/pods"
+    held = passing(15443)
+    held["metadata"]["labels"] = {"istio.io/rev": revision}
+    east = Objects("east", services=[service({NETWORK: "net-east"})], pods=[POD], istio=[held])
+    east.objects[path] = [planes.istiod(one or "default") for one in running]
+    (one,) = found(east)
+    assert bool(one.exposed_by) is exposed
 
 
 def test_a_gateway_without_definitions_of_the_gateway_api_is_read_all_the_same() -> None:
@@ -161,7 +226,8 @@ networks:
     endpoints: [{fromRegistry: east}]
     gateways: [{registryServiceName: gw.edge.svc.k8s.corp, port: 443}]
 """
-    east = Objects("east", services=[service(port=443)], pods=[POD], configmaps=networks(told))
+    maps = [*networks(told), injector("k8s.corp")]
+    east = Objects("east", services=[service(port=443)], pods=[POD], configmaps=maps)
     west = Objects("west", services=[service(port=443)], configmaps=networks(told))
     offered = gateways.gateways(mesh(east, west))
     (one,) = offered
@@ -169,6 +235,26 @@ networks:
     assert one.addresses == ("192.0.2.1",)
     (none,) = offered.none_in("west")
     assert none.reason == "no Service has the label topology.istio.io/network, none listens on 15443"
+
+
+@pytest.mark.parametrize(
+    ("domain", "name", "network"),
+    [
+        ("k8s.corp", "gw.edge.svc.k8s.corp", "net-east"),
+        ("", "gw.edge.svc.cluster.local", "net-east"),
+        ("k8s.corp", "gw.edge.svc.cluster.local", ""),
+        ("", "gw.edge.svc", ""),
+        ("", "gw.edge", ""),
+    ],
+)
+def test_mesh_networks_name_a_service_by_its_whole_host_name(domain: str, name: str, network: str) -> None:
+    """As documents have it is not enough where the cluster domain is another: istiod then knows no gateway."""
+    told = (
+        f"networks: {{net-east: {{endpoints: [{{fromRegistry: east}}], gateways: [{{registryServiceName: {name}}}]}}}}"
+    )
+    maps = [*networks(told), *([injector(domain)] if domain else [])]
+    (one,) = found(Objects("east", services=[service()], pods=[POD], configmaps=maps))
+    assert one.network == network
 
 
 @pytest.mark.parametrize(
@@ -184,7 +270,7 @@ def test_mesh_networks_are_those_of_the_files_revision_by_either_name_of_a_field
     maps = [
         {
             "metadata": {"name": name, "namespace": SYSTEM},
-            "data": {"meshNetworks": told % "gw.edge.svc.local"} if of else {},
+            "data": {"meshNetworks": told % "gw.edge.svc.cluster.local"} if of else {},
         }
         for name, of in held.items()
     ]
@@ -365,11 +451,14 @@ def node(name: str, external: list[str], **labels: str) -> Row:
     ],
 )
 def test_a_node_port_gateway_is_found_at_its_node_port(selector: str, addresses: list[str]) -> None:
-    """On the first external address of the nodes that istiod chooses."""
+    """On the first external address of the nodes that istiod chooses; externalIPs come before these."""
     nodes = [node("a", ["3.3.3.3", "3.3.3.4"], role="edge"), node("b", ["4.4.4.4"]), node("c", [])]
     held = service({NETWORK: "net-east"}, type="NodePort", annotations={NODE_SELECTOR: selector})
     (one,) = found(Objects("east", services=[held], nodes=nodes, pods=[POD]))
     assert (one.addresses, one.port) == (tuple(addresses), 31443)
+    held["spec"]["externalIPs"] = ["192.0.2.50"]
+    (one,) = found(Objects("east", services=[held], nodes=nodes, pods=[POD]))
+    assert (one.addresses, one.port) == (("192.0.2.50",), 31443)
     bare = service({NETWORK: "net-east"}, type="NodePort")
     (one,) = found(Objects("east", services=[bare], nodes=nodes, pods=[POD]))
     assert one.port == 15443

@@ -18,9 +18,10 @@ from meshkit.istio.multicluster.reader_tokens import Token
 from meshkit.istio.multicluster.remote_secrets import RemoteSecret
 from meshkit.istio.multicluster.secret_kubeconfig import Auth
 from meshkit.istio.reading import Unread
+from meshkit.kube import api_server
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
-from meshkit.spec import MeshSpec
+from meshkit.spec import ClusterSpec, MeshSpec
 from tests.support import healthy
 
 Row = dict[str, Any]
@@ -91,6 +92,10 @@ BAD = [
     ({"certificate-authority-data": "YQ==", "insecure-skip-tls-verify": True}, {}, "both a CA and insecure-skip"),
     ({"certificate-authority-data": "no base64"}, {}, "no complete kubeconfig"),
     ({"server": ""}, {}, "its cluster west has no server"),
+    ({"server": "https://[fd00::7"}, {}, "no complete kubeconfig"),
+    ({"proxy-url": "proxy.example:3128"}, {}, "its cluster west has a proxy-url that does not begin with http://"),
+    ({"proxy-url": "socks5h://proxy.example"}, {}, "its cluster west has a proxy-url that does not begin with"),
+    ({}, {"users": [{"name": "west", "user": {"token": "t\n"}}]}, "its token has a line end"),
     ({}, {"current-context": ""}, "no complete kubeconfig"),
     ({}, {"users": None}, "no complete kubeconfig"),
     ({}, {"users": [{"name": "another"}]}, "no complete kubeconfig"),
@@ -114,6 +119,20 @@ def test_line_ends_in_a_ca_and_empty_fields_are_no_defect() -> None:
         assert (held.refusal(()), held.tls_server_name, held.auth) == ("", "", Auth.TOKEN)
 
 
+@pytest.mark.parametrize(
+    ("cluster", "address"),
+    [
+        ({"server": "192.0.2.7:6443", "certificate-authority-data": "YQ=="}, "https://192.0.2.7:6443"),
+        ({"server": "[fd00::7]:6443", "insecure-skip-tls-verify": True}, "https://[fd00::7]:6443"),
+        ({"server": "192.0.2.7:8080", "certificate-authority-data": None}, "http://192.0.2.7:8080"),
+    ],
+)
+def test_an_address_without_a_scheme_is_completed_as_client_go_does(cluster: Row, address: str) -> None:
+    """It is no missing address (MK833), and is asked as istiod asks it."""
+    held = secret_kubeconfig.parse(kubeconfig(cluster=cluster, west={"token": "t"}))
+    assert (held.server, held.refusal(())) == (address, "")
+
+
 class East:
     """A cluster with one remote secret, and istiods with these environments."""
 
@@ -132,6 +151,15 @@ class East:
     def get_json(self, *_: Any, **__: Any) -> Row:
         """Return that there is nothing else."""
         return {"items": []}
+
+
+def test_the_annotation_of_a_secret_with_several_clusters_names_one_of_them() -> None:
+    """It says nothing of the others; what it names and does not hold is a mistake."""
+    notes = {remote_secrets.ANNOTATION: "west"}
+    for keys, told in ((("west", "north"), ["west", ""]), (("north",), ["west"])):
+        data = {key: kubeconfig(west={"token": "t"}) for key in keys}
+        held = {"metadata": {"name": "s", "namespace": "istio-system", "annotations": notes}, "data": data}
+        assert [one.annotation for one, _ in remote_secrets._keys("east", held)] == told
 
 
 OPTION = secret_kubeconfig.ALLOWED
@@ -203,6 +231,18 @@ def test_the_api_server_is_asked_by_the_name_that_istiod_asks_for(
     monkeypatch.setattr(api_server_reach, "_vantages", lambda *_: [])
     api_server_reach.reach(Mesh(spec, {"east": east, "west": west}))  # type: ignore[dict-item]
     assert given["east", "west"] == ("https://192.0.2.7", asked)
+
+
+@pytest.mark.parametrize(
+    ("said", "held", "asked"),
+    [("", "https://10.0.0.7", "https://10.0.0.7"), ("", "https://127.0.0.1:1", "https://192.0.2.9"),
+     ("https://192.0.2.7", "https://10.0.0.7", "https://192.0.2.7")],
+)  # fmt: skip
+def test_the_address_for_others_is_the_mesh_files_the_secrets_or_ours(said: str, held: str, asked: str) -> None:
+    """Istiod may go to a private endpoint, and we to a public one, or by a proxy."""
+    entry = ClusterSpec(name="west", context="west", network="n", apiServer=said)
+    ours: Any = SimpleNamespace(server="https://192.0.2.9")
+    assert api_server.server(entry, ours, held) == asked
 
 
 RANCHER, TELEPORT = "https://rancher.example/k8s/clusters/c-1", "https://teleport.example:3026"

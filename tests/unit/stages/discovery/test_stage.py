@@ -142,6 +142,17 @@ def test_an_istiod_that_reads_kubeconfig_files_is_given_no_secret(
     assert all("/kubeconfigs" in f.observed for f in proofs if f.id != "MK804")
 
 
+@pytest.mark.parametrize("beside", ["north", "east"])
+def test_a_secret_may_hold_other_clusters_too_and_the_readers_own(beside: str) -> None:
+    """As pipelines write it, the same in every cluster: istiod takes each key by itself, and passes over its own id."""
+    known = facts("secrets", more={"key": beside, "annotation": "", "leads_to": beside})
+    assert set(token_rotation.token_actions(mesh(), known).values()) == {""}
+    findings = discovery.check(mesh(), known)
+    read = (known.known.identity, known.known.remote_secrets, known.known.remote_clusters)
+    findings += remote_secrets.check(mesh(), *read, ("east", "west"))
+    assert overall(findings) is PASS
+
+
 def test_before_the_stage_every_pair_wants_a_secret_and_no_gate_stands_before_it() -> None:
     """What merges is a warning only."""
     findings = discovery.check(mesh(), undiscovered())
@@ -224,7 +235,8 @@ def test_in_plan_mode_what_an_earlier_stage_fixes_does_not_fail(spoiled: str, ch
         ({"credential": "401"}, "renew"),
         ({"credential": "mismatch"}, "renew"),
         ({"auth": "unreadable", "credential": "untested"}, "renew"),
-        ({"server": "https://192.0.2.99:6443"}, "renew"),
+        ({"server": "https://127.0.0.1:6443"}, "renew"),
+        ({"server": "https://192.0.2.99:6443"}, ""),
         ({"credential": "unreachable"}, ""),
         ({"credential": "UNKNOWN"}, ""),
         ({"name": "theirs", "credential": "401"}, ""),
@@ -232,8 +244,19 @@ def test_in_plan_mode_what_an_earlier_stage_fixes_does_not_fail(spoiled: str, ch
     ],
 )
 def test_what_a_pair_needs(change: Row, wish: str) -> None:
-    """What works, what is another's and what could not be read is left alone."""
+    """What works, what is another's and what could not be read is left alone; so is istiod's own way to a cluster.
+
+    Another address than ours may be a private endpoint, or lead past a proxy.
+    """
     assert token_rotation.token_actions(mesh(), facts("secrets", change))["east", "west"] == wish
+
+
+def test_the_mesh_files_address_replaces_that_of_a_secret() -> None:
+    """As the remedies of MK833 and MK834 say."""
+    clusters = [{"name": n, "context": n, "network": f"net-{n}", "apiServer": ADDRESS[n]} for n in OTHER]
+    for server, wish in ((ADDRESS["west"], ""), ("https://192.0.2.99:6443", "renew")):
+        found = token_rotation.token_actions(mesh(clusters=clusters), facts("secrets", {"server": server}))
+        assert found["east", "west"] == wish
 
 
 def test_an_address_that_is_not_for_others_renews_nothing() -> None:

@@ -24,7 +24,7 @@ from meshkit.stages.discovery import stage as discovery
 from meshkit.stages.discovery import token_rotation
 from tests.support.healthy import Row, judged, mesh, secrets
 from tests.support.objects import core
-from tests.unit.stages.discovery.test_stage import facts, secret
+from tests.unit.stages.discovery.test_stage import ADDRESS, facts, secret
 
 PAIR = "east → west"
 
@@ -134,7 +134,7 @@ def test_of_an_id_that_istioctl_refuses_no_secret_is_planned() -> None:
     clusters = [{"name": name, "context": name, "network": name} for name in ("east", "PROD_EU1")]
     plan = Plan(Mesh(MeshSpec.parse({"clusters": clusters}, where="test"), {}), "07 discovery")
     with pytest.raises(InputError, match="istioctl create-remote-secret takes a DNS label"):
-        discovery._plan_secret(plan, "east", "PROD_EU1", None, None)
+        discovery._plan_secret(plan, ("east", "PROD_EU1"), "https://192.0.2.7", None, None)
 
 
 @pytest.mark.parametrize(
@@ -160,3 +160,4 @@ def test_a_tls_server_name_is_kept_unless_the_mesh_file_says_another(
     (secret,) = (one["east"] for one in made if "east" in one)
     renewed = secret_kubeconfig.parse(secret["data"]["west"])
     assert (renewed.tls_server_name, renewed.proxy_url) == (written, "socks5://proxy.example")
+    assert renewed.server == ADDRESS["west"] != two.clusters["west"].server
