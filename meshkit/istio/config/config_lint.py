@@ -199,7 +199,7 @@ def _known(mesh: Mesh, name: str, own: _Read, read: Mapping[str, _Read | Unknown
         aliases=frozenset(own.settings.get("trustDomainAliases") or []),
         abroad=abroad,
         alone=leaving(own.modes) - abroad - (bare if len(others) == len(read) else set()),
-        root=mesh.root_namespace,
+        root=own.settings.get("rootNamespace") or mesh.root_namespace,
         domain=own.domain,
         outlier_detection=own.outlier_detection,
         behind={host: [pod for found in others.values() for pod in found.behind.get(host, ())] for host in modes},

@@ -38,7 +38,7 @@ from meshkit.istio.config.hindrances import (
     linked,
     of_object,
 )
-from meshkit.istio.config.locality import MESH, Balancing, balancing, leaves_out
+from meshkit.istio.config.locality import MESH, Balancing, balancing, endpoint_labels, leaves_out
 from meshkit.istio.config.peer_authentications import peer_mode
 from meshkit.istio.config.services import EXPORT_TO, exported, is_cluster_local, local_hosts
 from meshkit.istio.config.virtual_services import Caller, Route
@@ -46,8 +46,6 @@ from meshkit.istio.config.visibility import full, imports, sidecar_of, visible
 from meshkit.spec import Probe
 
 _MUTUAL: Final = "ISTIO_MUTUAL"
-_NOT_READ: Final = ("topology.kubernetes.io/", "kubernetes.io/")
-"""Labels that istiod gives endpoints by their nodes, which are not read here."""
 
 
 @dataclass(frozen=True)
@@ -441,10 +439,10 @@ class Walk:
             return ""
         if rule is None or name not in rule.subsets:
             return f"no DestinationRule has its subset {name}"
-        labels = rule.subsets[name][0].get("labels") or {}
-        wanted = {k: v for k, v in labels.items() if not k.startswith(_NOT_READ)}
-        places = {"topology.istio.io/cluster": self.server.cluster, "topology.istio.io/network": self.server.network}
-        if any(wanted.items() <= {**pod.labels, **places}.items() for pod in self.server.servers):
+        wanted = rule.subsets[name][0].get("labels") or {}
+        place = self.server.cluster, self.server.network
+        pods = [endpoint_labels(pod.labels, pod.locality, *place) for pod in self.server.servers]
+        if any(all(labels.get(key, "") in (value, None) for key, value in wanted.items()) for labels in pods):
             return ""
         return f"its subset {name} is {', '.join(f'{k}={v}' for k, v in wanted.items())}"
 
@@ -465,7 +463,7 @@ class Walk:
 
     def _refused(self, pod: Pod, call: Call) -> Iterator[Hindrance]:
         policies = self.server.objects[AUTHORIZATION_POLICY]
-        mine = authorization_policies.selected(policies, self.probe.namespace, pod.labels, self.server.root)
+        mine = authorization_policies.selected(policies, self.probe.namespace, pod.labels, self.server.mesh_wide)
         asked = [
             (
                 str((policy.get("spec") or {}).get("action", "ALLOW")),
