@@ -6,6 +6,7 @@ there only what some rule of those policies allows. Whether the cluster's networ
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -51,6 +52,13 @@ ALIENS = (
     "globalnetworkpolicies.crd.projectcalico.org",
     "adminnetworkpolicies.policy.networking.k8s.io",
     "baselineadminnetworkpolicies.policy.networking.k8s.io",
+    "clusternetworkpolicies.policy.networking.k8s.io",
+    "networkpolicies.crd.antrea.io",
+    "clusternetworkpolicies.crd.antrea.io",
+    "applicationnetworkpolicies.networking.k8s.aws",
+    "clusternetworkpolicies.networking.k8s.aws",
+    "fqdnnetworkpolicies.networking.gke.io",
+    "egressfirewalls.k8s.ovn.org",
 )
 XDS, WEBHOOK, STATUS, CROSS = 15012, 15017, 15021, 15443
 Labels = dict[str, str]
@@ -223,11 +231,18 @@ def _rule(rule: dict[str, Any], policy: dict[str, Any], namespaces: dict[str, La
     if not peers:
         return OPEN
     if way.peer is None:
-        return BY_ADDRESS if any("ipBlock" in peer for peer in peers) else BLOCKED
+        blocks = [peer["ipBlock"] for peer in peers if "ipBlock" in peer]
+        return OPEN if any(map(_whole, blocks)) else BY_ADDRESS if blocks else BLOCKED
     named = [peer for peer in peers if "ipBlock" not in peer]
     if any(_peer(peer, policy["metadata"]["namespace"], namespaces, way.peer) for peer in named):
         return OPEN
     return BY_ADDRESS if len(named) < len(peers) else BLOCKED
+
+
+def _whole(block: dict[str, Any]) -> bool:
+    """Return whether a range has every address of IPv4 that another cluster may have: none is link-local."""
+    left_out = map(ipaddress.ip_network, block.get("except") or [])
+    return str(block["cidr"]) == "0.0.0.0/0" and all(one.is_link_local for one in left_out)
 
 
 def _port(ports: list[dict[str, Any]], wanted: int, named: dict[str, int]) -> bool:

@@ -36,6 +36,7 @@ TCP = {"protocol": "TCP", "port": 15012}
 OF_SHOP = {"namespaceSelector": {"matchLabels": {"team": "shop"}}}
 BY_NAME = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "sample"}}}
 CIDR = {"ipBlock": {"cidr": "10.0.0.0/8"}}
+EVERYWHERE = {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]}}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,9 @@ CIDR = {"ipBlock": {"cidr": "10.0.0.0/8"}}
         (IN, [ingress({"from": [CIDR]}), ingress({})], OPEN),  # one that allows is enough
         (FROM_OUTSIDE, [ingress({"from": [OF_SHOP]})], BLOCKED),
         (FROM_OUTSIDE, [ingress({"from": [CIDR]})], BY_ADDRESS),
+        (FROM_OUTSIDE, [ingress({"from": [EVERYWHERE]})], OPEN),
+        (FROM_OUTSIDE, [ingress({"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}]})], BY_ADDRESS),
+        (IN, [ingress({"from": [EVERYWHERE]})], BY_ADDRESS),  # of pods, not every network plugin
         (FROM_OUTSIDE, [ingress({"ports": [{"port": 15443}]})], OPEN),
         (IN, [policy(podSelector={"matchLabels": {"app": "istiod"}}, ingress=[])], BLOCKED),
         (IN, [policy(podSelector={"matchLabels": {"app": "other"}}, ingress=[])], OPEN),
@@ -71,7 +75,7 @@ CIDR = {"ipBlock": {"cidr": "10.0.0.0/8"}}
 def test_a_way_is_judged_by_the_rules_of_the_policies_that_select_its_pod(
     way: Way, policies_: list[dict[str, Any]], state: str
 ) -> None:
-    """As the API's documentation tells it; ranges of addresses are never taken for allowed."""
+    """As the API's documentation tells it; of ranges of addresses only the whole is taken for allowed."""
     assert network_policies.judge_way(policies_, NAMESPACES, way)[0] == state
 
 
