@@ -10,7 +10,6 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ import pandas as pd
 from meshkit.istio.config.authorization_policies import named_domains
 from meshkit.istio.config.missing_services import selects
 from meshkit.istio.config.services import is_cluster_local, local_hosts, mesh_config
+from meshkit.istio.config.visibility import covers, full
 from meshkit.istio.control_plane import primaries
 from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_cluster
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
@@ -275,9 +275,8 @@ def _port(settings: Manifest) -> str:
 
 def is_of_mesh(host: str, namespace: str, hosts: Collection[str], *, domain: str = DEFAULT) -> bool:
     """Return whether a rule's host, in the rule's namespace, means a Service of Kubernetes, or some of them."""
-    full = host if "." in host or "*" in host else f"{host}.{namespace}"
-    wanted = full if full.endswith(f".svc.{domain}") or "*" in full else f"{full.removesuffix('.svc')}.svc.{domain}"
-    return any(fnmatch(f"{known}.svc.{domain}", wanted) for known in hosts)
+    pattern = full(host, namespace, domain)
+    return any(covers(pattern, f"{known}.svc.{domain}") for known in hosts)
 
 
 def _plain(
