@@ -40,7 +40,7 @@ from meshkit.istio.config.hindrances import (
 )
 from meshkit.istio.config.locality import MESH, Balancing, balancing, endpoint_labels, leaves_out
 from meshkit.istio.config.peer_authentications import peer_mode
-from meshkit.istio.config.services import EXPORT_TO, exported, is_cluster_local, local_hosts
+from meshkit.istio.config.services import EXPORT_TO, exported, is_cluster_local, local_hosts, target_port
 from meshkit.istio.config.virtual_services import Caller, Route
 from meshkit.istio.config.visibility import full, imports, sidecar_of, visible
 from meshkit.spec import Probe
@@ -345,9 +345,7 @@ class Walk:
             )
 
     def _target(self, pod: Pod) -> int:
-        port = next((port for port in _ports(self.server.service) if port["port"] == self.probe.port), {})
-        target = port.get("targetPort") or self.probe.port
-        return pod.ports.get(target, self.probe.port) if isinstance(target, str) else int(target)
+        return target_port(self.server.service, self.probe.port, pod.ports)
 
     def localities(self) -> Iterator[Hindrance]:
         """The distribution by locality: endpoints of localities that it does not name are taken away."""

@@ -135,6 +135,26 @@ def test_peer_authentications_that_turn_mutual_tls_off_are_found() -> None:
     assert not [*config_lint._peer_authentication(obj("PeerAuthentication", None), KNOWN)]
 
 
+def test_a_namespace_that_decides_for_itself_is_not_the_meshs_matter() -> None:
+    """MK722: its own PeerAuthentication comes first; one that inherits, or is for some pods, decides nothing."""
+    pod = held("Pod", "api", labels={"app": "api", config_lint.TLS_MODE: "istio"})
+    both = {
+        "services": [held("Service", "api", spec={"selector": {"app": "api"}})],
+        "pods": [pod],
+        "configmaps": [held("ConfigMap", "istio", data={"mesh": "{}"})],
+    }
+    off = held("PeerAuthentication", "default", "istio-system", spec={"mtls": {"mode": "DISABLE"}})
+    for spec, count in (
+        ({"mtls": {"mode": "STRICT"}}, 0),
+        ({"mtls": {"mode": "UNSET"}}, 1),
+        ({"selector": {"matchLabels": {"app": "web"}}, "mtls": {"mode": "STRICT"}}, 1),
+    ):
+        own = held("PeerAuthentication", "own", spec=spec)
+        east: Any = Held(**both, peerauthentications=[off, own])
+        found = config_lint.rules(Mesh(mesh().spec, {"east": east, "west": Held("west", **both)}))  # type: ignore[dict-item]
+        assert list(found["trouble"]) == ["plain"] * count
+
+
 @pytest.mark.parametrize(
     ("spec", "trouble"),
     [

@@ -129,6 +129,26 @@ def test_what_runs_is_judged_by_the_labels_that_it_has() -> None:
     }
 
 
+def test_the_probe_is_judged_by_the_pods_and_the_port_that_it_has() -> None:
+    """Its client may have other labels than its name, and its server ports before the one that its Service leads to."""
+    ports = [{"name": "metrics", "containerPort": 9090}, {"name": "web", "containerPort": 8080}]
+    client = {
+        "name": "sleep-7d4-x",
+        "labels": {"role": "caller"},
+        "ownerReferences": [{"kind": "Job", "name": "sleep"}],
+    }
+    server = {"name": "httpbin-1", "labels": {"run": "httpbin"}}
+    pods = [
+        {"metadata": {"namespace": "sample", **one}, "spec": {"containers": [{"name": "main", "ports": ports}]}}
+        for one in (client, server)
+    ]
+    spec = {"selector": {"run": "httpbin"}, "ports": [{"port": 8000, "targetPort": "web"}]}
+    service = {"metadata": {"name": "httpbin", "namespace": "sample"}, "spec": spec}
+    needed = network_policies.ways(mesh(), pods, [service])
+    found = {(way.pod.name, way.direction, way.port) for way in needed if way.name == "client to server"}
+    assert found == {("sleep-7d4-x", "egress", 8080), ("httpbin-1", "ingress", 8080)}
+
+
 def test_the_port_of_an_api_server_is_kubeconfigs_where_the_mesh_file_has_none() -> None:
     """A policy that lets istiod out to 443 only cuts it off from an API server on 6443."""
     out = policy(policyTypes=["Egress"], egress=[{"ports": [{"port": 443}, TCP]}])
