@@ -118,7 +118,7 @@ def test_overlaps_are_named() -> None:
     ],
 )
 def test_field_managers_tell_who_installed(metadata: dict[str, Any], by: str) -> None:
-    """Labels do not: istioctl renders Helm's charts and keeps them. A pipeline takes back what istioctl changes."""
+    """Labels do not: istioctl renders Helm's charts and keeps them. A pipeline reverts what istioctl changes."""
     assert inventory.installer([{"metadata": metadata}]) == by
 
 
