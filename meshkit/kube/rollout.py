@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -45,9 +46,9 @@ def _unfinished(cluster: Cluster, namespace: str, workload: dict[str, Any]) -> s
         ready = status.get("availableReplicas", 0)
     if min(updated, ready) < wanted:
         paused = "it is paused; " if spec.get("paused") else ""
-        why = _refused(cluster, namespace, workload) or _stuck(cluster, namespace, spec["selector"])
+        why = _refused(cluster, namespace, workload) or _stuck(_pods(cluster, namespace, workload))
         return f"{paused}{updated} of {wanted} pods updated, {ready} available{f'; {why}' if why else ''}"
-    pods = cluster.get("pods", namespace, labels=_selector(spec["selector"]), fields=_NOT_ENDED)
+    pods = _pods(cluster, namespace, workload)
     old = max(len(pods) - wanted, sum("deletionTimestamp" in pod["metadata"] for pod in pods))
     return f"{old} old pods are going" if old > 0 else ""
 
@@ -79,9 +80,24 @@ def _last(event: dict[str, Any]) -> str:
     return str(series or event.get("lastTimestamp") or event.get("eventTime") or "")
 
 
-def _stuck(cluster: Cluster, namespace: str, selector: dict[str, Any]) -> str:
-    """Return why a container of a workload's pods does not start (ImagePullBackOff, say), or nothing."""
-    for pod in cluster.get("pods", namespace, labels=_selector(selector), fields=_NOT_ENDED):
+def _pods(cluster: Cluster, namespace: str, workload: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a workload's pods: those of its controller, since its selector may fit another workload's, too."""
+    labels, owners = _selector(workload["spec"]["selector"]), {workload["metadata"]["uid"]}
+    if workload["kind"] == "Deployment":
+        sets = cluster.get("replicasets.v1.apps", namespace, labels=labels)
+        owners |= {one["metadata"]["uid"] for one in sets if _controller(one) in owners}
+    pods = cluster.get("pods", namespace, labels=labels, fields=_NOT_ENDED)
+    return [pod for pod in pods if _controller(pod) in owners]
+
+
+def _controller(obj: dict[str, Any]) -> str:
+    references = obj["metadata"].get("ownerReferences") or []
+    return next((str(one.get("uid", "")) for one in references if one.get("controller")), "")
+
+
+def _stuck(pods: Iterable[dict[str, Any]]) -> str:
+    """Return why a container of these pods does not start (ImagePullBackOff, say), or nothing."""
+    for pod in pods:
         status = pod.get("status") or {}
         for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
             waiting = (container.get("state") or {}).get("waiting") or {}

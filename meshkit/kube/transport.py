@@ -35,7 +35,7 @@ DRIPS = 6
 """How many times its timeout an answer may take in all, as long as pieces of it arrive."""
 MORE_TIME = "check network, VPN and firewall, or allow more time: `requestTimeout` of the cluster in the mesh file"
 _DATA, _CLOSE = (0x1, 0x2), 0x8
-_SWITCHED, _PROXY_WANTS_CREDENTIAL = 101, 407
+_SWITCHED, _PROXY_WANTS_CREDENTIAL, _BUSY = 101, 407, 429
 _WANTS_ANOTHER = "wants another credential (407)"
 _LOG_IN = "write user and password into proxy-url: SCHEME://USER:PASSWORD@HOST:PORT"
 
@@ -167,7 +167,8 @@ def request(
 ) -> Response:
     """Send one request, and return the answer if it is a good one.
 
-    The answer may take longer than `timeout` as long as pieces of it arrive, `DRIPS` times as long at most.
+    The answer may take longer than `timeout` as long as pieces of it arrive, `DRIPS` times as long at most. A server
+    that is busy and says until when is asked again then, if that is within `timeout`.
 
     Raises:
         UnreachableError: nothing arrived for `timeout` seconds, or the credential is missing or refused.
@@ -175,15 +176,29 @@ def request(
         ChangeError: the server refused a change.
     """
     wanted = {"Accept": "application/json", **(headers or {})}
-    client, call = session.call(method, path, where=where, query=query, headers=wanted, body=body)
-    with translated(where, timeout, proxy=session.proxy):
-        sent = time.time()
-        answer = client.call_api(*call, _request_timeout=(timeout, timeout))
-        received = time.time()
-        data = _read(answer.response, where, timeout)
-    if answer.status >= 400:
-        raise _refused(session, answer.status, data, where=where, method=method, path=path)
-    return Response(answer.headers, data, (sent + received) / 2, received - sent)
+    limit = time.monotonic() + timeout
+    while True:
+        client, call = session.call(method, path, where=where, query=query, headers=wanted, body=body)
+        with translated(where, timeout, proxy=session.proxy):
+            sent = time.time()
+            answer = client.call_api(*call, _request_timeout=(timeout, timeout))
+            received = time.time()
+            data = _read(answer.response, where, timeout)
+        if answer.status < 400:
+            return Response(answer.headers, data, (sent + received) / 2, received - sent)
+        pause = _pause(answer.status, str(answer.headers.get("Retry-After", "")))
+        if not pause or time.monotonic() + pause > limit:
+            raise _refused(session, answer.status, data, where=where, method=method, path=path)
+        time.sleep(pause)
+
+
+def _pause(status: int, retry_after: str) -> int:
+    """Return for how many seconds a busy server asks to wait, as priority and fairness does; 0 if it does not.
+
+    Nothing was done then, whatever the request was. Source: checkWait (k8s.io/client-go/rest/with_retry.go).
+    """
+    asks = (status == _BUSY or status >= 500) and retry_after.isdecimal()
+    return max(1, int(retry_after)) if asks else 0
 
 
 def _read(response: Any, where: str, timeout: float) -> bytes:
@@ -475,7 +490,7 @@ def refused(status: int, data: bytes | str, *, where: str, method: str, path: st
     if status == 404:
         return NotFoundError(f"{resource} does not exist (404)", where=where)
     # The API server answers 500, too, to an object that does not fit its schema.
-    if status < 400 or status == 429 or status > 500 or (status == 500 and method == "GET"):
+    if status < 400 or status == _BUSY or status > 500 or (status == 500 and method == "GET"):
         return UnreachableError(f"it answered {status} to {what}", where=where, remedy="try again when it is healthy")
     if conflicts := _conflicts(data) if status == 409 and method == "PATCH" else []:
         owned = ", ".join(f"{manager} owns {field}" for manager, field in conflicts[:5])

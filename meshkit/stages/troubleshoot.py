@@ -117,7 +117,7 @@ _FLAG: Final = (
     "DC DF DI DO DPE DR DT FI IH LH LR NC NFCF NR OM RL RLSE SI UAEX UC UF UH UMSDR UO UPE UR URX UT"
 ).replace(" ", "|")
 _FLAGS: Final = re.compile(
-    rf"(?:^|\b(?:0|[1-5]\d\d)\s+|response_flags\W+)((?:{_FLAG})(?:,(?:{_FLAG}))*)(?=$|[\s\"',;.])"
+    rf"(?:^|\b(?:0|[1-5]\d\d)\s+|(?i:response_?flags)\W+)((?:{_FLAG})(?:,(?:{_FLAG}))*)(?=$|[\s\"',;.])"
 )
 """Envoy's response flags where an access log has them: after the status, as a JSON field, or alone.
 

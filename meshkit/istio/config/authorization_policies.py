@@ -265,13 +265,15 @@ def _attributes(home: str, call: Call, domains: Collection[str]) -> dict[str, As
     }
     # The call carries no token.
     none = ("principal", "audiences", "presenter", "claims")
-    return {**known, **dict.fromkeys((f"request.auth.{one}" for one in none), lambda _: False)}
+    unsent = dict.fromkeys((f"request.auth.{one}" for one in none), lambda _: False)
+    # A header may be missing: `*` asks whether it is there (HeaderMatcher in pilot/pkg/security/authz/matcher).
+    return {**known, **unsent, "request.headers": lambda _: None}
 
 
 def _attribute(condition: Manifest) -> str:
-    """Return what a condition asks for, all claims of a token as one (`request.auth.claims[iss]`)."""
+    """Return what a condition asks for: all claims of a token, or all headers, are one (`request.headers[x]`)."""
     key = str(condition.get("key", ""))
-    return key.partition("[")[0] if key.startswith("request.auth.claims") else key
+    return key.partition("[")[0] if key.startswith("request.") else key
 
 
 def _unknown(values: list[str]) -> Answer:

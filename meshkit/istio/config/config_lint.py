@@ -10,7 +10,6 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ import pandas as pd
 from meshkit.istio.config.authorization_policies import named_domains
 from meshkit.istio.config.missing_services import selects
 from meshkit.istio.config.services import is_cluster_local, local_hosts, mesh_config
+from meshkit.istio.config.visibility import covers, full
 from meshkit.istio.control_plane import primaries
 from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_cluster
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
@@ -74,7 +74,8 @@ class Known:
     Services are those of the cluster (`hosts`); those that its clients may call in other networks (`abroad`); and those
     of its own that are in no other network, as far as these were read, but may be called from there (`alone`).
     `trust_domain` is the mesh's, with `aliases`; `domain` is the cluster's; and `outlier_detection` says whether rules
-    inherit one. `behind` has each Service's pods of all clusters, with the port numbers that it leads to.
+    inherit one. `behind` has each Service's pods of all clusters, with the port numbers that it leads to; `decided` are
+    the namespaces with a PeerAuthentication that has a mode for all of their pods.
     """
 
     places: dict[str, Collection[str]]
@@ -84,6 +85,7 @@ class Known:
     abroad: frozenset[str]
     alone: frozenset[str]
     root: str
+    decided: frozenset[str] = frozenset()
     domain: str = DEFAULT
     outlier_detection: bool = False
     behind: Mapping[str, Sequence[Behind]] = dataclasses.field(default_factory=dict)
@@ -176,6 +178,7 @@ def _inherited(cluster: Cluster, settings: Manifest, root_namespace: str) -> boo
 
 
 def _known(mesh: Mesh, name: str, own: _Read, read: Mapping[str, _Read | Unknown]) -> Known:
+    root = own.settings.get("rootNamespace") or mesh.root_namespace
     networks = {entry.name: entry.network for entry in mesh.spec.clusters}
     others = {other: found for other, found in read.items() if isinstance(found, _Read)}
     local = local_hosts(own.settings, mesh.root_namespace, own.domain)
@@ -199,7 +202,8 @@ def _known(mesh: Mesh, name: str, own: _Read, read: Mapping[str, _Read | Unknown
         aliases=frozenset(own.settings.get("trustDomainAliases") or []),
         abroad=abroad,
         alone=leaving(own.modes) - abroad - (bare if len(others) == len(read) else set()),
-        root=mesh.root_namespace,
+        root=root,
+        decided=frozenset(obj["metadata"]["namespace"] for obj in own.objects if _decides(obj)) - {root},
         domain=own.domain,
         outlier_detection=own.outlier_detection,
         behind={host: [pod for found in others.values() for pod in found.behind.get(host, ())] for host in modes},
@@ -268,9 +272,8 @@ def _port(settings: Manifest) -> str:
 
 def is_of_mesh(host: str, namespace: str, hosts: Collection[str], *, domain: str = DEFAULT) -> bool:
     """Return whether a rule's host, in the rule's namespace, means a Service of Kubernetes, or some of them."""
-    full = host if "." in host or "*" in host else f"{host}.{namespace}"
-    wanted = full if full.endswith(f".svc.{domain}") or "*" in full else f"{full.removesuffix('.svc')}.svc.{domain}"
-    return any(fnmatch(f"{known}.svc.{domain}", wanted) for known in hosts)
+    pattern = full(host, namespace, domain)
+    return any(covers(pattern, f"{known}.svc.{domain}") for known in hosts)
 
 
 def _plain(
@@ -287,7 +290,8 @@ def _peer_authentication(obj: Manifest, known: Known) -> Iterator[Row]:
     spec, namespace = obj.get("spec") or {}, obj["metadata"]["namespace"]
 
     def means(hosts: Collection[str]) -> bool:
-        return any(namespace in (known.root, host.partition(".")[2]) for host in hosts)
+        homes = {host.partition(".")[2] for host in hosts}
+        return bool(homes - known.decided) if namespace == known.root else namespace in homes
 
     labels = (spec.get("selector") or {}).get("matchLabels") or {}
     if (spec.get("mtls") or {}).get("mode") == "DISABLE":
@@ -300,6 +304,13 @@ def _peer_authentication(obj: Manifest, known: Known) -> Iterator[Row]:
             # Ports count only beside a selector: ComposePeerAuthentication (pilot/pkg/security/authn).
             part = not labels or not _whole(namespace, labels, known, int(port))
             yield from _plain(says, f"portLevelMtls {port}", means, known, in_part=part)
+
+
+def _decides(obj: Manifest) -> bool:
+    """Return whether a PeerAuthentication has a mode for its whole namespace, which comes before that of the mesh."""
+    spec = obj.get("spec") or {}
+    whole = obj["kind"] == "PeerAuthentication" and not (spec.get("selector") or {}).get("matchLabels")
+    return whole and (spec.get("mtls") or {}).get("mode", "UNSET") != "UNSET"
 
 
 def _whole(namespace: str, labels: Mapping[str, str], known: Known, port: int = 0) -> bool:

@@ -83,6 +83,11 @@ class Configuration:
         return not all(map(valid, selectors)) or not selectors or any(matches(one, known) for one in selectors)
 
     @property
+    def mesh_wide(self) -> str:
+        """The namespace whose policies are for the whole mesh: istiod's, unless meshConfig names another."""
+        return str(self.settings.get("rootNamespace") or self.root)
+
+    @property
     def trust_domains(self) -> list[str]:
         """The trust domain, then its aliases."""
         return [str(self.settings.get("trustDomain") or OWN), *(self.settings.get("trustDomainAliases") or [])]

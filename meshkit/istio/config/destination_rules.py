@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from meshkit.istio.config.configuration import DESTINATION_RULE, Configuration, Labels, Manifest, age, home
@@ -35,13 +35,14 @@ def destination_rule(where: Configuration, caller: str, labels: Labels, place: s
 
     Source: destinationRule, setDestinationRules (pilot/pkg/model/push_context.go), DestinationRule (sidecar.go).
     """
-    pools = [(caller, True), (place, False), (where.root, False)]
+    pools = [(caller, True), (place, False), (where.mesh_wide, False)]
     for space, own in pools:
         best = _most_specific([one for one in where.objects[DESTINATION_RULE] if home(one) == space], host, where, own)
-        seen = [one for one in best if own or not _exports(one) or {"*", caller} & {*_exports(one)}]
+        seen = [one for one in _merged(best) if own or not _exports(one[0]) or {"*", caller} & _exports(one[0])]
         if seen:
-            chosen = [one for one in seen if own and _selects(one, labels)] or [one for one in seen if not _picks(one)]
-            return _merged(chosen) if chosen else None
+            selecting = [one for one in seen if own and _selects(one[0], labels)]
+            chosen = selecting[:1] or [one for one in seen if _picks(one[0]) is None][-1:]
+            return _as_one(chosen[0]) if chosen else None
     return None
 
 
@@ -51,20 +52,22 @@ def _most_specific(rules: Sequence[Manifest], host: str, where: Configuration, o
     The root namespace's own proxies know those first that are private to it: the rest are for the whole mesh.
     """
     found: dict[str, list[Manifest]] = {}
-    for rule in sorted(rules, key=age):
-        space = home(rule)
-        to = {"."} if _picks(rule) else {*_exports(rule)}
+    for rule in sorted(rules, key=lambda rule: (_picks(rule) is None, *age(rule))):
+        space, to = home(rule), _exports(rule)
         private = len(to) == 1 and to <= {".", space}
         private |= not to and "." in (where.settings.get("defaultDestinationRuleExportTo") or [])
-        known = (private if space == where.root else not to or bool(to & {"*", ".", space})) if own else not private
+        known = (
+            (private if space == where.mesh_wide else not to or bool(to & {"*", ".", space})) if own else not private
+        )
         pattern = full(str((rule.get("spec") or {}).get("host", "")), space, where.domain)
         if known and covers(pattern, host):
             found.setdefault(pattern, []).append(rule)
     return found[max(found, key=rank)] if found else []
 
 
-def _exports(rule: Manifest) -> Collection[str]:
-    return (rule.get("spec") or {}).get("exportTo") or []
+def _exports(rule: Manifest) -> set[str]:
+    """Return to whom a rule is exported; one that selects pods to nobody else."""
+    return {"."} if _picks(rule) is not None else {*((rule.get("spec") or {}).get("exportTo") or [])}
 
 
 def _picks(rule: Manifest) -> Manifest | None:
@@ -77,18 +80,34 @@ def _selects(rule: Manifest, labels: Labels) -> bool:
     return wanted is not None and (wanted.get("matchLabels") or {}).items() <= labels.items()
 
 
-def _merged(rules: Sequence[Manifest]) -> Rule:
-    """Return rules of one host as one: the first policy, and the first of each subset.
+def _merged(rules: Iterable[Manifest]) -> list[list[Manifest]]:
+    """Return which rules of one host become one, the first of which says to whom it is exported and whom it selects.
 
-    Of rules that are exported, or select, otherwise than the first, nothing is taken over.
+    A rule is taken over by each that is exported alike, or to fewer, unless both select pods and not the same. It stays
+    one of its own, too, unless the last of those that there are took it.
 
     Source: mergeDestinationRule (pilot/pkg/model/destination_rule.go).
     """
-    first = rules[0]
-    alike = [one for one in rules if {*_exports(one)} == {*_exports(first)} and _picks(one) == _picks(first)]
-    author = next((one for one in alike if (one.get("spec") or {}).get("trafficPolicy") is not None), None)
+    found: list[list[Manifest]] = []
+    for rule in rules:
+        apart = True
+        for one in found:
+            to, wider = _exports(one[0]), _exports(rule)
+            picks, others = _picks(one[0]), _picks(rule)
+            taken = (to == wider or (to and to < wider)) and (None in (picks, others) or picks == others)
+            apart = not taken or (to != wider and (picks is None) != (others is None))
+            if taken:
+                one.append(rule)
+        if apart:
+            found.append([rule])
+    return found
+
+
+def _as_one(rules: Sequence[Manifest]) -> Rule:
+    """Return rules that istiod merges as one: the first policy, and the first of each subset."""
+    author = next((one for one in rules if (one.get("spec") or {}).get("trafficPolicy") is not None), None)
     subsets: dict[str, tuple[Manifest, Manifest]] = {}
-    for one in alike:
+    for one in rules:
         for subset in (one.get("spec") or {}).get("subsets") or []:
             subsets.setdefault(str(subset.get("name", "")), (subset, one))
     return Rule(author["spec"]["trafficPolicy"] if author else {}, author, subsets)

@@ -31,6 +31,17 @@ def locality_of(pod: Labels, node: Labels) -> str:
     return "/".join(_first(node, names) for names in (_REGION, _ZONE, _SUBZONE)).rstrip("/")
 
 
+def endpoint_labels(pod: Labels, locality: str, cluster: str, network: str) -> dict[str, str | None]:
+    """Return an endpoint's labels, as subsets select by them; None where it has one whose value was not read.
+
+    Source: AugmentLabels (pilot/pkg/serviceregistry/util/label/label.go).
+    """
+    names = (_REGION[0], _ZONE[0], *_SUBZONE)
+    places = dict.fromkeys(names) if not locality else dict(zip(names, locality.split("/"), strict=False))
+    known = {k: v for k, v in places.items() if v != ""}
+    return {_ACROSS[0]: network, **pod, **known, _ACROSS[1]: cluster, "kubernetes.io/hostname": None}
+
+
 def matches_rule(locality: str, rule: str) -> bool:
     """Return whether a locality is one that a rule names; `*`, and a missing zone or subzone, are any.
 

@@ -6,6 +6,7 @@ there only what some rule of those policies allows. Whether the cluster's networ
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,14 +15,16 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from meshkit.istio.config.missing_services import selects
+from meshkit.istio.config.services import target_port
 from meshkit.istio.multicluster.gateways import is_gateway
 from meshkit.istio.proxies.injection import carries
 from meshkit.kube.api_server import server as server_address
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.kube.pods import PROXY_CONTAINER
+from meshkit.kube.pods import PROXY_CONTAINER, workload
 from meshkit.kube.selectors import matches
 from meshkit.kube.transport import NotFoundError
+from meshkit.spec import Probe
 from meshkit.tables import Table, integer, text
 
 NETWORK_POLICIES: Final = Table(
@@ -51,6 +54,13 @@ ALIENS = (
     "globalnetworkpolicies.crd.projectcalico.org",
     "adminnetworkpolicies.policy.networking.k8s.io",
     "baselineadminnetworkpolicies.policy.networking.k8s.io",
+    "clusternetworkpolicies.policy.networking.k8s.io",
+    "networkpolicies.crd.antrea.io",
+    "clusternetworkpolicies.crd.antrea.io",
+    "applicationnetworkpolicies.networking.k8s.aws",
+    "clusternetworkpolicies.networking.k8s.aws",
+    "fqdnnetworkpolicies.networking.gke.io",
+    "egressfirewalls.k8s.ovn.org",
 )
 XDS, WEBHOOK, STATUS, CROSS = 15012, 15017, 15021, 15443
 Labels = dict[str, str]
@@ -120,24 +130,22 @@ def ways(
 ) -> list[Way]:
     """Return the ways that a mesh needs in one cluster, between the pods that run and those that will.
 
-    `services` tell which pods are gateways; `api_ports` are those of the other clusters' API servers.
+    `services` tell which pods are gateways, and which the probe's server; `api_ports` are those of the other clusters'
+    API servers.
     """
-    root, probe = mesh.root_namespace, mesh.spec.probe
-    client = Pod(probe.client, probe.namespace, {"app": probe.client})
-    server = Pod(probe.server, probe.namespace, {"app": probe.server}, {"http": probe.port})
+    root, known = mesh.root_namespace, list(services)
     everyone = [pod for pod in pods if not pod["spec"].get("hostNetwork")]
+    client, server, port = _probes(mesh.spec.probe, everyone, known)
     planes = [p for p in everyone if p["metadata"]["namespace"] == root and _labels(p).get("app") == "istiod"]
-    doors = [service for service in services if is_gateway(service)]
+    doors = [service for service in known if is_gateway(service)]
     gates = [p for p in everyone if any(_is_of(door, p) for door in doors)]
-    istiods = _alike(_pod(p)[0] for p in planes) or [
+    istiods = _alike(map(_pod, planes)) or [
         Pod("istiod", root, {"app": "istiod", "istio": "pilot"}, {"webhooks": WEBHOOK, "grpc-xds": XDS})
     ]
-    gateways = _alike(_pod(p)[0] for p in gates) or [
+    gateways = _alike(map(_pod, gates)) or [
         Pod("east-west gateway", root, {"app": "istio-eastwestgateway", "istio": "eastwestgateway"})
     ]
     running = [_pod(pod) for pod in everyone if carries(pod)]
-    servers = [(p, n) for p, n in running if p.namespace == server.namespace and p.labels.get("app") == probe.server]
-    server, port = servers[0] if servers and servers[0][1] else (server, probe.port)
     found = [*both("client to server", client, server, port)]
     found.append(Way("client to other clusters' gateways", "egress", client, None, CROSS))
     for gateway in gateways:
@@ -147,9 +155,21 @@ def ways(
     for istiod in istiods:
         found.append(Way("API server to istiod's webhook", "ingress", istiod, None, WEBHOOK))
         found += [Way("istiod to other API servers", "egress", istiod, None, port) for port in sorted(api_ports)]
-        for proxy in [*gateways, client, server, *_alike(p for p, _ in running)]:
+        for proxy in [*gateways, client, server, *_alike(running)]:
             found += both("proxies to istiod", proxy, istiod, XDS)
     return found
+
+
+def _probes(probe: Probe, pods: list[dict[str, Any]], services: list[dict[str, Any]]) -> tuple[Pod, Pod, int]:
+    """Return the probe's client, its server, and the server's port that its Service leads to."""
+    own = [pod for pod in pods if pod["metadata"]["namespace"] == probe.namespace]
+    client = next((_pod(pod) for pod in own if workload(pod) == probe.client), None)
+    places = ((one["metadata"]["namespace"], one["metadata"]["name"], one) for one in services)
+    service = next((one for *place, one in places if place == [probe.namespace, probe.server]), None)
+    server = next((_pod(pod) for pod in own if service and _is_of(service, pod)), None)
+    client = client or Pod(probe.client, probe.namespace, {"app": probe.client})
+    server = server or Pod(probe.server, probe.namespace, {"app": probe.server}, {"http": probe.port})
+    return client, server, target_port(service, probe.port, server.ports)
 
 
 def _alike(pods: Iterable[Pod]) -> list[Pod]:
@@ -171,14 +191,14 @@ def _labels(obj: dict[str, Any]) -> Labels:
     return obj["metadata"].get("labels") or {}
 
 
-def _pod(pod: dict[str, Any]) -> tuple[Pod, int]:
-    """Return what a policy can select, and the first port of its own that it names (0: none)."""
+def _pod(pod: dict[str, Any]) -> Pod:
+    """Return what of a pod a policy can select."""
     containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
     metadata = pod["metadata"]
     labels = {k: v for k, v in _labels(pod).items() if k != "pod-template-hash"}
     own = [p for c in containers if c["name"] != PROXY_CONTAINER for p in c.get("ports") or []]
-    ports = {p["name"]: p["containerPort"] for p in own if p.get("name")}
-    return Pod(metadata["name"], metadata["namespace"], labels, ports), int(own[0]["containerPort"]) if own else 0
+    ports = {p["name"]: int(p["containerPort"]) for p in own if p.get("name")}
+    return Pod(metadata["name"], metadata["namespace"], labels, ports)
 
 
 def judge(
@@ -223,11 +243,18 @@ def _rule(rule: dict[str, Any], policy: dict[str, Any], namespaces: dict[str, La
     if not peers:
         return OPEN
     if way.peer is None:
-        return BY_ADDRESS if any("ipBlock" in peer for peer in peers) else BLOCKED
+        blocks = [peer["ipBlock"] for peer in peers if "ipBlock" in peer]
+        return OPEN if any(map(_whole, blocks)) else BY_ADDRESS if blocks else BLOCKED
     named = [peer for peer in peers if "ipBlock" not in peer]
     if any(_peer(peer, policy["metadata"]["namespace"], namespaces, way.peer) for peer in named):
         return OPEN
     return BY_ADDRESS if len(named) < len(peers) else BLOCKED
+
+
+def _whole(block: dict[str, Any]) -> bool:
+    """Return whether a range has every address of IPv4 that another cluster may have: none is link-local."""
+    left_out = map(ipaddress.ip_network, block.get("except") or [])
+    return str(block["cidr"]) == "0.0.0.0/0" and all(one.is_link_local for one in left_out)
 
 
 def _port(ports: list[dict[str, Any]], wanted: int, named: dict[str, int]) -> bool:

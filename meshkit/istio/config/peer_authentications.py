@@ -16,9 +16,9 @@ def peer_mode(where: Configuration, namespace: str, pod: Pod, port: int) -> tupl
     for policy in sorted(where.objects[PEER_AUTHENTICATION], key=age):
         space = home(policy)
         labels = ((policy.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
-        if not labels and space in (namespace, where.root):
-            oldest.setdefault("mesh" if space == where.root else "namespace", policy)
-        elif labels and space == namespace != where.root and labels.items() <= pod.labels.items():
+        if not labels and space in (namespace, where.mesh_wide):
+            oldest.setdefault("mesh" if space == where.mesh_wide else "namespace", policy)
+        elif labels and space == namespace != where.mesh_wide and labels.items() <= pod.labels.items():
             oldest.setdefault("workload", policy)
     mode, said, field = "PERMISSIVE", None, ""
     for scope in ("mesh", "namespace", "workload"):

@@ -38,16 +38,14 @@ from meshkit.istio.config.hindrances import (
     linked,
     of_object,
 )
-from meshkit.istio.config.locality import MESH, Balancing, balancing, leaves_out
+from meshkit.istio.config.locality import MESH, Balancing, balancing, endpoint_labels, leaves_out
 from meshkit.istio.config.peer_authentications import peer_mode
-from meshkit.istio.config.services import EXPORT_TO, exported, is_cluster_local, local_hosts
+from meshkit.istio.config.services import EXPORT_TO, exported, is_cluster_local, local_hosts, target_port
 from meshkit.istio.config.virtual_services import Caller, Route
 from meshkit.istio.config.visibility import full, imports, sidecar_of, visible
 from meshkit.spec import Probe
 
 _MUTUAL: Final = "ISTIO_MUTUAL"
-_NOT_READ: Final = ("topology.kubernetes.io/", "kubernetes.io/")
-"""Labels that istiod gives endpoints by their nodes, which are not read here."""
 
 
 @dataclass(frozen=True)
@@ -347,9 +345,7 @@ class Walk:
             )
 
     def _target(self, pod: Pod) -> int:
-        port = next((port for port in _ports(self.server.service) if port["port"] == self.probe.port), {})
-        target = port.get("targetPort") or self.probe.port
-        return pod.ports.get(target, self.probe.port) if isinstance(target, str) else int(target)
+        return target_port(self.server.service, self.probe.port, pod.ports)
 
     def localities(self) -> Iterator[Hindrance]:
         """The distribution by locality: endpoints of localities that it does not name are taken away."""
@@ -441,10 +437,10 @@ class Walk:
             return ""
         if rule is None or name not in rule.subsets:
             return f"no DestinationRule has its subset {name}"
-        labels = rule.subsets[name][0].get("labels") or {}
-        wanted = {k: v for k, v in labels.items() if not k.startswith(_NOT_READ)}
-        places = {"topology.istio.io/cluster": self.server.cluster, "topology.istio.io/network": self.server.network}
-        if any(wanted.items() <= {**pod.labels, **places}.items() for pod in self.server.servers):
+        wanted = rule.subsets[name][0].get("labels") or {}
+        place = self.server.cluster, self.server.network
+        pods = [endpoint_labels(pod.labels, pod.locality, *place) for pod in self.server.servers]
+        if any(all(labels.get(key, "") in (value, None) for key, value in wanted.items()) for labels in pods):
             return ""
         return f"its subset {name} is {', '.join(f'{k}={v}' for k, v in wanted.items())}"
 
@@ -465,7 +461,7 @@ class Walk:
 
     def _refused(self, pod: Pod, call: Call) -> Iterator[Hindrance]:
         policies = self.server.objects[AUTHORIZATION_POLICY]
-        mine = authorization_policies.selected(policies, self.probe.namespace, pod.labels, self.server.root)
+        mine = authorization_policies.selected(policies, self.probe.namespace, pod.labels, self.server.mesh_wide)
         asked = [
             (
                 str((policy.get("spec") or {}).get("action", "ALLOW")),

@@ -96,6 +96,13 @@ def _port(port: Mapping[str, Any]) -> str:
     return f"{port['name']}:{port['port']}/{protocol}" if port.get("name") else f"{port['port']}/{protocol}"
 
 
+def target_port(service: Mapping[str, Any] | None, number: int, named: Mapping[str, int]) -> int:
+    """Return the port of a pod that a Service's port leads to; `named` has the pod's ports by name."""
+    ports = ((service or {}).get("spec") or {}).get("ports") or []
+    target = next((port.get("targetPort") for port in ports if port["port"] == number), None) or number
+    return named.get(target, number) if isinstance(target, str) else int(target)
+
+
 @dataclass(frozen=True)
 class Exported:
     """The namespaces whose proxies know a Service, and the field that says so."""

@@ -10,7 +10,10 @@ from meshkit.istio.config.configuration import VIRTUAL_SERVICE, Configuration, L
 from meshkit.istio.config.visibility import covers, egress_of, full, imports, rank, visible
 
 HTTP: Final = ("http", "http2", "grpc", "grpc-web")
-_LAYERS: Final = {**dict.fromkeys(HTTP, ("http",)), "any": ("http", "tls", "tcp"), "tls": ("tls", "tcp")}
+_LAYERS: Final = {
+    **dict.fromkeys(HTTP, ("http",)), "any": ("http", "tcp"), **dict.fromkeys(("tls", "https"), ("tls",))
+}  # fmt: skip
+"""By protocol, the routes that istiod takes; of all others those of TCP. Source: pilot/pkg/networking/core/tls.go."""
 _NO_CONDITION: Final = ("name", "statPrefix", "ignoreUriCase", "port", "gateways", "sourceLabels", "sourceNamespace")
 _ALL_PATHS: Final = ({"uri": {"prefix": "/"}}, {"uri": {"regex": ".*"}})
 
@@ -127,14 +130,14 @@ def _delegated(where: Configuration, rule: Manifest, layer: str) -> Iterator[tup
 def _applies(match: Manifest, layer: str, caller: Caller) -> bool | None:
     """Return whether a condition holds for all calls of a caller (True), for none, or for some.
 
-    Source: TranslateRoute, sourceMatchHTTP, IsCatchAllRoute (pilot/pkg/networking/core/route/route.go).
+    Source: TranslateRoute, sourceMatchHTTP, IsCatchAllRoute (pilot/pkg/networking/core/route/route.go), which asks
+    nothing of the pod where gateways are named; matchTLS, matchTCP (pilot/pkg/networking/core/tls.go), which do.
     """
     if match.get("port") and match["port"] != caller.port:
         return False
-    if match.get("gateways"):
-        meant = "mesh" in match["gateways"]
-    else:
-        meant = (match.get("sourceLabels") or {}).items() <= caller.labels.items()
+    meant = "mesh" in (match.get("gateways") or ["mesh"])
+    if layer != "http" or not match.get("gateways"):
+        meant = meant and (match.get("sourceLabels") or {}).items() <= caller.labels.items()
         meant = meant and match.get("sourceNamespace", "") in ("", caller.namespace)
     rest = {key: value for key, value in match.items() if key not in _NO_CONDITION and value}
     if layer == "tls" and any(covers(str(sni), caller.host) for sni in rest.pop("sniHosts", [])):

@@ -74,7 +74,7 @@ def sidecar_of(where: Configuration, namespace: str, labels: Labels) -> Manifest
     Source: initSidecarScopes, doGetSidecarScope (pilot/pkg/model/push_context.go).
     """
     found = sorted(where.objects[SIDECAR], key=age)
-    for place, picks in ((namespace, True), (namespace, False), (where.root, False)):
+    for place, picks in ((namespace, True), (namespace, False), (where.mesh_wide, False)):
         for one in found:
             selector = (one.get("spec") or {}).get("workloadSelector")
             meant = selector is not None if picks else selector is None

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from meshkit.istio.control_plane.istiods_and_proxies import NETWORK, istiods, proxies
+from meshkit.istio.control_plane.owners import known_owner
 from meshkit.istio.control_plane.revisions import REVISION, named
 from meshkit.kube.api_server import is_local, server
 from meshkit.kube.cluster import Cluster
@@ -259,16 +260,21 @@ def installers(mesh: Mesh) -> dict[str, str | Unknown]:
 
 
 def installer(deployments: Iterable[dict[str, Any]]) -> str:
-    """Return who wrote istiod's Deployment, by its field managers: istioctl, helm, operator (Sail) or other."""
-    managers = {entry.get("manager", "") for item in deployments for entry in item["metadata"].get("managedFields", [])}
-    labels = {item["metadata"].get("annotations", {}).get("meta.helm.sh/release-name", "") for item in deployments}
-    owners = {o["kind"] for item in deployments for o in item["metadata"].get("ownerReferences") or []}
-    if owners & {"IstioRevision", "Istio"}:
+    """Return who wrote istiod's Deployment, by its field managers: istioctl, helm, operator (Sail) or other.
+
+    What istioctl wrote may have gone to a pipeline since, such as Argo CD, which would take changes back.
+    """
+    known = list(deployments)
+    managers = {entry.get("manager", "") for item in known for entry in item["metadata"].get("managedFields", [])}
+    labels = {item["metadata"].get("annotations", {}).get("meta.helm.sh/release-name", "") for item in known}
+    parents = {o["kind"] for item in known for o in item["metadata"].get("ownerReferences") or []}
+    if parents & {"IstioRevision", "Istio"}:
         return "operator"
     # istioctl renders Helm's charts and keeps their labels, so only managers and release annotations tell them apart.
     if "helm" in managers or labels - {""}:
         return "helm"
-    return ISTIOCTL if managers & {"istio-operator", "istioctl"} else "other"
+    by_istioctl = bool(managers & {"istio-operator", "istioctl"}) and not any(map(known_owner, known))
+    return ISTIOCTL if by_istioctl else "other"
 
 
 def _profile(cluster: Cluster, namespace: str) -> str:

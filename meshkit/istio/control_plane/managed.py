@@ -21,7 +21,7 @@ MANAGERS: Final = Table(
     {
         "cluster": text("its cluster"),
         "manager": text(
-            "aks, gke-managed, gke (asmcli), maistra, sail or solo; ambient and ambient-and-sidecars are modes"
+            "aks, gke-managed, gke (asmcli), maistra, sail, kyma or solo; ambient and ambient-and-sidecars are modes"
         ),
         "evidence": text("what shows it"),
         "reason": text("why a cluster could not be read; such a row has no manager"),
@@ -36,6 +36,7 @@ _KINDS: Final = {
     "gke-managed": "controlplanerevisions.mesh.cloud.google.com",
     "maistra": "servicemeshcontrolplanes.maistra.io",
     "sail": "istiorevisions.sailoperator.io",
+    "kyma": "istios.operator.kyma-project.io",
     "solo": "servicemeshcontrollers.operator.gloo.solo.io",
 }
 _GOOGLES: Final = r"https://[\w.-]*\.googleapis\.com/"

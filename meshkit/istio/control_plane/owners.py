@@ -127,10 +127,27 @@ def owner_of(obj: Mapping[str, Any]) -> Owner | None:
 
     None for what a person, meshkit or Istio made.
     """
+    if known := known_owner(obj):
+        return known
     meta = obj["metadata"]
-    marks = {**(meta.get("labels") or {}), **(meta.get("annotations") or {})}
-    references = meta.get("ownerReferences") or []
-    place, name = str(meta.get("namespace", "")), str(meta["name"])
+    if references := meta.get("ownerReferences") or []:
+        parent = references[0]
+        what = f"{parent.get('kind')} {meta.get('namespace', '')}/{parent.get('name')}"
+        return Owner(f"{what} ({parent.get('apiVersion')})", what)
+    by = _marks(meta).get("app.kubernetes.io/managed-by", "")
+    if by and not _NO_OWNER.fullmatch(by):
+        return Owner(by, f"what {by} makes it of")
+    found = sorted(one for one in managers(obj) if _keeps(obj, one))
+    return Owner(found[0], f"what {found[0]} makes it of") if found else None
+
+
+def known_owner(obj: Mapping[str, Any]) -> Owner | None:
+    """Return who of those that are known here keeps an object as it is.
+
+    The label `app.kubernetes.io/managed-by` is no sign of one: istioctl, too, writes that of Istio's charts.
+    """
+    meta = obj["metadata"]
+    marks, references = _marks(meta), meta.get("ownerReferences") or []
     for kind in _KINDS:
         parent = next((one for one in references if one.get("kind") in kind.kinds), None)
         if (
@@ -138,16 +155,12 @@ def owner_of(obj: Mapping[str, Any]) -> Owner | None:
             or _has_marks(kind, marks)
             or any(re.fullmatch(kind.managers, one, re.IGNORECASE) for one in managers(obj))
         ):
-            return _owner(kind, parent, marks, place, name)
-    if references:
-        parent = references[0]
-        what = f"{parent.get('kind')} {place}/{parent.get('name')}"
-        return Owner(f"{what} ({parent.get('apiVersion')})", what)
-    by = marks.get("app.kubernetes.io/managed-by", "")
-    if by and not _NO_OWNER.fullmatch(by):
-        return Owner(by, f"what {by} makes it of")
-    found = sorted(one for one in managers(obj) if _keeps(obj, one))
-    return Owner(found[0], f"what {found[0]} makes it of") if found else None
+            return _owner(kind, parent, marks, str(meta.get("namespace", "")), str(meta["name"]))
+    return None
+
+
+def _marks(metadata: Mapping[str, Any]) -> dict[str, str]:
+    return {**(metadata.get("labels") or {}), **(metadata.get("annotations") or {})}
 
 
 def _has_marks(kind: _Kind, marks: Marks) -> bool:

@@ -43,6 +43,10 @@ WORKLOADS: Final = Table(
     key=("cluster", "namespace", "kind", "workload"),
 )
 RESTARTABLE = ("Deployment", "StatefulSet", "DaemonSet")
+_RESTARTED: Final = {
+    **dict.fromkeys(("Pod", "Job"), "delete it, and have its creator recreate it"),
+    "Rollout": "`kubectl argo rollouts restart` does",
+}
 
 
 def workloads(mesh: Mesh) -> pd.DataFrame:
@@ -119,7 +123,7 @@ def _all(envs: Collection[dict[str, str]], name: str) -> str:
 def stuck(kind: str, workload: dict[str, Any] | None) -> str:
     """Return why a rolling restart would not recreate a workload's pods, or an empty text."""
     if kind not in RESTARTABLE or workload is None:
-        return f"a rollout cannot restart a {kind}: delete it, and have its creator recreate it"
+        return f"a rollout cannot restart a {kind}: {_RESTARTED.get(kind, 'its controller must')}"
     if workload["spec"].get("paused"):
         return "it is paused: nothing restarts its pods until it is resumed"
     if workload["spec"].get("updateStrategy", {}).get("type") == "OnDelete":

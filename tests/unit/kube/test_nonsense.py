@@ -170,6 +170,32 @@ def test_an_answer_in_drips_ends(tmp_path: Path, pause: float, beginning: bool) 
     assert "requestTimeout" in caught.value.remedy
 
 
+@pytest.mark.parametrize(("status", "after", "answers"), [(429, "1", 2), (503, "1", 2), (429, "60", 1), (503, "", 1)])
+def test_a_busy_server_is_asked_again_when_it_says(tmp_path: Path, status: int, after: str, answers: int) -> None:
+    """As every client of Kubernetes does; not if that takes longer than an answer may."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status if len(asked) == 1 else 200)
+            self.send_header("Retry-After", after)
+            self.end_headers()
+            self.wfile.write(b'{"gitVersion": "v1.37.2"}')
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            """Say nothing."""
+
+    with serving(Handler) as port:
+        cluster = cluster_of(tmp_path / "k", {"server": f"http://127.0.0.1:{port}"}, {"token": "t"})
+        if answers == 1:
+            with pytest.raises(UnreachableError, match=f"it answered {status}"):
+                cluster.version()
+        else:
+            assert cluster.version() == "v1.37.2"
+    assert len(asked) == answers
+
+
 def test_the_mesh_file_allows_more_time(tmp_path: Path) -> None:
     """`requestTimeout` of a cluster is the timeout of its requests, and of no other's."""
     with recorder(lambda _: (time.sleep(1.5), (200, {"gitVersion": "v1"}))[1]) as server:  # type: ignore[func-returns-value]

@@ -99,7 +99,25 @@ def test_a_new_pod_that_does_not_start_is_reported() -> None:
     }
     coming = {"waiting": {"reason": "PodInitializing"}}
     statuses = {"containerStatuses": [{"name": "app", "state": coming}, {"name": "istio-proxy", "state": state}]}
-    pod = {"metadata": {"name": "app-1"}, "status": statuses}
-    cluster: Any = Held(deployments=[workload("Deployment")], pods=[pod])
-    told = rollout.rolled_out(cluster, "deployments", "shop", "app")()
-    assert told.endswith("; app-1/istio-proxy: ImagePullBackOff: Back-off pulling image gcr.io/istio-release/proxyv2")
+    made = [owned("app-6d4", "7"), owned("canary-5c8", "8")]
+    for maker, words in (("app-6d4", "; app-1/istio-proxy: ImagePullBackOff: Back-off pulling"), ("canary-5c8", "")):
+        pods = [{**owned("app-1", maker), "status": statuses}]
+        cluster: Any = Held(deployments=[workload("Deployment")], replicasets=made, pods=pods)
+        told = rollout.rolled_out(cluster, "deployments", "shop", "app")()
+        assert told.startswith(f"0 of 2 pods updated, 2 available{words}")
+        assert bool(words) == ("app-1" in told)
+
+
+def owned(name: str, controller: str) -> dict[str, Any]:
+    """Return an object, named by its UID, and its controller's."""
+    return {"metadata": {"name": name, "uid": name, "ownerReferences": [{"uid": controller, "controller": True}]}}
+
+
+def test_pods_of_another_workload_are_not_its_old_ones() -> None:
+    """Their labels may be those of its selector: a canary's, or a Job's."""
+    made = [owned("app-6d4", "7"), owned("app-old", "7"), owned("canary-5c8", "8")]
+    mine = [owned(f"app-{number}", "app-6d4") for number in range(2)]
+    others = [owned("canary-1", "canary-5c8"), owned("job-1", "9"), {"metadata": {"name": "debug", "uid": "d"}}]
+    for pods, words in (([*mine, *others], ""), ([*mine, *others, owned("app-0", "app-old")], "1 old pods are going")):
+        done: Any = Held(deployments=[workload("Deployment", updatedReplicas=2)], replicasets=made, pods=pods)
+        assert rollout.rolled_out(done, "deployments", "shop", "app")() == words

@@ -286,6 +286,7 @@ OF_REVISION = {"ownerReferences": [{"kind": "IstioRevision", "name": "default"}]
         ({"controlplanerevisions": [named("asm-managed")]}, "gke-managed", FAIL),
         ({"deployments": [istiod(labels={managed.REVISION: "asm-1264-1"})]}, "gke", WARN),
         ({"servicemeshcontrolplanes": [named("basic")]}, "maistra", FAIL),
+        ({"istios": [named("default")]}, "kyma", FAIL),
         ({"deployments": [istiod("mesh", labels={"maistra.io/owner": "mesh"})]}, "maistra", FAIL),
         ({"istiorevisions": [named("default")]}, "sail", WARN),
         ({"deployments": [istiod(**OF_REVISION)]}, "sail", WARN),

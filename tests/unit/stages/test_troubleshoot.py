@@ -49,6 +49,8 @@ LINES = {
     "API server not reached": "watch error in cluster west: failed to list *v1.Service: dial tcp 10.0.0.9:443: i/o timeout",
     "BlackHoleCluster": '"- - -" 0 UH - - "-" 0 0 0 - "-" "-" "-" "-" "-" BlackHoleCluster - 34.1.2.3:443',
     "503 UC": '"GET / HTTP/1.1" 503 UC upstream_reset_before_response_started{connection_termination} - "-" 0 95 2 -',
+    "CA not loaded": "failed to create an istiod CA: incomplete signing CA bundle detected",
+    "connection reset": "curl: (56) Recv failure: Connection reset by peer",
     "504 UT": '"GET / HTTP/1.1" 504 UT response_timeout - "-" 0 24 15001 - "-" "curl"',
     "503 UPE": '"GET / HTTP/1.1" 502 UPE upstream_reset_before_response_started{protocol_error} - "-" 0 87 1 -',
     "503 UO": '"GET / HTTP/1.1" 503 UO upstream_reset_before_response_started{overflow} - "-" 0 81 0 -',
@@ -64,6 +66,7 @@ FAMILIES = {
         "remote cluster west is timed out, omitting it from the clusters collection",
         "Timed out waiting for cluster west to sync {nodes}",
         "Timed out waiting for remote config source to sync",
+        "kube controller for west initial sync timed out",
     ],
     "API server not reached": [
         f'watch error in cluster west: failed to list *v1.Pod: Get "https://api.west.example:6443/api/v1/pods": {why}'
@@ -113,7 +116,16 @@ FAMILIES = {
     "unknown cluster id": [
         "Failed to sign: rpc error: code = Unauthenticated desc = request authenticate failure",
         "StreamAggregatedResources gRPC config stream closed: 16, authentication failure",
+        "proxy is in cluster west, but controller is for cluster east",
+        "Unauthorized XDS: 10.0.0.7:4000 with identity [spiffe://b/ns/a/sa/c]: no identities ([spiffe://b/ns/a/sa/c]) matched a/d",
     ],
+    "sidecar not ready": [f"failed to warm {what}: rpc error: code = Unavailable" for what in ("certificate", "root certificate")],
+    "CA not loaded": ["Multi root is disabled, updating new ROOT-CA not supported", "Failed to update new Plug-in CA certs: x"],
+    "WRONG_VERSION_NUMBER": [
+        "curl: (35) TLS connect error: error:0A00010B:SSL routines::wrong version number",
+        "TLS_error:|268435612:SSL routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end",
+    ],
+    "connection reset": ["curl: (52) Empty reply from server", "Error: read ECONNRESET"],
     "remote secret ignored": ["remote config a/b has conflicting file-backed kubeconfigs for the same cluster ID"],
     "pods refused": [
         'Error creating: pods "app-x" is forbidden: exceeded quota: q, requested: pods=1, used: pods=5, limited: pods=5',
@@ -130,7 +142,7 @@ FAMILIES = {
     "503 NR": ["NC", "NR", "404", '"GET / HTTP/1.1" 404 NR route_not_found - '],
     "503 UF": ["503 URX,UF", "transport failure reason: TLS_error:|33554536:system library:Connection reset by peer", '"- - -" 0 UF,URX - - "-"', "UF"],
     "503 UH": ["UH", '"- - -" 0 UH - - "-"'],
-    "503 URX": ["URX"],
+    "503 URX": ["URX", '{"responseFlags":"URX","responseCode":503}'],
     "DC": ["dc", "0 DC", '"- - -" 0 DC - - "-" 120 0 3'],
     "could not resolve host": ['"GET / HTTP/1.1" 503 UH,DF dns_resolution_failure - '],
     "BlackHoleCluster": ['"GET / HTTP/1.1" 502 - direct_response - "-" 0 0 0 - "-" BlackHoleCluster'],

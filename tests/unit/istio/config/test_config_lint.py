@@ -47,7 +47,7 @@ def test_subsets_of_clusters_that_are_not_are_found() -> None:
     assert destination_rule(subsets=[subset(network="none")]) == [("pinned", "topology.istio.io/network: none")]
 
 
-@pytest.mark.parametrize("host", ["httpbin", "httpbin.sample", "httpbin.sample.svc.cluster.local", "*.local", "*"])
+@pytest.mark.parametrize("host", ["httpbin", "httpbin.sample.svc.cluster.local", "*.local", "*"])
 def test_rules_that_turn_mutual_tls_off_are_found_for_services_of_the_mesh(host: str) -> None:
     """However they name it; a port's settings count, too."""
     assert destination_rule(host=host, trafficPolicy={"tls": {"mode": "ISTIO_MUTUAL"}}) == []
@@ -56,9 +56,9 @@ def test_rules_that_turn_mutual_tls_off_are_found_for_services_of_the_mesh(host:
     assert destination_rule(host=host, trafficPolicy={"portLevelSettings": [{"tls": {"mode": "DISABLE"}}]})
 
 
-@pytest.mark.parametrize("host", ["example.com", "httpbin.other", ""])
+@pytest.mark.parametrize("host", ["example.com", "httpbin.other", "", "httpbin.sample", "httpbin.sample.svc"])
 def test_other_hosts_may_have_any_tls(host: str) -> None:
-    """A rule for a host outside says nothing of the mesh."""
+    """A rule for a host outside says nothing of the mesh, and istiod completes no name that has a dot."""
     assert destination_rule(host=host, trafficPolicy={"tls": {"mode": "SIMPLE"}}) == []
 
 
@@ -133,6 +133,26 @@ def test_peer_authentications_that_turn_mutual_tls_off_are_found() -> None:
         ("plain perhaps", "mtls mode DISABLE for pods with app=a")
     ]
     assert not [*config_lint._peer_authentication(obj("PeerAuthentication", None), KNOWN)]
+
+
+def test_a_namespace_that_decides_for_itself_is_not_the_meshs_matter() -> None:
+    """MK722: its own PeerAuthentication comes first; one that inherits, or is for some pods, decides nothing."""
+    pod = held("Pod", "api", labels={"app": "api", config_lint.TLS_MODE: "istio"})
+    both = {
+        "services": [held("Service", "api", spec={"selector": {"app": "api"}})],
+        "pods": [pod],
+        "configmaps": [held("ConfigMap", "istio", data={"mesh": "{}"})],
+    }
+    off = held("PeerAuthentication", "default", "istio-system", spec={"mtls": {"mode": "DISABLE"}})
+    for spec, count in (
+        ({"mtls": {"mode": "STRICT"}}, 0),
+        ({"mtls": {"mode": "UNSET"}}, 1),
+        ({"selector": {"matchLabels": {"app": "web"}}, "mtls": {"mode": "STRICT"}}, 1),
+    ):
+        own = held("PeerAuthentication", "own", spec=spec)
+        east: Any = Held(**both, peerauthentications=[off, own])
+        found = config_lint.rules(Mesh(mesh().spec, {"east": east, "west": Held("west", **both)}))  # type: ignore[dict-item]
+        assert list(found["trouble"]) == ["plain"] * count
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ TCP = {"protocol": "TCP", "port": 15012}
 OF_SHOP = {"namespaceSelector": {"matchLabels": {"team": "shop"}}}
 BY_NAME = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "sample"}}}
 CIDR = {"ipBlock": {"cidr": "10.0.0.0/8"}}
+EVERYWHERE = {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]}}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,9 @@ CIDR = {"ipBlock": {"cidr": "10.0.0.0/8"}}
         (IN, [ingress({"from": [CIDR]}), ingress({})], OPEN),  # one that allows is enough
         (FROM_OUTSIDE, [ingress({"from": [OF_SHOP]})], BLOCKED),
         (FROM_OUTSIDE, [ingress({"from": [CIDR]})], BY_ADDRESS),
+        (FROM_OUTSIDE, [ingress({"from": [EVERYWHERE]})], OPEN),
+        (FROM_OUTSIDE, [ingress({"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}]})], BY_ADDRESS),
+        (IN, [ingress({"from": [EVERYWHERE]})], BY_ADDRESS),  # of pods, not every network plugin
         (FROM_OUTSIDE, [ingress({"ports": [{"port": 15443}]})], OPEN),
         (IN, [policy(podSelector={"matchLabels": {"app": "istiod"}}, ingress=[])], BLOCKED),
         (IN, [policy(podSelector={"matchLabels": {"app": "other"}}, ingress=[])], OPEN),
@@ -71,7 +75,7 @@ CIDR = {"ipBlock": {"cidr": "10.0.0.0/8"}}
 def test_a_way_is_judged_by_the_rules_of_the_policies_that_select_its_pod(
     way: Way, policies_: list[dict[str, Any]], state: str
 ) -> None:
-    """As the API's documentation tells it; ranges of addresses are never taken for allowed."""
+    """As the API's documentation tells it; of ranges of addresses only the whole is taken for allowed."""
     assert network_policies.judge_way(policies_, NAMESPACES, way)[0] == state
 
 
@@ -123,6 +127,26 @@ def test_what_runs_is_judged_by_the_labels_that_it_has() -> None:
         ("edge", "load balancer to gateway", "gate-1"),
         ("edge", "other clusters to gateway", "gate-1"),
     }
+
+
+def test_the_probe_is_judged_by_the_pods_and_the_port_that_it_has() -> None:
+    """Its client may have other labels than its name, and its server ports before the one that its Service leads to."""
+    ports = [{"name": "metrics", "containerPort": 9090}, {"name": "web", "containerPort": 8080}]
+    client = {
+        "name": "sleep-7d4-x",
+        "labels": {"role": "caller"},
+        "ownerReferences": [{"kind": "Job", "name": "sleep"}],
+    }
+    server = {"name": "httpbin-1", "labels": {"run": "httpbin"}}
+    pods = [
+        {"metadata": {"namespace": "sample", **one}, "spec": {"containers": [{"name": "main", "ports": ports}]}}
+        for one in (client, server)
+    ]
+    spec = {"selector": {"run": "httpbin"}, "ports": [{"port": 8000, "targetPort": "web"}]}
+    service = {"metadata": {"name": "httpbin", "namespace": "sample"}, "spec": spec}
+    needed = network_policies.ways(mesh(), pods, [service])
+    found = {(way.pod.name, way.direction, way.port) for way in needed if way.name == "client to server"}
+    assert found == {("sleep-7d4-x", "egress", 8080), ("httpbin-1", "ingress", 8080)}
 
 
 def test_the_port_of_an_api_server_is_kubeconfigs_where_the_mesh_file_has_none() -> None:

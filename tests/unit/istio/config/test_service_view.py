@@ -281,6 +281,26 @@ def test_routes_count_where_clients_go_by_them(spec: Object, count: int) -> None
     assert len(named(istio("VirtualService", {"hosts": ["httpbin"], **spec}))) == count
 
 
+@pytest.mark.parametrize(
+    ("name", "layer", "match", "found"),
+    [
+        ("https", "tls", {"sniHosts": [HOST]}, True),
+        ("tls", "tls", {"sniHosts": [HOST], "gateways": ["mesh"], "sourceLabels": {"app": "web"}}, False),
+        ("https", "tcp", {}, False),
+        ("web", "tls", {"sniHosts": [HOST]}, False),
+        ("web", "tcp", {}, True),
+    ],
+)
+def test_routes_of_tls_are_for_ports_of_tls_and_those_of_tcp_for_others(
+    name: str, layer: str, match: Object, found: bool
+) -> None:
+    """By the port's name; `web` says nothing."""
+    port = service(ports=[{**PORT, "name": name}])
+    route = {"match": [match], "route": [{"destination": {"host": "other"}}]}
+    rule = istio("VirtualService", {"hosts": ["httpbin"], layer: [route]})
+    assert bool(named({**port, **rule}, port)) is found
+
+
 OFF = {"host": HOST, "trafficPolicy": {"tls": {"mode": "DISABLE"}}}
 
 
@@ -378,6 +398,7 @@ def policy(action: str, *sources: Object, **rule: Any) -> Objects:
         (policy("DENY", {"principals": ["*/sa/web"]}), None),
         (policy("DENY", when=[{"key": "source.principal", "values": [EAST]}]), BREAKS),
         (policy("DENY", {"requestPrincipals": ["*"]}), None),
+        (policy("DENY", when=[{"key": "request.headers[x-debug]", "values": ["*"]}]), PERHAPS),
         (policy("ALLOW", {"principals": ["cluster.local/ns/sample/sa/web"]}), BREAKS),
         (policy("ALLOW", {"principals": [EAST]}), None),
         (policy("ALLOW", {"requestPrincipals": ["*"]}), BREAKS),
@@ -506,6 +527,9 @@ SUBSETS: Object = {"subsets": [{"name": "v1", "labels": {"app": "httpbin"}}]}
         (rules(SUBSETS, PLAIN), "r1"),
         (rules({"trafficPolicy": {"tls": {"mode": "ISTIO_MUTUAL"}}}, PLAIN), ""),
         (rules({"trafficPolicy": {}}, PLAIN), ""),
+        (rules({"trafficPolicy": {}, "exportTo": ["*"]}, {**PLAIN, "exportTo": ["."]}), "r1"),
+        (rules({**PLAIN, "exportTo": ["*"]}, {"trafficPolicy": {}, "exportTo": ["."]}), ""),
+        (rules({**SUBSETS, "exportTo": ["."]}, {**PLAIN, "exportTo": [".", "other"]}), "r1"),
         (rules({**PLAIN, "workloadSelector": {"matchLabels": {"app": "sleep"}}}), "r0"),
         (rules({**PLAIN, "workloadSelector": {"matchLabels": {"app": "web"}}}), ""),
         (rules({"trafficPolicy": {}}, {**PLAIN, "workloadSelector": {"matchLabels": {"app": "sleep"}}}), "r1"),
@@ -655,6 +679,17 @@ def test_what_cannot_be_read_or_is_not_there_is_unknown() -> None:
     assert all("west: no ConfigMap" in view.reason for view in found)
 
 
+def test_mesh_wide_policies_are_those_of_mesh_configs_root_namespace() -> None:
+    """Which need not be istiod's."""
+    root, off = configured("rootNamespace: istio-config"), {"mtls": {"mode": "DISABLE"}}
+    for kind, spec in (("PeerAuthentication", off), ("Sidecar", ELSEWHERE), ("DestinationRule", OFF)):
+        assert [one[2] for one in named({**root, **istio(kind, spec, "istio-config")})] == [
+            f"east {kind} istio-config/one"
+        ]
+        assert named({**root, **istio(kind, spec, "istio-system")}) == []
+    assert len(named(west={**root, **istio("AuthorizationPolicy", {}, "istio-config")})) == 1
+
+
 NEAREST = "networking.istio.io/traffic-distribution"
 OUTLIERS = {"outlierDetection": {}}
 HOME, AWAY = "eu/a", "us/b"
@@ -728,3 +763,21 @@ def test_a_service_that_asks_for_the_nearest_is_not_bound_by_the_shares_of_the_m
     assert [link for link, *_ in named({**placed(HOME), **shares}, placed(AWAY))] == [Link.ENDPOINTS]
     nearest = near(trafficDistribution="PreferClose")
     assert [link for link, *_ in named({**placed(HOME), **shares, **nearest}, placed(AWAY))] == [Link.PREFERENCE]
+
+
+@pytest.mark.parametrize(
+    ("there", "labels", "found"),
+    [
+        (AWAY, {"topology.kubernetes.io/region": "eu"}, [STEERS]),
+        (AWAY, {"topology.kubernetes.io/region": "us", "topology.kubernetes.io/zone": "b"}, []),
+        ("", {"topology.kubernetes.io/region": "eu", "topology.istio.io/subzone": "r1"}, []),
+        (AWAY, {"kubernetes.io/hostname": "node-1"}, []),
+    ],
+)
+def test_a_subset_of_one_locality_leaves_out_the_servers_of_others(
+    there: str, labels: Object, found: list[Impact]
+) -> None:
+    """5.7: by the labels that istiod gives endpoints; what was not read may be meant."""
+    rule = subset(labels)
+    west = {**placed(there), **rule} if there else rule
+    assert [one[1] for one in named({**placed(HOME), **TO_V1, **rule}, west)] == found

@@ -12,6 +12,8 @@ from meshkit.istio.control_plane import inventory
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod
 from meshkit.kube.transport import NotFoundError
 
+ARGO = "argocd.argoproj.io/tracking-id"
+
 
 @pytest.mark.parametrize(
     ("address", "scope"),
@@ -110,10 +112,13 @@ def test_overlaps_are_named() -> None:
         ({"annotations": {"meta.helm.sh/release-name": "istiod"}}, "helm"),
         ({"managedFields": [{"manager": "helm"}], "ownerReferences": [{"kind": "IstioRevision"}]}, "operator"),
         ({"managedFields": [{"manager": "argocd-controller"}]}, "other"),
+        ({"name": "istiod", "managedFields": [{"manager": "istioctl"}, {"manager": "argocd-controller"}]}, "other"),
+        ({"name": "istiod", "managedFields": [{"manager": "istioctl"}], "annotations": {ARGO: "mesh:apps"}}, "other"),
+        ({"managedFields": [{"manager": "istioctl"}, {"manager": "kubectl-rollout"}]}, "istioctl"),
     ],
 )
 def test_field_managers_tell_who_installed(metadata: dict[str, Any], by: str) -> None:
-    """Labels do not: istioctl renders Helm's charts and keeps them."""
+    """Labels do not: istioctl renders Helm's charts and keeps them. A pipeline reverts what istioctl changes."""
     assert inventory.installer([{"metadata": metadata}]) == by
 
 

@@ -30,7 +30,9 @@ from meshkit.istio.proxies.workloads import remote_risk, risk
         ),
         ("StatefulSet", {"replicas": 2, "updateStrategy": {"rollingUpdate": {"partition": 1}}}, "leaves the first 1"),
         ("DaemonSet", {"updateStrategy": {"type": "OnDelete"}}, "OnDelete"),
-        ("Job", {}, "a rollout cannot restart a Job"),
+        ("Job", {}, "a rollout cannot restart a Job: delete it"),
+        ("Rollout", {}, "a rollout cannot restart a Rollout: `kubectl argo rollouts restart` does"),
+        ("StrimziPodSet", {}, "a rollout cannot restart a StrimziPodSet: its controller must"),
     ],
 )
 def test_what_a_rolling_restart_interrupts(kind: str, spec: dict[str, Any], told: str) -> None:
