@@ -184,7 +184,7 @@ def request(
             answer = client.call_api(*call, _request_timeout=(timeout, timeout))
             received = time.time()
             data = _read(answer.response, where, timeout)
-        if answer.status < 400:
+        if answer.status < 300:
             return Response(answer.headers, data, (sent + received) / 2, received - sent)
         pause = _pause(answer.status, str(answer.headers.get("Retry-After", "")))
         if not pause or time.monotonic() + pause > limit:
@@ -226,7 +226,7 @@ def lines(
     client, call = session.call("GET", path, where=where, query=query, headers={})
     with translated(where, timeout, proxy=session.proxy):
         answer = client.call_api(*call, _request_timeout=timeout)
-    if answer.status >= 400:
+    if answer.status >= 300:
         with translated(where, timeout, proxy=session.proxy):
             data = _read(answer.response, where, timeout)
         raise _refused(session, answer.status, data, where=where, method="GET", path=path)

@@ -170,7 +170,9 @@ def test_an_answer_in_drips_ends(tmp_path: Path, pause: float, beginning: bool) 
     assert "requestTimeout" in caught.value.remedy
 
 
-@pytest.mark.parametrize(("status", "after", "answers"), [(429, "1", 2), (503, "1", 2), (429, "60", 1), (503, "", 1)])
+@pytest.mark.parametrize(
+    ("status", "after", "answers"), [(429, "1", 2), (503, "1", 2), (429, "60", 1), (503, "", 1), (304, "", 1)]
+)
 def test_a_busy_server_is_asked_again_when_it_says(tmp_path: Path, status: int, after: str, answers: int) -> None:
     """As every client of Kubernetes does; not if that takes longer than an answer may."""
     asked = []
