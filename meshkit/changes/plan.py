@@ -262,8 +262,8 @@ class Plan(Explorable):
         except NotFoundError as error:
             change.problem = f"cannot be checked yet: {error.message}"
         except MeshkitError as error:
-            change.problem = error.message
-            change.detail = error.remedy
+            change.problem, change.detail = error.message, error.remedy
+            change.unchecked = isinstance(error, UnreachableError)
         if change.diff or change.problem:
             self.changes.append(change)
 
@@ -285,7 +285,10 @@ class Plan(Explorable):
         return [change.planned(self.stage, temporary=self.temporary) for change in self.changes]
 
     def findings(self) -> list[Finding]:
-        """MKn90: the servers accept the plan; one finding for each change that they refuse or cannot check."""
+        """MKn90: the servers accept the plan; one finding for each change that they refuse or cannot check.
+
+        It is unknown where a server did not say, as to a credential that may only read.
+        """
         number = f"MK{int(self.stage[:2])}90"
         known = {"id": number, "check": "the server takes the plan", "expected": "a dry run without objection"}
         refused = [
@@ -293,7 +296,7 @@ class Plan(Explorable):
                 **known,
                 subject=f"{change.cluster}: {change.object}",
                 observed=change.problem,
-                verdict=Verdict.FAIL,
+                verdict=Verdict.UNKNOWN if change.unchecked else Verdict.FAIL,
                 remedy=change.detail
                 or "apply the earlier stages, which create what this change needs; then plan again",
             )
