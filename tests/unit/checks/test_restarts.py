@@ -257,7 +257,7 @@ def test_pod_security_that_came_after_the_pods_is_reported(level: str, init: dic
     assert verdict is PASS or "istio-init adds NET_ADMIN, NET_RAW" in found.observed
 
 
-def test_who_may_not_try_a_pod_is_told_so() -> None:
+def test_a_pod_that_may_not_be_tried_is_no_pass() -> None:
     """What webhooks or a LimitRange would say of it is no pass; what the level forbids is still seen."""
     limited = held("LimitRange", "some")
     both: Any = {"east": Held(may=False, limitranges=[limited]), "west": Held("west")}
