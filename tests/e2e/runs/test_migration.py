@@ -163,6 +163,8 @@ def test_ten_stages_pass_under_load(migrated: Done) -> None:
     requests = migrated.record["requests"]
     assert requests["sent"] > 1000
     assert requests["failed"] <= FORGIVEN * requests["sent"]
+    assert requests["retries_why"] == {}
+    assert migrated.table("requests-by-stage")["retried"].sum() == requests["retried"]
     print({s["stage"]: s["seconds"] for s in migrated.record["stages"]}, migrated.record["requests"])
 
 
