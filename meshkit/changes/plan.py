@@ -27,7 +27,7 @@ from meshkit.changes.change import PLAN, REHEARSAL, Change, counted, restarted_n
 from meshkit.changes.journal import Entry, Journal, exclusively, require_journal_name
 from meshkit.changes.planned import PlannedChange, differences, documents
 from meshkit.checks.finding import Finding, Verdict
-from meshkit.display import PLANNED, Explorable, coloured, folded, styled
+from meshkit.display import PLANNED, Explorable, Several, coloured, folded, styled
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.istio.control_plane import istioctl
 from meshkit.kube.manifests import MANAGED, Object, identify, patched, qualified, unified
@@ -327,6 +327,14 @@ class Plan(Explorable):
         """
         carry_out(self, mode, gates, journal)
         return self.table()
+
+
+class Plans(Several, Explorable):
+    """The plans of one stage, which are carried out one after the other; each shows itself."""
+
+    def __init__(self, *plans: Plan) -> None:
+        super().__init__(*plans)
+        self.plans = plans
 
 
 WAITS = "waits until it is safe"
