@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import yaml
@@ -16,15 +17,19 @@ from tests.support.api_server import ApiServer, write_kubeconfig
 from tests.support.objects import Object, core, create
 
 ACCOUNT = "meshkit-roles:reader"
-Bind = Callable[[Sequence[Role], str], str]
+
+
+class Bind(Protocol):
+    """Binds the account to roles, but for the documents that have a word, and returns its context."""
+
+    def __call__(self, wanted: Sequence[Role], without: str = ...) -> str:
+        """Do so."""
+        ...
 
 
 @pytest.fixture
 def bind(api_server: ApiServer, east: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bind]:
-    """Return what binds the account to roles, and returns the context by which KUBECONFIG knows it from then on.
-
-    Of the documents whose text has what is named besides, nothing is granted.
-    """
+    """Return what binds the account, which KUBECONFIG knows by the context from then on."""
     namespace, _, name = ACCOUNT.partition(":")
     for one in (namespace, Places().root, Places().probe):
         if not east.find("namespaces", None, one):
