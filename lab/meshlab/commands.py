@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshkit.cli.access import doctor as of_clusters
 from meshkit.cli.group import Group
 from meshkit.cli.options import output
 from meshkit.errors import ChangeError, UnreachableError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshkit.access.roles import Role
     from meshkit.notebook.terminal import Output
 
 
@@ -309,11 +313,37 @@ def score(output: Output) -> None:
     say(f"{counted.sum()} of {rules.FULL * len(counted)} points; {sheet.path()}; {rules.RULES}")
 
 
-@click.command()
-@output
+@click.command(params=[*of_clusters.params])
 @click.option("--mend", is_flag=True, help="Run the commands that fix it, as root; each is printed first.")
-def doctor(*, output: Output, mend: bool) -> int:
-    """Show what this machine lacks for the lab, and the command to fix it. Exit code 3 when something is lacking."""
+@click.pass_context
+def doctor(
+    context: click.Context,
+    *,
+    mesh_file: Path | None,
+    contexts: Sequence[str],
+    gateways: Sequence[str],
+    role: Role | None,
+    output: Output,
+    mend: bool,
+) -> int:
+    """Show which rights you lack in clusters; without a cluster, what this machine lacks for the lab.
+
+    Of a mesh file or of contexts: each API server is asked what your credential may do. Exit code 1: a right of the
+    role read is missing, or of the role that you named. 3: a cluster does not answer. Of the machine: each need with
+    the command that fixes it. Exit code 3 when something is lacking.
+
+    \b
+    Examples:
+      meshkit doctor
+      meshkit doctor --context east --context west
+      meshkit doctor mesh.yaml --role apply -o json
+    """  # noqa: D301
+    if mesh_file or contexts:
+        if mend:
+            raise click.UsageError("--mend is for this machine; rights are granted by an administrator")
+        asked = {"mesh_file": mesh_file, "contexts": contexts, "gateways": gateways, "role": role, "output": output}
+        code: int = context.invoke(of_clusters, **asked)
+        return code
     from meshkit.notebook.terminal import show
     from meshlab import doctor
 

@@ -49,9 +49,10 @@ CHANGES: Final = replace(
 class Change:
     """One change: its action, object and cluster, its purpose, and the diff of the server's dry run.
 
-    `problem` is why the server refuses it, or cannot check it yet; such a change is shown, never made. `gate` is waited
-    for before the change is made, `wait` after it. `expected` is the object as it will be. `declares` is what a file of
-    the change would hold. `reverses` means that it undoes a change of the journal, which records that itself.
+    `problem` is why the server refuses it, or cannot check it yet; such a change is shown, never made. `unchecked`: the
+    server did not say, because it is unreachable, or the credential may not ask for a dry run. `gate` is waited for
+    before the change is made, `wait` after it. `expected` is the object as it will be. `declares` is what a file of the
+    change would hold. `reverses` means that it undoes a change of the journal, which records that itself.
     """
 
     cluster: str
@@ -60,6 +61,7 @@ class Change:
     why: str
     diff: str = ""
     problem: str = ""
+    unchecked: bool = False
     manager: str = FIELD_MANAGER
     before: list[Object | None] = field(default_factory=list, repr=False)
     manifests: list[Object] = field(default_factory=list, repr=False)

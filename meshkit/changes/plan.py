@@ -27,7 +27,7 @@ from meshkit.changes.change import PLAN, REHEARSAL, Change, counted, restarted_n
 from meshkit.changes.journal import Entry, Journal, exclusively, require_journal_name
 from meshkit.changes.planned import PlannedChange, differences, documents
 from meshkit.checks.finding import Finding, Verdict
-from meshkit.display import PLANNED, Explorable, coloured, folded, styled
+from meshkit.display import PLANNED, Explorable, Several, coloured, folded, styled
 from meshkit.errors import ChangeError, InputError, MeshkitError, UnreachableError
 from meshkit.istio.control_plane import istioctl
 from meshkit.kube.manifests import MANAGED, Object, identify, patched, qualified, unified
@@ -262,8 +262,8 @@ class Plan(Explorable):
         except NotFoundError as error:
             change.problem = f"cannot be checked yet: {error.message}"
         except MeshkitError as error:
-            change.problem = error.message
-            change.detail = error.remedy
+            change.problem, change.detail = error.message, error.remedy
+            change.unchecked = isinstance(error, UnreachableError)
         if change.diff or change.problem:
             self.changes.append(change)
 
@@ -285,7 +285,10 @@ class Plan(Explorable):
         return [change.planned(self.stage, temporary=self.temporary) for change in self.changes]
 
     def findings(self) -> list[Finding]:
-        """MKn90: the servers accept the plan; one finding for each change that they refuse or cannot check."""
+        """MKn90: the servers accept the plan; one finding for each change that they refuse or cannot check.
+
+        It is unknown where a server did not say, as to a credential that may only read.
+        """
         number = f"MK{int(self.stage[:2])}90"
         known = {"id": number, "check": "the server takes the plan", "expected": "a dry run without objection"}
         refused = [
@@ -293,7 +296,7 @@ class Plan(Explorable):
                 **known,
                 subject=f"{change.cluster}: {change.object}",
                 observed=change.problem,
-                verdict=Verdict.FAIL,
+                verdict=Verdict.UNKNOWN if change.unchecked else Verdict.FAIL,
                 remedy=change.detail
                 or "apply the earlier stages, which create what this change needs; then plan again",
             )
@@ -324,6 +327,14 @@ class Plan(Explorable):
         """
         carry_out(self, mode, gates, journal)
         return self.table()
+
+
+class Plans(Several, Explorable):
+    """The plans of one stage, which are carried out one after the other; each shows itself."""
+
+    def __init__(self, *plans: Plan) -> None:
+        super().__init__(*plans)
+        self.plans = plans
 
 
 WAITS = "waits until it is safe"

@@ -16,7 +16,7 @@ from meshkit import clock
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
 from meshkit.istio.proxies import images, quotas
-from meshkit.istio.proxies.admission import ADMISSION
+from meshkit.istio.proxies.admission import ADMISSION, UNTRIED
 from meshkit.istio.proxies.new_pods import INSTALL, NewPodFacts
 from meshkit.kube.mesh import Mesh
 from meshkit.tables import Row
@@ -131,7 +131,8 @@ def check_admitted(found: pd.DataFrame, name: str, restarted: Collection[tuple[s
     if reason := next((r for r in rows["reason"] if r), ""):
         yield ask.unknown(reason)
         return
-    for row in rows.to_dict("records"):
+    untried = rows.loc[rows["by"] == UNTRIED, "says"]
+    for row in rows[rows["by"] != UNTRIED].to_dict("records"):
         observed = f"{row['kind']} {row['namespace']}/{row['workload']}: {row['by']}: {row['says']}"
         remedy = f"raise {row['by']} of {row['namespace']}, or let the Deployment have maxSurge: 0"
         if row["by"] in (quotas.POD_SECURITY, ADMISSION):
@@ -142,5 +143,7 @@ def check_admitted(found: pd.DataFrame, name: str, restarted: Collection[tuple[s
         yield ask.answer(
             Verdict.FAIL if held else Verdict.WARN, observed + ("; stage 05 restarts it" if held else ""), remedy
         )
-    if rows.empty:
+    if len(untried):
+        yield ask.answer(Verdict.SKIPPED, f"admission by others than Istio was not tried: {untried.iloc[0]}")
+    elif rows.empty:
         yield ask.answer(Verdict.PASS, "nothing refuses one")

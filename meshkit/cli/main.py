@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from meshkit import __version__
+from meshkit.cli.access import access, doctor
 from meshkit.cli.ca import ca
 from meshkit.cli.completion import completion
 from meshkit.cli.group import Group
@@ -54,11 +55,15 @@ def cli() -> None:
       meshkit undo runs/mesh1/20260301T120000Z-apply --mode apply
       meshkit record verify runs/mesh1/20260301T120000Z-audit
       meshkit ca root ca --passphrase-env CA_PASSPHRASE
+      meshkit doctor --context east             which rights you lack
       meshkit completion bash                   complete commands in your shell
     """  # noqa: D301  (\b is click's own mark for "keep these lines")
 
 
-COMMANDS = (init, run, approve, undo, audit, gather, assess, check, proxies, pairs, latency, record, ca, completion)
+COMMANDS = (
+    init, run, approve, undo, audit, gather, assess, check, proxies, pairs, latency, record, ca, access, doctor,
+    completion,
+)  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)
 for plugin in entry_points(group="meshkit.commands"):

@@ -267,24 +267,32 @@ class Cluster(Shown):
         return ClockSkew(server + 0.5 - answer.midpoint, 0.5 + answer.round_trip / 2)
 
     def can_i(
-        self, verb: str, resource: str, namespace: str | None = None, *, user: Mapping[str, Any] | None = None
+        self,
+        verb: str,
+        resource: str,
+        namespace: str | None = None,
+        *,
+        name: str = "",
+        user: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Return whether our credential, or another user, may do this, as `kubectl auth can-i` (`pods/exec`).
+        """Return whether our credential, or another user, may do this, as `kubectl auth can-i` (`pods/exec`, `*.*`).
 
         A `user` is one of `review_token`; to ask that needs the right to create SubjectAccessReviews.
         """
         plain, _, subresource = resource.partition("/")
-        known = self.resource(plain)
-        attributes = {"verb": verb, "resource": known.plural, "group": known.group, "subresource": subresource}
-        spec: dict[str, Any] = {"resourceAttributes": {**attributes, "namespace": namespace or ""}}
-        kind, name = "SelfSubjectAccessReview", ""
+        known = None if plain == "*.*" else self.resource(plain)
+        plural, group = (known.plural, known.group) if known else ("*", "*")
+        attributes = {"verb": verb, "resource": plural, "group": group, "subresource": subresource}
+        attributes |= {"namespace": namespace or "", "name": name}
+        spec: dict[str, Any] = {"resourceAttributes": attributes}
+        kind, who = "SelfSubjectAccessReview", ""
         if user is not None:
-            name, named = str(user.get("username", "")), {"user": user.get("username", "")}
+            who, named = str(user.get("username", "")), {"user": user.get("username", "")}
             kind, spec = "SubjectAccessReview", spec | named | {k: user[k] for k in ("groups", "uid") if k in user}
         review = {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
         path = f"/apis/authorization.k8s.io/v1/{kind.lower()}s"
         answer = self._once(
-            ("can", *attributes.values(), verb, namespace, name),
+            ("can", *attributes.values(), who),
             lambda: self._request("POST", path, body=review, content_type="application/json"),
         )
         return bool(decoded(answer.data, self.where, "status")["status"].get("allowed"))

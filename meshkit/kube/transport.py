@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from kubernetes.client import ApiClient
 
 from meshkit.errors import ChangeError, ConflictError, MeshkitError, UnreachableError
-from meshkit.kube import kubeconfig
+from meshkit.kube import kubeconfig, requests
 from meshkit.kube.kubeconfig import Access
 
 MAX_QUOTE = 300
@@ -142,6 +142,7 @@ class Session:
         except MeshkitError as error:
             place = f"{where}, {error.where}" if error.where else where
             raise type(error)(error.message, where=place, remedy=error.remedy) from None
+        requests.record(method, path, query, headers)
         method, url, plain, payload, form = client.param_serialize(
             method, path, query_params=list(query), header_params=dict(headers), body=body
         )

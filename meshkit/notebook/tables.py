@@ -12,6 +12,7 @@ from typing import Final
 from meshkit.tables import Table
 
 MODULES: Final = {
+    "access.lacking": ("ACCESS",),
     "changes.change": ("CHANGES", "PLAN", "REHEARSAL"),
     "checks.audit": ("FINDINGS",),
     "checks.comparison": ("FINDING_CHANGES",),
@@ -54,6 +55,7 @@ MODULES: Final = {
 """The tables of each module of meshkit."""
 _MODULE_OF: Final = {name: module for module, names in MODULES.items() for name in names}
 COMMANDS: Final = {
+    "ACCESS": "meshkit doctor",
     "FINDINGS": "meshkit check",
     "FINDING_CHANGES": "meshkit check --since, meshkit record diff",
     "GROUPS": "meshkit proxies",

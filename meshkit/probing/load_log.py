@@ -6,7 +6,8 @@
 
 The mesh file's `probe.load` names a workload in the probe's namespace whose container of the same name logs one JSON
 line for each request: time (RFC 3339), url, status, seconds, answeredBy (pod), error. Each of its pods in each cluster
-is followed by one streaming request; pods come and go, connections break, and nothing is lost or counted twice.
+is followed by one streaming request; pods come and go, connections break, and nothing is lost or counted twice. Beside
+it, the pod's sidecar is asked how often it tried again (`retries`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from meshkit.kube.mesh import Mesh
 from meshkit.kube.pods import workload
 from meshkit.kube.transport import NotFoundError
 from meshkit.probing.request_log import Request, Tally, totals
+from meshkit.probing.retries import READ_EVERY, Retried, Retries
 
 LOOK_EVERY: Final = 1.0
 LATE: Final = 5.5
@@ -41,12 +43,14 @@ class Requests:
 
     `requests` and `failed` are the tables of `Tally`. `totals` has sent, failed, seconds (observed), not_observed
     (seconds), pods (of the load that were followed), unreadable (lines that are no request), and why: by cluster,
-    why something could not be observed.
+    why something could not be observed. Its `retried` is how often sidecars tried again, None if that is not known;
+    `retries_why` says why not, by pod. `retries` are these retries, oldest first.
     """
 
     requests: pd.DataFrame
     failed: pd.DataFrame
     totals: dict[str, Any]
+    retries: list[Retried] | None = None
 
 
 @dataclass
@@ -77,6 +81,7 @@ class Follower:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._tally = Tally()
+        self._retries = Retries(self._namespace)
         self._begin, self._end = time.time(), float("inf")
         self._positions: dict[tuple[str, str], _Position] = {}
         self._followed: set[tuple[str, str]] = set()
@@ -89,6 +94,8 @@ class Follower:
         self._begin = time.time()
         for cluster in self._mesh.clusters.values() if self._load else ():
             threading.Thread(target=self._watch, args=(cluster,), daemon=True).start()
+        if self._load:
+            threading.Thread(target=self._count_retries, daemon=True).start()
         return self
 
     def stop(self, patience: float = LATE) -> Requests:
@@ -96,14 +103,18 @@ class Follower:
         self._end = time.time()
         if self._followed:
             time.sleep(patience)
+            self._retries.read()
         self._ended.set()
+        retries, unread = self._retries.result()
+        retried = sum(one.times for one in retries) if retries is not None else None
         with self._lock:
             requests = self._tally.table(self._begin, self._end, self._homes)
             why = dict(self._why) if self._load else {"": "the mesh file names no probe.load"}
             if self._load and not self._positions and not why:
                 why = {"": f"no pod of {self._load} in namespace {self._namespace} was seen in any cluster"}
             coverage = {"pods": len(self._positions), "unreadable": self._unreadable, "why": why}
-            return Requests(requests, self._tally.failed(), {**totals(requests), **coverage})
+            coverage |= {"retried": retried, "retries_why": unread}
+            return Requests(requests, self._tally.failed(), {**totals(requests), **coverage}, retries)
 
     # --- pods ---
 
@@ -115,13 +126,20 @@ class Follower:
                 # Each reading is repeated until it succeeds: the cluster may be unreachable at first.
                 offset = _ahead(cluster) if offset is None else offset
                 selector = self._selector(cluster) if selector is None else selector
-                for pod in self._pods(cluster, selector):
+                pods = self._pods(cluster, selector)
+                self._retries.watch(cluster, pods)
+                for pod in pods:
                     self._begin_following(cluster, pod, offset)
                 self._find_homes(cluster)
                 self._set_problem(cluster, "")
             except MeshkitError as error:
                 self._set_problem(cluster, error.message)
             self._ended.wait(LOOK_EVERY)
+
+    def _count_retries(self) -> None:
+        while not self._ended.is_set():
+            self._retries.read()
+            self._ended.wait(READ_EVERY)
 
     def _selector(self, cluster: Cluster) -> str | None:
         for kind in _OWNERS:

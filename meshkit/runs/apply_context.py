@@ -107,7 +107,7 @@ class Live:
         changes = traffic_report.changes(rows)
         firsts = changes.drop_duplicates("stage")
         marks = [(time.to_pydatetime(), stage) for time, stage in zip(firsts["time"], firsts["stage"], strict=True)]
-        return traffic_report.Story(seen.requests, seen.failed, seen.totals, changes, marks)
+        return traffic_report.Story(seen.requests, seen.failed, seen.totals, changes, marks, seen.retries)
 
 
 def _made(entry: Entry) -> PlannedChange:

@@ -6,7 +6,7 @@ A second has its own p50 and p99 (`meshkit.probing.request_log`); of a longer ti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +15,7 @@ import pandas as pd
 from meshkit.changes.journal import DONE
 from meshkit.notebook.terminal import number as short
 from meshkit.probing.request_log import NOT_OBSERVED, in_clusters
+from meshkit.probing.retries import Retried
 from meshkit.tables import Table, integer, moment, number, text
 
 BEFORE: Final = "before"
@@ -32,6 +33,11 @@ PHASES: Final = Table(
         "p50_ms": number("median of the seconds' p50", "ms"),
         "p99_ms": number("median of the seconds' p99", "ms"),
         "elsewhere": number("share of the answers that came from another cluster than the client's", "%"),
+        "retried": integer(
+            "how often sidecars tried again, by their counters, which are read every 5 s; empty where"
+            " that is not known",
+            missing=True,
+        ),
     },
     key=("stage",),
     compare=("failed",),
@@ -87,13 +93,17 @@ def moved(before: float, after: float) -> str:
     return f"{names.get(round(factor), grown) if factor >= 1.75 else grown}, {span}"
 
 
-def phases(requests: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:
+def phases(requests: pd.DataFrame, changes: pd.DataFrame, retries: Sequence[Retried] | None = None) -> pd.DataFrame:
     """Return the requests by stage, oldest first: the table `PHASES`."""
     firsts = changes.drop_duplicates("stage")
     begins = [(BEFORE, pd.Timestamp.min.tz_localize("UTC")), *zip(firsts["stage"], firsts["time"], strict=True)]
     ends = [begin for _, begin in begins[1:]] + [pd.Timestamp.max.tz_localize("UTC")]
     rows = [
-        {"stage": stage, **_sums(requests[(requests["time"] >= begin) & (requests["time"] < end)])}
+        {
+            "stage": stage,
+            **_sums(requests[(requests["time"] >= begin) & (requests["time"] < end)]),
+            "retried": None if retries is None else sum(one.times for one in retries if begin <= one.time < end),
+        }
         for (stage, begin), end in zip(begins, ends, strict=True)
     ]
     return PHASES.frame((row for row in rows if row["seconds"]), in_order=True)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pandas as pd
 
 from meshkit.probing.request_log import FAILED, REQUESTS
+from meshkit.probing.retries import Retried
 from meshkit.runs import latency
 from meshkit.runs.latency import PHASES, BeforeAfter
 from meshkit.tables import Table, moment, number, text
@@ -39,7 +40,7 @@ class Story:
     """Requests and changes of one run.
 
     `requests`, `failed` and `totals` are those of `meshkit.probing.load_log.Requests`; `changes` is the table of that
-    function; `marks` are moments with a short label for the chart.
+    function; `marks` are moments with a short label for the chart. `retries` is None where they are not known.
     """
 
     requests: pd.DataFrame
@@ -47,6 +48,7 @@ class Story:
     totals: Mapping[str, Any]
     changes: pd.DataFrame
     marks: Sequence[tuple[datetime, str]] = field(default_factory=tuple)
+    retries: Sequence[Retried] | None = None
 
     @property
     def state(self) -> str:
@@ -66,7 +68,15 @@ class Story:
         """The count in one sentence; without observations it says so."""
         if not self.totals.get("sent"):
             return "No request was observed while the run went on."
-        return f"{self.lost} requests failed."
+        return f"{self.lost} requests failed; {self.retried}."
+
+    @property
+    def retried(self) -> str:
+        """How often sidecars tried again, in words."""
+        if self.retries is None:
+            return "how often sidecars tried again is unknown"
+        times = sum(one.times for one in self.retries)
+        return "no sidecar tried one again" if not times else f"sidecars tried again {_times(times)}"
 
     @property
     def unobserved(self) -> list[str]:
@@ -81,9 +91,17 @@ class Story:
         return remarks
 
     @property
+    def uncounted(self) -> list[str]:
+        """Why retries are not known, in sentences."""
+        pods: dict[str, list[str]] = {}
+        for pod, reason in dict(self.totals.get("retries_why", {})).items():
+            pods.setdefault(reason, []).append(pod)
+        return [f"Retries of {', '.join(names)} are unknown: {reason}." for reason, names in pods.items()]
+
+    @property
     def phases(self) -> pd.DataFrame:
         """The requests by stage: the table `latency.PHASES`."""
-        return latency.phases(self.requests, self.changes)
+        return latency.phases(self.requests, self.changes, self.retries)
 
     @property
     def latency(self) -> BeforeAfter | None:
@@ -104,6 +122,10 @@ class Story:
         return base64.b64encode(png).decode(), " ".join(about["alt"].split())
 
 
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
+
+
 def changes(entries: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Return the changes of a run, oldest first."""
     return CHANGES_BY_TIME.frame(entries).sort_values("time", kind="stable", ignore_index=True)
@@ -116,7 +138,7 @@ def payload(df: pd.DataFrame, table: Table) -> dict[str, Any]:
         shown[column] = df[column].dt.strftime("%H:%M:%S")
     seconds = shown.select_dtypes("float64").columns
     shown[seconds] = shown[seconds].round(3)
-    rows = [[None if value != value else value for value in row] for row in shown.astype(object).to_numpy().tolist()]  # noqa: PLR0124  (NaN)
+    rows = [[None if pd.isna(value) else value for value in row] for row in shown.astype(object).to_numpy().tolist()]
     return {
         "name": table.name,
         "caption": table.caption,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from meshkit.changes.plan import Plan
@@ -262,4 +263,9 @@ class Prepare(Stage):
 
     def _prove(self) -> Iterable[Finding]:
         (made,) = self.plans
-        return [*prove(self.mesh, self.facts, made), *made.findings()]
+        return [*prove(self.mesh, self.facts, made), *(self._taken(one) for one in made.findings())]
+
+    def _taken(self, answer: Finding) -> Finding:
+        """Return what a server said of the plan; whoever may only read gets no answer, and needs none to see a plan."""
+        unasked = self.mode == "plan" and answer.verdict is Verdict.UNKNOWN
+        return replace(answer, verdict=Verdict.SKIPPED) if unasked else answer

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from meshkit import parameters
 from meshkit.changes.change import CHANGES
 from meshkit.changes.journal import require_journal_name
-from meshkit.changes.plan import Plan
+from meshkit.changes.plan import Plan, Plans
 from meshkit.checks.finding import Conclusion, Finding, Findings, holding
 from meshkit.display import Several, Shown, Text
 from meshkit.errors import InputError
@@ -221,7 +221,9 @@ class Stage:
             plan.pending = not plan.empty
             if self.mode == "apply" and (plan.pending or plan.temporary):
                 break
-        return _together(self.plans) if self.plans else Text("this stage changes nothing")
+        if not self.plans:
+            return Text("this stage changes nothing")
+        return Plans(*self.plans) if len(self.plans) > 1 else self.plans[0]
 
     def _ask_consent(self) -> Any:
         """Return the widget that asks for consent; None where it is not needed, or was given to these plans."""

@@ -400,7 +400,7 @@ def test_stages(golden: Callable[[str, str, Any], None], written: Written) -> No
     golden("stages.json", "stage strings", {name[:2]: name for name in sorted(names)})
 
 
-MAPS = {"tables", "files", "counts", "packages", "why"}
+MAPS = {"tables", "files", "counts", "packages", "why", "retries_why"}
 """Objects whose keys are names of things: only what stands behind them is a contract."""
 ANY = {"facts", "value", "rows"}
 """What may be anything."""

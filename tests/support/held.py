@@ -10,8 +10,9 @@ Object = dict[str, Any]
 class Held:
     """What of a cluster reads objects: lists by the kind's plural, and single objects by their names."""
 
-    def __init__(self, name: str = "east", **objects: list[Object]) -> None:
+    def __init__(self, name: str = "east", *, may: bool = True, **objects: list[Object]) -> None:
         self.name = name
+        self.may = may
         self.objects = objects
 
     def get(self, kind: str, *_: Any, **__: Any) -> list[Object]:
@@ -21,6 +22,10 @@ class Held:
     def find(self, kind: str, _: str | None, name: str) -> Object | None:
         """Return the object of that name."""
         return next((found for found in self.get(kind) if found["metadata"]["name"] == name), None)
+
+    def can_i(self, *_: Any, **__: Any) -> bool:
+        """Return whether the credential may do anything at all."""
+        return self.may
 
 
 def held(kind: str, name: str, namespace: str = "shop", *, labels: dict[str, str] | None = None, **more: Any) -> Object:

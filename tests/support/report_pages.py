@@ -14,6 +14,7 @@ from meshkit.checks.finding import Conclusion, Finding, Verdict
 from meshkit.notebook.pictures import Picture
 from meshkit.notebook.style import chart
 from meshkit.probing.request_log import Request, Tally, totals
+from meshkit.probing.retries import Retried
 from meshkit.runs.outcome import Outcome, Status, outcome_of
 from meshkit.runs.report import notebook_html, report_html
 from meshkit.runs.run import _tables
@@ -78,7 +79,8 @@ def story(clusters: list[str], *, slow: float = 3.0, failed: int = 0) -> Story:
         for n, name in enumerate(clusters)
     ]  # fmt: skip
     marks = [(START + timedelta(seconds=30), "07 discovery")]
-    return Story(table, tally.failed(), {**totals(table), "why": {}, "unreadable": 0}, changes(rows), marks)
+    retries = [Retried(START + timedelta(seconds=32), 12)]
+    return Story(table, tally.failed(), {**totals(table), "why": {}, "unreadable": 0}, changes(rows), marks, retries)
 
 
 def outcomes(clusters: list[str]) -> list[Outcome]:

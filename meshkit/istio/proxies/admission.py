@@ -12,6 +12,7 @@ from meshkit.kube.transport import NotFoundError
 
 Manifest = dict[str, Any]
 ADMISSION: Final = "admission"
+UNTRIED: Final = "not tried"
 _INJECTORS: Final = "sidecar-injector.istio.io"
 _POLICIES: Final = "validatingadmissionpolicybindings.v1.admissionregistration.k8s.io"
 _PREFIX: Final = re.compile(r'^POST \S+ was refused \(\d+\): (pods "[^"]*" is forbidden: )?')
@@ -53,7 +54,7 @@ def _bindings(cluster: Cluster) -> list[Manifest]:
 def refused(cluster: Cluster, workload: Manifest) -> Iterator[str]:
     """Yield why a workload's next pod would be refused, if it would be; webhooks take part as for a real one.
 
-    Nothing where we may not create pods, or a webhook cannot be asked without effects.
+    Nothing where a webhook cannot be asked without effects.
     """
     template, place = workload["spec"]["template"], workload["metadata"]["namespace"]
     metadata = {k: v for k, v in (template.get("metadata") or {}).items() if k in ("labels", "annotations")}

@@ -25,7 +25,7 @@ REFUSALS: Final = Table(
         "namespace": text("its namespace"),
         "kind": text("of the workload"),
         "workload": text("its name"),
-        "by": text("`ResourceQuota name`, PodSecurity, or admission: what a dry run was refused by"),
+        "by": text("`ResourceQuota name`, PodSecurity, or admission: what a dry run was refused by; not tried"),
         "says": text("what is missing, or not allowed"),
         "reason": text("why a cluster could not be read; such a row has no workload"),
     },
@@ -49,9 +49,9 @@ def refusals(mesh: Mesh) -> pd.DataFrame:
 
     A cluster without any has no row. Deployments that end a pod before they start one, StatefulSets and DaemonSets need
     no room in a quota. Where PodSecurity, webhooks, policies or LimitRanges decide about pods, a dry run of the next
-    pod of each Deployment asks them. Where that is not allowed, of what PodSecurity forbids only the capabilities are
-    looked at, which Istio's init container asks for where there is no istio-cni. It looks at new pods only, so those
-    that run may be of before its label.
+    pod of each Deployment asks them. Where we may not create pods, one row says that this was not tried, and of what
+    PodSecurity forbids only the capabilities are looked at, which Istio's init container asks for where there is no
+    istio-cni. It looks at new pods only, so those that run may be of before its label.
 
     Source: kubernetes: pkg/quota/v1/evaluator/core/pods.go, pod-security-admission/policy/check_capabilities_*.go.
     """
@@ -75,6 +75,9 @@ def _refusals(cluster: Cluster, root_namespace: str) -> Iterator[dict[str, Any]]
         return
     deployments = {(d["metadata"]["namespace"], d["metadata"]["name"]): d for d in cluster.get("deployments.v1.apps")}
     sets = {(o["metadata"]["namespace"], o["metadata"]["name"]): o for o in cluster.get("replicasets.v1.apps")}
+    if rehearsed and not cluster.can_i("create", "pods"):
+        rehearsed = False
+        yield {"by": admission.UNTRIED, "says": "we may not create pods, not even in a dry run"}
     seen: set[tuple[str, str, str]] = set()
     for pod in running(cluster):
         kind, name = owner(pod, sets)

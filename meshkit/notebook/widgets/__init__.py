@@ -42,7 +42,7 @@ def shown(page: Page, instead: Any) -> Any:
 
 def page_of(thing: Shown) -> Page:
     """Return the page of a mesh, a snapshot, findings, a plan or a table."""
-    from meshkit.changes.plan import Plan
+    from meshkit.changes.plan import Plan, Plans
     from meshkit.checks.finding import Findings
     from meshkit.kube.mesh import Mesh
     from meshkit.notebook.start import Choice
@@ -59,8 +59,8 @@ def page_of(thing: Shown) -> Page:
         return Explorer(thing)
     if isinstance(thing, Findings):
         return FindingsPage(thing)
-    if isinstance(thing, Plan):
-        return PlanPage(thing)
+    if isinstance(thing, Plan | Plans):
+        return PlanPage(*thing.plans) if isinstance(thing, Plans) else PlanPage(thing)
     if isinstance(thing, Choice):
         return StartPage(thing)
     if isinstance(thing, View):

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from meshkit.checks.remedy import steps
 from meshkit.display import cell_text, symbol_of
 from meshkit.marks import mark
 
@@ -96,5 +97,5 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     made.filters |= {"tone": lambda word: mark(word).tone, "symbol": lambda word: mark(word).symbol}
-    made.filters |= {"cell": cell_text, "state": symbol_of, "code": _code}
+    made.filters |= {"cell": cell_text, "state": symbol_of, "code": _code, "steps": steps}
     return made

@@ -16,6 +16,7 @@ from meshkit.checks.finding import Finding
 from meshkit.checks.question import ARROW, arrow
 from meshkit.errors import InputError
 from meshkit.istio.control_plane import logs
+from meshkit.istio.multicluster.remote_secrets import RemoteSecrets, candidate_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.notebook.widgets.page import Page, in_background
 from meshkit.snapshot.snapshot import Snapshot
@@ -65,15 +66,20 @@ def links(cells: pd.DataFrame, findings: Iterable[Finding], client: str, server:
     ]
 
 
-def objects(mesh: Mesh, table: pd.DataFrame, client: str, server: str) -> list[Behind]:
-    """Return the objects that a pair depends on, from its rows of `LINKS`: one row for each istiod replica."""
+def objects(mesh: Mesh, table: pd.DataFrame, secrets: RemoteSecrets, client: str, server: str) -> list[Behind]:
+    """Return the objects that a pair depends on.
+
+    Remote secrets are those that its row names, each with what is known of it alone: the row has but the first one's.
+    The rest is from its rows of `LINKS`, one for each istiod replica.
+    """
     rows = table[(table["client"] == client) & (table["server"] == server)].to_dict("records")
     here, there = (f"kubectl --context {mesh.spec.cluster(name).context}" for name in (client, server))
     row, found = rows[0], []
-    for secret in filter(None, row["secret"].split(",")):
-        known = f"cluster id {row['key']}, {row['api_server']}; credential {row['credential']}"
-        namespace, _, name = secret.partition("/")
-        found.append(Behind("remote secret", client, secret, known, f"{here} -n {namespace} describe secret {name}"))
+    for secret in candidate_secrets(secrets, client, server):
+        if secret.place in row["secret"].split(","):
+            known = f"cluster id {secret.key}, {secret.server or 'no address'}; credential {secret.credential.value}"
+            command = f"{here} -n {secret.namespace} describe secret {secret.name}"
+            found.append(Behind("remote secret", client, secret.place, known, command))
     if row["account"]:
         namespace, _, name = row["account"].partition("/")
         known = f"rights {row['rights']}; token ends: {row['ends']}"
@@ -104,6 +110,7 @@ class PairPage(Page):
         super().__init__(pair="")
         self.mesh, self.live, self.findings = taken.mesh, taken.live, findings
         self.table = pair_table.table(taken.mesh, taken, findings, taken.sent)
+        self.secrets = taken.remote_secrets
         self.cells = pair_table.cells(taken.mesh, findings)
         self.lines: dict[str, list[logs.Line] | None] = {}
         """Log lines by pair, once somebody asked for them; None while they are being read."""
@@ -148,7 +155,7 @@ class PairPage(Page):
         client, server = pair.split(f" {ARROW} ")
         return known | {
             "links": links(self.cells, self.findings, client, server),
-            "objects": objects(self.mesh, self.table, client, server),
+            "objects": objects(self.mesh, self.table, self.secrets, client, server),
             "lines": self.lines.get(pair, ()),
         }
 

@@ -1,4 +1,4 @@
-"""A plan as a tree: clusters, their changes, and the diff of each as the server's dry run showed it."""
+"""Plans as trees: clusters, their changes, and the diff of each as the server's dry run showed it."""
 
 from __future__ import annotations
 
@@ -37,26 +37,28 @@ def diff_lines(diff: str) -> list[tuple[str, str]]:
 
 
 class PlanPage(Page):
-    """A plan: which changes of it. The plan itself is the plain display."""
+    """One plan, or several of one stage: which changes of them. The plans themselves are the plain display."""
 
     template = "plan_tree.html.j2"
     label = "Plan"
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, *plans: Plan) -> None:
         super().__init__(action="", words="")
-        self.plan = plan
-        self.label = f"Plan of stage {plan.stage}"
+        self.plans = plans
+        self.label = f"Plan of stage {plans[0].stage}"
+        self.changes = [change for plan in plans for change in plan.changes]
 
-    def shown(self) -> dict[str, list[tuple[int, Change]]]:
-        """Return what is shown, by cluster."""
-        return tree(self.plan.changes, **self.chosen)
+    def shown(self) -> list[dict[str, list[tuple[int, Change]]]]:
+        """Return what is shown of each plan, by cluster."""
+        return [tree(plan.changes, **self.chosen) for plan in self.plans]
 
     def status(self) -> str:
         """Return how many changes are shown."""
-        return f"{sum(map(len, self.shown().values()))} of {len(self.plan.changes)} changes shown"
+        count = sum(len(changes) for clusters in self.shown() for changes in clusters.values())
+        return f"{count} of {len(self.changes)} changes shown"
 
     def content(self) -> Mapping[str, Any]:
-        """Return the tree."""
-        actions = list(dict.fromkeys(change.action for change in self.plan.changes))
+        """Return the trees."""
+        actions = list(dict.fromkeys(change.action for change in self.changes))
         tools = {"diff_lines": diff_lines, "counted": counted}
-        return {"plan": self.plan, "clusters": self.shown(), "actions": actions, **tools}
+        return {"trees": list(zip(self.plans, self.shown(), strict=True)), "actions": actions, **tools}

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, expect
 from meshkit import Snapshot
 from meshkit.checks import audit, pair_table
 from meshkit.checks.finding import Findings
+from meshkit.checks.remedy import steps
 from tests.support.jupyter import THEMES, JupyterLab, jupyterlab
 
 SNAPSHOT = Path(__file__).parents[2] / "fixtures/snapshots/two-replicas-secret-in-wrong-namespace.json.gz"
@@ -189,7 +190,9 @@ def test_findings_are_chosen_by_verdict_cluster_and_word(lab: JupyterLab, taken:
     expect(search).to_be_focused()
     panel.get_by_text("remote secret lies where istiod reads it").click()
     (finding,) = found["MK832"].failed
-    expect(panel).to_contain_text(finding.remedy)
+    for step in steps(finding.remedy):
+        expect(panel).to_contain_text(step.text)
+        expect(panel.get_by_label(f"copy: {step.text}", exact=True)).to_have_count(step.command)
     expect(panel).to_contain_text("istiod reads no other")
     search.fill("")
 

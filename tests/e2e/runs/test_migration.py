@@ -18,7 +18,9 @@ import yaml
 
 from meshkit.checks.finding import Verdict
 from meshkit.kube.mesh import Mesh
+from meshkit.kube.requests import VARIABLE, recorded
 from meshkit.stages.rollback import stage as rollback
+from tests.support import requests
 from tests.support.lab import Lab
 from tests.support.sameness import differences, snapshot
 
@@ -79,9 +81,10 @@ def meshkit(state: Path, *argv: str, timeout: float = 900) -> Done:
     """Run meshkit with a private store of its own."""
     from pathlib import Path
 
-    env = {**os.environ, "XDG_STATE_HOME": str(state)}
+    env = {**os.environ, "XDG_STATE_HOME": str(state), VARIABLE: str(state / ("apply" if "apply" in argv else "read"))}
+    words = ["--out", str(state / "runs")] if argv[0] in ("run", "undo") else []
     done = subprocess.run(
-        [sys.executable, "-m", "meshkit", *argv, "--out", str(state / "runs")],
+        [sys.executable, "-m", "meshkit", *argv, *words],
         capture_output=True, text=True, env=env, timeout=timeout, check=False,
     )  # fmt: skip
     return Done(done.returncode, done.stdout + done.stderr, Path((done.stdout.split() or ["/none"])[-1]))
@@ -160,6 +163,8 @@ def test_ten_stages_pass_under_load(migrated: Done) -> None:
     requests = migrated.record["requests"]
     assert requests["sent"] > 1000
     assert requests["failed"] <= FORGIVEN * requests["sent"]
+    assert requests["retries_why"] == {}
+    assert migrated.table("requests-by-stage")["retried"].sum() == requests["retried"]
     print({s["stage"]: s["seconds"] for s in migrated.record["stages"]}, migrated.record["requests"])
 
 
@@ -198,6 +203,14 @@ def test_the_state_is_that_of_a_mesh_made_whole(single: Lab, migrated: Done, sho
     assert unneeded == []
 
 
+@pytest.mark.parametrize("command", ["check", "assess", "proxies", "pairs", "gather"])
+def test_a_reading_command_of_the_finished_mesh(single: Lab, state: Path, migrated: Done, command: str) -> None:
+    """It ends well; what it asks for is recorded, for the published roles."""
+    more = {"pairs": ["--samples", "0"], "gather": ["-o", str(state / "mesh.json")]}.get(command, [])
+    done = meshkit(state, command, mesh_file(single), *more)
+    assert done.code == 0, done.said
+
+
 def test_undo_brings_the_single_mesh_back(
     single: Lab,
     state: Path,
@@ -226,3 +239,15 @@ def test_undo_brings_the_single_mesh_back(
         assert single.kubectl(context, "get", "destinationrule", "-n", "sample", "users", "-o", "name")
     left = [line for line in differences(before[0], snapshot(single)) if not re.search(USERS, line)]
     assert "\n".join(left) == ""
+
+
+def test_the_published_roles_are_of_what_was_asked(state: Path, migrated: Done, pytestconfig: pytest.Config) -> None:
+    """All of it is in the list that tests/api_server/access tries with the roles; `--update-golden` writes that.
+
+    What this run need not ask for, such as whether a pod that is gone is still there, may be in the list.
+    """
+    asked = {role: requests.plain(recorded(state / role)) for role in ("read", "apply")}
+    if pytestconfig.getoption("--update-golden"):
+        requests.write(asked)
+    known = requests.load()
+    assert {role: sorted(set(asked[role]) - set(known[role])) for role in asked} == {"read": [], "apply": []}

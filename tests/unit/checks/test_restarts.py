@@ -255,3 +255,15 @@ def test_pod_security_that_came_after_the_pods_is_reported(level: str, init: dic
     assert found.verdict is verdict
     assert verdict is PASS or "StatefulSet shop/web: PodSecurity: " in found.observed
     assert verdict is PASS or "istio-init adds NET_ADMIN, NET_RAW" in found.observed
+
+
+def test_a_pod_that_may_not_be_tried_is_no_pass() -> None:
+    """What webhooks or a LimitRange would say of it is no pass; what the level forbids is still seen."""
+    limited = held("LimitRange", "some")
+    both: Any = {"east": Held(may=False, limitranges=[limited]), "west": Held("west")}
+    refused = quotas.refusals(Mesh(mesh().spec, both))
+    [found] = restarts.check_admitted(refused, "east")
+    assert found.verdict is Verdict.SKIPPED
+    assert "we may not create pods" in found.observed
+    [found] = restarts.check_admitted(refused, "west")
+    assert found.verdict is PASS

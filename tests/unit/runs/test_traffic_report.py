@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from meshkit.probing.request_log import Request, Tally, totals
+from meshkit.probing.retries import Retried
 from meshkit.runs.outcome import Outcome, Status
 from meshkit.runs.report import report_html
 from meshkit.runs.traffic_report import Story, changes
@@ -43,13 +44,20 @@ def page(told: Story | None) -> str:
     return report_html(ABOUT, [Outcome(stage="05-install", status=Status.PASSED)], {}, None, told)
 
 
+UNKNOWN = "how often sidecars tried again is unknown"
+
+
 @pytest.mark.parametrize(
     ("told", "state", "headline"),
     [
-        (story(), "passed", "0 of 100 requests failed."),
-        (story(failed=2), "failed", "2 of 100 requests failed."),
-        (story(gap=range(4, 6)), "unknown", "0 of 80 requests failed."),
-        (story(why={"west": "no answer"}), "unknown", "0 of 100 requests failed."),
+        (story(), "passed", f"0 of 100 requests failed; {UNKNOWN}."),
+        (story(failed=2), "failed", f"2 of 100 requests failed; {UNKNOWN}."),
+        (story(gap=range(4, 6)), "unknown", f"0 of 80 requests failed; {UNKNOWN}."),
+        (
+            story(why={"west": "no answer"}),
+            "unknown",
+            "0 of 100 requests failed; how often sidecars tried again is unknown.",
+        ),
         (story(sent=0), "unknown", "No request was observed while the run went on."),
     ],
 )
@@ -68,7 +76,8 @@ def test_the_section_stands_before_the_stages_and_escapes_what_it_quotes() -> No
     """Count, picture with its words, failed requests; the changes with their place in the journal."""
     html = page(story(failed=2))
     words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html.partition("<main>")[2]))
-    order = ["Requests while the run went on", "✖ 2 of 100 requests failed.", "Failed requests", "Stages", "Changes"]
+    failed = f"✖ 2 of 100 requests failed; {UNKNOWN}."
+    order = ["Requests while the run went on", failed, "Failed requests", "Stages", "Changes"]
     assert [words.index(text) for text in order] == sorted(words.index(text) for text in order)
     assert 'alt="Requests: 100 sent, 2 failed"' in html
     assert "&lt;i&gt;reset&lt;/i&gt;" in html
@@ -94,3 +103,33 @@ def test_nothing_observed_has_no_empty_picture() -> None:
     assert "No request was observed" in html
     assert "the mesh file names no probe.load." in html
     assert "<img" not in html
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ((), "no sidecar tried one again"),
+        ((1,), "sidecars tried again once"),
+        ((2, 10), "sidecars tried again 12 times"),
+        (None, UNKNOWN),
+    ],
+)
+def test_retries_stand_beside_what_failed(counts: tuple[int, ...] | None, words: str) -> None:
+    """Unknown is never none; each retry is in the stage in whose time it was noticed."""
+    seen = story()
+    retries = None if counts is None else [Retried(START + timedelta(seconds=n), one) for n, one in enumerate(counts)]
+    told = Story(seen.requests, seen.failed, seen.totals, seen.changes, seen.marks, retries)
+    assert told.headline == f"0 of 100 requests failed; {words}."
+    assert f"users' requests failed; {words}" in page(told).replace("&#39;", "'")
+    assert told.phases["retried"].isna().all() == (counts is None)
+    assert counts is None or told.phases["retried"].sum() == sum(counts)
+
+
+def test_why_retries_are_unknown_is_said_once_for_all_pods() -> None:
+    """It is no reason to doubt what was counted of requests."""
+    seen = story()
+    totals = {**seen.totals, "retries_why": {"load-1": "it does not count", "load-2": "it does not count"}}
+    told = Story(seen.requests, seen.failed, totals, seen.changes)
+    assert told.uncounted == ["Retries of load-1, load-2 are unknown: it does not count."]
+    assert told.uncounted[0] in page(told)
+    assert told.state == "passed"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ import pytest
 
 from meshkit import Plan, Snapshot
 from meshkit.changes.change import Change
+from meshkit.changes.plan import Plans
 from meshkit.checks import audit, catalogue
 from meshkit.checks.finding import Finding, Verdict
+from meshkit.checks.remedy import commands as remedy_commands
 from meshkit.errors import InputError
 from meshkit.istio.control_plane.logs import Line
+from meshkit.istio.multicluster.credentials import Credential
 from meshkit.notebook import person, widgets
 from meshkit.notebook.widgets import consent, findings, glance, latency, pair_matrix, plan_tree, tables
 from meshkit.notebook.widgets.explorer import Explorer
@@ -77,11 +82,27 @@ class TestFindings:
     def test_what_findings_say_is_escaped(self) -> None:
         """A pod's message is no HTML."""
         bad = Finding(
-            id="MK802", check="x", subject="east", expected="y", observed="<b>", verdict=Verdict.FAIL, remedy="a && b"
+            id="MK802",
+            check="x",
+            subject="east",
+            expected="y",
+            observed="<b>",
+            verdict=Verdict.FAIL,
+            remedy="kubectl get x -l '<a>'; look at <i>",
         )
         html = findings.FindingsPage([bad]).html()
         assert "&lt;b&gt;" in html
-        assert 'data-copy="a &amp;&amp; b"' in html
+        assert 'data-copy="kubectl get x -l &#39;&lt;a&gt;&#39;"' in html
+        assert "look at &lt;i&gt;" in html
+
+    def test_only_commands_of_a_remedy_can_be_copied(self, found: list[Finding]) -> None:
+        """Each by a button of its own; what to know or do besides is text."""
+        page = findings.FindingsPage(found)
+        shown = {one.finding.remedy for group in page.groups().values() for one in group}
+        copied = [unescape(text) for text in re.findall(r'data-copy="([^"]*)"', page.html())]
+        assert sorted(set(copied)) == sorted({command for remedy in shown for command in remedy_commands(remedy)})
+        assert copied
+        assert any(not remedy_commands(remedy) for remedy in shown)
 
     def test_of_no_findings_nothing_was_checked(self) -> None:
         """Not even a verdict can be chosen."""
@@ -119,6 +140,20 @@ class TestPairs:
         assert "A snapshot has no logs" in page.html()
         page.choose("pair", BROKEN)
         assert page.status() == "no pair is open"
+
+    def test_of_several_secrets_each_says_what_it_holds(self, taken: Snapshot, found: list[Finding]) -> None:
+        """Its own address and credential, not those of the first."""
+        page = pair_matrix.PairPage(taken, found)
+        (one,) = taken.remote_secrets.of("east", "west")
+        other = replace(one, name="another", server="https://192.0.2.9:6443", credential=Credential.REFUSED)
+        page.secrets = taken.remote_secrets.with_items([*taken.remote_secrets, other])
+        page.table["secret"] = f"{one.place},{other.place}"
+        page.choose("pair", BROKEN)
+        known = {behind.name: behind.known for behind in page.content()["objects"] if behind.what == "remote secret"}
+        assert known == {
+            one.place: f"cluster id west, {one.server}; credential ok",
+            other.place: "cluster id west, https://192.0.2.9:6443; credential 401",
+        }
 
     def test_one_cell_can_be_reached_by_tab(self, taken: Snapshot, found: list[Finding]) -> None:
         """The open one, or else the first; the arrow keys reach the others."""
@@ -242,12 +277,30 @@ class TestPlan:
     def test_changes_stand_below_their_cluster_in_their_order(self, plan: Plan) -> None:
         """Each with its number in the plan, and its diff line by line."""
         page = plan_tree.PlanPage(plan)
-        assert {name: [n for n, _ in own] for name, own in page.shown().items()} == {"west": [1, 2, 3], "east": [4]}
+        [shown] = page.shown()
+        assert {name: [n for n, _ in own] for name, own in shown.items()} == {"west": [1, 2, 3], "east": [4]}
         assert plan_tree.diff_lines(plan.changes[1].diff) == [("place", "@@ -1 +1 @@"), ("remove", "-a"), ("add", "+b")]
         assert "+&lt;x&gt;" in page.html()
         page.choose("action", "restart")
         page.choose("words", "shop/b")
         assert page.status() == "1 of 4 changes shown"
+
+    def test_several_plans_of_a_stage_are_one_page(self, taken: Snapshot, plan: Plan) -> None:
+        """One below the other; a choice is for all of them. Headless they are what they are."""
+        nothing, more = Plan(taken.mesh, "05 install"), Plan(taken.mesh, "05 install")
+        more.changes = [Change("west", "restart", "Deployment shop/c", "it gets a sidecar", "-a\n+d")]
+        together = Plans(plan, nothing, more)
+        assert together.explore() is together
+        page = widgets.page_of(together)
+        assert isinstance(page, plan_tree.PlanPage)
+        assert page.status() == "5 of 5 changes shown"
+        html = page.html()
+        assert [word in html for word in ("1 of 3 plans", "3 of 3 plans", "Nothing to change.")] == [True] * 3
+        ids = re.findall(r' id="([^"]+)"', html)
+        assert len(ids) == len(set(ids))
+        page.choose("action", "restart")
+        page.choose("words", "sidecar")
+        assert page.status() == "3 of 5 changes shown"
 
     def test_a_long_diff_is_cut_and_says_so(self) -> None:
         """The plan has it whole."""
