@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 from meshlab.faults.catalogue import find
 from meshlab.layout import sites
@@ -15,6 +17,7 @@ from tests.support.jupyter import THEMES, JupyterLab, jupyterlab
 from tests.support.pretended_lab import write_tool
 
 ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "lab/training.ipynb"
 BROKEN = (find("gateway-down"), sites(2)[1])
 SEED = next(seed for seed in range(1, 1000) if rules.draw(seed, 1, 2, "gateways", 1) == BROKEN)
 ISTIOCTL = {
@@ -31,26 +34,22 @@ KUBECTL = {
     ),
     "get pods -l istio=eastwestgateway": "No resources found in istio-system namespace.",
 }
-CELLS = (
-    f"""
+PRETEND = f"""
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 from tests.support.pretended_lab import pretend
-from meshlab.training import page, rounds, sheet
 pretend(Path("lab").absolute(), seconds=4)
-""",
-    f"page.train({SEED}, topic='gateways', level=1)",
-    "41 + 1",
-    "rounds.conclude()",
-    "sheet.score()",
-)
-TRAIN, SUM, CONCLUDE, SCORE = 1, 2, 3, 4
+"""
+PARAMETERS, *CODE = [cell.source for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == "code"]
+CHOSEN = f"seed, topic, level = {SEED}, 'gateways', 1"
+CELLS = (PRETEND, f"{PARAMETERS}\n{CHOSEN}", *CODE, "41 + 1")
+SCORE, CONCLUDE, SUM = range(3, 6)
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
-    """JupyterLab with the cells of the training notebook on a pretended lab, run."""
+    """JupyterLab with the cells of the training notebook, on a pretended lab, run."""
     folder = tmp_path_factory.mktemp("notebooks")
     write_tool(folder / "lab", "istioctl", ISTIOCTL)
     write_tool(folder / "lab", "kubectl", KUBECTL)
@@ -63,6 +62,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
 def panel(lab: JupyterLab) -> Locator:
     """The widget."""
     return lab.panel(page.TrainingPage.label)
+
+
+def test_without_a_lab_the_page_says_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the reply to a button, which can be pressed again; no error ends the cell."""
+    monkeypatch.setenv("MESHKIT_LAB_DIR", str(tmp_path))
+    shown = page.TrainingPage()
+    drawn = threading.Event()
+    shown.changed = drawn.set
+    shown.choose("topic", "trust")
+    shown.choose("start", "")
+    assert drawn.wait(20)
+    assert "no lab runs" in shown.status()
+    assert "meshkit lab up --start meshed" in shown.html()
+    assert shown.doing is None
 
 
 def test_a_round_is_played_by_buttons(lab: JupyterLab, panel: Locator) -> None:
