@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from meshlab.faults import drills
@@ -37,11 +38,12 @@ def pretend(home: Path, seconds: float = 0.0) -> None:
         for name in names:
             Note(home, name).end()
 
-    for module, fakes in {
+    pretended: dict[ModuleType, dict[str, Any]] = {
         drills: {"running": lambda: home, "break_": break_, "heal": heal, "await_healthy": lambda *_: None},
         rounds: {"require_mesh": lambda *_: 2, "calls": lambda: MERGED.view(MERGED.frame(CALLS))},
         expert: {"checked": lambda *_: CHECKED},
-    }.items():
+    }
+    for module, fakes in pretended.items():
         for name, fake in fakes.items():
             setattr(module, name, fake)
 
