@@ -253,7 +253,7 @@ def test_a_round_on_the_command_line(lab: Lab) -> None:
     assert "gateway-down" not in told
     assert meshkit("heal", "gateway-down").returncode == meshkit("heal", "exposure-missing").returncode == 2
     assert "meshkit check" not in untold[0].stderr
-    assert "  Deployment/istio-eastwestgateway\n" in meshkit("drill", "answer").stdout
+    assert "Deployment/istio-eastwestgateway, " in meshkit("drill", "answer").stdout
     wrong = meshkit("drill", "answer", "exposure-missing")
     assert wrong.returncode == 1
     assert wrong.stdout == "✖ not exposure-missing; near: the same check names both (−2)\n"

@@ -75,7 +75,7 @@ def test_without_a_lab_the_page_says_how_to_start_one(tmp_path: Path, monkeypatc
     assert drawn.wait(20)
     assert "no lab runs" in shown.status()
     assert "meshkit lab up --start meshed" in shown.html()
-    assert shown.doing is None
+    assert not shown.doing
 
 
 def test_a_round_is_played_by_buttons(lab: JupyterLab, panel: Locator) -> None:

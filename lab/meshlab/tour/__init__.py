@@ -2,5 +2,5 @@
 
 stops, stops.yaml    what is asked at each stage, the answer, and the tables of the run that show it
 visit                a stage run for the tour, and what it showed
-page, templates/     a stop in JupyterLab, by buttons
+page                 a stop in JupyterLab, by buttons
 """

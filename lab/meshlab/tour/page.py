@@ -3,51 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from meshkit.errors import MeshkitError
 from meshkit.notebook import person, widgets
-from meshkit.notebook.widgets.page import Page, in_background
+from meshlab.buttons import ButtonPage
 from meshlab.tour import visit
 from meshlab.tour.stops import find
 
 
-class StopPage(Page):
+class StopPage(ButtonPage):
     """A stop: the choice that was made, the run of its stage, and then the answer."""
 
     template = "stop.html.j2"
-    templates = Path(__file__).parent / "templates"
 
     def __init__(self, number: str) -> None:
         super().__init__(choice="")
         self.stop = find(number)
         self.label = f"Stage {self.stop.title}"
         self.visit = visit.latest(self.stop)
-        self.doing: str | None = None
-        """What the run does now; None while none does."""
-        self.trouble = ""
 
     def choose(self, name: str, value: str) -> None:
         """Take the choice, or run the stage."""
-        if name != "run":
+        if name == "run":
+            self.begin("beginning …", self._run)
+        else:
             super().choose(name, value)
-        elif self.doing is None:
-            self.doing, self.trouble = "beginning …", ""
-            in_background(self._run)
 
     def _run(self) -> None:
-        try:
-            self.visit = visit.run(self.stop, self._say)
-        except MeshkitError as error:
-            self.trouble = str(error)
-        finally:
-            self.doing = None
-            self.changed()
-
-    def _say(self, words: str) -> None:
-        self.doing = words.strip()
-        self.changed()
+        self.visit = visit.run(self.stop, self.say)
 
     @property
     def right(self) -> bool:
@@ -56,8 +39,8 @@ class StopPage(Page):
 
     def status(self) -> str:
         """Return what is being done, or whether the answer was right."""
-        if self.doing or self.trouble:
-            return self.doing or self.trouble
+        if self.doing or self.reply:
+            return self.doing or self.reply
         if self.visit and self.chosen["choice"]:
             return "right" if self.right else f"not quite: {self.stop.answer}"
         return "the answer follows when the stage has run" if self.chosen["choice"] else "choose an answer"

@@ -5,7 +5,7 @@ rules              the fault of a seed, its hints, how an answer is checked, its
 sheet              the score sheet: one line for each event, from which a round is restored after a kill
 expert             the commands of a path, run on the broken mesh, and the lines that tell
 rounds             a round on the running lab: broken, hinted at, answered or given up, shown, healed, scored
-page, templates/   the round in JupyterLab, by buttons
+page               the round in JupyterLab, by buttons
 """
 
 TOPICS = ("discovery", "gateways", "trust", "policy", "proxies")

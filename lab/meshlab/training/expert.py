@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,17 @@ PATIENCE: Final = 30
 MOST: Final = 12
 """Lines that are shown of a command; those that tell are always among them."""
 TELLS: Final = "▶"
+WIDTH: Final = 100
 SHOWN: Final = 5
 GOOD: Final = (Verdict.PASS, Verdict.SKIPPED)
+
+
+def wrapped(words: str) -> str:
+    """Return a text as lines for a terminal, set in."""
+    indent = "  "
+    return textwrap.fill(
+        words, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 @dataclass(frozen=True)
@@ -79,10 +89,10 @@ class Debrief:
         for ran in self.path:
             yield from ("", f"$ {ran.look.run}")
             yield from (f"{TELLS if tells else ' '} {line}" for line, tells in ran.lines)
-            yield f"  → {ran.look.means}"
+            yield wrapped(f"→ {ran.look.means}")
         lesson = self.round.lesson
-        yield from ("", f"why: {lesson.why}", f"Istio's page: {lesson.url}", "", "what `meshkit check` says of it:")
-        yield from self.checks
+        yield from ("", "why it happens:", wrapped(lesson.why), f"Istio's page: {lesson.url}", "")
+        yield from ("what `meshkit check` says of it:", *self.checks)
 
 
 def debrief(home: Path, one: Round, say: Say) -> Debrief:

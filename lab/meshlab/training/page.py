@@ -1,16 +1,14 @@
-"""A round of training in JupyterLab, by buttons. Whatever takes time is done in a thread: the kernel stays free."""
+"""A round of training in JupyterLab, by buttons."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Final
 
 import pandas as pd
 
-from meshkit.errors import MeshkitError
 from meshkit.notebook import person, widgets
-from meshkit.notebook.widgets.page import Page, in_background
+from meshlab.buttons import ButtonPage
 from meshlab.layout import Site, folder
 from meshlab.training import lesson, rounds, rules, sheet
 from meshlab.training.expert import TELLS, Debrief
@@ -21,13 +19,13 @@ BUTTONS: Final = {
     "look": "calling the service from a pod of each cluster …",
     "hint": "taking a hint …",
     "answer": "checking the answer …",
-    "give-up": "giving up …",
+    "give_up": "giving up …",
     "heal": "healing the mesh …",
 }
-"""What each button begins, in words."""
+"""What each button begins, in words; what it does is the method of its name."""
 
 
-class TrainingPage(Page):
+class TrainingPage(ButtonPage):
     """A round: to be started, open, or ended with the path of an expert.
 
     Args:
@@ -38,15 +36,11 @@ class TrainingPage(Page):
     """
 
     template = "training.html.j2"
-    templates = Path(__file__).parent / "templates"
     label = "Training"
 
     def __init__(self, seed: int = 0, number: int = 1, topic: str = "", level: int = 0) -> None:
         super().__init__(topic=topic, level=str(level or ""), object="", field="")
         self.seed, self.next = seed, number
-        self.doing: str | None = None
-        """What is being done now; None while a button can be pressed."""
-        self.reply = ""
         self.calls: pd.DataFrame | None = None
         self.debrief: Debrief | None = None
         self.path_is_shown = False
@@ -58,36 +52,18 @@ class TrainingPage(Page):
         return one if one and one.since and not one.score else None
 
     def choose(self, name: str, value: str) -> None:
-        """Take a choice, show or hide the path, or begin what a button is for; one at a time."""
+        """Take a choice, show or hide the path, or begin what a button is for."""
         if name in self.chosen:
             super().choose(name, value)
         elif name == "path":
             self.path_is_shown = not self.path_is_shown
-        elif self.doing is None:
-            steps: dict[str, Callable[[], None]] = {
-                "start": self._start, "look": self._look, "hint": self._hint, "answer": self._answer,
-                "give-up": self._give_up, "heal": self._heal,
-            }  # fmt: skip
-            self.doing, self.reply = BUTTONS[name], ""
-            in_background(self._do, steps[name])
-
-    def _do(self, step: Callable[[], None]) -> None:
-        try:
-            step()
-        except MeshkitError as error:
-            self.reply = str(error)
-        finally:
-            self.doing = None
-            self.changed()
-
-    def _say(self, words: str) -> None:
-        self.doing = words
-        self.changed()
+        else:
+            self.begin(BUTTONS[name], getattr(self, f"_{name}"))
 
     def _start(self) -> None:
         self.chosen |= {"object": "", "field": ""}
         self.calls, self.debrief, self.path_is_shown = None, None, False
-        rounds.start(self.seed or None, self.next, self.chosen["topic"], int(self.chosen["level"] or 0), self._say)
+        rounds.start(self.seed or None, self.next, self.chosen["topic"], int(self.chosen["level"] or 0), self.say)
         self.next += bool(self.seed)
 
     def _look(self) -> None:
@@ -96,23 +72,23 @@ class TrainingPage(Page):
         self.calls = shown.loc[:, (shown.astype(str) != "").any()]
 
     def _hint(self) -> None:
-        rounds.hint(say=self._say)
+        rounds.hint(say=self.say)
 
     def _answer(self) -> None:
-        right, self.reply = rounds.answer(f"{self.chosen['object']} {self.chosen['field']}".strip(), self._say)
+        right, self.reply = rounds.answer(f"{self.chosen['object']} {self.chosen['field']}".strip(), self.say)
         if right:
             self._end()
 
     def _give_up(self) -> None:
-        self.reply = rounds.give_up(self._say)
+        self.reply = rounds.give_up(self.say)
         self._end()
 
     def _end(self) -> None:
-        self.debrief = rounds.debrief(self._say)
+        self.debrief = rounds.debrief(self.say)
         self._heal()
 
     def _heal(self) -> None:
-        rounds.finish(self._say)
+        rounds.finish(self.say)
 
     def status(self) -> str:
         """Return what is being done, the last reply, or what can be done."""

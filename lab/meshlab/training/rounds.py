@@ -64,13 +64,12 @@ def prompt() -> str:
         UnreachableError: no lab runs.
     """
     one = latest(drills.running())
-    tools = lesson.tools(one.topic)
-    wide = max(map(len, tools))
+    tools = [line for tool, shows in lesson.tools(one.topic).items() for line in (f"  {tool}", f"      {shows}")]
     lines = [
         f"number {one.number} of seed {one.seed}: since {one.since} something is wrong with this mesh; what?",
-        "", f"tools, of contexts {', '.join(site.context for site in sites(one.clusters))}:",
-        *(f"  {tool.ljust(wide)}  {shows}" for tool, shows in tools.items()),
-        "", "answer with the object that is the cause, and the field of it that is wrong", taken(one) or rules.RULES,
+        "", f"tools, of contexts {', '.join(site.context for site in sites(one.clusters))}:", *tools,
+        "", "answer with the object that is the cause, and the field of it that is wrong",
+        taken(one) or expert.wrapped(rules.RULES),
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -120,7 +119,7 @@ def choices() -> str:
         UnreachableError: no lab runs.
     """
     objects, fields = lesson.answers(Settings.load(drills.running()).clusters)
-    return "\n".join(["objects:", *(f"  {one}" for one in objects), "fields:", *(f"  {one}" for one in fields)])
+    return f"objects:\n{expert.wrapped(', '.join(objects))}\nfields:\n{expert.wrapped(', '.join(fields))}"
 
 
 def answer(words: str, say: Say = print) -> tuple[bool, str]:
@@ -331,6 +330,6 @@ def revealed(one: Round) -> str:
     found, field, *_ = one.lesson.cause
     spent = f"{one.hints} hint{'s' * (one.hints != 1)}, {one.wrong} wrong, {one.seconds} s"
     return (
-        f"{fault.name} in {site.name}. {fault.breaks}. The cause: {found}, {field}.\n"
+        f"{fault.name} in {site.name}.\n{fault.breaks}.\nthe cause: {found}, {field}\n"
         f"users see: {fault.users}\n{one.points} of {rules.FULL} points: {spent}"
     )
