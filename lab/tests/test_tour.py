@@ -89,6 +89,17 @@ def test_of_several_tables_and_runs_the_last_one_counts(home: Path) -> None:
     assert list(seen.table(changes)["object"]) == ["Secret 10"]
 
 
+def test_a_stage_that_found_everything_done_has_nothing_to_show(home: Path) -> None:
+    """Neither a table that is missing nor one without rows is an error, in a terminal or on the page."""
+    tables = home / "tour/mesh1/20261130T220421Z-10/tables"
+    (tables / "traffic.csv").unlink()
+    (tables / "changes.csv").write_text("cluster,action,object,status,seconds\n")
+    seen = visit.latest(find("10"))
+    assert seen is not None
+    assert list(seen.lines()).count(visit.NOTHING) == 2
+    assert StopPage("10").html().count(visit.NOTHING) == 2
+
+
 def test_without_anybody_there_a_stop_prints_itself(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Question, choices, and the answer only if the stage has run."""
     visit.play("04", apply=False)

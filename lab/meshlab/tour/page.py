@@ -48,7 +48,7 @@ class StopPage(ButtonPage):
     def content(self) -> Mapping[str, Any]:
         """Return the question, and the tables that answer it once the stage has run."""
         shown = [(one.means, self.visit.table(one)) for one in self.stop.shows] if self.visit and not self.doing else []
-        return {"stop": self.stop, "shown": shown}
+        return {"stop": self.stop, "shown": shown, "nothing": visit.NOTHING}
 
 
 def stop(number: str, *, apply: bool = False) -> Any:

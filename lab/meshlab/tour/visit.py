@@ -21,6 +21,7 @@ from meshlab.tour.stops import Evidence, Stop, find
 
 ROWS: Final = 12
 """Rows that are shown of a table; the run's folder has them all."""
+NOTHING: Final = "Nothing this time: the stage found it done."
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,13 @@ class Visit:
         return str(self.folder.relative_to(folder()))
 
     def table(self, evidence: Evidence) -> pd.DataFrame:
-        """Return the rows that a table shows: of those of its name, the stage's last one."""
+        """Return the rows that a table shows: of those of its name, the stage's last one.
+
+        A stage that found everything done may have none, or one without rows.
+        """
         found = [*self.folder.glob(f"tables/{evidence.table}.csv"), *self.folder.glob(f"tables/{evidence.table}.*.csv")]
-        frame = pd.read_csv(max(found, key=_place))
-        frame = frame.query(evidence.rows) if evidence.rows else frame
+        frame = pd.read_csv(max(found, key=_place)) if found else pd.DataFrame(columns=list(evidence.columns))
+        frame = frame.query(evidence.rows) if evidence.rows and len(frame) else frame
         shown = frame[list(evidence.columns)].head(ROWS).round(1).astype(object)
         return shown.where(shown.notna(), "")
 
@@ -55,7 +59,8 @@ class Visit:
         """Yield the answer and what shows it, as lines for a terminal."""
         yield from (f"answer: {self.stop.answer}", self.stop.because, *filter(None, [self.requests]))
         for evidence in self.stop.shows:
-            yield from ("", evidence.means, self.table(evidence).to_string(index=False))
+            table = self.table(evidence)
+            yield from ("", evidence.means, NOTHING if table.empty else table.to_string(index=False))
         yield from ("", f"evidence: {self.folder}")
 
 
