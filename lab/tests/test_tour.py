@@ -19,7 +19,7 @@ from meshlab.layout import Settings
 from meshlab.tour import visit
 from meshlab.tour.page import StopPage
 from meshlab.tour.stops import find, stops
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from meshkit.errors import ChangeError, InputError
 from meshkit.runs.outcome import Outcome, Status
@@ -165,9 +165,9 @@ visit.run = run
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
+def lab(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[JupyterLab]:
     """JupyterLab with a stop of the tour, whose run is one of `tour/`."""
-    with jupyterlab(tmp_path_factory.mktemp("notebooks")) as started:
+    with jupyterlab(tmp_path_factory.mktemp("notebooks"), browser) as started:
         started.run(started.write("tour.ipynb", *CELLS))
         yield started
 

@@ -11,7 +11,7 @@ import pytest
 from meshlab.faults.catalogue import find
 from meshlab.layout import sites
 from meshlab.training import page, rules
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Browser, Locator, expect
 
 from tests.support.jupyter import THEMES, JupyterLab, jupyterlab
 from tests.support.pretended_lab import write_tool
@@ -48,12 +48,12 @@ SCORE, CONCLUDE, SUM = range(3, 6)
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
+def lab(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[JupyterLab]:
     """JupyterLab with the cells of the training notebook, on a pretended lab, run."""
     folder = tmp_path_factory.mktemp("notebooks")
     write_tool(folder / "lab", "istioctl", ISTIOCTL)
     write_tool(folder / "lab", "kubectl", KUBECTL)
-    with jupyterlab(folder) as started:
+    with jupyterlab(folder, browser) as started:
         started.run(started.write("training.ipynb", *CELLS))
         yield started
 
