@@ -14,6 +14,7 @@ from meshkit.cli.access import doctor as of_clusters
 from meshkit.cli.group import Group
 from meshkit.cli.options import output
 from meshkit.errors import ChangeError, UnreachableError
+from meshlab.training import TOPICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -205,16 +206,16 @@ def heal(*, names: tuple[str, ...], everything: bool) -> None:
 def drill() -> None:
     """Train: find out what broke the mesh. Each round has a fault drawn by a seed, three hints, and a score.
 
-    A round outlives kills: the next of these commands goes on where it was. The score is kept when the lab is taken
-    down.
+    After each round an expert's path is run on the broken mesh and shown, and then the mesh is healed. A round outlives
+    kills: the next of these commands goes on where it was. The score is kept when the lab is taken down.
 
     \b
     Examples:
-      meshkit lab drill start                     a seed is drawn and printed
+      meshkit lab drill start --topic gateways    a seed is drawn and printed
       meshkit lab drill start --seed 7 --number 3 the same fault in the same cluster, each time
-      meshkit lab drill hint                      what users see; then where to look; then the check
-      meshkit lab drill answer gateway-down       or a check's id; a right answer heals
-      meshkit lab drill give-up                   tells and heals
+      meshkit lab drill hint                      where to look next; the last one is the check
+      meshkit lab drill answer Service/httpbin spec.selector
+      meshkit lab drill give-up                   shows the path and heals
       meshkit lab drill score -o json
     """  # noqa: D301
 
@@ -224,7 +225,9 @@ def drill() -> None:
 @click.option(
     "--number", default=1, show_default=True, metavar="K", type=click.IntRange(min=1), help="Which of the seed's order."
 )
-def start_(*, seed: int | None, number: int) -> None:
+@click.option("--topic", type=click.Choice(TOPICS), help="What the fault is about; any unless given.")
+@click.option("--level", type=click.IntRange(1, 3), help="1: one look shows it, 2: two are compared, 3: tools mislead.")
+def start_(*, seed: int | None, number: int, topic: str | None, level: int | None) -> None:
     """Break the running mesh by a fault drawn from the seed, hidden; an open round continues.
 
     The lab must be a healthy mesh over several networks: `meshkit lab up --start meshed`. No fault comes twice in the
@@ -232,21 +235,19 @@ def start_(*, seed: int | None, number: int) -> None:
 
     \b
     Examples:
-      meshkit lab drill start
+      meshkit lab drill start --topic trust --level 2
       meshkit lab drill start --seed 7 --number 3
     """  # noqa: D301
-    from meshlab import meshfile
     from meshlab.training import rounds
 
-    rounds.start(seed, number, say)
-    look = f"`meshkit check {meshfile.mesh_file()}`"
-    say(f'look around: {look}, or kubectl and istioctl after `eval "$(meshkit lab env)"`')
-    say("then: `meshkit lab drill hint`, `answer NAME` or `give-up`; `meshkit lab faults` has the names")
+    rounds.start(seed, number, topic or "", level or 0, say)
+    say(rounds.prompt())
+    say('the tools work after `eval "$(meshkit lab env)"`; then: `meshkit lab drill hint`, `answer` or `give-up`')
 
 
 @drill.command()
 def hint() -> None:
-    """Take the next of three hints: what users see, the command that shows it, the check; each costs points.
+    """Take the next of three hints: two lead to the next look, the last one is the check; each costs points.
 
     `meshkit lab drill start` tells again, for nothing, what was taken.
 
@@ -260,29 +261,33 @@ def hint() -> None:
 
 
 @drill.command()
-@click.argument("name")
-def answer(name: str) -> int:
-    """Answer with a fault's name, or with a check's id, which is worth less. A right answer heals the mesh.
+@click.argument("words", metavar="[OBJECT FIELD | NAME]", nargs=-1)
+def answer(words: tuple[str, ...]) -> int:
+    """Answer with the object that is the cause and its field, or with a fault's name. A right answer heals the mesh.
 
-    Exit code 1: the answer is wrong. 2: it names nothing, and costs nothing.
+    Without words, the objects and fields that can be answered. Exit code 1: the answer is wrong; a check's id is, too,
+    and costs the same: it is where to look, and not the cause. 2: it names nothing, and costs nothing.
 
     \b
     Examples:
+      meshkit lab drill answer Service/httpbin spec.selector
       meshkit lab drill answer gateway-down
-      meshkit lab drill answer MK805
     """  # noqa: D301
     from meshlab.training import rounds
 
-    right, reply = rounds.answer(name, say)
+    if not words:
+        click.echo(rounds.choices())
+        return 0
+    right, reply = rounds.answer(" ".join(words), say)
     click.echo(reply)
     if right:
-        rounds.finish(say)
+        debrief()
     return 0 if right else 1
 
 
 @drill.command(name="give-up")
 def give_up() -> None:
-    """Show what is broken, and the findings of `meshkit check` now; then heal the mesh.
+    """Show what is broken, the path of an expert, and the findings of `meshkit check` now; then heal the mesh.
 
     \b
     Example:
@@ -291,6 +296,15 @@ def give_up() -> None:
     from meshlab.training import rounds
 
     click.echo(rounds.give_up(say))
+    debrief()
+
+
+def debrief() -> None:
+    """Print the path of an expert on the broken mesh, and heal it."""
+    from meshlab.training import rounds
+
+    for line in rounds.debrief(say).lines():
+        click.echo(line)
     rounds.finish(say)
 
 

@@ -26,13 +26,18 @@ PATIENCE = 180
 Thing = TypeVar("Thing")
 
 
+def environment(home: Path) -> dict[str, str]:
+    """Return the environment of a shell whose kubectl, istioctl and meshkit talk to a lab."""
+    path = os.pathsep.join([tool_path(home), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, "KUBECONFIG": str(home / "kubeconfig")}
+
+
 class Tools:
     """istioctl, kubectl and openssl against the lab's kubeconfig; and the shape that they are to make."""
 
     def __init__(self, home: Path) -> None:
         settings = Settings.load(home)
         self.home = home
-        self.kubeconfig = home / "kubeconfig"
         self.overlay = str(meshfile.overlay(home, settings))
         self.shape = combined(settings.shapes)
 
@@ -42,9 +47,8 @@ class Tools:
         Raises:
             ChangeError: it failed; the message holds the last lines it said.
         """
-        path = os.pathsep.join([tool_path(self.home), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        command = [shutil.which(program, path=path) or program, *argv]
-        env = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        env = environment(self.home)
+        command = [shutil.which(program, path=env["PATH"]) or program, *argv]
         try:
             done = subprocess.run(
                 command, input=stdin, text=True, capture_output=True, env=env, timeout=PATIENCE, check=False

@@ -11,15 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from meshlab.faults.catalogue import KNOWN, find
 from meshlab.faults.fault import Fault
 
 from tests.support import drill
 from tests.support.lab import Lab, broken
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill]
-NAMES = os.environ.get("MESHKIT_TEST_FAULTS") or ",".join(KNOWN)
-CHOSEN = [find(name) for name in NAMES.split(",")]
 
 
 def look(lab: Lab, findings: list[dict[str, str]]) -> drill.Seen:
@@ -45,7 +42,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     print(f"the table is in {path}")
 
 
-@pytest.mark.parametrize("fault", CHOSEN, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", drill.CHOSEN, ids=lambda fault: fault.name)
 def test_the_first_finding_names_the_fault(meshed_lab: Lab, fault: Fault, healthy: drill.Seen, rows: list[str]) -> None:
     """Its own check is first, and nothing is bad that does not follow; a healed mesh has nothing that is not good."""
     began = time.monotonic()

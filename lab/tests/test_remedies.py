@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from meshlab.faults import drills
 from meshlab.faults.bench import Note
-from meshlab.faults.catalogue import KNOWN, find
 from meshlab.faults.fault import Fault
 from meshlab.layout import tool_path
 
@@ -27,7 +26,6 @@ from tests.support.lab import Lab, in_folder
 from tests.support.remedies import BROKEN, BY_HAND
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(600)]
-CHOSEN = [find(name) for name in (os.environ.get("MESHKIT_TEST_FAULTS") or ",".join(KNOWN)).split(",")]
 STAGE = re.compile(r"[Rr]un stage (\d\d)")
 SETTLES = 60.0
 LOOKS = re.compile(r" (get|describe|logs|edit|remote-clusters|proxy-status|proxy-config) ")
@@ -85,7 +83,7 @@ def test_the_remedy_ends_what_commands_broke(lab: Lab, check: str, labs: list[La
     assert left == []
 
 
-@pytest.mark.parametrize("fault", CHOSEN, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", drill.CHOSEN, ids=lambda fault: fault.name)
 def test_the_remedy_ends_the_finding(lab: Lab, fault: Fault, labs: list[Lab], rows: dict[str, str]) -> None:
     """The commands of the first finding's remedy end it, and every other finding that is not good with it."""
     with in_folder(lab.home):

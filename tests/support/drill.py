@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from typing import Any
 
 import yaml
 from meshlab.faults import inside
+from meshlab.faults.catalogue import KNOWN, find
 
 from tests.support.lab import Lab
 from tests.support.sameness import CONTEXTS
 
+CHOSEN = [find(name) for name in (os.environ.get("MESHKIT_TEST_FAULTS") or ",".join(KNOWN)).split(",")]
 CALLS = 40
 GOOD = ("pass", "skipped")
 PATIENCE = 20.0

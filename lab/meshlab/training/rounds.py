@@ -6,35 +6,33 @@ Each decision is recorded before it is carried out, so the next command continue
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from meshkit.checks.finding import Verdict
 from meshkit.errors import ChangeError, CheckFailed, InputError, UnreachableError
+from meshkit.notebook import person
 from meshkit.tables import View
 from meshlab import meshfile
 from meshlab.faults import drills, health
-from meshlab.layout import Say, Settings, tool_path
-from meshlab.training import rules, sheet
+from meshlab.layout import Say, Settings, folder, sites
+from meshlab.training import expert, lesson, rules, sheet
+from meshlab.training.expert import Debrief
 from meshlab.training.rules import RoundOutcome
 from meshlab.training.sheet import Round
 
 SEEDS: Final = 10_000
-SHOWN: Final = 5
-GOOD: Final = (Verdict.PASS, Verdict.SKIPPED)
-HINT, GIVE_UP = "hint", "give up"
-PROMPT: Final = f"a fault's name, a check's id, `{HINT}`, `{GIVE_UP}`, or nothing to look further: "
 
 
-def start(seed: int | None = None, number: int = 1, say: Say = print) -> None:
+def start(seed: int | None = None, number: int = 1, topic: str = "", level: int = 0, say: Say = print) -> None:
     """Break the mesh by the fault of a seed, hidden; an open round continues.
 
     Args:
         seed: chooses fault and cluster; one is drawn unless given.
-        number: which of the seed's order.
+        number: which of the seed's order, of those of the topic and the level.
+        topic: discovery, gateways, trust, policy or proxies; empty for any.
+        level: 1 to 3; 0 for any.
         say: gets progress messages.
 
     Raises:
@@ -48,17 +46,32 @@ def start(seed: int | None = None, number: int = 1, say: Say = print) -> None:
         if one is None:
             clusters = require_mesh(home, say)
             seed = 1 + secrets.randbelow(SEEDS) if seed is None else seed
-            rules.draw(seed, number, clusters)
-            sheet.add(home, "begun", seed=seed, number=number, clusters=clusters)
+            rules.draw(seed, number, clusters, topic, level)
+            sheet.add(home, "begun", seed=seed, number=number, clusters=clusters, topic=topic, level=level)
             one = latest(home)
         elif seed is not None and (seed, number) != (one.seed, one.number):
             raise InputError(f"number {one.number} of seed {one.seed} is still open", where="meshkit lab drill",
                              remedy="`meshkit lab drill answer NAME` or `give-up` ends it")  # fmt: skip
         if not one.since:
             break_hidden(home, one, say)
-        one = latest(home)
-        say(f"number {one.number} of seed {one.seed}: since {one.since} something is wrong with this mesh; what?")
-        say(taken(one) if one.hints else rules.RULES)
+
+
+def prompt() -> str:
+    """Return what an SRE knows when a round begins: that something is wrong, since when, and the tools for it.
+
+    Raises:
+        InputError: there is no round.
+        UnreachableError: no lab runs.
+    """
+    one = latest(drills.running())
+    tools = [line for tool, shows in lesson.tools(one.topic).items() for line in (f"  {tool}", f"      {shows}")]
+    lines = [
+        f"number {one.number} of seed {one.seed}: since {one.since} something is wrong with this mesh; what?",
+        "", f"tools, of contexts {', '.join(site.context for site in sites(one.clusters))}:", *tools,
+        "", "answer with the object that is the cause, and the field of it that is wrong",
+        taken(one) or expert.wrapped(rules.RULES),
+    ]  # fmt: skip
+    return "\n".join(lines)
 
 
 def calls() -> View:
@@ -93,39 +106,67 @@ def hint(count: int | None = None, say: Say = print) -> str:
 
 
 def taken(one: Round) -> str:
-    """Return the hints of a round that were taken."""
+    """Return the hints of a round that were taken, one a line; nothing where none was."""
     texts = rules.hints(*one.drawn, str(meshfile.mesh_file()))
     lines = [f"{words} (−{cost})" for words, cost in zip(texts, rules.HINTS, strict=True)][: one.hints]
-    return "\n".join(lines) or "no hint was taken"
+    return "\n".join(lines)
 
 
-def answer(name: str, say: Say = print) -> tuple[bool, str]:
-    """Return whether an answer is right, and the reply to it; after a right one `finish` heals.
+def choices() -> str:
+    """Return what can be answered, for a terminal: objects and fields; which belong together is the question.
 
     Raises:
-        InputError: no round is open, or there is neither a fault nor a check of that name.
+        UnreachableError: no lab runs.
+    """
+    objects, fields = lesson.answers(Settings.load(drills.running()).clusters)
+    return f"objects:\n{expert.wrapped(', '.join(objects))}\nfields:\n{expert.wrapped(', '.join(fields))}"
+
+
+def answer(words: str, say: Say = print) -> tuple[bool, str]:
+    """Return whether an answer is right, and the reply to it; then `debrief` shows the path, and `finish` heals.
+
+    Args:
+        words: object and field of the cause, such as `Service/httpbin spec.selector`, or the name of a fault.
+        say: gets progress messages.
+
+    Raises:
+        InputError: no round is open, or the answer names nothing that there is.
         UnreachableError: no lab runs.
     """
     with answering(say) as (home, one):
-        outcome, near = rules.check_answer(name, one.drawn[0])
+        outcome, near = rules.check_answer(words, *one.drawn, one.clusters)
         if outcome is None:
-            sheet.add(home, "wrong", answer=name.strip())
-            return False, f"✖ not {name.strip()}{f'; near: {near}' if near else ''} (−{rules.WRONG})"
-        sheet.add(home, "decided", outcome=outcome, answer=name.strip())
+            sheet.add(home, "wrong", answer=words.strip())
+            return False, f"✖ not {words.strip()}{f'; near: {near}' if near else ''} (−{rules.WRONG})"
+        sheet.add(home, "decided", outcome=outcome, answer=words.strip())
         return True, f"✔ {outcome}: {revealed(latest(home))}"
 
 
 def give_up(say: Say = print, outcome: RoundOutcome = RoundOutcome.GIVEN_UP) -> str:
-    """Return what is broken, and what `meshkit check` says of it now; then `finish` heals.
+    """Return what is broken; then `debrief` shows the path, and `finish` heals.
 
     Raises:
         InputError: no round is open.
         UnreachableError: no lab runs.
     """
-    with answering(say) as (home, one):
+    with answering(say) as (home, _):
         sheet.add(home, "decided", outcome=outcome)
-        lines = [f"✖ {outcome}: {revealed(latest(home))}", "what `meshkit check` says of it:", *evidence(one, say)]
-    return "\n".join(lines)
+        return f"{outcome}: {revealed(latest(home))}"
+
+
+def debrief(say: Say = print) -> Debrief:
+    """Run the path of an expert on the mesh while it is still broken: after the answer, and before `finish`.
+
+    Raises:
+        InputError: the latest round is not decided, or is healed already.
+        UnreachableError: no lab runs.
+    """
+    home = drills.running()
+    with sheet.held():
+        one = latest(home)
+        if one.outcome is None or one.score:
+            raise InputError("the path of an expert is shown between answer and healing", where="meshkit lab drill")
+        return expert.debrief(home, one, say)
 
 
 def finish(say: Say = print) -> None:
@@ -140,71 +181,44 @@ def finish(say: Say = print) -> None:
         settle(home, say)
 
 
-def ask(given: str = "", say: Say = print) -> None:
-    """Check a notebook's answers, first the given one, then typed ones, until one is right; then heal.
+def play(
+    seed: int | None, number: int = 1, *, topic: str = "", level: int = 0, hints: int = 0, words: str = ""
+) -> None:
+    """Play one round without anybody there, and print it: start, take hints, answer or give up, show the path, heal.
 
-    Without a user at the keyboard the round is given up after the given answer; without one it counts as not answered.
-    After an empty answer the round stays open.
+    Without words for an answer the round counts as not answered. For the arguments see `start`, `hint` and `answer`.
 
     Raises:
-        InputError: no round is open.
+        InputError: of each of these.
         UnreachableError: no lab runs.
         ChangeError: the mesh does not become healthy.
     """
-    with answering(say):
-        pass  # there is one
-    for words in typed(given.strip()):
-        if not words:
-            say("the round stays open: look further, and run this cell again")
-            return
-        if words == HINT:
-            say(hint(say=say))
-        elif words == GIVE_UP:
-            say(give_up(say))
-            break
-        elif right(words, say):
-            break
-    else:
-        say(f"no input is possible here, and {'the answer is wrong' if given else 'no answer was given: none counts'}")
-        say(give_up(say, RoundOutcome.GIVEN_UP if given else RoundOutcome.UNANSWERED))
-    finish(say)
-
-
-def right(words: str, say: Say) -> bool:
-    """Check a typed answer; an unknown name is reported, and costs nothing."""
-    try:
-        good, reply = answer(words, say)
-    except InputError as error:
-        good, reply = False, str(error)
-    say(reply)
-    return good
-
-
-def typed(given: str) -> Iterator[str]:
-    """Yield the given answer, and then typed ones, as long as input is possible."""
-    if given:
-        yield given
-    while True:
-        try:
-            yield input(PROMPT).strip()
-        except (EOFError, NotImplementedError):  # a headless kernel has no input
-            return
+    start(seed, number, topic, level)
+    print(prompt())
+    if hints:
+        print(hint(hints))
+    right, reply = answer(words) if words else (False, "no answer was given: none counts")
+    print(reply)
+    if not right:
+        print(give_up(outcome=RoundOutcome.GIVEN_UP if words else RoundOutcome.UNANSWERED))
+    print(*debrief().lines(), sep="\n")
+    finish()
 
 
 def conclude(say: Say = print) -> None:
-    """Say how the latest round of this lab came out.
+    """Say how the latest round of this lab came out; a script, which nobody watches, also sees it by the error.
 
     Raises:
-        CheckFailed: its fault was not found.
+        CheckFailed: nobody is there, and its fault was not found.
     """
-    one = latest(drills.running())
-    if not one.score:
-        say("the round is open")
+    one = sheet.latest(folder())
+    if one is None or not one.score:
+        say("no round has ended yet")
         return
     result = f"number {one.number} of seed {one.seed}: {one.outcome}, {one.points or 0} of {rules.FULL} points"
-    if not (one.outcome and one.outcome.right):
+    if not (one.outcome and one.outcome.right) and not person.is_there():
         raise CheckFailed(result, where="training", remedy="the same seed and number make the same fault again")
-    say(f"✔ {result}")
+    say(result)
 
 
 def latest(home: Path) -> Round:
@@ -313,28 +327,9 @@ def break_hidden(home: Path, one: Round, say: Say) -> None:
 def revealed(one: Round) -> str:
     """Return what was broken, and what its round is worth."""
     fault, site = one.drawn
-    spent = f"{one.hints} hints, {one.wrong} wrong, {one.seconds} s"
+    found, field, *_ = one.lesson.cause
+    spent = f"{one.hints} hint{'s' * (one.hints != 1)}, {one.wrong} wrong, {one.seconds} s"
     return (
-        f"{fault.name} in {site.name}. {fault.breaks}. {fault.finding} names it (`meshkit check --explain "
-        f"{fault.finding}`).\n{one.points} of {rules.FULL} points: {spent}"
+        f"{fault.name} in {site.name}.\n{fault.breaks}.\nthe cause: {found}, {field}\n"
+        f"users see: {fault.users}\n{one.points} of {rules.FULL} points: {spent}"
     )
-
-
-def evidence(one: Round, say: Say) -> list[str]:
-    """Return the findings of `meshkit check` now: its first causes, and whether the fault's own check fails."""
-    from meshkit.checks import audit, causes
-    from meshkit.kube.mesh import Mesh
-
-    # The checks need istioctl, which may not be on a notebook's PATH.
-    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), tool_path()])
-    mesh = Mesh.open(meshfile.mesh_file())
-    findings = audit.check(audit.look(mesh, say))
-    bad = [pair for pair in causes.in_order(findings, mesh.clusters) if pair[0].verdict not in GOOD]
-    roots = [finding for finding, cause in bad if cause is None]
-    lines = [f"  {f.verdict.symbol} {f.id} [{f.subject}] {f.observed}" for f in roots[:SHOWN]]
-    if more := len(bad) - len(lines):
-        lines.append(f"  and {more} more bad answers, which follow from these or stand beside them")
-    own = one.drawn[0].finding
-    if own not in {finding.id for finding, _ in bad}:
-        lines.append(f"  {own} is not among {len(bad)} bad answers now: some faults are noticed late")
-    return lines

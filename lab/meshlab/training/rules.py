@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -13,57 +14,21 @@ from meshkit.errors import InputError
 from meshlab.faults.catalogue import KNOWN, find
 from meshlab.faults.fault import Fault
 from meshlab.layout import Site, sites
+from meshlab.training import TOPICS
+from meshlab.training.lesson import LEVELS, answers, lessons
 
 FULL: Final = 10
 HINTS: Final = (1, 2, 3)
 WRONG: Final = 2
-BY_CHECK: Final = 2
 LEAST: Final = 1
 RULES: Final = (
     f"{FULL} points at most; the hints cost {HINTS[0]}, {HINTS[1]} and {HINTS[2]}, a wrong answer {WRONG}, "
-    f"a check's id in place of the fault's name {BY_CHECK}; a right answer keeps {LEAST} at least"
+    f"and so does a check's id: it is no cause yet; a right answer keeps {LEAST} at least"
 )
-LOOK: Final[Mapping[str, str]] = {
-    "meshkit pairs {mesh} --samples 0": (
-        "expired-credential revoked-credential unreachable-api-server loopback-server wrong-tls-server-name"
-    ),
-    "meshkit pairs {mesh} --samples 20": "firewall-15443",
-    "meshkit proxies {mesh} --cluster {cluster}": "nacked-envoyfilter paused-proxy",
-    "istioctl --context {peer} remote-clusters": "stale-istiod-replica",
-    "istioctl --context {site} version": "version-skew",
-    "kubectl --context {site} logs -n istio-system deploy/istiod --tail 20": "former-values",
-    "istioctl --context {site} proxy-config secret deploy/sleep.sample": "different-roots combined-root-missing",
-    "date -u; kubectl --context {site} get --raw /healthz -v 8 2>&1 | grep Date": "skewed-clock",
-    "kubectl --context {peer} get secrets -A -l istio/multiCluster=true": (
-        "wrong-cluster-id duplicate-id secret-in-wrong-namespace"
-    ),
-    "kubectl --context {site} get clusterrolebindings -o wide | grep istio": "reader-without-rbac",
-    "kubectl --context {site} get namespaces --show-labels": "namespace-without-network-label injection-label-missing",
-    "kubectl --context {site} get deploy,svc -n istio-system -L topology.istio.io/network": (
-        "gateway-down gateway-without-address gateway-without-network-label wrong-gateway-port"
-    ),
-    "kubectl --context {site} get gateways.networking.istio.io -n istio-system -o yaml": (
-        "exposure-missing exposure-selector-wrong"
-    ),
-    "kubectl --context {site} get deploy -n istio-system -o yaml": "gateway-of-all-networks",
-    "kubectl --context {site} get services -n sample": "service-missing headless-over-networks",
-    "kubectl --context {site} get services -n sample -o yaml": (
-        "export-to-own-namespace port-named-otherwise selector-without-pods"
-    ),
-    "kubectl --context {site} get configmap istio -n istio-system -o yaml": "cluster-local-service discovery-selectors",
-    "kubectl --context {site} get sidecars,serviceentries,destinationrules,authorizationpolicies -n sample -o yaml": (
-        "sidecar-without-the-server service-entry-of-the-same-host locality-without-the-others denied-client"
-    ),
-    "kubectl --context {peer} get peerauthentications,destinationrules,virtualservices -n sample -o yaml": (
-        "mtls-disabled subset-pinned-to-old-cluster-name"
-    ),
-    "kubectl --context {site} logs -n sample deploy/sleep -c istio-proxy --tail 20": "firewall-15012",
-}
-"""The command that shows a fault, by the names of the faults that it shows."""
 
 
 class RoundOutcome(StrEnum):
-    """How a round came out; only the first two are right."""
+    """How a round came out; only the first two are right, and the second is of former rounds, which took an id."""
 
     NAME = "found"
     CHECK = "found by its check"
@@ -77,68 +42,94 @@ class RoundOutcome(StrEnum):
         return self in (RoundOutcome.NAME, RoundOutcome.CHECK)
 
 
-def draw(seed: int, number: int, clusters: int) -> tuple[Fault, Site]:
+def draw(seed: int, number: int, clusters: int, topic: str = "", level: int = 0) -> tuple[Fault, Site]:
     """Return the fault and the cluster of one round of a seed: always the same, and no fault twice.
 
     Args:
         seed: chooses the order of all faults, and a cluster for each.
-        number: which of that order, from 1 up.
+        number: which of that order, from 1 up, of those of the topic and the level.
         clusters: how many the lab has.
+        topic: one of `TOPICS`; empty for all.
+        level: one of `LEVELS`; 0 for all.
 
     Raises:
-        InputError: there are not so many faults.
+        InputError: there are not so many faults, or there is no such topic or level.
     """
-    if not 1 <= number <= len(KNOWN):
-        raise InputError(f"number: expected 1 to {len(KNOWN)}, the faults that there are, got {number}",
-                         where="meshkit lab drill", remedy="take another seed for more")  # fmt: skip
+    if topic not in ("", *TOPICS) or level not in (0, *LEVELS):
+        raise InputError(f"expected a topic of {', '.join(TOPICS)} and a level of {', '.join(map(str, LEVELS))}, got "
+                         f"topic {topic!r} and level {level}", where="meshkit lab drill")  # fmt: skip
     lottery = random.Random(seed)  # noqa: S311 - nothing is kept safe by it
-    order = [(name, lottery.choice(sites(clusters))) for name in lottery.sample(sorted(KNOWN), len(KNOWN))]
-    name, site = order[number - 1]
-    return KNOWN[name], site
+    order = [(KNOWN[name], lottery.choice(sites(clusters))) for name in lottery.sample(sorted(KNOWN), len(KNOWN))]
+    of = {name: one for name, one in lessons(Site(1)).items() if topic in ("", one.topic) and level in (0, one.level)}
+    chosen = [(fault, site) for fault, site in order if fault.name in of]
+    if not 1 <= number <= len(chosen):
+        raise InputError(f"number: expected 1 to {len(chosen)}, the faults that there are, got {number}",
+                         where="meshkit lab drill", remedy="take another seed for more")  # fmt: skip
+    return chosen[number - 1]
 
 
 def hints(fault: Fault, site: Site, mesh_file: str) -> tuple[str, str, str]:
-    """Return the three hints of a round, each more telling: what users see, the command that shows it, the check."""
-    peer = next(other for other in sites(2) if other != site)
-    look = next(command for command, names in LOOK.items() if fault.name in names.split())
-    command = look.format(mesh=mesh_file, cluster=site.name, site=site.context, peer=peer.context)
+    """Return the three hints of a round: two lead to the next look, the last one is what asks every check."""
     check = catalogue.find(fault.finding)
-    named = f"the check that names it: {check.id}, {check.title}; `meshkit check --explain {check.id}`"
-    return f"users see: {fault.users}", f"look: {command}", named
+    last = (
+        f"`meshkit check {mesh_file}` finds it: {check.id}, {check.title}. Which object is the cause, and which field?"
+    )
+    return (*lessons(site)[fault.name].hints, last)
 
 
-def check_answer(answer: str, fault: Fault) -> tuple[RoundOutcome | None, str]:
-    """Check an answer: the name of a fault, or the id of a check.
+def check_answer(answer: str, fault: Fault, site: Site, clusters: int = 2) -> tuple[RoundOutcome | None, str]:
+    """Check an answer: the cause as object and field (`Service/httpbin spec.selector`), or a fault's name.
 
     Returns:
-        How the round came out, None for a wrong answer; and in what a wrong answer comes near, or nothing.
+        How the round came out, None for a wrong answer; and in what a wrong answer comes near, or nothing. The id of a
+        check is wrong, too: it says where to look, and not what is the cause.
 
     Raises:
-        InputError: it names neither a fault nor a check; the nearest is named.
+        InputError: it names nothing that there is; the nearest is named.
     """
-    given, near = answer.strip(), ""
+    given = answer.strip()
     if re.fullmatch(r"(?i)mk\d+", given):
-        identifier = catalogue.find(given.upper()).id
-        if identifier == fault.finding:
-            return RoundOutcome.CHECK, ""
-        if identifier in causes.consequences(fault.finding):
-            near = "what it finds follows from the fault: what is the reason for it?"
-        elif fault.finding in causes.consequences(identifier):
-            near = "what it finds may be a reason for what is asked"
-        return None, near
-    named = find(given.lower())
+        return None, _near_check(catalogue.find(given).id, fault.finding)
+    objects, fields = answers(clusters)
+    found, _, field = given.partition(" ")
+    if "/" in found or found in objects:
+        cause = lessons(site)[fault.name].cause
+        named = _known(found, objects, "object"), _known(field.strip(), fields, "field")
+        if named[0] != cause[0]:
+            return None, ""
+        return (RoundOutcome.NAME, "") if named[1] in cause else (None, "the object is right: which field of it?")
+    return _by_name(find(given.lower()), fault)
+
+
+def _near_check(identifier: str, finding: str) -> str:
+    if identifier == finding:
+        return "this check finds it: which object is the cause, and which field of it?"
+    if identifier in causes.consequences(finding):
+        return "what it finds follows from the fault: what is the reason for it?"
+    return "what it finds may be a reason for what is asked" if finding in causes.consequences(identifier) else ""
+
+
+def _known(given: str, known: Sequence[str], what: str) -> str:
+    """Return how something is written that was given in any case.
+
+    Raises:
+        InputError: it is not known; the nearest is named.
+    """
+    written = {one.lower(): one for one in known}
+    if given.lower() in written:
+        return written[given.lower()]
+    (near,) = difflib.get_close_matches(given.lower(), written, n=1, cutoff=0.0)
+    raise InputError(f"no cause has the {what} {given!r}; the nearest is {written[near]}", where="meshkit lab drill",
+                     remedy="`meshkit lab drill answer` without words lists objects and fields")  # fmt: skip
+
+
+def _by_name(named: Fault, fault: Fault) -> tuple[RoundOutcome | None, str]:
     if named is fault:
         return RoundOutcome.NAME, ""
     if named.finding == fault.finding:
-        near = "the same check names both"
-    elif family(named) == family(fault):
-        near = f"it is of the same family, {family(fault)}"
-    return None, near
-
-
-def family(fault: Fault) -> str:
-    """Return what a fault is about: credentials, gateways, trust, proxies, services or views."""
-    return fault.make.__module__.rpartition(".")[2]
+        return None, "the same check names both"
+    topic = lessons(Site(1))[fault.name].topic
+    return None, f"it is of the same topic, {topic}" if lessons(Site(1))[named.name].topic == topic else ""
 
 
 def points(outcome: RoundOutcome, hints_taken: int, wrong: int) -> int | None:
@@ -147,5 +138,4 @@ def points(outcome: RoundOutcome, hints_taken: int, wrong: int) -> int | None:
         return None
     if not outcome.right:
         return 0
-    spent = sum(HINTS[:hints_taken]) + WRONG * wrong + BY_CHECK * (outcome is RoundOutcome.CHECK)
-    return max(FULL - spent, LEAST)
+    return max(FULL - sum(HINTS[:hints_taken]) - WRONG * wrong, LEAST)

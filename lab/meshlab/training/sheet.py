@@ -24,6 +24,7 @@ from meshkit.tables import Column, Table, View
 from meshlab.container import now
 from meshlab.faults.fault import Fault
 from meshlab.layout import Site
+from meshlab.training.lesson import Lesson, lessons
 from meshlab.training.rules import RoundOutcome, draw, points
 
 OPEN: Final = {"fault": "", "cluster": "", "outcome": "open", "seconds": None, "points": None}
@@ -37,8 +38,9 @@ COLUMNS: Final = {
 class Round:
     """One round, as its lines tell it.
 
-    `lab` is the lab's folder; `since` when the fault was made and `decided` when it was found or given up, both empty
-    until then; `hints` how many were taken; `tries` all answers; `score` the last line, when all is healed.
+    `lab` is the lab's folder; `topic` and `level` what was chosen, or nothing; `since` when the fault was made and
+    `decided` when it was found or given up, both empty until then; `hints` how many were taken; `tries` all answers;
+    `score` the last line, when all is healed.
     """
 
     lab: str
@@ -46,6 +48,8 @@ class Round:
     seed: int
     number: int
     clusters: int
+    topic: str = ""
+    level: int = 0
     since: str = ""
     hints: int = 0
     tries: list[str] = field(default_factory=list)
@@ -56,7 +60,13 @@ class Round:
     @property
     def drawn(self) -> tuple[Fault, Site]:
         """The fault and its cluster."""
-        return draw(self.seed, self.number, self.clusters)
+        return draw(self.seed, self.number, self.clusters, self.topic, self.level)
+
+    @property
+    def lesson(self) -> Lesson:
+        """What it teaches."""
+        fault, site = self.drawn
+        return lessons(site)[fault.name]
 
     @property
     def wrong(self) -> int:

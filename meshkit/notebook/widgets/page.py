@@ -43,6 +43,8 @@ class Page:
     """What a widget shows. A subclass names its template, and returns what the template needs in `content`."""
 
     template: ClassVar[str]
+    templates: ClassVar[Path] = TEMPLATES
+    """The folder of its template; another distribution has one of its own, beside which it can import from ours."""
     label: str
     """The name of the page, for screen readers."""
 
@@ -77,7 +79,11 @@ class Page:
 
     def html(self) -> str:
         """Return the page."""
-        return environment().get_template(self.template).render(self.content(), chosen=self.chosen, page=self)
+        return (
+            environment(self.templates)
+            .get_template(self.template)
+            .render(self.content(), chosen=self.chosen, page=self)
+        )
 
     def inner(self) -> Markup:
         """Return the page for the template of another page."""
@@ -90,10 +96,10 @@ def _code(text: str) -> Markup:
 
 
 @cache
-def environment() -> Environment:
-    """Return Jinja's environment: everything is escaped, and what a template misses is an error."""
+def environment(folder: Path) -> Environment:
+    """Return Jinja's environment of a folder: everything is escaped, and what a template misses is an error."""
     made = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader([folder, TEMPLATES]), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     made.filters |= {"tone": lambda word: mark(word).tone, "symbol": lambda word: mark(word).symbol}
