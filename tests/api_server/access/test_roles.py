@@ -30,11 +30,15 @@ WITHHELD = {
 """What reading asks for and the role read does not grant, and what is done instead."""
 ELSEWHERE = {
     "read": r"maistra|sailoperator|solo\.io|cloud\.google|cilium|calico|policy\.networking|inference"
-    r"|gateway\.networking|install\.istio\.io",
+    r"|gateway\.networking|install\.istio\.io|^endpoints$|tokenreviews|subjectaccessreviews|pods/log",
     "apply": r"(extensions|install|security|telemetry)\.istio\.io|inference|gateway\.networking|admissionpolic"
-    r"|daemonsets|statefulsets|networkpolicies",
+    r"|daemonsets|statefulsets|networkpolicies|poddisruptionbudgets|^pods$|serviceaccounts/token",
 }
-"""Kinds that the lab does not serve, or has no objects of, so that no run there asks for them."""
+"""Kinds that a migration of the lab does not ask for.
+
+It does not serve them, or has no objects of them. It has EndpointSlices, no proxy before its API servers, no quota, and
+no tokens that end. Logs are read by notebook 11 only.
+"""
 STREAMS = {"pods/exec", "pods/portforward"}
 OF_EVERYBODY = {"selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"}
 REVIEWS = {"tokenreviews", "subjectaccessreviews"} | OF_EVERYBODY
