@@ -192,7 +192,7 @@ def test_findings_are_chosen_by_verdict_cluster_and_word(lab: JupyterLab, taken:
     (finding,) = found["MK832"].failed
     for step in steps(finding.remedy):
         expect(panel).to_contain_text(step.text)
-        expect(panel.get_by_label(f"copy: {step.text}", exact=True)).to_have_count(step.command)
+        expect(panel.get_by_label(f"copy: {step.text}", exact=True)).to_have_count(int(step.command))
     expect(panel).to_contain_text("istiod reads no other")
     search.fill("")
 
