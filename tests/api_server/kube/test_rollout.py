@@ -32,15 +32,24 @@ def test_a_rollout_tells_how_far_it_is(east: Cluster, space: str) -> None:
 
 @pytest.mark.usefixtures("controllers")
 def test_a_pod_that_ended_is_not_waited_for(east: Cluster, space: str) -> None:
-    """It is there as long as nobody deletes it; what still runs is waited for, whatever the selector is made of."""
+    """It is there as long as nobody deletes it; what still runs is waited for, whatever the selector is made of.
+
+    A pod that fits the selector, and that its controller does not own, is another workload's.
+    """
     app = deployment("app", space)
     expressions = [{"key": "app", "operator": "In", "values": ["app", "x"]}, {"key": "no", "operator": "DoesNotExist"}]
     app["spec"]["selector"] = {"matchExpressions": expressions}
     create(east, app)
     pod = core("Pod", "old", space, spec=app["spec"]["template"]["spec"])
-    create(east, labelled(pod, app="app"))
-    create(east, labelled({**pod, "metadata": {**pod["metadata"], "name": "other"}}, app="app", no="x"))
+    create(east, labelled({**pod, "metadata": {**pod["metadata"], "name": "other"}}, app="app"))
     rolled = rollout.rolled_out(east, "Deployment", space, "app")
+    wait.wait_for(rolled, "rolled out", deadline=30)
+    (own,) = east.get("replicasets.v1.apps", space)
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": own["metadata"]["name"], "controller": True}
+    owner["uid"] = own["metadata"]["uid"]
+    # Without the finalizer its controller, which wants none, would have deleted it before anybody saw it.
+    metadata = {**pod["metadata"], "ownerReferences": [owner], "finalizers": ["test.example/kept"]}
+    create(east, labelled({**pod, "metadata": metadata}, **own["spec"]["template"]["metadata"]["labels"]))
     wait.wait_for(lambda: "" if rolled() == "1 old pods are going" else rolled() or "done", "counted", deadline=30)
     path, body = f"{east._path_of(pod)}/status", {"status": {"phase": "Failed"}}
     east._request("PATCH", path, body=body, content_type="application/merge-patch+json")
