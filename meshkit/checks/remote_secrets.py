@@ -20,6 +20,7 @@ from meshkit.istio.multicluster.remote_secrets import (
     SyncStatus,
     active_secrets,
     candidate_secrets,
+    decisive_secrets,
     kubeconfig_folder,
     taken,
     usable,
@@ -163,7 +164,7 @@ def check_key(
     own, why = actual_cluster_id(identity, target)
     expected = f"key = annotation = {own or target}, the cluster id of {target}'s istiod"
     ask = Question("MK830", "remote secret has the cluster's own id", arrow(reader, target), expected)
-    rows = active_secrets(mesh, secrets, reader, target, seen) or candidate_secrets(secrets, reader, target)
+    rows = decisive_secrets(mesh, secrets, reader, target, seen)
     if not rows:
         return
     observed = "; ".join(f"{r.name}: key {r.key}, annotation {r.annotation or 'none'}" for r in rows)
@@ -276,7 +277,7 @@ def check_credential(mesh: Mesh, secrets: RemoteSecrets, seen: RemoteClusters, r
     ask = Question("MK803", "credential opens the API server now", arrow(reader, target), f"ok, leads to {target}")
     if reason := secrets.unknown(reader):
         return ask.unknown(reason)
-    rows = active_secrets(mesh, secrets, reader, target, seen) or candidate_secrets(secrets, reader, target)
+    rows = decisive_secrets(mesh, secrets, reader, target, seen)
     if not rows:
         return ask.fail("there is no secret to try", "see MK802")
     secret = rows[0]

@@ -439,6 +439,13 @@ def active_secrets(
     return sorted(found, key=lambda secret: secret.place not in named)
 
 
+def decisive_secrets(
+    mesh: Mesh, secrets: RemoteSecrets, reader: str, target: str, seen: RemoteClusters | None = None
+) -> list[RemoteSecret]:
+    """Return the secrets that decide about a pair: those that istiod reads, otherwise the candidates that exist."""
+    return active_secrets(mesh, secrets, reader, target, seen) or candidate_secrets(secrets, reader, target)
+
+
 def taken(seen: RemoteClusters, reader: str, key: str) -> set[str]:
     """Return the secrets (namespace/name) which a reader's istiods report that they use for a cluster id.
 

@@ -16,7 +16,7 @@ from meshkit.checks.finding import Finding
 from meshkit.checks.question import ARROW, arrow
 from meshkit.errors import InputError
 from meshkit.istio.control_plane import logs
-from meshkit.istio.multicluster.remote_secrets import RemoteSecrets, candidate_secrets
+from meshkit.istio.multicluster.remote_secrets import RemoteSecrets, decisive_secrets
 from meshkit.kube.mesh import Mesh
 from meshkit.notebook.widgets.page import Page, in_background
 from meshkit.snapshot.snapshot import Snapshot
@@ -75,11 +75,10 @@ def objects(mesh: Mesh, table: pd.DataFrame, secrets: RemoteSecrets, client: str
     rows = table[(table["client"] == client) & (table["server"] == server)].to_dict("records")
     here, there = (f"kubectl --context {mesh.spec.cluster(name).context}" for name in (client, server))
     row, found = rows[0], []
-    for secret in candidate_secrets(secrets, client, server):
-        if secret.place in row["secret"].split(","):
-            known = f"cluster id {secret.key}, {secret.server or 'no address'}; credential {secret.credential.value}"
-            command = f"{here} -n {secret.namespace} describe secret {secret.name}"
-            found.append(Behind("remote secret", client, secret.place, known, command))
+    for secret in decisive_secrets(mesh, secrets, client, server) if row["secret"] else ():
+        known = f"cluster id {secret.key}, {secret.server or 'no address'}; credential {secret.credential.value}"
+        command = f"{here} -n {secret.namespace} describe secret {secret.name}"
+        found.append(Behind("remote secret", client, secret.place, known, command))
     if row["account"]:
         namespace, _, name = row["account"].partition("/")
         known = f"rights {row['rights']}; token ends: {row['ends']}"
