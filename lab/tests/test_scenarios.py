@@ -14,7 +14,7 @@ from cryptography import x509
 
 from meshkit.kube.cluster import Cluster
 from meshkit.spec import MeshSpec
-from tests.support.lab import Lab, Object, Space
+from tests.support.lab import Lab, Object, Space, started
 
 pytestmark = pytest.mark.lab
 
@@ -25,12 +25,8 @@ SIDES = (("lab-east", "west"), ("lab-west", "east"))
 @pytest.fixture(scope="module")
 def single_lab(short_folder: Path) -> Iterator[Lab]:
     """East runs Istio as people have it, west is bare."""
-    lab = Lab(short_folder / "single")
-    try:
-        lab.start("single")
+    with started(short_folder / "single", "single") as lab:
         yield lab
-    finally:
-        lab.stop()
 
 
 def istiod(space: Space) -> Object:

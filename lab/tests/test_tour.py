@@ -25,7 +25,7 @@ from meshkit.errors import ChangeError, InputError
 from meshkit.runs.outcome import Outcome, Status
 from meshkit.runs.run import RunResult
 from tests.support.jupyter import THEMES, JupyterLab, jupyterlab
-from tests.support.lab import Lab, in_folder
+from tests.support.lab import Lab, in_folder, started
 
 RUNS = Path(__file__).parent / "tour"
 NOTEBOOK = Path(__file__).parents[1] / "tour.ipynb"
@@ -204,12 +204,8 @@ def test_axe_finds_nothing_serious_by_buttons(lab: JupyterLab, theme: str) -> No
 @pytest.fixture
 def single_lab(short_folder: Path) -> Iterator[Lab]:
     """East with Istio as people have it, west bare."""
-    made = Lab(short_folder / "tour")
-    try:
-        made.start("single")
-        yield made
-    finally:
-        made.stop()
+    with started(short_folder / "tour", "single") as lab:
+        yield lab
 
 
 @pytest.mark.lab

@@ -126,6 +126,17 @@ class Lab:
 
 
 @contextlib.contextmanager
+def started(home: Path, scenario: str) -> Iterator[Lab]:
+    """Start a lab of two clusters in a folder, and end it."""
+    lab = Lab(home)
+    try:
+        lab.start(scenario)
+        yield lab
+    finally:
+        lab.stop()
+
+
+@contextlib.contextmanager
 def broken(lab: Lab, name: str, cluster: str = "west") -> Iterator[None]:
     """Break a lab by a fault, and heal it where that was not done meanwhile."""
     with in_folder(lab.home):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from meshlab.layout import programs
 
-from tests.support.lab import Lab, Space, space
+from tests.support.lab import Lab, Space, space, started
 
 NEEDED = ("etcd", "kube-apiserver", "kube-controller-manager", "nodeapi", "istioctl", "pilot-agent", "pilot-discovery")
 
@@ -49,12 +49,8 @@ def meshed_lab(short_folder: Path) -> Iterator[Lab]:
     if running := os.environ.get("MESHKIT_TEST_LAB"):
         yield Lab(Path(running))
         return
-    lab = Lab(short_folder / "meshed")
-    try:
-        lab.start("meshed")
+    with started(short_folder / "meshed", "meshed") as lab:
         yield lab
-    finally:
-        lab.stop()
 
 
 @pytest.fixture

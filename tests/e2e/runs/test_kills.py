@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from meshkit.changes.journal import Entry, Journal
 from meshkit.kube.mesh import Mesh
 from meshkit.probing.load_log import Follower
 from meshkit.probing.pair_probe import COMPONENT
-from tests.support.lab import Lab, Object, until
+from tests.support.lab import Lab, Object, started, until
 from tests.support.sameness import Key, differences, snapshot
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(3600)]
@@ -175,23 +174,12 @@ def slain(process: psutil.Popen) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(Counter(names).items()))
 
 
-@contextlib.contextmanager
-def single(home: Path) -> Iterator[Lab]:
-    """East live, alone, under load; west bare."""
-    lab = Lab(home)
-    try:
-        lab.start("single")
-        yield lab
-    finally:
-        lab.stop()
-
-
 def test_a_run_killed_twenty_times_ends_as_an_unbroken_one(short_folder: Path, tmp_path: Path) -> None:
     """The last resume passes, leaves nothing temporary, and every object is as after a run that was never killed."""
     seed = int(os.environ.get("MESHKIT_TEST_SEED") or random.SystemRandom().randrange(10**6))
     chosen = chosen_moments(int(os.environ.get("MESHKIT_TEST_KILLS") or len(MOMENTS)))
     print(f"seed {seed}, {len(chosen)} kills")
-    with single(short_folder / "killed") as lab, pytest.MonkeyPatch.context() as patch:
+    with started(short_folder / "killed", "single") as lab, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path))
         killed = Killed(lab, tmp_path, random.Random(seed))  # noqa: S311
         follower = Follower(Mesh.open(lab.mesh_file)).start()
@@ -256,7 +244,7 @@ def _text(notebook: Any) -> str:
 
 def unbroken_state(home: Path, state: Path) -> dict[Key, Object]:
     """Return what a run that was never killed makes of a lab of its own."""
-    with single(home) as lab:
+    with started(home, "single") as lab:
         whole = Killed(lab, state, random.Random(0))  # noqa: S311
         begun = time.monotonic()
         whole.finish()

@@ -21,7 +21,7 @@ from meshkit.kube.mesh import Mesh
 from meshkit.kube.requests import VARIABLE, recorded
 from meshkit.stages.rollback import stage as rollback
 from tests.support import requests
-from tests.support.lab import Lab
+from tests.support.lab import Lab, started
 from tests.support.sameness import differences, snapshot
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(1200)]
@@ -99,12 +99,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def single(short_folder: Path) -> Iterator[Lab]:
     """East alone, live, under load; west empty."""
-    lab = Lab(short_folder / "migrated")
-    try:
-        lab.start("single")
+    with started(short_folder / "migrated", "single") as lab:
         yield lab
-    finally:
-        lab.stop()
 
 
 def mesh_file(lab: Lab) -> str:
@@ -191,12 +187,8 @@ def test_a_second_plan_is_empty_and_moves_nothing(single: Lab, state: Path, migr
 
 def test_the_state_is_that_of_a_mesh_made_whole(single: Lab, migrated: Done, short_folder: Path) -> None:
     """It equals `lab up --start meshed` but for what is listed in WANTED, each line of which is needed."""
-    whole = Lab(short_folder / "whole")
-    try:
-        whole.start("meshed")
+    with started(short_folder / "whole", "meshed") as whole:
         found = differences(snapshot(whole), snapshot(single))
-    finally:
-        whole.stop()
     strange = [line for line in found if not any(re.search(pattern, line) for pattern in WANTED.values())]
     assert "\n".join(strange) == ""
     unneeded = [why for why, pattern in WANTED.items() if not any(re.search(pattern, line) for line in found)]

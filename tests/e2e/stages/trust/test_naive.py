@@ -12,7 +12,7 @@ from meshlab import certificates
 from meshlab.layout import sites
 from meshlab.tools import Tools
 
-from tests.support.lab import Lab
+from tests.support.lab import Lab, started
 from tests.support.loads import Loads, clock
 
 pytestmark = [pytest.mark.lab, pytest.mark.drill, pytest.mark.timeout(600)]
@@ -24,12 +24,8 @@ AFTER = 15.0
 @pytest.fixture(scope="module")
 def lab(short_folder: Path) -> Iterator[Lab]:
     """Two clusters under one root, of a test's own: it breaks them."""
-    made = Lab(short_folder / "naive")
-    try:
-        made.start("meshed")
+    with started(short_folder / "naive", "meshed") as made:
         yield made
-    finally:
-        made.stop()
 
 
 def replace_root(lab: Lab) -> None:
