@@ -19,7 +19,8 @@ LEAST = {"calls": 1, "samples": 1, "hold": 0.0}
 MODES = ("plan", "apply")
 SENDING = ("audit", "apply", "plan")
 """Modes of stages that change nothing, but send requests, except in mode plan."""
-BUILT = "multi-primary"
+BUILT = ("multi-primary", "primary-remote")
+"""The models of `topology.controlPlane` that stages bring about."""
 
 
 def require_choice(name: str, value: Any, known: Sequence[str], *, option: str = "") -> None:
@@ -68,8 +69,8 @@ def require_supported_topology(spec: MeshSpec) -> None:
         InputError: it is one that is not built yet.
     """
     wanted = spec.topology.control_plane
-    if wanted != BUILT:
-        remedy = f"use {BUILT} if the facts allow it: `meshkit run --only 01` shows them; nothing was changed"
+    if wanted not in BUILT:
+        remedy = f"use {BUILT[0]} if the facts allow it: `meshkit run --only 01` shows them; nothing was changed"
         raise InputError(f"{wanted} is not yet built", where="topology.controlPlane of the mesh file", remedy=remedy)
 
 

@@ -139,6 +139,7 @@ class ClusterSpec(Model):
     """One cluster: its name is the Istio cluster id, or becomes it.
 
     Any id that a remote secret can hold can be read; where a stage makes one, see `meshkit.parameters.secret_id`.
+    `primary` is the cluster whose istiod serves this one: see `MeshSpec.primary_of`.
     `requestTimeout` is read as seconds: in that time something must come of each request to its API server.
     `tlsServerName` is the name for which its API server's certificate is valid, where that is not `apiServer`'s host:
     the `tls-server-name` of the kubeconfig in its remote secrets.
@@ -147,6 +148,7 @@ class ClusterSpec(Model):
     name: ClusterId
     context: str = Field(min_length=1)
     network: str = Field(min_length=1)
+    primary: str = ""
     kubeconfig: str = ""
     api_server: str = Field(default="", alias="apiServer", pattern=r"^(https://.+)?$")
     tls_server_name: str = Field(default="", alias="tlsServerName", pattern=r"^([A-Za-z0-9][A-Za-z0-9.:-]*)?$")
@@ -276,6 +278,23 @@ class MeshSpec(Model):
             )
         return self
 
+    @model_validator(mode="after")
+    def _primaries_have_an_istiod(self) -> Self:
+        said = {entry.name: entry.primary for entry in self.clusters if entry.primary}
+        model = self.topology.control_plane
+        if said and model != "primary-remote":
+            raise ValueError(f"primary of {', '.join(said)}: needs topology.controlPlane primary-remote, not {model}")
+        for name, primary in said.items():
+            own = [entry.name for entry in self.clusters if entry.name not in said]
+            if primary not in own:
+                raise ValueError(f"primary of {name}: expected a cluster that has none itself, got {primary!r}")
+        if model == "primary-remote" and self.remote_secrets.reader == "least":
+            raise ValueError("remoteSecrets.reader: least may not write, and a primary's istiod writes in its remotes")
+        for name in self.remotes:
+            if self.cluster(name).gateway.hosts:
+                raise ValueError(f"gateway.hosts of {name}: say them of its primary, {self.primary_of(name)}")
+        return self
+
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a mesh file.
@@ -322,6 +341,31 @@ class MeshSpec(Model):
         """Every ordered pair of cluster names, (client, server), in the file's order."""
         names = [c.name for c in self.clusters]
         return [(a, b) for a in names for b in names if a != b]
+
+    def primary_of(self, name: str) -> str:
+        """Return the cluster whose istiod is to serve a cluster: itself, but for remotes of `primary-remote`.
+
+        Where no cluster says `primary`, it is the file's first one for all others.
+        """
+        if self.topology.control_plane != "primary-remote":
+            return name
+        if any(entry.primary for entry in self.clusters):
+            return self.cluster(name).primary or name
+        return self.clusters[0].name
+
+    @property
+    def remotes(self) -> list[str]:
+        """The clusters that are to have no istiod of their own."""
+        return [entry.name for entry in self.clusters if self.primary_of(entry.name) != entry.name]
+
+    def remotes_of(self, primary: str) -> list[str]:
+        """Return the clusters that a cluster's istiod is to serve besides its own."""
+        return [name for name in self.remotes if self.primary_of(name) == primary]
+
+    @property
+    def watched(self) -> list[tuple[str, str]]:
+        """The ordered pairs (reader, target) in which the reader's istiod needs a remote secret of the target."""
+        return [(reader, target) for reader, target in self.pairs if reader not in self.remotes]
 
     def crosses(self, client: str, server: str) -> bool:
         """Tell whether calls between two clusters go through a gateway: they are on different networks.

@@ -55,8 +55,6 @@ BY_OTHERS = re.compile(
 """What an istiod wrote by itself, and stays where its namespace was before; and Helm's notes of its releases."""
 REFUSED: dict[str, str] = {"no-debug": "MK108", "quota": "MK242", "helm": "MK105", "skew": "MK207"}
 """Shapes that are not migrated, each with the check that must say so before the first change."""
-ONLY_FINISHED = ("primary-remote",)
-"""A mesh of one cluster does not have that shape; and meshkit reads such meshes, and builds none yet."""
 Row = dict[str, str]
 
 
@@ -138,7 +136,7 @@ def keep(lab: Lab, name: str) -> None:
     assert path.stat().st_size <= MOST_BYTES
 
 
-@pytest.mark.parametrize("shape", [shape for shape in CHOSEN if shape not in ONLY_FINISHED])
+@pytest.mark.parametrize("shape", CHOSEN)
 def test_a_live_mesh_is_migrated_or_refused(lab: Lab, shape: str, row: Row, tmp_path: Path) -> None:
     """East of the shape is live, west bare: plan, apply under load, an empty second plan, undo; or no change at all."""
     lab.start("single", shapes=shape.split("+"))

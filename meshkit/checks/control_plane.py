@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -14,20 +15,37 @@ from meshkit.istio.control_plane.versions import ControlPlane, Identity, outside
 from meshkit.kube.mesh import Mesh
 
 
-def check_istiods(mesh: Mesh, identity: Identity) -> Iterator[Finding]:
+def only_signer(mesh: Mesh) -> str:
+    """Return the cluster whose istiod is to sign for all clusters, or an empty text where several do."""
+    primaries = {mesh.spec.primary_of(name) for name in mesh.clusters}
+    return next(iter(primaries)) if mesh.spec.remotes and len(primaries) == 1 else ""
+
+
+def joined(mesh: Mesh, identity: Identity) -> list[str]:
+    """Return the clusters whose pods can have sidecars: a remote's, from when its primary's istiod watches it.
+
+    That istiod then writes its CA bundle into the remote's webhooks (pilot/pkg/bootstrap, initMulticluster).
+    """
+    ready = {str(remote) for name in mesh.clusters for remote in _served(identity, name) if not remote.unsigned}
+    return [name for name in mesh.clusters if name not in mesh.spec.remotes or name in ready]
+
+
+def check_istiods(mesh: Mesh, identity: Identity, *, joining: bool = False) -> Iterator[Finding]:
     """MK801: every cluster has an istiod that answers, with the ids, network and trust domain of the mesh file.
 
-    A remote cluster, which another's istiod serves, has none, and what that istiod needs there.
+    A remote cluster, which another's istiod serves, has none, and what that istiod needs there. While one is `joining`,
+    that istiod need not watch it yet: stage 07 sees to that.
     """
     remotes = [remote for name in mesh.clusters for remote in _served(identity, name)]
     for remote in remotes:
-        yield check_remote(mesh, identity, remote)
-    if mesh.spec.topology.control_plane == "primary-remote" and not remotes and not (identity.unread or identity.none):
-        ask = Question("MK801", "istiod is who the mesh file says", "mesh", "one that serves another cluster")
-        remedy = "say `controlPlane: multi-primary` in the mesh file, if each is to have its own"
-        yield ask.fail("no cluster's istiod serves another cluster", remedy)
+        found = check_remote(mesh, identity, remote)
+        waits = joining and str(remote) in mesh.spec.remotes and remote.unsigned and remote.external
+        yield replace(found, verdict=Verdict.SKIPPED, remedy="run stage 07") if waits else found
     for entry in mesh.spec.clusters:
         if entry.name in map(str, remotes):
+            continue
+        if entry.name in mesh.spec.remotes and not (identity.unknown(entry.name) or outside(identity, entry.name)):
+            yield _unserved(mesh, identity, entry.name)
             continue
         expected = _identity(entry.name, entry.network, mesh.spec.mesh.id, mesh.spec.mesh.trust_domain)
         ask = Question("MK801", "istiod is who the mesh file says", entry.name, expected)
@@ -46,6 +64,15 @@ def check_istiods(mesh: Mesh, identity: Identity) -> Iterator[Finding]:
             observed = _identity(one.cluster_id, network, one.mesh_id, one.trust_domain)
             wrong = "correct the mesh file, or the installation (values.global)"
             yield ask.judge(observed == expected, observed, wrong)
+
+
+def _unserved(mesh: Mesh, identity: Identity, name: str) -> Finding:
+    """Say of a cluster that the mesh file calls a remote that no other cluster's istiod serves it."""
+    expected = f"none of its own: {mesh.spec.primary_of(name)}'s serves it"
+    ask = Question("MK801", "istiod is who the mesh file says", name, expected)
+    own = ", ".join(one.istiod for one in identity.of(name))
+    remedy = "say `controlPlane: multi-primary` in the mesh file, if each is to have its own" if own else "run stage 05"
+    return ask.fail(f"it has {own}" if own else "nothing of it leads to an istiod", remedy)
 
 
 def _served(identity: Identity, name: str) -> list[Remote]:

@@ -18,7 +18,6 @@ from meshkit.istio.control_plane.revisions import (
     named,
 )
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.parameters import BUILT
 
 Found = Mapping[str, ControlPlanes | Unknown]
 NOT_READ = Unknown("its control planes were not read")
@@ -74,12 +73,12 @@ def _judge(mesh: Mesh, found: Found, name: str, planes: ControlPlanes, ask: Ques
 def _left(mesh: Mesh, name: str, planes: ControlPlanes) -> tuple[str, str] | None:
     """Return what injects in a cluster where no istiod runs, and the remedy; None where stage 05 may install.
 
-    It may where nothing is installed, or the mesh file's revision, whose istiods are down. Of a mesh whose file has
-    another control plane model it installs nothing.
+    It may where nothing is installed, or the mesh file's revision, whose istiods are down. A remote cluster is to have
+    webhooks that call the istiod of another one.
     """
     root, context = mesh.root_namespace, mesh.spec.cluster(name).context
     hooks = [hook for hook in planes.webhooks if not hook.tag]
-    if mesh.spec.topology.control_plane != BUILT:
+    if name in mesh.spec.remotes or mesh.spec.topology.control_plane == "external":
         return None
     if outside := next((hook for hook in hooks if hook.served_by), None):
         observed = f"no istiod, but {outside.configuration} calls one outside of the cluster ({outside.service})"

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import pandas as pd
 
-from meshkit.checks.topology import BUILT, CONTROL, NETWORK, Recommendation
+from meshkit.checks.topology import CONTROL, NETWORK, Recommendation
+from meshkit.parameters import BUILT
 from meshkit.tables import Row, Table, text
 
 TOPOLOGIES: Final = Table(
@@ -65,7 +66,7 @@ def _row(advice: Recommendation, network: str, plane: str) -> Row:
         "lacks": "; ".join([*_lacks(advice, NETWORK, network), *_lacks(advice, CONTROL, plane)]),
         "needs": f"{_NEEDS[network]}; {_NEEDS[plane]}",
         "when_lost": _LOST[plane],
-        "made_by": "meshkit" if plane == BUILT else "by hand",
+        "made_by": "meshkit" if plane in BUILT else "by hand",
     }
 
 

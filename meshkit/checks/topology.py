@@ -19,9 +19,10 @@ from meshkit.istio.control_plane.istiods_and_proxies import DEBUG, DEBUG_REMEDY
 from meshkit.istio.control_plane.revisions import ControlPlanes
 from meshkit.istio.control_plane.versions import Identity, home
 from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.parameters import BUILT
 from meshkit.tables import Row, Table, text
 
-BUILT = "multi-primary"
+MULTI_PRIMARY = "multi-primary"
 DECIDING: Final = Table(
     "deciding-facts",
     "The facts that decide the topology",
@@ -81,7 +82,7 @@ def recommend(facts: AssessFacts) -> Recommendation:
     spoken = {(row["about"], row["speaks_for"]) for row in rows}
     flat = (NETWORK, "multi") not in spoken and (NETWORK, "flat") in spoken
     others = [plane for plane in ("external", "primary-remote") if (CONTROL, plane) in spoken]
-    return Recommendation(next(iter(others), BUILT), "flat" if flat else "multi", DECIDING.frame(rows))
+    return Recommendation(next(iter(others), MULTI_PRIMARY), "flat" if flat else "multi", DECIDING.frame(rows))
 
 
 def _networks(facts: AssessFacts) -> Iterator[Fact]:
@@ -306,31 +307,45 @@ def check_control_plane(mesh: Mesh, facts: AssessFacts, advice: Recommendation) 
     if unread := _unread(facts):
         return ask.unknown(f"not read: {unread}", "see MK101")
     deciding = _deciding(advice, CONTROL, advice.control_plane)
-    if said != BUILT:
-        remedy = f"say `controlPlane: {BUILT}`, or install by hand ({_PAGES}) and go on with `meshkit audit`"
+    if said not in BUILT:
+        remedy = f"say `controlPlane: {MULTI_PRIMARY}`, or install by hand ({_PAGES}) and go on with `meshkit audit`"
         return ask.fail(f"{said} is not yet built; the facts call for {advice.control_plane}: {deciding}", remedy)
-    if advice.control_plane == BUILT:
+    if advice.control_plane in (said, MULTI_PRIMARY):  # what can have an istiod of its own need not
         return ask.answer(Verdict.PASS, deciding)
-    observed = f"the facts call for {advice.control_plane}, which is not yet built: {deciding}"
-    remedy = f"leave that cluster out of the mesh file, or install by hand ({_PAGES})"
-    if advice.control_plane == "primary-remote" and "API server" in set(
-        _speaking(advice, CONTROL, "primary-remote")["fact"]
-    ):
-        return ask.answer(Verdict.WARN, observed, "make both API servers reachable: see MK701 and MK702 of stage 02")
-    return ask.fail(observed, remedy)
+    observed = f"the facts call for {advice.control_plane}: {deciding}"
+    if advice.control_plane == "external":
+        remedy = f"leave that cluster out of the mesh file, or install by hand ({_PAGES})"
+        return ask.fail(f"{observed}; it is not yet built", remedy)
+    say = "say `controlPlane: primary-remote`"
+    if "API server" in set(_speaking(advice, CONTROL, "primary-remote")["fact"]):
+        remedy = f"make both API servers reachable (see MK701 and MK702 of stage 02), or {say}"
+        return ask.answer(Verdict.WARN, observed, remedy)
+    return ask.fail(observed, f"{say}, and `primary` of each cluster that another one serves")
 
 
 def check_served(mesh: Mesh, identity: Identity) -> Iterator[Finding]:
-    """MK104 before a stage that changes clusters: none is served by an istiod of another; nothing where that is so.
+    """MK104 before a stage that changes clusters: each is served by the cluster of the mesh file; nothing if so.
 
     Labels, an istiod or remote secrets of such a cluster's own would be a second control plane beside that.
     """
-    told = {name: one.reason for name in mesh.clusters for one in identity.none_in(name)}
-    ask = Question("MK104", "the control plane model fits", "the mesh", "an istiod of another cluster serves none")
-    if told:
-        observed = "; ".join(f"{name}: {reason}" for name, reason in told.items())
-        remedy = f"leave {', '.join(told)} out of the mesh file, or install by hand ({_PAGES})"
-        yield ask.fail(f"{observed}: primary-remote and external are not yet built", remedy)
+    wrong = {
+        name: one.reason
+        for name in mesh.clusters
+        for one in identity.none_in(name)
+        if home(identity, name) != mesh.spec.primary_of(name) or name not in mesh.spec.remotes
+    }
+    expected = "an istiod of another cluster serves only those that the mesh file says"
+    ask = Question("MK104", "the control plane model fits", "the mesh", expected)
+    if wrong:
+        observed = "; ".join(f"{name}: {reason}" for name, reason in wrong.items())
+        remedy = (
+            f"say `controlPlane: primary-remote` and their `primary`, or leave {', '.join(wrong)} out of the mesh file"
+        )
+        yield ask.fail(observed, remedy)
+    for name in mesh.spec.remotes:
+        if own := [one.istiod for one in identity.of(name)]:
+            remedy = "say `controlPlane: multi-primary`, or remove that control plane first, by what installed it"
+            yield ask.fail(f"{name} is to be a remote cluster, and has an istiod of its own: {', '.join(own)}", remedy)
 
 
 def stops(mesh: Mesh, identity: Identity) -> str:

@@ -25,37 +25,19 @@ from meshkit.checks.gateway_exposure import (
     domain,
 )
 from meshkit.checks.question import Question, arrow, awaits, planned
-from meshkit.istio.control_plane import inventory, istioctl, revisions, versions
-from meshkit.istio.multicluster import gateway_api, gateway_exposure, gateway_manifests, remote_secrets
+from meshkit.istio.control_plane import inventory, istioctl
+from meshkit.istio.multicluster import gateway_api, gateway_manifests
 from meshkit.istio.multicluster import gateways as multicluster_gateways
-from meshkit.istio.multicluster.gateways import NetworkGateway
-from meshkit.istio.proxies import new_pods, proxy_status
 from meshkit.istio.reading import cell
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.wait import wait_for
 from meshkit.notebook import tables
+from meshkit.stages import eastwest_gateway
 from meshkit.stages.stage import Shows, Stage
 
 STAGE = "06 gateways"
 BEFORE, AFTER = "05 install", "07 discovery"
-OURS = f"istioctl, {gateway_manifests.OPERATOR}"
-
-
-def look(mesh: Mesh) -> GatewayFacts:
-    """Read gateways, what they let in, and what each istiod knows of them; changes nothing."""
-    return GatewayFacts(
-        **mesh.read_all(
-            identity=versions.identity,
-            gateways=multicluster_gateways.gateways,
-            gateways_seen=multicluster_gateways.gateways_seen,
-            remotes=remote_secrets.remote_clusters,
-            opened=gateway_exposure.opened,
-            claims=proxy_status.claims,
-            new_pods=new_pods.look,
-            installers=inventory.installers,
-            revisions=revisions.look,
-        )
-    )
+look = eastwest_gateway.look
 
 
 def check(mesh: Mesh, facts: GatewayFacts, mode: str = "apply") -> list[Finding]:
@@ -63,7 +45,8 @@ def check(mesh: Mesh, facts: GatewayFacts, mode: str = "apply") -> list[Finding]
     if mesh.spec.topology.network != "multi":
         ask = Question("MK602", "east-west gateways are needed", "the mesh", "clusters on different networks")
         return [ask.answer(Verdict.SKIPPED, "topology.network is flat: pods reach each other by their own addresses")]
-    gates = [*checks_revisions.check(mesh, facts.revisions), *control_plane.check_istiods(mesh, facts.identity)]
+    gates = [*checks_revisions.check(mesh, facts.revisions)]
+    gates += control_plane.check_istiods(mesh, facts.identity, joining=True)
     gates += [check_networks(mesh, facts, name) for name in mesh.clusters]
     places = [check_place(mesh, facts, name) for name in mesh.clusters]
     places += [finding for name in mesh.clusters for finding in check_hosts_exist(mesh, facts, name)]
@@ -100,49 +83,25 @@ def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
         return ask.unknown(
             reason, f"does it answer? `kubectl --context {mesh.spec.cluster(name).context} get services -A`"
         )
-    used = _used(mesh, facts, name)
-    if used and _closed_by_its_owner(used):
+    used = eastwest_gateway.in_use(mesh, facts, name)
+    if used and eastwest_gateway.closed_by_its_owner(used):
         context, gateway = mesh.spec.cluster(name).context, gateway_api.made_for(used.selector)
         observed = f"{used.namespace}/{used.service} is of Gateway {gateway}, which lets no mutual TLS through"
         edit = f"kubectl --context {context} edit gateways.gateway.networking.k8s.io -n {used.namespace} {gateway}"
         wanted = f"port {multicluster_gateways.PASSTHROUGH_PORT}, protocol TLS, tls.mode Passthrough"
         return ask.fail(observed, f"{edit}: let its listener be {wanted}, hostname *.{domain(facts)}")
     if used:
-        whose = "made by meshkit or Istio's script" if _ours(used) else f"of others ({used.made_by}), is used"
+        ours = eastwest_gateway.is_ours(used)
+        whose = "made by meshkit or Istio's script" if ours else f"of others ({used.made_by}), is used"
         what = cell(used.addresses) if used.declared else f"{used.namespace}/{used.service}"
         return ask.answer(Verdict.PASS, f"{what}, {whose}")
-    taken = _named(mesh, facts, name)
+    taken = eastwest_gateway.with_our_name(mesh, facts, name)
     if taken is None:
         return ask.answer(Verdict.PASS, f"{place} is free")
     missing = ", ".join(gateways.unmet_requirements(taken, mesh.spec.cluster(name).network))
     label, port = multicluster_gateways.NETWORK, multicluster_gateways.PASSTHROUGH_PORT
     remedy = f"give it label {label} and port {port}, or remove it with what made it"
     return ask.fail(f"{place} belongs to {taken.made_by or 'somebody'} and does not fit: {missing}", remedy)
-
-
-def _named(mesh: Mesh, facts: GatewayFacts, name: str) -> NetworkGateway | None:
-    place = (mesh.root_namespace, gateway_manifests.NAME)
-    return next((one for one in facts.gateways.of(name) if (one.namespace, one.service) == place), None)
-
-
-def _ours(gateway: NetworkGateway) -> bool:
-    return gateway.made_by == OURS
-
-
-def _closed_by_its_owner(gateway: NetworkGateway) -> bool:
-    """Return whether it is of the Gateway API and exposes nothing: a classic Gateway beside would share its listener.
-
-    Envoy then refuses the listener: two filter chains of the same matching rules.
-    """
-    return bool(gateway_api.made_for(gateway.selector)) and not gateway.exposed_by
-
-
-def _used(mesh: Mesh, facts: GatewayFacts, name: str) -> NetworkGateway | None:
-    """Return the gateway that a cluster has: meshkit's own, else one of others that fits."""
-    named = _named(mesh, facts, name)
-    if named and _ours(named):
-        return named
-    return next((one for one in facts.gateways.of(name, mesh.spec.cluster(name).network) if one.port), None)
 
 
 def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
@@ -154,33 +113,17 @@ def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:
     made = Plan(mesh, STAGE, withheld=next((f"{f.id} of {f.subject}: {f.observed}" for f in others), ""))
     if made.withheld:
         return made
+    ready = control_plane.joined(mesh, facts.identity)
     known = [name for name in mesh.clusters if not facts.gateways.unknown(name)]
-    for name in known:
-        _plan_gateway(made, mesh, facts, name)
+    for name in (one for one in known if one in ready):
+        eastwest_gateway.want(made, mesh, facts, name)
     if mesh.spec.topology.mesh_networks:
-        for name in known:
+        for name in (one for one in known if one not in mesh.spec.remotes):
             if facts.installers.get(name) != inventory.ISTIOCTL:
                 continue  # of somebody else, or unknown: MK105
             why = "istiods get the networks by meshNetworks, as the mesh file asks"
             made.install(name, _control_plane(mesh, facts, name), why)
     return made
-
-
-def _plan_gateway(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> None:
-    entry, used = mesh.spec.cluster(name), _used(mesh, facts, name)
-    if used is None and _named(mesh, facts, name):
-        return  # MK602 fails
-    if used is None or _ours(used):
-        made.install(name, gateway_manifests.eastwest(mesh.spec, name), f"lets other networks into {entry.network}")
-    own = f"{mesh.root_namespace}/{gateway_manifests.EXPOSURE}"
-    if used and (used.declared or _closed_by_its_owner(used) or used.exposed_by not in ((), (own,))):
-        return  # others expose it already, or MK602 fails, or it is known by its address only
-    selector = used.selector if used and not _ours(used) else gateway_manifests.SELECTOR
-    if not selector:
-        return  # an exposure without one would be of every gateway
-    why = f"lets other clusters reach {', '.join(gateway_manifests.hosts(mesh.spec, name, domain(facts)))}"
-    wait = functools.partial(missing, mesh, name)
-    made.apply(name, gateway_manifests.exposure(mesh.spec, name, selector, domain(facts)), why, wait=wait)
 
 
 def _control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> dict[str, Any]:
@@ -191,24 +134,6 @@ def _control_plane(mesh: Mesh, facts: GatewayFacts, name: str) -> dict[str, Any]
     return istioctl.operator(mesh.spec, name, alias=alias, mesh_networks=known)
 
 
-def missing(mesh: Mesh, name: str) -> str:
-    """Return what is missing before a cluster's gateway can be used, or nothing."""
-    one = Mesh(mesh.spec, {name: mesh.clusters[name]})
-    entry, found = mesh.spec.cluster(name), multicluster_gateways.gateways(one)
-    offered = gateways.check_gateway(mesh, found, name)
-    if offered.verdict is not Verdict.PASS:
-        look_at = (
-            f"kubectl --context {entry.context} describe service -n {mesh.root_namespace} {gateway_manifests.NAME}"
-        )
-        return f"{offered.observed}; look at `{look_at}`" if "pending" in offered.observed else offered.observed
-    seen = gateways.check_gateway_seen(mesh, found, multicluster_gateways.gateways_seen(one), name, name)
-    unseen = next((f.observed for f in seen if f.verdict not in (Verdict.PASS, Verdict.SKIPPED)), "")
-    if unseen:
-        return unseen
-    reasons = gateway_exposure.opened(one)["reason"]
-    return next((str(reason) for reason in reasons if reason), "")
-
-
 def prove(mesh: Mesh, facts: GatewayFacts, done: Plan) -> list[Finding]:
     """Judge what is there after the plan: `facts` is a new `look`; what was only planned is skipped."""
     if mesh.spec.topology.network != "multi":
@@ -216,15 +141,25 @@ def prove(mesh: Mesh, facts: GatewayFacts, done: Plan) -> list[Finding]:
     if done.pending:
         known = ("MK805", "east-west gateway is offered")
         return [*refused(done), *(planned(*known, name, "a gateway of its network") for name in mesh.clusters)]
-    findings = [gateways.check_gateway(mesh, facts.gateways, name) for name in mesh.clusters]
+    ready = control_plane.joined(mesh, facts.identity)
+    findings = [
+        gateways.check_gateway(mesh, facts.gateways, name) if name in ready else _after_discovery(mesh, name)
+        for name in mesh.clusters
+    ]
     for name in mesh.clusters:
-        findings += _seen(mesh, facts, name, name)
-    for reader, target in mesh.ordered_pairs:
+        findings += _seen(mesh, facts, name, name) if name not in mesh.spec.remotes else ()
+    for reader, target in mesh.spec.watched:
         findings += check_others(mesh, facts, reader, target) if mesh.spec.crosses(reader, target) else ()
-    for name in mesh.clusters:
+    for name in (one for one in mesh.clusters if one in ready):
         findings += [check_hosts(mesh, facts, name), check_control_plane(mesh, facts, name)]
         findings.append(check_own_network(mesh, facts, name))
     return [*findings, *check_mesh_networks(mesh, facts, gateway_manifests.configured(mesh))]
+
+
+def _after_discovery(mesh: Mesh, name: str) -> Finding:
+    """Say of a remote cluster that its gateway comes later: no istiod injects its pods yet."""
+    ask = Question("MK805", "east-west gateway is offered", name, f"a gateway of its network, after stage {AFTER}")
+    return ask.answer(Verdict.SKIPPED, f"{mesh.spec.primary_of(name)}'s istiod serves {name} from stage {AFTER} on")
 
 
 def arrived(mesh: Mesh, done: Plan) -> GatewayFacts:
@@ -235,8 +170,8 @@ def arrived(mesh: Mesh, done: Plan) -> GatewayFacts:
     """
     changed = {change.cluster for change in done.changes if change.status == "done"}
     for name in (n for n in mesh.clusters if n in changed):
-        wait_for(functools.partial(missing, mesh, name), f"east-west gateway of {name}")
-    return look(mesh.remembering())
+        wait_for(functools.partial(eastwest_gateway.missing, mesh, name), f"east-west gateway of {name}")
+    return eastwest_gateway.look(mesh.remembering())
 
 
 def _seen(mesh: Mesh, facts: GatewayFacts, reader: str, target: str) -> list[Finding]:

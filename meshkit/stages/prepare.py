@@ -32,7 +32,7 @@ from meshkit.checks.namespaces import (
 )
 from meshkit.checks.question import Question, planned
 from meshkit.istio.config import discovery_labels, network_policies, services
-from meshkit.istio.control_plane import inventory, istioctl, revisions, versions
+from meshkit.istio.control_plane import inventory, istioctl, primaries, remote_install, revisions, versions
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
 from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import injection, new_pods, proxy_status, reading, workloads
@@ -41,6 +41,7 @@ from meshkit.kube.wait import Wait
 from meshkit.notebook import tables
 from meshkit.probing import api_server_reach, pod_reach
 from meshkit.stages.stage import Shows, Stage
+from meshkit.tables import Row
 
 STAGE = "02 prepare"
 DISCOVERY = "istiod reads the namespace then (discoverySelectors)"
@@ -101,9 +102,11 @@ def check(mesh: Mesh, facts: PrepareFacts) -> list[Finding]:
 
 def check_api_servers(mesh: Mesh, facts: PrepareFacts) -> Iterator[Finding]:
     """MK701 and MK702: what remote secrets will need, before anything is changed."""
+    read = {target for _, target in mesh.spec.watched}
     for row in facts.inventory.to_dict("records"):
-        yield remote_reader.check_address(mesh, row["cluster"], row["api_server"], row["reason"])
-    for pair in mesh.ordered_pairs:
+        if row["cluster"] in read:
+            yield remote_reader.check_address(mesh, row["cluster"], row["api_server"], row["reason"])
+    for pair in mesh.spec.watched:
         yield remote_reader.check_reach(facts.api_servers, *pair, early=True)
 
 
@@ -117,9 +120,11 @@ def plan(mesh: Mesh, facts: PrepareFacts) -> Plan:
         root, probe = namespace_row(facts.roots, entry.name), probe_namespace_row(mesh, facts, entry.name)
         lacks = facts.discovery.get(entry.name, {})
         network = {} if root["network"] else {gateways.NETWORK: entry.network}
-        if not root["reason"] and (labels := {**network, **lacks.get(mesh.root_namespace, {})}):
+        leader = _leader(mesh, entry.name, root)
+        if not root["reason"] and ((labels := {**network, **lacks.get(mesh.root_namespace, {})}) or leader):
             why = f"tells istiod that pods of {entry.name} are in {entry.network}" if network else DISCOVERY
-            manifest = _namespace(mesh.root_namespace, labels)
+            why = f"lets {mesh.spec.primary_of(entry.name)}'s istiod serve {entry.name}" if leader else why
+            manifest = _namespace(mesh.root_namespace, labels, leader)
             wanted.apply(entry.name, manifest, why, wait=_placed(mesh, entry.name, entry.network))
         discovery = dict(lacks.get(mesh.spec.probe.namespace, {}))
         if probe["reason"] == "missing" or not (probe["reason"] or prerequisites.labels(probe)):
@@ -133,8 +138,14 @@ def plan(mesh: Mesh, facts: PrepareFacts) -> Plan:
     return wanted
 
 
-def _namespace(name: str, labels: dict[str, str]) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+def _namespace(name: str, labels: dict[str, str], annotations: dict[str, str] | None = None) -> dict[str, Any]:
+    noted = {"annotations": annotations} if annotations else {}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels, **noted}}
+
+
+def _leader(mesh: Mesh, name: str, root: Row) -> dict[str, str]:
+    """Return the annotation that a remote cluster's root namespace lacks."""
+    return remote_install.led_by(mesh.spec, name, root["led_by"]) if name in mesh.spec.remotes else {}
 
 
 def _placed(mesh: Mesh, cluster: str, network: str) -> Wait:
@@ -174,6 +185,8 @@ def prove_labels(mesh: Mesh, facts: PrepareFacts, made: Plan) -> Iterator[Findin
         label = wanted_label(mesh, facts, entry.name)
         root, rows = namespace_row(roots, entry.name), probes[probes["cluster"] == entry.name]
         expected = f"{gateways.NETWORK}={entry.network}; {prerequisites.text(label)} or another label of injection"
+        if entry.name in mesh.spec.remotes:
+            expected += f"; {primaries.ANNOTATION}={mesh.spec.primary_of(entry.name)}"
         known = ("MK221", "labels are there", entry.name, expected)
         ask = Question(*known)
         if made.pending:
@@ -185,7 +198,9 @@ def prove_labels(mesh: Mesh, facts: PrepareFacts, made: Plan) -> Iterator[Findin
             continue
         labels = prerequisites.labels(own[0])
         observed = f"{root['network'] or 'no network'}; {prerequisites.text(labels) or 'no injection'}"
-        yield ask.judge(root["network"] == entry.network and labels, observed, "see MK201 and MK290")
+        good = root["network"] == entry.network and labels and not _leader(mesh, entry.name, root)
+        observed += f"; {primaries.ANNOTATION}: {root['led_by'] or 'none'}" if entry.name in mesh.spec.remotes else ""
+        yield ask.judge(good, observed, "see MK201 and MK290")
 
 
 def prove_placed(mesh: Mesh, made: Plan) -> Iterator[Finding]:

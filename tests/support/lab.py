@@ -126,11 +126,11 @@ class Lab:
 
 
 @contextlib.contextmanager
-def started(home: Path, scenario: str) -> Iterator[Lab]:
+def started(home: Path, scenario: str, *, shapes: Sequence[str] = ()) -> Iterator[Lab]:
     """Start a lab of two clusters in a folder, and end it."""
     lab = Lab(home)
     try:
-        lab.start(scenario)
+        lab.start(scenario, shapes=shapes)
         yield lab
     finally:
         lab.stop()

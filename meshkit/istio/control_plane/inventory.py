@@ -13,6 +13,7 @@ import yaml
 
 from meshkit.istio.control_plane.istiods_and_proxies import NETWORK, istiods, proxies
 from meshkit.istio.control_plane.owners import known_owner
+from meshkit.istio.control_plane.primaries import ANNOTATION
 from meshkit.istio.control_plane.revisions import REVISION, named
 from meshkit.kube.api_server import is_local, server
 from meshkit.kube.cluster import Cluster
@@ -85,6 +86,7 @@ ROOT_NAMESPACES: Final = Table(
         "namespace": text("the root namespace"),
         "exists": flag("it is there"),
         "network": text("its label `topology.istio.io/network`"),
+        "led_by": text("of a remote cluster: its annotation `topology.istio.io/controlPlaneClusters`"),
         "reason": text("why a cluster could not be read"),
     },
     key=("cluster",),
@@ -316,7 +318,9 @@ def root_namespaces(mesh: Mesh) -> pd.DataFrame:
             rows.append({**row, "reason": found.reason})
             continue
         labels = ((found[0] or {}).get("metadata") or {}).get("labels") or {}
-        rows.append({**row, "exists": found[0] is not None, "network": labels.get(NETWORK, "")})
+        annotations = ((found[0] or {}).get("metadata") or {}).get("annotations") or {}
+        led_by = str(annotations.get(ANNOTATION) or "")
+        rows.append({**row, "exists": found[0] is not None, "network": labels.get(NETWORK, ""), "led_by": led_by})
     return ROOT_NAMESPACES.frame(rows)
 
 

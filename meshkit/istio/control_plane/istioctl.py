@@ -38,6 +38,8 @@ PRUNED = (
 """The kinds of which `istioctl install` removes what it rendered before and does not now (uninstall/prune.go)."""
 _COMPONENTS = "Base,Pilot,IngressGateways,EgressGateways,Cni,Ztunnel"
 CONTROL_PLANE = "control-plane"
+SHARED = ("hub", "tag", "meshConfig", "values", "unvalidatedValues")
+"""What of an overlay is of each installation; the rest is about a control plane, or would install it a second time."""
 UNTAGGED = "operatorManageWebhooks"
 """A value of `global`: with it istioctl makes no tag, and renders no webhook of injection."""
 DEFAULT_ID = "Kubernetes"
@@ -50,7 +52,8 @@ def operator(spec: MeshSpec, name: str, *, alias: str = "", mesh_networks: Mappi
     """Return the IstioOperator of a cluster's control plane.
 
     The mesh file's overlay comes first, the ids that the mesh needs after it: profile, revision, mesh id, cluster
-    id, network, and an alias for the id that its proxies still claim.
+    id, network, and an alias for the id that its proxies still claim. With `externalIstiod` it serves remote
+    clusters: without, it gives them no root certificate (pilot/pkg/bootstrap, EXTERNAL_ISTIOD).
 
     Raises:
         InputError: the overlay is missing or no IstioOperator.
@@ -61,18 +64,25 @@ def operator(spec: MeshSpec, name: str, *, alias: str = "", mesh_networks: Mappi
         "network": entry.network,
         "multiCluster": {"clusterName": name},
         **({"meshNetworks": dict(mesh_networks)} if mesh_networks else {}),
+        **({"externalIstiod": True} if spec.remotes_of(name) else {}),
     }
-    own: dict[str, Any] = {"profile": spec.istio.profile, "values": {"global": ids}}
+    own = placed(spec, {"profile": spec.istio.profile, "values": {"global": ids}})
+    if alias:
+        own["components"] = {"pilot": {"k8s": {"overlays": [_alias(name, alias, spec.istio.revision)]}}}
+    return wrap(merge(overlay(spec), own))
+
+
+def placed(spec: MeshSpec, own: Operator) -> Operator:
+    """Return a spec with the revision, root namespace and trust domain of the mesh file, where they are not Istio's."""
+    own = copy.deepcopy(own)
     if spec.istio.revision:
         own["revision"] = spec.istio.revision
     if spec.mesh.root_namespace != "istio-system":
         own["namespace"] = spec.mesh.root_namespace
-        ids["istioNamespace"] = spec.mesh.root_namespace
+        own["values"]["global"]["istioNamespace"] = spec.mesh.root_namespace
     if spec.mesh.trust_domain != "cluster.local":
         own["meshConfig"] = {"trustDomain": spec.mesh.trust_domain}
-    if alias:
-        own["components"] = {"pilot": {"k8s": {"overlays": [_alias(name, alias, spec.istio.revision)]}}}
-    return wrap(merge(overlay(spec), own))
+    return own
 
 
 def _alias(name: str, alias: str, revision: str) -> dict[str, Any]:

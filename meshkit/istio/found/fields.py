@@ -49,6 +49,7 @@ def fields(facts: Facts) -> Iterator[Field]:
             _name(entry, facts.places[i]),
             _context(facts, entry),
             network,
+            *_primary(facts, entry),
             *_api_server(facts, entry),
             *_gateway(facts, entry, network.value, several=several),
         )
@@ -142,6 +143,13 @@ def _context(facts: Facts, entry: ClusterSpec) -> Field:
     row = row_of(facts.inventory, entry.name)
     istio = f"Istio by {row['installer']}" if row["installer"] else "no istiod"
     return Field(("context",), entry.context, row["reason"] or f"{row['api_server']}; {istio}")
+
+
+def _primary(facts: Facts, entry: ClusterSpec) -> Iterator[Field]:
+    """Yield the cluster whose istiod serves one that has none."""
+    served = (one for one in facts.identity if entry.name in map(str, one.serves))
+    if primary := next((one.cluster for one in served), ""):
+        yield Field(("primary",), primary, "its istiod serves this one")
 
 
 def _api_server(facts: Facts, entry: ClusterSpec) -> Iterator[Field]:

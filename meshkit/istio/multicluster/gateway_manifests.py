@@ -22,8 +22,6 @@ SELECTOR = {"istio": "eastwestgateway"}
 PORTS = {"status-port": 15021, "tls": PASSTHROUGH_PORT, "tls-istiod": 15012, "tls-webhook": 15017}
 Networks = dict[str, Any]
 """`meshNetworks`: endpoints and gateways by network."""
-# The rest of an overlay is about the control plane, or would install other components a second time.
-_TAKEN = ("hub", "tag", "meshConfig", "values", "unvalidatedValues")
 
 
 def eastwest(spec: MeshSpec, name: str) -> dict[str, Any]:
@@ -35,7 +33,7 @@ def eastwest(spec: MeshSpec, name: str) -> dict[str, Any]:
         InputError: the overlay is missing or no IstioOperator.
     """
     entry = spec.cluster(name)
-    taken = {key: value for key, value in istioctl.overlay(spec).items() if key in _TAKEN}
+    taken = {key: value for key, value in istioctl.overlay(spec).items() if key in istioctl.SHARED}
     own: dict[str, Any] = {
         "profile": "empty",
         "components": {"ingressGateways": [_gateway(spec, name)]},
@@ -80,9 +78,10 @@ def _elsewhere(spec: MeshSpec) -> bool:
 def hosts(spec: MeshSpec, name: str, domain: str = DEFAULT) -> list[str]:
     """Return the hosts that a cluster's gateway lets others reach: the mesh file's, else all of the cluster domain.
 
-    As Istio's own samples/multicluster/expose-services.yaml: `*.local`; another domain is not below that.
+    A remote cluster's are those of its primary, whose exposure is the only one that istiod reads. As Istio's own
+    samples/multicluster/expose-services.yaml: `*.local`; another domain is not below that.
     """
-    return spec.cluster(name).gateway.hosts or ["*.local" if domain == DEFAULT else f"*.{domain}"]
+    return spec.cluster(spec.primary_of(name)).gateway.hosts or ["*.local" if domain == DEFAULT else f"*.{domain}"]
 
 
 def exposure(spec: MeshSpec, name: str, selector: Mapping[str, str], domain: str = DEFAULT) -> dict[str, Any]:

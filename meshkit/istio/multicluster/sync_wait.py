@@ -29,8 +29,8 @@ def discovered(mesh: Mesh, reader: str, target: str, events: Mapping[str, int]) 
                 return f"{istiod}: {', '.join(map(str, said)) or f'does not know {target}'}"
         if not istiods:
             return f"{reader} has no istiod"
-        if not mesh.spec.crosses(reader, target):
-            return ""
+        if not mesh.spec.crosses(reader, target) or target in mesh.spec.remotes:
+            return ""  # a remote cluster's gateway comes after its secret
         blind = istiods - {one.istiod for one in gateways.gateways_seen(alone).of(reader, network)}
         return f"{', '.join(sorted(blind))}: no gateway of {network} yet" if blind else ""
 

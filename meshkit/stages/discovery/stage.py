@@ -34,9 +34,8 @@ from meshkit.checks.remote_reader import (
     check_claims,
     check_others,
     check_reach,
-    check_reader,
+    check_readable,
     check_rights,
-    check_server,
     check_version,
 )
 from meshkit.checks.remote_secrets import check_life
@@ -53,8 +52,8 @@ from meshkit.probing import api_server_reach
 from meshkit.probing import merged_service as probing_merged_service
 from meshkit.snapshot.snapshot import Snapshot
 from meshkit.spec import MeshSpec
-from meshkit.stages import istiod_restart
-from meshkit.stages.discovery import token_rotation
+from meshkit.stages import istiod_restart, probe_workloads
+from meshkit.stages.discovery import joining, token_rotation
 from meshkit.stages.discovery.facts import STAGE, look
 from meshkit.stages.discovery.token_rotation import token_actions
 from meshkit.stages.stage import Shows, Stage
@@ -74,15 +73,17 @@ def check(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: str = "
     In plan mode, what an earlier stage is to fix does not fail. `renew` is that of `token_rotation.token_actions`.
     """
     wishes = token_actions(mesh, facts, renew)
-    findings = [*control_plane.check_istiods(mesh, facts.known.identity)]
+    findings = [*control_plane.check_istiods(mesh, facts.known.identity, joining=True)]
     if mesh.spec.topology.network == "multi":
-        findings += [gateways.check_gateway(mesh, facts.known.gateways, name) for name in mesh.clusters]
-    findings += [*certificates.check_roots(mesh, facts.known.certificates)]
+        ready = control_plane.joined(mesh, facts.known.identity)
+        findings += [gateways.check_gateway(mesh, facts.known.gateways, name) for name in ready]
+    findings += [*certificates.check_roots(mesh, facts.known.certificates), *joining.check(mesh, facts)]
+    read = {target for _, target in mesh.spec.watched}
     for name in mesh.clusters:
-        findings += [check_server(mesh, facts, name), check_claims(mesh, facts, name)]
-        findings += [check_reader(mesh, facts, name), check_rights(mesh, facts, name)]
+        findings += [*check_readable(mesh, facts, name, read=name in read), check_claims(mesh, facts, name)]
+        findings.append(check_rights(mesh, facts, name))
         findings += [*check_version(facts, name, [wish for (a, _), wish in wishes.items() if a == name])]
-    for pair in mesh.ordered_pairs:
+    for pair in mesh.spec.watched:
         findings += [check_reach(facts.reach, *pair, early=mode == "plan"), check_others(mesh, facts, *pair)]
         findings += [*check_life(mesh, facts.known.remote_secrets, *pair, renewed=bool(wishes[pair]))]
     begun = service_merge.check_merging(mesh, facts.services, facts.merging, _new(mesh, facts, renew))
@@ -126,7 +127,7 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
             and held.token_secret == now.secret
         )
 
-    for name in mesh.clusters:
+    for name in dict.fromkeys(reader for reader, _ in mesh.spec.watched):
         waits: list[Wait] = []
         hurt = known_defects.needs_restart_after_secret_change(facts.versions, name)
         for target in [b for (a, b), wish in wishes.items() if a == name and wish]:
@@ -137,6 +138,8 @@ def plan(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> Plan:
             # Each change is one event more; of a cluster that istiod does not know yet there is only the name.
             seen = {pod: count + len(waits) + 1 for pod, count in taken.items()} if renewed else {}
             wait = discovered(mesh, name, target, seen)
+            if mesh.spec.primary_of(target) == name:
+                wait = in_turn([wait, joining.can_inject(mesh, target)])
             before = len(made.changes)
             token = None if to_come(name, target) else found[target]
             held = token_rotation.held_by(mesh, facts, name, target)
@@ -181,29 +184,36 @@ def _plan_secret(
         made.changes[-1].problem = why
 
 
-def try_merged(mesh: Mesh, plan: Plan) -> pd.DataFrame:
-    """Call the probe's Service from each cluster: `merged_service.look`; no rows while the plan is not applied."""
-    return probing_merged_service.MERGED.frame([]) if plan.pending else probing_merged_service.look(mesh)
+def try_merged(mesh: Mesh, *, pending: bool) -> pd.DataFrame:
+    """Call the probe's Service from each cluster: `merged_service.look`; no rows while a plan is not applied."""
+    return probing_merged_service.MERGED.frame([]) if pending else probing_merged_service.look(mesh)
 
 
-def prove(mesh: Mesh, plan: Plan, calls: pd.DataFrame, old: Plan | None = None) -> list[Finding]:
+def prove(
+    mesh: Mesh, plan: Plan, calls: pd.DataFrame, old: Plan | None = None, *, pending: bool = False
+) -> list[Finding]:
     """Read again: secrets, credentials, each istiod's sync state (as stage 08 judges them), endpoints and calls.
 
-    And, of the plan `old`, that what it revoked opens nothing.
+    And, of the plan `old`, that what it revoked opens nothing. Nothing is proved while the plan, or another one of the
+    stage, is `pending`.
     """
     findings = [*token_rotation.check_revoked(mesh, old)] if old else []
-    if plan.pending:
+    if plan.pending or pending:
         asks = (*_questions(mesh), *merged_service.questions(mesh))
         return [*refused(plan), *findings, *(planned(*ask.known.values()) for ask in asks)]
     now = Snapshot(mesh).read("identity", "remote_secrets", "remote_clusters", "gateways", "gateways_seen")
     for pair in mesh.ordered_pairs:
         findings += remote_secrets.check(mesh, now.identity, now.remote_secrets, now.remote_clusters, pair)
         findings += gateways.check_pair(mesh, now.identity, now.gateways, now.gateways_seen, pair)
+    if mesh.spec.topology.network == "multi":
+        findings += [gateways.check_gateway(mesh, now.gateways, name) for name in mesh.spec.remotes]
+    if mesh.spec.remotes:
+        findings += [*control_plane.check_istiods(mesh, now.identity), *probe_workloads.check(mesh, mesh.spec.remotes)]
     return [*findings, *merged_service.check(mesh, calls)]
 
 
 def _questions(mesh: Mesh) -> Iterable[Question]:
-    for reader, target in mesh.ordered_pairs:
+    for reader, target in mesh.spec.watched:
         yield Question("MK802", "remote secret is there", arrow(reader, target), f"one, with the key {target}")
         yield Question("MK803", "credential opens the API server now", arrow(reader, target), f"ok, leads to {target}")
         yield Question("MK804", "istiod watches the other cluster", arrow(reader, target), "synced, by every replica")
@@ -228,6 +238,7 @@ class Discovery(Stage):
     ) -> None:
         super().__init__(mesh, mode=mode, journal=journal)
         self.renew: str = renew
+        self.joined: Plan = Plan(self.mesh, STAGE)
         self.calls: pd.DataFrame = probing_merged_service.MERGED.frame([])
 
     @property
@@ -248,10 +259,14 @@ class Discovery(Stage):
         self.findings += token_rotation.try_tokens(self.mesh, self.facts, self.mode, self.renew)
         self.secrets = plan(self.mesh, self.facts, self.renew)
         yield self.secrets
+        if self.mesh.spec.remotes:
+            self.joined = joining.plan(self.mesh)
+            yield self.joined
         self.revoked = plan_revoked(self.mesh, tokens)
         self.findings += token_rotation.check_readers_switched(self.mesh, self.revoked, self.mode)
         yield self.revoked
 
     def _prove(self) -> Iterable[Finding]:
-        self.calls = try_merged(self.mesh, self.secrets)
-        return prove(self.mesh, self.secrets, self.calls, self.revoked)
+        pending = any(plan.pending for plan in (self.secrets, self.joined))
+        self.calls = try_merged(self.mesh, pending=pending)
+        return prove(self.mesh, self.secrets, self.calls, self.revoked, pending=pending)

@@ -53,7 +53,7 @@ def token_actions(mesh: Mesh, facts: DiscoveryFacts, renew: str = "") -> dict[tu
         InputError: `renew` names a cluster that is not in the mesh file.
     """
     targets = clusters_to_renew(mesh, renew)
-    return {(a, b): _wanted(mesh, facts, a, b, anyway=b in targets) for a, b in mesh.ordered_pairs}
+    return {(a, b): _wanted(mesh, facts, a, b, anyway=b in targets) for a, b in mesh.spec.watched}
 
 
 def clusters_to_renew(mesh: Mesh, renew: str) -> set[str]:
@@ -110,7 +110,7 @@ def plan_tokens(mesh: Mesh, stage: str, facts: DiscoveryFacts, renew: str = "") 
         if mesh.spec.remote_secrets.reader == "least":
             for manifest in reader_tokens.least(mesh.root_namespace):
                 plan.apply(target, manifest, f"the account by which others read {target}")
-        held = [held_by(mesh, facts, holder, b) for holder, b in mesh.ordered_pairs if b == target]
+        held = [held_by(mesh, facts, holder, b) for holder, b in mesh.spec.watched if b == target]
         used = {secret.token_secret for secret in held if secret} - {""}
         good = row.get("secret") and not (target in anyway and row["secret"] in used)
         if good or not any(wish for (_, b), wish in wishes.items() if b == target):
@@ -212,7 +212,7 @@ def check_readers_switched(mesh: Mesh, plan: Plan, mode: str = "apply") -> Itera
         for name in mesh.clusters
         if seen is not None and needs_restart_after_secret_change(seen, name)
     }
-    for holder, target in mesh.ordered_pairs:
+    for holder, target in mesh.spec.watched:
         if target not in replaced:
             continue
         ask = Question("MK713", "nobody uses the old credential", f"{holder} → {target}", "a new one, taken by istiod")

@@ -9,7 +9,7 @@ meshkit.stages.install.cluster_id_rename.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,7 @@ from meshkit.checks.question import Question, awaits, planned
 from meshkit.display import Record
 from meshkit.errors import MeshkitError
 from meshkit.istio.ca import cacerts, istiod_ca, trust_store
-from meshkit.istio.control_plane import inventory, istioctl, revisions, versions, workload_copies
+from meshkit.istio.control_plane import inventory, istioctl, remote_install, revisions, versions
 from meshkit.istio.control_plane.cluster_domain import of_mesh
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.istio.control_plane.revisions import ControlPlanes, named
@@ -35,11 +35,10 @@ from meshkit.istio.multicluster.gateway_manifests import mesh_networks
 from meshkit.istio.multicluster.remote_secrets import RemoteClusters
 from meshkit.istio.proxies import new_pods, workloads
 from meshkit.istio.proxies import reading as proxies_reading
-from meshkit.kube.manifests import MANAGED, Object
 from meshkit.kube.mesh import Mesh, Unknown
-from meshkit.kube.rollout import rolled_out
 from meshkit.notebook import tables
 from meshkit.spec import MeshSpec
+from meshkit.stages import probe_workloads
 from meshkit.stages.install import cluster_id_rename
 from meshkit.stages.stage import Shows, Stage
 from meshkit.tables import Table, text
@@ -167,6 +166,12 @@ def check(mesh: Mesh, facts: InstallFacts, mode: str = "apply", *, drop_alias: b
         # Another network than the mesh file's is nothing that stage 02 changes.
         findings.append(label if row["network_label"] else awaits(label, mode, "02 prepare"))
         certs = Question("MK505", "the common root is plugged in", name, f"Secret cacerts in {mesh.root_namespace}")
+        if signer := control_plane.only_signer(mesh):
+            findings.append(certs.answer(Verdict.SKIPPED, f"{signer}'s istiod signs for all clusters"))
+            continue
+        if name in mesh.spec.remotes:
+            findings.append(certs.answer(Verdict.SKIPPED, f"{mesh.spec.primary_of(name)}'s istiod signs for it"))
+            continue
         if reason:
             findings.append(certs.unknown(reason))
             continue
@@ -269,7 +274,8 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
     if wanted.withheld:
         return wanted
     # Clusters without Istio first: nothing of theirs can suffer, and what is wrong with the tool shows there.
-    by_age = sorted(facts.planes.to_dict("records"), key=lambda row: row["istiod"] != "")
+    own = [row for row in facts.planes.to_dict("records") if row["cluster"] not in mesh.spec.remotes]
+    by_age = sorted(own, key=lambda row: row["istiod"] != "")
     addresses = (
         mesh_networks(mesh.spec, gateways.gateways(mesh), of_mesh(mesh)) if mesh.spec.topology.mesh_networks else None
     )
@@ -281,9 +287,40 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
             new = "a control plane of its own" if not row["istiod"] else f"id {row['becomes']}, network and mesh id"
             gate = cluster_id_rename.unclaimed(mesh, name, going) if going else None
             wanted.install(name, document, f"no longer accepts {going} as its id" if going else new, gate=gate)
+            _offer(mesh, wanted, name)
     _restarts(mesh, facts, wanted)
-    _samples(mesh, wanted)
+    probe_workloads.want(mesh, wanted, [name for name in mesh.clusters if name not in mesh.spec.remotes])
     return wanted
+
+
+def plan_remotes(mesh: Mesh, facts: InstallFacts) -> Plan:
+    """Plan the profile `remote` of each cluster that another's istiod is to serve: no pod, but ways to that istiod.
+
+    The address at which the primary offers it is known once the plan before is applied; until then it is shown without.
+    Its gateway and the probe's workloads come in stage 07, when that istiod can inject their pods.
+    """
+    wanted = Plan(mesh, STAGE, withheld=topology.stops(mesh, facts.identity))
+    found = mesh.each(lambda cluster: remote_install.offered(cluster, mesh.root_namespace))
+    for name in [] if wanted.withheld else mesh.spec.remotes:
+        primary = mesh.spec.primary_of(name)
+        at = found[primary]
+        address = "" if isinstance(at, Unknown) else at[1]
+        document = remote_install.operator(mesh.spec, name, address or remote_install.TO_COME)
+        before = len(wanted.changes)
+        wanted.install(name, document, f"{primary}'s istiod serves {name}: webhooks and a Service that lead there")
+        if not address and len(wanted.changes) > before:
+            why = at.reason if isinstance(at, Unknown) else f"cannot be made before {primary}'s istiod has an address"
+            wanted.changes[-1].problem = why
+    return wanted
+
+
+def _offer(mesh: Mesh, wanted: Plan, name: str) -> None:
+    """Want a Service by which a primary's remotes reach its istiods, unless somebody offers them already."""
+    remotes, root = mesh.spec.remotes_of(name), mesh.root_namespace
+    if remotes and remote_install.offered(mesh.clusters[name], root)[0] in ("", remote_install.OFFER):
+        wait = remote_install.has_address(mesh.clusters[name], root)
+        why = f"{', '.join(remotes)} reach its istiod there, on two ports"
+        wanted.apply(name, remote_install.offer(mesh.spec), why, wait=wait)
 
 
 def _restarts(mesh: Mesh, facts: InstallFacts, wanted: Plan) -> None:
@@ -298,59 +335,25 @@ def _restarts(mesh: Mesh, facts: InstallFacts, wanted: Plan) -> None:
             wanted.restart(row["cluster"], row["kind"], row["namespace"], row["workload"], claim)
 
 
-def _samples(mesh: Mesh, wanted: Plan) -> None:
-    """Want the probe's client and server in each cluster without them, copied from one that has them."""
-    spec = mesh.spec.probe
-    for name in (spec.server, spec.client):
-        found = mesh.each(lambda cluster, name=name: workload_copies.workload(cluster, spec.namespace, name))  # type: ignore[misc]
-        whole = (objects for objects in found.values() if not isinstance(objects, Unknown) and _runs(objects))
-        source = next(whole, [])
-        for cluster, objects in found.items():
-            # A killed run may have left a part of ours; what others made is theirs, whole or not.
-            if isinstance(objects, Unknown) or _runs(objects) or not all(map(_ours, objects)):
-                continue
-            for obj in source:
-                waits = obj["kind"] == "Deployment"
-                wait = rolled_out(mesh.clusters[cluster], "Deployment", spec.namespace, name) if waits else None
-                wanted.apply(cluster, obj, "the probe calls it in every cluster", wait=wait)
-
-
-def _runs(objects: list[Object]) -> bool:
-    return any(obj["kind"] == "Deployment" for obj in objects)
-
-
-def _ours(obj: Object) -> bool:
-    return bool((obj["metadata"].get("labels") or {}).items() >= MANAGED.items())
-
-
-def prove(mesh: Mesh, facts: InstallFacts, done: Plan, now: InstallFacts, *, drop_alias: bool = False) -> list[Finding]:
+def prove(
+    mesh: Mesh, facts: InstallFacts, done: Sequence[Plan], now: InstallFacts, *, drop_alias: bool = False
+) -> list[Finding]:
     """Judge what is there `now`: identities, versions, what each proxy claims, xDS, the probe's workloads, chains.
 
     MK520: nothing is proved of a plan that was not applied.
     """
-    gone = cluster_id_rename.check_dropped(mesh, facts.planes, drop_alias=drop_alias, pending=done.pending)
-    if done.pending:
+    pending = any(one.pending for one in done)
+    gone = cluster_id_rename.check_dropped(mesh, facts.planes, drop_alias=drop_alias, pending=pending)
+    if pending:
         known = ("MK520", "control planes are as the mesh file says", "all clusters", "applied and proved")
-        return [*refused(done), planned(*known), *gone]
-    findings = [*control_plane.check_istiods(mesh, versions.identity(mesh)), *gone]
+        return [*(finding for one in done for finding in refused(one)), planned(*known), *gone]
+    identity = versions.identity(mesh)
+    findings = [*control_plane.check_istiods(mesh, identity, joining=True), *gone]
     findings += cluster_id_rename.check_claims(mesh, now.identities)
     seen = proxies_reading.look(mesh)
-    findings += [*proxies.check_proxies(mesh, seen), *proxies.check_versions(mesh, seen), *check_sample(mesh)]
+    findings += [*proxies.check_proxies(mesh, seen), *proxies.check_versions(mesh, seen)]
+    findings += probe_workloads.check(mesh, control_plane.joined(mesh, identity))
     return [*findings, *certificates.check_roots(mesh, trust_store.certificates(mesh))]
-
-
-def check_sample(mesh: Mesh) -> Iterator[Finding]:
-    """MK524: the probe's workloads are ready in every cluster."""
-    spec = mesh.spec.probe
-    for name, cluster in mesh.clusters.items():
-        for workload in (spec.server, spec.client):
-            ask = Question("MK524", "the probe's workload is ready", f"{name}: {workload}", "rolled out")
-            try:
-                missing = rolled_out(cluster, "Deployment", spec.namespace, workload)()
-            except MeshkitError as error:
-                yield ask.unknown(error.message)
-            else:
-                yield ask.judge(not missing, missing or "rolled out", f"kubectl -n {spec.namespace} get pods")
 
 
 class Install(Stage):
@@ -388,8 +391,9 @@ class Install(Stage):
 
     def _plans(self) -> Iterator[Plan]:
         yield plan(self.mesh, self.facts, drop_alias=self.drop_alias)
+        if self.mesh.spec.remotes:
+            yield plan_remotes(self.mesh, self.facts)
 
     def _prove(self) -> Iterable[Finding]:
-        (made,) = self.plans
         self.after = self._read_once()
-        return prove(self.mesh, self.facts, made, self.after, drop_alias=self.drop_alias)
+        return prove(self.mesh, self.facts, self.plans, self.after, drop_alias=self.drop_alias)

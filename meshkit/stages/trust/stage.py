@@ -8,12 +8,12 @@ meshkit.stages.trust.root_rotation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from meshkit.changes.plan import Plan
-from meshkit.checks import certificates, discovery_pause, restarts, topology, trust_domains
+from meshkit.checks import certificates, control_plane, discovery_pause, restarts, topology, trust_domains
 from meshkit.checks.ca import (
     check_authority,
     check_cluster_id,
@@ -47,6 +47,32 @@ from meshkit.stages.trust import proof, root_rotation
 from meshkit.tables import of_cluster
 
 STAGE = "04 trust"
+
+
+def signing(mesh: Mesh) -> Mesh:
+    """Return the mesh of the clusters whose istiods sign: proxies of a remote get certificates from its primary's."""
+    if not mesh.spec.remotes:
+        return mesh
+    own = [entry for entry in mesh.spec.clusters if entry.name not in mesh.spec.remotes]
+    each_its_own = mesh.spec.topology.model_copy(update={"control_plane": "multi-primary"})
+    spec = mesh.spec.model_copy(update={"clusters": own, "topology": each_its_own})
+    return Mesh(spec, {entry.name: mesh.clusters[entry.name] for entry in own})
+
+
+def check_only_signer(mesh: Mesh, facts: TrustFacts, name: str) -> list[Finding]:
+    """MK401 where one cluster's istiod signs for all: they have one root by that, and this stage changes nothing."""
+    ask = Question("MK401", "a common root is possible", "mesh", "there already, to be adopted, or by an overlap")
+    findings = [ask.answer(Verdict.PASS, f"{name}'s istiod signs for all clusters")]
+    findings += [check_authority(facts, name), *check_signers(facts, name), *check_intermediate(facts, name)]
+    return [*findings, *certificates.check_certificates(mesh, facts.certificates)]
+
+
+def check_remotes_follow(choice: Choice, remotes: Sequence[str]) -> Finding:
+    """MK401 of remote clusters: no overlap of roots where they have proxies: it would leave them out."""
+    ask = Question("MK401", "a common root is possible", ", ".join(remotes), "no change of a root that they have")
+    moving = choice.outcome is StrategyOutcome.OVERLAP
+    remedy = "move the roots of the primaries first, with a mesh file of them alone; remote clusters join after that"
+    return ask.judge(not moving, "an overlap would leave their proxies out" if moving else "none", remedy)
 
 
 def check(mesh: Mesh, facts: TrustFacts) -> list[Finding]:
@@ -234,6 +260,8 @@ class Trust(Stage):
 
     def __init__(self, mesh: str | Path | MeshSpec | Mesh, *, mode: str = "plan", journal: str = "") -> None:
         super().__init__(mesh, mode=mode, journal=journal)
+        self.remotes, self.only_signer = self.mesh.spec.remotes, control_plane.only_signer(self.mesh)
+        self.mesh = signing(self.mesh)
         self._traffic: Traffic = Traffic(self.mesh, proof.RATE, clients=())
 
     @property
@@ -244,6 +272,8 @@ class Trust(Stage):
     @property
     def strategy(self) -> Record:
         """How the clusters come to a common root, and why."""
+        if self.only_signer:
+            return Record("strategy", f"none is needed: {self.only_signer}'s istiod signs for all clusters")
         choice = choose(self.mesh, self.facts)
         return Record("strategy", f"{choice.outcome.value}: {choice.why}")
 
@@ -251,10 +281,13 @@ class Trust(Stage):
         return istio_trust.look(self.mesh)
 
     def _check(self) -> Iterable[Finding]:
-        return check(self.mesh, self.facts)
+        if self.only_signer:
+            return check_only_signer(self.mesh, self.facts, self.only_signer)
+        left = [check_remotes_follow(choose(self.mesh, self.facts), self.remotes)] if self.remotes else []
+        return [*left, *check(self.mesh, self.facts)]
 
     def _plans(self) -> Iterator[Plan]:
-        yield plan(self.mesh, self.facts)
+        yield Plan(self.mesh, STAGE) if self.only_signer else plan(self.mesh, self.facts)
 
     def _carry_out(self, plan: Plan) -> None:
         self._traffic = proof.watch(self.mesh, plan)
@@ -263,4 +296,6 @@ class Trust(Stage):
 
     def _prove(self) -> Iterable[Finding]:
         self.after = self._read_once()
+        if self.only_signer:
+            return ()
         return proof.prove(self.mesh, self.facts, self.after, self.plans[0], self.traffic)

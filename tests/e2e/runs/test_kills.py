@@ -1,6 +1,7 @@
 """A run that is killed with -9 again and again, at random moments, and resumed: it ends as one that never broke.
 
-The seed and every hit are printed; MESHKIT_TEST_SEED gives the same moments again, MESHKIT_TEST_KILLS fewer of them.
+The seed and every hit are printed; MESHKIT_TEST_SEED gives the same moments again, MESHKIT_TEST_KILLS fewer of them,
+MESHKIT_TEST_SHAPE (`primary-remote+flat-one-vpc`) a mesh of another shape.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ NEXT = 3
 """The change that is hit is one of the next so many, drawn."""
 STAGE_TAKES = 400.0
 Moment = tuple[str, str, float]
+SHAPES = tuple(filter(None, os.environ.get("MESHKIT_TEST_SHAPE", "").split("+")))
 KNOWN_UNTIL = "08"
 """The last stage that a run may begin with if it is to know all parameters of SMALL."""
 SMALL = ("-p", "samples", "40", "-p", "calls", "3", "-p", "hold", "3")
@@ -179,7 +181,7 @@ def test_a_run_killed_twenty_times_ends_as_an_unbroken_one(short_folder: Path, t
     seed = int(os.environ.get("MESHKIT_TEST_SEED") or random.SystemRandom().randrange(10**6))
     chosen = chosen_moments(int(os.environ.get("MESHKIT_TEST_KILLS") or len(MOMENTS)))
     print(f"seed {seed}, {len(chosen)} kills")
-    with started(short_folder / "killed", "single") as lab, pytest.MonkeyPatch.context() as patch:
+    with started(short_folder / "killed", "single", shapes=SHAPES) as lab, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path))
         killed = Killed(lab, tmp_path, random.Random(seed))  # noqa: S311
         follower = Follower(Mesh.open(lab.mesh_file)).start()
@@ -244,7 +246,7 @@ def _text(notebook: Any) -> str:
 
 def unbroken_state(home: Path, state: Path) -> dict[Key, Object]:
     """Return what a run that was never killed makes of a lab of its own."""
-    with started(home, "single") as lab:
+    with started(home, "single", shapes=SHAPES) as lab:
         whole = Killed(lab, state, random.Random(0))  # noqa: S311
         begun = time.monotonic()
         whole.finish()

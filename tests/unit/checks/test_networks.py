@@ -20,6 +20,7 @@ from meshkit.istio.multicluster import gateways as multicluster_gateways
 from meshkit.probing import merged_service as probing_merged_service
 from meshkit.probing import pair_survey, pod_reach
 from meshkit.spec import MeshSpec
+from meshkit.stages import eastwest_gateway
 from meshkit.stages import gateways as stages_gateways
 from meshkit.stages.install import stage as install
 from meshkit.stages.trust import discovery_pause
@@ -230,7 +231,7 @@ def test_stage_06_makes_a_gateway_for_each_cluster_and_asks_for_it_across_networ
         facts.identity, facts.gateways, facts.gateways_seen, facts.remote_clusters,
         opened=pd.DataFrame(), claims=pd.DataFrame(),
     )  # fmt: skip
-    assert stages_gateways._used(mesh, known, "west") is not None
+    assert eastwest_gateway.in_use(mesh, known, "west") is not None
     found = stages_gateways.check_others(mesh, known, "north", "west")
     assert {f.verdict for f in found} == {PASS}
 

@@ -139,7 +139,7 @@ def test_the_mesh_file_says_what_is_there() -> None:
     (bad,) = [f for f in said if f.verdict is FAIL]
     assert (bad.subject, "controlPlane: primary-remote" in bad.remedy) == ("west", True)
     both = list(control_plane.check_istiods(primary_remote(), topologies.facts(APART).identity))
-    assert [f.subject for f in both if f.verdict is FAIL] == ["mesh"]
+    assert [f.subject for f in both if f.verdict is FAIL] == ["west"]
 
 
 def test_a_cluster_that_nobody_serves_still_has_no_istiod() -> None:

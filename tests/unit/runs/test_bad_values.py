@@ -122,7 +122,7 @@ def test_a_wrong_word_is_refused(tmp_path: Path, argv: tuple[str, ...], words: l
         ({"istio": {"overlay": "mesh.yaml"}}, ["mesh.yaml", "istio.overlay", "expected an IstioOperator"]),
         ({"clusters": [{**GOOD["clusters"][0], "apiServer": "http://10.0.0.1"}]}, ["apiServer", "https://", "'http"]),
         ({"clusters": [{**GOOD["clusters"][0], "gateway": {"hosts": []}}]}, ["gateway.hosts", "at least one host"]),
-        ({"topology": {"controlPlane": "primary-remote"}}, ["controlPlane", "primary-remote is not yet built"]),
+        ({"clusters": [{**GOOD["clusters"][0], "primary": "north"}]}, ["primary of east", "primary-remote"]),
         ({"topology": {"controlPlane": "external"}}, ["controlPlane", "external is not yet built"]),
         ({"topology": {"controlPlane": "primary"}}, ["controlPlane", "'multi-primary'", "'primary'"]),
         ({"trust": {"rootDirectory": "none"}}, ["none", "no such folder", "trust.rootDirectory"]),

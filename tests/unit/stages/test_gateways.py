@@ -14,6 +14,7 @@ from meshkit.istio.multicluster import gateway_exposure as multicluster_gateway_
 from meshkit.istio.multicluster.gateway_exposure import CLOSED
 from meshkit.istio.proxies import proxy_status
 from meshkit.kube.mesh import Mesh
+from meshkit.stages import eastwest_gateway
 from meshkit.stages import gateways as stages_gateways
 from tests.support import healthy, planes
 from tests.support.healthy import judged
@@ -135,7 +136,7 @@ def test_no_classic_gateway_is_made_beside_a_gateway_api_one_that_terminates_tls
     mesh = healthy.mesh()
     assert judged(stages_gateways.check(mesh, known), "MK602", "east") == [FAIL]
     one = replace(known.gateways.of("east")[0], exposed_by=("edge/edge",))
-    assert not stages_gateways._closed_by_its_owner(one)
+    assert not eastwest_gateway.closed_by_its_owner(one)
     asked: Any = Mesh(mesh.spec, {"east": None})
     assert stages_gateways.plan(asked, known).empty
 

@@ -10,6 +10,7 @@ from meshkit.kube.cluster import Cluster
 from meshkit.kube.manifests import MANAGED, bare
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
+from meshkit.stages import probe_workloads
 from meshkit.stages.install import stage as install
 from tests.support.api_server import ApiServer
 from tests.support.objects import core, create, deployment, labelled, mesh_document
@@ -71,6 +72,6 @@ def test_what_a_killed_run_left_of_the_probe_is_made_whole(
     there = {"app": [service, deployment("app", space)], "ghost": []}
     monkeypatch.setattr(workload_copies, "workload", lambda c, s, name: there[name] if c is whole else real(c, s, name))
     plan = Plan(two, install.STAGE)
-    install._samples(two, plan)
+    probe_workloads.want(two, plan, two.clusters)
     made = [(change.cluster, change.manifests[0]["kind"]) for change in plan.changes]
     assert made == ([("east", "Deployment")] if labels else [])

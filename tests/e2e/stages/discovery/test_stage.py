@@ -64,7 +64,7 @@ def stage(mesh: Mesh, mode: str, renew: str = "") -> tuple[list[Finding], list[s
     old = discovery.plan_revoked(mesh, tokens)
     findings += token_rotation.check_readers_switched(mesh, old, mode)
     old.carry_out(mode, gates=findings)
-    findings += discovery.prove(mesh, plan, discovery.try_merged(mesh, plan), old)
+    findings += discovery.prove(mesh, plan, discovery.try_merged(mesh, pending=plan.pending), old)
     changes = (*tokens.changes, *plan.changes, *old.changes)
     return findings, [f"{c.cluster} {c.action} {c.object}: {c.status}" for c in changes]
 

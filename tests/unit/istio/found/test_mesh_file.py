@@ -49,7 +49,12 @@ def facts(taken: Snapshot) -> Facts:
 def essence(spec: MeshSpec) -> Any:
     """Return what of a mesh file its clusters can say, but for gateways and addresses."""
     istio = (spec.istio.version, spec.istio.revision)
-    return spec.mesh, spec.topology, istio, [(one.name, one.context, one.network) for one in spec.clusters]
+    return (
+        spec.mesh,
+        spec.topology,
+        istio,
+        [(one.name, one.context, one.network, spec.primary_of(one.name)) for one in spec.clusters],
+    )
 
 
 @pytest.mark.parametrize("path", HEALTHY, ids=lambda path: path.name.partition(".")[0])

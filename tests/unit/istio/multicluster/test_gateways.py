@@ -23,6 +23,7 @@ from meshkit.istio.reading import Unread
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.transport import NotFoundError
 from meshkit.spec import MeshSpec
+from meshkit.stages import eastwest_gateway
 from meshkit.stages import gateways as stage
 from tests.support import planes
 from tests.unit.stages import test_gateways
@@ -111,7 +112,7 @@ def test_a_gateway_api_gateway_exposes_its_own_pods_with_its_hostname() -> None:
     assert check_gateway(mesh(east), offered, "east").verdict is Verdict.PASS
     facts = replace(test_gateways.facts(), gateways=offered)
     plan = Plan(mesh(east), stage.STAGE)
-    stage._plan_gateway(plan, mesh(east), facts, "east")
+    eastwest_gateway.want(plan, mesh(east), facts, "east")
     assert plan.changes == []
 
 
@@ -124,7 +125,7 @@ def test_a_gateway_of_others_is_exposed_by_its_own_selector_or_not_at_all(
     facts = replace(test_gateways.facts(), gateways=gateways.gateways(mesh(east)))
     exposed: list[Row] = []
     monkeypatch.setattr(Plan, "apply", lambda _, __, manifest, *___, **____: exposed.append(manifest["spec"]))
-    stage._plan_gateway(Plan(mesh(east), stage.STAGE), mesh(east), facts, "east")
+    eastwest_gateway.want(Plan(mesh(east), stage.STAGE), mesh(east), facts, "east")
     assert [one["selector"] for one in exposed] == ([selector] if selector else [])
 
 
@@ -179,7 +180,7 @@ def test_the_pods_of_a_gateway_have_another_label_before_istio_1_21() -> None:
     for change, exposed in (({}, ("edge/gw",)), ({"mode": "Terminate"}, ())):
         (one,) = found(Objects("east", services=[held], pods=[pod], kubernetes=[resource(**change)]))
         assert one.exposed_by == exposed
-        assert stage._closed_by_its_owner(one) is not bool(exposed)
+        assert eastwest_gateway.closed_by_its_owner(one) is not bool(exposed)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +334,7 @@ def test_an_address_in_mesh_networks_is_the_gateway_of_that_networks_cluster() -
     assert check_gateway(mesh(east, west), offered, "west").verdict is Verdict.FAIL
     facts = replace(test_gateways.facts(), gateways=offered)
     plan = Plan(mesh(east, west), stage.STAGE)
-    stage._plan_gateway(plan, mesh(east, west), facts, "east")
+    eastwest_gateway.want(plan, mesh(east, west), facts, "east")
     assert plan.changes == []
     assert stage.check_place(mesh(east, west), facts, "east").verdict is Verdict.PASS
 
