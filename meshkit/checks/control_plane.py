@@ -26,7 +26,8 @@ def joined(mesh: Mesh, identity: Identity) -> list[str]:
 
     That istiod then writes its CA bundle into the remote's webhooks (pilot/pkg/bootstrap, initMulticluster).
     """
-    ready = {str(remote) for name in mesh.clusters for remote in _served(identity, name) if not remote.unsigned}
+    served = [remote for name in mesh.clusters for remote in _served(identity, name)]
+    ready = {str(remote) for remote in served if remote.injects and not remote.unsigned}
     return [name for name in mesh.clusters if name not in mesh.spec.remotes or name in ready]
 
 
@@ -103,6 +104,8 @@ def check_remote(mesh: Mesh, identity: Identity, remote: Remote) -> Finding:
         again = f"kubectl --context {mesh.spec.cluster(primary).context} -n {mesh.root_namespace} rollout restart"
         told = f"{observed}; {ANNOTATION} names {', '.join(remote.leaders) or 'nobody'}"
         return ask.fail(told, f"{annotate}; istiod reads that at its start: {again} deployment -l app=istiod")
+    if not remote.injects:
+        return ask.fail(f"{observed}; it has no injection webhook, so its pods get no sidecar", "run stage 05")
     if remote.unsigned:
         told = f"{observed}; no CA bundle yet in {', '.join(remote.unsigned)}: the API server refuses its pods"
         return ask.fail(told, f"does {primary}'s istiod watch {name}? see MK802 to MK804 of {arrow(primary, name)}")

@@ -34,8 +34,9 @@ class Remote:
     """A cluster that another cluster's istiods serve.
 
     `primary` is that cluster, empty where it is none of the mesh file's; `found_by` is how that is known. `leaders` are
-    the ids in its annotation, `unsigned` its injection webhooks without a CA bundle. `external` says that the primary's
-    istiods serve others (EXTERNAL_ISTIOD), `own` that an istiod runs in the remote all the same.
+    the ids in its annotation, `injects` whether it has injection webhooks, `unsigned` those without a CA bundle.
+    `external` says that the primary's istiods serve others (EXTERNAL_ISTIOD), `own` that an istiod runs in the remote
+    all the same.
     """
 
     cluster: str
@@ -45,6 +46,7 @@ class Remote:
     unsigned: tuple[str, ...] = ()
     external: bool = True
     own: bool = False
+    injects: bool = True
 
     def __str__(self) -> str:
         return self.cluster
@@ -59,10 +61,14 @@ class _Seen:
     leads_to: frozenset[str] = frozenset()
     leaders: tuple[str, ...] = ()
     unsigned: tuple[str, ...] = ()
+    injects: bool = False
 
 
 def remotes(mesh: Mesh) -> dict[str, Remote | Unknown]:
-    """Return the clusters that others' istiods serve; Unknown where those that could be it were not read."""
+    """Return the clusters that others' istiods serve; Unknown where those that could be it were not read.
+
+    An annotation alone, of an id that no istiod has, is not served by anyone yet.
+    """
     found = mesh.each(lambda cluster: _see(cluster, mesh.root_namespace))
     read = {name: seen for name, seen in found.items() if isinstance(seen, _Seen)}
     served = {name: seen for name, seen in read.items() if _is_remote(seen)}
@@ -75,6 +81,8 @@ def remotes(mesh: Mesh) -> dict[str, Remote | Unknown]:
     for name, seen in served.items():
         others = {other: they for other, they in primaries.items() if other != name}
         one = _remote(mesh, name, seen, others, published)
+        if not (one.primary or seen.leads_to or seen.ids or unread):
+            continue
         if not one.primary and unread:
             known[name] = Unknown(f"{one.found_by}; not read: {'; '.join(unread)}")
         else:
@@ -118,7 +126,8 @@ def _remote(
     where = f"its istiod is elsewhere ({at or ', '.join(seen.leaders)})"
     told = by[primary] if primary else where
     external = not primary or primaries[primary].external
-    return Remote(name, primary, told, seen.leaders, seen.unsigned, external, own=bool(seen.ids))
+    own, injects = bool(seen.ids), bool(seen.ids) or seen.injects
+    return Remote(name, primary, told, seen.leaders, seen.unsigned, external, own=own, injects=injects)
 
 
 def _connected(mesh: Mesh, name: str, seen: _Seen) -> set[str]:
@@ -149,7 +158,8 @@ def _see(cluster: Cluster, namespace: str) -> _Seen:
     ]
     # One that calls a URL may do without: the certificate there can be of a public CA.
     unsigned = tuple(sorted({name for name, one in hooks if one.get("service") and not one.get("caBundle")}))
-    return _Seen(leads_to=_leads_to(cluster, namespace, hooks), leaders=leaders, unsigned=unsigned)
+    leads_to = _leads_to(cluster, namespace, hooks)
+    return _Seen(leads_to=leads_to, leaders=leaders, unsigned=unsigned, injects=bool(hooks))
 
 
 def _published(cluster: Cluster, namespace: str) -> Iterator[str]:

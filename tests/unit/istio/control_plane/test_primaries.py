@@ -137,3 +137,11 @@ def test_configuration_of_a_remote_is_its_primarys() -> None:
     east, west = primary(), remote()
     sources = primaries.configured_in(topologies.mesh(APART, {"east": east, "west": west}))
     assert sources == {"east": east, "west": east}
+
+
+def test_an_annotation_alone_is_not_a_control_plane() -> None:
+    """Stage 02 writes it before the primary has its id, and before anything of the remote leads there."""
+    bare: dict[str, Any] = {"mutatingwebhookconfigurations": [], "services": [], "endpointslices": []}
+    assert served(primary("Kubernetes"), remote(**bare)) is None
+    named = served(primary(), remote(**bare))
+    assert (named.primary, named.injects) == ("east", False)
