@@ -104,12 +104,12 @@ def check_remote(mesh: Mesh, identity: Identity, remote: Remote) -> Finding:
         again = f"kubectl --context {mesh.spec.cluster(primary).context} -n {mesh.root_namespace} rollout restart"
         told = f"{observed}; {ANNOTATION} names {', '.join(remote.leaders) or 'nobody'}"
         return ask.fail(told, f"{annotate}; istiod reads that at its start: {again} deployment -l app=istiod")
+    lacks = f"no CA bundle yet in {', '.join(remote.unsigned)}: the API server refuses its pods"
+    remedy = f"does {primary}'s istiod watch {name}? see MK802 to MK804 of {arrow(primary, name)}"
     if not remote.injects:
-        return ask.fail(f"{observed}; it has no injection webhook, so its pods get no sidecar", "run stage 05")
-    if remote.unsigned:
-        told = f"{observed}; no CA bundle yet in {', '.join(remote.unsigned)}: the API server refuses its pods"
-        return ask.fail(told, f"does {primary}'s istiod watch {name}? see MK802 to MK804 of {arrow(primary, name)}")
-    return ask.answer(Verdict.PASS, observed)
+        lacks, remedy = "it has no injection webhook, so its pods get no sidecar", "run stage 05"
+    good = remote.injects and not remote.unsigned
+    return ask.judge(good, observed if good else f"{observed}; {lacks}", remedy)
 
 
 def check_accepted(mesh: Mesh, identity: Identity, claims: pd.DataFrame, inventory: pd.DataFrame) -> Iterator[Finding]:
