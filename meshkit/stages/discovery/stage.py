@@ -77,7 +77,8 @@ def check(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: str = "
     if mesh.spec.topology.network == "multi":
         ready = control_plane.joined(mesh, facts.known.identity)
         findings += [gateways.check_gateway(mesh, facts.known.gateways, name) for name in ready]
-    findings += [*certificates.check_roots(mesh, facts.known.certificates), *joining.check(mesh, facts)]
+    roots = certificates.check_roots(mesh, facts.known.certificates)
+    findings += [*control_plane.of_proxies(mesh, facts.known.identity, roots), *joining.check(mesh, facts)]
     read = {target for _, target in mesh.spec.watched}
     for name in mesh.clusters:
         findings += [*check_readable(mesh, facts, name, read=name in read), check_claims(mesh, facts, name)]

@@ -351,9 +351,9 @@ def prove(
     findings = [*control_plane.check_istiods(mesh, identity, joining=True), *gone]
     findings += cluster_id_rename.check_claims(mesh, now.identities)
     seen = proxies_reading.look(mesh)
-    findings += [*proxies.check_proxies(mesh, seen), *proxies.check_versions(mesh, seen)]
-    findings += probe_workloads.check(mesh, control_plane.joined(mesh, identity))
-    return [*findings, *certificates.check_roots(mesh, trust_store.certificates(mesh))]
+    found = [*proxies.check_proxies(mesh, seen), *certificates.check_roots(mesh, trust_store.certificates(mesh))]
+    findings += [*control_plane.of_proxies(mesh, identity, found), *proxies.check_versions(mesh, seen)]
+    return [*findings, *probe_workloads.check(mesh, control_plane.joined(mesh, identity))]
 
 
 class Install(Stage):

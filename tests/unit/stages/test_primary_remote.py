@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from meshkit import parameters
-from meshkit.checks import control_plane, topology
+from meshkit.checks import certificates, control_plane, topology
 from meshkit.checks.finding import Verdict
 from meshkit.errors import InputError
+from meshkit.istio.ca import trust_store
 from meshkit.istio.config import services
 from meshkit.istio.control_plane import istioctl, remote_install
 from meshkit.istio.control_plane.primaries import ANNOTATION
 from meshkit.istio.multicluster import gateway_manifests
+from meshkit.istio.reading import Reading
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages import prepare
@@ -208,3 +210,15 @@ def test_nothing_may_be_served_in_a_remote_before_its_gateway(west: Row, network
     flat = {"topology": {"controlPlane": "primary-remote", "network": "flat"}} if verdict is SKIPPED else {}
     mesh = topologies.mesh(networks, **flat) if flat else primary_remote(networks)
     assert [(f.id, f.verdict) for f in joining.check(mesh, facts)] == [("MK715", verdict)]
+
+
+def test_that_a_remote_has_no_proxy_before_it_joins_is_no_failure() -> None:
+    """Of other clusters, and afterwards, it is."""
+    (row,) = topologies.identity(APART, REMOTE)
+    none = [{"cluster": "west", "istiod": "", "reason": "east's istiod serves it"}]
+    (one,) = row["serves"]
+    known = certificates.check_roots(primary_remote(), Reading(trust_store.CERTIFICATES, why="reason"))
+    found = list(known)
+    for unsigned, verdicts in ((("x",), [FAIL, SKIPPED]), ((), [FAIL, FAIL])):
+        identity = topologies.identities([{**row, "serves": (replace(one, unsigned=unsigned),)}], none)
+        assert [f.verdict for f in control_plane.of_proxies(primary_remote(), identity, found)] == verdicts
