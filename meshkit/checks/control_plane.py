@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from urllib.parse import unquote
 
 import pandas as pd
 
@@ -119,8 +120,21 @@ def check_remote(mesh: Mesh, identity: Identity, remote: Remote) -> Finding:
     remedy = f"does {primary}'s istiod watch {name}? see MK802 to MK804 of {arrow(primary, name)}"
     if not remote.injects:
         lacks, remedy = "it has no injection webhook, so its pods get no sidecar", "run stage 05"
-    good = remote.injects and not remote.unsigned
+    wrong = [path for path in remote.claims if _claimed(path).get("cluster", name) != name]
+    if wrong:
+        lacks = f"new pods of it claim {', '.join(wrong)}, and {primary}'s istiod knows no such cluster"
+        remedy = f"install it with values.istiodRemote.injectionPath: /inject/cluster/{name}/net/NETWORK (stage 05)"
+    elif remote.astray:
+        lacks = f"its webhooks and proxies lead to {', '.join(remote.astray)}, where no Service offers that istiod"
+        remedy = f"run stage 05, which offers it; or install {name} with values.global.remotePilotAddress: its address"
+    good = remote.injects and not (remote.unsigned or remote.astray or wrong)
     return ask.judge(good, observed if good else f"{observed}; {lacks}", remedy)
+
+
+def _claimed(path: str) -> dict[str, str]:
+    """Return what the path of an injection webhook says: names and values in turn."""
+    parts = [unquote(part) for part in path.strip("/").split("/")]
+    return dict(zip(parts[::2], parts[1::2], strict=False))
 
 
 def check_accepted(mesh: Mesh, identity: Identity, claims: pd.DataFrame, inventory: pd.DataFrame) -> Iterator[Finding]:

@@ -16,7 +16,8 @@ from meshkit.checks.question import Question, arrow
 from meshkit.istio.config.network_policies import WEBHOOK, XDS
 from meshkit.istio.control_plane.versions import Identity, is_remote
 from meshkit.istio.multicluster import gateway_choice
-from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen, is_number
+from meshkit.istio.multicluster.gateways import Gateways, GatewaysSeen
+from meshkit.kube.api_server import is_number
 from meshkit.kube.mesh import Mesh
 from meshkit.probing import api_server_reach
 from meshkit.probing.control_plane_reach import TO_ISTIOD, TO_WEBHOOK

@@ -16,9 +16,9 @@ from meshkit.istio.multicluster.gateways import (
     GatewaysSeen,
     GatewayType,
     NetworkGateway,
-    is_number,
 )
 from meshkit.istio.reading import cell
+from meshkit.kube.api_server import is_number
 from meshkit.kube.mesh import Mesh
 
 

@@ -35,3 +35,12 @@ def address_kind(address: str) -> str:
     if number.is_loopback or number.is_unspecified:
         return "loopback"
     return "link-local" if number.is_link_local else "private" if number.is_private else "public"
+
+
+def is_number(address: str) -> bool:
+    """Return whether an address is a number, and no name."""
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True

@@ -22,6 +22,7 @@ from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import envoy_admin
 from meshkit.kube import api_server
 from meshkit.kube import pods as kube_pods
+from meshkit.kube.api_server import is_number
 from meshkit.kube.cluster import Cluster, ExecResult
 from meshkit.kube.mesh import Mesh, Unknown, gather
 from meshkit.probing import pair_probe, sni_probe
@@ -246,7 +247,7 @@ def _wanted(mesh: Mesh) -> dict[str, list[tuple[str, str]]]:
                 )
             ]
             hosts += [(address, "gateway") for one in offered.of(other.name) for address in one.addresses]
-            wanted[name] += [(h, f"{of} of {other.name}") for h, of in hosts if h and not gateways.is_number(h)]
+            wanted[name] += [(h, f"{of} of {other.name}") for h, of in hosts if h and not is_number(h)]
     return wanted
 
 

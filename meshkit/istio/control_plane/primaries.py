@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods, is_on, istiods, running
+from meshkit.kube.api_server import is_number
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.endpoints import endpoints
 from meshkit.kube.mesh import Mesh, Unknown
@@ -36,7 +37,8 @@ class Remote:
     `primary` is that cluster, empty where it is none of the mesh file's; `found_by` is how that is known. `leaders` are
     the ids in its annotation, `injects` whether it has injection webhooks, `unsigned` those without a CA bundle.
     `external` says that the primary's istiods serve others (EXTERNAL_ISTIOD), `own` that an istiod runs in the remote
-    all the same.
+    all the same. `claims` are the ids that its webhooks give to new pods, as paths (`cluster/west/net/net-west`), where
+    they say so; `astray` are the addresses to which it leads, where the primary's istiods have none of them.
     """
 
     cluster: str
@@ -47,6 +49,8 @@ class Remote:
     external: bool = True
     own: bool = False
     injects: bool = True
+    claims: tuple[str, ...] = ()
+    astray: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.cluster
@@ -62,6 +66,7 @@ class _Seen:
     leaders: tuple[str, ...] = ()
     unsigned: tuple[str, ...] = ()
     injects: bool = False
+    claims: tuple[str, ...] = ()
 
 
 def remotes(mesh: Mesh) -> dict[str, Remote | Unknown]:
@@ -127,7 +132,17 @@ def _remote(
     told = by[primary] if primary else where
     external = not primary or primaries[primary].external
     own, injects = bool(seen.ids), bool(seen.ids) or seen.injects
-    return Remote(name, primary, told, seen.leaders, seen.unsigned, external, own=own, injects=injects)
+    astray = _astray(seen.leads_to, places.get(primary, frozenset()))
+    return Remote(
+        name, primary, told, seen.leaders, seen.unsigned, external, own=own, injects=injects, claims=seen.claims,
+        astray=astray,
+    )  # fmt: skip
+
+
+def _astray(leads_to: frozenset[str], offered: frozenset[str]) -> tuple[str, ...]:
+    """Return the addresses that lead to no istiod of a primary; none where that has names, which may be any of them."""
+    known = bool(offered) and all(map(is_number, (*leads_to, *offered)))
+    return tuple(sorted(leads_to)) if known and not leads_to & offered else ()
 
 
 def _connected(mesh: Mesh, name: str, seen: _Seen) -> set[str]:
@@ -159,7 +174,17 @@ def _see(cluster: Cluster, namespace: str) -> _Seen:
     # One that calls a URL may do without: the certificate there can be of a public CA.
     unsigned = tuple(sorted({name for name, one in hooks if one.get("service") and not one.get("caBundle")}))
     leads_to = _leads_to(cluster, namespace, hooks)
-    return _Seen(leads_to=leads_to, leaders=leaders, unsigned=unsigned, injects=bool(hooks))
+    paths = {path.partition("/inject/")[2] for _, one in hooks if (path := _path(one))}
+    claims = tuple(sorted(filter(None, paths)))
+    return _Seen(leads_to=leads_to, leaders=leaders, unsigned=unsigned, injects=bool(hooks), claims=claims)
+
+
+def _path(client: Mapping[str, Any]) -> str:
+    """Return the path of a webhook; its parts are what a new pod claims.
+
+    Source: pkg/kube/inject/webhook.go (parseInjectEnvs).
+    """
+    return str((client.get("service") or {}).get("path") or urlsplit(str(client.get("url") or "")).path)
 
 
 def _published(cluster: Cluster, namespace: str) -> Iterator[str]:

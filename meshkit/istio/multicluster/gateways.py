@@ -5,7 +5,6 @@ A remote network without a gateway is taken for directly reachable: proxies then
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -414,15 +413,6 @@ def seen_reading(
 def _seen_by(istiod: Istiod) -> list[GatewaySeen]:
     entries = istiod.listed("networkz", Network=str, Cluster=str, Addr=str, Port=int, HBONEPort=int)
     return [GatewaySeen(istiod.cluster.name, istiod.name, *entry.values()) for entry in entries]
-
-
-def is_number(address: str) -> bool:
-    """Return whether an address is a number, and no name."""
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return True
 
 
 def _labels(item: dict[str, Any]) -> dict[str, str]:

@@ -111,6 +111,9 @@ def test_of_three_clusters_the_remote_reads_by_its_primarys_secret() -> None:
         ({"leaders": ("north",)}, "rollout restart"),
         ({"unsigned": ("istio-sidecar-injector",)}, "see MK802"),
         ({"own": True}, "remove one of the two"),
+        ({"injects": False}, "run stage 05"),
+        ({"claims": ("cluster/wets/net/net-west",)}, "injectionPath: /inject/cluster/west/net/"),
+        ({"astray": ("192.0.2.77",)}, "run stage 05, which offers it"),
     ],
 )
 def test_what_a_primary_needs_to_serve_another_cluster_is_named(change: Row, words: str) -> None:

@@ -145,3 +145,15 @@ def test_an_annotation_alone_is_not_a_control_plane() -> None:
     assert served(primary("Kubernetes"), remote(**bare)) is None
     named = served(primary(), remote(**bare))
     assert (named.primary, named.injects) == ("east", False)
+
+
+def test_where_a_remote_leads_must_be_offered_and_its_pods_claim_its_own_id() -> None:
+    """Names may be any address, so that is not judged."""
+    assert served(primary(), remote()).astray == ()
+    assert served(primary(at="203.0.113.1"), remote()).astray == ("192.0.2.9",)
+    assert served(primary(at="istiod.east.example"), remote()).astray == ()
+    service = {"namespace": "istio-system", "name": "istiod", "path": "/inject/cluster/west/net/net-west"}
+    assert served(primary(), remote(mutatingwebhookconfigurations=[webhook({"service": service})])).claims == (
+        "cluster/west/net/net-west",
+    )
+    assert served(primary(), remote(mutatingwebhookconfigurations=[URL])).claims == ("cluster/west",)
