@@ -162,7 +162,7 @@ def steps(
     if alias:
         return restored
     made = [manifest for manifest, before in pairs if before is None]
-    if entry.action == "install" and any(is_istiod(manifest) for manifest in made):
+    if entry.action == "install" and any(is_istiod(manifest) or _is_injector(manifest) for manifest in made):
         known = {identify(manifest) for manifest, _ in pairs}
         going = [manifest for manifest in made if identify(manifest) not in keep]
         made += [obj for obj in _generated_objects(cluster, going) if identify(obj) not in known]
@@ -221,6 +221,13 @@ def is_istiod(manifest: Object) -> bool:
     return manifest["kind"] == "Deployment" and str(manifest["metadata"]["name"]).startswith("istiod")
 
 
+def _is_injector(manifest: Object) -> bool:
+    """Tell whether an object is an injection webhook: a remote cluster has that of a control plane, and no istiod."""
+    labels = manifest["metadata"].get("labels") or {}
+    injects = manifest["kind"] == "MutatingWebhookConfiguration" and labels.get("app") == "sidecar-injector"
+    return injects and istioctl.TAG not in labels
+
+
 def installed_control_plane(book: Journal, name: str) -> bool:
     """Tell whether a run installed the control plane of a cluster."""
     private = (book.private(e) for e in book.entries if e.cluster == name and e.action == "install")
@@ -237,10 +244,13 @@ def tags(cluster: Cluster) -> list[Object]:
 def _generated_objects(cluster: Cluster, going: Iterable[Object]) -> list[Object]:
     """Return the objects of removed control planes that istioctl does not render: tags, and istiod's own ConfigMaps.
 
-    Where a control plane of another revision remains, these are only the tags of the removed revisions.
+    Where a control plane of another revision remains, or webhooks of one elsewhere, these are only the tags of the
+    removed revisions.
     """
-    found, planes = tags(cluster), {identify(obj): obj for obj in going if is_istiod(obj)}
-    if any(identify(obj) not in planes for obj in cluster.get("deployments.v1.apps", labels="app=istiod")):
+    found, planes = tags(cluster), {identify(obj): obj for obj in going if is_istiod(obj) or _is_injector(obj)}
+    left = cluster.get("deployments.v1.apps", labels="app=istiod")
+    left += [obj for obj in cluster.get("mutatingwebhookconfigurations") if _is_injector(obj)]
+    if any(identify(obj) not in planes for obj in left):
         revisions = {_revision(obj) for obj in planes.values()}
         return [obj for obj in found if _revision(obj) in revisions]
     for name in _MADE_BY_ISTIOD:

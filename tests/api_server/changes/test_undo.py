@@ -334,6 +334,27 @@ class TestControlPlanes:
         assert left >= {identify(obj) for obj in (blue, own, later, root)}
         assert identify(known) not in left
 
+    def test_of_a_remote_cluster_what_its_primary_wrote_there_goes_with_its_webhooks(
+        self, east: Cluster, space: str
+    ) -> None:
+        """Unless another control plane still injects there."""
+        labels = {"app": "sidecar-injector", "istio.io/rev": "default"}
+        kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration"}
+        made, other = (
+            create(east, {**kind, "metadata": {"name": f"{space}-{name}", "labels": labels}}) for name in ("a", "b")
+        )
+        try:
+            root = create(east, config_map("istio-ca-root-cert", space), "pilot-discovery")
+            private = {"manifests": [made], "before": [None]}
+            left = {identify(step.manifest) for step in undo.steps(east, installed_in(east), private)}
+            assert left == {identify(made)}
+            east.delete(other)
+            left = {identify(step.manifest) for step in undo.steps(east, installed_in(east), private)}
+            assert left >= {identify(made), identify(root)}
+        finally:
+            for one in (made, other):
+                east.delete(one)
+
     def test_one_that_others_changed_stays_with_what_it_writes(
         self, east: Cluster, space: str, istiod: Callable[[str], Any]
     ) -> None:
