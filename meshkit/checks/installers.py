@@ -39,6 +39,10 @@ def _check_installer(mesh: Mesh, name: str, by: str | Unknown, identity: Identit
     )
     if isinstance(by, Unknown):
         return ask.unknown(by.reason)
+    if name in mesh.spec.remotes and by in ("", ELSEWHERE):
+        return ask.answer(
+            Verdict.PASS, f"a remote cluster, without an istiod: {mesh.spec.primary_of(name)}'s serves it"
+        )
     if by == ELSEWHERE:
         return ask.answer(Verdict.WARN, "proxies, but no istiod", "see MK104")
     if not by:
@@ -77,6 +81,8 @@ def _unlike(mesh: Mesh, one: ControlPlane) -> Iterator[str]:
         "mesh id is": (one.mesh_id or "none", said.id),
         "trust domain is": (one.trust_domain, said.trust_domain),
     }
+    if mesh.spec.remotes_of(one.cluster):
+        facts["externalIstiod is"] = ("true" if one.external else "false", "true")
     return (f"{fact} {found}" for fact, (found, wanted) in facts.items() if found != wanted)
 
 
@@ -90,6 +96,7 @@ def _values(mesh: Mesh, name: str, former: str = "") -> str:
         f"global.network={mesh.spec.cluster(name).network}",
         f"global.meshID={mesh.spec.mesh.id}",
         *([f"meshConfig.trustDomain={domain}"] if (domain := mesh.spec.mesh.trust_domain) != "cluster.local" else []),
+        *(["global.externalIstiod=true"] if mesh.spec.remotes_of(name) else []),
         *([f"extraContainerArgs[0]=--clusterAliases={former}={name}"] if former else []),
     ]
     return " ".join(f"--set '{value}'" if "[" in value else f"--set {value}" for value in values)

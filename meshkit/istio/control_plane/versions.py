@@ -16,7 +16,7 @@ import yaml
 
 from meshkit.istio.control_plane import mesh_networks, primaries
 from meshkit.istio.control_plane.cluster_domain import of_cluster
-from meshkit.istio.control_plane.istiods_and_proxies import NETWORK, Istiod, ask_istiods, istiods
+from meshkit.istio.control_plane.istiods_and_proxies import NETWORK, Istiod, ask_istiods, is_on, istiods
 from meshkit.istio.control_plane.primaries import Remote
 from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.cluster import Cluster
@@ -231,7 +231,10 @@ _DEPLOYED = frozenset({"istio", "istio-waypoint", "istio-east-west"})
 
 @dataclass(frozen=True)
 class ControlPlane:
-    """Who one istiod thinks it is, and what it injects into new pods: a row of `IDENTITY`."""
+    """Who one istiod thinks it is, and what it injects into new pods: a row of `IDENTITY`.
+
+    `external` says that it is installed to serve other clusters (EXTERNAL_ISTIOD); `serves` has those that it does.
+    """
 
     cluster: str
     istiod: str
@@ -246,6 +249,7 @@ class ControlPlane:
     injected_cluster_id: str = ""
     injected_network: str = ""
     serves: tuple[Remote, ...] = ()
+    external: bool = False
     reason: str = ""
 
     @property
@@ -340,6 +344,7 @@ def _identity(istiod: Istiod) -> ControlPlane:
         cluster_aliases=tuple(aliases(istiod.arguments, cluster_id)),
         injected_cluster_id=values.get("multiCluster", {}).get("clusterName", "") or "Kubernetes",
         injected_network=values.get("network", ""),
+        external=is_on(istiod.env, primaries.EXTERNAL),
     )
 
 

@@ -287,7 +287,9 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
             new = "a control plane of its own" if not row["istiod"] else f"id {row['becomes']}, network and mesh id"
             gate = cluster_id_rename.unclaimed(mesh, name, going) if going else None
             wanted.install(name, document, f"no longer accepts {going} as its id" if going else new, gate=gate)
-            _offer(mesh, wanted, name)
+    for row in own:
+        if not row["reason"]:
+            _offer(mesh, wanted, row["cluster"])
     _restarts(mesh, facts, wanted)
     probe_workloads.want(mesh, wanted, [name for name in mesh.clusters if name not in mesh.spec.remotes])
     return wanted
@@ -301,7 +303,8 @@ def plan_remotes(mesh: Mesh, facts: InstallFacts) -> Plan:
     """
     wanted = Plan(mesh, STAGE, withheld=topology.stops(mesh, facts.identity))
     found = mesh.each(lambda cluster: remote_install.offered(cluster, mesh.root_namespace))
-    for name in [] if wanted.withheld else mesh.spec.remotes:
+    theirs = {name for name, others in mesh.each(remote_install.by_others).items() if others is True}
+    for name in [] if wanted.withheld else (one for one in mesh.spec.remotes if one not in theirs):
         primary = mesh.spec.primary_of(name)
         at = found[primary]
         address = "" if isinstance(at, Unknown) else at[1]

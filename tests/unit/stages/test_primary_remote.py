@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from meshkit import parameters
-from meshkit.checks import certificates, control_plane, topology
+from meshkit.checks import certificates, control_plane, installers, topology
 from meshkit.checks.finding import Verdict
 from meshkit.errors import InputError
 from meshkit.istio.ca import trust_store
 from meshkit.istio.config import services
-from meshkit.istio.control_plane import istioctl, remote_install
+from meshkit.istio.control_plane import inventory, istioctl, remote_install
 from meshkit.istio.control_plane.primaries import ANNOTATION
 from meshkit.istio.multicluster import gateway_manifests
 from meshkit.istio.reading import Reading
@@ -222,3 +222,28 @@ def test_that_a_remote_has_no_proxy_before_it_joins_is_no_failure() -> None:
     for unsigned, verdicts in ((("x",), [FAIL, SKIPPED]), ((), [FAIL, FAIL])):
         identity = topologies.identities([{**row, "serves": (replace(one, unsigned=unsigned),)}], none)
         assert [f.verdict for f in control_plane.of_proxies(primary_remote(), identity, found)] == verdicts
+
+
+def test_a_primary_of_another_owner_is_asked_to_serve_others() -> None:
+    """MK105: Helm's istiod needs externalIstiod in its values; a remote has none to install."""
+    rows = [
+        {**row, "injected_cluster_id": "east", "injected_network": "net-east"}
+        for row in topologies.identity(APART, REMOTE)
+    ]
+    by = {"east": "helm", "west": inventory.ELSEWHERE}
+    for external, verdict in ((False, FAIL), (True, PASS)):
+        identity = topologies.identities([{**row, "external": external} for row in rows])
+        found = {f.subject: f for f in installers.check_installers(primary_remote(), by, identity)}
+        assert (found["east"].verdict, found["west"].verdict) == (verdict, PASS), found
+        assert external or "--set global.externalIstiod=true" in found["east"].remedy
+
+
+def test_a_remote_that_others_made_is_left_to_them() -> None:
+    """By the labels of its webhooks: istioctl gives its own to all that it installs."""
+    west = topologies.remote()
+    hook = west.objects["mutatingwebhookconfigurations"][0]
+    assert not remote_install.by_others(west)  # one without labels is nobody's
+    hook["metadata"]["labels"] = {"app": "sidecar-injector"}
+    assert remote_install.by_others(west)
+    hook["metadata"]["labels"][remote_install.OWNER] = "control-plane"
+    assert not remote_install.by_others(west)
