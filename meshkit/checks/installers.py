@@ -39,12 +39,10 @@ def _check_installer(mesh: Mesh, name: str, by: str | Unknown, identity: Identit
     )
     if isinstance(by, Unknown):
         return ask.unknown(by.reason)
-    if name in mesh.spec.remotes and by in ("", ELSEWHERE):
-        return ask.answer(
-            Verdict.PASS, f"a remote cluster, without an istiod: {mesh.spec.primary_of(name)}'s serves it"
-        )
-    if by == ELSEWHERE:
-        return ask.answer(Verdict.WARN, "proxies, but no istiod", "see MK104")
+    if by == ELSEWHERE or (name in mesh.spec.remotes and not by):
+        meant = name in mesh.spec.remotes
+        served = f"no istiod of its own: {mesh.spec.primary_of(name)}'s is to serve it"
+        return ask.judge(meant, served if meant else "proxies, but no istiod", "see MK104", otherwise=Verdict.WARN)
     if not by:
         if not foreign:
             return ask.answer(Verdict.PASS, "no Istio yet: stage 05 installs it")
