@@ -11,6 +11,7 @@ import pandas as pd
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.installers import owner
 from meshkit.checks.question import Question, arrow
+from meshkit.istio.ca.trust_store import Certificates
 from meshkit.istio.control_plane.primaries import ANNOTATION, EXTERNAL, Remote
 from meshkit.istio.control_plane.versions import ControlPlane, Identity, outside
 from meshkit.kube.mesh import Mesh
@@ -32,12 +33,12 @@ def joined(mesh: Mesh, identity: Identity) -> list[str]:
     return [name for name in mesh.clusters if name not in mesh.spec.remotes or name in ready]
 
 
-def of_proxies(mesh: Mesh, identity: Identity, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Yield findings about proxies; that a remote cluster has none before it joins is skipped, not failed."""
-    ready = joined(mesh, identity)
+def of_proxies(mesh: Mesh, certificates: Certificates, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield findings about proxies; before stage 07 ends, that a remote cluster has none is skipped, not failed."""
     for one in findings:
-        if one.verdict is Verdict.FAIL and one.subject in mesh.spec.remotes and one.subject not in ready:
-            told = f"{one.observed}; none can be there before stage 07"
+        bare = one.subject in mesh.spec.remotes and certificates.lacks(one.subject)
+        if one.verdict is Verdict.FAIL and bare:
+            told = f"{one.observed}; the first of them come in stage 07"
             yield replace(one, verdict=Verdict.SKIPPED, observed=told, remedy="")
         else:
             yield one
@@ -51,9 +52,7 @@ def check_istiods(mesh: Mesh, identity: Identity, *, joining: bool = False) -> I
     """
     remotes = [remote for name in mesh.clusters for remote in _served(identity, name)]
     for remote in remotes:
-        found = check_remote(mesh, identity, remote)
-        waits = joining and str(remote) in mesh.spec.remotes and remote.unsigned and remote.external
-        yield replace(found, verdict=Verdict.SKIPPED, remedy="run stage 07") if waits else found
+        yield check_remote(mesh, identity, remote, joining=joining and str(remote) in mesh.spec.remotes)
     for entry in mesh.spec.clusters:
         if entry.name in map(str, remotes):
             continue
@@ -93,8 +92,10 @@ def _served(identity: Identity, name: str) -> list[Remote]:
     return list(dict.fromkeys(remote for one in identity.of(name) for remote in one.serves))
 
 
-def check_remote(mesh: Mesh, identity: Identity, remote: Remote) -> Finding:
+def check_remote(mesh: Mesh, identity: Identity, remote: Remote, *, joining: bool = False) -> Finding:
     """MK801 of a remote cluster: no istiod of its own, and the primary's can lead there and give its pods sidecars.
+
+    While it is `joining`, its webhooks need no CA bundle yet.
 
     Source: pilot/pkg/serviceregistry/kube/controller/multicluster.go (checkShouldLead), pilot/pkg/bootstrap.
     """
@@ -127,6 +128,8 @@ def check_remote(mesh: Mesh, identity: Identity, remote: Remote) -> Finding:
     elif remote.astray:
         lacks = f"its webhooks and proxies lead to {', '.join(remote.astray)}, where no Service offers that istiod"
         remedy = f"run stage 05, which offers it; or install {name} with values.global.remotePilotAddress: its address"
+    elif joining and remote.injects and remote.unsigned:
+        return ask.answer(Verdict.SKIPPED, f"{observed}; its webhooks get a CA bundle in stage 07")
     good = remote.injects and not (remote.unsigned or remote.astray or wrong)
     return ask.judge(good, observed if good else f"{observed}; {lacks}", remedy)
 

@@ -38,7 +38,8 @@ class Remote:
     the ids in its annotation, `injects` whether it has injection webhooks, `unsigned` those without a CA bundle.
     `external` says that the primary's istiods serve others (EXTERNAL_ISTIOD), `own` that an istiod runs in the remote
     all the same. `claims` are the ids that its webhooks give to new pods, as paths (`cluster/west/net/net-west`), where
-    they say so; `astray` are the addresses to which it leads, where the primary's istiods have none of them.
+    they say so; `astray` are the addresses to which it leads, where the primary's istiods have none of them, and no
+    proxy is connected.
     """
 
     cluster: str
@@ -133,6 +134,8 @@ def _remote(
     external = not primary or primaries[primary].external
     own, injects = bool(seen.ids), bool(seen.ids) or seen.injects
     astray = _astray(seen.leads_to, places.get(primary, frozenset()))
+    if astray and primary in _connected(mesh, name, seen):
+        astray = ()  # something else leads on, such as a load balancer before nodes
     return Remote(
         name, primary, told, seen.leaders, seen.unsigned, external, own=own, injects=injects, claims=seen.claims,
         astray=astray,

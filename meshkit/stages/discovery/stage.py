@@ -75,10 +75,11 @@ def check(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: str = "
     wishes = token_actions(mesh, facts, renew)
     findings = [*control_plane.check_istiods(mesh, facts.known.identity, joining=True)]
     if mesh.spec.topology.network == "multi":
-        ready = control_plane.joined(mesh, facts.known.identity)
-        findings += [gateways.check_gateway(mesh, facts.known.gateways, name) for name in ready]
-    roots = certificates.check_roots(mesh, facts.known.certificates)
-    findings += [*control_plane.of_proxies(mesh, facts.known.identity, roots), *joining.check(mesh, facts)]
+        own = [name for name in mesh.clusters if name not in mesh.spec.remotes]  # a remote's comes in this stage
+        findings += [gateways.check_gateway(mesh, facts.known.gateways, name) for name in own]
+    chains = facts.known.certificates
+    findings += control_plane.of_proxies(mesh, chains, certificates.check_roots(mesh, chains))
+    findings += joining.check(mesh, facts)
     read = {target for _, target in mesh.spec.watched}
     for name in mesh.clusters:
         findings += [*check_readable(mesh, facts, name, read=name in read), check_claims(mesh, facts, name)]

@@ -291,8 +291,13 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
         if not row["reason"]:
             _offer(mesh, wanted, row["cluster"])
     _restarts(mesh, facts, wanted)
-    probe_workloads.want(mesh, wanted, [name for name in mesh.clusters if name not in mesh.spec.remotes])
+    probe_workloads.want(mesh, wanted, _with_istiod(mesh))
     return wanted
+
+
+def _with_istiod(mesh: Mesh) -> list[str]:
+    """Return the clusters that are to have an istiod; what needs a sidecar in the others comes in stage 07."""
+    return [name for name in mesh.clusters if name not in mesh.spec.remotes]
 
 
 def plan_remotes(mesh: Mesh, facts: InstallFacts) -> Plan:
@@ -354,9 +359,10 @@ def prove(
     findings = [*control_plane.check_istiods(mesh, identity, joining=True), *gone]
     findings += cluster_id_rename.check_claims(mesh, now.identities)
     seen = proxies_reading.look(mesh)
-    found = [*proxies.check_proxies(mesh, seen), *certificates.check_roots(mesh, trust_store.certificates(mesh))]
-    findings += [*control_plane.of_proxies(mesh, identity, found), *proxies.check_versions(mesh, seen)]
-    return [*findings, *probe_workloads.check(mesh, control_plane.joined(mesh, identity))]
+    chains = trust_store.certificates(mesh)
+    found = [*proxies.check_proxies(mesh, seen), *certificates.check_roots(mesh, chains)]
+    findings += [*control_plane.of_proxies(mesh, chains, found), *proxies.check_versions(mesh, seen)]
+    return [*findings, *probe_workloads.check(mesh, _with_istiod(mesh))]
 
 
 class Install(Stage):

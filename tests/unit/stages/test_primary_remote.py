@@ -16,14 +16,13 @@ from meshkit.istio.config import services
 from meshkit.istio.control_plane import inventory, istioctl, remote_install
 from meshkit.istio.control_plane.primaries import ANNOTATION
 from meshkit.istio.multicluster import gateway_manifests
-from meshkit.istio.reading import Reading
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from meshkit.stages import prepare
 from meshkit.stages.discovery import joining, token_rotation
 from meshkit.stages.discovery import stage as discovery
 from meshkit.stages.trust import stage as trust
-from tests.support import topologies
+from tests.support import healthy, topologies
 from tests.support.topologies import APART, REMOTE, SYSTEM, primary_remote
 from tests.unit.stages.discovery import test_stage as of_discovery
 from tests.unit.stages.test_prepare import facts as prepared
@@ -152,7 +151,8 @@ def test_before_it_joins_a_remote_waits_for_stage_07_and_has_no_pod() -> None:
     waiting = identity(unsigned=("istio-sidecar-injector",))
     assert control_plane.joined(primary_remote(), waiting) == ["east"]
     assert (said(waiting, joining=True), said(waiting)) == (SKIPPED, FAIL)
-    assert said(identity(unsigned=("x",), external=False), joining=True) is FAIL
+    for wrong in ({"external": False}, {"leaders": ()}, {"astray": ("192.0.2.7",)}, {"claims": ("cluster/x",)}):
+        assert said(identity(unsigned=("x",), **wrong), joining=True) is FAIL
     assert control_plane.joined(primary_remote(), identity()) == ["east", "west"]
     assert said(identity(), joining=True) is PASS
 
@@ -213,15 +213,15 @@ def test_nothing_may_be_served_in_a_remote_before_its_gateway(west: Row, network
 
 
 def test_that_a_remote_has_no_proxy_before_it_joins_is_no_failure() -> None:
-    """Of other clusters, and afterwards, it is."""
-    (row,) = topologies.identity(APART, REMOTE)
-    none = [{"cluster": "west", "istiod": "", "reason": "east's istiod serves it"}]
-    (one,) = row["serves"]
-    known = certificates.check_roots(primary_remote(), Reading(trust_store.CERTIFICATES, why="reason"))
-    found = list(known)
-    for unsigned, verdicts in ((("x",), [FAIL, SKIPPED]), ((), [FAIL, FAIL])):
-        identity = topologies.identities([{**row, "serves": (replace(one, unsigned=unsigned),)}], none)
-        assert [f.verdict for f in control_plane.of_proxies(primary_remote(), identity, found)] == verdicts
+    """Of other clusters it is, and so is a proxy of the remote whose root others do not hold."""
+    none = trust_store.certificate_reading()
+    found = list(certificates.check_roots(primary_remote(), none))
+    assert [f.verdict for f in control_plane.of_proxies(primary_remote(), none, found)] == [FAIL, SKIPPED]
+    rows = [{**healthy.certificate("east"), "cluster": "west", "anchor": "other", "roots": "other"}]
+    lonely = healthy.certificates([healthy.certificate("east"), *rows])
+    found = list(certificates.check_roots(primary_remote(), lonely))
+    said = {f.subject: f.verdict for f in control_plane.of_proxies(primary_remote(), lonely, found)}
+    assert said["west"] is FAIL
 
 
 def test_a_primary_of_another_owner_is_asked_to_serve_others() -> None:
