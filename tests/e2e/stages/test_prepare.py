@@ -118,10 +118,10 @@ def test_assess_recommends_what_the_lab_is(lab: Lab, mesh: Mesh) -> None:
 
 
 def test_what_is_not_built_is_said_to_be(lab: Lab) -> None:
-    """A file that asks for a remote fails in stage 01, before anything is changed."""
+    """A file that asks for an external control plane fails in stage 01, before anything is changed."""
     document = yaml.safe_load(lab.mesh_file.read_text())
-    document["topology"] = {"controlPlane": "primary-remote", "network": "multi"}
-    path = lab.home / "remote.yaml"
+    document["topology"] = {"controlPlane": "external", "network": "multi"}
+    path = lab.home / "external.yaml"
     path.write_text(yaml.safe_dump(document))
     mesh = Mesh.open(path)
     assert verdicts_of(assess.check(mesh, assess.look(mesh)), "MK104", "the mesh") == {Verdict.FAIL}
