@@ -358,6 +358,11 @@ class MeshSpec(Model):
         """The clusters that are to have no istiod of their own."""
         return [entry.name for entry in self.clusters if self.primary_of(entry.name) != entry.name]
 
+    @property
+    def primaries(self) -> list[str]:
+        """The clusters that are to have an istiod of their own."""
+        return [entry.name for entry in self.clusters if entry.name not in self.remotes]
+
     def remotes_of(self, primary: str) -> list[str]:
         """Return the clusters that a cluster's istiod is to serve besides its own."""
         return [name for name in self.remotes if self.primary_of(name) == primary]

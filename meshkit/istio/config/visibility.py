@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 
 from meshkit.istio.config.configuration import SIDECAR, Configuration, Labels, Manifest, age, home
+from meshkit.kube.api_server import is_number
 
 
 def full(host: str, namespace: str, domain: str) -> str:
@@ -13,15 +13,7 @@ def full(host: str, namespace: str, domain: str) -> str:
 
     Source: ResolveShortnameToFQDN (pilot/pkg/model/config.go).
     """
-    return host if not host or "." in host or host == "*" or _address(host) else f"{host}.{namespace}.svc.{domain}"
-
-
-def _address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return host if not host or "." in host or host == "*" or is_number(host) else f"{host}.{namespace}.svc.{domain}"
 
 
 def covers(pattern: str, host: str) -> bool:

@@ -75,8 +75,8 @@ def check(mesh: Mesh, facts: DiscoveryFacts, mode: str = "apply", renew: str = "
     wishes = token_actions(mesh, facts, renew)
     findings = [*control_plane.check_istiods(mesh, facts.known.identity, joining=True)]
     if mesh.spec.topology.network == "multi":
-        own = [name for name in mesh.clusters if name not in mesh.spec.remotes]  # a remote's comes in this stage
-        findings += [gateways.check_gateway(mesh, facts.known.gateways, name) for name in own]
+        # A remote's comes in this stage.
+        findings += [gateways.check_gateway(mesh, facts.known.gateways, name) for name in mesh.spec.primaries]
     chains = facts.known.certificates
     findings += control_plane.of_proxies(mesh, chains, certificates.check_roots(mesh, chains))
     findings += joining.check(mesh, facts)

@@ -291,13 +291,8 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
         if not row["reason"]:
             _offer(mesh, wanted, row["cluster"])
     _restarts(mesh, facts, wanted)
-    probe_workloads.want(mesh, wanted, _with_istiod(mesh))
+    probe_workloads.want(mesh, wanted, mesh.spec.primaries)  # in a remote, what needs a sidecar comes in stage 07
     return wanted
-
-
-def _with_istiod(mesh: Mesh) -> list[str]:
-    """Return the clusters that are to have an istiod; what needs a sidecar in the others comes in stage 07."""
-    return [name for name in mesh.clusters if name not in mesh.spec.remotes]
 
 
 def plan_remotes(mesh: Mesh, facts: InstallFacts) -> Plan:
@@ -362,7 +357,7 @@ def prove(
     chains = trust_store.certificates(mesh)
     found = [*proxies.check_proxies(mesh, seen), *certificates.check_roots(mesh, chains)]
     findings += [*control_plane.of_proxies(mesh, chains, found), *proxies.check_versions(mesh, seen)]
-    return [*findings, *probe_workloads.check(mesh, _with_istiod(mesh))]
+    return [*findings, *probe_workloads.check(mesh, mesh.spec.primaries)]
 
 
 class Install(Stage):
