@@ -223,9 +223,7 @@ def is_istiod(manifest: Object) -> bool:
 
 def _is_injector(manifest: Object) -> bool:
     """Tell whether an object is an injection webhook: a remote cluster has that of a control plane, and no istiod."""
-    labels = manifest["metadata"].get("labels") or {}
-    injects = manifest["kind"] == "MutatingWebhookConfiguration" and labels.get("app") == "sidecar-injector"
-    return injects and istioctl.TAG not in labels
+    return manifest["kind"] == "MutatingWebhookConfiguration" and istioctl.is_injector(manifest)
 
 
 def installed_control_plane(book: Journal, name: str) -> bool:

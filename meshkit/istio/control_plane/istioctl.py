@@ -38,6 +38,8 @@ PRUNED = (
 """The kinds of which `istioctl install` removes what it rendered before and does not now (uninstall/prune.go)."""
 _COMPONENTS = "Base,Pilot,IngressGateways,EgressGateways,Cni,Ztunnel"
 CONTROL_PLANE = "control-plane"
+OWNER = "install.operator.istio.io/owning-resource"
+"""The label that istioctl gives to all that it installs."""
 SHARED = ("hub", "tag", "meshConfig", "values", "unvalidatedValues")
 """What of an overlay is of each installation; the rest is about a control plane, or would install it a second time."""
 UNTAGGED = "operatorManageWebhooks"
@@ -233,6 +235,12 @@ def default_tag(
     return [*(obj for obj in asked if (obj["metadata"].get("labels") or {}).get(TAG)), validator]
 
 
+def is_injector(webhooks: Mapping[str, Any]) -> bool:
+    """Tell whether a webhook configuration is a control plane's own for injection, and not that of a tag."""
+    labels = webhooks["metadata"].get("labels") or {}
+    return labels.get("app") == "sidecar-injector" and TAG not in labels
+
+
 def owned_by(document: Operator) -> str:
     """Return the labels, as `kubectl -l` takes them, of what istioctl takes for an IstioOperator's, and may remove.
 
@@ -243,9 +251,8 @@ def owned_by(document: Operator) -> str:
     """
     spec = document["spec"]
     revision = spec.get("revision") or (spec.get("values") or {}).get("revision") or "default"
-    owner = "install.operator.istio.io/owning-resource"
     return (
-        f"{owner}={document['metadata']['name']},{owner}-not-pruned!=true,istio.io/rev={revision},"
+        f"{OWNER}={document['metadata']['name']},{OWNER}-not-pruned!=true,istio.io/rev={revision},"
         f"operator.istio.io/managed=Reconcile,operator.istio.io/version={version()},"
         f"operator.istio.io/component in ({_COMPONENTS})"
     )

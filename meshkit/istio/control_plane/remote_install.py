@@ -20,8 +20,6 @@ from meshkit.kube.wait import Wait
 from meshkit.spec import MeshSpec
 
 OFFER: Final = "istiod-remotes"
-OWNER: Final = "install.operator.istio.io/owning-resource"
-"""The label that istioctl gives to all that it installs."""
 PORTS: Final = {"tls-istiod": 15012, "tls-webhook": 15017}
 """All that a remote asks istiod for: configuration and certificates (XDS, CSR), and injection."""
 TO_COME: Final = "192.0.2.1"
@@ -100,9 +98,8 @@ def operator(spec: MeshSpec, name: str, address: str) -> istioctl.Operator:
 
 def by_others(cluster: Cluster) -> bool:
     """Tell whether somebody made a cluster a remote by something else than istioctl, such as Helm or Argo CD."""
-    hooks = [obj["metadata"].get("labels") or {} for obj in cluster.get("mutatingwebhookconfigurations")]
-    injectors = [one for one in hooks if one.get("app") == "sidecar-injector" and istioctl.TAG not in one]
-    return bool(injectors) and not any(OWNER in one for one in injectors)
+    injectors = [obj["metadata"] for obj in cluster.get("mutatingwebhookconfigurations") if istioctl.is_injector(obj)]
+    return bool(injectors) and not any(istioctl.OWNER in one["labels"] for one in injectors)
 
 
 def led_by(spec: MeshSpec, name: str, known: str) -> dict[str, str]:

@@ -245,5 +245,5 @@ def test_a_remote_that_others_made_is_left_to_them() -> None:
     assert not remote_install.by_others(west)  # one without labels is nobody's
     hook["metadata"]["labels"] = {"app": "sidecar-injector"}
     assert remote_install.by_others(west)
-    hook["metadata"]["labels"][remote_install.OWNER] = "control-plane"
+    hook["metadata"]["labels"][istioctl.OWNER] = "control-plane"
     assert not remote_install.by_others(west)
