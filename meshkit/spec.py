@@ -115,12 +115,16 @@ class Topology(Model):
 
 
 class Istio(Model):
-    """Which Istio, and how it is installed."""
+    """Which Istio, and how it is installed.
+
+    `installer: none` leaves it to its owner (Helm, Sail, a pipeline): what is to be installed is requested as values
+    and waited for, and nothing of Istio's own installation is changed.
+    """
 
     version: str = Field(default="", pattern=r"^(\d+\.\d+(\.\d+)?([-.+].*)?)?$")
     profile: str = "default"
     revision: str = ""
-    installer: Literal["istioctl"] = "istioctl"
+    installer: Literal["istioctl", "none"] = "istioctl"
     overlay: str = ""
 
 
@@ -293,6 +297,18 @@ class MeshSpec(Model):
         for name in self.remotes:
             if self.cluster(name).gateway.hosts:
                 raise ValueError(f"gateway.hosts of {name}: say them of its primary, {self.primary_of(name)}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_requested(self) -> Self:
+        if self.istio.installer == "none":
+            only = "which only istio.installer istioctl makes"
+            if self.topology.control_plane == "primary-remote":
+                raise ValueError(f"topology.controlPlane is primary-remote, {only}")
+            if self.topology.mesh_networks:
+                raise ValueError(f"topology.meshNetworks is true, {only}")
+            if self.istio.overlay:
+                raise ValueError("istio.overlay is of istioctl's installation, and istio.installer is none")
         return self
 
     @classmethod

@@ -7,6 +7,7 @@ whole run. `python -m tests.support.shape_table FILE` prints the table of docs/l
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -14,16 +15,23 @@ import re
 import shlex
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from meshlab.layout import programs
+import yaml
+from meshlab import helm
+from meshlab.layout import programs, sites
 from meshlab.programs import CHARTS, share
 from meshlab.shapes.shape import names
+from meshlab.tools import Tools
 
+from meshkit.changes.change import REQUEST
+from meshkit.changes.journal import Journal
 from meshkit.checks import audit
 from meshkit.kube.mesh import Mesh
 from meshkit.snapshot.snapshot import Snapshot
@@ -166,6 +174,75 @@ def test_what_helm_installed_is_migrated_once_its_owner_gave_it_its_ids(
     values = shlex.split(" ".join(re.findall(r"--set (?:'[^']*'|[^ ;]+)", remedy)))
     lab.must("helm", "upgrade", "istiod", chart, *where, "--reuse-values", *values)
     migrate(lab, row, tmp_path, after=lambda: lab.must("helm", "upgrade", "istiod", chart, *where, "--reuse-values"))
+
+
+@pytest.mark.parametrize("shape", ["helm"])
+def test_with_installer_none_helm_applies_what_is_requested(
+    lab: Lab, shape: str, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stages 05 and 06 write nothing of Istio: they wait for its owner, who gets the values as files, and go on."""
+    lab.start("single", shapes=[shape])
+    document = yaml.safe_load(Path(mesh_file(lab)).read_text())
+    document["istio"] |= {"installer": "none", "overlay": ""}
+    file = lab.home / "owned.yaml"
+    file.write_text(yaml.safe_dump(document))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    plan = meshkit(tmp_path, "run", str(file), *PLANNED, "--write", str(tmp_path / "files"))
+    owner = HelmOwner(lab, tmp_path / "files")
+    with owner.at_work():
+        done = meshkit(tmp_path, "run", str(file), "--mode", "apply", *APPLIED)
+    row["requested, apply"] = outcome(done, requests(done))
+    again = meshkit(tmp_path, "run", str(file), *PLANNED)
+    undone = meshkit(tmp_path, "undo", str(done.folder), "--mode", "apply")
+    row["requested, undo"] = outcome(undone, requests(undone))
+    assert [each.code for each in (plan, done, again, undone)] == [0] * 4, row
+    assert sorted(owner.applied) == [
+        ("east", "istio-eastwestgateway"), ("east", "istiod"), ("west", "istio-eastwestgateway"), ("west", "istiod"),
+    ]  # fmt: skip
+    assert sum(map(len, again.plans())) == 0
+    assert "MK1209" in ids(undone.findings)
+    for each in (done, undone):
+        assert each.record["requests"]["failed"] <= FORGIVEN * each.record["requests"]["sent"], row
+
+
+class HelmOwner:
+    """Whoever owns Istio: applies by Helm what a run waits for, from the files that a plan wrote."""
+
+    def __init__(self, lab: Lab, files: Path) -> None:
+        self.files, self.tools = files, Tools(lab.home)
+        self.applied: list[tuple[str, str]] = []
+        self._over = threading.Event()
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Watch the newest journal for what is requested, until the block ends; what failed is raised then."""
+        with ThreadPoolExecutor(1) as pool:
+            watching = pool.submit(self._watch)
+            try:
+                yield
+            finally:
+                self._over.set()
+            watching.result()
+
+    def _watch(self) -> None:
+        while not self._over.wait(1.0):
+            for entry in (entry for book in Journal.all_of("mesh1") for entry in book.entries):
+                release = entry.object.rpartition("/")[2]
+                if entry.action == REQUEST and (entry.cluster, release) not in self.applied:
+                    self._apply(entry.cluster, release)
+                    self.applied.append((entry.cluster, release))
+
+    def _apply(self, cluster: str, release: str) -> None:
+        (path,) = self.files.glob(f"{cluster}/*/*-helmvalues-istio-system-{release}.yaml")
+        site, values = next(one for one in sites(2) if one.name == cluster), yaml.safe_load(path.read_text())
+        if release != "istiod":
+            helm.install_gateway(self.tools, site, release, **values)
+        elif cluster == "east":  # it has its release: what is requested comes on top of its own values
+            chart = str(share(programs()) / CHARTS / "istiod")
+            where = ("--kube-context", site.context, "--namespace", "istio-system", "--reuse-values", "--wait")
+            self.tools.run("helm", "upgrade", release, chart, *where, "--values", str(path))
+        else:
+            helm.install_istiod(self.tools, site, values["global"])
 
 
 def migrate(lab: Lab, row: Row, state: Path, *, after: Callable[[], object] = lambda: None) -> None:

@@ -15,17 +15,19 @@ from meshkit.changes.planned import PlannedChange, digest
 from meshkit.errors import ChangeError
 from meshkit.kube.cluster import FIELD_MANAGER
 from meshkit.kube.manifests import Object, referenced
-from meshkit.kube.wait import Wait
+from meshkit.kube.wait import DEADLINE, Wait
 from meshkit.tables import Table, integer, number, text
 
 RESTARTED = "meshkit/restarted-at"
+REQUEST = "request"
+"""The action of a change that an owner of Istio makes; meshkit waits for it."""
 PLAN: Final = Table(
     "plan",
     "What would change",
     {
         "n": integer("its place in the plan"),
         "cluster": text("where"),
-        "action": text("create, update, patch, delete, restart, scale, install, undo …"),
+        "action": text("create, update, patch, delete, restart, scale, install, request, undo …"),
         "object": text("kind, namespace and name"),
         "why": text("its purpose"),
         "status": text("planned, done, failed, held (by a check), not run, undone (of a temporary plan)"),
@@ -49,10 +51,11 @@ CHANGES: Final = replace(
 class Change:
     """One change: its action, object and cluster, its purpose, and the diff of the server's dry run.
 
-    `problem` is why the server refuses it, or cannot check it yet; such a change is shown, never made. `unchecked`: the
-    server did not say, because it is unreachable, or the credential may not ask for a dry run. `gate` is waited for
-    before the change is made, `wait` after it. `expected` is the object as it will be. `declares` is what a file of the
-    change would hold. `reverses` means that it undoes a change of the journal, which records that itself.
+    `problem` is why the server refuses it, or cannot check it yet; such a change is shown, never made. `unchecked`:
+    the server did not say, because it is unreachable, or the credential may not ask for a dry run. `gate` is waited
+    for before the change is made, `wait` after it, for so many seconds. `expected` is the object as it will be.
+    `declares` is what a file of the change would hold. `reverses` means that it undoes a change of the journal,
+    which records that itself.
     """
 
     cluster: str
@@ -66,6 +69,7 @@ class Change:
     before: list[Object | None] = field(default_factory=list, repr=False)
     manifests: list[Object] = field(default_factory=list, repr=False)
     wait: Wait | None = field(default=None, repr=False)
+    patience: float = DEADLINE
     gate: Wait | None = field(default=None, repr=False)
     expected: Object | None = field(default=None, repr=False)
     declares: Object | None = field(default=None, repr=False)

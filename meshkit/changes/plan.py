@@ -23,7 +23,7 @@ import pandas as pd
 from meshkit import parameters
 from meshkit.changes import installation, undo
 from meshkit.changes import temporary as changes_temporary
-from meshkit.changes.change import PLAN, REHEARSAL, Change, counted, restarted_now
+from meshkit.changes.change import PLAN, REHEARSAL, REQUEST, Change, counted, restarted_now
 from meshkit.changes.journal import Entry, Journal, exclusively, require_journal_name
 from meshkit.changes.planned import PlannedChange, differences, documents
 from meshkit.checks.finding import Finding, Verdict
@@ -195,6 +195,20 @@ class Plan(Explorable):
         change.do, change.again, change.declares = do, preview, operator
         self._add(change, preview)
 
+    def request(self, cluster: str, document: Object, why: str, wait: Wait, *, gate: Wait | None = None) -> None:
+        """Plan what the cluster's owner of Istio is to apply: nothing is written, it is waited for.
+
+        No change where nothing of it is missing. An undo leaves it to the owner.
+        """
+        change = Change(cluster, REQUEST, identify(document), why, wait=wait, gate=gate, patience=BY_ITS_OWNER)
+        change.declares = document
+
+        def preview() -> str:
+            missing = wait()
+            return f"# {missing}\n{unified(None, document)}" if missing else ""
+
+        self._add(change, preview)
+
     def undo(
         self,
         book: Journal,
@@ -337,6 +351,8 @@ class Plans(Several, Explorable):
         self.plans = plans
 
 
+BY_ITS_OWNER = 1800.0
+"""For so many seconds an owner of Istio is waited for: a pipeline has to review, merge and apply."""
 WAITS = "waits until it is safe"
 """What a run says of a change whose gate is closed."""
 _NOTHING = "nothing to change"
@@ -453,7 +469,7 @@ def _apply_one(plan: Plan, n: int, change: Change, book: Journal, made: list[cha
         print(at)
         change.do()
         if change.wait:
-            wait_for(change.wait, change.object)
+            wait_for(change.wait, change.object, deadline=change.patience)
         if entry:
             target = plan.mesh.clusters[change.cluster]
             book.done(entry, [undo.find(target, manifest) for manifest in change.manifests])

@@ -69,8 +69,8 @@ def _neighbour(mesh: Mesh, gateways: Gateways, name: str) -> NetworkGateway | No
     return next((one for one in known if not unmet_requirements(one, network)), None)
 
 
-def unmet_requirements(gateway: NetworkGateway, network: str) -> list[str]:
-    """Return what a gateway lacks to be that of a network."""
+def unmet_requirements(gateway: NetworkGateway, network: str, *, exposed: bool = True) -> list[str]:
+    """Return what a gateway lacks to be that of a network; and to let others in, unless that is not asked."""
     if gateway.declared:
         return [] if gateway.port else ["no port"]
     found = {
@@ -78,7 +78,7 @@ def unmet_requirements(gateway: NetworkGateway, network: str) -> list[str]:
         _no_address(gateway): gateway.addresses,
         f"does not listen on {PASSTHROUGH_PORT}": gateway.port,
         f"{gateway.ready} of {gateway.pods} pods ready": gateway.ready,
-        "no AUTO_PASSTHROUGH Gateway selects it": gateway.exposed_by,
+        "no AUTO_PASSTHROUGH Gateway selects it": gateway.exposed_by or not exposed,
     }
     return [missing for missing, there in found.items() if not there]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
+from meshkit.istio.control_plane import requested
 from meshkit.istio.control_plane.inventory import ELSEWHERE, ISTIOCTL
 from meshkit.istio.control_plane.revisions import named
 from meshkit.istio.control_plane.versions import ControlPlane, Identity
@@ -21,7 +22,8 @@ from meshkit.kube.mesh import Mesh, Unknown
 def check_installers(mesh: Mesh, installers: Mapping[str, str | Unknown], identity: Identity) -> Iterator[Finding]:
     """MK105: what stage 05 would change of an installation is istioctl's to change.
 
-    An istiod that Helm or an operator installed is left to its owner: it must have its ids and network already.
+    An istiod that Helm or an operator installed is left to its owner: it must have its ids and network already, or the
+    mesh file says `istio.installer: none`, and stage 05 requests them.
 
     Args:
         mesh: the mesh.
@@ -43,25 +45,46 @@ def _check_installer(mesh: Mesh, name: str, by: str | Unknown, identity: Identit
         meant = name in mesh.spec.remotes
         served = f"no istiod of its own: {mesh.spec.primary_of(name)}'s is to serve it"
         return ask.judge(meant, served if meant else "proxies, but no istiod", "see MK104", otherwise=Verdict.WARN)
+    if mesh.spec.istio.installer == "none":
+        return _requested(mesh, ask, name, by, identity)
     if not by:
-        if not foreign:
-            return ask.answer(Verdict.PASS, "no Istio yet: stage 05 installs it")
-        observed = f"no Istio yet: stage 05 installs it by istioctl, and Istio of others is by {', '.join(foreign)}"
-        remedy = f"to have it by {foreign[0]}, too, install it between stages 04 and 05 with {_values(mesh, name)}"
-        return ask.answer(Verdict.WARN, observed, remedy)
+        return _bare(mesh, ask, name, foreign)
     if by == ISTIOCTL:
         return ask.answer(Verdict.PASS, "by istioctl")
     return _of_another_owner(mesh, ask, name, by, identity)
 
 
+def _bare(mesh: Mesh, ask: Question, name: str, foreign: Sequence[str]) -> Finding:
+    if not foreign:
+        return ask.answer(Verdict.PASS, "no Istio yet: stage 05 installs it")
+    observed = f"no Istio yet: stage 05 installs it by istioctl, and Istio of others is by {', '.join(foreign)}"
+    remedy = f"to have it by {foreign[0]}, too, install it between stages 04 and 05 with {_values(mesh, name)}"
+    return ask.answer(Verdict.WARN, observed, remedy)
+
+
+def _requested(mesh: Mesh, ask: Question, name: str, by: str, identity: Identity) -> Finding:
+    own = own_of(mesh, identity.of(name))
+    if reason := identity.unknown(name):
+        return ask.unknown(reason)
+    if own and not any(fact for one in own for fact in unlike(mesh, one)):
+        return ask.answer(Verdict.PASS, f"by {by}, with the mesh file's ids: left to its owner")
+    observed = f"by {by}, without the mesh file's ids" if by else "no Istio yet"
+    return ask.answer(Verdict.SKIPPED, f"{observed}: stage 05 requests what is to be installed, and waits for it")
+
+
+def own_of(mesh: Mesh, found: Iterable[ControlPlane]) -> list[ControlPlane]:
+    """Return the istiods of the mesh file's revision."""
+    return [one for one in found if named(one.revision) == named(mesh.spec.istio.revision)]
+
+
 def _of_another_owner(mesh: Mesh, ask: Question, name: str, by: str, identity: Identity) -> Finding:
-    own = [one for one in identity.of(name) if named(one.revision) == named(mesh.spec.istio.revision)]
+    own = own_of(mesh, identity.of(name))
     if reason := identity.unknown(name) or ("" if own else "no istiod of it runs"):
         return ask.unknown(f"by {by}, and {reason}")
     if mesh.spec.topology.mesh_networks:
         observed = f"by {by}, which stage 05 does not change, and the mesh file asks to write meshNetworks into it"
         return ask.fail(observed, f"take topology.meshNetworks out of the mesh file: those in {owner(by)} are read")
-    wrong = sorted({fact for one in own for fact in _unlike(mesh, one)})
+    wrong = sorted({fact for one in own for fact in unlike(mesh, one)})
     if not wrong:
         return ask.answer(Verdict.PASS, f"by {by}, with the mesh file's ids: left to its owner")
     former = next((one.cluster_id for one in own if one.cluster_id != name), "")
@@ -69,8 +92,8 @@ def _of_another_owner(mesh: Mesh, ask: Question, name: str, by: str, identity: I
     return ask.fail(f"by {by}, which stage 05 does not change, and its {', its '.join(wrong)}", remedy)
 
 
-def _unlike(mesh: Mesh, one: ControlPlane) -> Iterator[str]:
-    """Say what of an istiod's installation is not as the mesh file has it."""
+def unlike(mesh: Mesh, one: ControlPlane) -> Iterator[str]:
+    """Yield what of an istiod's installation is not as the mesh file has it."""
     said = mesh.spec.mesh
     facts = {
         "cluster id is": (one.cluster_id, one.cluster),
@@ -85,18 +108,8 @@ def _unlike(mesh: Mesh, one: ControlPlane) -> Iterator[str]:
 
 
 def _values(mesh: Mesh, name: str, former: str = "") -> str:
-    """Return the values that a cluster's istiod must get: as Helm's chart has them.
-
-    An istiod that gets another id goes on taking its former one, which its proxies claim until they are restarted.
-    """
-    values = [
-        f"global.multiCluster.clusterName={name}",
-        f"global.network={mesh.spec.cluster(name).network}",
-        f"global.meshID={mesh.spec.mesh.id}",
-        *([f"meshConfig.trustDomain={domain}"] if (domain := mesh.spec.mesh.trust_domain) != "cluster.local" else []),
-        *(["global.externalIstiod=true"] if mesh.spec.remotes_of(name) else []),
-        *([f"extraContainerArgs[0]=--clusterAliases={former}={name}"] if former else []),
-    ]
+    """Return the values that a cluster's istiod must get: as Helm's chart has them."""
+    values = requested.flat(requested.istiod_values(mesh.spec, name, alias=former))
     return " ".join(f"--set '{value}'" if "[" in value else f"--set {value}" for value in values)
 
 

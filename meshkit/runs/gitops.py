@@ -17,10 +17,11 @@ from typing import Any, Final
 
 import yaml
 
+from meshkit.changes.change import REQUEST
 from meshkit.changes.planned import PlannedChange
 from meshkit.changes.undo import find, installed, keepers
 from meshkit.errors import ChangeError, InputError
-from meshkit.istio.control_plane import istioctl
+from meshkit.istio.control_plane import istioctl, requested
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.manifests import Object, identify
 from meshkit.kube.mesh import Mesh
@@ -99,6 +100,8 @@ def _items(mesh: Mesh, change: PlannedChange) -> Iterator[Item]:
         yield Item(change, f"by hand: `{_command(mesh, change)}`")
     elif "[redacted " in (text := _yaml(manifest)):
         yield Item(change, "by hand: it holds a secret, which is in no evidence")
+    elif change.action == REQUEST:
+        yield _requested(change, manifest)
     elif manifest["kind"] == "IstioOperator":
         yield from _installation(cluster, change, manifest)
     elif manifest["kind"] == "Secret":
@@ -109,6 +112,14 @@ def _items(mesh: Mesh, change: PlannedChange) -> Iterator[Item]:
         yield Item(change, f"named, not taken; add these fields {kept}:", snippet=text)
     else:
         yield Item(change, "", _commented(change) + text)
+
+
+def _requested(change: PlannedChange, document: Object) -> Item:
+    """Return what an owner of Istio is to apply: no object of its own, but what is merged into that owner's file."""
+    if document["kind"] != requested.VALUES:
+        return Item(change, f"merge it into the {document['kind']} that is there", _commented(change) + _yaml(document))
+    note = f"merge them into the values of the release of chart {document['chart']}"
+    return Item(change, note, _commented(change) + _yaml(document["values"]))
 
 
 def _installation(cluster: Cluster, change: PlannedChange, operator: Object) -> Iterator[Item]:

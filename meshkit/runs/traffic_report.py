@@ -23,7 +23,7 @@ CHANGES_BY_TIME: Final = Table(
         "time": moment("when it began", resolution="ns"),
         "stage": text("of the change"),
         "cluster": text("its cluster"),
-        "action": text("create, update, patch, delete, restart, scale, install, undo …"),
+        "action": text("create, update, patch, delete, restart, scale, install, request, undo …"),
         "object": text("kind, namespace and name"),
         "status": text("done or failed"),
         "seconds": number("how long it took", "s"),

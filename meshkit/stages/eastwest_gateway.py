@@ -11,7 +11,7 @@ from meshkit.changes.plan import Plan
 from meshkit.checks import gateways
 from meshkit.checks.finding import Verdict
 from meshkit.checks.gateway_exposure import GatewayFacts, domain
-from meshkit.istio.control_plane import inventory, revisions, versions
+from meshkit.istio.control_plane import inventory, requested, revisions, versions
 from meshkit.istio.multicluster import gateway_api, gateway_exposure, gateway_manifests, remote_secrets
 from meshkit.istio.multicluster import gateways as multicluster_gateways
 from meshkit.istio.multicluster.gateways import NetworkGateway
@@ -73,7 +73,10 @@ def want(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> None:
     entry, used = mesh.spec.cluster(name), in_use(mesh, facts, name)
     if used is None and with_our_name(mesh, facts, name):
         return  # MK602 fails
-    if used is None or is_ours(used):
+    if mesh.spec.istio.installer == "none":
+        if used is None:
+            _request(made, mesh, facts, name)
+    elif used is None or is_ours(used):
         made.install(name, gateway_manifests.eastwest(mesh.spec, name), f"lets other networks into {entry.network}")
     if name in mesh.spec.remotes:
         return
@@ -86,6 +89,24 @@ def want(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> None:
     why = f"lets other clusters reach {', '.join(gateway_manifests.hosts(mesh.spec, name, domain(facts)))}"
     wait = functools.partial(missing, mesh, name)
     made.apply(name, gateway_manifests.exposure(mesh.spec, name, selector, domain(facts)), why, wait=wait)
+
+
+def _request(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> None:
+    """Want a cluster's owner of Istio to install its gateway."""
+    kind = requested.form(facts.installers.get(name), facts.installers.values())
+    document = gateway_manifests.by_its_owner(mesh.spec, name, kind)
+    why = f"its owner of Istio applies it: lets other networks into {mesh.spec.cluster(name).network}"
+    made.request(name, document, why, functools.partial(_not_installed, mesh, name))
+
+
+def _not_installed(mesh: Mesh, name: str) -> str:
+    """Return what a cluster's gateway lacks besides its exposure, or an empty text."""
+    network = mesh.spec.cluster(name).network
+    found = multicluster_gateways.gateways(Mesh(mesh.spec, {name: mesh.clusters[name]}))
+    if reason := found.unknown(name):
+        return reason
+    lacking = [", ".join(gateways.unmet_requirements(one, network, exposed=False)) for one in found.of(name)]
+    return "" if "" in lacking else next(iter(lacking), "there is none")
 
 
 def missing(mesh: Mesh, name: str) -> str:

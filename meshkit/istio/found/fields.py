@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from meshkit.istio.control_plane import revisions
+from meshkit.istio.control_plane.inventory import ISTIOCTL
 from meshkit.istio.control_plane.istiods_and_proxies import NETWORK
 from meshkit.istio.control_plane.versions import Version
 from meshkit.istio.found.facts import Facts, Place, known
@@ -100,11 +101,21 @@ def _istio(facts: Facts) -> Iterator[Field]:
     profiles = (row_of(facts.inventory, name)["profile"] for name in facts.mesh.clusters)
     yield Field(("istio", "profile"), next(filter(None, profiles), "default"))
     names = {name: ", ".join(found.running()) for name, found in planes.items() if found.istiods}
+    yield from _installer(facts)
     if {*names.values()} - {revisions.named(revision)}:
         words = "; ".join(f"{name}: {which}" for name, which in names.items())
         yield Field(("istio", "revision"), revision, f"which one is meant? {words}", open=True)
     elif revision:
         yield Field(("istio", "revision"), revision, f"of {', '.join(names)}")
+
+
+def _installer(facts: Facts) -> Iterator[Field]:
+    """Yield that Istio is left to its owners, where others than istioctl installed it and stages can request it."""
+    by = {name: row_of(facts.inventory, name)["installer"] for name in facts.mesh.clusters}
+    beyond = any(known(facts.mesh_networks).values()) or any(one.serves for one in facts.identity)
+    if {*by.values()} - {"", ISTIOCTL} and not beyond:
+        words = ", ".join(f"{name} by {who}" for name, who in by.items() if who)
+        yield Field(("istio", "installer"), "none", f"{words}: stages request what these owners are to apply")
 
 
 def _number(version: str) -> str:

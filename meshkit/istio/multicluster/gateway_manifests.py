@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from meshkit.istio.control_plane import istioctl
+from meshkit.istio.control_plane import istioctl, requested
 from meshkit.istio.control_plane.cluster_domain import DEFAULT
 from meshkit.istio.control_plane.mesh_networks import read
 from meshkit.istio.multicluster.gateways import NETWORK, PASSTHROUGH_PORT, Gateways
@@ -52,6 +52,26 @@ def eastwest(spec: MeshSpec, name: str) -> dict[str, Any]:
         **({"namespace": spec.mesh.root_namespace} if _elsewhere(spec) else {}),
     }
     return istioctl.wrap(istioctl.merge(taken, own), OPERATOR)
+
+
+def by_its_owner(spec: MeshSpec, name: str, kind: str) -> dict[str, Any]:
+    """Return a cluster's east-west gateway as its owner of Istio takes it, in a form of `requested.form`.
+
+    Sail has no resource for a gateway: its users take the chart. Source: manifests/charts/gateway/values.yaml.
+    """
+    if kind == "IstioOperator":
+        return eastwest(spec, name)
+    entry, service = spec.cluster(name), dict[str, Any]()
+    if entry.gateway.service_type != "LoadBalancer":
+        service["type"] = entry.gateway.service_type
+    if entry.gateway.annotations:
+        service["annotations"] = dict(entry.gateway.annotations)
+    values: dict[str, Any] = {
+        "networkGateway": entry.network,
+        **({"revision": spec.istio.revision} if spec.istio.revision else {}),
+        **({"service": service} if service else {}),
+    }
+    return requested.release(spec, NAME, "gateway", values)
 
 
 def _gateway(spec: MeshSpec, name: str) -> dict[str, Any]:

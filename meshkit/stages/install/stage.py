@@ -39,7 +39,7 @@ from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.notebook import tables
 from meshkit.spec import MeshSpec
 from meshkit.stages import probe_workloads
-from meshkit.stages.install import cluster_id_rename
+from meshkit.stages.install import by_owner, cluster_id_rename
 from meshkit.stages.stage import Shows, Stage
 from meshkit.tables import Table, text
 
@@ -194,6 +194,9 @@ def check_tool(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
     """MK501: the istioctl at hand is of the version that the mesh file wants."""
     wanted = mesh.spec.istio.version
     ask = Question("MK501", "istioctl is of the wanted version", "this machine", wanted or "any")
+    if mesh.spec.istio.installer == "none":
+        yield ask.answer(Verdict.SKIPPED, "istio.installer is none: nothing is installed by istioctl")
+        return
     if facts.istioctl_missing:
         yield ask.fail(facts.istioctl, "install that version of istioctl, or put it on the PATH")
         return
@@ -210,8 +213,10 @@ def check_tool(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
 def check_running(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
     """MK502: no control plane changes its version here: an upgrade is a change of its own."""
     running = facts.versions[facts.versions["component"] == "istiod"]
+    by_istioctl = mesh.spec.istio.installer != "none"
+    wanted = facts.istioctl if by_istioctl else mesh.spec.istio.version
     for name in mesh.clusters:
-        ask = Question("MK502", "this is no upgrade", name, f"no istiod, or istiod {facts.istioctl}")
+        ask = Question("MK502", "this is no upgrade", name, f"no istiod, or istiod {wanted or 'of any version'}")
         rows = running[running["cluster"] == name]
         known = facts.revisions.get(name)
         if isinstance(known, ControlPlanes) and (own := known.pods(mesh.spec.istio.revision)):
@@ -222,11 +227,14 @@ def check_running(mesh: Mesh, facts: InstallFacts) -> Iterator[Finding]:
         for row in rows.to_dict("records"):
             if row["reason"]:
                 yield ask.unknown(row["reason"])
-            elif facts.istioctl_missing:
+            elif not wanted:
+                yield ask.answer(Verdict.SKIPPED, f"istiod {row['version']}: its owner's choice, see MK207")
+            elif by_istioctl and facts.istioctl_missing:
                 yield ask.unknown(f"istiod {row['version']}, and no istioctl to compare", "see MK501")
             else:
-                remedy = "upgrade this cluster first, or use its version of istioctl"
-                same = versions.agree(row["version"], facts.istioctl)
+                other = "use its version of istioctl" if by_istioctl else "say its version in istio.version"
+                remedy = f"upgrade this cluster first, or {other}"
+                same = versions.agree(row["version"], wanted)
                 observed = f"istiod {row['version']}"
                 yield ask.unknown(observed, remedy) if same is None else ask.judge(same, observed, remedy)
 
@@ -275,21 +283,22 @@ def plan(mesh: Mesh, facts: InstallFacts, *, drop_alias: bool = False) -> Plan:
         return wanted
     # Clusters without Istio first: nothing of theirs can suffer, and what is wrong with the tool shows there.
     own = [row for row in facts.planes.to_dict("records") if row["cluster"] not in mesh.spec.remotes]
-    by_age = sorted(own, key=lambda row: row["istiod"] != "")
+    by_age = sorted((row for row in own if not row["reason"]), key=lambda row: row["istiod"] != "")
     addresses = (
         mesh_networks(mesh.spec, gateways.gateways(mesh), of_mesh(mesh)) if mesh.spec.topology.mesh_networks else None
     )
     for row in by_age:
-        if not row["reason"] and facts.installers.get(row["cluster"]) in ("", inventory.ISTIOCTL):
-            name, going = row["cluster"], cluster_id_rename.dropped(row, drop_alias=drop_alias)
-            alias = "" if going == row["alias"] else row["alias"]
+        name, going = row["cluster"], cluster_id_rename.dropped(row, drop_alias=drop_alias)
+        alias = "" if going == row["alias"] else row["alias"]
+        gate = cluster_id_rename.unclaimed(mesh, name, going) if going else None
+        if mesh.spec.istio.installer == "none":
+            by_owner.want(mesh, wanted, row, facts.installers, alias=alias, gate=gate)
+        elif facts.installers.get(name) in ("", inventory.ISTIOCTL):
             document = istioctl.operator(mesh.spec, name, alias=alias, mesh_networks=addresses)
             new = "a control plane of its own" if not row["istiod"] else f"id {row['becomes']}, network and mesh id"
-            gate = cluster_id_rename.unclaimed(mesh, name, going) if going else None
             wanted.install(name, document, f"no longer accepts {going} as its id" if going else new, gate=gate)
-    for row in own:
-        if not row["reason"]:
-            _offer(mesh, wanted, row["cluster"])
+    for row in by_age:
+        _offer(mesh, wanted, row["cluster"])
     _restarts(mesh, facts, wanted)
     probe_workloads.want(mesh, wanted, mesh.spec.primaries)  # in a remote, what needs a sidecar comes in stage 07
     return wanted
@@ -330,7 +339,7 @@ def _restarts(mesh: Mesh, facts: InstallFacts, wanted: Plan) -> None:
     rows = workloads.stale(mesh, facts.workloads).to_dict("records")
     reinstalled = {"istiod", "istio-ingressgateway", "istio-egressgateway"}
     for row in rows:
-        by_istioctl = facts.installers.get(row["cluster"]) == inventory.ISTIOCTL
+        by_istioctl = mesh.spec.istio.installer == facts.installers.get(row["cluster"]) == inventory.ISTIOCTL
         own = row["namespace"] == mesh.root_namespace and row["workload"] in reinstalled
         if row["workload"] and not (row["stuck"] or (own and by_istioctl)):
             network = "no network" if row["networks"] == "-" else f"network {row['networks']}"

@@ -20,6 +20,7 @@ import pandas as pd
 
 from meshkit import parameters
 from meshkit.changes import undo
+from meshkit.changes.change import REQUEST
 from meshkit.changes.journal import DONE, Entry, Journal
 from meshkit.changes.plan import Plan, refused
 from meshkit.changes.undo import names
@@ -60,7 +61,7 @@ JOURNAL: Final = Table(
         "n": integer("its number in the journal"),
         "stage": text("that made the change"),
         "cluster": text("its cluster"),
-        "action": text("create, update, patch, delete, restart, scale, install, undo …"),
+        "action": text("create, update, patch, delete, restart, scale, install, request, undo …"),
         "object": text("kind, namespace and name"),
         "event": text("what became of it"),
         "begun": text("when it began, UTC"),
@@ -140,6 +141,7 @@ def check(mesh: Mesh, facts: RollbackFacts, *, consent: bool = False) -> list[Fi
 
     MK1201: each cluster is the one in which the journal's changes were made.
     MK1202: what others changed, or use, of the run's objects is named, and stays unless it is consented to.
+    MK1209: what owners of Istio applied for the run is named; see `check_requested`.
     MK1206: no later run changed trust since: it would be left with roots that nobody signs under any more.
     MK1207: no credential is revoked by which a cluster is read after it. One that ends cannot come back once it was
     replaced, so the new one stays; it goes when this is undone again, after what reads by it.
@@ -177,8 +179,21 @@ def check(mesh: Mesh, facts: RollbackFacts, *, consent: bool = False) -> list[Fi
         ask = Question("MK1207", "no credential in use is revoked", f"{name}: {what}", "no istiod uses it")
         remedy = "replace it by stage 07 with `renew`, or undo first the run that made them use it"
         findings.append(ask.answer(Verdict.WARN, f"{why}: it stays", remedy))
+    findings += check_requested(facts.book)
     findings += [*_check_order(mesh, facts.book), dependants.check_later(mesh, facts.book)]
     return [*findings, *restarts.check(mesh, facts.new_pods)]
+
+
+def check_requested(book: Journal) -> Iterator[Finding]:
+    """MK1209: what owners of Istio applied for the run is theirs to revert, and stays until they do."""
+    for entry in (one for one in book.entries if one.action == REQUEST and one.stands):
+        subject = f"{entry.cluster}: {entry.object}"
+        ask = Question("MK1209", "what its owner applied stays", subject, "nothing of others")
+        remedy = (
+            "it may stay: a mesh of one cluster works with it. Who reverts the id lets istiod accept both until its "
+            "workloads are restarted (see docs/renames.md)"
+        )
+        yield ask.answer(Verdict.WARN, "its owner of Istio applied it for this run, and it is left as it is", remedy)
 
 
 def _check_order(mesh: Mesh, book: Journal) -> Iterator[Finding]:

@@ -32,6 +32,12 @@ from tests.support.objects import (
 )
 
 STAGE = "06 gateways"
+VALUES: dict[str, Any] = {
+    "kind": "HelmValues",
+    "metadata": {"namespace": "istio-system", "name": "istiod"},
+    "chart": "istiod",
+    "values": {"global": {"network": "net-east"}},
+}
 MANAGED = {"app.kubernetes.io/managed-by": "meshkit"}
 
 
@@ -322,3 +328,60 @@ class TestMode:
 def interrupted() -> str:
     """Be interrupted while waiting."""
     raise KeyboardInterrupt
+
+
+class TestRequested:
+    """What an owner of Istio applies: nothing is written, it is waited for, and an undo leaves it alone."""
+
+    def test_nothing_is_a_change_once_it_is_there(self, mesh: Mesh) -> None:
+        """As with all that a plan wants."""
+        plan = Plan(mesh, STAGE)
+        plan.request("east", VALUES, "its owner applies it", lambda: "")
+        assert plan.empty
+
+    def test_it_is_shown_waited_for_and_recorded(self, mesh: Mesh, east: Cluster, space: str) -> None:
+        """What comes after it is made when the owner is done; the journal says what was asked for."""
+        asked: list[str] = []
+
+        def missing() -> str:
+            asked.append("")
+            if len(asked) == 3:
+                create(east, config_map("by-its-owner", space, a="1"))
+            return "" if there(east, config_map("by-its-owner", space)) else "its cluster id is Kubernetes"
+
+        plan = Plan(mesh, STAGE)
+        plan.request("east", VALUES, "its owner applies it", missing)
+        plan.apply("east", config_map("after", space, a="1"), "as the test wants")
+        shown = plan.bundle()["text/plain"]
+        assert "# its cluster id is Kubernetes" in shown
+        assert "+    network: net-east" in shown
+        [document, _] = plan.planned()
+        assert (document.action, document.manifest) == ("request", VALUES)
+        plan.carry_out("apply", journal="requested")
+        assert [change.status for change in plan.changes] == ["done", "done"]
+        assert there(east, config_map("after", space))
+        [asked_for, _] = Journal.open("shop", "requested").entries
+        assert (asked_for.action, asked_for.object) == ("request", "HelmValues istio-system/istiod")
+
+    def test_who_never_applies_it_holds_what_comes_after(
+        self, mesh: Mesh, east: Cluster, space: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The error says what is still missing; the run can be resumed."""
+        monkeypatch.setattr("meshkit.changes.plan.BY_ITS_OWNER", 0.6)
+        plan = Plan(mesh, STAGE)
+        plan.request("east", VALUES, "its owner applies it", lambda: "its cluster id is Kubernetes")
+        plan.apply("east", config_map("never", space, a="1"), "as the test wants")
+        with pytest.raises(ChangeError, match="its cluster id is Kubernetes"):
+            plan.carry_out("apply", journal="never-applied")
+        assert not there(east, config_map("never", space))
+
+    def test_an_undo_leaves_it_to_its_owner(self, mesh: Mesh) -> None:
+        """Nothing of it is meshkit's; the journal has it as undone."""
+        plan, answers = Plan(mesh, STAGE), iter(["no istiod runs", ""])
+        plan.request("east", VALUES, "its owner applies it", lambda: next(answers, ""))
+        plan.carry_out("apply", journal="to-undo")
+        book = Journal.open("shop", "to-undo")
+        back = Plan(mesh, "12 rollback")
+        back.undo(book, book.entries[0], "as it was before")
+        back.carry_out("apply", journal="to-undo")
+        assert not Journal.open("shop", "to-undo").entries[0].stands

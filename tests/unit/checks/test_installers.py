@@ -62,6 +62,26 @@ def test_an_installation_of_others_must_have_its_ids_first(
         assert ("--clusterAliases=Kubernetes=east" in found.remedy) == (ids["cluster_id"] == "Kubernetes")
 
 
+@pytest.mark.parametrize(
+    ("by", "ids", "verdict", "words"),
+    [
+        ("helm", RIGHT, PASS, "left to its owner"),
+        ("istioctl", RIGHT, PASS, "left to its owner"),
+        ("helm", LIVE, Verdict.SKIPPED, "by helm, without the mesh file's ids: stage 05 requests"),
+        ("istioctl", LIVE, Verdict.SKIPPED, "stage 05 requests"),
+        ("", {}, Verdict.SKIPPED, "no Istio yet: stage 05 requests"),
+        (ELSEWHERE, {}, WARN, "no istiod"),
+        (Unknown("it is dead"), LIVE, UNKNOWN, "it is dead"),
+    ],
+)
+def test_with_installer_none_all_is_left_to_owners(
+    by: str | Unknown, ids: dict[str, Any], verdict: Verdict, words: str
+) -> None:
+    """MK105: istioctl's, too; nothing is asked of an owner before stage 05 asks for it."""
+    found = of_east(by, ids, istio={"installer": "none"})
+    assert (found.verdict, words in found.observed) == (verdict, True), found
+
+
 def test_mesh_networks_are_not_written_into_an_installation_of_others() -> None:
     """MK105: they would be gone with the owner's next run."""
     found = of_east("helm", RIGHT, topology={"meshNetworks": True})
