@@ -186,7 +186,7 @@ def check(mesh: Mesh, facts: RollbackFacts, *, consent: bool = False) -> list[Fi
 
 def check_requested(book: Journal) -> Iterator[Finding]:
     """MK1209: what owners of Istio applied for the run is theirs to revert, and stays until they do."""
-    for entry in (one for one in book.entries if one.action == REQUEST and one.stands):
+    for entry in (one for one in book.entries if (one.action, one.event) == (REQUEST, DONE)):
         subject = f"{entry.cluster}: {entry.object}"
         ask = Question("MK1209", "what its owner applied stays", subject, "nothing of others")
         remedy = (

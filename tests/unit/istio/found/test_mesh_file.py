@@ -260,3 +260,10 @@ def test_a_context_that_is_named_twice_is_refused(contexts: Contexts) -> None:
     with pytest.raises(InputError, match="distinct contexts; east occurs twice") as error:
         mesh_file.of_contexts(["east", "east"])
     assert error.value.where == "--context"
+
+
+def test_istio_of_another_owner_is_left_to_it() -> None:
+    """`istio.installer: none`, where Helm installed it; istioctl's own needs no word."""
+    by_helm, by_istioctl = (next(path for path in HEALTHY if path.name.startswith(name)) for name in ("helm", "rev"))
+    assert mesh_file.of_facts(facts(Snapshot.load(by_helm))).spec.istio.installer == "none"
+    assert mesh_file.of_facts(facts(Snapshot.load(by_istioctl))).spec.istio.installer == "istioctl"
