@@ -20,7 +20,6 @@ from meshkit.errors import InputError
 from meshkit.istio.ca import cacerts
 from meshkit.istio.ca.certificates import (
     CertificateError,
-    blocks,
     fingerprint,
     kinds,
     parse_bundle,
@@ -30,6 +29,7 @@ from meshkit.istio.ca.certificates import (
 )
 from meshkit.istio.ca.model import FILES, MAKE, Authority, CaCerts
 from meshkit.istio.ca.x509_rules import PrivateKey, defects, key_matches, self_signed
+from meshkit.kube.pem import blocks
 from meshkit.spec import expanded
 
 VAULT = "vault.json"

@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from cryptography.x509 import Certificate, Name
 
 from meshkit.errors import MeshkitError
+from meshkit.kube.pem import BEGIN, blocks
 
-_BEGIN = b"-----BEGIN CERTIFICATE-----"
-_BLOCK = re.compile(_BEGIN + rb"(?:(?!-----BEGIN ).)*?-----END CERTIFICATE-----", re.DOTALL)
 _OF_GO = re.compile(
     rb"^-----BEGIN ([A-Z0-9 ]+)-----[ \t]*\r?$(?:(?!-----BEGIN ).)*?^-----END \1-----[ \t]*\r?$",
     re.DOTALL | re.MULTILINE,
@@ -33,15 +32,6 @@ def fingerprint(certificate: Certificate, length: int = 64) -> str:
     return certificate.fingerprint(SHA256()).hex()[:length]
 
 
-def blocks(pem: bytes) -> list[bytes]:
-    """Return the text of each complete certificate block in PEM text, in order, even if it cannot be parsed.
-
-    Anything between them is passed over, other kinds of blocks too, as Istio does (pilot/pkg/bootstrap/istio_ca.go,
-    `pemToRawCertSet`).
-    """
-    return _BLOCK.findall(pem)
-
-
 def kinds(pem: bytes) -> list[str]:
     """Return what each block of PEM text is that istiod sees, such as `CERTIFICATE` or `EC PARAMETERS`.
 
@@ -49,11 +39,6 @@ def kinds(pem: bytes) -> list[str]:
     behind another, is none.
     """
     return [found[1].decode() for found in _OF_GO.finditer(pem)]
-
-
-def same(block: bytes) -> bytes:
-    """Return a block's text without whitespace, for comparison: line ends and indents do not matter."""
-    return b"".join(block.split())
 
 
 def parse_chain(pem: bytes) -> list[Certificate]:
@@ -66,7 +51,7 @@ def parse_chain(pem: bytes) -> list[Certificate]:
 
     # One by one: parsing all at once skips an unfinished one at the end, and does not say which one is broken.
     found, known = blocks(pem), []
-    begun = pem.count(_BEGIN)
+    begun = pem.count(BEGIN)
     for number, block in enumerate(found, 1):
         try:
             known += load_pem_x509_certificates(block)

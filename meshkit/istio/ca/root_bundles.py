@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from meshkit.istio.ca.certificates import blocks, same
 from meshkit.istio.control_plane.istiods_and_proxies import is_on
 from meshkit.istio.control_plane.versions import Version
+from meshkit.kube.pem import blocks, bundle, same
 
 MULTI_ROOT = "ISTIO_MULTIROOT_MESH"
 AUTO_RELOAD = "AUTO_RELOAD_PLUGIN_CERTS"
@@ -45,7 +45,7 @@ def append_roots(old: bytes, others: Iterable[bytes]) -> bytes:
 
     A certificate that is there already is not repeated.
     """
-    text, known = old, _certificates(old)
+    text, known = old, {*bundle(old)}
     for other in others:
         for block in blocks(other):
             if (found := same(block)) not in known:
@@ -63,12 +63,8 @@ def _and(text: bytes, more: bytes) -> bytes:
     return text + (b"" if text.endswith(b"\n") or not text else b"\n") + more
 
 
-def _certificates(text: bytes) -> set[bytes]:
-    return {same(block) for block in blocks(text)}
-
-
 def _subset(old: bytes, new: bytes) -> bool:
-    before, after = _certificates(old), _certificates(new)
+    before, after = bundle(old), bundle(new)
     return bool(before and after) and (before <= after or after <= before)
 
 
@@ -123,7 +119,7 @@ def predict(old: bytes | None, new: bytes, version: str, env: Mapping[str, str])
     if number < KNOWN and not is_on(env, AUTO_RELOAD, default=True):
         return Prediction(ReloadMode.RESTART, f"{AUTO_RELOAD} is off")
     prediction = _same(version) if old == new else _other(old, new, rule, env)
-    if number in ONE_ROOT and len(_certificates(new)) > 1:
+    if number in ONE_ROOT and len(bundle(new)) > 1:
         return Prediction(
             prediction.taken,
             f"{prediction.why}; but Istio {version} distributes only one root to proxies",

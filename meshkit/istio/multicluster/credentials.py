@@ -14,9 +14,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from meshkit.errors import MeshkitError
-from meshkit.istio.ca import certificates
 from meshkit.istio.multicluster import jwt, reader_tokens
 from meshkit.kube.cluster import Cluster
+from meshkit.kube.pem import bundle
 from meshkit.kube.transport import NotFoundError
 
 TRY_TIMEOUT = 5.0
@@ -86,12 +86,8 @@ def _strange(cluster: Cluster, ca: bytes) -> bool:
         published = cluster.find("configmaps", "default", "kube-root-ca.crt") or {}
     except MeshkitError:
         return False
-    own = _certificates(str((published.get("data") or {}).get("ca.crt", "")).encode(errors="replace"))
-    return bool(own) and not own & _certificates(ca)
-
-
-def _certificates(pem: bytes) -> set[bytes]:
-    return {certificates.same(block) for block in certificates.blocks(pem)}
+    own = bundle(str((published.get("data") or {}).get("ca.crt", "")).encode(errors="replace"))
+    return bool(own) and not own & bundle(ca)
 
 
 def _why_refused(cluster: Cluster, token: str) -> tuple[str, bool]:

@@ -16,6 +16,7 @@ from meshkit.istio.ca import ca_files, certificates, issuing, trust_store
 from meshkit.istio.control_plane import versions
 from meshkit.istio.multicluster import jwt
 from meshkit.istio.proxies import envoy_admin
+from meshkit.kube import pem as pem_text
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
 from tests.support.api_server import certificate_pem
@@ -135,8 +136,8 @@ class TestTrust:
         """As people make bundles: by cat, by openssl with texts, on Windows."""
         pem = certificate_pem("one") + certificate_pem("two")
         assert certificates.parse_chain(change(pem)) == certificates.parse_chain(pem)
-        assert [certificates.same(block) for block in certificates.blocks(change(pem))] == [
-            certificates.same(b) for b in certificates.blocks(pem)
+        assert [pem_text.same(block) for block in pem_text.blocks(change(pem))] == [
+            pem_text.same(b) for b in pem_text.blocks(pem)
         ]
         assert certificates.parse_chain(b"") == certificates.parse_chain(b"no certificate at all") == []
 
