@@ -234,7 +234,8 @@ def _trust(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
 
 def _ways_in(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
     exposed = gateway_facts(facts)
-    yield from control_plane.check_istiods(mesh, facts.identity)
+    silent = control_plane_paths.silent(facts.control_plane_reach)
+    yield from control_plane.check_istiods(mesh, facts.identity, silent=silent)
     yield from control_plane.check_accepted(mesh, facts.identity, facts.claims, facts.inventory)
     if mesh.spec.topology.network != "multi":
         return

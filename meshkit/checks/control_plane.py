@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from urllib.parse import unquote
 
@@ -13,6 +13,7 @@ from meshkit.checks.installers import owner
 from meshkit.checks.question import Question, arrow
 from meshkit.istio.ca.trust_store import Certificates
 from meshkit.istio.control_plane.primaries import ANNOTATION, EXTERNAL, Remote
+from meshkit.istio.control_plane.revisions import REVISION, named
 from meshkit.istio.control_plane.versions import ControlPlane, Identity, outside
 from meshkit.kube.mesh import Mesh
 
@@ -29,7 +30,7 @@ def joined(mesh: Mesh, identity: Identity) -> list[str]:
     That istiod then writes its CA bundle into the remote's webhooks (pilot/pkg/bootstrap, initMulticluster).
     """
     served = [remote for name in mesh.clusters for remote in _served(identity, name)]
-    ready = {str(remote) for remote in served if remote.injects and not remote.unsigned}
+    ready = {str(remote) for remote in served if remote.injects and not (remote.unsigned or remote.stale)}
     return [name for name in mesh.clusters if name not in mesh.spec.remotes or name in ready]
 
 
@@ -44,15 +45,18 @@ def of_proxies(mesh: Mesh, certificates: Certificates, findings: Iterable[Findin
             yield one
 
 
-def check_istiods(mesh: Mesh, identity: Identity, *, joining: bool = False) -> Iterator[Finding]:
+def check_istiods(
+    mesh: Mesh, identity: Identity, *, joining: bool = False, silent: Collection[str] = ()
+) -> Iterator[Finding]:
     """MK801: every cluster has an istiod that answers, with the ids, network and trust domain of the mesh file.
 
     A remote cluster, which another's istiod serves, has none, and what that istiod needs there. While one is `joining`,
-    that istiod need not watch it yet: stage 07 sees to that.
+    that istiod need not watch it yet: stage 07 sees to that. From `silent` clusters a new connection got no answer.
     """
     remotes = [remote for name in mesh.clusters for remote in _served(identity, name)]
     for remote in remotes:
-        yield check_remote(mesh, identity, remote, joining=joining and str(remote) in mesh.spec.remotes)
+        joins = joining and str(remote) in mesh.spec.remotes
+        yield check_remote(mesh, identity, remote, joining=joins, silent=str(remote) in silent)
     for entry in mesh.spec.clusters:
         if entry.name in map(str, remotes):
             continue
@@ -92,46 +96,79 @@ def _served(identity: Identity, name: str) -> list[Remote]:
     return list(dict.fromkeys(remote for one in identity.of(name) for remote in one.serves))
 
 
-def check_remote(mesh: Mesh, identity: Identity, remote: Remote, *, joining: bool = False) -> Finding:
+def check_remote(
+    mesh: Mesh, identity: Identity, remote: Remote, *, joining: bool = False, silent: bool = False
+) -> Finding:
     """MK801 of a remote cluster: no istiod of its own, and the primary's can lead there and give its pods sidecars.
 
-    While it is `joining`, its webhooks need no CA bundle yet.
+    While it is `joining`, its webhooks need no CA bundle yet. If it is `silent`, that its proxies are connected proves
+    nothing: a connection outlives the path by which it was made.
 
     Source: pilot/pkg/serviceregistry/kube/controller/multicluster.go (checkShouldLead), pilot/pkg/bootstrap.
     """
-    name, primary, said = remote.cluster, remote.primary, mesh.spec.topology.control_plane
+    name, primary = remote.cluster, remote.primary
     ask = Question("MK801", "istiod is who the mesh file says", name, f"none of its own: {primary}'s serves it")
     observed = f"{primary}'s istiod serves it: {remote.found_by}"
-    kubectl = f"kubectl --context {mesh.spec.cluster(name).context}"
-    if said == "multi-primary":
+    if mesh.spec.topology.control_plane == "multi-primary":
         return ask.fail(observed, "say `topology: {controlPlane: primary-remote}` in the mesh file, if that is meant")
+    wrong = _not_led(mesh, identity, remote) or _not_injected(mesh, remote, silent=silent)
+    if joining and not wrong and (remote.unsigned or remote.stale):
+        return ask.answer(Verdict.SKIPPED, f"{observed}; its webhooks get a CA bundle in stage 07")
+    lacks, remedy = wrong or _not_trusted(mesh, identity, remote) or ("", "")
+    return ask.judge(not lacks, f"{observed}; {lacks}" if lacks else observed, remedy)
+
+
+def _not_led(mesh: Mesh, identity: Identity, remote: Remote) -> tuple[str, str] | None:
+    """Return why a primary's istiod does not lead in a remote, and what to do."""
+    name, primary, root = remote.cluster, remote.primary, mesh.root_namespace
     if remote.own:
         remedy = f"remove one of the two: the installation in {name}, or the annotation {ANNOTATION} of its namespace"
-        return ask.fail(f"{observed}, and an istiod of its own runs there", f"{remedy} {mesh.root_namespace}")
+        return "an istiod of its own runs there, too", f"{remedy} {root}"
     if not remote.external:
-        remedy = f"install {primary} with values.global.externalIstiod: true; until then pods of {name} get no root"
-        return ask.fail(f"{observed}, without {EXTERNAL}", remedy)
+        then = f"which installs {primary} with values.global.externalIstiod: true"
+        return f"that istiod is without {EXTERNAL}", f"run stage 05, {then}; until then pods of {name} get no root"
     ids = sorted({one.cluster_id for one in identity.of(primary)})
-    if name not in ids and not {*ids, "*"} & {*remote.leaders}:
-        annotate = f"{kubectl} annotate namespace {mesh.root_namespace} {ANNOTATION}={','.join(ids)} --overwrite"
-        again = f"kubectl --context {mesh.spec.cluster(primary).context} -n {mesh.root_namespace} rollout restart"
-        told = f"{observed}; {ANNOTATION} names {', '.join(remote.leaders) or 'nobody'}"
-        return ask.fail(told, f"{annotate}; istiod reads that at its start: {again} deployment -l app=istiod")
-    lacks = f"no CA bundle yet in {', '.join(remote.unsigned)}: the API server refuses its pods"
-    remedy = f"does {primary}'s istiod watch {name}? see MK802 to MK804 of {arrow(primary, name)}"
+    if name in ids or {*ids, "*"} & {*remote.leaders}:
+        return None
+    annotate = f"{_kubectl(mesh, name)} annotate namespace {root} {ANNOTATION}={','.join(ids)} --overwrite"
+    again = f"{_kubectl(mesh, primary)} -n {root} rollout restart deployment -l app=istiod"
+    lacks = f"{ANNOTATION} names {', '.join(remote.leaders) or 'nobody'}"
+    return lacks, f"{annotate}; istiod reads that at its start: {again}"
+
+
+def _not_injected(mesh: Mesh, remote: Remote, *, silent: bool) -> tuple[str, str] | None:
+    """Return why no webhook of a remote leads new pods to its primary's istiod as what they are, and what to do."""
+    name, primary = remote.cluster, remote.primary
     if not remote.injects:
-        lacks, remedy = "it has no injection webhook, so its pods get no sidecar", "run stage 05"
-    wrong = [path for path in remote.claims if _claimed(path).get("cluster", name) != name]
-    if wrong:
+        return "it has no injection webhook, so its pods get no sidecar", "run stage 05"
+    if wrong := [path for path in remote.claims if _claimed(path).get("cluster", name) != name]:
+        path = f"/inject/cluster/{name}/net/{mesh.spec.cluster(name).network}"
         lacks = f"new pods of it claim {', '.join(wrong)}, and {primary}'s istiod knows no such cluster"
-        remedy = f"install it with values.istiodRemote.injectionPath: /inject/cluster/{name}/net/NETWORK (stage 05)"
-    elif remote.astray:
+        return lacks, f"run stage 05, which installs it with values.istiodRemote.injectionPath: {path}"
+    if remote.astray and (silent or not remote.connected):
+        remedy = "run stage 05, which offers it; or install"
         lacks = f"its webhooks and proxies lead to {', '.join(remote.astray)}, where no Service offers that istiod"
-        remedy = f"run stage 05, which offers it; or install {name} with values.global.remotePilotAddress: its address"
-    elif joining and remote.injects and remote.unsigned:
-        return ask.answer(Verdict.SKIPPED, f"{observed}; its webhooks get a CA bundle in stage 07")
-    good = remote.injects and not (remote.unsigned or remote.astray or wrong)
-    return ask.judge(good, observed if good else f"{observed}; {lacks}", remedy)
+        return lacks, f"{remedy} {name} with values.global.remotePilotAddress: its address"
+    return None
+
+
+def _not_trusted(mesh: Mesh, identity: Identity, remote: Remote) -> tuple[str, str] | None:
+    """Return why a remote's API server does not trust the istiod that its webhooks call, and what to do."""
+    name, primary = remote.cluster, remote.primary
+    if remote.unsigned:
+        lacks = f"no CA bundle yet in {', '.join(remote.unsigned)}: the API server refuses its pods"
+        return lacks, f"does {primary}'s istiod watch {name}? see MK802 to MK804 of {arrow(primary, name)}"
+    if not remote.stale:
+        return None
+    label = f"{REVISION}={named(next((one.revision for one in identity.of(primary)), ''))}"
+    remedy = f"{primary}'s istiod writes its root into those with the label {label}, and into no others"
+    lacks = f"the CA bundle of {', '.join(remote.stale)} has no root of {primary}: the API server refuses its pods"
+    hooks = f"mutatingwebhookconfiguration {' '.join(remote.stale)}"
+    return lacks, f"{remedy}: {_kubectl(mesh, name)} label {hooks} {label} --overwrite"
+
+
+def _kubectl(mesh: Mesh, name: str) -> str:
+    return f"kubectl --context {mesh.spec.cluster(name).context}"
 
 
 def _claimed(path: str) -> dict[str, str]:

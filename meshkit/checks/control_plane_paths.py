@@ -32,6 +32,11 @@ def check_tried(mesh: Mesh, found: pd.DataFrame) -> Iterator[Finding]:
         yield check_to_webhook(mesh, rows[TO_WEBHOOK], name)
 
 
+def silent(found: pd.DataFrame) -> frozenset[str]:
+    """Return the clusters of a table of `tried` from which a new connection to istiod got no answer."""
+    return frozenset(found[found["state"] == "no answer"]["cluster"])
+
+
 def check_to_istiod(mesh: Mesh, row: Row, name: str) -> Finding:
     """MK731: pods reach istiod's port 15012. Proxies that are connected do not notice at once when they do not."""
     ask = Question("MK731", "pods reach istiod", name, f"a TLS answer of istiod on {XDS}")

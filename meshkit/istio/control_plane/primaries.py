@@ -9,6 +9,7 @@ mutatingwebhook.yaml), pilot/pkg/serviceregistry/kube/controller/multicluster.go
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from meshkit.kube.api_server import is_number
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.endpoints import endpoints
 from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.kube.pem import bundle
 from meshkit.kube.pods import PROXY_CONTAINER
 from meshkit.kube.selectors import matches
 
@@ -27,6 +29,8 @@ ANNOTATION: Final = "topology.istio.io/controlPlaneClusters"
 """The ids of the clusters whose istiods lead in a remote's root namespace; each istiod reads it once, at its start."""
 EXTERNAL: Final = "EXTERNAL_ISTIOD"
 XDS_PORTS: Final = frozenset({15012, 15017})
+_ROOTS: Final = "istio-ca-root-cert"
+"""The ConfigMap in which istiod distributes the roots that it also writes into webhooks (keycertbundle.Watcher)."""
 _INJECTOR: Final = "sidecar-injector.istio.io"
 
 
@@ -35,11 +39,12 @@ class Remote:
     """A cluster that another cluster's istiods serve.
 
     `primary` is that cluster, empty where it is none of the mesh file's; `found_by` is how that is known. `leaders` are
-    the ids in its annotation, `injects` whether it has injection webhooks, `unsigned` those without a CA bundle.
-    `external` says that the primary's istiods serve others (EXTERNAL_ISTIOD), `own` that an istiod runs in the remote
-    all the same. `claims` are the ids that its webhooks give to new pods, as paths (`cluster/west/net/net-west`), where
-    they say so; `astray` are the addresses to which it leads, where the primary's istiods have none of them, and no
-    proxy is connected.
+    the ids in its annotation, `injects` whether it has injection webhooks, `unsigned` those without a CA bundle,
+    `stale` those whose bundle has none of the primary's roots. `external` says that the primary's istiods serve others
+    (EXTERNAL_ISTIOD), `own` that an istiod runs in the remote all the same. `claims` are the ids that its webhooks give
+    to new pods, as paths (`cluster/west/net/net-west`), where they say so; `astray` are the addresses to which it
+    leads, where the primary's istiods have none of them. If proxies are `connected` there all the same, something else
+    leads on, such as a load balancer before nodes; or it did, when they connected.
     """
 
     cluster: str
@@ -52,6 +57,8 @@ class Remote:
     injects: bool = True
     claims: tuple[str, ...] = ()
     astray: tuple[str, ...] = ()
+    connected: bool = False
+    stale: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.cluster
@@ -68,6 +75,8 @@ class _Seen:
     unsigned: tuple[str, ...] = ()
     injects: bool = False
     claims: tuple[str, ...] = ()
+    roots: frozenset[bytes] = frozenset()
+    bundles: tuple[tuple[str, frozenset[bytes]], ...] = ()
 
 
 def remotes(mesh: Mesh) -> dict[str, Remote | Unknown]:
@@ -134,11 +143,12 @@ def _remote(
     external = not primary or primaries[primary].external
     own, injects = bool(seen.ids), bool(seen.ids) or seen.injects
     astray = _astray(seen.leads_to, places.get(primary, frozenset()))
-    if astray and primary in _connected(mesh, name, seen):
-        astray = ()  # something else leads on, such as a load balancer before nodes
+    connected = bool(astray) and primary in _connected(mesh, name, seen)
+    roots = primaries[primary].roots if primary else frozenset()
+    stale = tuple(sorted({hook for hook, held in seen.bundles if roots and not held & roots}))
     return Remote(
         name, primary, told, seen.leaders, seen.unsigned, external, own=own, injects=injects, claims=seen.claims,
-        astray=astray,
+        astray=astray, connected=connected, stale=stale,
     )  # fmt: skip
 
 
@@ -167,7 +177,9 @@ def _see(cluster: Cluster, namespace: str) -> _Seen:
     if own:
         ids = frozenset(one.env.get("CLUSTER_ID", "") or "Kubernetes" for one in own)
         external = all(is_on(one.env, EXTERNAL) for one in own)
-        return _Seen(ids, external, leaders=leaders)
+        known = (cluster.find("configmaps", namespace, _ROOTS) or {}).get("data") or {}
+        roots = bundle(str(known.get("root-cert.pem", "")).encode())
+        return _Seen(ids, external, leaders=leaders, roots=roots)
     hooks = [
         (obj["metadata"]["name"], hook.get("clientConfig") or {})
         for obj in cluster.get("mutatingwebhookconfigurations")
@@ -175,11 +187,15 @@ def _see(cluster: Cluster, namespace: str) -> _Seen:
         if hook["name"].endswith(_INJECTOR)
     ]
     # One that calls a URL may do without: the certificate there can be of a public CA.
-    unsigned = tuple(sorted({name for name, one in hooks if one.get("service") and not one.get("caBundle")}))
+    called = [(name, str(one.get("caBundle") or "")) for name, one in hooks if one.get("service")]
+    unsigned = tuple(sorted({name for name, held in called if not held}))
+    bundles = tuple((name, bundle(base64.b64decode(held))) for name, held in called if held)
     leads_to = _leads_to(cluster, namespace, hooks)
     paths = {path.partition("/inject/")[2] for _, one in hooks if (path := _path(one))}
     claims = tuple(sorted(filter(None, paths)))
-    return _Seen(leads_to=leads_to, leaders=leaders, unsigned=unsigned, injects=bool(hooks), claims=claims)
+    return _Seen(
+        leads_to=leads_to, leaders=leaders, unsigned=unsigned, injects=bool(hooks), claims=claims, bundles=bundles
+    )
 
 
 def _path(client: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from meshkit.istio.multicluster import gateways
 from meshkit.istio.proxies import proxy_status
 from meshkit.istio.reading import Unread
 from meshkit.probing import api_server_reach, merged_service, pair_survey
+from meshkit.probing.control_plane_reach import CONTROL_PLANE_REACH, TO_ISTIOD
 from meshkit.snapshot.snapshot import Snapshot
 from meshkit.stages import prepare, verify
 from meshkit.stages.install import stage as install
@@ -114,25 +115,48 @@ def test_of_three_clusters_the_remote_reads_by_its_primarys_secret() -> None:
         ({"injects": False}, "run stage 05"),
         ({"claims": ("cluster/wets/net/net-west",)}, "injectionPath: /inject/cluster/west/net/"),
         ({"astray": ("192.0.2.77",)}, "run stage 05, which offers it"),
+        ({"stale": ("one", "two")}, "west label mutatingwebhookconfiguration one two istio.io/rev=default --overwrite"),
     ],
 )
 def test_what_a_primary_needs_to_serve_another_cluster_is_named(change: Row, words: str) -> None:
     """One failure, with the command."""
-    one = replace(topologies.identity(APART, REMOTE)[0]["serves"][0], **change)
-    rows = [{**topologies.identity(APART, REMOTE)[0], "serves": (one,)}]
-    none = [{"cluster": "west", "istiod": "", "reason": "east's istiod serves it"}]
-    found = list(control_plane.check_istiods(primary_remote(), topologies.identities(rows, none)))
+    found = list(control_plane.check_istiods(primary_remote(), changed(**change)))
     assert judged(found, "MK801", "east") == [PASS]
     (bad,) = [f for f in found if f.verdict is FAIL]
     assert (bad.subject, words in bad.remedy) == ("west", True)
 
 
+def changed(**change: Any) -> Any:
+    """Return the identity of east's istiod, which serves west; something of what west has is different."""
+    rows = topologies.identity(APART, REMOTE)
+    one = replace(rows[0]["serves"][0], **change)
+    return topologies.identities([{**rows[0], "serves": (one,)}])
+
+
+def test_connected_proxies_do_not_prove_an_address_that_answers_no_new_connection() -> None:
+    """They stay connected until istiod restarts; where a new connection is made, something leads on."""
+    known = changed(astray=("192.0.2.77",), connected=True)
+    there, gone = (control_plane.check_istiods(primary_remote(), known, silent=names) for names in ((), {"west"}))
+    assert judged(there, "MK801", "west") == [PASS]
+    assert judged(gone, "MK801", "west") == [FAIL]
+    tried = [{"cluster": n, "way": TO_ISTIOD, "state": s} for n, s in (("east", "ok"), ("west", "no answer"))]
+    assert control_plane_paths.silent(CONTROL_PLANE_REACH.frame(tried)) == {"west"}
+
+
+@pytest.mark.parametrize("change", [{"unsigned": ("tag",)}, {"stale": ("tag",)}])
+def test_a_remote_that_joins_gets_its_ca_bundles_later(change: Row) -> None:
+    """In stage 07; one of another mesh's is no better than none, and no pod of it can have a sidecar."""
+    known = changed(**change)
+    found = control_plane.check_istiods(primary_remote(), known, joining=True)
+    assert judged(found, "MK801", "west") == [SKIPPED]
+    assert control_plane.joined(primary_remote(), known) == ["east"]
+    assert control_plane.joined(primary_remote(), changed()) == ["east", "west"]
+
+
 @pytest.mark.parametrize("leaders", [("*",), ("east", "north")])
 def test_the_annotation_may_name_several_or_all(leaders: tuple[str, ...]) -> None:
     """As istiod reads it."""
-    one = replace(topologies.identity(APART, REMOTE)[0]["serves"][0], leaders=leaders)
-    rows = [{**topologies.identity(APART, REMOTE)[0], "serves": (one,)}]
-    found = control_plane.check_istiods(primary_remote(), topologies.identities(rows))
+    found = control_plane.check_istiods(primary_remote(), changed(leaders=leaders))
     assert {f.verdict for f in found} == {PASS}
 
 

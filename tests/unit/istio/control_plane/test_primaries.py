@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from meshkit.istio.control_plane import primaries, versions
 from meshkit.istio.control_plane.primaries import Remote
 from meshkit.kube.mesh import Unknown
 from tests.support import topologies
+from tests.support.api_server import certificate_pem
 from tests.support.topologies import APART, Objects, primary, proxy, remote, webhook
 
 URL = webhook({"url": "https://192.0.2.9:15017/inject/cluster/west"})
@@ -157,3 +159,23 @@ def test_where_a_remote_leads_must_be_offered_and_its_pods_claim_its_own_id() ->
         "cluster/west/net/net-west",
     )
     assert served(primary(), remote(mutatingwebhookconfigurations=[URL])).claims == ("cluster/west",)
+
+
+def test_proxies_may_be_connected_where_nothing_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both facts are kept: whether a new connection can be made tells them apart."""
+    monkeypatch.setattr(primaries.Istiod, "debug", lambda *_: [{"cluster_id": "west", "proxy": "app.sample"}])
+    found = served(primary(at="203.0.113.1"), remote())
+    assert (found.astray, found.connected) == (("192.0.2.9",), True)
+
+
+def test_a_ca_bundle_without_a_root_of_the_primary_is_stale() -> None:
+    """Order and other roots do not matter; where the primary's roots are not known, nothing is said."""
+    pem = {name: certificate_pem(name) for name in ("old", "new")}
+    hook = webhook({"service": {"namespace": "istio-system", "name": "istiod"}}, b64encode(pem["old"]).decode())
+    west = remote(mutatingwebhookconfigurations=[hook])
+    for held, stale in (("new",), ("istio-sidecar-injector",)), (("new", "old"), ()), ((), ()):
+        east = primary()
+        roots = {"root-cert.pem": b"".join(pem[name] for name in held).decode()}
+        metadata = {"name": "istio-ca-root-cert", "namespace": "istio-system"}
+        east.objects["configmaps"] = [{"metadata": metadata, "data": roots}]
+        assert served(east, west).stale == stale
