@@ -18,6 +18,7 @@ from meshlab.tools import Tools
 OFFER: Final = "istiod-for-remotes"
 CONTROL_PLANE_CLUSTERS: Final = "topology.istio.io/controlPlaneClusters"
 PATIENCE = 90.0
+INJECTION_PATH, ADDRESS = "values.istiodRemote.injectionPath", "values.global.remotePilotAddress"
 PRIMARY: Final = {"values.global.externalIstiod": "true"}
 """What a primary has beside its ids: without it, its istiod gives no CA to the remotes' webhooks."""
 PORTS = {"tls-istiod": 15012, "tls-webhook": 15017}
@@ -41,12 +42,9 @@ def offer(tools: Tools, site: Site) -> str:
                  f"{site.name}: Service {OFFER} has an address")  # fmt: skip
 
 
-def remote_values(site: Site, address: str, network: str) -> dict[str, str]:
-    """Return the values that a remote's installation has beside its ids."""
-    return {
-        "global.remotePilotAddress": address,
-        "istiodRemote.injectionPath": f"/inject/cluster/{site.name}/net/{network}",
-    }
+def remote_settings(site: Site, address: str, network: str) -> dict[str, str]:
+    """Return what a remote's installation has beside its ids."""
+    return {"profile": "remote", ADDRESS: address, INJECTION_PATH: f"/inject/cluster/{site.name}/net/{network}"}
 
 
 def served_by(tools: Tools, site: Site, primary: Site) -> None:

@@ -123,10 +123,8 @@ def install_remotes(tools: Tools, all_sites: list[Site], settings: Settings, tim
 
     def remote(site: Site) -> None:
         network = network_of(site, flat=settings.flat)
-        values = {"profile": "remote"} | {
-            f"values.{name}": value for name, value in primary_remote.remote_values(site, address, network).items()
-        }
-        control_plane(tools, site, timed, network=network, more=values)
+        more = primary_remote.remote_settings(site, address, network)
+        control_plane(tools, site, timed, network=network, more=more)
         primary_remote.served_by(tools, site, first)
         remote_secret(tools, first, site)
         timed(f"{site.name}: webhooks", lambda: primary_remote.wait_for_webhooks(tools, site))
@@ -162,13 +160,18 @@ def control_plane(
         ids = {"meshID": MESH_ID, "multiCluster": {"clusterName": site.name}, "network": network}
         install_by_helm(tools, site, timed, ids)
         return
-    values = {"global.meshID": MESH_ID, "global.multiCluster.clusterName": site.name, "global.network": network}
-    settings = {**{f"values.{name}": value for name, value in values.items()}, **more}
-    flags = [f"--set={name}={value}" for name, value in settings.items()]
+    flags = with_ids(site, network, more)
     networks = mesh_networks(tools.shape)
     files = ("-f", "-") if networks else ()
     timed(f"{site.name}: istioctl install", lambda: tools.install(site, *files, *flags, stdin=networks))
     make_tags(tools, site)
+
+
+def with_ids(site: Site, network: str, more: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """Return the flags by which istioctl gives a cluster its ids, and `more` settings."""
+    values = {"global.meshID": MESH_ID, "global.multiCluster.clusterName": site.name, "global.network": network}
+    settings = {**{f"values.{name}": value for name, value in values.items()}, **more}
+    return [f"--set={name}={value}" for name, value in settings.items()]
 
 
 def mesh_networks(shape: Shape) -> str:

@@ -40,7 +40,7 @@ def wrong(lab: Lab, fault: Fault, *, there: bool) -> list[str]:
         time.sleep(2)
 
 
-@pytest.mark.parametrize("fault", drill.CHOSEN, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", [one for one in drill.CHOSEN if not one.shape], ids=lambda fault: fault.name)
 def test_a_path_tells_what_is_broken_and_only_then(meshed_lab: Lab, fault: Fault) -> None:
     """Every pattern is seen on the broken mesh, and none on the healed one."""
     with broken(meshed_lab, fault.name):

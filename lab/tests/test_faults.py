@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from meshlab.faults import clock, drills, health
+from meshlab.faults import clock, drills, health, remotes
+from meshlab.faults.bench import Bench, Note
 from meshlab.faults.catalogue import KNOWN, find
+from meshlab.layout import Settings
 
 from meshkit.checks.catalogue import checks
 from meshkit.errors import ChangeError, InputError
@@ -61,6 +63,14 @@ NAMES = [
     "port-named-otherwise",
     "locality-without-the-others",
     "denied-client",
+    "istiod-not-offered",
+    "discovery-address-wrong",
+    "wrong-injection-path",
+    "remote-secret-missing",
+    "primary-not-named",
+    "stale-webhook-ca",
+    "external-istiod-off",
+    "own-istiod",
 ]
 GIVEN = ("uid", "resourceVersion", "creationTimestamp", "generation")
 TOUCHED = "services,secrets,gateways.networking.istio.io,namespaces"
@@ -123,8 +133,34 @@ def test_the_list_is_a_table_in_three_formats(tmp_path: Path) -> None:
     rows = json.loads(meshkit(tmp_path, "faults", "-o", "json").stdout)
     assert [row["name"] for row in rows] == list(KNOWN)
     assert {row["broken"] for row in rows} == {""}
-    assert meshkit(tmp_path, "faults", "-o", "csv").stdout.startswith("name,breaks,behind,users,finding,broken\n")
+    assert meshkit(tmp_path, "faults", "-o", "csv").stdout.startswith("name,breaks,behind,users,finding,shape,broken\n")
     assert "exposure-missing" in meshkit(tmp_path, "faults").stdout
+
+
+def test_faults_of_a_shape_are_those_of_its_labs_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another lab does not list them, and refuses to be broken by one; a lab of that shape can have all."""
+    monkeypatch.setattr(drills, "running", lambda: tmp_path)
+    with in_folder(tmp_path):
+        Settings(shapes=("older",)).save(tmp_path)
+        assert {*drills.table()["shape"]} == {""}
+        with pytest.raises(InputError, match="own-istiod is a fault of the shape primary-remote") as refused:
+            drills.break_("own-istiod", "west", print)
+        assert refused.value.remedy == "`meshkit lab up --start meshed --shape primary-remote`"
+        Settings(shapes=("primary-remote", "older")).save(tmp_path)
+        assert [*drills.table()["name"]] == [*KNOWN]
+        assert {name: one.shape for name, one in KNOWN.items() if one.shape} == dict.fromkeys(
+            NAMES[-8:], "primary-remote"
+        )
+
+
+def test_a_primary_is_no_remote(tmp_path: Path) -> None:
+    """Nothing of it is read or changed."""
+    Settings(clusters=3, shapes=("primary-remote",)).save(tmp_path)
+    for name in NAMES[-8:]:
+        with pytest.raises(InputError, match=r"expected a remote \(west, north\), got the primary east"):
+            KNOWN[name].make(Bench(tmp_path, Note(tmp_path, name), "east"))
+    assert remotes.remote(bench := Bench(tmp_path, Note(tmp_path, "own-istiod"), "north")).name == "north"
+    assert bench.peer.name == "east"
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the code that is written is x86-64's")

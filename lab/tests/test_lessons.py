@@ -7,11 +7,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from meshlab.faults.catalogue import KNOWN, find
+from meshlab.faults.catalogue import find
 from meshlab.layout import sites
 from meshlab.training import TOPICS, expert, lesson
 from meshlab.training.expert import Ran
 from meshlab.training.lesson import Lesson, Look
+from meshlab.training.rules import KNOWN
 
 EAST, WEST = sites(2)
 LESSONS = lesson.lessons(WEST)
@@ -19,7 +20,7 @@ every = pytest.mark.parametrize("name", sorted(KNOWN))
 
 
 def test_every_fault_has_one_lesson() -> None:
-    """And no lesson is of a fault that there is not; every topic has all levels."""
+    """Of those that a round can have, and no lesson is of another; every topic has all levels."""
     assert Counter(fault for topic in lesson.topics(WEST).values() for fault in topic.faults) == Counter(KNOWN.keys())
     for topic in TOPICS:
         assert {one.level for one in LESSONS.values() if one.topic == topic} == set(lesson.LEVELS)

@@ -18,7 +18,7 @@ import pytest
 from meshlab.faults import drills
 from meshlab.faults.bench import Note
 from meshlab.faults.fault import Fault
-from meshlab.layout import tool_path
+from meshlab.layout import Settings, tool_path
 
 from meshkit.checks.remedy import commands
 from tests.support import drill
@@ -59,11 +59,15 @@ def labs(short_folder: Path) -> Iterator[list[Lab]]:
 
 
 @pytest.fixture
-def lab(labs: list[Lab], short_folder: Path) -> Lab:
-    """A healthy meshed lab."""
+def lab(request: pytest.FixtureRequest, labs: list[Lab], short_folder: Path) -> Lab:
+    """A healthy meshed lab, of the shape that a fault needs."""
+    shape = getattr(request, "param", "")
+    shapes = (shape,) if shape else ()
+    if labs and Settings.load(labs[0].home).shapes != shapes:
+        labs.pop().stop()
     if not labs:
         made = Lab(short_folder / "remedies")
-        made.start("meshed")
+        made.start("meshed", shapes=shapes)
         labs.append(made)
     return labs[0]
 
@@ -83,7 +87,7 @@ def test_the_remedy_ends_what_commands_broke(lab: Lab, check: str, labs: list[La
     assert left == []
 
 
-@pytest.mark.parametrize("fault", drill.CHOSEN, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(("lab", "fault"), drill.WITH_SHAPES, indirect=["lab"])
 def test_the_remedy_ends_the_finding(lab: Lab, fault: Fault, labs: list[Lab], rows: dict[str, str]) -> None:
     """The commands of the first finding's remedy end it, and every other finding that is not good with it."""
     with in_folder(lab.home):

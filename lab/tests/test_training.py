@@ -15,11 +15,11 @@ import nbformat
 import pytest
 from meshlab.faults import drills
 from meshlab.faults.bench import Note
-from meshlab.faults.catalogue import KNOWN, find
+from meshlab.faults.catalogue import find
 from meshlab.layout import Site, sites
 from meshlab.training import rounds, rules, sheet
 from meshlab.training.lesson import lessons
-from meshlab.training.rules import RoundOutcome
+from meshlab.training.rules import KNOWN, RoundOutcome
 
 from meshkit.errors import CheckFailed, InputError
 from tests.support.lab import Lab, in_folder, until

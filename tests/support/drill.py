@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from meshlab.faults import inside
 from meshlab.faults.catalogue import KNOWN, find
@@ -20,6 +21,8 @@ from tests.support.lab import Lab
 from tests.support.sameness import CONTEXTS
 
 CHOSEN = [find(name) for name in (os.environ.get("MESHKIT_TEST_FAULTS") or ",".join(KNOWN)).split(",")]
+WITH_SHAPES = [pytest.param(fault.shape, fault, id=fault.name) for fault in CHOSEN]
+"""Each with the shape of the lab that it needs."""
 CALLS = 40
 GOOD = ("pass", "skipped")
 PATIENCE = 20.0

@@ -22,6 +22,7 @@ BY_HAND: dict[str, str] = {
     "cluster-local-service": "likewise",
     "denied-client": "likewise",
     "service-entry-of-the-same-host": "likewise",
+    "own-istiod": "whoever installed it removes it by what installed it, or the mesh file says multi-primary",
     "skewed-clock": "who owns the nodes sets their clocks",
 }
 """Faults whose remedy no command of ours can be, and what it is."""

@@ -119,6 +119,11 @@ class Bench:
         objects.remove(self.kube(site), ref)
         return before
 
+    def keep(self, site: Site, *refs: Ref) -> None:
+        """Record objects before something else than the bench changes them."""
+        for ref in refs:
+            self._remember(site, ref, self.get(site, ref))
+
     def create(self, site: Site, item: Object) -> None:
         """Create an object.
 

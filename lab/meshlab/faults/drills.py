@@ -18,11 +18,12 @@ from meshlab import lifecycle
 from meshlab.container import now
 from meshlab.faults import health
 from meshlab.faults.bench import Bench, Note, notes
-from meshlab.faults.catalogue import KNOWN, find
+from meshlab.faults.catalogue import KNOWN, find, of_shapes
+from meshlab.faults.fault import Fault
 from meshlab.kube import Refused
-from meshlab.layout import Say, folder
+from meshlab.layout import Say, Settings, folder
 
-COLUMNS = ["name", "breaks", "behind", "users", "finding", "broken"]
+COLUMNS = ["name", "breaks", "behind", "users", "finding", "shape", "broken"]
 UNTOLD = "untold"
 SPEAKS_AFTER = 5.0
 
@@ -31,7 +32,7 @@ FAULTS: Final = Table(
     "faults",
     "What may be broken",
     {name: text() for name in COLUMNS},
-    show=("name", "breaks", "users", "finding"),
+    show=("name", "breaks", "users", "finding", "shape"),
 )
 
 
@@ -41,15 +42,24 @@ def faults() -> View:
 
 
 def table() -> pd.DataFrame:
-    """Return every fault.
+    """Return every fault that the lab that is there can have; where there is none, every fault.
 
     Columns: name, breaks (what, in a sentence), behind (pains P and facts F of Istio), users (what they see), finding
-    (id of the check that names it first), broken (the cluster where it is now, since when; empty where it is not;
-    `untold`, so hidden, for all of them during a training round).
+    (id of the check that names it first), shape (of the only labs that can have it; empty: any), broken (the cluster
+    where it is now, since when; empty where it is not; `untold`, so hidden, for all of them during a training round).
     """
     now_broken = dict.fromkeys(KNOWN, UNTOLD) if in_training(folder()) else broken(folder())
-    rows = [[f.name, f.breaks, f.behind, f.users, f.finding, now_broken.get(f.name, "")] for f in KNOWN.values()]
+    rows = [
+        [f.name, f.breaks, f.behind, f.users, f.finding, f.shape, now_broken.get(f.name, "")]
+        for f in offered(folder()).values()
+    ]
     return pd.DataFrame(rows, columns=COLUMNS).astype("str")
+
+
+def offered(home: Path) -> dict[str, Fault]:
+    """Return the faults that the lab of a folder can have; all of them where there is none."""
+    there = (home / "settings.json").exists()
+    return of_shapes(Settings.load(home).shapes) if there else KNOWN
 
 
 def broken(home: Path) -> dict[str, str]:
@@ -84,12 +94,17 @@ def break_(name: str, cluster: str, say: Say, *, hidden: bool = False) -> None:
         hidden: keep secret what is broken.
 
     Raises:
-        InputError: there is no such fault, it is broken already, a training round is open, or no such cluster.
+        InputError: there is no such fault, or none of this lab's shape, it is broken already, a training round is open,
+            or no such cluster.
         UnreachableError: no lab runs.
         ChangeError: the lab is not a healthy mesh, or a step failed.
     """
     chosen, home = find(name), running()
     refuse_in_training(home)
+    if name not in offered(home):
+        raise InputError(f"{name} is a fault of the shape {chosen.shape}, and this lab is of another",
+                         where="meshkit lab break",
+                         remedy=f"`meshkit lab up --start meshed --shape {chosen.shape}`")  # fmt: skip
     note = Note(home, name)
     bench = Bench(home, note, cluster)
     note.begin(cluster, now(), hidden=hidden)

@@ -9,21 +9,28 @@ from dataclasses import dataclass
 from meshkit.errors import ChangeError
 from meshlab.kube import Kube, Object, Refused
 
+ADMISSION, RBAC = "/apis/admissionregistration.k8s.io/v1", "/apis/rbac.authorization.k8s.io/v1"
 CORE, APPS, ISTIO = "/api/v1", "/apis/apps/v1", "/apis/networking.istio.io/v1"
 SECURITY = "/apis/security.istio.io/v1"
 PLACES: Mapping[str, tuple[str, str]] = {
     "AuthorizationPolicy": (SECURITY, "authorizationpolicies"),
-    "ClusterRoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
+    "ClusterRole": (RBAC, "clusterroles"),
+    "ClusterRoleBinding": (RBAC, "clusterrolebindings"),
     "ConfigMap": (CORE, "configmaps"),
     "Deployment": (APPS, "deployments"),
     "DestinationRule": (ISTIO, "destinationrules"),
+    "EndpointSlice": ("/apis/discovery.k8s.io/v1", "endpointslices"),
     "EnvoyFilter": ("/apis/networking.istio.io/v1alpha3", "envoyfilters"),
     "Gateway": (ISTIO, "gateways"),
+    "MutatingWebhookConfiguration": (ADMISSION, "mutatingwebhookconfigurations"),
     "Namespace": (CORE, "namespaces"),
     "PeerAuthentication": (SECURITY, "peerauthentications"),
     "Pod": (CORE, "pods"),
+    "Role": (RBAC, "roles"),
+    "RoleBinding": (RBAC, "rolebindings"),
     "Secret": (CORE, "secrets"),
     "Service": (CORE, "services"),
+    "ServiceAccount": (CORE, "serviceaccounts"),
     "ServiceEntry": (ISTIO, "serviceentries"),
     "Sidecar": (ISTIO, "sidecars"),
     "VirtualService": (ISTIO, "virtualservices"),

@@ -11,12 +11,14 @@ from typing import Final
 
 from meshkit.checks import catalogue, causes
 from meshkit.errors import InputError
-from meshlab.faults.catalogue import KNOWN, find
+from meshlab.faults.catalogue import find, of_shapes
 from meshlab.faults.fault import Fault
 from meshlab.layout import Site, sites
 from meshlab.training import TOPICS
 from meshlab.training.lesson import LEVELS, answers, lessons
 
+KNOWN: Final = of_shapes()
+"""The faults of rounds: those of the mesh of several primaries, which training is about."""
 FULL: Final = 10
 HINTS: Final = (1, 2, 3)
 WRONG: Final = 2
@@ -98,7 +100,7 @@ def check_answer(answer: str, fault: Fault, site: Site, clusters: int = 2) -> tu
         if named[0] != cause[0]:
             return None, ""
         return (RoundOutcome.NAME, "") if named[1] in cause else (None, "the object is right: which field of it?")
-    return _by_name(find(given.lower()), fault)
+    return _by_name(find(given.lower(), KNOWN), fault)
 
 
 def _near_check(identifier: str, finding: str) -> str:
