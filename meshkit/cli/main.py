@@ -38,7 +38,6 @@ def cli() -> None:
 
     \b
     Examples:
-      meshkit demo                              a real mesh here, and its audit
       meshkit check --context east --context west
                                                 what is wrong, the cause first
       meshkit init shop --context east --context west

@@ -34,6 +34,15 @@ def test_help_shows_examples_and_each_command(capsys: pytest.CaptureFixture[str]
     assert all(name in out for name in cli.commands)
 
 
+def test_without_the_lab_its_commands_say_what_brings_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wheel's user who copies `meshkit demo` from README."""
+    monkeypatch.delitem(cli.commands, "demo", raising=False)
+    code, _, err = call(capsys, "demo")
+    assert (code, "make setup" in err) == (2, True), err
+
+
 @pytest.mark.parametrize(
     "command",
     [
