@@ -131,9 +131,11 @@ class Istio(Model):
 class Gateway(Model):
     """The east-west gateway: its Service, and the hosts that it lets other clusters reach.
 
-    `hosts` are all Services of the mesh unless given: "*.local", or those of another cluster domain.
+    `hosts` are all Services of the mesh unless given: "*.local", or those of another cluster domain. A new one is of
+    this `kind`: a Deployment that istioctl installs, or a Gateway of the Gateway API, whose pods istiod makes.
     """
 
+    kind: Literal["classic", "gateway-api"] = "classic"
     annotations: dict[str, str] = Field(default={})
     service_type: Literal["LoadBalancer", "NodePort", "ClusterIP"] = Field(default="LoadBalancer", alias="serviceType")
     hosts: list[str] | None = Field(default=None, min_length=1)
@@ -297,6 +299,8 @@ class MeshSpec(Model):
         for name in self.remotes:
             if self.cluster(name).gateway.hosts:
                 raise ValueError(f"gateway.hosts of {name}: say them of its primary, {self.primary_of(name)}")
+            if self.cluster(name).gateway.kind == "gateway-api":
+                raise ValueError(f"gateway.kind of {name} is gateway-api, and no istiod makes its pods in a remote")
         return self
 
     @model_validator(mode="after")

@@ -52,13 +52,14 @@ def write(home: Path, settings: Settings) -> Path:
 
 def entry(home: Path, settings: Settings, site: Site, shape: Shape) -> dict[str, Any]:
     """Return a cluster as the mesh file has it."""
+    gateway = {**shape.gateway, **({"kind": "gateway-api"} if shape.gateway_api else {})}
     return {
         "name": site.name,
         "context": site.context,
         "kubeconfig": str(home / "kubeconfig"),
         "network": "net-flat" if settings.flat else site.network,
         "apiServer": site.api_url,
-        **({"gateway": shape.gateway} if shape.gateway else {}),
+        **({"gateway": gateway} if gateway else {}),
     }
 
 

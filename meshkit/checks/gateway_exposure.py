@@ -34,6 +34,7 @@ class GatewayFacts:
     claims: pd.DataFrame
     new_pods: new_pods.NewPodFacts | None = None
     installers: Mapping[str, str | Unknown] = field(default_factory=dict)
+    not_deployed: Mapping[str, str | Unknown] = field(default_factory=dict)
     revisions: Mapping[str, ControlPlanes | Unknown] = field(default_factory=dict)
 
 

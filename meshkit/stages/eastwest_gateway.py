@@ -34,6 +34,7 @@ def look(mesh: Mesh) -> GatewayFacts:
             new_pods=new_pods.look,
             installers=inventory.installers,
             revisions=revisions.look,
+            not_deployed=gateway_api.not_deployed,
         )
     )
 
@@ -57,6 +58,12 @@ def closed_by_its_owner(gateway: NetworkGateway) -> bool:
     return bool(gateway_api.made_for(gateway.selector)) and not gateway.exposed_by
 
 
+def of_gateway_api(mesh: Mesh, name: str, used: NetworkGateway | None) -> bool:
+    """Tell whether a cluster's gateway is to be a Gateway of the Gateway API: a new one, or the one of our name."""
+    wanted = mesh.spec.cluster(name).gateway.kind == "gateway-api"
+    return wanted and (used is None or gateway_api.made_for(used.selector) == gateway_manifests.NAME)
+
+
 def in_use(mesh: Mesh, facts: GatewayFacts, name: str) -> NetworkGateway | None:
     """Return the gateway that a cluster has: meshkit's own, else one of others that fits."""
     named = with_our_name(mesh, facts, name)
@@ -73,6 +80,11 @@ def want(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> None:
     entry, used = mesh.spec.cluster(name), in_use(mesh, facts, name)
     if used is None and with_our_name(mesh, facts, name):
         return  # MK602 fails
+    if of_gateway_api(mesh, name, used):
+        manifest = gateway_manifests.gateway_api(mesh.spec, name, domain(facts))
+        why = f"lets other networks into {entry.network}; istiod makes its pods and its Service"
+        made.apply(name, manifest, why, wait=functools.partial(missing, mesh, name))
+        return
     if mesh.spec.istio.installer == "none":
         if used is None:
             _request(made, mesh, facts, name)

@@ -28,8 +28,9 @@ from meshkit.checks.question import Question, arrow, awaits, planned
 from meshkit.istio.control_plane import inventory, istioctl
 from meshkit.istio.multicluster import gateway_api, gateway_manifests
 from meshkit.istio.multicluster import gateways as multicluster_gateways
+from meshkit.istio.multicluster.gateways import NetworkGateway
 from meshkit.istio.reading import cell
-from meshkit.kube.mesh import Mesh
+from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.wait import wait_for
 from meshkit.notebook import tables
 from meshkit.stages import eastwest_gateway
@@ -48,7 +49,7 @@ def check(mesh: Mesh, facts: GatewayFacts, mode: str = "apply") -> list[Finding]
     gates = [*checks_revisions.check(mesh, facts.revisions)]
     gates += control_plane.check_istiods(mesh, facts.identity, joining=True)
     gates += [check_networks(mesh, facts, name) for name in mesh.clusters]
-    places = [check_place(mesh, facts, name) for name in mesh.clusters]
+    places = [check_place(mesh, facts, name, mode) for name in mesh.clusters]
     places += [finding for name in mesh.clusters for finding in check_hosts_exist(mesh, facts, name)]
     gates = [awaits(finding, mode, BEFORE) for finding in gates]
     if mesh.spec.topology.mesh_networks:  # they are written only into what istioctl installed
@@ -75,26 +76,18 @@ def check_networks(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     return ask.judge(not wrong, observed, remedy)
 
 
-def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
-    """MK602: no other object has the gateway's name, or the one that has it can be used."""
+def check_place(mesh: Mesh, facts: GatewayFacts, name: str, mode: str = "apply") -> Finding:
+    """MK602: no other object has the gateway's name, or the one that has it can be used; a new one gets its pods."""
     place = f"{mesh.root_namespace}/{gateway_manifests.NAME}"
     ask = Question("MK602", "a gateway exists or can be created", name, f"{place} is free, ours, or fits")
     if reason := facts.gateways.unknown(name):
         return ask.unknown(
             reason, f"does it answer? `kubectl --context {mesh.spec.cluster(name).context} get services -A`"
         )
-    used = eastwest_gateway.in_use(mesh, facts, name)
-    if used and eastwest_gateway.closed_by_its_owner(used):
-        context, gateway = mesh.spec.cluster(name).context, gateway_api.made_for(used.selector)
-        observed = f"{used.namespace}/{used.service} is of Gateway {gateway}, which lets no mutual TLS through"
-        edit = f"kubectl --context {context} edit gateways.gateway.networking.k8s.io -n {used.namespace} {gateway}"
-        wanted = f"port {multicluster_gateways.PASSTHROUGH_PORT}, protocol TLS, tls.mode Passthrough"
-        return ask.fail(observed, f"{edit}: let its listener be {wanted}, hostname *.{domain(facts)}")
-    if used:
-        ours = eastwest_gateway.is_ours(used)
-        whose = "made by meshkit or Istio's script" if ours else f"of others ({used.made_by}), is used"
-        what = cell(used.addresses) if used.declared else f"{used.namespace}/{used.service}"
-        return ask.answer(Verdict.PASS, f"{what}, {whose}")
+    if used := eastwest_gateway.in_use(mesh, facts, name):
+        return _of_the_one_in_use(mesh, facts, ask, used)
+    if eastwest_gateway.of_gateway_api(mesh, name, None) and (why := facts.not_deployed.get(name, "")) != "":
+        return ask.unknown(why.reason) if isinstance(why, Unknown) else _without_pods(ask, why, mode)
     taken = eastwest_gateway.with_our_name(mesh, facts, name)
     if taken is None:
         return ask.answer(Verdict.PASS, f"{place} is free")
@@ -102,6 +95,26 @@ def check_place(mesh: Mesh, facts: GatewayFacts, name: str) -> Finding:
     label, port = multicluster_gateways.NETWORK, multicluster_gateways.PASSTHROUGH_PORT
     remedy = f"give it label {label} and port {port}, or remove it with what made it"
     return ask.fail(f"{place} belongs to {taken.made_by or 'somebody'} and does not fit: {missing}", remedy)
+
+
+def _of_the_one_in_use(mesh: Mesh, facts: GatewayFacts, ask: Question, used: NetworkGateway) -> Finding:
+    if eastwest_gateway.closed_by_its_owner(used):
+        context, gateway = mesh.spec.cluster(used.cluster).context, gateway_api.made_for(used.selector)
+        observed = f"{used.namespace}/{used.service} is of Gateway {gateway}, which lets no mutual TLS through"
+        edit = f"kubectl --context {context} edit gateways.gateway.networking.k8s.io -n {used.namespace} {gateway}"
+        wanted = f"port {multicluster_gateways.PASSTHROUGH_PORT}, protocol TLS, tls.mode Passthrough"
+        return ask.fail(observed, f"{edit}: let its listener be {wanted}, hostname *.{domain(facts)}")
+    ours = eastwest_gateway.is_ours(used)
+    whose = "made by meshkit or Istio's script" if ours else f"of others ({used.made_by}), is used"
+    what = cell(used.addresses) if used.declared else f"{used.namespace}/{used.service}"
+    return ask.answer(Verdict.PASS, f"{what}, {whose}")
+
+
+def _without_pods(ask: Question, why: str, mode: str) -> Finding:
+    """Say that no istiod deploys a Gateway of the Gateway API here; the class comes with the istiod of stage 05."""
+    if why == gateway_api.NO_DEFINITIONS:
+        return ask.fail(why, "install those that this Istio supports, or say `gateway.kind: classic` in the mesh file")
+    return awaits(ask.fail(why, "is PILOT_ENABLE_GATEWAY_API off in its istiod?"), mode, BEFORE)
 
 
 def plan(mesh: Mesh, facts: GatewayFacts) -> Plan:

@@ -12,6 +12,7 @@ from meshkit.istio.control_plane.inventory import ISTIOCTL
 from meshkit.istio.control_plane.istiods_and_proxies import NETWORK
 from meshkit.istio.control_plane.versions import Version
 from meshkit.istio.found.facts import Facts, Place, known
+from meshkit.istio.multicluster import gateway_api
 from meshkit.istio.multicluster.gateways import GatewayType
 from meshkit.kube.api_server import is_local
 from meshkit.spec import DNS_LABEL, ClusterSpec
@@ -185,6 +186,8 @@ def _gateway(facts: Facts, entry: ClusterSpec, network: str, *, several: bool) -
             yield Field(("gateway",), None, why, open=True)
         return
     used = next((one for one in offered if one.network == network), offered[0])
+    if gateway_api.made_for(used.selector):
+        yield Field(("gateway", "kind"), "gateway-api", "of the Gateway API")
     at = f"{', '.join(used.addresses) or 'no address yet'}, port {used.port}"
     yield Field(("gateway", "serviceType"), str(used.type), f"{used.namespace}/{used.service}: {at}; {used.made_by}")
     if used.hosts and used.hosts != _ALL_HOSTS:

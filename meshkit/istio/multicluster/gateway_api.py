@@ -10,14 +10,18 @@ from typing import Any, Final
 
 from meshkit.istio.control_plane.istiods_and_proxies import NETWORK
 from meshkit.kube.cluster import Cluster
+from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.transport import NotFoundError
 
 PORT_LABEL: Final = "networking.istio.io/gatewayPort"
 NAME_LABELS: Final = ("gateway.networking.k8s.io/gateway-name", "istio.io/gateway-name")
 """The pods of a Gateway have the second label up to Istio 1.22, and no other up to 1.20 (files/kube-gateway.yaml)."""
 LISTENER_MODE: Final = "gateway.istio.io/listener-protocol"
+NO_DEFINITIONS: Final = "the definitions of the Gateway API are not installed"
 PASSTHROUGH: Final = "Passthrough"
 PASSTHROUGH_PORT: Final = 15443
+CLASS: Final = "istio"
+"""The GatewayClass whose Gateways istiod deploys; it makes the class once the definitions are there."""
 Manifest = dict[str, Any]
 Labels = Mapping[str, str]
 
@@ -29,6 +33,20 @@ def read(cluster: Cluster) -> list[Manifest]:
     except NotFoundError:  # its definitions are not installed
         return []
     return [gateway for gateway in found if listeners(gateway)]
+
+
+def not_deployed(mesh: Mesh) -> dict[str, str | Unknown]:
+    """Return for each cluster why a new Gateway would get no pods, or an empty text."""
+
+    def read(cluster: Cluster) -> str:
+        try:
+            classes = cluster.get("gatewayclasses.gateway.networking.k8s.io")
+        except NotFoundError:
+            return NO_DEFINITIONS
+        found = any(one["metadata"]["name"] == CLASS for one in classes)
+        return "" if found else f"no istiod has made GatewayClass {CLASS} yet"
+
+    return mesh.each(read)
 
 
 def listeners(resource: Manifest) -> list[Manifest]:

@@ -11,6 +11,7 @@ from typing import Any
 from meshkit.istio.control_plane import istioctl, requested
 from meshkit.istio.control_plane.cluster_domain import DEFAULT
 from meshkit.istio.control_plane.mesh_networks import read
+from meshkit.istio.multicluster.gateway_api import CLASS
 from meshkit.istio.multicluster.gateways import NETWORK, PASSTHROUGH_PORT, Gateways
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.spec import MeshSpec
@@ -18,6 +19,7 @@ from meshkit.spec import MeshSpec
 NAME = "istio-eastwestgateway"
 OPERATOR = "eastwest"
 EXPOSURE = "cross-network-gateway"
+SERVICE_TYPE = "networking.istio.io/service-type"
 SELECTOR = {"istio": "eastwestgateway"}
 PORTS = {"status-port": 15021, "tls": PASSTHROUGH_PORT, "tls-istiod": 15012, "tls-webhook": 15017}
 Networks = dict[str, Any]
@@ -52,6 +54,40 @@ def eastwest(spec: MeshSpec, name: str) -> dict[str, Any]:
         **({"namespace": spec.mesh.root_namespace} if _elsewhere(spec) else {}),
     }
     return istioctl.wrap(istioctl.merge(taken, own), OPERATOR)
+
+
+def gateway_api(spec: MeshSpec, name: str, domain: str = DEFAULT) -> dict[str, Any]:
+    """Return a cluster's east-west gateway as a Gateway of the Gateway API, which lets others in by itself.
+
+    istiod copies its labels and annotations to the Service and the pods that it makes, whose name ends in `-istio`.
+
+    Source: pilot/pkg/config/kube/gatewaycommon/deploymentcontroller.go (extractInfrastructureMetadata, serviceType).
+    """
+    entry, revision = spec.cluster(name), spec.istio.revision
+    annotations, kind = dict(entry.gateway.annotations), entry.gateway.service_type
+    if kind != "LoadBalancer":
+        annotations[SERVICE_TYPE] = kind
+    listeners = [
+        {
+            "name": f"cross-network-{number}",
+            "hostname": host,
+            "port": PASSTHROUGH_PORT,
+            "protocol": "TLS",
+            "tls": {"mode": "Passthrough"},
+        }
+        for number, host in enumerate(hosts(spec, name, domain), 1)
+    ]
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {
+            "name": NAME,
+            "namespace": spec.mesh.root_namespace,
+            "labels": {NETWORK: entry.network, **({istioctl.REVISION: revision} if revision else {})},
+            **({"annotations": annotations} if annotations else {}),
+        },
+        "spec": {"gatewayClassName": CLASS, "listeners": listeners},
+    }
 
 
 def by_its_owner(spec: MeshSpec, name: str, kind: str) -> dict[str, Any]:

@@ -10,10 +10,13 @@ import pytest
 from meshkit.changes.plan import Plan
 from meshkit.checks import gateway_exposure
 from meshkit.checks.finding import Finding, Verdict
+from meshkit.errors import InputError
+from meshkit.istio.multicluster import gateway_api, gateway_manifests, gateways
 from meshkit.istio.multicluster import gateway_exposure as multicluster_gateway_exposure
 from meshkit.istio.multicluster.gateway_exposure import CLOSED
 from meshkit.istio.proxies import proxy_status
-from meshkit.kube.mesh import Mesh
+from meshkit.kube.mesh import Mesh, Unknown
+from meshkit.spec import MeshSpec
 from meshkit.stages import eastwest_gateway
 from meshkit.stages import gateways as stages_gateways
 from tests.support import healthy, planes
@@ -275,3 +278,52 @@ def test_a_gateway_is_not_passed_where_no_istiod_says_which_gateways_it_knows() 
     """Without that nobody can tell an endpoint from another network's gateway."""
     silent = [{"cluster": "east", "reason": "no answer"}]
     assert judged(proved(healthy.mesh(), facts(seen=silent)), "MK616", "east") == [UNKNOWN]
+
+
+def of_gateway(**gateway: Any) -> Mesh:
+    """Return a mesh file in which east's gateway is said to be so."""
+    clusters = [{"name": name, "context": name, "network": f"net-{name}"} for name in healthy.OTHER]
+    clusters[0]["gateway"] = gateway
+    spec = MeshSpec.parse({"istio": {"revision": "1-31"}, "clusters": clusters}, where="test")
+    return Mesh(spec, dict.fromkeys(healthy.OTHER))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("why", "mode", "verdict"),
+    [
+        ("", "apply", PASS),
+        (gateway_api.NO_DEFINITIONS, "plan", FAIL),
+        ("no istiod has made GatewayClass istio yet", "apply", FAIL),
+        ("no istiod has made GatewayClass istio yet", "plan", SKIPPED),
+        (Unknown("it is dead"), "apply", UNKNOWN),
+    ],
+)
+def test_a_gateway_of_the_gateway_api_needs_its_definitions_and_an_istiod(
+    why: str | Unknown, mode: str, verdict: Verdict
+) -> None:
+    """MK602: the class comes with the istiod of stage 05; the definitions are somebody else's."""
+    known = replace(facts(), gateways=gateways.offered_reading(), not_deployed={"east": why, "west": ""})
+    found = stages_gateways.check_place(of_gateway(kind="gateway-api"), known, "east", mode)
+    assert (found.id, found.verdict) == ("MK602", verdict), found
+
+
+def test_a_gateway_of_the_gateway_api_says_network_hosts_and_service() -> None:
+    """Istiod copies labels and annotations to the Service; a host is a listener."""
+    mesh = of_gateway(kind="gateway-api", serviceType="NodePort", annotations={"a": "b"}, hosts=["x", "y"])
+    made = gateway_manifests.gateway_api(mesh.spec, "east")
+    assert made["metadata"]["labels"] == {"topology.istio.io/network": "net-east", "istio.io/rev": "1-31"}
+    assert made["metadata"]["annotations"] == {"a": "b", "networking.istio.io/service-type": "NodePort"}
+    assert [one["hostname"] for one in made["spec"]["listeners"]] == ["x", "y"]
+    assert gateway_api.listeners(made) == made["spec"]["listeners"]
+    assert len({one["name"] for one in made["spec"]["listeners"]}) == 2
+
+
+def test_a_remote_can_have_no_gateway_of_the_gateway_api() -> None:
+    """No istiod is there that would make its pods."""
+    clusters = [
+        {"name": "east", "context": "east", "network": "net-east"},
+        {"name": "west", "context": "west", "network": "net-west", "gateway": {"kind": "gateway-api"}},
+    ]
+    document = {"topology": {"controlPlane": "primary-remote"}, "clusters": clusters}
+    with pytest.raises(InputError, match=r"gateway\.kind of west"):
+        MeshSpec.parse(document, where="test")
