@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from meshkit.errors import UnreachableError
-from meshkit.istio.config import authorization_policies
+from meshkit.istio.config import authorization_policies, mesh_routes
 from meshkit.istio.config.authorization_policies import OWN
 from meshkit.istio.config.locality import locality_of, traffic_distribution
 from meshkit.istio.config.missing_services import selects
@@ -52,8 +52,9 @@ class Configuration:
 
     `servers` are the pods that the Service selects, `unselected` those of the server's workload that it does not;
     `nearest` is the field by which it asks for its nearest endpoints. `objects` are those that the cluster's istiod
-    reads: its discoverySelectors and its revision leave out the others. They and meshConfig are in the cluster
-    `source`: its own, or of a remote cluster its primary's.
+    reads: its discoverySelectors and its revision leave out the others. VirtualServices are also those that it makes of
+    routes of the Gateway API. They and meshConfig are in the cluster `source`: its own, or of a remote cluster its
+    primary's.
     """
 
     cluster: str
@@ -128,8 +129,12 @@ def configuration(cluster: Cluster, mesh: Mesh, source: Cluster) -> Configuratio
         ),
     )
     objects = {
-        kind: tuple(o for o in configured(source, mesh.root_namespace, kind) if _read_by(read, o)) for kind in KINDS
+        kind: tuple(o for o in configured(source, mesh.root_namespace, kind) if _read_by(read, o))
+        for kind in (*KINDS, *mesh_routes.KINDS)
     }
+    routes = {kind: objects.pop(kind) for kind in mesh_routes.KINDS}
+    own = {named(one) for one in (services if source is cluster else source.get("services"))}
+    objects[VIRTUAL_SERVICE] += mesh_routes.virtual_services(routes, own, read.domain)
     return Configuration(**{**vars(read), "objects": objects})
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from meshkit.istio.config import mesh_routes
 from meshkit.istio.config.configuration import KINDS, Configuration, Manifest
 
 MESH_CONFIG: Final = "configmaps"
@@ -16,6 +17,7 @@ WORDS: Final = {
     **dict(zip(KINDS, (
         "Sidecar", "VirtualService", "DestinationRule", "ServiceEntry", "PeerAuthentication", "AuthorizationPolicy",
     ), strict=True)),
+    **dict(zip(mesh_routes.KINDS, ("HTTPRoute", "GRPCRoute"), strict=True)),
     MESH_CONFIG: "ConfigMap", SERVICE: "Service", POD: "Pod", DEPLOYMENT: "Deployment",
 }  # fmt: skip
 

@@ -18,7 +18,6 @@ from meshkit.istio.config.configuration import (
     SERVICE_ENTRY,
     SIDECAR,
     TLS_MODE,
-    VIRTUAL_SERVICE,
     Configuration,
     Labels,
     Manifest,
@@ -391,19 +390,19 @@ class Walk:
         return balancing(policy, self.client.settings, self.probe.port, self.holder.nearest), author
 
     def routes(self) -> Iterator[Hindrance]:
-        """The VirtualService that clients go by: what of it leads past the server's cluster, or ends at its gateway."""
+        """The VirtualService, or mesh routes, that clients go by: what leads past the server or ends at its gateway."""
         yield from _counted([list(self._routes(labels)) for labels in self._callers()])
 
     def _routes(self, labels: Labels) -> Iterator[Hindrance]:
         rule = self._rule(labels)
-        make = partial(of_object, self.client, VIRTUAL_SERVICE, link=Link.ANSWERS)
         for route in virtual_services.routes(self.client, self._caller(labels)):
-            used, field = _used(route), route.field
+            used = _used(route)
+            make = partial(of_object, self.client, route.kind, route.rule, route.field, link=Link.ANSWERS)
             past = [self._past(one, route.rule, rule) for one in used] or [route.instead]
             calls = "some" if route.some else "all"
             if all(past):
                 effect = f"sends {calls} calls past {self.server.cluster}: {', '.join(dict.fromkeys(past))}"
-                yield make(route.rule, field, effect, impact=Impact.PERHAPS if route.some else Impact.STEERS)
+                yield make(effect, impact=Impact.PERHAPS if route.some else Impact.STEERS)
                 continue
             named_here = [str((one.get("destination") or {}).get("subset") or "") for one in used]
             reaching = [subset for subset, why in zip(named_here, past, strict=True) if not why]
@@ -411,7 +410,7 @@ class Walk:
                 effect = f"sends {calls} calls to subset {', '.join(lost)}, which no DestinationRule of"
                 effect += f" {self.server.cluster} has: its gateway forwards only the subsets that it knows"
                 part = route.some or {*lost} != {*reaching}
-                yield replace(make(route.rule, field, effect, part=part), link=Link.GATEWAY)
+                yield replace(make(effect, part=part), link=Link.GATEWAY)
 
     def _forwarded(self, subset: str) -> bool:
         """Return whether a gateway of the server forwards the SNI of a subset.

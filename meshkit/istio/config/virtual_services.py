@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from meshkit.istio.config.configuration import VIRTUAL_SERVICE, Configuration, Labels, Manifest, age, home
+from meshkit.istio.config.mesh_routes import ORIGIN, Origin, is_mesh_route
 from meshkit.istio.config.visibility import covers, egress_of, full, imports, rank, visible
 
 HTTP: Final = ("http", "http2", "grpc", "grpc-web")
@@ -22,9 +23,10 @@ _ALL_PATHS: Final = ({"uri": {"prefix": "/"}}, {"uri": {"regex": ".*"}})
 class Route:
     """A route: the object that has it and the place in it, whether it is for some calls only, and where it leads.
 
-    `instead` says what it does with calls that it sends nowhere.
+    `instead` says what it does with calls that it sends nowhere; `kind` is the object's.
     """
 
+    kind: str
     rule: Manifest
     field: str
     some: bool
@@ -57,6 +59,8 @@ def routes(where: Configuration, caller: Caller) -> list[Route]:
 def virtual_services(where: Configuration, caller: Caller) -> list[Manifest]:
     """Return those for a caller's host: of the most specific host first, then private, exported and public ones.
 
+    Of each, those come first that istiod made of routes of the Gateway API in the caller's own namespace.
+
     Source: SelectVirtualServices (pilot/pkg/model/virtualservice.go), which a Sidecar's egress hosts limit.
     """
     hosts = egress_of(where, caller.namespace, caller.labels, caller.port)
@@ -64,7 +68,8 @@ def virtual_services(where: Configuration, caller: Caller) -> list[Manifest]:
     for rule in imported(where, caller.namespace, hosts):
         ranks = [rank(host) for host in hosts_of(rule, where) if covers(host, caller.host)]
         if ranks:
-            found.append((-max(ranks), _reach(rule, where), *age(rule), rule))
+            later = not (is_mesh_route(rule) and home(rule) == caller.namespace)
+            found.append((-max(ranks), _reach(rule, where), later, *age(rule), rule))
     return [rule for *_, rule in sorted(found, key=lambda one: one[:-1])]
 
 
@@ -98,16 +103,17 @@ def destinations(rule: Manifest) -> list[Manifest]:
 
 def _routes(where: Configuration, rule: Manifest, caller: Caller) -> Iterator[Route]:
     for layer in _LAYERS.get(caller.protocol, ("tcp",)):
-        for owner, field, one in _delegated(where, rule, layer):
+        for origin, one in _delegated(where, rule, layer):
             answers = [_applies(match, layer, caller) for match in one.get("match") or [{}]]
             if any(answer is not False for answer in answers):
                 some = True not in answers
-                yield Route(owner, field, some, one.get("route") or [], _instead(one))
+                destinations = one.get("route") or []
+                yield Route(origin.kind, origin.obj, origin.field, some, destinations, _instead(one))
                 if not some:
                     break
 
 
-def _delegated(where: Configuration, rule: Manifest, layer: str) -> Iterator[tuple[Manifest, str, Manifest]]:
+def _delegated(where: Configuration, rule: Manifest, layer: str) -> Iterator[tuple[Origin, Manifest]]:
     """Yield each route of a layer with its place, those of delegates in place of what names them.
 
     Source: mergeVirtualServicesIfNeeded, MergeHTTPRoutes (pilot/pkg/model/virtualservice.go).
@@ -115,7 +121,7 @@ def _delegated(where: Configuration, rule: Manifest, layer: str) -> Iterator[tup
     for number, one in enumerate((rule.get("spec") or {}).get(layer) or []):
         named = one.get("delegate")
         if not named:
-            yield rule, f"spec.{layer}[{number}].route", one
+            yield one.get(ORIGIN) or Origin(VIRTUAL_SERVICE, rule, f"spec.{layer}[{number}].route"), one
             continue
         place = (str(named.get("namespace") or home(rule)), named.get("name"))
         for delegate in where.objects[VIRTUAL_SERVICE]:
@@ -124,7 +130,8 @@ def _delegated(where: Configuration, rule: Manifest, layer: str) -> Iterator[tup
             if is_meant and visible(spec, place[0], home(rule), where, "VirtualService"):
                 for count, its in enumerate(spec.get(layer) or []):
                     matches = [{**a, **b} for a in one.get("match") or [{}] for b in its.get("match") or [{}]]
-                    yield delegate, f"spec.{layer}[{count}].route", {**its, "match": matches}
+                    place_in_it = f"spec.{layer}[{count}].route"
+                    yield Origin(VIRTUAL_SERVICE, delegate, place_in_it), {**its, "match": matches}
 
 
 def _applies(match: Manifest, layer: str, caller: Caller) -> bool | None:

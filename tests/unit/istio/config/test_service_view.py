@@ -462,6 +462,63 @@ def test_a_delegate_has_the_routes_and_is_named() -> None:
     assert named({"virtualservices": [*root["virtualservices"], *hidden["virtualservices"]]}) == []
 
 
+BACKEND = {"name": "other", "port": 8000}
+ALL = {"path": {"type": "PathPrefix", "value": "/"}}
+PARENT = {"group": "", "kind": "Service", "name": "httpbin", "namespace": "sample"}
+
+
+def gamma(*rules: Object, kind: str = "HTTPRoute", name: str = "split", namespace: str = "sample", **more: Any) -> Any:
+    """Return a route of the Gateway API whose parent is the Service, as an API server gives it."""
+    parent = {**PARENT, **more.pop("parent", {})}
+    found = [{"backendRefs": [BACKEND], "matches": [ALL], **rule} for rule in rules or [{}]]
+    return istio(kind, {"parentRefs": [parent], "rules": found}, namespace, name, **more)
+
+
+@pytest.mark.parametrize(
+    ("route", "impact"),
+    [
+        (gamma(), STEERS),
+        (gamma({"matches": [{"path": {"type": "PathPrefix", "value": "/v2/"}}]}), PERHAPS),
+        (gamma({"matches": [{**ALL, "headers": [{"name": "x", "value": "1"}]}]}), PERHAPS),
+        (gamma({"backendRefs": [BACKEND, {"name": "httpbin", "port": 8000}]}), None),
+        (gamma({"backendRefs": [BACKEND, {"name": "httpbin", "port": 8000, "weight": 0}]}), STEERS),
+        (gamma({"backendRefs": [{"name": "httpbin", "port": 8000}]}), None),
+        (gamma({"backendRefs": []}), STEERS),
+        (gamma({"backendRefs": [], "filters": [{"type": "RequestRedirect"}]}), STEERS),
+        (gamma({"filters": [{"type": "ExtensionRef"}]}), None),
+        (gamma({"backendRefs": [{"name": "other.sample", "port": 8000}]}), None),
+        (gamma({"backendRefs": [{"group": "networking.istio.io", "kind": "Hostname", "name": HOST}]}), None),
+        (gamma({"backendRefs": [{"group": "x.example", "kind": "Pool", "name": "httpbin"}]}), STEERS),
+        (gamma(parent={"port": 8000}), STEERS),
+        (gamma(parent={"port": 9000}), None),
+        (gamma(parent={"name": "gone"}), None),
+        (gamma(parent={"group": "gateway.networking.k8s.io", "kind": "Gateway"}), None),
+        (gamma(namespace="other"), None),
+        (gamma({"matches": [{"method": {"service": "a.B"}}]}, kind="GRPCRoute"), PERHAPS),
+        (gamma({"matches": []}, kind="GRPCRoute"), STEERS),
+        (gamma({"filters": [{"type": "URLRewrite"}]}, kind="GRPCRoute"), None),
+    ],
+)
+def test_routes_of_the_gateway_api_for_the_service_count_as_virtual_services(route: Objects, impact: Any) -> None:
+    """By what istiod makes of them; one in another namespace is for the clients there only."""
+    kind = "HTTPRoute" if "httproutes" in route else "GRPCRoute"
+    found = (Link.ANSWERS, impact, f"east {kind} sample/split", "spec.rules[0]")
+    assert named(route) == ([found] if impact else [])
+    assert named(west=route) == []
+
+
+def test_gateway_api_routes_of_one_service_are_merged_and_precede_virtual_services() -> None:
+    """The longest path comes first, whoever wrote it; those of the client's namespace before an older public rule."""
+    home = {"backendRefs": [{"name": "httpbin", "port": 8000}]}
+    young = gamma({**home, "matches": [{"path": {"type": "Exact", "value": "/get"}}]}, name="young")["httproutes"]
+    old = gamma(creationTimestamp="1")["httproutes"]
+    found = walked({"httproutes": [*young, *old]}).hindrances
+    assert [(one.impact, one.name, one.field) for one in found] == [(STEERS, "split", "spec.rules[0]")]
+    public = {"virtualservices": elsewhere("istio-system", "old", exportTo=["*"])}
+    assert named({**public, **gamma(home, creationTimestamp="9")}) == []
+    assert [one[2] for one in named(public)] == ["east VirtualService istio-system/old"]
+
+
 def elsewhere(namespace: str = "sample", name: str = "one", **spec: Any) -> list[Object]:
     """Return a VirtualService that sends the Service's calls to another."""
     away = {"http": [{"route": [{"destination": {"host": "other"}}]}]}
