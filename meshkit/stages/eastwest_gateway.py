@@ -75,6 +75,9 @@ def in_use(mesh: Mesh, facts: GatewayFacts, name: str) -> NetworkGateway | None:
 def want(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> None:
     """Want a cluster's gateway, and its exposure: that of a remote cluster is its primary's, whose istiod reads it.
 
+    The exposure is beside the gateway, where every istiod reads it for that: one that scopes Gateways to their
+    namespace, too (`multicluster_gateways.SCOPED`). One of ours that is read elsewhere stays where it is.
+
     Source: pilot/pkg/bootstrap/configcontroller.go: Istio's objects count in the istiod's own cluster.
     """
     entry, used = mesh.spec.cluster(name), in_use(mesh, facts, name)
@@ -92,15 +95,18 @@ def want(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> None:
         made.install(name, gateway_manifests.eastwest(mesh.spec, name), f"lets other networks into {entry.network}")
     if name in mesh.spec.remotes:
         return
-    own = f"{mesh.root_namespace}/{gateway_manifests.EXPOSURE}"
-    if used and (used.declared or closed_by_its_owner(used) or used.exposed_by not in ((), (own,))):
+    places = dict.fromkeys((used.namespace if used else mesh.root_namespace, mesh.root_namespace))
+    ours: dict[tuple[str, ...], str] = {(f"{place}/{gateway_manifests.EXPOSURE}",): place for place in places}
+    if used and (used.declared or closed_by_its_owner(used) or (used.exposed_by and used.exposed_by not in ours)):
         return  # others expose it already, or MK602 fails, or it is known by its address only
     selector = used.selector if used and not is_ours(used) else gateway_manifests.SELECTOR
     if not selector:
         return  # an exposure without one would be of every gateway
     why = f"lets other clusters reach {', '.join(gateway_manifests.hosts(mesh.spec, name, domain(facts)))}"
     wait = functools.partial(missing, mesh, name)
-    made.apply(name, gateway_manifests.exposure(mesh.spec, name, selector, domain(facts)), why, wait=wait)
+    place = ours[used.exposed_by] if used and used.exposed_by else next(iter(places))
+    manifest = gateway_manifests.exposure(mesh.spec, name, selector, domain(facts), namespace=place)
+    made.apply(name, manifest, why, wait=wait)
 
 
 def _request(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> None:

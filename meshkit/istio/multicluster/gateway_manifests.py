@@ -140,8 +140,13 @@ def hosts(spec: MeshSpec, name: str, domain: str = DEFAULT) -> list[str]:
     return spec.cluster(spec.primary_of(name)).gateway.hosts or ["*.local" if domain == DEFAULT else f"*.{domain}"]
 
 
-def exposure(spec: MeshSpec, name: str, selector: Mapping[str, str], domain: str = DEFAULT) -> dict[str, Any]:
-    """Return the Gateway that lets mutual TLS of other clusters through to the hosts of the mesh."""
+def exposure(
+    spec: MeshSpec, name: str, selector: Mapping[str, str], domain: str = DEFAULT, *, namespace: str = ""
+) -> dict[str, Any]:
+    """Return the Gateway that lets mutual TLS of other clusters through to the hosts of the mesh.
+
+    Its namespace is the root namespace, unless another is given.
+    """
     server = {
         "port": {"number": PASSTHROUGH_PORT, "name": "tls", "protocol": "TLS"},
         "tls": {"mode": "AUTO_PASSTHROUGH"},
@@ -150,7 +155,7 @@ def exposure(spec: MeshSpec, name: str, selector: Mapping[str, str], domain: str
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "Gateway",
-        "metadata": {"name": EXPOSURE, "namespace": spec.mesh.root_namespace},
+        "metadata": {"name": EXPOSURE, "namespace": namespace or spec.mesh.root_namespace},
         "spec": {"selector": dict(selector), "servers": [server]},
     }
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from meshkit.istio.control_plane import cluster_domain, istiods_and_proxies, mesh_networks, primaries, revisions
-from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods
+from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods, is_on, istiods
 from meshkit.istio.multicluster import gateway_api
 from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.cluster import Cluster
@@ -22,6 +22,7 @@ from meshkit.tables import Table, integer, text
 NETWORK = istiods_and_proxies.NETWORK
 NODE_SELECTOR = "traffic.istio.io/nodeSelector"
 OWNER = "install.operator.istio.io/owning-resource"
+SCOPED: Final = "PILOT_SCOPE_GATEWAY_TO_NAMESPACE"
 PASSTHROUGH_PORT = gateway_api.PASSTHROUGH_PORT
 GATEWAYS: Final = Table(
     "gateways",
@@ -223,8 +224,12 @@ def _gateways(cluster: Cluster, mesh: Mesh, source: Cluster) -> _Found:
     services = [(service, by) for service, by in services if is_gateway(service) or by]
     resources = gateway_api.read(source)
     exposures = _exposures(source, root_namespace) if services else []
+    scoped = bool(exposures) and _scoped(source, root_namespace)
     own = _labels(namespace).get(NETWORK, "")
-    made = [_gateway(cluster, service, by, exposures, resources) for service, by in services]
+    made = [
+        _gateway(cluster, service, by, [e for e in exposures if not scoped or _beside(e, service)], resources)
+        for service, by in services
+    ]
     if source is not cluster:
         networks, resources = {}, []  # what is declared there is read of that cluster
     addresses = [
@@ -276,6 +281,15 @@ def is_gateway(service: dict[str, Any]) -> bool:
 def _exposures(cluster: Cluster, root_namespace: str) -> list[dict[str, Any]]:
     found = revisions.configured(cluster, root_namespace, "gateways.networking.istio.io")
     return [gateway for gateway in found if _passes_through(gateway)]
+
+
+def _scoped(cluster: Cluster, root_namespace: str) -> bool:
+    """Return whether istiods read a Gateway for the gateways of its own namespace only; where they differ, not.
+
+    Source: pilot/pkg/features/pilot.go (ScopeGatewayToNamespace), pilot/pkg/model/push_context.go (mergeGateways).
+    """
+    found = istiods(cluster, root_namespace)
+    return bool(found) and all(is_on(one.env, SCOPED) for one in found)
 
 
 def _gateway(
@@ -436,6 +450,10 @@ def _passes_through(gateway: dict[str, Any]) -> bool:
 def _selects(gateway: dict[str, Any], pods: list[dict[str, str]]) -> bool:
     selector = (gateway["spec"].get("selector") or {}).items()
     return any(selector <= labels.items() for labels in pods)
+
+
+def _beside(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return bool(one["metadata"]["namespace"] == other["metadata"]["namespace"])
 
 
 def _name(item: dict[str, Any]) -> str:

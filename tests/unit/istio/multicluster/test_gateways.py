@@ -12,7 +12,7 @@ from meshkit.checks.finding import Verdict
 from meshkit.checks.gateways import check_gateway
 from meshkit.errors import UnreachableError
 from meshkit.istio.control_plane import mesh_networks
-from meshkit.istio.multicluster import gateway_api, gateways
+from meshkit.istio.multicluster import gateway_api, gateway_manifests, gateways
 from meshkit.istio.multicluster.gateways import (
     NETWORK,
     NODE_SELECTOR,
@@ -121,12 +121,44 @@ def test_a_gateway_of_others_is_exposed_by_its_own_selector_or_not_at_all(
     selector: Row, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Service without a selector has pods that nobody names; an exposure without one would be of every gateway."""
-    east = Objects("east", services=[service({NETWORK: "net-east"}, selector=selector)])
+    exposed = exposures(Objects("east", services=[service({NETWORK: "net-east"}, selector=selector)]), monkeypatch)
+    assert [one["spec"]["selector"] for one in exposed] == ([selector] if selector else [])
+
+
+def exposures(east: Objects, monkeypatch: pytest.MonkeyPatch) -> list[Row]:
+    """Return the exposures that stage 06 wants for a cluster."""
     facts = replace(test_gateways.facts(), gateways=gateways.gateways(mesh(east)))
     exposed: list[Row] = []
-    monkeypatch.setattr(Plan, "apply", lambda _, __, manifest, *___, **____: exposed.append(manifest["spec"]))
+    monkeypatch.setattr(Plan, "apply", lambda _, __, manifest, *___, **____: exposed.append(manifest))
     eastwest_gateway.want(Plan(mesh(east), stage.STAGE), mesh(east), facts, "east")
-    assert [one["selector"] for one in exposed] == ([selector] if selector else [])
+    return exposed
+
+
+@pytest.mark.parametrize(
+    ("scoped", "gateway", "read", "wanted"),
+    [
+        ("true", f"{SYSTEM}/cross", False, "edge"),
+        ("true", "edge/cross", True, ""),
+        ("true", f"{SYSTEM}/{gateway_manifests.EXPOSURE}", False, "edge"),
+        ("true", f"edge/{gateway_manifests.EXPOSURE}", True, "edge"),
+        ("", f"{SYSTEM}/{gateway_manifests.EXPOSURE}", True, SYSTEM),
+        ("false", f"{SYSTEM}/cross", True, ""),
+    ],
+)
+def test_an_istiod_that_scopes_gateways_reads_those_of_their_pods_namespace_only(
+    scoped: str, gateway: str, read: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PILOT_SCOPE_GATEWAY_TO_NAMESPACE: an exposure is made beside the gateway, unless ours is read where it is."""
+    held = passing(15443)
+    held["metadata"] = dict(zip(("namespace", "name"), gateway.split("/"), strict=True))
+    east = Objects("east", services=[service({NETWORK: "net-east"})], pods=[POD], istio=[held])
+    pod = planes.istiod("default")
+    pod["spec"]["containers"][0]["env"] = [{"name": gateways.SCOPED, "value": scoped}]
+    east.objects[f"/api/v1/namespaces/{SYSTEM}/pods"] = [pod]
+    (one,) = found(east)
+    assert one.exposed_by == ((gateway,) if read else ())
+    monkeypatch.setattr(eastwest_gateway, "closed_by_its_owner", lambda _: False)
+    assert [one["metadata"]["namespace"] for one in exposures(east, monkeypatch)] == ([wanted] if wanted else [])
 
 
 @pytest.mark.parametrize(
