@@ -223,6 +223,7 @@ def _trust(mesh: Mesh, facts: Snapshot) -> Iterator[Finding]:
         yield ca.check_authority(found, name)
         yield from ca.check_signers(found, name)
         yield from ca.check_intermediate(found, name)
+        yield from ca.check_lists(found, name)
         yield from ca.check_cluster_id(found, name)
         yield from ca.check_trust_domain(mesh, found, name)
     if choice.root:

@@ -97,6 +97,21 @@ def check_intermediate(facts: TrustFacts, name: str) -> Iterator[Finding]:
         yield ask.judge(good, observed, remedy, otherwise=Verdict.WARN)
 
 
+def check_lists(facts: TrustFacts, name: str) -> Iterator[Finding]:
+    """MK422: the revocation lists of a cluster's proxies refuse no CA of the mesh. Silent where they refuse none.
+
+    Source: `meshkit.istio.ca.revocation`.
+    """
+    rows = of_cluster(facts.authorities, name)
+    for row in rows[rows["refused"] != ""].to_dict("records"):
+        ask = Question("MK422", "revocation lists refuse no CA of the mesh", name, "a current list by each CA, or none")
+        remedy = (
+            "let ca-crl.pem in cacerts of each cluster hold a current list by every CA of all clusters, and roots too: "
+            "istiod loads it while it runs; a CA that is revoked needs another first"
+        )
+        yield ask.fail(row["refused"], remedy)
+
+
 def check_cluster_id(facts: TrustFacts, name: str, *, renamed_next: bool = False) -> Iterator[Finding]:
     """MK421, where istio-csr signs: it takes the cluster id that proxies say now, and that they will say.
 

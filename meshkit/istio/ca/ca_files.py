@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from cryptography.x509 import Certificate
 
 from meshkit.errors import InputError
-from meshkit.istio.ca import cacerts
+from meshkit.istio.ca import cacerts, revocation
 from meshkit.istio.ca.certificates import (
     CertificateError,
     fingerprint,
@@ -35,8 +34,6 @@ from meshkit.spec import expanded
 VAULT = "vault.json"
 CERTIFICATE = "CERTIFICATE"
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
-_LIST = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
-
 
 HOW_TO_OPEN = "name its passphrase: trust.passphraseFrom in the mesh file, or --passphrase-env, --passphrase-file"
 
@@ -164,16 +161,14 @@ def load_plugged(files: Mapping[str, bytes], *, passphrase: bytes = b"", where: 
 
 def _require_lists(files: Mapping[str, bytes], where: str) -> None:
     """Require a revocation list by each certificate of the chain, if there are lists at all."""
-    from cryptography.x509 import load_pem_x509_crl
-
     if not (text := files.get(cacerts.REVOKED)):
         return
     try:
-        lists = [load_pem_x509_crl(block) for block in _LIST.findall(text)]
+        lists = revocation.lists(text)
     except ValueError:
         raise InputError(f"{cacerts.REVOKED} cannot be read", where=where, remedy="was it copied completely?") from None
     for one in parse_chain(files["cert-chain.pem"]):
-        if not any(found.is_signature_valid(one.public_key()) for found in lists):  # type: ignore[arg-type]
+        if not revocation.by(one, lists):
             message = f"{cacerts.REVOKED} has no list by {one.subject.rfc4514_string()}, which is in cert-chain.pem"
             raise InputError(message, where=where, remedy="put a list by each of these certificates there, or none")
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 import base64
 import re
 import ssl
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pandas as pd
 from cryptography.x509 import Certificate
 
 from meshkit.errors import InputError, UnreachableError
-from meshkit.istio.ca import ca_files, cacerts, model, root_bundles
-from meshkit.istio.ca.certificates import SHORT, anchors, chain_end, fingerprint, parse_bundle, parse_chain, signed_by
+from meshkit.istio.ca import ca_files, cacerts, model, revocation, root_bundles
+from meshkit.istio.ca.certificates import (
+    SHORT,
+    anchors,
+    chain_end,
+    fingerprint,
+    parse_bundle,
+    parse_chain,
+    paths,
+    signed_by,
+)
 from meshkit.istio.ca.x509_rules import key_kind
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods, is_on, istiods
 from meshkit.istio.control_plane.owners import Owner, owner_of
@@ -43,6 +53,7 @@ AUTHORITIES: Final = Table(
         "owner": text("the tool that manages the Secret, such as cert-manager; empty: none"),
         "owner_source": text("where it is changed then"),
         "signed_by_others": text("the signer in istiod's place; empty: istiod signs"),
+        "refused": text("CAs of the mesh that the cluster's proxies refuse by their revocation lists, and why"),
         "reason": text("why a cluster could not be read"),
     },
     key=("cluster", "secret"),
@@ -87,10 +98,46 @@ def authorities(mesh: Mesh) -> pd.DataFrame:
     The keys are compared with their certificates, and never leave the reading function.
     """
     rows = []
-    for name, answer in mesh.each(lambda cluster: _authorities(cluster, mesh.root_namespace)).items():
-        found = [{"reason": answer.reason}] if isinstance(answer, Unknown) else answer
-        rows += [{"cluster": name, **row} for row in found]
+    read = mesh.each(lambda cluster: _read(cluster, mesh.root_namespace))
+    chains = {name: one.chain for name, one in read.items() if not isinstance(one, Unknown)}
+    for name, one in read.items():
+        if isinstance(one, Unknown):
+            rows.append({"cluster": name, "reason": one.reason})
+            continue
+        refused = "; ".join(revocation.refused(one.lists, chains))
+        rows += [{"cluster": name, **row, "refused": refused if row.get("used") else ""} for row in one.rows]
     return AUTHORITIES.frame(rows)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was read of a cluster: rows, the chain of the CA that its istiod uses, and its revocation lists."""
+
+    rows: list[dict[str, Any]]
+    chain: tuple[Certificate, ...] = ()
+    lists: bytes = b""
+
+
+def _read(cluster: Cluster, namespace: str) -> _Read:
+    rows = _authorities(cluster, namespace)
+    used = next((row["secret"] for row in rows if row.get("used")), "")
+    if not used:
+        return _Read(rows)
+    told = (cluster.find("configmaps", namespace, revocation.CONFIG_MAP) or {}).get("data") or {}
+    chain = _chain(used, secret_data(cluster, namespace, used))
+    return _Read(rows, chain, str(told.get(cacerts.REVOKED) or "").encode())
+
+
+def _chain(name: str, data: dict[str, bytes]) -> tuple[Certificate, ...]:
+    """Return the certificates from a CA up to its root; none where it is not sound, which its row says."""
+    files = cacerts.self_signed_as_loaded(data) if name == SELF_SIGNED else cacerts.as_loaded(data)
+    try:
+        (own, *_), others, roots = (
+            parse_chain(files.get(file, b"")) for file in ("ca-cert.pem", "cert-chain.pem", "root-cert.pem")
+        )
+    except ValueError:
+        return ()
+    return tuple(next(paths(own, others, roots), ()))
 
 
 def _authorities(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from meshkit.checks.ca import (
     check_held,
     check_intermediate,
     check_key,
+    check_lists,
     check_root,
     check_signers,
     check_trust_domain,
@@ -81,6 +82,7 @@ def check(mesh: Mesh, facts: TrustFacts) -> list[Finding]:
     findings = [*topology.check_served(mesh, facts.identity), check_strategy(choice)]
     for name in mesh.clusters:
         findings += [check_authority(facts, name), *check_signers(facts, name), *check_intermediate(facts, name)]
+        findings += check_lists(facts, name)
         findings += [*check_cluster_id(facts, name, renamed_next=True), *check_trust_domain(mesh, facts, name)]
         findings.append(trust_domains.check_domains(facts.identity, facts.certificates, name))
         findings += trust_domains.check_policies(mesh, facts.policies, facts.identity, facts.certificates, name)

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -14,6 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+from meshkit.checks import ca
+from meshkit.checks.finding import Verdict
 from meshkit.errors import InputError
 from meshkit.istio.ca import ca_files, cacerts, certificates, istiod_ca, trust_store
 from meshkit.istio.ca.x509_rules import key_kind, self_signed
@@ -21,7 +24,7 @@ from meshkit.istio.control_plane import owners
 from meshkit.istio.proxies import envoy_admin
 from meshkit.kube.mesh import Mesh
 from meshkit.spec import MeshSpec
-from tests.support.held import Held, Object
+from tests.support.held import Held, Object, held
 
 NOW = datetime.now(UTC)
 
@@ -389,9 +392,16 @@ def test_the_form_of_kubernetes_io_tls_is_never_nobodys() -> None:
     assert "kubernetes.io/tls" in row["owner"]
 
 
-def revoked(*by: Ca) -> bytes:
-    """Return an empty revocation list by each CA."""
-    made = (x509.CertificateRevocationListBuilder(one.name, last_update=NOW, next_update=NOW + DAY) for one in by)
+def revoked(*by: Ca, days: int = 1, those: Sequence[Ca] = ()) -> bytes:
+    """Return a revocation list by each CA: an empty one, or one with certificates."""
+    begin, end = NOW - 9 * DAY, NOW + days * DAY
+    found = [
+        x509.RevokedCertificateBuilder(one.certificate.serial_number, revocation_date=begin).build() for one in those
+    ]
+    made = (
+        x509.CertificateRevocationListBuilder(one.name, last_update=begin, next_update=end, revoked_certificates=found)
+        for one in by
+    )
     lists = (builder.sign(one.key, hashes.SHA256()) for builder, one in zip(made, by, strict=True))
     return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in lists)
 
@@ -421,6 +431,42 @@ class TestRevocationLists:
         told = row["owner"], row["owner_source"]
         assert told == ("the PKI that issues its ca-crl.pem", "its four files together with ca-crl.pem")
         assert istiod_ca.parse_authority("cacerts", tls_form(**{"ca-crl.pem": b"x"}))["problem"] == ""
+
+
+WEST = Ca("West CA", ROOT)
+EAST = Ca("East CA", ROOT)
+
+
+def of_cluster(own: Ca, lists: bytes) -> Held:
+    """Return a cluster with its CA, whose istiod has distributed these lists."""
+    data = {**four_files((own, ROOT)), "ca-cert.pem": own.pem, "ca-key.pem": own.key_pem}
+    maps = [held("ConfigMap", "istio-ca-crl", PLACE, data={"ca-crl.pem": lists.decode()})]
+    return Held(secrets=[secret(data)], configmaps=maps)
+
+
+@pytest.mark.parametrize(
+    ("lists", "refused"),
+    [
+        (b"", ""),
+        (revoked(ROOT, EAST, WEST), ""),
+        (revoked(ROOT, EAST), "CN=West CA of west: no list by it"),
+        (revoked(EAST, WEST), "CN=Root of east, west: no list by it"),
+        (revoked(ROOT, EAST, Ca("West CA")), "CN=West CA of west: no list by it"),
+        (revoked(EAST, WEST) + revoked(ROOT, those=[WEST]), "CN=West CA of west: revoked by CN=Root"),
+        (revoked(ROOT, EAST) + revoked(WEST, days=-1), "CN=West CA of west: its list ended"),
+        (revoked(ROOT, EAST, WEST) + revoked(WEST, days=-1), ""),
+        (b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", "a list of istio-ca-crl cannot be read"),
+    ],
+)
+def test_proxies_refuse_a_ca_of_another_cluster_that_their_lists_do_not_let_in(lists: bytes, refused: str) -> None:
+    """MK422: istiod asks for lists by its own chain only; its proxies ask for one by each CA of a peer's."""
+    clusters: Any = {"east": of_cluster(EAST, lists), "west": of_cluster(WEST, b"")}
+    entries = [{"name": name, "context": name, "network": name} for name in clusters]
+    read = istiod_ca.authorities(Mesh(MeshSpec.parse({"clusters": entries}, where="test"), clusters))
+    facts: Any = SimpleNamespace(authorities=read)
+    found = {one.subject: one for name in clusters for one in ca.check_lists(facts, name)}
+    assert [*found] == (["east"] if refused else [])
+    assert not refused or (found["east"].verdict, found["east"].observed.startswith(refused)) == (Verdict.FAIL, True)
 
 
 OLD_ROOT = b"""-----BEGIN CERTIFICATE-----
