@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import pandas as pd
 
-from meshkit.istio.config.services import SYSTEM, is_cluster_local, local_hosts_of
+from meshkit.istio.config.services import SYSTEM, is_cluster_local, local_hosts, mesh_config
+from meshkit.istio.control_plane import primaries
 from meshkit.istio.control_plane.cluster_domain import of_cluster
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
@@ -53,7 +54,8 @@ def missing_services(mesh: Mesh) -> pd.DataFrame:
 
     Those of Kubernetes and istiod, and those that stay in their cluster (clusterLocal), are left out.
     """
-    answers = mesh.each(lambda cluster: _found(cluster, mesh))
+    sources = primaries.configured_in(mesh)
+    answers = mesh.each(lambda cluster: _found(cluster, mesh, sources[cluster.name]))
     rows: list[dict[str, Any]] = [
         {"cluster": name, "reason": answer.reason} for name, answer in answers.items() if isinstance(answer, Unknown)
     ]
@@ -85,8 +87,9 @@ def selects(selector: Selector, labels: Selector) -> bool:
     return bool(selector) and selector.items() <= labels.items()
 
 
-def _found(cluster: Cluster, mesh: Mesh) -> _Found:
-    local, domain = local_hosts_of(cluster, mesh), of_cluster(cluster, mesh.root_namespace)
+def _found(cluster: Cluster, mesh: Mesh, source: Cluster) -> _Found:
+    domain = of_cluster(cluster, mesh.root_namespace)
+    local = local_hosts(mesh_config(source, mesh), mesh.root_namespace, domain)
     services = {
         (s["metadata"]["namespace"], s["metadata"]["name"]): s["spec"].get("selector") or {}
         for s in cluster.get("services")

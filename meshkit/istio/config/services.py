@@ -15,6 +15,7 @@ import pandas as pd
 import yaml
 
 from meshkit.errors import UnreachableError
+from meshkit.istio.control_plane import primaries
 from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_cluster
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
 from meshkit.kube.cluster import Cluster
@@ -65,17 +66,18 @@ MERGING: Final = Table(
 
 
 def services(mesh: Mesh) -> pd.DataFrame:
-    """Return one row for each Service of each cluster."""
+    """Return one row for each Service of each cluster; of a remote cluster its primary's meshConfig counts."""
     rows: list[dict[str, Any]] = []
-    for name, found in mesh.each(lambda cluster: _services(cluster, mesh)).items():
+    sources = primaries.configured_in(mesh)
+    for name, found in mesh.each(lambda cluster: _services(cluster, mesh, sources[cluster.name])).items():
         known = [{"reason": found.reason}] if isinstance(found, Unknown) else found
         rows += [{"cluster": name, **row} for row in known]
     return SERVICES.frame(rows)
 
 
-def _services(cluster: Cluster, mesh: Mesh) -> list[dict[str, Any]]:
+def _services(cluster: Cluster, mesh: Mesh, source: Cluster) -> list[dict[str, Any]]:
     ready = Counter((namespace, service) for namespace, service, _ in ready_addresses(cluster.get("endpointslices")))
-    settings, domain = mesh_config(cluster, mesh), of_cluster(cluster, mesh.root_namespace)
+    settings, domain = mesh_config(source, mesh), of_cluster(cluster, mesh.root_namespace)
     local = local_hosts(settings, mesh.root_namespace, domain)
     rows = []
     for item in cluster.get("services"):
@@ -165,12 +167,6 @@ def mesh_config_map(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
             raise UnreachableError(f"no ConfigMap {root}/{name}, but {there}: does istio.revision name what runs?")
         found = next(iter(others.values()), {})
     return found
-
-
-def local_hosts_of(cluster: Cluster, mesh: Mesh) -> dict[str, bool]:
-    """Return `local_hosts` of a cluster's meshConfig."""
-    domain = of_cluster(cluster, mesh.root_namespace)
-    return local_hosts(mesh_config(cluster, mesh), mesh.root_namespace, domain)
 
 
 def local_entry(hosts: Iterable[str]) -> dict[str, Any]:

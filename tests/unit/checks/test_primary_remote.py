@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 
 from meshkit.checks import control_plane, control_plane_paths, gateway_exposure, pair_table, pairs, remote_reader
 from meshkit.checks import gateways as checks_gateways
 from meshkit.checks import remote_secrets as checks_remote_secrets
 from meshkit.checks import topology as checks_topology
 from meshkit.checks.finding import Verdict, overall
+from meshkit.istio.config import services
 from meshkit.istio.control_plane import inventory
 from meshkit.istio.multicluster import gateway_exposure as opened
 from meshkit.istio.multicluster import gateways
@@ -234,6 +236,22 @@ def test_the_primarys_istiod_gives_the_remotes_clients_their_gateways() -> None:
     ]
     found = gateways.gateways(topologies.mesh(APART, {"east": east, "west": west}))
     assert [one.exposed_by for one in found.of("west")] == [("istio-system/cross",)]
+
+
+def test_the_primarys_mesh_config_says_which_services_stay_at_home() -> None:
+    """Whatever the remote's own ConfigMap says: no istiod reads it."""
+    east, west = topologies.primary(), remote()
+    for cluster, hosts in ((east, ["*.shop.svc.cluster.local"]), (west, ["*.bank.svc.cluster.local"])):
+        told = yaml.safe_dump({"serviceSettings": [{"settings": {"clusterLocal": True}, "hosts": hosts}]})
+        place = {"name": "istio", "namespace": "istio-system"}
+        cluster.objects["configmaps"] = [{"metadata": place, "data": {"mesh": told}}]
+        cluster.objects["services"] = [
+            *cluster.objects["services"],
+            *({"metadata": {"name": "web", "namespace": space}, "spec": {}} for space in ("shop", "bank")),
+        ]
+    rows = services.services(topologies.mesh(APART, {"east": east, "west": west})).to_dict("records")
+    local = {(row["cluster"], row["namespace"]): row["cluster_local"] for row in rows if row["service"] == "web"}
+    assert local == {("east", "shop"): True, ("east", "bank"): False, ("west", "shop"): True, ("west", "bank"): False}
 
 
 def test_stages_that_change_clusters_plan_nothing_beside_anothers_istiod() -> None:
