@@ -79,6 +79,9 @@ def unmet_requirements(gateway: NetworkGateway, network: str, *, exposed: bool =
         f"does not listen on {PASSTHROUGH_PORT}": gateway.port,
         f"{gateway.ready} of {gateway.pods} pods ready": gateway.ready,
         "no AUTO_PASSTHROUGH Gateway selects it": gateway.exposed_by or not exposed,
+        f"discoverySelectors of {cell(gateway.left_out_by)} leave namespace {gateway.namespace} out": (
+            not gateway.left_out_by
+        ),
     }
     return [missing for missing, there in found.items() if not there]
 
@@ -109,6 +112,8 @@ def _steps(gateway: NetworkGateway, network: str, context: str) -> Iterator[str]
         yield scale if none else f"`{kubectl} get pods -n {gateway.namespace}{selector}` shows why none is ready"
     if not gateway.exposed_by:
         yield "run stage 06, which exposes Services by an AUTO_PASSTHROUGH Gateway"
+    if gateway.left_out_by:
+        yield f"{kubectl} label namespace {gateway.namespace} KEY=VALUE, as meshConfig.discoverySelectors ask"
 
 
 def _no_address(gateway: NetworkGateway) -> str:

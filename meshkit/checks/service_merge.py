@@ -16,9 +16,10 @@ import yaml
 
 from meshkit.checks.finding import Finding, Verdict
 from meshkit.checks.question import Question
-from meshkit.istio.config.services import EXPORT_TO, local_entry, local_words, mesh_config
+from meshkit.istio.config.services import EXPORT_TO, local_entry, local_words
 from meshkit.istio.control_plane import istioctl
 from meshkit.istio.control_plane.cluster_domain import DEFAULT
+from meshkit.istio.control_plane.mesh_config import mesh_config
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.tables import Table, text
 

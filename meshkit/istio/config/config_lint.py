@@ -17,11 +17,12 @@ import pandas as pd
 
 from meshkit.istio.config.authorization_policies import named_domains
 from meshkit.istio.config.missing_services import selects
-from meshkit.istio.config.services import is_cluster_local, local_hosts, mesh_config
+from meshkit.istio.config.services import is_cluster_local, local_hosts
 from meshkit.istio.config.visibility import covers, full
 from meshkit.istio.control_plane import primaries
 from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_cluster
 from meshkit.istio.control_plane.istiods_and_proxies import istiods
+from meshkit.istio.control_plane.mesh_config import mesh_config
 from meshkit.istio.control_plane.revisions import configured
 from meshkit.istio.control_plane.versions import Version, istiod_version
 from meshkit.kube.cluster import Cluster

@@ -12,14 +12,13 @@ from meshkit.istio.config import authorization_policies, mesh_routes
 from meshkit.istio.config.authorization_policies import OWN
 from meshkit.istio.config.locality import locality_of, traffic_distribution
 from meshkit.istio.config.missing_services import selects
-from meshkit.istio.config.services import mesh_config_map, settings_of
 from meshkit.istio.control_plane.cluster_domain import of_cluster
+from meshkit.istio.control_plane.mesh_config import mesh_config_map, reads, settings_of
 from meshkit.istio.control_plane.revisions import configured
 from meshkit.istio.multicluster.gateways import is_gateway
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh
 from meshkit.kube.pods import workload
-from meshkit.kube.selectors import matches, valid
 
 SIDECAR, VIRTUAL_SERVICE, DESTINATION_RULE, SERVICE_ENTRY, PEER_AUTHENTICATION, AUTHORIZATION_POLICY = KINDS = (
     "sidecars.networking.istio.io",
@@ -74,14 +73,8 @@ class Configuration:
     nearest: str = ""
 
     def reads(self, namespace: str, labels: Labels) -> bool:
-        """Return whether this cluster's istiod reads a namespace with these labels, here or in another cluster.
-
-        An istiod that meets a selector that is none reads all. Source: discoveryNamespacesFilter
-        (pkg/kube/namespace/filter.go), which each remote cluster has, too (pkg/kube/multicluster/cluster.go).
-        """
-        selectors = [selector or {} for selector in self.settings.get("discoverySelectors") or []]
-        known = {"kubernetes.io/metadata.name": namespace, **labels}
-        return not all(map(valid, selectors)) or not selectors or any(matches(one, known) for one in selectors)
+        """Return whether this cluster's istiod reads a namespace with these labels, here or in another cluster."""
+        return reads(self.settings, namespace, labels)
 
     @property
     def mesh_wide(self) -> str:

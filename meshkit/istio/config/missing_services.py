@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from meshkit.istio.config.services import SYSTEM, is_cluster_local, local_hosts, mesh_config
+from meshkit.istio.config.services import SYSTEM, is_cluster_local, local_hosts
 from meshkit.istio.control_plane import primaries
 from meshkit.istio.control_plane.cluster_domain import of_cluster
+from meshkit.istio.control_plane.mesh_config import mesh_config
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.kube.pods import PROXY_CONTAINER

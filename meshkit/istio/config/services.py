@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pandas as pd
-import yaml
 
-from meshkit.errors import UnreachableError
 from meshkit.istio.control_plane import primaries
 from meshkit.istio.control_plane.cluster_domain import DEFAULT, of_cluster
-from meshkit.istio.control_plane.istiods_and_proxies import istiods
+from meshkit.istio.control_plane.mesh_config import mesh_config
 from meshkit.kube.cluster import Cluster
 from meshkit.kube.endpoints import ready_addresses
 from meshkit.kube.mesh import Mesh, Unknown
@@ -138,35 +136,6 @@ def exported(service: Mapping[str, Any], settings: Mapping[str, Any]) -> Exporte
     if named := (service["metadata"].get("annotations") or {}).get(EXPORT_TO):
         return Exported(EXPORT_TO, tuple(part.strip() for part in named.split(",")))
     return Exported("meshConfig.defaultServiceExportTo", tuple(settings.get("defaultServiceExportTo") or ["*"]))
-
-
-def mesh_config(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
-    """Return a cluster's meshConfig, as its istiod has it; it is empty where there is no Istio yet."""
-    return settings_of(mesh_config_map(cluster, mesh))
-
-
-def settings_of(config_map: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the meshConfig in a ConfigMap."""
-    settings: dict[str, Any] = yaml.safe_load((config_map.get("data") or {}).get("mesh", "")) or {}
-    return settings
-
-
-def mesh_config_map(cluster: Cluster, mesh: Mesh) -> dict[str, Any]:
-    """Return the ConfigMap of the mesh file's revision, or of the only revision; it is empty where there is none.
-
-    Raises:
-        UnreachableError: there are only those of several other revisions, or none although istiods run.
-    """
-    revision, root = mesh.spec.istio.revision, mesh.root_namespace
-    name = f"istio-{revision}" if revision not in ("", "default") else "istio"
-    found = cluster.find("configmaps", root, name)
-    if found is None:
-        others = {c["metadata"]["name"]: c for c in cluster.get("configmaps", root) if "mesh" in (c.get("data") or {})}
-        if len(others) > 1 or (not others and istiods(cluster, root)):
-            there = f"there are {', '.join(sorted(others))}" if others else "istiods run"
-            raise UnreachableError(f"no ConfigMap {root}/{name}, but {there}: does istio.revision name what runs?")
-        found = next(iter(others.values()), {})
-    return found
 
 
 def local_entry(hosts: Iterable[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from meshkit.istio.control_plane import cluster_domain, istiods_and_proxies, mesh_networks, primaries, revisions
 from meshkit.istio.control_plane.istiods_and_proxies import Istiod, ask_istiods, is_on, istiods
+from meshkit.istio.control_plane.mesh_config import mesh_config, reads
 from meshkit.istio.multicluster import gateway_api
 from meshkit.istio.reading import Reading, Unread
 from meshkit.kube.cluster import Cluster
@@ -40,6 +41,7 @@ GATEWAYS: Final = Table(
         "pods": integer("pods of its selector"),
         "exposed_by": text("Gateways that let mutual TLS through to its pods, comma-joined; empty: it lets nothing in"),
         "hosts": text("which they let in, comma-joined"),
+        "left_out_by": text("clusters whose istiods leave its namespace out (discoverySelectors), comma-joined"),
         "selector": text("of its pods, as `kubectl -l` takes it"),
         "made_by": text("istioctl and the IstioOperator's name, a Helm release, who else wrote it, or who declares it"),
         "reason": text("why the cluster could not be read, or that it has no gateway"),
@@ -99,6 +101,7 @@ class NetworkGateway:
     pods: int = 0
     exposed_by: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    left_out_by: tuple[str, ...] = ()
     selector: Mapping[str, str] = field(default_factory=dict)
     made_by: str = ""
     reason: str = ""
@@ -152,12 +155,16 @@ def gateways(mesh: Mesh) -> Gateways:
     A Service with the label `topology.istio.io/network`; one that meshNetworks of its own cluster name by
     registryServiceName; an address in meshNetworks; a Gateway of the Kubernetes Gateway API with that label and
     addresses, such as one of class istio-remote. Services on port 15443 that are none of these are listed, too. What
-    exposes a remote cluster's is in its primary: istiod reads no configuration elsewhere.
+    exposes a remote cluster's is in its primary: istiod reads no configuration elsewhere. Namespaces that an istiod's
+    discoverySelectors leave out are not there for it, here and in other clusters.
 
     Source: pilot/pkg/serviceregistry/kube/controller/network.go, pilot/pkg/model/network.go.
     """
     sources = primaries.configured_in(mesh)
-    found = mesh.each(lambda cluster: _gateways(cluster, mesh, sources[cluster.name]))
+    said = mesh.each(lambda cluster: mesh_config(cluster, mesh))
+    leading = {source.name for source in sources.values()}
+    readers = {name: one for name, one in said.items() if name in leading and not isinstance(one, Unknown)}
+    found = mesh.each(lambda cluster: _gateways(cluster, mesh, sources[cluster.name], readers))
     unread = [Unread(name, known.reason) for name, known in found.items() if isinstance(known, Unknown)]
     read = {name: known for name, known in found.items() if not isinstance(known, Unknown)}
     declared = [one for known in read.values() for one in known.declared]
@@ -208,9 +215,8 @@ def _declared(
     return list(found.values())
 
 
-def _gateways(cluster: Cluster, mesh: Mesh, source: Cluster) -> _Found:
+def _gateways(cluster: Cluster, mesh: Mesh, source: Cluster, readers: Mapping[str, Mapping[str, Any]]) -> _Found:
     root_namespace = mesh.root_namespace
-    namespace = cluster.find("namespaces", None, root_namespace) or {}
     networks = mesh_networks.read(source, mesh)
     named = {
         str(gateway["registryServiceName"]): (network, int(gateway.get("port") or 0))
@@ -223,9 +229,10 @@ def _gateways(cluster: Cluster, mesh: Mesh, source: Cluster) -> _Found:
     services = [(service, _registered(service, named, domain)) for service in cluster.get("services")]
     services = [(service, by) for service, by in services if is_gateway(service) or by]
     resources = gateway_api.read(source)
-    exposures = _exposures(source, root_namespace) if services else []
+    exposures = _exposures(source, root_namespace, readers.get(source.name, {})) if services else []
     scoped = bool(exposures) and _scoped(source, root_namespace)
-    own = _labels(namespace).get(NETWORK, "")
+    spaces = _namespaces(cluster)
+    own = spaces.get(root_namespace, {}).get(NETWORK, "")
     made = [
         _gateway(cluster, service, by, [e for e in exposures if not scoped or _beside(e, service)], resources)
         for service, by in services
@@ -239,7 +246,11 @@ def _gateways(cluster: Cluster, mesh: Mesh, source: Cluster) -> _Found:
         if gateway.get("address")
     ]
     addresses += [one for resource in resources for one in _by_resource(cluster, resource)]
-    return _Found([replace(one, namespace_network=own) for one in made], addresses, own)
+    for place, one in enumerate(made):
+        labels = spaces.get(one.namespace, {})
+        left_out_by = tuple(name for name, said in readers.items() if not reads(said, one.namespace, labels))
+        made[place] = replace(one, namespace_network=own, left_out_by=left_out_by)
+    return _Found(made, addresses, own)
 
 
 def _registered(service: dict[str, Any], named: dict[str, tuple[str, int]], domain: str) -> tuple[str, int] | None:
@@ -278,9 +289,16 @@ def is_gateway(service: dict[str, Any]) -> bool:
     return bool(_labels(service).get(NETWORK)) or _listens(service, PASSTHROUGH_PORT)
 
 
-def _exposures(cluster: Cluster, root_namespace: str) -> list[dict[str, Any]]:
+def _exposures(cluster: Cluster, root_namespace: str, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the Gateways that pass mutual TLS through, of namespaces that an istiod with this meshConfig reads."""
     found = revisions.configured(cluster, root_namespace, "gateways.networking.istio.io")
-    return [gateway for gateway in found if _passes_through(gateway)]
+    passing, spaces = [one for one in found if _passes_through(one)], _namespaces(cluster)
+    places = [str(one["metadata"]["namespace"]) for one in passing]
+    return [one for one, at in zip(passing, places, strict=True) if reads(settings, at, spaces.get(at, {}))]
+
+
+def _namespaces(cluster: Cluster) -> dict[str, Mapping[str, str]]:
+    return {one["metadata"]["name"]: _labels(one) for one in cluster.get("namespaces")}
 
 
 def _scoped(cluster: Cluster, root_namespace: str) -> bool:

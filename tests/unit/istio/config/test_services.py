@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from meshkit.errors import UnreachableError
-from meshkit.istio.config.services import SERVICES, is_cluster_local, local_hosts, merging, mesh_config
+from meshkit.istio.config.services import SERVICES, is_cluster_local, local_hosts, merging
+from meshkit.istio.control_plane.mesh_config import mesh_config
 from tests.support.healthy import mesh
 from tests.support.held import Held, held
 

@@ -240,6 +240,41 @@ def test_a_gateway_that_is_labelled_with_a_revision_is_read_by_that_one_only(
     assert bool(one.exposed_by) is exposed
 
 
+@pytest.mark.parametrize(
+    ("east", "west", "labels", "left_out_by", "read"),
+    [
+        ("", "", {}, (), True),
+        ("mesh", "", {}, ("east",), True),
+        ("", "mesh", {}, ("west",), True),
+        ("mesh", "mesh", {"mesh": "yes"}, (), True),
+        ("mesh", "mesh", {"edge": "yes"}, ("east", "west"), True),
+        ("edge", "edge", {"edge": "yes"}, (), False),
+    ],
+)
+def test_discovery_selectors_hide_gateways_and_what_exposes_them(
+    east: str, west: str, labels: Row, left_out_by: tuple[str, ...], read: bool
+) -> None:
+    """Of the namespace of a gateway each istiod's own count, of that of a Gateway those of its own cluster."""
+    maps = {
+        name: [{"metadata": {"name": "istio", "namespace": SYSTEM}, "data": {"mesh": told}}]
+        for name, key in (("east", east), ("west", west))
+        for told in [f"discoverySelectors: [{{matchLabels: {{{key}: 'yes'}}}}]" if key else "{}"]
+    }
+    spaces = [("edge", labels), (SYSTEM, {"mesh": "yes"})]
+    namespaces = [{"metadata": {"name": name, "namespace": "", "labels": own}} for name, own in spaces]
+    held = {"services": [service({NETWORK: "net-east"})], "pods": [POD], "istio": [passing(15443)]}
+    both = mesh(
+        Objects("east", **held, configmaps=maps["east"], namespaces=namespaces),
+        Objects("west", configmaps=maps["west"]),
+    )
+    offered = gateways.gateways(both)
+    (one,) = offered.of("east")
+    assert (one.left_out_by, bool(one.exposed_by)) == (left_out_by, read)
+    finding = check_gateway(both, offered, "east")
+    assert (finding.verdict is Verdict.PASS) is (read and not left_out_by)
+    assert ("label namespace edge" in finding.remedy) is bool(left_out_by)
+
+
 def test_a_gateway_without_definitions_of_the_gateway_api_is_read_all_the_same() -> None:
     """And the hosts of an Istio Gateway are reported."""
     server = {"port": {"number": 15443}, "tls": {"mode": "AUTO_PASSTHROUGH"}, "hosts": ["*.local"]}
@@ -416,16 +451,16 @@ FRAMES = [
     (
         False,
         """\
-east,,,net-east,,meshNetworks,192.0.2.9,15443,0,0,,,,meshNetworks of west,
+east,,,net-east,,meshNetworks,192.0.2.9,15443,0,0,,,,,meshNetworks of west,
 east,edge,gw,net-east,,LoadBalancer,"192.0.2.1,192.0.2.3",15443,1,1,"istio-system/again,istio-system/cross","*.local,\
-*.shop","app=gw,gateway.networking.k8s.io/gateway-name=gw",,
+*.shop",,"app=gw,gateway.networking.k8s.io/gateway-name=gw",,
 """,
     ),
     (
         True,
         """\
-east,,,,,,,0,0,0,,,,,no answer
-east,,,net-east,,meshNetworks,192.0.2.9,15443,0,0,,,,meshNetworks of west,
+east,,,,,,,0,0,0,,,,,,no answer
+east,,,net-east,,meshNetworks,192.0.2.9,15443,0,0,,,,,meshNetworks of west,
 """,
     ),
 ]
@@ -445,9 +480,9 @@ def test_the_table_has_lists_with_commas_and_a_row_for_each_cluster_without_gate
     root = {"metadata": {"name": SYSTEM, "namespace": "", "labels": {NETWORK: "net-west"}}}
     west = Objects("west", configmaps=networks(told), namespaces=[root])
     assert gateways.gateways(mesh(east, west)).frame().to_csv(index=False) == (
-        "cluster,namespace,service,network,namespace_network,type,addresses,port,ready,pods,exposed_by,hosts,selector,"
-        f"made_by,reason\n{rows}"
-        'west,,,,net-west,,,0,0,0,,,,,"no Service has the label topology.istio.io/network, none listens on 15443"\n'
+        "cluster,namespace,service,network,namespace_network,type,addresses,port,ready,pods,exposed_by,hosts,"
+        f"left_out_by,selector,made_by,reason\n{rows}"
+        'west,,,,net-west,,,0,0,0,,,,,,"no Service has the label topology.istio.io/network, none listens on 15443"\n'
     )
 
 
