@@ -198,8 +198,9 @@ class Walk:
     def _routed_to(self, egress: list[Manifest]) -> bool:
         """Return whether a VirtualService that a Sidecar imports routes to the Service: istiod adds it then."""
         hosts = [host for listener in egress for host in listener.get("hosts") or []]
-        rules = virtual_services.imported(self.client, self.probe.namespace, hosts)
-        return any(self._is_ours(one, rule) for rule in rules for one in virtual_services.destinations(rule))
+        namespace = self.probe.namespace
+        rules = virtual_services.imported(self.client, namespace, hosts)
+        return any(self._is_ours(one, rule) for rule in rules for one in virtual_services.destinations(rule, namespace))
 
     def service_entries(self) -> Iterator[Hindrance]:
         """ServiceEntries of the same host in the Service's namespace, whose endpoints clients get, too.

@@ -93,12 +93,19 @@ def hosts_of(rule: Manifest, where: Configuration) -> list[str]:
     return [full(str(host), home(rule), where.domain) for host in (rule.get("spec") or {}).get("hosts") or []]
 
 
-def destinations(rule: Manifest) -> list[Manifest]:
-    """Return all destinations of a VirtualService, whoever its routes are for."""
+def destinations(rule: Manifest, namespace: str) -> Iterator[Manifest]:
+    """Yield what a VirtualService adds to the imports of a namespace's Sidecars: destinations, those of mirrors, too.
+
+    Source: virtualServiceDestinationsFilteredBySourceNamespace (pilot/pkg/model/push_context.go).
+    """
     spec = rule.get("spec") or {}
-    return [
-        one for layer in ("http", "tls", "tcp") for route in spec.get(layer) or [] for one in route.get("route") or []
-    ]
+    for layer in ("http", "tls", "tcp"):
+        for route in spec.get(layer) or []:
+            sources = {match.get("sourceNamespace") for match in route.get("match") or []} - {None, ""}
+            if layer != "http" or not sources or namespace in sources:
+                yield from route.get("route") or []
+                yield from ({"destination": one} for one in [route.get("mirror")] if one)
+                yield from route.get("mirrors") or []
 
 
 def _routes(where: Configuration, rule: Manifest, caller: Caller) -> Iterator[Route]:

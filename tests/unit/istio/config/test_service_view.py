@@ -189,11 +189,24 @@ def test_the_sidecar_of_the_clients_own_pods_counts() -> None:
     assert named({"sidecars": [*root, *istio("Sidecar", {})["sidecars"]]}) == []
 
 
-def test_a_sidecar_imports_what_its_virtual_services_route_to() -> None:
-    """Istiod adds such destinations."""
-    imported = istio("Sidecar", {"egress": [{"hosts": ["shop/*"]}]})
-    spec = {"hosts": ["web.example"], "http": [{"route": [{"destination": {"host": HOST}}]}]}
-    assert named({**imported, **istio("VirtualService", spec, "shop")}) == []
+@pytest.mark.parametrize(
+    ("route", "imported"),
+    [
+        ({"route": [{"destination": {"host": HOST}}]}, True),
+        ({"route": [{"destination": {"host": "web.example"}}], "mirror": {"host": HOST}}, True),
+        ({"route": [{"destination": {"host": "web.example"}}], "mirrors": [{"destination": {"host": HOST}}]}, True),
+        ({"route": [{"destination": {"host": HOST}}], "match": [{"sourceNamespace": "other"}]}, False),
+        (
+            {"route": [{"destination": {"host": HOST}}], "match": [{"sourceNamespace": n} for n in ("x", "sample")]},
+            True,
+        ),
+    ],
+)
+def test_a_sidecar_imports_what_its_virtual_services_route_to(route: Object, imported: bool) -> None:
+    """Istiod adds such destinations, of routes for the Sidecar's namespace."""
+    sidecar = istio("Sidecar", {"egress": [{"hosts": ["shop/*"]}]})
+    found = named({**sidecar, **istio("VirtualService", {"hosts": ["web.example"], "http": [route]}, "shop")})
+    assert (not found) is imported
 
 
 def test_a_port_of_another_name_is_the_cause_and_both_directions_name_one_change() -> None:
