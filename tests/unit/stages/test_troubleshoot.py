@@ -31,6 +31,7 @@ LINES = {
     "remote secret ignored": "cluster west of secret istio-system/istio-remote-secret-x has already been registered",
     "sidecar not ready": "Envoy proxy is NOT ready: config received from XDS server, but was not fully accepted",
     "WRONG_VERSION_NUMBER": "TLS_error:|268435703:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER",
+    "revocation list": "X509_verify_cert: certificate verification error at depth 1: certificate revoked",
     "certificate expired": "x509: certificate has expired or is not yet valid: current time 2026-11-23T12:00:00Z",
     "gateway ignored": "service istio-system/gw is labeled as gateway, but does not listen on any gateway port",
     "cluster does not sync": "timed out waiting for remote cluster west to sync",
@@ -97,6 +98,17 @@ FAMILIES = {
         "x509: certificate signed by unknown authority",
         'failed to sign CSR: rpc error: connection error: desc = "transport: authentication handshake failed: tls: failed to '
         'verify certificate: x509: certificate signed by unknown authority"',
+    ],
+    "revocation list": [
+        "TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_X509_verify_cert:"
+        "_certificate_verification_error_at_depth_1:_unable_to_get_certificate_CRL:TLS_error_end",
+        "X509_verify_cert: certificate verification error at depth 0: CRL has expired",
+        "TLS_error:|268436500:SSL routines:OPENSSL_internal:SSLV3_ALERT_CERTIFICATE_REVOKED:TLS_error_end",
+        "Failed to update new Plug-in CA certs: missing CRL signed by certificates: [CN=Root]",
+    ],
+    "certificate expired": [
+        "TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_X509_verify_cert:"
+        "_certificate_verification_error_at_depth_0:_certificate_has_expired:TLS_error_end",
     ],
     "kubeconfig refused": [
         "kubeconfig is not allowed: exec is not allowed",
