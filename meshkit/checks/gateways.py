@@ -79,9 +79,7 @@ def unmet_requirements(gateway: NetworkGateway, network: str, *, exposed: bool =
         f"does not listen on {PASSTHROUGH_PORT}": gateway.port,
         f"{gateway.ready} of {gateway.pods} pods ready": gateway.ready,
         "no AUTO_PASSTHROUGH Gateway selects it": gateway.exposed_by or not exposed,
-        f"discoverySelectors of {cell(gateway.left_out_by)} leave namespace {gateway.namespace} out": (
-            not gateway.left_out_by
-        ),
+        f"discoverySelectors leave namespace {gateway.namespace} out": gateway.cluster not in gateway.left_out_by,
     }
     return [missing for missing, there in found.items() if not there]
 
@@ -112,8 +110,14 @@ def _steps(gateway: NetworkGateway, network: str, context: str) -> Iterator[str]
         yield scale if none else f"`{kubectl} get pods -n {gateway.namespace}{selector}` shows why none is ready"
     if not gateway.exposed_by:
         yield "run stage 06, which exposes Services by an AUTO_PASSTHROUGH Gateway"
-    if gateway.left_out_by:
-        yield f"{kubectl} label namespace {gateway.namespace} KEY=VALUE, as meshConfig.discoverySelectors ask"
+    if gateway.cluster in gateway.left_out_by:
+        yield _selected(gateway, gateway.cluster, context)
+
+
+def _selected(gateway: NetworkGateway, reader: str, context: str) -> str:
+    """Return what has a reader's istiod know a gateway whose namespace its discoverySelectors leave out."""
+    asked = f"as discoverySelectors of {reader}'s meshConfig ask"
+    return f"kubectl --context {context} label namespace {gateway.namespace} KEY=VALUE, {asked}"
 
 
 def _no_address(gateway: NetworkGateway) -> str:
@@ -151,7 +155,11 @@ def check_gateway_seen(
     MK838: istiod's address for the remote gateway is one that the gateway has now.
     """
     network = mesh.spec.cluster(target).network
-    addresses = {address for one in gateway_choice.offered(mesh, gateways, target) for address in one.addresses}
+    offered = gateway_choice.offered(mesh, gateways, target)
+    addresses = {address for one in offered for address in one.addresses}
+    hidden = [
+        _selected(one, reader, mesh.spec.cluster(one.cluster).context) for one in offered if reader in one.left_out_by
+    ]
     expected = f"{network} at {', '.join(sorted(addresses)) or 'an address'}"
     own_view = (client or reader) == target
     check = "istiod knows its own network's gateway" if own_view else "istiod knows the other network's gateway"
@@ -170,7 +178,8 @@ def check_gateway_seen(
         if known and (reason := gateway_choice.unread(mesh, gateways, target)):
             yield ask.unknown(f"{observed}; what {target} offers could not be read: {reason}")
             continue
-        yield ask.judge(known, observed, "without it, proxies get the pods' own addresses; see MK805")
+        remedy = "; ".join(dict.fromkeys(hidden)) or "without it, proxies get the pods' own addresses; see MK805"
+        yield ask.judge(known, observed, remedy)
         if not known:
             continue
         at = Question("MK838", "gateway is seen at its current address", subject, expected)

@@ -9,7 +9,7 @@ import pytest
 
 from meshkit.changes.plan import Plan
 from meshkit.checks.finding import Verdict
-from meshkit.checks.gateways import check_gateway
+from meshkit.checks.gateways import check_gateway, check_gateway_seen
 from meshkit.errors import UnreachableError
 from meshkit.istio.control_plane import mesh_networks
 from meshkit.istio.multicluster import gateway_api, gateway_manifests, gateways
@@ -271,8 +271,11 @@ def test_discovery_selectors_hide_gateways_and_what_exposes_them(
     (one,) = offered.of("east")
     assert (one.left_out_by, bool(one.exposed_by)) == (left_out_by, read)
     finding = check_gateway(both, offered, "east")
-    assert (finding.verdict is Verdict.PASS) is (read and not left_out_by)
-    assert ("label namespace edge" in finding.remedy) is bool(left_out_by)
+    assert (finding.verdict is Verdict.PASS) is (read and "east" not in left_out_by)
+    assert ("label namespace edge" in finding.remedy) is ("east" in left_out_by)
+    none = gateways.GatewaySeen("west", "istiod-1", reason="it knows no gateway")
+    (seen,) = check_gateway_seen(both, offered, gateways.seen_reading(none=[none]), "west", "east")
+    assert (seen.verdict, "label namespace edge" in seen.remedy) == (Verdict.FAIL, "west" in left_out_by)
 
 
 def test_a_gateway_without_definitions_of_the_gateway_api_is_read_all_the_same() -> None:
