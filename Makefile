@@ -18,7 +18,7 @@ help:
 	@echo "make demo     build and start a live mesh of one cluster here, take it to two, say where the report is"
 	@echo "make lint     ruff, mypy, import-linter; all tests can be collected: about 1 minute"
 	@echo "make unit     tests that need neither a cluster nor built programs: about 3 minutes"
-	@echo "make test     lint, unit, tests with a real API server, a whole migration on the lab: about 20 minutes"
+	@echo "make test     lint, unit, tests with a real API server, a whole migration on the lab: about 30 minutes"
 	@echo "make e2e      tests in a browser, all with the lab, and those of the lab, but no drills: about 40 minutes"
 	@echo "make drills   tests of minutes each, about 90 minutes: every fault, kills (KILLS=20, CELLS=); DRILLS= chooses"
 	@echo "make setup    $(VENV) with everything locked; as root also the Debian packages that are lacking"
