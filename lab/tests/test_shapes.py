@@ -233,7 +233,7 @@ class HelmOwner:
                     self.applied.append((entry.cluster, release))
 
     def _apply(self, cluster: str, release: str) -> None:
-        (path,) = self.files.glob(f"{cluster}/*/*-helmvalues-istio-system-{release}.yaml")
+        path = self.files / "requested" / cluster / f"{release}.yaml"
         site, values = next(one for one in sites(2) if one.name == cluster), yaml.safe_load(path.read_text())
         if release != "istiod":
             helm.install_gateway(self.tools, site, release, **values)

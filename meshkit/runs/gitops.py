@@ -74,7 +74,10 @@ def write(folder: Path, mesh: Mesh, run: str, exit_code: int, changes: Iterable[
         change, path = item.change, ""
         if change.stage != stage:
             lines.append(f"\n## {(stage := change.stage)}\n")
-        if item.content:
+        if change.action == REQUEST and change.manifest:
+            path = f"requested/{change.cluster}/{_slug(change.manifest['metadata']['name'])}.yaml"
+            files[path] = item.content
+        elif item.content:
             counts[change.cluster, change.stage] += 1
             path = f"{change.cluster}/{_slug(change.stage)}/{counts[change.cluster, change.stage]:03}-"
             path += f"{_slug(change.object)}.yaml"
@@ -115,7 +118,7 @@ def _items(mesh: Mesh, change: PlannedChange) -> Iterator[Item]:
 
 
 def _requested(change: PlannedChange, document: Object) -> Item:
-    """Return what an owner of Istio is to apply: no object of its own, but what is merged into that owner's file."""
+    """Return what an owner of Istio is to apply: it is merged into that owner's own file, and not for kubectl."""
     if document["kind"] != requested.VALUES:
         return Item(change, f"merge it into the {document['kind']} that is there", _commented(change) + _yaml(document))
     note = f"merge them into the values of the release of chart {document['chart']}"

@@ -176,3 +176,20 @@ def test_paths_in_a_manifest_stay_and_secrets_do_not(mesh: Mesh, space: str, tmp
     assert names == [f"east/02-prepare/001-configmap-{space}-x.yaml"]
     assert "by hand: it holds a secret" in order
     assert "known-secret" not in order
+
+
+def test_what_its_owner_of_istio_applies_is_where_no_kubectl_takes_it(mesh: Mesh, tmp_path: Path) -> None:
+    """Values as Helm reads them, beside the folders that are applied; ORDER.md says where they belong."""
+    values = {"global": {"network": "net-east"}}
+    place = {"namespace": "istio-system", "name": "istiod"}
+    plan = Plan(mesh, "05 install")
+    plan.request(
+        "east", {"kind": "HelmValues", "metadata": place, "chart": "istiod", "values": values}, "it", lambda: "x"
+    )
+    operator = {"kind": "IstioOperator", "metadata": {"name": "eastwest"}, "spec": {"profile": "empty"}}
+    plan.request("east", operator, "it", lambda: "x")
+    names, order = written(tmp_path / "out", mesh, *plan.planned())
+    assert names == ["requested/east/istiod.yaml", "requested/east/eastwest.yaml"]
+    assert yaml.safe_load((tmp_path / "out" / names[0]).read_text()) == values
+    assert yaml.safe_load((tmp_path / "out" / names[1]).read_text()) == operator
+    assert "merge them into the values of the release of chart istiod" in order
