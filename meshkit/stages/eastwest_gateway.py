@@ -6,6 +6,7 @@ Stage 07 makes those of remote clusters, which no istiod serves before.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 from meshkit.changes.plan import Plan
 from meshkit.checks import gateways
@@ -88,18 +89,26 @@ def want(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> None:
         why = f"lets other networks into {entry.network}; istiod makes its pods and its Service"
         made.apply(name, manifest, why, wait=functools.partial(missing, mesh, name))
         return
+    kind = "IstioOperator"
     if mesh.spec.istio.installer == "none":
+        kind = requested.form(facts.installers.get(name), facts.installers.values())
         if used is None:
-            _request(made, mesh, facts, name)
+            document = gateway_manifests.by_its_owner(mesh.spec, name, kind)
+            why = f"its owner of Istio applies it: lets other networks into {entry.network}"
+            made.request(name, document, why, functools.partial(_not_installed, mesh, name))
     elif used is None or is_ours(used):
         made.install(name, gateway_manifests.eastwest(mesh.spec, name), f"lets other networks into {entry.network}")
-    if name in mesh.spec.remotes:
-        return
+    if name not in mesh.spec.remotes:
+        theirs = used is not None and not is_ours(used)
+        _expose(made, mesh, facts, name, used.selector if used and theirs else gateway_manifests.selector(kind))
+
+
+def _expose(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str, selector: Mapping[str, str]) -> None:
+    used = in_use(mesh, facts, name)
     places = dict.fromkeys((used.namespace if used else mesh.root_namespace, mesh.root_namespace))
     ours: dict[tuple[str, ...], str] = {(f"{place}/{gateway_manifests.EXPOSURE}",): place for place in places}
     if used and (used.declared or closed_by_its_owner(used) or (used.exposed_by and used.exposed_by not in ours)):
         return  # others expose it already, or MK602 fails, or it is known by its address only
-    selector = used.selector if used and not is_ours(used) else gateway_manifests.SELECTOR
     if not selector:
         return  # an exposure without one would be of every gateway
     why = f"lets other clusters reach {', '.join(gateway_manifests.hosts(mesh.spec, name, domain(facts)))}"
@@ -107,14 +116,6 @@ def want(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> None:
     place = ours[used.exposed_by] if used and used.exposed_by else next(iter(places))
     manifest = gateway_manifests.exposure(mesh.spec, name, selector, domain(facts), namespace=place)
     made.apply(name, manifest, why, wait=wait)
-
-
-def _request(made: Plan, mesh: Mesh, facts: GatewayFacts, name: str) -> None:
-    """Want a cluster's owner of Istio to install its gateway."""
-    kind = requested.form(facts.installers.get(name), facts.installers.values())
-    document = gateway_manifests.by_its_owner(mesh.spec, name, kind)
-    why = f"its owner of Istio applies it: lets other networks into {mesh.spec.cluster(name).network}"
-    made.request(name, document, why, functools.partial(_not_installed, mesh, name))
 
 
 def _not_installed(mesh: Mesh, name: str) -> str:

@@ -110,6 +110,14 @@ def by_its_owner(spec: MeshSpec, name: str, kind: str) -> dict[str, Any]:
     return requested.release(spec, NAME, "gateway", values)
 
 
+def selector(kind: str) -> dict[str, str]:
+    """Return the labels by which an exposure selects the pods of a new gateway, in a form of `requested.form`.
+
+    Source: manifests/charts/gateway/templates/_helpers.tpl, gateway.selectorLabels.
+    """
+    return SELECTOR if kind == "IstioOperator" else {"app": NAME, **SELECTOR}
+
+
 def _gateway(spec: MeshSpec, name: str) -> dict[str, Any]:
     entry = spec.cluster(name)
     kind, annotations = entry.gateway.service_type, entry.gateway.annotations

@@ -75,6 +75,7 @@ def test_a_gateway_is_of_its_network_with_the_service_of_the_mesh_file() -> None
     assert (document["chart"], document["metadata"]["name"]) == ("gateway", "istio-eastwestgateway")
     service = {"type": "NodePort", "annotations": {"a": "b"}}
     assert document["values"] == {"networkGateway": "net-east", "service": service}
+    assert gateway_manifests.selector(requested.VALUES) == {"app": "istio-eastwestgateway", "istio": "eastwestgateway"}
     by_istioctl = gateway_manifests.by_its_owner(spec(), "east", "IstioOperator")
     assert by_istioctl == gateway_manifests.eastwest(spec(), "east")
 
