@@ -320,7 +320,10 @@ def _judge(name: str, done: Archive, read: dict[Key, Manifest], drill: Drill) ->
     ask = Question("MK308", "every object can be applied", name, "a dry run makes of each what it is")
     yield _tried(ask, drill.applied, moved)
     ask = Question("MK309", "every object can be created", name, "a dry run takes each under another name")
-    yield _tried(ask, drill.created, moved)
+    if drill.created:
+        yield _tried(ask, drill.created, moved)
+    else:  # a cluster may have definitions only, such as those of the Gateway API
+        yield ask.answer(Verdict.SKIPPED, "none of its objects has a namespace")
 
 
 def _altered(manifest: Manifest | None, entry: dict[str, str] | None) -> bool:

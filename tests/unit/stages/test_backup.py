@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from meshkit.checks.finding import Finding, Verdict
 from meshkit.errors import ChangeError
 from meshkit.istio.control_plane import istio_objects
 from meshkit.kube.cluster import Cluster
-from meshkit.kube.mesh import Mesh
+from meshkit.kube.mesh import Mesh, Unknown
 from meshkit.spec import MeshSpec
 from meshkit.stages.backup import archive
 from meshkit.stages.backup import stage as backup
@@ -246,3 +247,14 @@ class TestSelection:
         assert other["metadata"]["name"].startswith("meshkit-drill-")
         headless = istio_objects.under_another_name(core("Service", "s", spec={"clusterIP": "None"}))
         assert headless["spec"]["clusterIP"] == "None"
+
+
+def test_a_cluster_with_definitions_only_has_nothing_to_create() -> None:
+    """MK309: those of the Gateway API in a cluster without Istio; what could not be tried stays unknown."""
+    now = istio_objects.Found([], {}, [], [], [])
+    done: Any = SimpleNamespace(listed=lambda _: {}, made="2026-12-01T00:00:00Z")
+    definition = istio_objects.Key("CustomResourceDefinition", "", "gateways.gateway.networking.k8s.io")
+    for created, verdict in (({}, SKIPPED), ({definition: Unknown("it is dead")}, UNKNOWN)):
+        drilled = backup.Drill(now, {}, {definition: ""}, created)
+        [found] = [one for one in backup._judge("west", done, {}, drilled) if one.id == "MK309"]
+        assert found.verdict is verdict, found
