@@ -89,10 +89,14 @@ def placed(spec: MeshSpec, own: Operator) -> Operator:
 
 def _alias(name: str, alias: str, revision: str) -> dict[str, Any]:
     # The chart has no value for it that istioctl takes: values.pilot.extraContainerArgs is typed as objects there.
-    deployment = f"istiod-{revision}" if revision not in ("", "default") else "istiod"
     where = "spec.template.spec.containers.[name:discovery].args.[-1]"
     patch = {"path": where, "value": f"{ALIAS_FLAG}{alias}={name}"}
-    return {"kind": "Deployment", "name": deployment, "patches": [patch]}
+    return {"kind": "Deployment", "name": deployment(revision), "patches": [patch]}
+
+
+def deployment(revision: str) -> str:
+    """Return the name of istiod's Deployment of a revision, which is also what a Helm release of it is called."""
+    return f"istiod-{revision}" if revision not in ("", "default") else "istiod"
 
 
 def alias_of(deployment: Mapping[str, Any], name: str) -> str:

@@ -53,8 +53,7 @@ def istiod(spec: MeshSpec, name: str, kind: str, *, alias: str = "") -> Object:
         wanted: Object = {"namespace": spec.mesh.root_namespace, "values": values}
         place = {"name": revision or "default"}
         return {"apiVersion": "sailoperator.io/v1", "kind": SAIL, "metadata": place, "spec": wanted}
-    deployment = f"istiod-{revision}" if revision not in ("", "default") else "istiod"
-    return release(spec, deployment, "istiod", values)
+    return release(spec, istioctl.deployment(revision), "istiod", values)
 
 
 def istiod_values(spec: MeshSpec, name: str, *, alias: str = "") -> dict[str, Any]:
